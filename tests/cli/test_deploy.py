@@ -11,10 +11,11 @@ from daitn.cli.deploy import check_trained
 from daitn.control.jobs.view import view
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
+from daitn.identity.signing import sign_entry
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.lineage import Lineage, descent, released
+from daitn.objects.lineage import Lineage, Verification, descent, released
 from daitn.objects.requests import TrainedModel
 from daitn.objects.roster import Kind, Member
 from tests.control.jobs.world import INTENT, KEYS, VERIFIERS, World
@@ -94,3 +95,23 @@ def test_a_lineage_that_no_site_signed_is_refused() -> None:
     stranger = {SiteId(name): ACME.public for name in {**KEYS, **VERIFIERS}}
     with pytest.raises(DaitnError):
         check_trained(model, said, ORDERS, stranger)
+
+
+def test_a_model_that_its_owner_brought_is_deployed_as_it_is() -> None:
+    """Its targets held before the first visit."""
+    model, said = trained()
+    start = Digest("b" * 64)
+    brought = msgspec.structs.replace(model, manifest=start, release_to=("*",))
+    measured = next(e.fact for e in said.lineage.entries if isinstance(e.fact, Verification))
+    fact = msgspec.structs.replace(measured, model=start)
+    entries = (sign_entry(fact, (), VERIFIERS[fact.site]),)
+
+    def ordered(of: Digest | None) -> TrainedModel:
+        order = sign_order(INTENT, "net", 2000.0, ACME, start=of)
+        lineage = Lineage(job=said.lineage.job, entries=entries)
+        return msgspec.structs.replace(said, order=order, lineage=lineage)
+
+    check_trained(brought, ordered(start), ORDERS)
+    for other in (None, Digest("c" * 64)):
+        with pytest.raises(Refused):
+            check_trained(brought, ordered(other), ORDERS)

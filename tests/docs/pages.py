@@ -2,7 +2,8 @@
 
 A fenced block whose info string names a file (```` ```yaml intent intent.yaml ````) is that file's
 content. A `console` block holds commands behind `$ `; one that ends in ` &` keeps running, and the
-reader goes on when it says `ready`. Blocks inside list items are indented like their item.
+reader goes on when it says `ready`. A `bash` block holds commands that take long, and stands for
+itself. Blocks inside list items are indented like their item.
 """
 
 from __future__ import annotations

@@ -170,7 +170,8 @@ def check_trained(
     keys: Mapping[SiteId, str] | None = None,
 ) -> None:
     """Raise `Refused` or `Corrupt` unless a model came of its owner's order, as its lineage says,
-    which its sites signed. `keys`: theirs; without them, those of the sites that `orders` knows.
+    which its sites signed, or is the one from which the order has training start. `keys`: theirs;
+    without them, those of the sites that `orders` knows.
 
     The control centre says what the model is, and its owner is about to sign that.
     """
@@ -181,13 +182,15 @@ def check_trained(
     steps = descent(lineage.entries, model.manifest)
     last = steps[-1].fact if steps else None
     ordered = order.intent
+    came = isinstance(last, Visit | Origin) and last.order == trained.order.digest
+    brought = last is None and order.start == model.manifest
     if (ordered.owner, ordered.model.recipe, ordered.model.config) != (
         model.owner,
         model.recipe,
         model.config,
     ):
         problem = "was ordered with another recipe or configuration"
-    elif not isinstance(last, Visit | Origin) or last.order != trained.order.digest:
+    elif not (came or brought):
         problem = "did not come of its owner's order"
     elif set(narrowed(model.release_to, released(steps))) != set(model.release_to):
         problem = "may not travel as far as the control centre says"

@@ -11,15 +11,19 @@ import yaml
 
 from daitn.cli.models import check_folder, limits_of, recipes_here
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
+from daitn.cli.tables import size
 from daitn.files.atomic import put_in_place
+from daitn.learning import memory
 from daitn.learning.recipe import Imported
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import NotFound, StorageFull
 from daitn.objects.wire import to_json
 
-__all__ = ["import_command"]
+__all__ = ["import_command", "import_folder"]
 
 _COPIES = 3
 """Of the weights that are in memory while they are read and written, at most."""
+_USUAL_COPIES = 2
+"""As they are read, and as they are written."""
 
 
 def import_command(
@@ -39,7 +43,7 @@ def import_command(
 
     Example: daitn model import Llama-3.2-1B/ -o parts/
     """
-    imported = run(_import(recipe, folder, out))
+    imported = run(import_folder(recipe, folder, out))
     if as_json:
         print_json(to_json(imported))
         return
@@ -48,14 +52,21 @@ def import_command(
     screen.print(yaml.safe_dump({"model": model}, sort_keys=False), end="", highlight=False)
 
 
-async def _import(recipe: str, folder: Path, out: Path) -> Imported:
+async def import_folder(recipe: str, folder: Path, out: Path, *, named: str = "folder") -> Imported:
+    """Write the parts of the model in `folder` to `out`, a new or empty folder.
+
+    `named`: what errors call `folder`. Raises `NotFound` for a folder that lacks a file,
+    `InvalidInput` and `Corrupt` as the recipe does, and `StorageFull` for weights that memory does
+    not hold.
+    """
     if not folder.is_dir():
         raise NotFound(
             f"there is no folder {folder}",
-            field="folder",
+            field=named,
             fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
         )
     check_folder(out)
+    _check_memory(folder, named)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = limits_of(folder, _COPIES)
@@ -69,3 +80,15 @@ async def _import(recipe: str, folder: Path, out: Path) -> Imported:
             imported = await recipes.import_model(recipe, folder.absolute(), parts, limits=limits)
         put_in_place(parts, out)
         return imported
+
+
+def _check_memory(folder: Path, named: str) -> None:
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    needed, free = _USUAL_COPIES * weights, memory.free_bytes()
+    if needed > free:
+        raise StorageFull(
+            f"to read the weights in {folder} takes {size(needed)} of memory, and {size(free)} are "
+            "free",
+            field=named,
+            fix="take a smaller model, or a machine with more memory",
+        )

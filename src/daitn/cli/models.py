@@ -231,9 +231,9 @@ async def export_model(
 
 
 @contextlib.asynccontextmanager
-async def recipes_here() -> AsyncIterator[Trainer]:
+async def recipes_here(threads: int = 1) -> AsyncIterator[Trainer]:
     """What runs recipes for a command."""
-    recipes = Trainer(threads=1, process=ReadingProcess)
+    recipes = Trainer(threads=threads, process=ReadingProcess)
     try:
         yield recipes
     finally:

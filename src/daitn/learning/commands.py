@@ -49,6 +49,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of the device that trains."""
     speed_flops: float
     """Floating-point operations per second, sustained while training a small network."""
+    is_gpu: bool = False
 
 
 class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):

@@ -39,6 +39,7 @@ def probe() -> Probed:
         device=_device_name(device),
         memory_bytes=_memory_bytes(device),
         speed_flops=6.0 * weights * batch / step_s,
+        is_gpu=device.type != "cpu",
     )
 
 

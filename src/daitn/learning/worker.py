@@ -65,6 +65,7 @@ _ENGINES = (
     "accelerate",
     "daitn",
     "huggingface_hub",
+    "jinja2",
     "numpy",
     "peft",
     "pyarrow",

@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,31 @@ import msgspec
 from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
+from daitn.objects.queries import Trust
 from daitn.openai.errors import read_error
 from daitn.openai.responses import text_of
+from daitn.topology.qrrt.served import ServedModels
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-__all__ = ["STREAMS", "QueryStream", "StreamServed", "ask_streams"]
+__all__ = [
+    "STREAMS",
+    "QueryStream",
+    "Said",
+    "StreamServed",
+    "ask_plainly",
+    "ask_streams",
+    "base_streams",
+    "examined",
+]
 
 _AT_ONCE = 4
 _ANSWER_TOKENS = 4
+_PLAIN_TOKENS = 96
 _TIMEOUT_S = 60.0
+_BASE_TIMEOUT_S = 600.0
+"""A large model on a processor takes minutes for an answer."""
 _CHANGES_S = 30.0
 """Time for a deployment to appear at the gateway after it was requested."""
 
@@ -39,6 +53,7 @@ class QueryStream(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the test set that supplies the questions."""
     questions: int
     constraints: dict[str, Any]
+    model: str = "auto"
 
 
 STREAMS = (
@@ -60,6 +75,30 @@ STREAMS = (
 )
 """All to the model `auto`: the network chooses who answers. The constraints are slightly below the
 training targets, because each new examination moves the estimated accuracy."""
+
+
+def base_streams(models: Mapping[str, str], items: int) -> tuple[QueryStream, ...]:
+    """As many of each test's questions to each of the models, given with what they are, and to
+    `auto`. Constraints on accuracy would leave out models of which nothing can be known before."""
+    questions = min(STREAMS[0].questions, items)
+    streams = [
+        QueryStream(name=f"{test}, {what}", test=test, questions=questions, constraints={}, model=m)
+        for test in ("broad", "expert")
+        for m, what in models.items()
+    ]
+    topic = {"topic": "medicine/neurology"}
+    chosen = QueryStream(
+        name="expert, any model", test="expert", questions=questions, constraints=topic
+    )
+    return (*streams, chosen)
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What models said to a question in plain words."""
+
+    question: str
+    answers: dict[str, str]
+    """By model."""
 
 
 class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,24 +134,88 @@ class _Answer(msgspec.Struct):
 
 
 async def ask_streams(
-    endpoint: str, tests: Path, models: Sequence[str]
+    endpoint: str,
+    tests: Path,
+    models: Sequence[str],
+    streams: Sequence[QueryStream] = STREAMS,
+    within_s: float = _CHANGES_S,
 ) -> tuple[StreamServed, ...]:
     """Ask every stream's questions, once the gateway knows all of these models."""
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S if streams is STREAMS else _BASE_TIMEOUT_S)
     async with aiohttp.ClientSession(endpoint, timeout=timeout) as session:
-        await _known(session, models)
+        await _known(session, models, within_s)
         return tuple(
             [
                 await _served(session, stream, read_choices(tests / f"{stream.test}.jsonl"))
-                for stream in STREAMS
+                for stream in streams
             ]
         )
 
 
-async def _known(session: ClientSession, models: Sequence[str]) -> None:
-    until_s = time.monotonic() + _CHANGES_S
+async def ask_plainly(endpoint: str, tests: Path, models: Sequence[str]) -> tuple[Said, ...]:
+    """Ask the first questions of the tests without options, each model the same; none of their
+    diseases is in any training data."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=_BASE_TIMEOUT_S)
+    asked = [
+        question
+        for test, many in (("broad", 2), ("expert", 1))
+        for question in _questions(read_choices(tests / f"{test}.jsonl"), many)
+    ]
+    async with aiohttp.ClientSession(endpoint, timeout=timeout) as session:
+        said = []
+        for question in dict.fromkeys(asked):
+            answers = {model: await _plain(session, model, question) for model in models}
+            said.append(Said(question=question, answers=answers))
+    return tuple(said)
+
+
+def _questions(items: Sequence[MultipleChoice], many: int) -> list[str]:
+    """Questions of different types."""
+    by_label = {item.label: item.question for item in reversed(items)}
+    return list(reversed(by_label.values()))[:many]
+
+
+async def _plain(session: ClientSession, model: str, question: str) -> str:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": _PLAIN_TOKENS,
+    }
+    async with session.post("/v1/chat/completions", json=body) as answer:
+        given = await answer.read()
+    if (error := read_error(given)) is not None:
+        return f"({error.message})"
+    return (text_of(given) or "").strip()
+
+
+async def examined(
+    look: Callable[[], Awaitable[ServedModels]],
+    models: Sequence[str],
+    topics: Sequence[str],
+    within_s: float,
+) -> dict[str, dict[str, float]]:
+    """What verifiers found by asking each model, by topic, once all is known or `within_s` is
+    over."""
+    until_s = time.monotonic() + within_s
+    while True:
+        found: dict[str, dict[str, float]] = {model: {} for model in models}
+        for served in (await look()).models:
+            for known in served.accuracy if served.name in found else ():
+                if known.trust is Trust.ASKED:
+                    found[served.name][known.topic] = known.value
+        missing = any(set(topics) - known.keys() for known in found.values())
+        if not missing or time.monotonic() > until_s:
+            return found
+        await asyncio.sleep(1.0)
+
+
+async def _known(session: ClientSession, models: Sequence[str], within_s: float) -> None:
+    until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
         async with session.get("/v1/models") as answer:
             listed = {model["id"] for model in (await answer.json())["data"]}
@@ -132,7 +235,7 @@ async def _served(
 
     async def ask(item: MultipleChoice) -> _Answer:
         async with turns:
-            return await _ask(session, item, stream.constraints)
+            return await _ask(session, item, stream)
 
     answers = await asyncio.gather(*(ask(item) for item in items[: stream.questions]))
     good = [answer for answer in answers if not answer.failure]
@@ -155,15 +258,13 @@ async def _served(
     )
 
 
-async def _ask(
-    session: ClientSession, item: MultipleChoice, constraints: Mapping[str, Any]
-) -> _Answer:
+async def _ask(session: ClientSession, item: MultipleChoice, stream: QueryStream) -> _Answer:
     body = {
-        "model": "auto",
+        "model": stream.model,
         "messages": [{"role": "user", "content": as_question(item.question, item.options)}],
         "temperature": 0,
         "max_tokens": _ANSWER_TOKENS,
-        "daitn": dict(constraints),
+        "daitn": stream.constraints,
     }
     began_s = time.perf_counter()
     async with session.post("/v1/chat/completions", json=body) as answer:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,24 +16,44 @@ from rich.panel import Panel
 from rich.table import Table
 
 from daitn.cli.data import medquad_path
-from daitn.cli.demo.asking import StreamServed, ask_streams
+from daitn.cli.demo.asking import (
+    StreamServed,
+    ask_plainly,
+    ask_streams,
+    base_streams,
+    examined,
+)
+from daitn.cli.demo.base import Base, base_sentence, bring, check_base, target_above
 from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
 from daitn.cli.demo.pictures.network import network_picture
 from daitn.cli.demo.pictures.queries import queries_picture
-from daitn.cli.demo.report import DemoReport, make_report
-from daitn.cli.demo.scenario import BASELINES, PLACES, write_scenario
+from daitn.cli.demo.report import BaseReport, DemoReport, make_report
+from daitn.cli.demo.scenario import (
+    BASE_PLACES,
+    BASELINES,
+    PLACES,
+    TOPICS,
+    write_base_intent,
+    write_scenario,
+)
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.protection import protection
 from daitn.cli.session import ExitCode, connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
+from daitn.learning.corpora.split import MOST_ITEMS
 from daitn.objects.errors import WorkFailed
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
 from daitn.objects.requests import DecisionList, JobList, JobQuery
 from daitn.objects.wire import to_json
+from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList
 
 __all__ = ["demo"]
+
+_LOADED_WITHIN_S = 1800.0
+"""Time for a facility to fetch a large model from the disk of another process, and to load it."""
+_EXAMINED_WITHIN_S = 900.0
 
 
 def demo(
@@ -50,6 +71,24 @@ def demo(
             "more trainings one after the other, each about as long as the planned one or twice."
         ),
     ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--base",
+            help="Train adapters on this pretrained model instead of a small one from scratch: a "
+            "folder in the format of `transformers`. Each target is what it measures before, and a "
+            "third of what that lacks to 1.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="With --base: how long training may take; by default by the size of the model and "
+            "the speed of this machine, 10 minutes to 6 hours.",
+            min=1.0,
+            max=10_000.0,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run the paper's healthcare scenario on this machine: train at nine institutes, deploy, query.
@@ -58,22 +97,40 @@ def demo(
     over real Zenoh sessions; takes a few minutes on two cores. The exit code is 0 if the planned
     route reached both targets, whatever the baselines did.
 
-    Example: daitn demo -o out/demo
+    Examples:
+
+      daitn demo -o out/demo
+
+      daitn demo --base SmolLM2-135M-Instruct/ -o out/mine
     """
-    report = run(_demo(out, baselines, as_json))
+    if base is not None and baselines:
+        raise typer.BadParameter("--base and --baselines do not go together")
+    if minutes is not None and base is None:
+        raise typer.BadParameter("--minutes goes with --base")
+    report = run(_demo(out, base, minutes, baselines, as_json))
     if as_json:
         print_json(to_json(report))
     raise typer.Exit(ExitCode.DONE if report.reached else ExitCode.NOT_REACHED)
 
 
-async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
+async def _demo(
+    out: Path, folder: Path | None, minutes: float | None, with_baselines: bool, quiet: bool
+) -> DemoReport:
     from daitn.learning.corpora.prepare import prepare
 
     began = time.perf_counter()
+    if folder is not None:
+        check_base(folder, out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    prepared = prepare(out / "data", medquad_path())
-    network = EmbeddedNetwork(write_scenario(out, (out / "data").resolve(), prepared), out / "logs")
+    base = None
+    if folder is not None:
+        _say(quiet, f"importing {folder}")
+        base = await bring(folder, out, minutes)
+        _say(quiet, base_sentence(base))
+    prepared = prepare(out / "data", medquad_path(), base.items if base else MOST_ITEMS)
+    scenario = write_scenario(out, (out / "data").resolve(), prepared, base)
+    network = EmbeddedNetwork(scenario, out / "logs")
     _say(quiet, f"data: {prepared.source}; starting {len(network.nodes) + 1} processes")
     try:
         with screen.status("starting") as status:
@@ -81,7 +138,9 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
                 lambda site, done, of: status.update(f"starting: {done}/{of} sites are connected")
             )
         _say(quiet, await protection(network.center, network.nodes))
-        job = await _train(network, out, "healthcare", ["-o", str(out / "model")], quiet)
+        measured = await _measured(network, out, base, quiet) if base else {}
+        options = ["-o", str(out / "model"), *(["--insist"] if base else ())]
+        job = await _train(network, out, "healthcare", options, quiet)
         expected = await _expected(network, job)
         _say(quiet, sentence(expected))
         others = tuple(
@@ -90,14 +149,17 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
                 for name, intent in (BASELINES.items() if with_baselines else ())
             ]
         )
-        queries = await _deploy_and_ask(network, out, (job, *(view for _, view in others)), quiet)
+        jobs = (job, *(view for _, view in others))
+        if base is None:
+            queries, compared = await _deploy_and_ask(network, out, jobs, quiet), None
+        else:
+            queries, compared = await _ask_both(network, out, base, job, measured, quiet)
         async with connect(network.endpoint) as session:
             sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
     finally:
         network.stop()
-    report = make_report(
-        job, expected, others, queries, prepared.source, time.perf_counter() - began
-    )
+    total_s = time.perf_counter() - began
+    report = make_report(job, expected, others, queries, prepared.source, total_s, compared)
     (out / "report.json").write_text(to_json(report) + "\n")
     trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
     picture = network_picture(job, trainers, others, prepared.source)
@@ -106,6 +168,23 @@ async def _demo(out: Path, with_baselines: bool, quiet: bool) -> DemoReport:
     if not quiet:
         _show(job, report, out)
     return report
+
+
+async def _measured(
+    network: EmbeddedNetwork, out: Path, base: Base, quiet: bool
+) -> dict[str, float]:
+    """Have the verifiers measure the base, and write the intent whose targets follow from it."""
+    job = await _train(network, out, "base", ["--insist"], quiet)
+    measured = {one.name: one.reached for one in job.objectives if one.reached is not None}
+    if len(measured) < len(TOPICS):
+        raise WorkFailed(
+            f"the base was not measured: {job.detail or job.sentence}", fix=f"see {out / 'logs'}"
+        )
+    targets = {name: target_above(value) for name, value in measured.items()}
+    write_base_intent(out, "healthcare", base, targets, base.within_s)
+    for name, value in measured.items():
+        _say(quiet, f"{name}: the base measures {value:.3f}, so the target is {targets[name]:.3f}")
+    return measured
 
 
 async def _train(
@@ -133,14 +212,57 @@ async def _deploy_and_ask(
     """Deploy every trained model, and query all of them as one network."""
     trained = {view.job for view in jobs if view.model is not None}
     places = [place for place in PLACES if place[0] in trained]
+    await _deploy(network, out, places, ["--wait"], quiet)
+    tests = out / "data" / "tests"
+    return await ask_streams(_gateway(network, quiet), tests, [job for job, _, _ in places])
+
+
+async def _ask_both(
+    network: EmbeddedNetwork,
+    out: Path,
+    base: Base,
+    job: JobView,
+    measured: dict[str, float],
+    quiet: bool,
+) -> tuple[tuple[StreamServed, ...], BaseReport]:
+    """Deploy the base and the trained model; ask both, and have the verifiers ask both."""
+    places = [place for place in BASE_PLACES if place[0] != job.job or job.model is not None]
+    await _deploy(network, out, places, [], quiet)
+    names = [name for name, _, _ in places]
+    endpoint, tests = _gateway(network, quiet), out / "data" / "tests"
+    what = dict(zip(names, ("as it was", "trained"), strict=False))
+    streams = base_streams(what, base.items)
+    queries = await ask_streams(endpoint, tests, names, streams, _LOADED_WITHIN_S)
+    said = await ask_plainly(endpoint, tests, names)
+    _say(quiet, "waiting for what the verifiers find by asking both")
+    async with connect(network.endpoint) as session:
+        found = await examined(
+            lambda: session.ask("served", JobQuery(job=JobId("")), ServedModels),
+            names,
+            tuple(TOPICS.values()),
+            _EXAMINED_WITHIN_S,
+        )
+    return queries, BaseReport(base=base, measured=measured, asked=found, said=said)
+
+
+async def _deploy(
+    network: EmbeddedNetwork,
+    out: Path,
+    places: Sequence[tuple[str, tuple[str, ...], float]],
+    options: list[str],
+    quiet: bool,
+) -> None:
     for job, sites, price in places:
         _say(quiet, f"deploying {job} at {', '.join(sites)}")
         to = [word for site in sites for word in ("--to", site)]
-        await _run(network, out, ["deploy", job, *to, "--price-out", str(price), "--wait"], quiet)
+        await _run(network, out, ["deploy", job, *to, "--price-out", str(price), *options], quiet)
+
+
+def _gateway(network: EmbeddedNetwork, quiet: bool) -> str:
+    """Its address."""
     gateway = next(node.gateway for node in network.nodes if node.gateway is not None)
     _say(quiet, f"asking through the gateway at http://{gateway.listen}")
-    tests = out / "data" / "tests"
-    return await ask_streams(f"http://{gateway.listen}", tests, [job for job, _, _ in places])
+    return f"http://{gateway.listen}"
 
 
 async def _run(network: EmbeddedNetwork, out: Path, words: list[str], quiet: bool) -> int:
@@ -168,6 +290,9 @@ def _say(quiet: bool, line: str) -> None:
 def _show(job: JobView, report: DemoReport, out: Path) -> None:
     screen.print(job_table(job))
     screen.print(_compared(report))
+    if report.base is not None:
+        screen.print(_before_and_after(job, report.base))
+        screen.print(_spoken(report.base))
     asked = [
         (
             served.name,
@@ -223,6 +348,38 @@ def _compared(report: DemoReport) -> Table:
     )
     columns = ("", "reached", *names, "examples", "visits", "MB moved", "seconds")
     return plain_table("compared", columns, rows)
+
+
+def _before_and_after(job: JobView, report: BaseReport) -> Table:
+    """Each test: what the verifiers measured, and what they found by asking."""
+    before, after = (name for name, _, _ in BASE_PLACES)
+    rows = [
+        (
+            one.name,
+            *(_number(value) for value in (report.measured.get(one.name), one.reached)),
+            f"{one.target:.3f}",
+            *(
+                _number(report.asked.get(name, {}).get(TOPICS[one.name]))
+                for name in (before, after)
+            ),
+        )
+        for one in job.objectives
+    ]
+    columns = ("", "base", "trained", "target", "base, asked", "trained, asked")
+    return plain_table("accuracy; target: the base's, and a third of what it lacks", columns, rows)
+
+
+def _spoken(report: BaseReport) -> Table:
+    names = [name for name, _, _ in BASE_PLACES]
+    rows = [
+        (said.question, *(said.answers.get(name, "-") or "(nothing)" for name in names))
+        for said in report.said
+    ]
+    return plain_table("in plain words", ("question", "as it was", "trained"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _mark(value: float, passes: bool) -> str:

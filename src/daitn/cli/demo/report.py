@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.cli.demo.asking import StreamServed
+from daitn.cli.demo.asking import Said, StreamServed
+from daitn.cli.demo.base import Base
 from daitn.cli.demo.expected import ExpectedWay
 from daitn.objects.jobs import JobState, JobView
 
-__all__ = ["Baseline", "DemoOutcome", "DemoReport", "Stop", "make_report"]
+__all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "Stop", "make_report"]
 
 
 class DemoOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,17 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """From submission to the last verification."""
 
 
+class BaseReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a base was before training, and what verifiers and questions say of both."""
+
+    base: Base
+    measured: dict[str, float]
+    """Of each test, before training."""
+    asked: dict[str, dict[str, float]]
+    """Model to topic to accuracy, as verifiers found by asking what is deployed."""
+    said: tuple[Said, ...]
+
+
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     """`out/demo/report.json`."""
 
@@ -78,6 +90,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     total_seconds: float
     """The whole demo, including start-up and baselines."""
     means: str
+    base: BaseReport | None = None
+    """With `--base`."""
 
 
 MEANS = (
@@ -93,6 +107,7 @@ def make_report(
     queries: tuple[StreamServed, ...],
     data_source: str,
     total_s: float,
+    base: BaseReport | None = None,
 ) -> DemoReport:
     """Assemble the jobs' figures; computes nothing new."""
     untrained = Baseline(
@@ -146,6 +161,7 @@ def make_report(
         queries=queries,
         total_seconds=total_s,
         means=MEANS,
+        base=base,
     )
 
 

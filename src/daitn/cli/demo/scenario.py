@@ -8,16 +8,27 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from daitn.cli.demo.base import PARTS, Base
 from daitn.learning.corpora.split import Prepared
 
-__all__ = ["BASELINES", "FACILITIES", "GATEWAY", "PLACES", "write_scenario"]
+__all__ = [
+    "BASELINES",
+    "BASE_PLACES",
+    "FACILITIES",
+    "GATEWAY",
+    "PLACES",
+    "TOPICS",
+    "write_base_intent",
+    "write_scenario",
+]
 
 _SPECIALITIES = {
     "ninds": "medicine/neurology",
@@ -48,6 +59,21 @@ PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
 )
 """Where each job's model is deployed, and the price in USD of 1,000 tokens of its answers: the one
 trained on everything costs more than those trained on a part."""
+BASE_PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
+    ("base-1", ("mdf-east",), 0.001),
+    ("healthcare-1", ("mdf-west",), 0.004),
+)
+"""Likewise, with a base: as it was, and as it was trained."""
+_ANY = {"broad": 0.001, "expert": 0.001}
+"""Targets that every model reaches: it is measured, and not trained."""
+TOPICS = {"broad": "medicine", "expert": "medicine/neurology"}
+"""Of each test, which gives its objective its name."""
+_TARGETS = {"broad": 0.80, "expert": 0.90}
+_MOST_ASKED, _ASKED_EVERY_S = 240, 600.0
+"""The first round has to say something, though findings are published in steps of several items;
+and a large model needs rest between rounds."""
+_LEAST_FACILITY_BYTES = 1 << 31
+_STORED_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -59,11 +85,11 @@ class _Scale:
     """
 
     config: dict[str, Any]
-    within_s: float
-    """More is no safer for small data: plans fill their time with examples."""
-    general_examples: int
-    specialist_examples: int
-    obvious_examples: int
+    within_s: float | None
+    """More is no safer for small data: plans fill their time with examples. None: no limit."""
+    general_examples: int = 0
+    specialist_examples: int = 0
+    obvious_examples: int = 0
     """A few rounds of all sites."""
 
 
@@ -92,16 +118,29 @@ _SMALL = _Scale(
 )
 
 
-def write_scenario(folder: Path, data: Path, prepared: Prepared) -> Path:
-    """Write the network file and the intents to `folder`; returns the network file."""
+def write_scenario(folder: Path, data: Path, prepared: Prepared, base: Base | None = None) -> Path:
+    """Write the network file and the intents to `folder`; returns the network file. With a base,
+    the only intent is `base.yaml`, which has it measured."""
     network = folder / "network.yaml"
-    _write(network, _network(data, prepared))
+    _write(network, _network(data, prepared, base))
+    if base is not None:
+        write_base_intent(folder, "base", base, _ANY, within_s=None)
+        return network
     scale = _MEDQUAD if prepared.source == "medquad" else _SMALL
     intent = _intent("healthcare", scale)
     _write(folder / "healthcare.yaml", intent)
     for name, turn, examples in _stated_routes(prepared, scale):
         _write(folder / f"{name}.yaml", _stated(intent, name, turn, examples))
     return network
+
+
+def write_base_intent(
+    folder: Path, name: str, base: Base, targets: Mapping[str, float], within_s: float | None
+) -> None:
+    """Write the intent `name`, which starts from a base."""
+    intent = _intent(name, _Scale(config=base.config, within_s=within_s), targets)
+    intent["model"]["start"] = PARTS
+    _write(folder / f"{name}.yaml", intent)
 
 
 def _stated_routes(prepared: Prepared, scale: _Scale) -> Iterator[tuple[str, list[_Stop], int]]:
@@ -130,18 +169,38 @@ def _stated(intent: dict[str, Any], name: str, turn: list[_Stop], examples: int)
     return {**intent, "name": name, "budget": {}, "route": route}
 
 
-def _network(data: Path, prepared: Prepared) -> dict[str, Any]:
+def _network(data: Path, prepared: Prepared, base: Base | None) -> dict[str, Any]:
     endpoint = f"tls/127.0.0.1:{_free_port()}"
     nodes = [_institute(site, data) for site in prepared.sites]
-    nodes.append(_verifier("mpvu-broad", "medicine", data / "tests" / "broad.jsonl"))
-    nodes.append(_verifier("mpvu-expert", "medicine/neurology", data / "tests" / "expert.jsonl"))
+    nodes += [
+        _verifier(f"mpvu-{test}", topic, data / "tests" / f"{test}.jsonl")
+        for test, topic in TOPICS.items()
+    ]
     nodes += [_facility(site) for site in FACILITIES]
     nodes.append(_gateway(f"127.0.0.1:{_free_port()}"))
-    return {
+    network: dict[str, Any] = {
         "center": {"listen": [endpoint], "state": "state/center"},
         "defaults": {"center": [endpoint], "jurisdiction": "US", "recipes": ["causal-lm"]},
         "nodes": nodes,
     }
+    if base is not None:
+        _suit(network, base)
+    return network
+
+
+def _suit(network: dict[str, Any], base: Base) -> None:
+    """Let the sites take a model of this size that its owner brings."""
+    network["center"]["stored_bytes"] = max(_STORED_BYTES, 4 * base.size_bytes)
+    network["defaults"]["threads"] = base.threads
+    for node in network["nodes"]:
+        for dataset in node.get("datasets", ()):
+            dataset["policy"]["start_models"] = True
+        if "tests" in node:
+            asked = min(_MOST_ASKED, base.items)
+            node["asking"] = {"items": asked, "every_s": _ASKED_EVERY_S}
+        if "facility" in node:
+            node["threads"] = max(1, base.threads // len(FACILITIES))
+            node["facility"]["memory_bytes"] = max(_LEAST_FACILITY_BYTES, 4 * base.size_bytes)
 
 
 def _institute(site: str, data: Path) -> dict[str, Any]:
@@ -195,23 +254,25 @@ def _gateway(listen: str) -> dict[str, Any]:
     }
 
 
-def _intent(name: str, scale: _Scale) -> dict[str, Any]:
+def _intent(
+    name: str, scale: _Scale, targets: Mapping[str, float] = MappingProxyType(_TARGETS)
+) -> dict[str, Any]:
     return {
         "name": name,
         "owner": "health-ai",
         "model": {"recipe": "causal-lm", "seed": 7, "config": scale.config},
         "objectives": [
-            {"name": "broad", "metric": "accuracy", "topic": "medicine", "at_least": 0.80},
             {
-                "name": "expert",
+                "name": test,
                 "metric": "accuracy",
-                "topic": "medicine/neurology",
-                "at_least": 0.90,
-            },
+                "topic": TOPICS[test],
+                "at_least": targets[test],
+            }
+            for test in TOPICS
         ],
         "data": {"topics": ["medicine"]},
         "requirements": [{"quantity": "jurisdiction", "one_of": ["US"]}],
-        "budget": {"duration_s": scale.within_s},
+        "budget": {} if scale.within_s is None else {"duration_s": scale.within_s},
     }
 
 

@@ -527,10 +527,6 @@ def _holders(candidate: ModelCandidate) -> str:
     return " or ".join(candidate.model.holders) or "anybody"
 
 
-def _stops(commands: Commands) -> Commands:
-    return tuple(command for command in commands if isinstance(command, StopWork))
-
-
 Handler = Callable[[Job, JobEvent, float], Commands]
 
 _ALWAYS: dict[type, Handler] = {

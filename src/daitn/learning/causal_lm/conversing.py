@@ -29,6 +29,7 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.speaking import chosen
 from daitn.learning.causal_lm.tokenizer import MOST_TOKEN_CHARS, load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec
+from daitn.learning.causal_lm.turns import codec_of
 from daitn.objects.choices import read_question, wants_letter
 from daitn.objects.errors import ContextExceeded, InvalidInput
 
@@ -200,7 +201,7 @@ class PretrainedGenerator:
 
     def _new_codec(self) -> Codec:
         """A codec keeps all that it cuts."""
-        return Codec(self._tokenizer, self._settings, self._adapted.end)
+        return codec_of(self._tokenizer, self._settings, self._adapted.end, self._chat)
 
     def _per_token_bytes(self) -> int:
         """What remembering a token takes: keys and values, and its column in the mask of a step."""

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from daitn.learning.causal_lm.chat import Chat, read_chat
+from daitn.learning.causal_lm.chat import Chat
 from daitn.learning.causal_lm.models import Model, load_on
 from daitn.learning.causal_lm.pretrained import Adapted
 from daitn.learning.causal_lm.settings import CausalLmConfig
@@ -43,25 +43,25 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
             "a model made from scratch has no adapters", field="--format", fix="use --format hf"
         )
     loaded = load_on(_CPU, model, settings)
-    chat = read_chat(model, settings.vocabulary)
+    chat = loaded.chat
     network = loaded.network
     if not isinstance(network, Adapted):
         described, weights = _as_arcee(dict(network.trainable()), settings)
         _write_folder(described, weights, loaded, chat, out)
-        return folder_usage(settings)
+        return folder_usage(settings, chat)
     if form is Form.PEFT:
         (out / _BASE).mkdir()
         _write_folder(*_frozen(network), loaded, chat, out / _BASE)
         _write_adapters(network, out)
-        return peft_usage(settings)
+        return peft_usage(settings, chat)
     for layer in network.network.modules():
         if isinstance(layer, LoraLayer):
             layer.merge(safe_merge=True)
     if form is Form.GGUF:
         _write_gguf(network, loaded, chat, out / "model.gguf")
-        return gguf_usage(settings)
+        return gguf_usage(settings, chat)
     _write_folder(*_frozen(network), loaded, chat, out)
-    return folder_usage(settings)
+    return folder_usage(settings, chat)
 
 
 def _write_gguf(adapted: Adapted, model: Model, chat: Chat, path: Path) -> None:

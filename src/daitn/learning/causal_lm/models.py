@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from daitn.learning.causal_lm.chat import Chat, read_chat
 from daitn.learning.causal_lm.network import LanguageModel, Transformer
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
@@ -26,6 +27,7 @@ from daitn.learning.causal_lm.settings import (
 )
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
+from daitn.learning.causal_lm.turns import codec_of
 from daitn.learning.engine import engine_device
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
@@ -45,9 +47,10 @@ class Model(msgspec.Struct):
     """The end-of-text token of an imported tokenizer."""
     seen: int
     """Examples it was trained on, over all visits."""
+    chat: Chat = Chat()
 
     def codec(self, settings: CausalLmConfig) -> Codec:
-        return Codec(self.tokenizer, settings, self.end)
+        return codec_of(self.tokenizer, settings, self.end, self.chat)
 
 
 def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
@@ -81,7 +84,8 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
         adapted = load_adapted(model, settings, device)
         adapter = model / ADAPTER
         examples = seen(adapter) if adapter.is_file() else 0
-        return Model(adapted, tokenizer, adapted.end, examples)
+        chat = read_chat(model, settings.vocabulary)
+        return Model(adapted, tokenizer, adapted.end, examples, chat)
     header = read_header(model / WEIGHTS)
     with torch.device("meta"):
         expected = Transformer(settings, seed=None).state_dict()

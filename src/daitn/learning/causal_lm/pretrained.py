@@ -37,6 +37,7 @@ from daitn.learning.causal_lm.settings import (
     CausalLmConfig,
 )
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
+from daitn.learning.causal_lm.turns import template_tokens
 from daitn.learning.engine import is_mixed, mixed_precision
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
@@ -62,7 +63,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
             raise _absent(path)
     facts = read_description(described)
     sizes = shape(facts)
-    load_tokenizer(folder, sizes["vocabulary"])
+    tokenizer = load_tokenizer(folder, sizes["vocabulary"])
     network = _opened(folder)
     tied = sorted(_tied(network))
     # As it was read: where a folder has two matrices that differ, transformers leaves them apart,
@@ -88,7 +89,9 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
         **_adapted_sizes(network),
         **sizes,
     }
-    CausalLmConfig.of(config)
+    settings = CausalLmConfig.of(config)
+    if chat_tokens := template_tokens(tokenizer, settings, chat):
+        config["chat_tokens"] = chat_tokens
     return config
 
 

@@ -170,9 +170,11 @@ class CausalLm:
         """See `Exporting.export_model`."""
         settings = CausalLmConfig.of(config)
         if form is Form.PARTS:
+            from daitn.learning.causal_lm.chat import read_chat
             from daitn.learning.causal_lm.usage import parts_usage
 
-            return Exported(usage=parts_usage(settings))
+            chat = read_chat(model, settings.vocabulary)
+            return Exported(usage=parts_usage(settings, chat))
         from daitn.learning.causal_lm import export
 
         return Exported(usage=export.export_model(model, settings, form, out))

@@ -68,6 +68,7 @@ _BOUNDS = {
     "base_parameters": (0, 10**12),
     "adapted_parameters": (0, 10**12),
     "adapted_widths": (0, 10**9),
+    "chat_tokens": (0, 1 << 16),
     "adapter_rank": (1, 1024),
     "gradient_accumulation": (1, MOST_BATCH),
 }
@@ -123,6 +124,9 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     adapted_widths: int = 0
     """Inputs and outputs of these layers, all together, as the import printed them; at most 10^9.
     Adapters have `adapter_rank` times as many parameters."""
+    chat_tokens: int = 0
+    """Tokens that the imported chat template adds to a text, as the import printed them; at most
+    65,536. What examples take is estimated with them."""
     adapter_rank: int = 8
     """Rank of the adapters on an imported model, 1 to 1,024: Hu et al. 2021, arXiv:2106.09685."""
     gradient_accumulation: int = 1
@@ -179,8 +183,9 @@ def footprint(settings: CausalLmConfig) -> Footprint:
     # Nobody asks for the gradient of a frozen weight.
     of_weight = (4 if settings.base else 6) + forward_again
     question = settings.question_tokens + 2
-    row = settings.answer_tokens + _QUESTIONS_PER_ANSWER * question
-    spoken = settings.generation_share * (settings.answer_tokens + settings.question_tokens)
+    read = settings.answer_tokens + settings.chat_tokens
+    row = read + _QUESTIONS_PER_ANSWER * question
+    spoken = settings.generation_share * (read + settings.question_tokens)
     tokens, scored = row + spoken, _QUESTIONS_PER_ANSWER * (question - 1) + spoken
     attended = 6 * (2 + forward_again) * row * width * layers
     flops = (

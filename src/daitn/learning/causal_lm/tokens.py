@@ -17,12 +17,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from daitn.learning.causal_lm.settings import CausalLmConfig
 
-__all__ = ["Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer"]
+__all__ = ["CHARACTERS_PER_TOKEN", "Codec", "byte_tokenizer", "knows_only_bytes", "learn_tokenizer"]
 
 _MARKS = ("<pad>", "<answer>", "<question>", "<end>")
 _LEARNT_CHARACTERS = 1000
 """Characters used per text; an answer is cut after about 300 characters anyhow."""
-_CHARACTERS_PER_TOKEN = 12
+CHARACTERS_PER_TOKEN = 12
 """Text beyond this many characters per requested token is never tokenized: BPE tokens of English
 average 4 characters."""
 
@@ -87,7 +87,8 @@ class Codec:
     """Turns answers and questions into token sequences, cut to length, and tokens into text.
 
     Our own tokenizers have marks as tokens; an imported one gets them in words, and ends a text
-    with `end`, its end-of-text token (`None`: a line break).
+    with `end`, its end-of-text token (`None`: a line break). One with a chat template has a
+    `ChatCodec`.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class Codec:
     def _cut(self, text: str, length: int) -> list[int]:
         known = self._known.get((text, length))
         if known is None:
-            start = text[: length * _CHARACTERS_PER_TOKEN]
+            start = text[: length * CHARACTERS_PER_TOKEN]
             known = self._tokenizer.encode(start, add_special_tokens=False).ids[:length]
             self._known[text, length] = known
         return known

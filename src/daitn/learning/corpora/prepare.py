@@ -6,17 +6,17 @@ from pathlib import Path
 
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.medquad import EXPERT, GENERAL, read_medquad
-from daitn.learning.corpora.split import Prepared, write_corpus
+from daitn.learning.corpora.split import MOST_ITEMS, Prepared, write_corpus
 
 __all__ = ["prepare"]
 
 
-def prepare(out: Path, parquet: Path | None) -> Prepared:
-    """Write site and test files of a corpus under `out`.
+def prepare(out: Path, parquet: Path | None, most_items: int = MOST_ITEMS) -> Prepared:
+    """Write site and test files of a corpus under `out`, with at most so many items in each test.
 
     With `parquet` that is MedQuAD, without it the generated corpus. Raises `NotFound` or
     `InvalidInput` if `parquet` is missing or not MedQuAD.
     """
     if parquet is None:
-        return write_corpus(out, "clinic", clinic(), GENERAL, EXPERT)
-    return write_corpus(out, "medquad", read_medquad(parquet), GENERAL, EXPERT)
+        return write_corpus(out, "clinic", clinic(), GENERAL, EXPERT, most_items)
+    return write_corpus(out, "medquad", read_medquad(parquet), GENERAL, EXPERT, most_items)

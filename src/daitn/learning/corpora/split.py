@@ -18,13 +18,12 @@ import msgspec
 
 from daitn.learning.corpora.records import OPTIONS, MultipleChoice, QaPair, write_records
 
-__all__ = ["Prepared", "choices", "is_test_topic", "normalised", "write_corpus"]
+__all__ = ["MOST_ITEMS", "Prepared", "choices", "is_test_topic", "normalised", "write_corpus"]
 
 _TEST_SHARE = 1 / 3
 """Share of the diseases kept for testing: NINDS covers about 242, so about 80 are tested there with
 four questions each, which makes the standard error at 0.92 about 1.5 %."""
-_BROAD_ITEMS = 480
-_EXPERT_ITEMS = 480
+MOST_ITEMS = 480
 """Maximum items per test set: a standard error of 1.8 % at 0.80, and an evaluation of seconds."""
 
 
@@ -110,8 +109,10 @@ def write_corpus(
     sites: Mapping[str, Sequence[QaPair]],
     general: tuple[str, ...],
     expert: str,
+    most_items: int = MOST_ITEMS,
 ) -> Prepared:
-    """Write `sites/<site>.jsonl`, `tests/broad.jsonl` and `tests/expert.jsonl` under `out`.
+    """Write `sites/<site>.jsonl`, `tests/broad.jsonl` and `tests/expert.jsonl` under `out`, the
+    tests with at most `most_items` each.
 
     `broad` is drawn over all sites in proportion to their items, `expert` over the site `expert`
     alone.
@@ -122,8 +123,8 @@ def write_corpus(
         kept = [pair for pair in pairs if not is_test_topic(pair.topic)]
         counts[site] = write_records(out / "sites" / f"{site}.jsonl", kept)
         items[site] = choices((pair for pair in pairs if is_test_topic(pair.topic)), site)
-    broad = _drawn([item for site in sorted(items) for item in items[site]], _BROAD_ITEMS, "broad")
-    tests = {"broad": broad, "expert": _drawn(items[expert], _EXPERT_ITEMS, "expert")}
+    broad = _drawn([item for site in sorted(items) for item in items[site]], most_items, "broad")
+    tests = {"broad": broad, "expert": _drawn(items[expert], most_items, "expert")}
     return Prepared(
         source=source,
         general=general,
