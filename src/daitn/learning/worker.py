@@ -62,6 +62,7 @@ _TAIL_BYTES = 4096
 
 _ENGINES = (
     "accelerate",
+    "bitsandbytes",
     "daitn",
     "huggingface_hub",
     "numpy",
