@@ -120,10 +120,11 @@ def counted(parts: Path, settings: CausalLmConfig, pairs: Any) -> tuple[int, lis
     dealer = Dealer(pairs, rng, LEAST_RECORDS)
     tokens, steps = 0, []
     for batch in training._batches(dealer, layout, settings, EXAMPLES, rng):
-        read: Rows = batch.pieces[0].rows
-        own = int((read.segments >= 0).sum())
+        read: list[Rows] = batch.pieces[0].rows.batches
+        own = sum(int((rows.segments >= 0).sum()) for rows in read)
+        count = sum(len(rows.tokens) for rows in read)
         tokens += own
-        steps.append((round(own / len(read.tokens)), len(read.tokens)))
+        steps.append((round(own / count), count))
     return tokens, steps
 
 
