@@ -1,6 +1,7 @@
 """Which processor the engine computes on, and in which precision.
 
-The probe measures the same one that visits, measurements and answers then use.
+The probe measures the same one that visits, measurements and answers then use. Networks are not
+compiled (`torch.compile`): that runs a compiler, and a visit starts no programs.
 """
 
 from __future__ import annotations
