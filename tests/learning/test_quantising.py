@@ -19,6 +19,7 @@ from daitn.learning.causal_lm.architecture import published_precision, read_desc
 from daitn.learning.causal_lm.quantising import has_library
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.clinic import clinic
+from daitn.learning.recipe import Form
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import InvalidInput, StorageFull
 
@@ -67,6 +68,8 @@ def test_fewer_bits_take_less_memory_and_travel_as_they_were() -> None:
     assert stored.memory_bytes - eight.memory_bytes == pytest.approx(adapted, rel=0.01)
     assert stored.memory_bytes - four.memory_bytes == pytest.approx(1.484 * adapted, rel=0.01)
     assert stored.size_bytes == eight.size_bytes == four.size_bytes
+    assert stored.packages == ()
+    assert eight.packages == four.packages == ("bitsandbytes",)
 
 
 def test_only_a_base_has_a_precision() -> None:
@@ -172,6 +175,16 @@ def test_a_gpu_with_little_memory_comes_before_the_processor(
         monkeypatch.setattr(placing, "has_library", lambda library=library: library)
         place = placing.placed(8 * 10**9, 7 * 10**9, torch.bfloat16, Room())
         assert (place.device.type, place.precision) == (device, precision)
+
+
+@pytest.mark.parametrize("form", [Form.PEFT, Form.MERGED])
+def test_an_export_needs_no_library(
+    model: tuple[Path, dict[str, object]], tmp_path: Path, form: Form
+) -> None:
+    parts, config = model
+    CausalLm().export_model(parts, config | {"base_precision": "4bit"}, form, tmp_path)
+    written = tmp_path / ("base" if form is Form.PEFT else ".") / "model.safetensors"
+    assert written.stat().st_size > 3 * int(str(config["base_parameters"]))
 
 
 def network_bytes(network: Any) -> int:

@@ -127,6 +127,9 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     measured on it. Empty: any."""
     labels_field: str = ""
     """The field of the intent that lists them, for instance `model.config.classes`."""
+    packages: tuple[str, ...] = ()
+    """Modules that must be installed where it trains and is measured, beyond what the recipe always
+    needs."""
     learning: dict[str, tuple[float, float]] = {}
     """What past visits with this configuration taught, as mean and standard deviation of a
     logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 __all__ = [
+    "LIBRARY",
     "Precision",
     "check_library",
     "has_library",
@@ -27,6 +28,7 @@ __all__ = [
     "quantisation",
 ]
 
+LIBRARY = "bitsandbytes"
 Precision = Literal["stored", "8bit", "4bit"]
 
 _BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64}
@@ -35,7 +37,7 @@ _BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64}
 
 def has_library() -> bool:
     """Whether this machine can quantise."""
-    return importlib.util.find_spec("bitsandbytes") is not None
+    return importlib.util.find_spec(LIBRARY) is not None
 
 
 def check_library(field: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from daitn.learning.bounded import MOST_BATCH
-from daitn.learning.causal_lm.quantising import Precision, held_bytes
+from daitn.learning.causal_lm.quantising import LIBRARY, Precision, held_bytes
 from daitn.learning.recipe import Config, Footprint
 from daitn.objects.errors import InvalidInput
 
@@ -216,6 +216,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         size_bytes=number * weights
         + _BYTES_PER_ADAPTER * adapters
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
+        packages=() if settings.base_precision == "stored" else (LIBRARY,),
         learning=_learning(settings),
     )
 
