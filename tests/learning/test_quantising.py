@@ -250,7 +250,7 @@ async def test_a_visit_learns_about_the_same_on_a_quantised_base(
 
 @quantises
 @pytest.mark.parametrize("precision", ["8bit", "4bit"])
-def test_a_model_published_quantised_is_imported(
+async def test_a_model_published_quantised_is_imported(
     folder: Path, tmp_path: Path, precision: str
 ) -> None:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -268,7 +268,13 @@ def test_a_model_published_quantised_is_imported(
     theirs.save_pretrained(published)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (published / name).write_bytes((folder / name).read_bytes())
-    config = imported(published, tmp_path / "parts")
+    (tmp_path / "parts").mkdir()
+    trainer = Trainer(threads=2, stall_s=120)
+    try:
+        made = await trainer.import_model("causal-lm", published, tmp_path / "parts")
+    finally:
+        await trainer.close()
+    config = made.config
     assert config["base_precision"] == precision
     ours: Any = models.load(tmp_path / "parts", CausalLmConfig.of(config)).network
     tokens = torch.arange(10, 30)
