@@ -116,7 +116,8 @@ def counted(parts: Path, settings: CausalLmConfig, pairs: Any) -> tuple[int, lis
     from daitn.learning.causal_lm.dealing import Dealer
 
     rng = random.Random(0)
-    layout = training._Layout(models.load(parts, settings).codec(settings), 1)
+    model = models.load(parts, settings)
+    layout = training._Layout(model.codec(settings), 1, model.network.device)
     dealer = Dealer(pairs, rng, LEAST_RECORDS)
     tokens, steps = 0, []
     for batch in training._batches(dealer, layout, settings, EXAMPLES, rng):

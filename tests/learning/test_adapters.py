@@ -64,7 +64,7 @@ def gradient(parts: Path, config: dict[str, object], device: str = "cpu") -> tup
     if settings.base:
         network._network.to(device)
     rng = random.Random(0)
-    layout = training._Layout(model.codec(settings), settings.gradient_accumulation)
+    layout = training._Layout(model.codec(settings), settings.gradient_accumulation, network.device)
     batch = next(training._batches(Dealer(PAIRS, rng, 10), layout, settings, 60, rng))
     loss, own = training._descend(Replicas([network]), batch)
     grads = [weight.grad for weight in network.trainable().values()]

@@ -165,8 +165,9 @@ def needed(facts: dict[str, Any], change: dict[str, object], dtype: str) -> tupl
     answer, question = settings.answer_tokens, settings.question_tokens
     row = rows.TokenRow([1] * answer, [[1] * (question + 2)] * QUESTIONS)
     groups: list[Any] = [[None] * QUESTIONS] * (RECORDS // QUESTIONS)
-    dialogues = rows.reads([rows.TokenRow([1] * (answer + question), [])] * 2)
-    piece = training._Piece(groups, rows.reads([row] * RECORDS), dialogues)
+    meta = torch.device("meta")
+    dialogues = rows.reads([rows.TokenRow([1] * (answer + question), [])] * 2, meta)
+    piece = training._Piece(groups, rows.reads([row] * RECORDS, meta), dialogues)
     batch = training._Batch([piece], RECORDS, len(dialogues.batches[0].read))
 
     def work() -> None:

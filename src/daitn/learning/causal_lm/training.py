@@ -81,7 +81,7 @@ def train(
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
     # Each device reads as many pieces, none larger than where there is one device.
     rounds = -(-settings.gradient_accumulation // len(replicas))
-    layout = _Layout(codec, rounds * len(replicas))
+    layout = _Layout(codec, rounds * len(replicas), replicas.first.device)
     steps, done, left_out = 0, 0, 0
     if savepoints is not None and (state := savepoints.latest()) is not None:
         before = restore(state, _SoFar, weights, optimiser)
@@ -155,11 +155,12 @@ class _Batch(NamedTuple):
 
 
 class _Layout:
-    """Lays groups out as tensors."""
+    """Lays groups out as tensors, for devices of one kind."""
 
-    def __init__(self, codec: Codec, pieces: int) -> None:
+    def __init__(self, codec: Codec, pieces: int, device: torch.device) -> None:
         self._codec = codec
         self._pieces = pieces
+        self._device = device
 
     def batch(self, groups: Sequence[Group], spoken: Callable[[], bool] = lambda: False) -> _Batch:
         """`spoken`: whether a record is also read question first."""
@@ -185,7 +186,8 @@ class _Layout:
                 for pair in group
                 if spoken()
             )
-        return _Piece(groups, reads(rows), reads(dialogues) if dialogues else None)
+        spoken_first = reads(dialogues, self._device) if dialogues else None
+        return _Piece(groups, reads(rows, self._device), spoken_first)
 
 
 def _batches(
