@@ -76,7 +76,7 @@ def test_several_devices_learn_what_one_learns(
     other, same = trained(parts, devices)
     assert same == pytest.approx(losses, rel=1e-4)
     # Adam's first steps follow signs, which rounding turns where a gradient is next to nothing.
-    assert float((other - exact).norm()) < 0.01 * float((exact - start).norm())
+    assert float((other - exact).norm()) < 1e-3 * float((exact - start).norm())
 
 
 def test_each_device_reads_its_share(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
