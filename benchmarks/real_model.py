@@ -157,12 +157,14 @@ def counted(
     """Per step: tokens that a visit reads without padding, and the length and number of rows that
     hold as many."""
     rng = random.Random(0)
-    layout = training._Layout(models.load_on(_CPU, parts, settings).codec(settings), 1)
+    layout = training._Layout(models.load_on(_CPU, parts, settings).codec(settings), 1, _CPU)
     dealer = Dealer(pairs, rng, LEAST_RECORDS)
     steps = []
     for batch in training._batches(dealer, layout, settings, examples, rng):
         (piece,) = batch.pieces
-        own, many = int((piece.rows.segments >= 0).sum()), len(piece.rows.tokens)
+        reads = piece.rows.batches
+        own = sum(int((rows.segments >= 0).sum()) for rows in reads)
+        many = sum(len(rows.tokens) for rows in reads)
         steps.append((own, round(own / many), many))
     return steps
 

@@ -56,6 +56,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
 def gradient(parts: Path, config: dict[str, object], device: str = "cpu") -> tuple[Any, float, Any]:
     """The network, a batch's loss and its gradient."""
     from daitn.learning.causal_lm import models, training
+    from daitn.learning.causal_lm.replicas import Replicas
 
     settings = CausalLmConfig.of(config)
     model = models.load(parts, settings)
@@ -63,9 +64,9 @@ def gradient(parts: Path, config: dict[str, object], device: str = "cpu") -> tup
     if settings.base:
         network._network.to(device)
     rng = random.Random(0)
-    layout = training._Layout(model.codec(settings), settings.gradient_accumulation)
+    layout = training._Layout(model.codec(settings), settings.gradient_accumulation, network.device)
     batch = next(training._batches(Dealer(PAIRS, rng, 10), layout, settings, 60, rng))
-    loss, own = training._descend(network, batch)
+    loss, own = training._descend(Replicas([network]), batch)
     grads = [weight.grad for weight in network.trainable().values()]
     assert loss.device.type == own.device.type == device
     assert {grad.device.type for grad in grads} == {device}

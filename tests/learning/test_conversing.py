@@ -413,10 +413,10 @@ def test_numbers_and_memory_are_chosen_from_what_is_there(monkeypatch: pytest.Mo
     monkeypatch.setattr("daitn.learning.memory.free_bytes", lambda: 16 << 30)
     for stored, known, most, expected in cases:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
-        place = placing.placed(10**9, stored, Room(memory_bytes=most))
+        place = placing.placed(10**9, 0, stored, Room(memory_bytes=most))
         assert (place.device.type, place.dtype) == ("cpu", expected)
     with pytest.raises(StorageFull, match="bytes of memory"):
-        placing.placed(10**10, wide, Room())
+        placing.placed(10**10, 0, wide, Room())
     place = placing.Place(torch.device("cpu"), wide)
     assert placing.cache_tokens(place, 1 << 20, 2048, Room(slots=2)) == 4096
     assert placing.cache_tokens(place, 1 << 20, 8192, Room(slots=2)) == 8192
@@ -441,12 +441,12 @@ def test_a_gpu_with_room_is_taken_and_computes_in_half_precision(
         (False, torch.bfloat16, torch.float16),
     ):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda _, known=known: known)
-        place = placing.placed(8 * 10**9, stored, Room())
-        assert place == (torch.device("cuda", 1), expected)
+        place = placing.placed(8 * 10**9, 0, stored, Room())
+        assert place == placing.Place(torch.device("cuda", 1), expected)
     assert placing.cache_tokens(place, 1 << 17, 8192, Room(slots=4)) == 4 * 8192
     assert placing.cache_tokens(place, 1 << 20, 8192, Room(slots=4)) == 10 << 10
     # What no GPU has room for is computed on the processor.
-    assert placing.placed(20 * 10**9, torch.bfloat16, Room()).device.type == "cpu"
+    assert placing.placed(20 * 10**9, 0, torch.bfloat16, Room()).device.type == "cpu"
 
 
 def _number(gpu: Any) -> int:

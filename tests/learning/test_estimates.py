@@ -140,6 +140,7 @@ def needed(facts: dict[str, Any], change: dict[str, object], dtype: str) -> tupl
 
     from daitn.learning.causal_lm import pretrained, rows, training
     from daitn.learning.causal_lm.architecture import shape
+    from daitn.learning.causal_lm.replicas import Replicas
 
     made: Any = AutoConfig.for_model
     described = made(**facts, num_hidden_layers=LAYERS, dtype=dtype)
@@ -164,12 +165,13 @@ def needed(facts: dict[str, Any], change: dict[str, object], dtype: str) -> tupl
     answer, question = settings.answer_tokens, settings.question_tokens
     row = rows.TokenRow([1] * answer, [[1] * (question + 2)] * QUESTIONS)
     groups: list[Any] = [[None] * QUESTIONS] * (RECORDS // QUESTIONS)
-    dialogues = rows.tensors([rows.TokenRow([1] * (answer + question), [])] * 2)
-    piece = training._Piece(groups, rows.tensors([row] * RECORDS), dialogues)
-    batch = training._Batch([piece], RECORDS, len(dialogues.read))
+    meta = torch.device("meta")
+    dialogues = rows.reads([rows.TokenRow([1] * (answer + question), [])] * 2, meta)
+    piece = training._Piece(groups, rows.reads([row] * RECORDS, meta), dialogues)
+    batch = training._Batch([piece], RECORDS, len(dialogues.batches[0].read))
 
     def work() -> None:
-        training._descend(adapted, batch)
+        training._descend(Replicas([adapted]), batch)
 
     with FlopCounterMode(display=False) as counter:
         work()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from daitn.node.gateway import Gateway
 from daitn.objects.abilities import Abilities, Reads, Says
 from tests.node.gateway.odd_world import Odd, World, opened_world, scene
 from tests.node.gateway.scene import deployment
+from tests.scenes.packages import installed
 from tests.scenes.raw_server import chunked, event, piece, response, whole
 
 pytestmark = [
@@ -71,18 +71,6 @@ else:
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     async with opened_world(tmp_path_factory.mktemp("clients")) as world:
         yield world
-
-
-def installed(folder: Path, package: str) -> None:
-    """Install a package and what it needs into a folder of its own."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    made = subprocess.run(
-        [*pip, "--target", str(folder), package], capture_output=True, text=True, check=False
-    )
-    if made.returncode and not folder.joinpath("bin").exists():
-        if any(word in made.stderr for word in ("Connection", "connection", "resolve host")):
-            pytest.skip(f"no package index can be reached: {made.stderr[-300:]}")
-        raise AssertionError(made.stderr)
 
 
 async def python(folder: Path, *arguments: str) -> str:

@@ -16,7 +16,7 @@ from daitn.learning.recipe import Footprint
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
 from daitn.node.audit import AuditLog
-from daitn.node.training.bounds import Capacity, within
+from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.executor import Executor
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
@@ -194,3 +194,28 @@ def test_a_model_without_operations_still_takes_time() -> None:
     with pytest.raises(InvalidInput, match="examples"):
         Capacity(1, 0.0, 60.0).check(needed, None, 10**9)
     Capacity(1, 0.0, 60.0).check(needed, None, 10**6)
+
+
+@pytest.mark.parametrize(("name", "there"), [("json", True), ("no_such_package", False)])
+def test_a_package_that_the_model_needs_is_looked_for_before_anything_is_fetched(
+    name: str, there: bool
+) -> None:
+    needed = Footprint(
+        parameters=0, flops_per_example=0.0, memory_bytes=0, size_bytes=0, packages=(name,)
+    )
+    site = Capacity(1, 1.0, 60.0)
+    check_estimate("recipe", needed)
+    if there:
+        site.check(needed, None, 1)
+    else:
+        with pytest.raises(InvalidInput, match=name):
+            site.check(needed, None, 1)
+
+
+@pytest.mark.parametrize("name", ["json.tool", "", "a-b", "../x"])
+def test_only_a_packages_name_is_one(name: str) -> None:
+    needed = Footprint(
+        parameters=0, flops_per_example=0.0, memory_bytes=0, size_bytes=0, packages=(name,)
+    )
+    with pytest.raises(WorkFailed, match="impossible"):
+        check_estimate("recipe", needed)

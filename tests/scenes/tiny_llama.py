@@ -31,8 +31,11 @@ def write_folder(
     template: str | None = CHAT_TEMPLATE,
     dtype: str = "float32",
     kind: str = "llama",
+    width: int = WIDTH,
+    deviation: float = 0.3,
 ) -> None:
-    """As `save_pretrained` leaves a model that reads `context` tokens."""
+    """As `save_pretrained` leaves a model that reads `context` tokens. With weights that deviate as
+    much as they usually do here, no two tokens are about as likely: rounding decides nothing."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -62,8 +65,8 @@ def write_folder(
     shape: Any = AutoConfig.for_model(
         kind,
         vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -71,7 +74,7 @@ def write_folder(
         bos_token_id=BEGIN,
         eos_token_id=END,
         pad_token_id=END,
-        initializer_range=0.3,  # No two tokens are about as likely: rounding decides nothing.
+        initializer_range=deviation,
         tie_word_embeddings=False,
     )
     model: Any = AutoModelForCausalLM.from_config(shape)

@@ -46,9 +46,10 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
     device: str
     memory_bytes: int
-    """Memory of the device that trains."""
+    """Memory of the device that trains; of one of them, where there are several."""
     speed_flops: float
-    """Floating-point operations per second, sustained while training a small network."""
+    """Floating-point operations per second of all devices, sustained while training a small
+    network."""
     is_gpu: bool = False
 
 

@@ -1,6 +1,7 @@
 """Which processor the engine computes on, and in which precision.
 
-The probe measures the same one that visits, measurements and answers then use.
+The probe measures the same one that visits, measurements and answers then use. Networks are not
+compiled (`torch.compile`): that runs a compiler, and a visit starts no programs.
 """
 
 from __future__ import annotations
@@ -9,15 +10,24 @@ import contextlib
 
 import torch
 
-__all__ = ["engine_device", "is_mixed", "mixed_precision"]
+__all__ = ["engine_device", "engine_devices", "is_mixed", "mixed_precision"]
 
 
 def engine_device() -> torch.device:
-    """The GPU if PyTorch sees one that CUDA (or ROCm, by the same name) drives, else the CPU.
+    """The first of `engine_devices`, for work that needs no more than one."""
+    return engine_devices()[0]
+
+
+def engine_devices() -> list[torch.device]:
+    """The GPUs that PyTorch sees and that CUDA (or ROCm, by the same name) drives, as far as they
+    are of the same kind as the first, which would wait for a slower one; else the CPU, once.
 
     Apple's Metal is left out: it does not survive the fork by which every visit begins.
     """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return [torch.device("cpu")]
+    kinds = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return [torch.device("cuda", n) for n, kind in enumerate(kinds) if kind == kinds[0]]
 
 
 def is_mixed(device: torch.device, weights: torch.dtype) -> bool:

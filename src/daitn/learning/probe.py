@@ -11,7 +11,7 @@ from torch import nn
 
 from daitn.learning import memory
 from daitn.learning.commands import Probed
-from daitn.learning.engine import engine_device, mixed_precision
+from daitn.learning.engine import engine_devices, mixed_precision
 
 __all__ = ["probe"]
 
@@ -25,20 +25,21 @@ _WARM_UP_STEPS = 2
 
 
 def probe() -> Probed:
-    """Train a small network for `_DURATION_S`, and derive the speed.
+    """Train a small network for `_DURATION_S`, and derive the speed: that of one device, times
+    their number.
 
     On processors, a step is timed by the processor time that it took, not by wall-clock time, and
     the fastest step counts: the site's load reading covers what else runs here at the moment.
     """
-    device = engine_device()
+    device, *others = engine_devices()
     width, batch = _SIZES.get(device.type, _LARGE)
     step_s = min(_step_durations(device, width, batch))
     weights = _LAYERS * width * width
     # Two operations per weight and example forward, twice as many backward.
     return Probed(
-        device=_device_name(device),
+        device=f"{1 + len(others)} x {_device_name(device)}" if others else _device_name(device),
         memory_bytes=_memory_bytes(device),
-        speed_flops=6.0 * weights * batch / step_s,
+        speed_flops=6.0 * weights * batch / step_s * (1 + len(others)),
         is_gpu=device.type != "cpu",
     )
 

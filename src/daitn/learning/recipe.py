@@ -133,6 +133,9 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     merges_fresh: bool = False
     """Whether models can be merged that sites trained from a fresh one, and not only from one that
     has visited a site."""
+    packages: tuple[str, ...] = ()
+    """Modules that must be installed where it trains and is measured, beyond what the recipe always
+    needs."""
     learning: dict[str, tuple[float, float]] = {}
     """What past visits with this configuration taught, as mean and standard deviation of a
     logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples

@@ -63,6 +63,7 @@ _TAIL_BYTES = 4096
 
 _ENGINES = (
     "accelerate",
+    "bitsandbytes",
     "daitn",
     "huggingface_hub",
     "jinja2",

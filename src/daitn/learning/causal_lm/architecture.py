@@ -12,10 +12,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+from daitn.learning.causal_lm.quantising import Precision, check_library
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["ARCHITECTURES", "check_shape", "read_description", "shape"]
+__all__ = [
+    "ARCHITECTURES",
+    "check_shape",
+    "published_precision",
+    "read_description",
+    "shape",
+]
 
 ARCHITECTURES = frozenset(
     [
@@ -40,12 +47,15 @@ ARCHITECTURES = frozenset(
 """Dense decoders: their layers are as many, and as large, as a few numbers say."""
 
 _MOST_BYTES = 1 << 18
+_QUANTISED = "quantization_config"
+_TRANSPOSED = frozenset(["gpt2"])
+"""Their linear layers are not what quantised ones are put back to."""
 _CODE = frozenset(
     [
         "auto_map",
         "trust_remote_code",
         "custom_pipelines",
-        "quantization_config",
+        _QUANTISED,
         "attn_implementation",
         "_attn_implementation",
         "experts_implementation",
@@ -71,22 +81,44 @@ _MOST_ITEMS = 1024
 _NUMBERS = ("float32", "bfloat16", "float16", None)
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """The fields of `path` from which a network may be built.
+def published_precision(path: Path) -> Precision:
+    """In which precision a model was published, by its description: `quantization_config`.
+
+    Raises `Corrupt` as `read_description`, and `InvalidInput` for one that cannot be undone here.
+    """
+    facts = _facts(path)
+    stated = facts.get(_QUANTISED)
+    if not stated:
+        return "stored"
+    method = stated.get("quant_method") if isinstance(stated, dict) else None
+    fix = "import the model as it was published before that"
+    if method != "bitsandbytes":
+        raise InvalidInput(
+            f"{path}: the weights are quantised by {str(method)[:_MOST_CHARS]!r}, and only those "
+            "by 'bitsandbytes' are read",
+            field=_QUANTISED,
+            fix=fix,
+        )
+    if facts.get("model_type") in _TRANSPOSED:
+        raise InvalidInput(
+            f"{path}: quantised weights of this architecture are not read",
+            field=_QUANTISED,
+            fix=fix,
+        )
+    check_library(_QUANTISED)
+    return "4bit" if stated.get("load_in_4bit") else "8bit"
+
+
+def read_description(path: Path, *, quantised: bool = False) -> dict[str, Any]:
+    """The fields of `path` from which a network may be built. `quantised`: whether its weights may
+    have been published so, which is no field of it then.
 
     Raises `Corrupt` for a file that is not a description, and `InvalidInput` for one that needs
     code, an unknown architecture, or values without bounds.
     """
-    if path.stat().st_size > _MOST_BYTES:
-        raise Corrupt(
-            f"{path} has more than {_MOST_BYTES} bytes", field=path.name, fix="copy it again"
-        )
-    try:
-        facts = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
-    if not isinstance(facts, dict):
-        raise Corrupt(f"{path} is not an object", field=path.name, fix="copy it again")
+    facts = _facts(path)
+    if quantised:
+        facts.pop(_QUANTISED, None)
     kind = str(facts.get("model_type"))
     if kind not in ARCHITECTURES:
         raise InvalidInput(
@@ -116,6 +148,20 @@ def read_description(path: Path) -> dict[str, Any]:
             fix="use float32, bfloat16 or float16",
         )
     return {"model_type": kind, **facts}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MOST_BYTES:
+        raise Corrupt(
+            f"{path} has more than {_MOST_BYTES} bytes", field=path.name, fix="copy it again"
+        )
+    try:
+        facts = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
+    if not isinstance(facts, dict):
+        raise Corrupt(f"{path} is not an object", field=path.name, fix="copy it again")
+    return facts
 
 
 def shape(facts: dict[str, Any]) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
@@ -42,6 +43,8 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
         raise InvalidInput(
             "a model made from scratch has no adapters", field="--format", fix="use --format hf"
         )
+    # What others read are the weights themselves.
+    settings = msgspec.structs.replace(settings, base_precision="stored")
     loaded = load_on(_CPU, model, settings)
     chat = loaded.chat
     network = loaded.network

@@ -28,11 +28,20 @@ from daitn.learning.causal_lm.settings import (
 from daitn.learning.causal_lm.tokenizer import load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
 from daitn.learning.causal_lm.turns import codec_of
-from daitn.learning.engine import engine_device
+from daitn.learning.engine import engine_device, engine_devices
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
-__all__ = ["Model", "load", "load_on", "save", "save_weights", "seen", "write_fresh"]
+__all__ = [
+    "Model",
+    "load",
+    "load_on",
+    "load_on_all",
+    "save",
+    "save_weights",
+    "seen",
+    "write_fresh",
+]
 
 _SEEN = "examples_seen"
 _MOST_SEEN_DIGITS = 15
@@ -69,6 +78,13 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
 def load(model: Path, settings: CausalLmConfig) -> Model:
     """Load the model in the folder `model` to where the engine computes. Raises as `load_on`."""
     return load_on(engine_device(), model, settings)
+
+
+def load_on_all(model: Path, settings: CausalLmConfig) -> tuple[Model, list[LanguageModel]]:
+    """Load the model in the folder `model` to the first of the engine's devices, and its network to
+    the others. Raises as `load_on`."""
+    first, *others = (load_on(device, model, settings) for device in engine_devices())
+    return first, [other.network for other in others]
 
 
 def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Model:

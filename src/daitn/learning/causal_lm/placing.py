@@ -9,6 +9,7 @@ import torch
 
 from daitn.learning import memory
 from daitn.learning.answering.protocol import Room
+from daitn.learning.causal_lm.quantising import Precision, has_library, held_bytes
 from daitn.objects.errors import StorageFull
 
 __all__ = ["Place", "cache_tokens", "numbers_of", "placed"]
@@ -30,12 +31,15 @@ class Place(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
+    precision: Precision = "stored"
+    """Of the weights that can be quantised; `stored`: `dtype`, as the others."""
 
     def __str__(self) -> str:
         name = self.device.type
         if name == "cuda":
             name = f"{self.device}, {torch.cuda.get_device_name(self.device)}"
-        return f"{name}, {numbers_of(self.dtype)}"
+        quantised = "" if self.precision == "stored" else f", most weights in {self.precision}"
+        return f"{name}, {numbers_of(self.dtype)}{quantised}"
 
 
 def numbers_of(dtype: torch.dtype) -> str:
@@ -43,29 +47,38 @@ def numbers_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def placed(parameters: int, stored: torch.dtype, room: Room) -> Place:
+def placed(parameters: int, quantisable: int, stored: torch.dtype, room: Room) -> Place:
     """Where a model of so many parameters goes: to the GPU with the most memory free, else to the
     processor. Raises `StorageFull` if it fits nowhere.
 
     GPUs compute in half precision. Processors that are slow at that keep wide numbers, unless there
-    is no memory for them.
+    is no memory for them. Where there is memory for neither, those weights that are `quantisable`
+    are quantised, if the library for it is there.
     """
+    fewer: tuple[Precision, ...] = ("8bit", "4bit") if quantisable and has_library() else ()
     if (gpu := _gpu()) is not None:
         half = stored in (torch.bfloat16, torch.float32) and torch.cuda.is_bf16_supported(False)
         dtype = torch.bfloat16 if half else torch.float16
-        needed, free = _needed(parameters, dtype), torch.cuda.mem_get_info(gpu)[0]
-        if needed <= free:
-            return Place(gpu, dtype)
+        free = torch.cuda.mem_get_info(gpu)[0]
+        for precision in ("stored", *fewer):
+            needed = _needed(parameters, quantisable, dtype, precision)
+            if needed <= free:
+                return Place(gpu, dtype, precision)
         _log.warning("the model needs %d bytes, and %s has %d free", needed, gpu, free)
     free = memory.free_bytes()
     if room.memory_bytes:
         free = min(free, room.memory_bytes)
     wide = stored is torch.float32 or not (stored is torch.bfloat16 and _fast_bf16())
     for dtype in (torch.float32, stored) if wide else (stored,):
-        if _needed(parameters, dtype) <= free:
+        needed = _needed(parameters, quantisable, dtype, "stored")
+        if needed <= free:
             return Place(torch.device("cpu"), dtype)
+    for precision in fewer:
+        needed = _needed(parameters, quantisable, stored, precision)
+        if needed <= free:
+            return Place(torch.device("cpu"), stored, precision)
     raise StorageFull(
-        f"the model needs {_needed(parameters, stored)} bytes of memory, but {free} are free",
+        f"the model needs {needed} bytes of memory, but {free} are free",
         field="facility.memory_bytes",
         fix="retire another model, or host it elsewhere",
     )
@@ -93,8 +106,9 @@ def cache_tokens(place: Place, per_token_bytes: int, context: int, room: Room) -
     return min(tokens, context * room.slots)
 
 
-def _needed(parameters: int, dtype: torch.dtype) -> int:
-    return parameters * dtype.itemsize + _BESIDE_WEIGHTS_BYTES
+def _needed(parameters: int, quantised: int, dtype: torch.dtype, precision: Precision) -> int:
+    weights = held_bytes(parameters, quantised, dtype.itemsize, precision)
+    return int(weights) + _BESIDE_WEIGHTS_BYTES
 
 
 def _gpu() -> torch.device | None:

@@ -23,9 +23,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from daitn.learning.answering.protocol import Room
-from daitn.learning.causal_lm.architecture import check_shape, read_description, shape
+from daitn.learning.causal_lm.architecture import (
+    check_shape,
+    published_precision,
+    read_description,
+    shape,
+)
 from daitn.learning.causal_lm.chat import chat_of_folder, read_chat
 from daitn.learning.causal_lm.placing import Place, placed
+from daitn.learning.causal_lm.quantising import keep_gradients, quantisation
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
     ADAPTER_SCALE,
@@ -61,10 +67,13 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     for path in (described, folder / TOKENIZER):
         if not path.is_file():
             raise _absent(path)
-    facts = read_description(described)
+    precision = published_precision(described)
+    facts = read_description(described, quantised=precision != "stored")
     sizes = shape(facts)
     tokenizer = load_tokenizer(folder, sizes["vocabulary"])
     network = _opened(folder)
+    if precision != "stored":
+        network = network.dequantize(network.dtype)
     tied = sorted(_tied(network))
     # As it was read: where a folder has two matrices that differ, transformers leaves them apart,
     # whatever its description says.
@@ -86,6 +95,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
         "base": BASE,
         "base_parameters": parameters,
         "base_dtype": str(network.dtype).removeprefix("torch."),
+        **({} if precision == "stored" else {"base_precision": precision}),
         **_adapted_sizes(network),
         **sizes,
     }
@@ -232,22 +242,35 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
     from transformers.initialization import no_init_weights
 
     facts, make, architecture = _checked(model, settings)
-    with no_init_weights():
-        network = _made(make, architecture)
-    _set(network, read_tensors(model / BASE))
+    quantised = settings.base_precision != "stored"
+    if quantised:
+        held = _exact(getattr(torch, settings.base_dtype), device)
+        network = _read(model, make, architecture, Place(device, held, settings.base_precision))
+    else:
+        with no_init_weights():
+            network = _made(make, architecture)
+        _set(network, read_tensors(model / BASE))
     stored = network.dtype
-    if stored == torch.float16 and device.type == "cpu":
-        network.float()  # Small gradients would vanish.
+    if not quantised and _exact(stored, device) != stored:
+        network.float()
     adapted = adapt(network, _end_token(facts), settings)
     adapted.stored = stored
     if (model / ADAPTER).is_file():
         _fill(adapted, model / ADAPTER)
-    network.to(device)
+    if quantised:
+        keep_gradients(network)
+    else:
+        network.to(device)
     if is_mixed(device, network.dtype):
         for layer in network.modules():
             # Or each adapter would get a float32 copy of its input, and multiply in bfloat16.
             layer.cast_input_dtype_enabled = False
     return adapted
+
+
+def _exact(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """Numbers to train with: in half precision, small gradients would vanish on a processor."""
+    return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
 
 
 class Answerer(NamedTuple):
@@ -263,36 +286,55 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
     """As `load_adapted`, to answer with: where there is room for it, its adapters merged into its
     weights. Raises also `StorageFull`."""
     from peft.tuners.tuners_utils import BaseTunerLayer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     facts, make, architecture = _checked(model, settings)
-    place = placed(settings.base_parameters, getattr(torch, settings.base_dtype), room)
-    with torch.device("meta"):
-        made = _made(make, architecture)
-    network = (
-        type(made)
-        .from_pretrained(
-            None,
-            config=architecture,
-            state_dict=read_tensors(model / BASE),
-            dtype=place.dtype,
-            attn_implementation=made.config._attn_implementation,
-        )
-        .eval()
+    place = placed(
+        settings.base_parameters,
+        settings.adapted_parameters,
+        getattr(torch, settings.base_dtype),
+        room,
     )
+    network = _read(model, make, architecture, place)
     adapted = Adapted(network, _end_token(facts))
     if (model / ADAPTER).is_file():
         whole = msgspec.structs.replace(settings, gradient_checkpointing=False)
         adapted = adapt(network, adapted.end, whole)
         _fill(adapted, model / ADAPTER)
         for part in network.modules():
-            if isinstance(part, BaseTunerLayer):
+            # What is merged into few bits is rounded away.
+            if isinstance(part, BaseTunerLayer) and place.precision == "stored":
                 part.merge()
     for weight in network.parameters():
         weight.requires_grad_(False)
-    network.to(place.device)
+    if place.precision == "stored":
+        network.to(place.device)
     return Answerer(network, adapted, place)
+
+
+def _read(model: Path, make: Any, architecture: Any, place: Place) -> Any:
+    """The network with the weights of `BASE`, to be moved to its place unless quantised there.
+
+    Raises `InvalidInput` where nothing can be quantised.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with torch.device("meta"):
+        made = _made(make, architecture)
+    further: dict[str, Any] = {}
+    if place.precision != "stored":
+        computed = torch.bfloat16 if is_mixed(place.device, place.dtype) else torch.float32
+        further["quantization_config"] = quantisation(place.precision, computed)
+        further["device_map"] = {"": place.device}
+    network: Any = type(made)
+    return network.from_pretrained(
+        None,
+        config=architecture,
+        state_dict=read_tensors(model / BASE),
+        dtype=place.dtype,
+        attn_implementation=made.config._attn_implementation,
+        **further,
+    ).eval()
 
 
 def _checked(model: Path, settings: CausalLmConfig) -> tuple[dict[str, Any], Any, Any]:

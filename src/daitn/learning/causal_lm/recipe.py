@@ -127,7 +127,7 @@ class CausalLm:
         pairs = read_pairs(data)
         from daitn.learning.causal_lm import models, tokens, training
 
-        loaded = models.load(model, settings)
+        loaded, others = models.load_on_all(model, settings)
         if tokens.knows_only_bytes(loaded.tokenizer):
             records = ((pair.question, pair.answer) for pair in pairs)
             loaded.tokenizer = tokens.learn_tokenizer(
@@ -142,6 +142,7 @@ class CausalLm:
             watch,
             self._least_records,
             self._savepoints,
+            others,
         )
         carried = models.save(loaded, settings, model, out)
         return msgspec.structs.replace(trained, carried=carried)

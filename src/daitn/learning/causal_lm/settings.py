@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from daitn.learning.bounded import MOST_BATCH
+from daitn.learning.causal_lm.quantising import LIBRARY, Precision, held_bytes
 from daitn.learning.recipe import Config, Footprint
 from daitn.objects.errors import InvalidInput
 
@@ -118,6 +119,11 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number type of the imported weights, as the import printed it. Adapters are float32 always.
     A GPU multiplies in bfloat16, a processor in this type, or in float32 instead of float16."""
+    base_precision: Precision = "stored"
+    """In which precision sites hold the imported weights that get adapters while they train and
+    measure. `4bit` (QLoRA: Dettmers et al. 2023, arXiv:2305.14314) and `8bit` need the package
+    `bitsandbytes` there, and a quarter or half of the memory of bfloat16. `stored`: as they are in
+    `base_dtype`."""
     adapted_parameters: int = 0
     """Parameters of the imported layers that get adapters, as the import printed them; at most
     10^12."""
@@ -157,6 +163,8 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
         self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
         self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")
+        quantised = self.base_precision != "stored"
+        self._require("base_precision", bool(self.base) or not quantised, "is that of a `base`")
         for name in _PRINTED:
             stated = bool(self.base) == bool(getattr(self, name))
             self._require(name, stated, "must be what the import of `base` printed")
@@ -206,7 +214,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         parameters=weights + adapters,
         flops_per_example=flops,
         memory_bytes=int(
-            held * (weights if settings.base else 0)
+            held_bytes(weights, inside, held, settings.base_precision) * bool(settings.base)
             + _BYTES_PER_TRAINED * own
             + min(piece, settings.batch) * activations
         ),
@@ -215,6 +223,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
         # At each first site, a model from scratch learns another tokenizer.
         merges_fresh=settings.base is not None,
+        packages=() if settings.base_precision == "stored" else (LIBRARY,),
         learning=_learning(settings),
     )
 

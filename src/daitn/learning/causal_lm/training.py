@@ -29,13 +29,8 @@ from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.causal_lm.models import Model
 from daitn.learning.causal_lm.network import LanguageModel
-from daitn.learning.causal_lm.rows import (
-    Rows,
-    TokenRow,
-    context_loss,
-    continuation_scores,
-    tensors,
-)
+from daitn.learning.causal_lm.replicas import Replicas
+from daitn.learning.causal_lm.rows import Reads, TokenRow, context_loss, reads
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
@@ -65,16 +60,18 @@ def train(
     watch: Callable[[Progress], None],
     least_records: int,
     savepoints: Savepoints | None = None,
+    others: Sequence[LanguageModel] = (),
 ) -> Trained:
     """Train `model` in place on `examples` records drawn from `pairs`, from the latest of the
-    visit's savepoints on.
+    visit's savepoints on. `others`: its network on further devices, which compute with it.
 
     Raises `DataFault` if the losses of most records are not finite.
     """
     began_s = time.perf_counter()
     rng = random.Random(seed)  # noqa: S311  seeded, not secret
     dealer, codec = Dealer(pairs, rng, least_records), model.codec(settings)
-    network, weights = model.network, list(model.network.trainable().values())
+    replicas = Replicas([model.network, *others])
+    weights = replicas.weights
     arrived = [weight.detach().clone() for weight in weights]
     peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
     optimiser = torch.optim.AdamW(
@@ -82,11 +79,14 @@ def train(
     )
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
-    layout = _Layout(codec, settings.gradient_accumulation)
+    # Each device reads as many pieces, none larger than where there is one device.
+    rounds = -(-settings.gradient_accumulation // len(replicas))
+    layout = _Layout(codec, rounds * len(replicas), replicas.first.device)
     steps, done, left_out = 0, 0, 0
     if savepoints is not None and (state := savepoints.latest()) is not None:
         before = restore(state, _SoFar, weights, optimiser)
         steps, done, left_out = before.steps, before.done, before.left_out
+        replicas.spread()
     batches = _batches(dealer, layout, settings, examples, rng, steps)
     batch = next(batches, None)
     while batch is not None and 2 * left_out <= examples:
@@ -94,15 +94,16 @@ def train(
         for options in optimiser.param_groups:
             options["lr"] = peak * _schedule(done / examples)
         optimiser.zero_grad()
-        loss, own = _descend(network, batch)
+        loss, own = _descend(replicas, batch)
         following = next(batches, None)  # Laid out while a GPU is busy with this one.
         if not math.isfinite(loss.item()):
-            groups = _usable(network, layout, batch.groups)
+            groups = _usable(replicas.first, layout, batch.groups)
             left_out += batch.records - sum(map(len, groups))
             optimiser.zero_grad()
             if groups:
-                _descend(network, layout.batch(groups))
+                _descend(replicas, layout.batch(groups))
         _step(optimiser, weights)
+        replicas.spread()
         told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
         watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
         batch, steps = following, steps + 1
@@ -132,11 +133,11 @@ def _schedule(done: float) -> float:
 
 
 class _Piece(NamedTuple):
-    """What is read at once."""
+    """What is kept in memory at once."""
 
     groups: Sequence[Group]
-    rows: Rows
-    dialogues: Rows | None
+    rows: Reads
+    dialogues: Reads | None
     """Of the records that are also read question first."""
 
 
@@ -154,11 +155,12 @@ class _Batch(NamedTuple):
 
 
 class _Layout:
-    """Lays groups out as tensors."""
+    """Lays groups out as tensors, for devices of one kind."""
 
-    def __init__(self, codec: Codec, pieces: int) -> None:
+    def __init__(self, codec: Codec, pieces: int, device: torch.device) -> None:
         self._codec = codec
         self._pieces = pieces
+        self._device = device
 
     def batch(self, groups: Sequence[Group], spoken: Callable[[], bool] = lambda: False) -> _Batch:
         """`spoken`: whether a record is also read question first."""
@@ -170,7 +172,8 @@ class _Layout:
             if begun * self._pieces >= (len(pieces) + 1) * records or number == len(groups):
                 pieces.append(self._piece(piece, spoken))
                 piece = []
-        predicted = sum(len(p.dialogues.read) for p in pieces if p.dialogues is not None)
+        spoken_first = (piece.dialogues.batches for piece in pieces if piece.dialogues is not None)
+        predicted = sum(len(rows.read) for batches in spoken_first for rows in batches)
         return _Batch(pieces, records, predicted)
 
     def _piece(self, groups: Sequence[Group], spoken: Callable[[], bool]) -> _Piece:
@@ -183,7 +186,8 @@ class _Layout:
                 for pair in group
                 if spoken()
             )
-        return _Piece(groups, tensors(rows), tensors(dialogues) if dialogues else None)
+        spoken_first = reads(dialogues, self._device) if dialogues else None
+        return _Piece(groups, reads(rows, self._device), spoken_first)
 
 
 def _batches(
@@ -211,22 +215,25 @@ def _dealt(
         yield groups, [rng.random() < settings.generation_share for _ in range(records)]
 
 
-def _descend(network: LanguageModel, batch: _Batch) -> tuple[Tensor, Tensor]:
+def _descend(replicas: Replicas, batch: _Batch) -> tuple[Tensor, Tensor]:
     """Add the gradient of a batch's loss to the weights'.
 
     Returns that loss, and each question's own: its part that no other record has in it. In how many
-    pieces a batch is read changes neither, but for rounding.
+    pieces a batch is read, and where, changes neither, but for rounding.
     """
-    losses, each = [], []
-    for piece in batch.pieces:
+
+    def learn(network: LanguageModel, piece: _Piece) -> tuple[Tensor, Tensor]:
         summed, own = _channel_loss(network, piece)
         loss = summed / batch.records
         if piece.dialogues is not None and batch.spoken:
-            loss = loss + context_loss(network, piece.dialogues) / batch.spoken
+            said = sum(context_loss(network, rows) for rows in piece.dialogues.batches)
+            loss = loss + said / batch.spoken
         loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.detach())
-        each.append(own)
-    return torch.stack(losses).sum(), torch.cat(each)
+        return loss.detach(), own
+
+    losses, each = zip(*replicas.each(learn, batch.pieces), strict=True)
+    replicas.gather()
+    return torch.stack(replicas.together(losses)).sum(), torch.cat(replicas.together(each))
 
 
 @torch.no_grad()
@@ -243,8 +250,8 @@ def _usable(network: LanguageModel, layout: _Layout, groups: Sequence[Group]) ->
 def _channel_loss(network: LanguageModel, piece: _Piece) -> tuple[Tensor, Tensor]:
     """Sum of both channel terms over the records, and the first of each; reads every answer once
     per group."""
-    scores, lengths, hidden = continuation_scores(network, piece.rows)
-    total, start, each = torch.zeros((), device=hidden.device), 0, []
+    scores, lengths = piece.rows.scores(network)
+    total, start, each = torch.zeros((), device=scores.device), 0, []
     for group in piece.groups:
         size = len(group)
         square = scores[start : start + size, :size]
@@ -252,7 +259,7 @@ def _channel_loss(network: LanguageModel, piece: _Piece) -> tuple[Tensor, Tensor
         each.append(-square.diagonal() / own_length)
         total = total + each[-1].sum()
         # A column is a question: which answer makes it most likely?
-        right = torch.arange(size, device=hidden.device)
+        right = torch.arange(size, device=scores.device)
         total = total + functional.cross_entropy(square.T, right, reduction="sum")
         start += size
     return total, torch.cat(each).detach()

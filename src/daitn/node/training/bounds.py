@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,13 @@ class Capacity(NamedTuple):
 
     def check(self, needed: Footprint, model: ModelRef | None, examples: int) -> None:
         """Raise `InvalidInput` for work that does not fit here."""
+        for package in needed.packages:
+            if importlib.util.find_spec(package) is None:
+                raise InvalidInput(
+                    f"the model needs the package {package}, which the site has not installed",
+                    field="model.config",
+                    fix="configure a model that does without, or ask the site for it",
+                )
         if needed.memory_bytes > self.memory_bytes:
             raise InvalidInput(
                 f"the model needs {needed.memory_bytes} bytes of memory, the site has "
@@ -78,7 +86,9 @@ def check_estimate(recipe: str, footprint: Footprint) -> Footprint:
     Raises `WorkFailed` for one that cannot, and `InvalidInput` for a model that no site can hold.
     """
     sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
-    if min(sizes) < 0 or not 0.0 <= footprint.flops_per_example < math.inf:
+    possible = min(sizes) >= 0 and 0.0 <= footprint.flops_per_example < math.inf
+    # The name of a module in a package would import that package.
+    if not possible or not all(name.isidentifier() for name in footprint.packages):
         raise WorkFailed(
             f"the recipe {recipe} gave an impossible estimate", fix="correct the recipe"
         )

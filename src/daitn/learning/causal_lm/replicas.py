@@ -1,0 +1,79 @@
+"""One network on several GPUs: each reads a part of every batch, and learns from all of it.
+
+They share one process, with a thread for each. A visit has neither sockets nor further processes,
+by which PyTorch's own data parallelism goes; and what is exchanged after each step, the gradients
+of adapters, is little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from daitn.learning.causal_lm.network import LanguageModel
+
+__all__ = ["Replicas"]
+
+PartT = TypeVar("PartT")
+ResultT = TypeVar("ResultT")
+
+
+class Replicas:
+    """Networks that are the same. An optimiser changes the first, and the others follow."""
+
+    def __init__(self, networks: Sequence[LanguageModel]) -> None:
+        """`networks`: one at least, each on a device of its own."""
+        self._networks = networks
+        self._weights = [list(network.trainable().values()) for network in networks]
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    @property
+    def first(self) -> LanguageModel:
+        return self._networks[0]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """Those of the first that training changes."""
+        return self._weights[0]
+
+    def each(
+        self, work: Callable[[LanguageModel, PartT], ResultT], parts: Sequence[PartT]
+    ) -> list[ResultT]:
+        """What `work` makes of each part, at once on all devices. Raises what it raises."""
+        count = len(self)
+
+        def own(number: int) -> list[ResultT]:
+            return [work(self._networks[number], part) for part in parts[number::count]]
+
+        if count == 1:
+            return own(0)
+        with ThreadPoolExecutor(count) as threads:
+            done = list(threads.map(own, range(count)))
+        return [done[place % count][place // count] for place in range(len(parts))]
+
+    def gather(self) -> None:
+        """Add the gradients of the others to those of the first."""
+        for first, *others in zip(*self._weights, strict=True):
+            for other in others:
+                if other.grad is None:
+                    continue
+                grad = other.grad.to(first.device, non_blocking=True)
+                first.grad = grad if first.grad is None else first.grad.add_(grad)
+                other.grad = None
+
+    @torch.no_grad()
+    def spread(self) -> None:
+        """Give the others the weights of the first."""
+        for first, *others in zip(*self._weights, strict=True):
+            for other in others:
+                other.copy_(first, non_blocking=True)
+
+    def together(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """These tensors, of several devices, on the first."""
+        return [tensor.to(self.first.device, non_blocking=True) for tensor in tensors]
