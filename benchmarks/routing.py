@@ -53,7 +53,7 @@ GOOD, POOR = 0.9, 0.75
 """Accuracy of a third of the facilities on each topic, where the hot topic moves, and of others."""
 HOT = 0.8
 """Share of the hot topic; it lasts a third of the time."""
-LENGTHS = Lengths(median=60.0, sigma=0.8, bounds=(64, 256, 512), guess=64, bounded_share=0.5)
+LENGTHS = Lengths(median=60.0, sigma=0.8, bounds=(64, 256, 512), bounded_share=0.5)
 LASTS_S = 120.0
 WARM_S = 10.0
 FAULT_AT_S, BACK_AT_S = 60.0, 90.0
@@ -69,7 +69,7 @@ class ToldLengths:
         self._qirce = QirceChooser()
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
-        intent = msgspec.structs.replace(context.intent, tokens_out=arrival.tokens_out)
+        intent = msgspec.structs.replace(context.intent, tokens_expected=arrival.tokens_out)
         return self._qirce.choose(replace(context, intent=intent), arrival, rng)
 
 

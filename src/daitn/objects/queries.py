@@ -142,6 +142,12 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Estimated for a usual tokenizer."""
     tokens_out: int
     """Upper limit."""
+    open_ended: bool = False
+    """Whether the request sets no limit, so that `tokens_out` is a guess."""
+    tokens_expected: float | None = None
+    """Expected length of the answer, by which time and cost are reckoned; none: `tokens_out`."""
+    tokens_usual: float | None = None
+    """Expected length of the answers that it may wait for; none: as long as its own."""
     characters: Characters | None = None
     """Of the prompt, so that tokens can be estimated by each model's own rates; none: `tokens_in`
     holds for every model."""
@@ -157,6 +163,11 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         plain_fields(self, "topic")
+
+    @property
+    def expected_tokens(self) -> float:
+        """Tokens of the answer."""
+        return self.tokens_out if self.tokens_expected is None else self.tokens_expected
 
 
 class QueryStatus(enum.StrEnum):
