@@ -30,7 +30,13 @@ import numpy as np
 
 from benchmarks.recorded_lengths import MEAN_TOKENS, recorded_queries
 from daitn.control.queries.context import QueryContext
-from daitn.control.queries.lengths import UNKNOWN_TOKENS, AnswerLengths, LengthModel, Mean
+from daitn.control.queries.lengths import (
+    UNKNOWN_TOKENS,
+    AnswerLengths,
+    Foreseen,
+    LengthModel,
+    Moments,
+)
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
 from daitn.objects.randomness import Rng
@@ -75,38 +81,50 @@ class ToldLengths:
         self._qirce = QirceChooser()
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
-        intent = msgspec.structs.replace(context.intent, tokens_expected=arrival.tokens_out)
+        intent = msgspec.structs.replace(
+            context.intent, tokens_expected=arrival.tokens_out, tokens_timed=arrival.tokens_out
+        )
         return self._qirce.choose(replace(context, intent=intent), arrival, rng)
 
 
-class LimitsOnly:
+class Limits:
     """Answers are as long as requests allow; those ahead as the mean of all."""
 
     def __init__(self) -> None:
-        self._mean = Mean()
+        self._all = Moments()
 
     def learn(self, intent: QueryIntent, tokens: int) -> None:
-        self._mean.take(tokens)
+        self._all.take(tokens)
 
-    def expected(self, intent: QueryIntent) -> float:
-        return float(intent.tokens_out)
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        mean, _ = self._all.given(UNKNOWN_TOKENS, UNKNOWN_TOKENS**2)
+        return self.own(float(intent.tokens_out), mean, intent)
 
-    def usual(self, intent: QueryIntent) -> float | None:
-        return self._mean.expected(UNKNOWN_TOKENS)
+    def own(self, limit: float, mean: float, intent: QueryIntent) -> Foreseen:
+        return Foreseen(limit, limit, mean)
 
 
-class OneMean(LimitsOnly):
+class OneMean(Limits):
     """Every answer is as long as the mean of all, within its limit."""
 
-    def expected(self, intent: QueryIntent) -> float:
-        tokens = self._mean.expected(UNKNOWN_TOKENS)
-        return tokens if intent.open_ended else min(tokens, float(intent.tokens_out))
+    def own(self, limit: float, mean: float, intent: QueryIntent) -> Foreseen:
+        tokens = mean if intent.open_ended else min(mean, limit)
+        return Foreseen(tokens, tokens, mean)
+
+
+class KindMeans(AnswerLengths):
+    """Time is reckoned by means of kinds."""
+
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        seen = super().foreseen(intent)
+        return seen._replace(root_mean_square=seen.mean)
 
 
 GUESSES: dict[str, Callable[[], LengthModel]] = {
     "learnt": AnswerLengths,
-    "limits": LimitsOnly,
+    "means of kinds": KindMeans,
     "one mean": OneMean,
+    "limits": Limits,
 }
 POLICIES: dict[str, Callable[[World], Chooser]] = {
     "qirce": lambda world: QirceChooser(),

@@ -145,9 +145,11 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     open_ended: bool = False
     """Whether the request sets no limit, so that `tokens_out` is a guess."""
     tokens_expected: float | None = None
-    """Expected length of the answer, by which time and cost are reckoned; none: `tokens_out`."""
+    """Mean length of such answers, by which cost is reckoned; none: `tokens_out`."""
+    tokens_timed: float | None = None
+    """Length of the answer by which time is reckoned; none: `tokens_expected`."""
     tokens_usual: float | None = None
-    """Expected length of the answers that it may wait for; none: as long as its own."""
+    """Mean length of the answers that it may wait for; none: as long as its own."""
     characters: Characters | None = None
     """Of the prompt, so that tokens can be estimated by each model's own rates; none: `tokens_in`
     holds for every model."""
@@ -165,9 +167,14 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
         plain_fields(self, "topic")
 
     @property
-    def expected_tokens(self) -> float:
-        """Tokens of the answer."""
+    def priced_tokens(self) -> float:
+        """Tokens of the answer by which cost is reckoned."""
         return self.tokens_out if self.tokens_expected is None else self.tokens_expected
+
+    @property
+    def timed_tokens(self) -> float:
+        """Tokens of the answer by which time is reckoned."""
+        return self.priced_tokens if self.tokens_timed is None else self.tokens_timed
 
 
 class QueryStatus(enum.StrEnum):

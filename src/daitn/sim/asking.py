@@ -138,7 +138,7 @@ class Query:
                     self._observe(row, _FAILED)
                 case TellLate(row=row, waited_s=waited_s):
                     served_s = self._served_s(row, waited_s)
-                    tokens = round(self.context.intent.expected_tokens)
+                    tokens = round(self.context.intent.timed_tokens)
                     self._observe(row, self._seen(row, served_s, tokens))
                 case GiveUp(full=full):
                     status = QueryStatus.SHED if full else QueryStatus.FAILED

@@ -98,8 +98,9 @@ class Question:
         per_token_s = float(columns.per_token_s[number])
         expected = intent.tokens_expected
         tokens_out = intent.tokens_out if expected is None else expected
-        usual = tokens_out if intent.tokens_usual is None else intent.tokens_usual
-        service_s = per_token_s * tokens_out + first_s
+        timed = tokens_out if intent.tokens_timed is None else intent.tokens_timed
+        usual = timed if intent.tokens_usual is None else intent.tokens_usual
+        service_s = per_token_s * timed + first_s
         ahead = max(load + 1.0 - said.slots, 0.0) / said.slots
         return Candidate(
             row=number,

@@ -38,10 +38,10 @@ class Plain:
         question = Question(context)
         self.numbers = np.array([each.row for each in question.candidates], np.intp)
         rows = self.numbers
-        tokens_out = _tokens_out(self.intent)
+        tokens_out, timed = _tokens_out(self.intent)
         slots, first_s = columns.slots[rows], columns.first_token_s[rows]
         self.rtt_s = context.paths.rtt_s[rows]
-        self.service_s: Floats = columns.per_token_s[rows] * tokens_out + first_s
+        self.service_s: Floats = columns.per_token_s[rows] * timed + first_s
         load = np.maximum(columns.in_flight[rows], context.in_flight[rows])
         ahead = np.maximum(load + 1.0 - slots, 0.0)
         wait_s = ahead * self.service_s / slots
@@ -165,8 +165,10 @@ def _cheaper(plain: Plain, loose: Plain, best: int) -> Flags:
     return cheaper
 
 
-def _tokens_out(intent: QueryIntent) -> float:
-    return intent.tokens_out if intent.tokens_expected is None else intent.tokens_expected
+def _tokens_out(intent: QueryIntent) -> tuple[float, float]:
+    """For cost and for time."""
+    priced = intent.tokens_out if intent.tokens_expected is None else intent.tokens_expected
+    return priced, priced if intent.tokens_timed is None else intent.tokens_timed
 
 
 def _relative(values: Floats, passes: Flags) -> NDArray[np.float64]:

@@ -77,6 +77,7 @@ class World:
             tokens_in=self.rng.choice([0, 50]),
             tokens_out=self.rng.choice([0, 20, 100]),
             tokens_expected=self.rng.choice([None, 0.0, 12.5, 70.0]),
+            tokens_timed=self.rng.choice([None, 30.0]),
             tokens_usual=self.rng.choice([None, 20.0, 60.0]),
             characters=self.usually(None, (40, 0, 0, 0), (8, 0, 40, 1)),
             tokens_apart=self.rng.choice([0, 4]),

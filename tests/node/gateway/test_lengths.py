@@ -41,7 +41,7 @@ async def test_a_stream_says_before_its_end_what_it_will_cost(
     priced = deployment("doctor", price_usd_per_1k_in=1.0, price_usd_per_1k_out=2.0)
     network.facility("mdf", servers[0].url, priced)
     gateway = await network.gateway()
-    chat = client(gateway).chat.completions
+    chat: Any = client(gateway).chat.completions
     for _ in range(30):
         answer = await chat.create(**ASK, stream=stream)
         if stream:

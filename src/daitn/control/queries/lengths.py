@@ -8,13 +8,14 @@ and a model with few answers like all.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol
+from math import inf, sqrt
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from daitn.objects.queries import QueryIntent
 
-__all__ = ["AnswerLengths", "LengthModel", "Mean", "expecting"]
+__all__ = ["AnswerLengths", "Foreseen", "LengthModel", "Moments", "expecting"]
 
 UNKNOWN_TOKENS = 64.0
 """Expected before any answer was seen."""
@@ -30,6 +31,18 @@ PRIOR_ANSWERS = 5.0
 20 nor a weight of 0.005 above were better; see `benchmarks/routing.py`."""
 
 
+class Foreseen(NamedTuple):
+    """What is expected of a query's answer, in tokens."""
+
+    mean: float
+    root_mean_square: float
+    """By which time is reckoned: in a queue, an answer delays others by the square of its length
+    (Pollaczek and Khinchine). In `benchmarks/routing.py` the slowest answers are faster by it than
+    by the mean where few are long, and as fast on recorded lengths."""
+    usual: float | None
+    """Mean of the answers that the query may wait for; none: as long as its own."""
+
+
 class LengthModel(Protocol):
     """Guesses how long answers will be."""
 
@@ -37,12 +50,8 @@ class LengthModel(Protocol):
         """A query got an answer of so many tokens."""
         ...
 
-    def expected(self, intent: QueryIntent) -> float:
-        """Tokens of the query's answer."""
-        ...
-
-    def usual(self, intent: QueryIntent) -> float | None:
-        """Tokens of the answers that the query may wait for; none: as many as its own."""
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        """What is expected of the query's answer."""
         ...
 
 
@@ -50,64 +59,62 @@ def expecting(intent: QueryIntent, lengths: LengthModel) -> QueryIntent:
     """The intent with what is expected of its answer."""
     if not intent.tokens_out:  # Embeddings have no length.
         return intent
-    expected, usual = lengths.expected(intent), lengths.usual(intent)
-    return msgspec.structs.replace(intent, tokens_expected=expected, tokens_usual=usual)
+    mean, timed, usual = lengths.foreseen(intent)
+    return msgspec.structs.replace(
+        intent, tokens_expected=mean, tokens_timed=timed, tokens_usual=usual
+    )
 
 
-class Mean:
-    """An exponentially weighted mean that begins as a plain one."""
+class Moments:
+    """Exponentially weighted means of lengths and of their squares that begin as plain ones."""
 
-    __slots__ = ("_count", "_value")
+    __slots__ = ("_count", "_mean", "_square")
 
     def __init__(self) -> None:
-        self._count = self._value = 0.0
+        self._count = self._mean = self._square = 0.0
 
-    def take(self, sample: float) -> None:
+    def take(self, tokens: float) -> None:
         self._count = min(self._count + 1.0, 1.0 / NEWEST_WEIGHT)
-        self._value += (sample - self._value) / self._count
+        self._mean += (tokens - self._mean) / self._count
+        self._square += (tokens * tokens - self._square) / self._count
 
-    def expected(self, wider: float) -> float:
-        """The next sample, where `wider` is expected of all around."""
-        weighted = self._count * self._value + PRIOR_ANSWERS * wider
-        return weighted / (self._count + PRIOR_ANSWERS)
+    def given(self, mean: float, square: float) -> tuple[float, float]:
+        """What is expected here, if these are of all around."""
+        own = self._count / (self._count + PRIOR_ANSWERS)
+        return mean + own * (self._mean - mean), square + own * (self._square - square)
 
 
 class AnswerLengths:
-    """Means per API, per model, and per kind of request to a model."""
+    """Moments per API, per model, and per kind of request to a model."""
 
     def __init__(self) -> None:
-        self._means: dict[Hashable, Mean] = {}
+        self._moments: dict[Hashable, Moments] = {}
 
     def learn(self, intent: QueryIntent, tokens: int) -> None:
         if tokens <= 0:  # Nothing was said, or nothing counted.
             return
         for kind in _kinds(intent):
-            mean = self._means.pop(kind, None)
-            if mean is None:
-                if len(self._means) >= MOST_KINDS:
-                    del self._means[next(iter(self._means))]
-                mean = Mean()
-            self._means[kind] = mean
-            mean.take(min(tokens, MOST_TOKENS))
+            moments = self._moments.pop(kind, None)
+            if moments is None:
+                if len(self._moments) >= MOST_KINDS:
+                    del self._moments[next(iter(self._moments))]
+                moments = Moments()
+            self._moments[kind] = moments
+            moments.take(min(tokens, MOST_TOKENS))
 
-    def expected(self, intent: QueryIntent) -> float:
-        tokens = self._expected(_kinds(intent))
-        return tokens if intent.open_ended else min(tokens, float(intent.tokens_out))
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        all_, model, own = _kinds(intent)
+        usual = self._given(model, self._given(all_, (UNKNOWN_TOKENS, UNKNOWN_TOKENS**2)))
+        mean, square = self._given(own, usual)
+        most = inf if intent.open_ended else float(intent.tokens_out)
+        return Foreseen(min(mean, most), min(sqrt(square), most), usual[0])
 
-    def usual(self, intent: QueryIntent) -> float | None:
-        """Of the model, whatever is asked of it."""
-        return self._expected(_kinds(intent)[:2])
-
-    def _expected(self, kinds: tuple[Hashable, ...]) -> float:
-        tokens = UNKNOWN_TOKENS
-        for kind in kinds:
-            mean = self._means.get(kind)
-            if mean is not None:
-                tokens = mean.expected(tokens)
-        return tokens
+    def _given(self, kind: Hashable, wider: tuple[float, float]) -> tuple[float, float]:
+        moments = self._moments.get(kind)
+        return wider if moments is None else moments.given(*wider)
 
 
-def _kinds(intent: QueryIntent) -> tuple[Hashable, ...]:
+def _kinds(intent: QueryIntent) -> tuple[Hashable, Hashable, Hashable]:
     """The kinds that a query belongs to, the widest first. Lengths of one kind are within a factor
     of two."""
     api, model = intent.api, intent.model

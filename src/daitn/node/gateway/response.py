@@ -162,7 +162,7 @@ class ResponseWriter:
 
     def _expected_usd(self, answer: Answer) -> float:
         query, intent = self._query, self._query.intent
-        usd = price_usd(query.snapshot, answer.row, intent.tokens_in, intent.expected_tokens)
+        usd = price_usd(query.snapshot, answer.row, intent.tokens_in, intent.priced_tokens)
         return query.outcome.cost_usd + usd
 
     def _headers(self, answer: Answer, cost_usd: float) -> dict[str, str]:
