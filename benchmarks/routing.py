@@ -7,11 +7,13 @@ what is best for the query at hand: the earliest end, where nothing but latency 
 QIRCE's weights make of the true end and cost. The caring oracle knows as much, and weighs too what
 a query's waiting costs others. The guessing oracle is a caring one that knows of the query at hand
 only what its gateway knows: no routing by guessed lengths can be expected to do better. "qirce,
-told lengths" is QIRCE with no need to guess.
+told lengths" is QIRCE with no need to guess; "limits" takes the request's limit for the length, or
+64, and "one mean" the mean of the gateway's answers.
 
 What decides was tuned on the seeds from 0 on (`--tuning`); those from 100 on are for reports.
+`--guesses` compares guesses only, with these lengths and with recorded ones.
 
-    python -m benchmarks.routing [--json] [--seeds 6] [--tuning]
+    python -m benchmarks.routing [--json] [--seeds 6] [--tuning] [--guesses]
 """
 
 from __future__ import annotations
@@ -21,13 +23,22 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import numpy as np
 
+from benchmarks.recorded_lengths import MEAN_TOKENS, recorded_queries
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.lengths import (
+    UNKNOWN_TOKENS,
+    AnswerLengths,
+    Foreseen,
+    LengthModel,
+    Moments,
+)
 from daitn.objects.identifiers import SiteId
-from daitn.objects.queries import QueryStatus
+from daitn.objects.queries import QueryIntent, QueryStatus
 from daitn.objects.randomness import Rng
 from daitn.sim.asking import Ended
 from daitn.sim.choosing import (
@@ -53,12 +64,13 @@ GOOD, POOR = 0.9, 0.75
 """Accuracy of a third of the facilities on each topic, where the hot topic moves, and of others."""
 HOT = 0.8
 """Share of the hot topic; it lasts a third of the time."""
-LENGTHS = Lengths(median=60.0, sigma=0.8, bounds=(64, 256, 512), guess=64, bounded_share=0.5)
+LENGTHS = Lengths(median=60.0, sigma=0.8, bounds=(64, 256, 512), bounded_share=0.5)
 LASTS_S = 120.0
 WARM_S = 10.0
 FAULT_AT_S, BACK_AT_S = 60.0, 90.0
 STEP_S = 0.5
 LATENCY_ALONE = {"accuracy": 0.0, "latency": 1.0, "cost": 0.0, "affinity": 0.0}
+Queries = tuple[Arrival, ...]
 PROFILES = {"latency alone": LATENCY_ALONE, "default weights": {}}
 
 
@@ -69,10 +81,51 @@ class ToldLengths:
         self._qirce = QirceChooser()
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
-        intent = msgspec.structs.replace(context.intent, tokens_out=arrival.tokens_out)
+        intent = msgspec.structs.replace(
+            context.intent, tokens_expected=arrival.tokens_out, tokens_timed=arrival.tokens_out
+        )
         return self._qirce.choose(replace(context, intent=intent), arrival, rng)
 
 
+class Limits:
+    """Answers are as long as requests allow; those ahead as the mean of all."""
+
+    def __init__(self) -> None:
+        self._all = Moments()
+
+    def learn(self, intent: QueryIntent, tokens: int) -> None:
+        self._all.take(tokens)
+
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        mean, _ = self._all.given(UNKNOWN_TOKENS, UNKNOWN_TOKENS**2)
+        return self.own(float(intent.tokens_out), mean, intent)
+
+    def own(self, limit: float, mean: float, intent: QueryIntent) -> Foreseen:
+        return Foreseen(limit, limit, mean)
+
+
+class OneMean(Limits):
+    """Every answer is as long as the mean of all, within its limit."""
+
+    def own(self, limit: float, mean: float, intent: QueryIntent) -> Foreseen:
+        tokens = mean if intent.open_ended else min(mean, limit)
+        return Foreseen(tokens, tokens, mean)
+
+
+class KindMeans(AnswerLengths):
+    """Time is reckoned by means of kinds."""
+
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        seen = super().foreseen(intent)
+        return seen._replace(root_mean_square=seen.mean)
+
+
+GUESSES: dict[str, Callable[[], LengthModel]] = {
+    "learnt": AnswerLengths,
+    "means of kinds": KindMeans,
+    "one mean": OneMean,
+    "limits": Limits,
+}
 POLICIES: dict[str, Callable[[World], Chooser]] = {
     "qirce": lambda world: QirceChooser(),
     "qirce, told lengths": lambda world: ToldLengths(),
@@ -116,12 +169,16 @@ def network(seed: int, *, specialised: bool = False) -> Network:
     return Network(facilities=tuple(facilities), gateways=GATEWAYS, rtt_s=rtt_s)
 
 
+def capacity(net: Network, tokens: float) -> float:
+    """Queries per second that all can answer together, with answers of so many tokens."""
+    return sum(spec.slots / spec.service_s(int(tokens)) for _, spec in net.deployments)
+
+
 def load(net: Network, utilisation: float, *, moving: bool = False) -> QueryLoad:
     """As many queries as keep the facilities busy to this share, were they shared out ideally.
     `moving`: whether most are on one topic, which changes twice."""
     mean = LENGTHS.median * np.exp(LENGTHS.sigma**2 / 2)
-    rate = sum(spec.slots / spec.service_s(int(mean)) for _, spec in net.deployments)
-    per_s = {gateway: utilisation * rate / len(GATEWAYS) for gateway in GATEWAYS}
+    per_s = {gateway: utilisation * capacity(net, mean) / len(GATEWAYS) for gateway in GATEWAYS}
     hot = TOPICS if moving else TOPICS[:1]
     phases = tuple(
         LoadPhase(
@@ -181,6 +238,41 @@ def compared(
     return means
 
 
+def guessed(
+    seeds: Sequence[int], utilisation: float, queries: Callable[[Network, float, int], Queries]
+) -> dict[str, dict[str, float]]:
+    """QIRCE by each guess, over the oracle by what is learnt, where latency alone counts."""
+    runs: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        net = network(seed)
+        arrivals = queries(net, utilisation, seed)
+        tried: list[tuple[str, str, Callable[[], LengthModel]]]
+        tried = [("oracle", "guessing oracle", AnswerLengths)]
+        tried += [(name, "qirce", guess) for name, guess in GUESSES.items()]
+        for name, policy, guess in tried:
+            make = POLICIES[policy]
+            world = World(net, make, prefer=LATENCY_ALONE, seed=seed, lengths=guess)
+            runs.setdefault(name, []).append(figures(world.run(arrivals), specs_of(net)))
+    means = {
+        name: {key: float(np.mean([run[key] for run in each])) for key in ("p99_s", "mean_s")}
+        for name, each in runs.items()
+    }
+    best = means["oracle"]
+    return {
+        name: {**mean, **{f"{key}_to_oracle": mean[key] / best[key] for key in best}}
+        for name, mean in means.items()
+    }
+
+
+def drawn_lengths(net: Network, utilisation: float, seed: int) -> Queries:
+    return recorded(load(net, utilisation), seed)
+
+
+def recorded_lengths(net: Network, utilisation: float, seed: int, limited: float = 0.0) -> Queries:
+    per_s = utilisation * capacity(net, MEAN_TOKENS)
+    return recorded_queries(per_s, LASTS_S, GATEWAYS, TOPICS[0], seed, limited)
+
+
 def faulty(seed: int, fault: Fault, site: SiteId) -> dict[str, float]:
     """A facility dies or slows down in the middle, and is well again later."""
     net = network(seed)
@@ -218,14 +310,28 @@ def specs_of(net: Network) -> dict[str, DeploymentSpec]:
     return {f"{spec.name}@{site}": spec for site, spec in net.deployments}
 
 
+QUERIES: dict[str, Callable[[Network, float, int], Queries]] = {
+    "drawn lengths": drawn_lengths,
+    "recorded lengths": recorded_lengths,
+    "recorded lengths, half with a limit": partial(recorded_lengths, limited=0.5),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--seeds", type=int, default=6, help="how many")
     parser.add_argument("--tuning", action="store_true", help="take those of tuning")
+    parser.add_argument("--guesses", action="store_true", help="compare guesses of lengths only")
     arguments = parser.parse_args()
     first = TUNING if arguments.tuning else REPORTED
     seeds = range(first, first + arguments.seeds)
+    if arguments.guesses:
+        for name, queries in QUERIES.items():
+            for share in (0.3, 0.5, 0.7):
+                told = {f"{name}, utilisation {share}": guessed(seeds, share, queries)}
+                print(json.dumps(told, indent=None if arguments.json else 1), flush=True)
+        return
     fastest = SiteId("mdf0")
     dies = Dies(at_s=FAULT_AT_S, site=fastest, until_s=BACK_AT_S)
     slows = Slows(at_s=FAULT_AT_S, site=fastest, times=10.0, until_s=BACK_AT_S)

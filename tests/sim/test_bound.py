@@ -46,7 +46,7 @@ def instance(seed: int) -> tuple[Network, list[Arrival]]:
             model="doctor",
             tokens_in=10,
             tokens_out=round(60 * 2 ** rng.gauss(0.0, 1.0)),
-            tokens_expected=64,
+            limit=0,
             luck=1.0,
             constraints=SOONEST,
         )

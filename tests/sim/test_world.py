@@ -35,7 +35,7 @@ from daitn.sim.world import World
 
 GATE = SiteId("gate")
 EAST, WEST = SiteId("east"), SiteId("west")
-LENGTHS = Lengths(median=20.0, sigma=0.5, bounds=(64,), guess=64, bounded_share=0.5)
+LENGTHS = Lengths(median=20.0, sigma=0.5, bounds=(64,), bounded_share=0.5)
 
 
 def spec(slots: int = 2, per_token_s: float = 0.01, queue: int = 1000) -> DeploymentSpec:
@@ -105,7 +105,7 @@ def test_the_clock_never_goes_back() -> None:
 
 def test_waiting_is_that_of_a_queue_with_one_server() -> None:
     """M/D/1: answers of one length. Mean wait rho / (2 mu (1 - rho)), Pollaczek and Khinchine."""
-    same = Lengths(median=20.0, sigma=0.0, bounds=(64,), guess=64, bounded_share=1.0)
+    same = Lengths(median=20.0, sigma=0.0, bounds=(64,), bounded_share=1.0)
     one = network(EAST, east=spec(slots=1))
     asked = load(3.5, until_s=4000.0, lengths=same)
     asked = QueryLoad(phases=asked.phases, until_s=asked.until_s, lengths=same, luck_sigma=0.0)
@@ -123,7 +123,7 @@ def test_waiting_is_that_of_erlang(slots: int) -> None:
     means = []
     for seed in range(10):
         rng = random.Random(seed)
-        same = Lengths(median=1.0, sigma=0.0, bounds=(1,), guess=1, bounded_share=1.0)
+        same = Lengths(median=1.0, sigma=0.0, bounds=(1,), bounded_share=1.0)
         arrivals = [
             msgspec.structs.replace(arrival, luck=rng.expovariate(1.0))
             for arrival in recorded(load(per_s, until_s=3000.0, lengths=same), seed)

@@ -142,6 +142,14 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     """Estimated for a usual tokenizer."""
     tokens_out: int
     """Upper limit."""
+    open_ended: bool = False
+    """Whether the request sets no limit, so that `tokens_out` is a guess."""
+    tokens_expected: float | None = None
+    """Mean length of such answers, by which cost is reckoned; none: `tokens_out`."""
+    tokens_timed: float | None = None
+    """Length of the answer by which time is reckoned; none: `tokens_expected`."""
+    tokens_usual: float | None = None
+    """Mean length of the answers that it may wait for; none: as long as its own."""
     characters: Characters | None = None
     """Of the prompt, so that tokens can be estimated by each model's own rates; none: `tokens_in`
     holds for every model."""
@@ -159,6 +167,16 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         plain_fields(self, "topic")
+
+    @property
+    def priced_tokens(self) -> float:
+        """Tokens of the answer by which cost is reckoned."""
+        return self.tokens_out if self.tokens_expected is None else self.tokens_expected
+
+    @property
+    def timed_tokens(self) -> float:
+        """Tokens of the answer by which time is reckoned."""
+        return self.priced_tokens if self.tokens_timed is None else self.tokens_timed
 
 
 class QueryStatus(enum.StrEnum):

@@ -26,7 +26,7 @@ from daitn.control.queries.context import QueryContext
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.observing import seen_whole
 from daitn.control.queries.retry_budget import RetryBudget
-from daitn.objects.queries import QueryStatus
+from daitn.objects.queries import QueryIntent, QueryStatus
 from daitn.sim.attempt import Attempt, Served
 from daitn.sim.choosing import Chosen
 from daitn.sim.clock import Clock
@@ -71,6 +71,10 @@ class Sender(Protocol):
 
     def observe(self, deployment: str, seen: Observation) -> None:
         """What the topology is to learn of a deployment."""
+        ...
+
+    def learn(self, intent: QueryIntent, tokens: int) -> None:
+        """How long an answer was."""
         ...
 
     def ended(self, ended: Ended) -> None:
@@ -133,7 +137,8 @@ class Query:
                 case TellFailed(row=row):
                     self._observe(row, _FAILED)
                 case TellLate(row=row, waited_s=waited_s):
-                    served_s, tokens = self._served_s(row, waited_s), self.context.intent.tokens_out
+                    served_s = self._served_s(row, waited_s)
+                    tokens = round(self.context.intent.timed_tokens)
                     self._observe(row, self._seen(row, served_s, tokens))
                 case GiveUp(full=full):
                     status = QueryStatus.SHED if full else QueryStatus.FAILED
@@ -152,6 +157,7 @@ class Query:
         now_s, arrival, row = self._clock.now_s, self.arrival, attempt.row
         served_s = self._served_s(row, now_s - attempt.asked_at_s - served.waited_s)
         self._observe(row, self._seen(row, served_s, arrival.tokens_out, served.first_token_s))
+        self._sender.learn(self.context.intent, arrival.tokens_out)
         seconds = now_s - arrival.at_s
         self._sender.ended(
             Ended(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.lengths import LengthModel, expecting
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Demand, DemandRate
-from daitn.objects.queries import AUTO, QueryIntent, QueryStatus
+from daitn.objects.queries import QueryIntent, QueryStatus
 from daitn.sim.asking import Ended, Query
 from daitn.sim.attempt import Attempt
 from daitn.sim.choosing import Chooser
@@ -28,8 +28,8 @@ from daitn.topology.qrrt.state import QrrtState
 
 __all__ = ["Gateway", "path_rtt_s"]
 
-_NEWEST_WEIGHT = 0.1
-"""Of the newest answer in the mean length that a gateway tells, as live meters have it."""
+GUESS_TOKENS = 64
+"""Limit that a gateway assumes where the request sets none."""
 
 
 class Gateway:
@@ -45,11 +45,12 @@ class Gateway:
         prefer: Mapping[str, float],
         seed: int,
         ended: Callable[[Ended], None],
+        lengths: LengthModel,
     ) -> None:
         """`stations` by deployment id; `prefer` in the place of what queries prefer."""
         self.state = QrrtState()
         self._told = ended
-        self._tokens_out: float | None = None
+        self._lengths = lengths
         self._site = site
         self._clock = clock
         self._links = links
@@ -78,17 +79,19 @@ class Gateway:
         constraints = arrival.constraints
         if self._prefer:
             constraints = msgspec.structs.replace(constraints, prefer=self._prefer)
+        intent = QueryIntent(
+            origin=self._site,
+            owner="",
+            api=Api.CHAT,
+            model=arrival.model,
+            topic=arrival.topic,
+            tokens_in=arrival.tokens_in,
+            tokens_out=arrival.limit or GUESS_TOKENS,
+            open_ended=not arrival.limit,
+            constraints=constraints,
+        )
         return QueryContext(
-            intent=QueryIntent(
-                origin=self._site,
-                owner="",
-                api=Api.CHAT,
-                model=arrival.model,
-                topic=arrival.topic,
-                tokens_in=arrival.tokens_in,
-                tokens_out=arrival.tokens_expected,
-                constraints=constraints,
-            ),
+            intent=expecting(intent, self._lengths),
             snapshot=snapshot,
             paths=self._paths_to(snapshot),
             in_flight=self._load.of(snapshot),
@@ -121,19 +124,11 @@ class Gateway:
         name, _, site = deployment.partition("@")
         self.state.observe(site, name, seen, self._clock.now_s)
 
-    def ended(self, ended: Ended) -> None:
-        if ended.status is QueryStatus.ANSWERED:
-            tokens, before = ended.arrival.tokens_out, self._tokens_out
-            newest = tokens if before is None else before + _NEWEST_WEIGHT * (tokens - before)
-            self._tokens_out = newest
-        self._told(ended)
+    def learn(self, intent: QueryIntent, tokens: int) -> None:
+        self._lengths.learn(intent, tokens)
 
-    def demand(self) -> Demand:
-        """What is asked here. Queries of all kinds are told as one: their answers are alike."""
-        rate = DemandRate(
-            topic="", model=AUTO, per_s=1.0, shed_per_s=0.0, tokens_out=self._tokens_out or 0.0
-        )
-        return Demand(site=self._site, at_s=self._clock.now_s, rates=(rate,))
+    def ended(self, ended: Ended) -> None:
+        self._told(ended)
 
     def _paths_to(self, snapshot: Qrrt) -> Paths:
         if self._paths is not None:

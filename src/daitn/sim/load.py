@@ -27,8 +27,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     tokens_in: int
     tokens_out: int
     """Length of its answer, wherever it is answered: unknown beforehand."""
-    tokens_expected: int
-    """Its gateway's estimate."""
+    limit: int
+    """The limit that its owner sets; 0: none."""
     luck: float
     """Its answer takes this many times the usual time of its deployment."""
     constraints: QueryConstraints = QueryConstraints()
@@ -42,8 +42,6 @@ class Lengths:
     sigma: float
     bounds: tuple[int, ...]
     """Upper limits for queries, of which each draws one at random."""
-    guess: int
-    """A gateway's estimate for a query without a limit."""
     bounded_share: float
 
 
@@ -115,7 +113,7 @@ def _arrival(
         model=kind.model,
         tokens_in=rng.randrange(20, 200),
         tokens_out=max(1, min(round(tokens), bound)),
-        tokens_expected=bound if bounded else lengths.guess,
+        limit=bound if bounded else 0,
         luck=math.exp(rng.gauss(0.0, load.luck_sigma)),
         constraints=kind.constraints,
     )

@@ -66,7 +66,7 @@ class Oracle:
             if filter_.name in _TRUE:
                 passes &= filter_.passes(cut)
         if self._guessing:
-            tokens = arrival.tokens_expected
+            tokens = round(context.intent.timed_tokens)
             arrival = msgspec.structs.replace(arrival, tokens_out=tokens, luck=1.0)
         wait_s = self._foresee(cut, context, arrival)
         passes &= np.isfinite(cut.service_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.lengths import AnswerLengths, LengthModel
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Serving
 from daitn.sim.asking import Ended
@@ -31,8 +32,6 @@ LOOKED_EVERY_S = 0.1
 as live ones do."""
 MEASURED_EVERY_S = 5.0
 """Gateways measure their links this often."""
-ASKED_EVERY_S = 2.0
-"""Gateways report their demand this often."""
 LOST_AFTER_S = 1.0
 """A node that is silent for this long counts as lost, as in the membership."""
 
@@ -49,8 +48,10 @@ class World:
         faults: Sequence[Fault] = (),
         told_every_s: float = LOOKED_EVERY_S,
         seed: int = 0,
+        lengths: Callable[[], LengthModel] = AnswerLengths,
     ) -> None:
-        """`told_every_s`: interval at which a facility checks whether its load changed."""
+        """`told_every_s`: interval at which a facility checks whether its load changed. `lengths`:
+        by what gateways guess how long answers will be."""
         self.clock = Clock()
         self.links = SimulatedLinks(network)
         self.stations = {
@@ -71,6 +72,7 @@ class World:
                 prefer or {},
                 seed,
                 self._ended.append,
+                lengths(),
             )
             for site in network.gateways
         }
@@ -105,7 +107,6 @@ class World:
                 gateway.state.absorb_finding(finding, now_s)
         for site in self._network.gateways:
             self._measure(site)
-            self._tell_demand(site)
         for facility in self._network.facilities:
             self._tell(facility.site, (), now_s)
 
@@ -130,11 +131,6 @@ class World:
             for gateway in self.gateways.values():
                 gateway.state.absorb_link(link, now_s)
         self.clock.after(MEASURED_EVERY_S, lambda: self._measure(source))
-
-    def _tell_demand(self, source: SiteId) -> None:
-        demand = self.gateways[source].demand()
-        self._publish(source, lambda g: g.state.absorb_demand(demand, self.clock.now_s))
-        self.clock.after(ASKED_EVERY_S, lambda: self._tell_demand(source))
 
     def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
         """Deliver a site's message to each gateway after its one-way delay."""

@@ -96,7 +96,11 @@ class Question:
         load = max(float(columns.in_flight[number]), float(asked.in_flight[number]))
         first_s = float(columns.first_token_s[number])
         per_token_s = float(columns.per_token_s[number])
-        service_s = per_token_s * intent.tokens_out + first_s
+        expected = intent.tokens_expected
+        tokens_out = intent.tokens_out if expected is None else expected
+        timed = tokens_out if intent.tokens_timed is None else intent.tokens_timed
+        usual = timed if intent.tokens_usual is None else intent.tokens_usual
+        service_s = per_token_s * timed + first_s
         ahead = max(load + 1.0 - said.slots, 0.0) / said.slots
         return Candidate(
             row=number,
@@ -106,21 +110,12 @@ class Question:
             service_s=service_s,
             first_s=first_s,
             wait_s=ahead * service_s,
-            usual_wait_s=ahead * (per_token_s * self._usual_tokens() + first_s),
+            usual_wait_s=ahead * (per_token_s * usual + first_s),
             tokens_in=(tokens_in := _tokens_in(asked, number)),
             cost_usd=said.price_usd_per_1k_in / 1000 * tokens_in
-            + said.price_usd_per_1k_out / 1000 * intent.tokens_out,
+            + said.price_usd_per_1k_out / 1000 * tokens_out,
             accuracy=self._accuracy(number),
         )
-
-    def _usual_tokens(self) -> float:
-        intent = self.asked.intent
-        demand = self.asked.snapshot.demand.get(intent.origin)
-        rates = [rate for rate in demand.rates if rate.tokens_out] if demand else []
-        if not rates or not intent.tokens_out:
-            return intent.tokens_out
-        tokens = sum(rate.per_s * rate.tokens_out for rate in rates)
-        return tokens / sum(rate.per_s for rate in rates)
 
     def _accuracy(self, number: int) -> float | None:
         intent = self.asked.intent

@@ -38,9 +38,10 @@ class Plain:
         question = Question(context)
         self.numbers = np.array([each.row for each in question.candidates], np.intp)
         rows = self.numbers
+        tokens_out, timed = _tokens_out(self.intent)
         slots, first_s = columns.slots[rows], columns.first_token_s[rows]
         self.rtt_s = context.paths.rtt_s[rows]
-        self.service_s: Floats = columns.per_token_s[rows] * self.intent.tokens_out + first_s
+        self.service_s: Floats = columns.per_token_s[rows] * timed + first_s
         load = np.maximum(columns.in_flight[rows], context.in_flight[rows])
         ahead = np.maximum(load + 1.0 - slots, 0.0)
         wait_s = ahead * self.service_s / slots
@@ -48,10 +49,10 @@ class Plain:
         self.seconds: Floats = self.rtt_s + wait_s + self.service_s
         tokens_in = np.array([each.tokens_in for each in question.candidates], float)
         self.cost_usd: Floats = (
-            columns.price_in[rows] * tokens_in + columns.price_out[rows] * self.intent.tokens_out
+            columns.price_in[rows] * tokens_in + columns.price_out[rows] * tokens_out
         )
         self.usual_wait_s = wait_s
-        usual = _usual_tokens(context, self.intent)
+        usual = self.intent.tokens_usual
         if usual is not None:
             self.usual_wait_s = ahead * (columns.per_token_s[rows] * usual + first_s) / slots
         fresh = replace(context.snapshot, accuracies=Accuracies(context.snapshot.accuracies.topics))
@@ -164,12 +165,10 @@ def _cheaper(plain: Plain, loose: Plain, best: int) -> Flags:
     return cheaper
 
 
-def _usual_tokens(context: QueryContext, intent: QueryIntent) -> float | None:
-    demand = context.snapshot.demand.get(intent.origin)
-    rates = [rate for rate in demand.rates if rate.tokens_out] if demand else []
-    if not rates or not intent.tokens_out:
-        return None
-    return sum(rate.per_s * rate.tokens_out for rate in rates) / sum(rate.per_s for rate in rates)
+def _tokens_out(intent: QueryIntent) -> tuple[float, float]:
+    """For cost and for time."""
+    priced = intent.tokens_out if intent.tokens_expected is None else intent.tokens_expected
+    return priced, priced if intent.tokens_timed is None else intent.tokens_timed
 
 
 def _relative(values: Floats, passes: Flags) -> NDArray[np.float64]:

@@ -12,7 +12,6 @@ from daitn.control.queries.context import QueryContext
 from daitn.objects.abilities import Abilities, Need, Reads, Says
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -65,12 +64,6 @@ class World:
         state.came(GW, NOW_S)
         for site in SITES:
             self._facility(state, SiteId(site))
-        rates = tuple(
-            DemandRate(topic="", model=name, per_s=per_s, shed_per_s=0.0, tokens_out=tokens)
-            for name, per_s, tokens in (("a", 1.0, 60.0), (AUTO, 3.0, 20.0), ("e", 2.0, 0.0))
-            if self.rng.random() < 0.5
-        )
-        state.absorb_demand(Demand(site=GW, at_s=NOW_S, rates=rates), NOW_S)
         return state
 
     def intent(self, strategy: Strategy) -> QueryIntent:
@@ -83,6 +76,9 @@ class World:
             topic=self.rng.choice(["", "m", "m/n", "m/n/o", "x"]),
             tokens_in=self.rng.choice([0, 50]),
             tokens_out=self.rng.choice([0, 20, 100]),
+            tokens_expected=self.rng.choice([None, 0.0, 12.5, 70.0]),
+            tokens_timed=self.rng.choice([None, 30.0]),
+            tokens_usual=self.rng.choice([None, 20.0, 60.0]),
             characters=self.usually(None, (40, 0, 0, 0), (8, 0, 40, 1)),
             tokens_apart=self.rng.choice([0, 4]),
             at_once=self.usually(1.0, 0.25),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Demand, DemandRate, Serving
+from daitn.objects.messages import Serving
 from daitn.objects.readings import ServingReading
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network, described
-from daitn.topology.qrrt.load import GatewayLoad, usual_tokens
+from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.state import QrrtState
 
 EAST, GATE = SiteId("east"), SiteId("gate")
@@ -57,18 +57,3 @@ def test_a_facility_that_has_not_heard_of_ones_own_has_no_fewer_than_they() -> N
         load.begin("m@east")
     says(state, 1, 2.0)
     assert load.of(state.snapshot()).tolist() == [4.0]
-
-
-def test_the_usual_length_is_what_a_gateway_lately_passed_on() -> None:
-    state = topology()
-    state.came(GATE, 1.0)
-    assert usual_tokens(state.snapshot(), GATE) is None
-    rates = tuple(
-        DemandRate(topic="", model=model, per_s=per_s, shed_per_s=0.0, tokens_out=tokens)
-        for model, per_s, tokens in (("m", 3.0, 20.0), ("n", 1.0, 60.0), ("e", 9.0, 0.0))
-    )
-    state.absorb_demand(Demand(site=GATE, at_s=1.0, rates=rates[2:]), 1.0)
-    assert usual_tokens(state.snapshot(), GATE) is None, "embeddings have no length"
-    state.absorb_demand(Demand(site=GATE, at_s=2.0, rates=rates), 2.0)
-    assert usual_tokens(state.snapshot(), GATE) == 30.0
-    assert usual_tokens(state.snapshot(), EAST) is None

@@ -59,7 +59,7 @@ Fact = tuple[str, object]
 
 def seen(snapshot: Qrrt) -> dict[str, Any]:
     """A snapshot as plain values, without the numbers of its version, rows and descriptors."""
-    columns = {name: getattr(snapshot.columns, name) for name in snapshot.columns.__slots__}
+    columns = {name: getattr(snapshot.columns, name) for name in snapshot.columns._fields}
     ids = [row.id for row in snapshot.rows]
     assert dict(snapshot.row_of) == {id_: at for at, id_ in enumerate(ids)}
     assert len(set(snapshot.described.tolist())) == len(snapshot.described) == len(ids)
@@ -274,7 +274,7 @@ def test_who_has_no_deployments_changes_no_column() -> None:
     after = state.snapshot()
     assert after.gateways == ("gw",)
     assert (after.rows, after.row_of) == (before.rows, before.row_of)
-    for name in after.columns.__slots__:
+    for name in after.columns._fields:
         assert getattr(after.columns, name) is getattr(before.columns, name), name
     assert after.described is before.described
     assert after.accuracies is before.accuracies
@@ -531,7 +531,7 @@ def test_no_reading_makes_a_column_that_is_no_number(
         state.observe("mdf", "doctor", Observation(False, first_token_s, per_token_s), NOW_S)
         state.absorb_finding(finding("doctor", "mdf", "law", first_token_s), NOW_S)
     columns = state.snapshot().columns
-    for name in columns.__slots__:
+    for name in columns._fields:
         assert np.isfinite(getattr(columns, name)).all(), name
     for known in state.snapshot().accuracies.topics.values():
         assert (known.trust == 0).all() or np.isfinite(known.value).all()

@@ -46,7 +46,7 @@ def late_after_s(plan: QueryPlan, context: QueryContext, row: int, *, stream: bo
     if stream:
         return plan.late_after_s
     per_token_s = float(context.snapshot.columns.per_token_s[row])
-    return plan.late_after_s + LATE_TIMES * per_token_s * context.intent.tokens_out
+    return plan.late_after_s + LATE_TIMES * per_token_s * context.intent.timed_tokens
 
 
 class Qirce:

@@ -7,7 +7,6 @@ from typing import Final
 import numpy as np
 
 from daitn.policy.pipeline import Policy, every
-from daitn.topology.qrrt.load import usual_tokens
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats
 
@@ -55,8 +54,8 @@ def _usual_wait_s(cut: QsQrrt) -> Floats:
     The cut's own estimate assumes the asker's answer length, which would drive long answers away
     from fast deployments.
     """
-    tokens = usual_tokens(cut.snapshot, cut.intent.origin)
-    if tokens is None or not cut.intent.tokens_out:
+    tokens = cut.intent.tokens_usual
+    if tokens is None:
         return cut.wait_s
     wait_s: Floats = cut.ahead * (cut.per_token_s * tokens + cut.first_piece_s)
     return wait_s / cut.selected.slots

@@ -17,6 +17,7 @@ import msgspec
 
 from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryPlan
+from daitn.control.queries.lengths import LengthModel
 from daitn.node.gateway.request import ParsedRequest
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
@@ -77,14 +78,6 @@ class Outcome(msgspec.Struct):
     recorded: bool = False
     """Whether the query has ended, and its record is written."""
 
-    def charge(self, snapshot: Qrrt, row: int | None, tokens_in: int, tokens_out: int) -> None:
-        """Charge an answer of `row`, whether given or only compared; none: a deployment unknown
-        here, whose price is unknown too."""
-        self.tokens_in += tokens_in
-        self.tokens_out += tokens_out
-        if row is not None:
-            self.cost_usd += price_usd(snapshot, row, tokens_in, tokens_out)
-
 
 class RequestContext(msgspec.Struct, frozen=True):
     """The state of a query. Its parts change; the struct itself does not."""
@@ -102,6 +95,7 @@ class RequestContext(msgspec.Struct, frozen=True):
     decision: Decided
     waiting: Waiting
     outcome: Outcome
+    lengths: LengthModel
 
     @property
     def snapshot(self) -> Qrrt:
@@ -115,6 +109,16 @@ class RequestContext(msgspec.Struct, frozen=True):
     def paths(self) -> Paths:
         return self.attempts.paths
 
+    def charge(self, row: int | None, tokens_in: int, tokens_out: int) -> None:
+        """Charge an answer of `row`, whether given or only compared, and learn from its length;
+        none: a deployment unknown here, whose price is unknown too."""
+        outcome = self.outcome
+        outcome.tokens_in += tokens_in
+        outcome.tokens_out += tokens_out
+        if row is not None:
+            outcome.cost_usd += price_usd(self.snapshot, row, tokens_in, tokens_out)
+        self.lengths.learn(self.intent, tokens_out // max(1, self.parsed.choices))
+
     def relay(self, row: int) -> SiteId | None:
         """The gateway that relays to a row, if any; a relayed query is not relayed again."""
         return None if self.caller.relayed_by is not None else self.attempts.paths.via(row)
@@ -126,7 +130,7 @@ class RequestContext(msgspec.Struct, frozen=True):
         return tuple(dict.fromkeys(stops))
 
 
-def price_usd(snapshot: Qrrt, row: int, tokens_in: int, tokens_out: int) -> float:
+def price_usd(snapshot: Qrrt, row: int, tokens_in: int, tokens_out: float) -> float:
     """The price of an answer."""
     columns = snapshot.columns
     return float(columns.price_in[row] * tokens_in + columns.price_out[row] * tokens_out)

@@ -18,6 +18,7 @@ from msgspec import structs
 from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryRefusal
 from daitn.control.queries.engine import Qirce
+from daitn.control.queries.lengths import AnswerLengths, expecting
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
@@ -109,6 +110,7 @@ class Gateway:
         self._demand = DemandEstimator(site)
         self._affinity = Affinity()
         self._load = GatewayLoad()
+        self._lengths = AnswerLengths()
         self._budget = RetryBudget()
         self._api = GatewayApi(
             config,
@@ -275,7 +277,7 @@ class Gateway:
         own = full_name(caller.owner, parsed.name)
         # A bare name is first of all the asker's own.
         name = own if own in snapshot.rows_of and parsed.site is None else parsed.name
-        intent = parsed.intent(self._site, caller.owner, topic, name)
+        intent = expecting(parsed.intent(self._site, caller.owner, topic, name), self._lengths)
         context = QueryContext(
             intent=intent,
             snapshot=snapshot,
@@ -296,6 +298,7 @@ class Gateway:
             decision=Decided(),
             waiting=Waiting(),
             outcome=Outcome(),
+            lengths=self._lengths,
         )
 
     def _topic(self, parsed: ParsedRequest) -> str:

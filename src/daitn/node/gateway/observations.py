@@ -49,7 +49,8 @@ def observed_late(query: RequestContext, row: int, waited_s: float, *, stream: b
     served_s = max(0.0, waited_s - float(query.paths.rtt_s[row]))
     if stream:
         return Observation(failed=False, first_token_s=served_s)
-    return observing.seen_whole(query.snapshot.columns, row, served_s, query.intent.tokens_out)
+    tokens = round(query.intent.timed_tokens)
+    return observing.seen_whole(query.snapshot.columns, row, served_s, tokens)
 
 
 def _prompt(query: RequestContext, usage: Usage | None) -> PromptSize | None:

@@ -107,11 +107,7 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
         row = query.snapshot.row_of.get(deployment_id(reply.deployment, reply.site))
         if not _is_asked_for(query, row):
             continue
-        query.outcome.charge(
-            query.snapshot,
-            row,
-            *counted(query, whole.usage, whole.body),
-        )
+        query.charge(row, *counted(query, whole.usage, whole.body))
         votes.setdefault((reply.site, reply.deployment), _Vote(answer, row, whole.body))
     if not votes:
         why = "; ".join(reasons) or "none is of the model that was asked for"

@@ -27,8 +27,8 @@ from daitn.openai.requests import (
 __all__ = ["ParsedRequest", "read_request"]
 
 DEFAULT_TOKENS_OUT = 64
-"""Expected length of an answer without a stated bound; the model's own bound applies to it. Small,
-so that a guess does not exclude models with a short context."""
+"""Room for an answer without a stated limit; the model's own limit applies to it. Small, so that
+it does not exclude models with a short context."""
 _PREFIX_BYTES = 1024
 """The prefix that identifies a prompt; a model reads shorter prompts as fast as it looks up a
 cache."""
@@ -120,7 +120,7 @@ class ParsedRequest:
         """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
         length = self.length
-        tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
+        limit = fields.max_completion_tokens or fields.max_tokens
         return QueryIntent(
             origin=origin,
             owner=owner,
@@ -129,7 +129,8 @@ class ParsedRequest:
             site=self.site,
             topic=topic,
             tokens_in=length.tokens(),
-            tokens_out=tokens_out if self.api.writes else 0,
+            tokens_out=(limit or DEFAULT_TOKENS_OUT) if self.api.writes else 0,
+            open_ended=not limit,
             characters=length.characters,
             tokens_apart=length.apart,
             at_once=length.at_once,

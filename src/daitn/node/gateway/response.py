@@ -55,7 +55,7 @@ class ResponseWriter:
         query = self._query
         if answer.status == 200:
             tokens_in, tokens_out = counted(query, answer.usage, answer.body)
-            query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
+            query.charge(answer.row, tokens_in, tokens_out)
             deployment = query.snapshot.rows[answer.row]
             observation = observed_whole(answer, tokens_out)
             self._topology.observe(deployment.site, deployment.name, observation)
@@ -147,7 +147,7 @@ class ResponseWriter:
         usage = events.usage or Usage()
         tokens_in = _known(usage.prompt_tokens, query.intent.tokens_in)
         tokens_out = _known(usage.completion_tokens, events.pieces)
-        query.outcome.charge(query.snapshot, answer.row, tokens_in, tokens_out)
+        query.charge(answer.row, tokens_in, tokens_out)
         deployment = query.snapshot.rows[answer.row]
         observation = (
             _OK
@@ -162,7 +162,7 @@ class ResponseWriter:
 
     def _expected_usd(self, answer: Answer) -> float:
         query, intent = self._query, self._query.intent
-        usd = price_usd(query.snapshot, answer.row, intent.tokens_in, intent.tokens_out)
+        usd = price_usd(query.snapshot, answer.row, intent.tokens_in, intent.priced_tokens)
         return query.outcome.cost_usd + usd
 
     def _headers(self, answer: Answer, cost_usd: float) -> dict[str, str]:

@@ -39,6 +39,8 @@ class Column(Generic[Scalar]):
         return value
 
     def __setitem__(self, row: int, value: float | np.generic) -> None:
+        if value == self._array[row]:
+            return  # What is derived from the view holds on.
         if row < self._shown:
             self._copy(len(self._array))
         self._array[row] = value
@@ -69,8 +71,11 @@ class Column(Generic[Scalar]):
         return self._view
 
     def _copy(self, room: int) -> None:
-        array = np.empty(room, self._array.dtype)
-        array[: self._rows] = self._array[: self._rows]
+        if room == len(self._array):
+            array = self._array.copy()
+        else:
+            array = np.empty(room, self._array.dtype)
+            array[: self._rows] = self._array[: self._rows]
         self._array, self._shown, self._view = array, 0, None
 
 

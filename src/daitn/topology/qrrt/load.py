@@ -9,32 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Demand
-from daitn.topology.qrrt.cache import Kept, cached
 from daitn.topology.qrrt.snapshot import Floats, Qrrt
 
-__all__ = ["GatewayLoad", "usual_tokens"]
-
-_KINDS = 16
-"""The most frequent kinds of queries; the others hardly change the mean."""
-
-
-def usual_tokens(snapshot: Qrrt, gateway: SiteId) -> float | None:
-    """Mean length in tokens of the answers that a gateway passed on recently; none: unknown."""
-    demand = snapshot.demand.get(gateway)
-    if demand is None:
-        return None
-    kept: Kept[tuple[float | None]] = cached(snapshot.memo, "usual", (demand,), 1)
-    known = kept.get(gateway)
-    return (kept.put(gateway, (_mean_tokens(demand),)) if known is None else known)[0]
-
-
-def _mean_tokens(demand: Demand) -> float | None:
-    told = demand.rates[:_KINDS]
-    rates = [(rate.per_s, rate.tokens_out) for rate in told if rate.tokens_out > 0]
-    per_s = sum(rate for rate, _ in rates)
-    return sum(rate * tokens for rate, tokens in rates) / per_s if per_s > 0 else None
+__all__ = ["GatewayLoad"]
 
 
 class GatewayLoad:

@@ -131,13 +131,13 @@ class QsQrrt:
         self.first_piece_s: Floats = columns.first_token_s[rows]
         """From taking a slot to the first piece of the answer."""
         self.per_token_s: Floats = columns.per_token_s[rows]
-        self.service_s: Floats = self.per_token_s * intent.tokens_out + self.first_piece_s
+        self.service_s: Floats = self.per_token_s * intent.timed_tokens + self.first_piece_s
         """From taking a slot to the end of the answer."""
         self.load: Floats = np.maximum(columns.in_flight[rows], in_flight[rows])
         """Queries there: the larger of the facility's last report and this gateway's estimate."""
         self.ahead: Floats = np.maximum(self.load + 1.0 - selected.slots, 0.0)
         """Queries that must finish before this one gets a slot."""
-        self.cost_usd: Floats = selected.price_out * intent.tokens_out
+        self.cost_usd: Floats = selected.price_out * intent.priced_tokens
         if selected.prices_in:
             self.cost_usd = selected.price_in * self.tokens_in + self.cost_usd
 

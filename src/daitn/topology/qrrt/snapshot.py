@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from immutables import Map
@@ -67,8 +67,7 @@ class Deployed:
         return self.descriptor.name
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(NamedTuple):
     """The current figures of each row. The arrays are read-only and have one entry per row."""
 
     there: Flags

@@ -113,6 +113,13 @@ class QrrtState:
             self._context_tokens,
             self._described,
         )
+        named: dict[str, Column[Any]] = {
+            **self._floats,
+            **self._flags,
+            "context_tokens": self._context_tokens,
+        }
+        self._told = [named[name] for name in Columns._fields]
+        """Those that snapshots show, in the order of `Columns`."""
         self._descriptors = 0
         """How many descriptors rows have had; numbers them."""
         self._memo: dict[Any, Any] = {}
@@ -127,15 +134,12 @@ class QrrtState:
         if self._snapshot is None:
             if self._shared_rows is None:
                 self._shared_rows = tuple(self._rows)
-            columns: dict[str, Any] = {name: c.share() for name, c in self._floats.items()}
-            columns |= {name: c.share() for name, c in self._flags.items()}
-            columns["context_tokens"] = self._context_tokens.share()
             self._snapshot = Qrrt(
                 version=self._version,
                 at_s=self._changed_at_s,
                 rows=self._shared_rows,
                 described=self._described.share(),
-                columns=Columns(**columns),
+                columns=Columns._make([column.share() for column in self._told]),
                 row_of=self._row_of,
                 rows_of=self._rows_of,
                 accuracies=self._knowledge.share(),

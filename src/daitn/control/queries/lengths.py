@@ -1,0 +1,123 @@
+"""How long answers will be, learnt per model and kind of request from those that were passed on.
+
+A kind is what is known before anyone is asked: the API, the limit that the request sets, the length
+of its prompt, what it needs, its topic. A kind with few answers is expected to be like its model,
+and a model with few answers like all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import inf, sqrt
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from daitn.objects.queries import QueryIntent
+
+__all__ = ["AnswerLengths", "Foreseen", "LengthModel", "Moments", "expecting"]
+
+UNKNOWN_TOKENS = 64.0
+"""Expected before any answer was seen."""
+MOST_KINDS = 1024
+"""Names and topics come from clients. The kind without an answer for longest makes room."""
+MOST_TOKENS = 2**17
+"""An answer counts as no longer than this: a server may report any number."""
+NEWEST_WEIGHT = 0.02
+"""Of the newest answer in a mean of many. Lengths vary as much as they are long, so that a mean of
+so many answers is off by a tenth."""
+PRIOR_ANSWERS = 5.0
+"""What is expected of a wider kind weighs as much as so many answers of the narrower one. Neither
+20 nor a weight of 0.005 above were better; see `benchmarks/routing.py`."""
+
+
+class Foreseen(NamedTuple):
+    """What is expected of a query's answer, in tokens."""
+
+    mean: float
+    root_mean_square: float
+    """By which time is reckoned: in a queue, an answer delays others by the square of its length
+    (Pollaczek and Khinchine). In `benchmarks/routing.py` the slowest answers are faster by it than
+    by the mean where few are long, and as fast on recorded lengths."""
+    usual: float | None
+    """Mean of the answers that the query may wait for; none: as long as its own."""
+
+
+class LengthModel(Protocol):
+    """Guesses how long answers will be."""
+
+    def learn(self, intent: QueryIntent, tokens: int) -> None:
+        """A query got an answer of so many tokens."""
+        ...
+
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        """What is expected of the query's answer."""
+        ...
+
+
+def expecting(intent: QueryIntent, lengths: LengthModel) -> QueryIntent:
+    """The intent with what is expected of its answer."""
+    if not intent.tokens_out:  # Embeddings have no length.
+        return intent
+    mean, timed, usual = lengths.foreseen(intent)
+    return msgspec.structs.replace(
+        intent, tokens_expected=mean, tokens_timed=timed, tokens_usual=usual
+    )
+
+
+class Moments:
+    """Exponentially weighted means of lengths and of their squares that begin as plain ones."""
+
+    __slots__ = ("_count", "_mean", "_square")
+
+    def __init__(self) -> None:
+        self._count = self._mean = self._square = 0.0
+
+    def take(self, tokens: float) -> None:
+        self._count = min(self._count + 1.0, 1.0 / NEWEST_WEIGHT)
+        self._mean += (tokens - self._mean) / self._count
+        self._square += (tokens * tokens - self._square) / self._count
+
+    def given(self, mean: float, square: float) -> tuple[float, float]:
+        """What is expected here, if these are of all around."""
+        own = self._count / (self._count + PRIOR_ANSWERS)
+        return mean + own * (self._mean - mean), square + own * (self._square - square)
+
+
+class AnswerLengths:
+    """Moments per API, per model, and per kind of request to a model."""
+
+    def __init__(self) -> None:
+        self._moments: dict[Hashable, Moments] = {}
+
+    def learn(self, intent: QueryIntent, tokens: int) -> None:
+        if tokens <= 0:  # Nothing was said, or nothing counted.
+            return
+        for kind in _kinds(intent):
+            moments = self._moments.pop(kind, None)
+            if moments is None:
+                if len(self._moments) >= MOST_KINDS:
+                    del self._moments[next(iter(self._moments))]
+                moments = Moments()
+            self._moments[kind] = moments
+            moments.take(min(tokens, MOST_TOKENS))
+
+    def foreseen(self, intent: QueryIntent) -> Foreseen:
+        all_, model, own = _kinds(intent)
+        usual = self._given(model, self._given(all_, (UNKNOWN_TOKENS, UNKNOWN_TOKENS**2)))
+        mean, square = self._given(own, usual)
+        most = inf if intent.open_ended else float(intent.tokens_out)
+        return Foreseen(min(mean, most), min(sqrt(square), most), usual[0])
+
+    def _given(self, kind: Hashable, wider: tuple[float, float]) -> tuple[float, float]:
+        moments = self._moments.get(kind)
+        return wider if moments is None else moments.given(*wider)
+
+
+def _kinds(intent: QueryIntent) -> tuple[Hashable, Hashable, Hashable]:
+    """The kinds that a query belongs to, the widest first. Lengths of one kind are within a factor
+    of two."""
+    api, model = intent.api, intent.model
+    limit = 0 if intent.open_ended else intent.tokens_out.bit_length()
+    own = limit, intent.tokens_in.bit_length(), intent.needs, intent.topic
+    return api, (api, model), (api, model, own)
