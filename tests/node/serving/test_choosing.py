@@ -159,6 +159,20 @@ def test_a_file_that_embeds_is_served_for_that(tmp_path: Path, machine: Machine)
     assert (settings["embeddings"], settings["pools"]) == (True, False)
 
 
+def test_a_file_that_ranks_is_served_for_that(tmp_path: Path, machine: Machine) -> None:
+    machine("xllamacpp")
+    ranker = write_head(
+        tmp_path / "r.gguf", add=lambda w: w.add_pooling_type(gguf.PoolingType.RANK)
+    )
+    found = plan(gguf=ranker)
+    assert found.apis == (Api.RERANK,)
+    settings = json.loads(found.command(1)[-1])
+    assert (settings["ranks"], settings["embeddings"]) == (True, False)
+    folder = write_folder(tmp_path / "ranker", "XLMRobertaForSequenceClassification")
+    machine("vllm")
+    assert plan(folder=folder, backend=Engine.VLLM).apis == (Api.RERANK,)
+
+
 def test_all_files_of_a_model_count(tmp_path: Path) -> None:
     first = write_head(tmp_path / "m-00001-of-00002.gguf")
     with pytest.raises(NotFound, match=r"m-00002-of-00002\.gguf"):

@@ -100,8 +100,8 @@ class ModelConfig(OfferedConfig, frozen=True, kw_only=True):
     """Further arguments of `llama-server` or `vllm serve`, for instance
     `[--tool-call-parser, hermes, --enable-auto-tool-choice]`; paths among them are absolute."""
     apis: tuple[Api, ...] | None = None
-    """APIs that it answers; absent: as the model is made, `[embeddings]` for one that embeds, else
-    `[chat, completions]`."""
+    """APIs that it answers; absent: as the model is made, `[rerank]` for one that ranks,
+    `[embeddings]` for one that embeds, else `[chat, completions]`."""
     slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Queries that it answers at the same time; absent: 64 by `vllm`, else 4."""
 

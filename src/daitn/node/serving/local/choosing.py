@@ -82,7 +82,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
     facts = read_gguf(Path(config.gguf), field)
     free = gpus.free_bytes()
     engine, why = _llama_cpp(config, bool(free) or has_gpu())
-    apis = config.apis or ((Api.EMBEDDINGS,) if facts.embeds else (Api.CHAT, Api.COMPLETIONS))
+    apis = config.apis or _apis_of_file(facts)
     slots = config.slots or _SLOTS
     # What a GPU takes is not main memory's to hold. xllamacpp's usual build knows no GPU.
     on_gpu = sum(free) if engine is Engine.LLAMA_SERVER else 0
@@ -95,6 +95,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         "slots": slots,
         "threads": threads,
         "embeddings": Api.EMBEDDINGS in apis,
+        "ranks": Api.RERANK in apis,
         "pools": facts.embeds,
     }
     return Plan(
@@ -107,6 +108,12 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         memory_bytes=max(0, needed - on_gpu) + _PROCESS_BYTES,
         command=lambda port: _llama_cpp_command(config, engine, settings, port),
     )
+
+
+def _apis_of_file(facts: GgufFacts) -> tuple[Api, ...]:
+    if facts.ranks:
+        return (Api.RERANK,)
+    return (Api.EMBEDDINGS,) if facts.embeds else (Api.CHAT, Api.COMPLETIONS)
 
 
 def _llama_cpp(config: ModelConfig, on_gpu: bool) -> tuple[Engine, str]:
@@ -182,8 +189,11 @@ def _llama_cpp_command(
     if settings["embeddings"] and not settings["pools"]:
         flags["--pooling"] = "mean"
     words = tuple(str(word) for pair in flags.items() for word in pair)
-    also = ("--embeddings",) if settings["embeddings"] else ()
+    also = [f"--{what}" for what in ("embeddings", "reranking") if settings[_WANTED[what]]]
     return (program, *words, "--jinja", *also, *config.options)
+
+
+_WANTED = {"embeddings": "embeddings", "reranking": "ranks"}
 
 
 def _of_folder(config: ModelConfig) -> Plan:
@@ -283,12 +293,15 @@ class _Tokenizing(msgspec.Struct, frozen=True):
 
 
 def _apis(folder: Path) -> tuple[Api, ...]:
-    """What vLLM answers with a model: it embeds with one that has no head to speak with."""
+    """What vLLM answers with a model: it ranks with one that has a head to classify with, and
+    embeds with one that has none."""
     try:
         described = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Description)
     except (OSError, msgspec.DecodeError):
         described = _Description()
     speaks = [name for name in described.architectures if "ForCausal" in name or "ForCond" in name]
+    if any("ForSequenceClassification" in name for name in described.architectures):
+        return (Api.RERANK,)
     if described.architectures and not speaks:
         return (Api.EMBEDDINGS,)
     return (Api.CHAT, Api.COMPLETIONS) if _has_template(folder) else (Api.COMPLETIONS,)

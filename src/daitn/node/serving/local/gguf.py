@@ -23,6 +23,8 @@ _MOST_NESTED = 4
 _CACHE_BYTES = 2
 """Keys and values are float16."""
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf")
+_RANKS = 4
+"""The way of pooling of models that score."""
 _EMBEDS = ("bert", "t5encoder")
 """Architectures that end so embed, and say nothing."""
 
@@ -40,6 +42,8 @@ class GgufFacts(NamedTuple):
     """What remembering a token takes, at most; 0: it does not say."""
     embeds: bool
     """Whether it is made to embed texts, and not to continue them."""
+    ranks: bool = False
+    """Whether it is made to score documents for a query, and for nothing else."""
 
 
 def read_gguf(path: Path, field: str) -> GgufFacts:
@@ -79,6 +83,7 @@ def read_gguf(path: Path, field: str) -> GgufFacts:
         context_tokens=number("context_length"),
         per_token_bytes=_CACHE_BYTES * number("block_count") * per_layer,
         embeds=f"{kind}.pooling_type" in told or kind.endswith(_EMBEDS),
+        ranks=told.get(f"{kind}.pooling_type") == _RANKS,
     )
 
 

@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: int
     embeddings: bool
     """Whether it is to embed texts as well."""
+    ranks: bool
+    """Whether it is to score documents."""
     pools: bool
     """Whether the model says itself how it makes one vector of many."""
 
@@ -49,8 +51,10 @@ def main(stated: str) -> None:
     parameters.kv_unified = False  # Each answer has a context of its own.
     parameters.cpuparams.n_threads = settings.threads
     parameters.ui = False
-    parameters.embedding = settings.embeddings
-    if settings.embeddings and not settings.pools:
+    parameters.embedding = settings.embeddings or settings.ranks
+    if settings.ranks:
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    elif settings.embeddings and not settings.pools:
         parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(parameters)
     print(f"listens at {server.listening_address}", flush=True)
