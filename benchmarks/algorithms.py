@@ -1,0 +1,260 @@
+"""Training algorithms side by side: real recipes on the splits of the learning worlds, without a
+network.
+
+    python -m benchmarks.algorithms
+    python -m benchmarks.algorithms --family wine --family digits --passes 8 --json out.json
+
+Each algorithm starts from the same fresh model and goes over all sites' data in passes: one after
+the other, or all at once with a merge behind it. A pass is `--epochs` of every site's records, for
+all of them. After each visit or merge the model is measured; a split ends when its targets hold
+(those of the recorded world: about a quarter of random routes reach them) or after `--passes`.
+
+Time is told in examples on the way: of visits in a row their sum, of a round its largest site. That
+is what seconds are where training takes long against transfers, and sites are alike. Moves are
+transfers of a whole model, to sites, to the aggregator; to a verifier they are the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, geometric_mean
+from typing import Any
+
+import msgspec
+
+from benchmarks.record_worlds import FAMILIES, cases
+from benchmarks.worlds.files import load
+from benchmarks.worlds.recorder import Case, repeatable
+from daitn.learning.recipe import MergeTask, Merging
+from daitn.objects.merging import RULES, Algorithm, MergeRule
+
+_ROUNDS = (
+    Algorithm.FEDAVG,
+    Algorithm.FEDADAM,
+    Algorithm.FEDYOGI,
+    Algorithm.DILOCO,
+    Algorithm.MEDIAN,
+    Algorithm.TIES,
+)
+_ROUTES = ("ring", "by size")
+"""The obvious routes: sites in their order, and the largest first; both come back again."""
+_SEED = 7
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How an algorithm did on a split."""
+
+    split: str
+    algorithm: str
+    reached: bool
+    way: float
+    """Examples on the way until then, or at the end; of the fastest that reached: 1 pass is the sum
+    over all sites."""
+    examples: int
+    moves: int
+    best: float
+    """Least over the objectives of value minus target, at its best."""
+    forgot: float
+    """Most that an objective ever lost from its best to a later measurement."""
+
+
+@dataclass
+class Run:
+    """One algorithm on one split."""
+
+    case: Case
+    targets: dict[str, float]
+    work: Path
+    epochs: float
+    config: dict[str, Any] = field(default_factory=dict)
+    way: float = 0.0
+    examples: int = 0
+    moves: int = 0
+    best: float = -1.0
+    forgot: float = 0.0
+    highest: dict[str, float] = field(default_factory=dict)
+    number: int = 0
+
+    def begin(self) -> Path:
+        self.config = dict(self.case.config)
+        out = self._folder()
+        if self.case.start is None:
+            self.case.recipe.initialise(self.config, _SEED, out)
+        else:
+            shutil.copytree(self.case.start, out, dirs_exist_ok=True)
+        return out
+
+    def visit(self, model: Path, site: int, seed: int) -> tuple[Path, int]:
+        """The model that a site makes of it, and on how many examples."""
+        recipe, data = self.case.recipe, self.case.sites[site].path
+        examples = max(1, round(self.epochs * recipe.inspect(data).samples))
+        out = self._folder()
+        done = recipe.train(model, self.config, data, examples, seed, out, lambda progress: None)
+        for part in done.carried:
+            shutil.copyfile(model / part, out / part)
+        self.examples += examples
+        self.moves += 1
+        return out, examples
+
+    def merge(
+        self, base: Path, made: Sequence[tuple[Path, int]], rule: MergeRule, moments: Path
+    ) -> Path:
+        recipe, out = self.case.recipe, self._folder()
+        assert isinstance(recipe, Merging)
+        task = MergeTask(
+            base=str(base),
+            models=tuple(str(model) for model, _ in made),
+            shares=tuple(float(examples) for _, examples in made),
+            rule=rule,
+            seed=_SEED,
+            moments=str(moments) if moments.is_file() else "",
+        )
+        kept = moments.with_suffix(".new")
+        for part in recipe.merge(task, self.config, out, kept):
+            shutil.copyfile(base / part, out / part)
+        if kept.is_file():
+            kept.replace(moments)
+        self.moves += len(made) - 1  # One of them merges.
+        return out
+
+    def holds(self, model: Path) -> bool:
+        """Measure a model; whether it reaches all targets."""
+        values = {
+            test.objective: self.case.recipe.evaluate(
+                model, self.config, test.path, "accuracy"
+            ).value
+            for test in self.case.tests
+            if test.objective in self.targets
+        }
+        for name, value in values.items():
+            self.highest[name] = max(value, self.highest.get(name, 0.0))
+            self.forgot = max(self.forgot, self.highest[name] - value)
+        self.best = max(self.best, min(values[n] - at for n, at in self.targets.items()))
+        return self.best >= 0.0
+
+    def _folder(self) -> Path:
+        self.number += 1
+        out = self.work / str(self.number)
+        out.mkdir()
+        return out
+
+
+def in_a_row(run: Run, order: Sequence[int], passes: int) -> bool:
+    """Visits one after the other."""
+    model = run.begin()
+    for number in range(passes * len(order)):
+        before = model
+        model, examples = run.visit(model, order[number % len(order)], _SEED + number)
+        shutil.rmtree(before)
+        run.way += examples
+        if run.holds(model):
+            return True
+    return False
+
+
+def in_rounds(run: Run, rule: MergeRule, order: Sequence[int], passes: int) -> bool:
+    """Visits at the same time. A model that cannot be merged before visits the largest site."""
+    model, moments = run.begin(), run.work / "moments"
+    if run.case.recipe.name == "causal-lm":
+        run.config["keep"] = 0.0  # The merge averages already.
+    if not run.case.recipe.estimate(run.config).merges_fresh:
+        model, examples = run.visit(model, order[0], _SEED)
+        run.way += examples
+        if run.holds(model):
+            return True
+    for number in range(passes):
+        made = [
+            run.visit(model, site, _SEED + 1000 * (number + 1) + site) for site in sorted(order)
+        ]
+        run.way += max(examples for _, examples in made)
+        before, model = model, run.merge(model, made, rule, moments)
+        for folder in (before, *(path for path, _ in made)):
+            shutil.rmtree(folder)
+        if run.holds(model):
+            return True
+    return False
+
+
+def outcomes(
+    case: Case, targets: dict[str, float], epochs: float, passes: int
+) -> Iterator[Outcome]:
+    """Each algorithm on one split."""
+    sizes = [case.recipe.inspect(site.path).samples for site in case.sites]
+    by_size = sorted(range(len(sizes)), key=lambda site: -sizes[site])
+    for name in (*_ROUTES, *map(str, _ROUNDS)):
+        with tempfile.TemporaryDirectory() as work:
+            run = Run(case, targets, Path(work), epochs)
+            if name in _ROUTES:
+                order = by_size if name == "by size" else list(range(len(sizes)))
+                reached = in_a_row(run, order, passes)
+            else:
+                reached = in_rounds(run, RULES[Algorithm(name)], by_size, passes)
+        yield Outcome(
+            split=case.name,
+            algorithm=name,
+            reached=reached,
+            way=round(run.way / sum(sizes), 3),
+            examples=run.examples,
+            moves=run.moves,
+            best=round(run.best, 4),
+            forgot=round(run.forgot, 4),
+        )
+
+
+def table(found: Sequence[Outcome]) -> str:
+    """Per algorithm, over all splits; ways against the best of each split that somebody reached."""
+    best: dict[str, float] = {}
+    for one in found:
+        if one.reached:
+            best[one.split] = min(one.way, best.get(one.split, one.way))
+    lines = [
+        "| algorithm | reached | way against the best | splits where it is the best | moves "
+        "| short of the targets | forgot |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in dict.fromkeys(one.algorithm for one in found):
+        mine = [one for one in found if one.algorithm == name]
+        reached = [one for one in mine if one.reached]
+        ways = [one.way / best[one.split] for one in reached]
+        wins = sum(one.way <= best[one.split] for one in reached)
+        lines.append(
+            f"| {name} | {len(reached)} of {len(mine)} "
+            f"| {geometric_mean(ways) if ways else float('nan'):.2f} | {wins} "
+            f"| {fmean(one.moves for one in mine):.0f} "
+            f"| {fmean(max(0.0, -one.best) for one in mine):.3f} "
+            f"| {fmean(one.forgot for one in mine):.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--family", action="append", choices=FAMILIES)
+    parser.add_argument("--passes", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    repeatable()
+    found: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as work:
+        for family in options.family or ("breast-cancer", "digits", "wine", "clinic"):
+            known = {one.split.split: one.split.targets for one in load(family).splits}
+            for case in cases(family, Path(work)):
+                if case.repeats or case.name not in known:
+                    continue
+                for one in outcomes(case, known[case.name], options.epochs, options.passes):
+                    found.append(one)
+                    print(json.dumps(msgspec.to_builtins(one)), flush=True)
+    print(table(found))
+    if options.json:
+        options.json.write_bytes(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()
