@@ -14,6 +14,7 @@ import msgspec
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
 from daitn.openai.events import EventCutter, read_event
+from daitn.openai.pieces import dicts
 from daitn.openai.responses import usage_of
 
 __all__ = ["Block", "BlockKind", "ChatBlocks", "Step", "StepKind", "TokenCounts", "call_input"]
@@ -111,8 +112,6 @@ class ChatBlocks:
         self._open_key: object = None
         self._ended_calls: set[object] = set()
         self._held: list[_Piece] = []
-        self._calls: dict[object, str] = {}
-        """The latest call's id at each index: some servers number all calls 0."""
 
     @property
     def counts(self) -> TokenCounts:
@@ -161,9 +160,9 @@ class ChatBlocks:
         self.created_s = self.created_s or (created if type(created) is int else 0)
         if answer.get("usage"):
             self._usage = msgspec.Raw(msgspec.json.encode(answer["usage"]))
-        choices = answer.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(first, dict) or first.get("index") not in (None, 0):
+        choices = dicts(answer.get("choices"))
+        first = next((choice for choice in choices if choice.get("index") == 0), None)
+        if first is None:
             return []
         said = first.get("delta") or first.get("message")
         steps: list[Step] = []
@@ -186,27 +185,12 @@ class ChatBlocks:
             )
             if (text := _text(value))
         ]
-        calls = said.get("tool_calls")
-        for position, call in enumerate(calls if isinstance(calls, list) else ()):
-            if isinstance(call, dict):
-                pieces.append(self._call(call, call.get("index", position)))
+        for position, call in enumerate(dicts(said.get("tool_calls"))):
+            pieces.append(_call(call, call.get("index", position), _string(call.get("id"))))
         if isinstance(said.get("function_call"), dict):
-            pieces.append(self._call({"function": said["function_call"]}, "function_call"))
+            id_ = f"call_{self.id}".replace(":", "_")
+            pieces.append(_call({"function": said["function_call"]}, "function_call", id_))
         return pieces
-
-    def _call(self, call: dict[str, Any], index: Any) -> _Piece:
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        index = index if isinstance(index, int | str) else 0
-        id_ = _string(call.get("id")) or self._calls.get(index, "")
-        if not id_:
-            id_ = f"call_{self.id}_{index}".replace(":", "_")
-        self._calls[index] = id_
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
-        name = _string(function.get("name"))
-        return _Piece((index, id_), BlockKind.CALL, _string(arguments), id_, name)
 
     def _say(self, piece: _Piece, *, ending: bool = False) -> list[Step]:
         steps: list[Step] = []
@@ -252,6 +236,13 @@ class ChatBlocks:
         details = usage.get(within) if isinstance(usage, dict) else None
         count = details.get(name) if isinstance(details, dict) else None
         return count if type(count) is int and count > 0 else 0
+
+
+def _call(call: dict[str, Any], key: object, id_: str) -> _Piece:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    name, arguments = _string(function.get("name")), _string(function.get("arguments"))
+    return _Piece(key, BlockKind.CALL, arguments, id_, name)
 
 
 def call_input(block: Block) -> dict[str, Any] | None:

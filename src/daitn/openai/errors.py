@@ -37,6 +37,10 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no character, though JSON can say it."""
 
 
+_MAX_WORDS = 300
+"""Characters of an error that are quoted."""
+
+
 class Error(msgspec.Struct):
     """OpenAI's error object."""
 
@@ -46,6 +50,15 @@ class Error(msgspec.Struct):
     code: str | int | None = None
     """llama.cpp and vLLM repeat the status here."""
     daitn: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def words(self) -> str:
+        """The error as it is quoted to clients and in logs: on one line, and not long."""
+        named = ", ".join(str(name) for name in (self.type, self.code) if name)
+        text = " ".join(self.message.split()) if self.message else named
+        told = f"{text} ({named})" if named and self.message else text
+        kept = told if len(told) <= _MAX_WORDS else f"{told[: _MAX_WORDS - 1]}…"
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
 
 
 class _Body(msgspec.Struct):

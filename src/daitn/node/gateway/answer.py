@@ -52,7 +52,10 @@ class Answer:
         self.usage: Usage | None = None
         """Token counts, as a buffered answer reports them."""
         self.on_close: Callable[[], None] | None = None
-        self._incoming = IncomingAnswer(response, max_bytes, BOUND, choices=query.parsed.choices)
+        parsed = query.parsed
+        self._incoming = IncomingAnswer(
+            response, max_bytes, BOUND, api=parsed.api, choices=parsed.choices
+        )
 
     @property
     def streams(self) -> bool:

@@ -93,7 +93,7 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
     for answer in answers:
         reply = answer.answered
         try:
-            whole = read_whole(reply.body, MOST_PAYLOAD_BYTES, "a packet")
+            whole = read_whole(reply.body, MOST_PAYLOAD_BYTES, "a packet", api=query.parsed.api)
         except AnswerBroken as broken:
             reasons.append(f"{reply.deployment}@{reply.site}: {broken.reason}")
             continue

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from daitn.node.http.client_connection import ClientResponse, HttpError, ServerTimeout
+from daitn.objects.deployments import Api
 from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
 
@@ -25,6 +26,7 @@ class IncomingAnswer:
         max_bytes: int,
         bound: str,
         *,
+        api: Api = Api.CHAT,
         choices: int = 1,
         model: str | None = None,
     ) -> None:
@@ -32,6 +34,7 @@ class IncomingAnswer:
         self._response = response
         self._max_bytes = max_bytes
         self._bound = bound
+        self._api = api
         self._choices = choices
         self._model = model
         self._head = b""
@@ -55,7 +58,11 @@ class IncomingAnswer:
         if not events:
             return False
         reader = self.events = StreamReader(
-            self._max_bytes, self._bound, choices=self._choices, model=self._model
+            self._max_bytes,
+            self._bound,
+            api=self._api,
+            choices=self._choices,
+            model=self._model,
         )
         self._ready = reader.feed(self._head)
         while not reader.said:
@@ -89,7 +96,7 @@ class IncomingAnswer:
             body = folded(b"".join(events))
         else:
             body = await self._read_rest()
-        return read_whole(body, self._max_bytes, self._bound, model=self._model)
+        return read_whole(body, self._max_bytes, self._bound, api=self._api, model=self._model)
 
     async def _read_rest(self) -> bytes:
         parts, size = [self._head], len(self._head)

@@ -162,6 +162,7 @@ class OpenAiBackend:
                 response,
                 self._max_answer_bytes,
                 _BOUND,
+                api=query.api,
                 choices=query.choices,
                 model=query.model,
             )
