@@ -48,7 +48,7 @@ class AnswerFailed(AnswerBroken):
     """The server says in its answer that it failed. `said`: what it says around the error."""
 
     def __init__(self, error: Error, said: bytes = b"") -> None:
-        super().__init__(error.words or "it reported an error")
+        super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
         self.error = error
         self.said = said
 

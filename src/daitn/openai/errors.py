@@ -37,8 +37,8 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no character, though JSON can say it."""
 
 
-_MAX_WORDS = 300
-"""Characters of an error that are quoted."""
+_MAX_WORDS, _MAX_NAME = 200, 50
+"""Characters that are quoted of an error's message, and of each of its names."""
 
 
 class Error(msgspec.Struct):
@@ -54,11 +54,12 @@ class Error(msgspec.Struct):
     @property
     def words(self) -> str:
         """The error as it is quoted to clients and in logs: on one line, and not long."""
-        named = ", ".join(str(name) for name in (self.type, self.code) if name)
-        text = " ".join(self.message.split()) if self.message else named
-        told = f"{text} ({named})" if named and self.message else text
-        kept = told if len(told) <= _MAX_WORDS else f"{told[: _MAX_WORDS - 1]}…"
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+        named = ", ".join(str(name)[:_MAX_NAME] for name in (self.type, self.code) if name)
+        text = " ".join(self.message.split())
+        if len(text) > _MAX_WORDS:
+            text = f"{text[:_MAX_WORDS]}…"
+        told = f"{text} ({named})" if text and named else text or named
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
 
 
 class _Body(msgspec.Struct):

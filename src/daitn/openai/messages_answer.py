@@ -17,6 +17,7 @@ from daitn.openai.chat_blocks import (
 )
 from daitn.openai.codes import CODES
 from daitn.openai.errors import Error, read_error
+from daitn.openai.excess import EXCEEDED, excess_of
 from daitn.openai.messages_request import MessagesRequest
 
 __all__ = ["MessagesAnswer", "messages_error", "messages_models"]
@@ -37,7 +38,6 @@ _TYPES = {
 }
 _STATUSES = {error.code: error.status for error in CODES}
 _STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
-_CONTEXT_EXCEEDED = "context_length_exceeded"
 _STOPPED: dict[str, Any] = {
     "stop_reason": None,
     "stop_sequence": None,
@@ -46,8 +46,6 @@ _STOPPED: dict[str, Any] = {
 }
 _NO_COUNTS = {"cache_creation": None, "inference_geo": None, "service_tier": None}
 """Fields that an answer must have, and about which there is nothing to say."""
-_TOO_LONG = "prompt is too long"
-"""Words of Anthropic's own error, by which Claude Code knows that it has to shorten its history."""
 
 
 class MessagesAnswer:
@@ -156,8 +154,8 @@ def messages_error(
     the fields that are named."""
     error = read_error(body) or Error("the request failed")
     message, code = error.message, error.code
-    if code == _CONTEXT_EXCEEDED:
-        message = f"{_TOO_LONG}: {message}"
+    if code == EXCEEDED:
+        message = _too_long(message)
     elif error.param in (names or {}):
         assert names is not None
         assert error.param is not None
@@ -170,6 +168,21 @@ def messages_error(
         said["daitn"] = error.daitn
     told = {"type": "error", "error": said, "request_id": request_id}
     return status, msgspec.json.encode(told)
+
+
+def _too_long(message: str) -> str:
+    """The words of Anthropic's own error, by which Claude Code knows that it has to shorten its
+    history, or to ask for a shorter answer."""
+    told = excess_of(message)
+    if told.most is None or told.tokens_in is None:
+        return f"prompt is too long: {message}"
+    if told.tokens_out is None or told.tokens_in > told.most:
+        return f"prompt is too long: {told.tokens_in} tokens > {told.most} maximum"
+    return (
+        "input length and `max_tokens` exceed context limit: "
+        f"{told.tokens_in} + {told.tokens_out} > {told.most}, "
+        "decrease input length or `max_tokens` and try again"
+    )
 
 
 def messages_models(body: bytes) -> bytes:
