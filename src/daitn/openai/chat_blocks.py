@@ -7,6 +7,7 @@ ended; in a chat the pieces of calls may alternate.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,7 +33,7 @@ class BlockKind(enum.Enum):
 class Block:
     """A part of an answer, as far as it has arrived."""
 
-    __slots__ = ("_parts", "id", "kind", "name", "number")
+    __slots__ = ("_parts", "id", "kind", "logprobs", "name", "number")
 
     def __init__(self, kind: BlockKind, number: int, id_: str, name: str) -> None:
         self.kind = kind
@@ -42,6 +43,8 @@ class Block:
         """Of a call."""
         self.name = name
         """Of the function that is called."""
+        self.logprobs: list[dict[str, Any]] = []
+        """Of a text's tokens, if the server tells them."""
         self._parts: list[str] = []
 
     @property
@@ -51,8 +54,9 @@ class Block:
             self._parts = ["".join(self._parts)]
         return self._parts[0] if self._parts else ""
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> None:
         self._parts.append(text)
+        self.logprobs += logprobs
 
 
 class StepKind(enum.Enum):
@@ -68,11 +72,12 @@ class StepKind(enum.Enum):
 
 
 class Step(NamedTuple):
-    """Something that happens in an answer. `text`: what is added to the block."""
+    """Something that happens in an answer. `text` and `logprobs`: what is added to the block."""
 
     kind: StepKind
     block: Block | None = None
     text: str = ""
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
 class TokenCounts(NamedTuple):
@@ -90,6 +95,7 @@ class _Piece(NamedTuple):
     text: str
     id: str = ""
     name: str = ""
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
 class ChatBlocks:
@@ -112,6 +118,8 @@ class ChatBlocks:
         self._open_key: object = None
         self._ended_calls: set[object] = set()
         self._held: list[_Piece] = []
+        self._logprobs: list[dict[str, Any]] = []
+        """Of tokens whose text has not come yet."""
 
     @property
     def counts(self) -> TokenCounts:
@@ -166,7 +174,11 @@ class ChatBlocks:
             return []
         said = first.get("delta") or first.get("message")
         steps: list[Step] = []
+        if isinstance(logprobs := first.get("logprobs"), dict):
+            self._logprobs += dicts(logprobs.get("content"))
         for piece in self._pieces(said) if isinstance(said, dict) else ():
+            if piece.kind is BlockKind.TEXT:
+                piece, self._logprobs = piece._replace(logprobs=self._logprobs), []
             steps += self._say(piece)
         self.finish_reason = _string(first.get("finish_reason")) or self.finish_reason
         stop = first.get("stop_reason")  # vLLM tells it here.
@@ -206,8 +218,8 @@ class ChatBlocks:
             self.blocks.append(self._open)
             steps.append(Step(StepKind.OPENED, self._open))
         if piece.text:
-            self._open.add(piece.text)
-            steps.append(Step(StepKind.ADDED, self._open, piece.text))
+            self._open.add(piece.text, piece.logprobs)
+            steps.append(Step(StepKind.ADDED, self._open, piece.text, piece.logprobs))
         if self._held and not ending and _may_end(self._open):
             held, self._held = self._held, []
             for later in held:

@@ -133,6 +133,8 @@ class MessagesAnswer:
     def _stop(self) -> dict[str, Any]:
         chat = self._chat
         reason = _STOP_REASONS.get(chat.finish_reason, "end_turn")
+        if any(block.kind is BlockKind.REFUSAL for block in chat.blocks):
+            reason = "refusal"
         sequence = chat.stop_text if reason == "end_turn" else None
         if sequence is not None:
             reason = "stop_sequence"

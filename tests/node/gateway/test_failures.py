@@ -511,6 +511,20 @@ async def test_what_other_programs_send_is_read(world: World) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"max_tokens": -1}, {"max_tokens": 0}, {"max_completion_tokens": -1}, {"temperature": 3.5}],
+)
+async def test_bounds_are_the_models_to_judge(world: World, fields: dict[str, Any]) -> None:
+    world.tell(Odd(response(whole("odd"))))
+
+    asked = await ask(*await scene(world, "whole", alone=True), "whole", **fields)
+
+    assert asked.text == "odd"
+    sent = world.servers["odd"].requests[-1][1]
+    assert {name: sent[name] for name in fields} == fields
+
+
 async def test_a_coding_that_nobody_knows_is_415(world: World) -> None:
     asked_headers = {"content-encoding": "br"}
     _, gateway = await scene(world, "whole", alone=True)

@@ -200,7 +200,7 @@ CALLS = [{"index": 0, **_call("t1", "weather", '{"city": "Oslo"}')}]
         (says({"content": "fine"}), None, [("text", "fine")], "end_turn"),
         (says({"content": "fi"}, "length"), None, [("text", "fi")], "max_tokens"),
         (says({"content": "no"}, "content_filter"), None, [("text", "no")], "refusal"),
-        (says({"refusal": "I must not."}), None, [("text", "I must not.")], "end_turn"),
+        (says({"refusal": "I must not."}), None, [("text", "I must not.")], "refusal"),
         (
             says({"content": "a"}, stop_reason="END"),
             None,
@@ -256,6 +256,30 @@ async def test_what_a_model_says_becomes_blocks(
         assert message.id.startswith("msg_")
     if thinking is not None and thinking["type"] == "enabled":
         assert sent(world)["reasoning_effort"] == "medium"
+
+
+USED: Any = {"type": "tool_use", "id": "t1", "name": "weather", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("last", "goes_on"),
+    [
+        ({"role": "assistant", "content": "The"}, True),
+        ({"role": "assistant", "content": [{"type": "text", "text": "I ask."}, USED]}, False),
+        ({"role": "assistant", "content": [USED]}, False),
+        ({"role": "user", "content": "Well?"}, False),
+        ({"role": "user", "content": []}, False),
+    ],
+)
+async def test_a_model_goes_on_with_what_an_assistant_began(
+    world: World, last: dict[str, Any], goes_on: bool
+) -> None:
+    _, gateway = await lone(world, says({"content": "fine"}))
+
+    await post(gateway, {**ASK, "messages": [*ASK["messages"], last]})
+
+    assert (sent(world).get("continue_final_message") is True) == goes_on
+    assert (sent(world).get("add_generation_prompt") is False) == goes_on
 
 
 def _part(index: int, arguments: str, **call: Any) -> bytes:
@@ -413,6 +437,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             ]
         },
         "messages[0].content[0]",
+    ),
+    *(
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": kind, "source": {"type": where, **of}}]}
+                ]
+            },
+            "messages[0].content[0].source: this network",
+        )
+        for kind, where, of in (
+            ("document", "url", {"url": "https://x/y.pdf"}),
+            ("document", "file", {"file_id": "f"}),
+            ("image", "file", {"file_id": "f"}),
+        )
     ),
     (
         {"messages": [{"role": "system", "content": [{"type": "redacted_thinking"}]}]},

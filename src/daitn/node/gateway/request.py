@@ -97,7 +97,7 @@ class ParsedRequest:
         """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
         length = self.length
-        tokens_out = fields.max_completion_tokens or fields.max_tokens or DEFAULT_TOKENS_OUT
+        tokens_out = fields.most_tokens or DEFAULT_TOKENS_OUT
         return QueryIntent(
             origin=origin,
             owner=owner,
