@@ -38,6 +38,7 @@ _NOTHING: Final = msgspec.Raw(b"null")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
 """A JSON list with something in it."""
 _EMPTY = "its answer is empty"
+_WHOLE_CHAT, _PIECE_OF_CHAT = "chat.completion", "chat.completion.chunk"
 _FAILED = "error"
 """The `finish_reason` of OpenRouter and vLLM for a choice that failed."""
 _REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
@@ -224,9 +225,11 @@ class StreamReader:
             if not self.finished:
                 raise AnswerFailed(error, event.data)
             return  # All was said before.
-        whole = piece.object == "chat.completion" and self._api is Api.CHAT
+        whole = piece.object == _WHOLE_CHAT
         choices = self._pieces.formed(piece.choices, piece.name, whole=whole)
-        changes: dict[str, object] = {"object": "chat.completion.chunk"} if whole else {}
+        changes: dict[str, object] = {}
+        if self._api is Api.CHAT and piece.object != _PIECE_OF_CHAT:
+            changes["object"] = _PIECE_OF_CHAT  # OpenAI's client passes over others.
         if choices is not piece.choices:
             piece.choices = changes["choices"] = choices
         self._take_piece(piece)
@@ -348,7 +351,7 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
     counts = answer.pop("usage", None)
     choices = answer.pop("choices", [])
     if api is Api.CHAT:
-        answer["object"] = "chat.completion.chunk"
+        answer["object"] = _PIECE_OF_CHAT
     events = []
     for position, choice in enumerate(choices):
         index = choice.pop("index", None)
@@ -379,8 +382,8 @@ def folded(stream: bytes) -> bytes:
                 choice["message"] = choice.pop("delta")
             _merge(into, choice)
         answer.update({name: value for name, value in piece.items() if value is not None})
-    if answer.get("object") == "chat.completion.chunk":
-        answer["object"] = "chat.completion"
+    if answer.get("object") == _PIECE_OF_CHAT:
+        answer["object"] = _WHOLE_CHAT
     for choice in choices.values():
         message = choice.get("message")
         if isinstance(message, dict):

@@ -40,13 +40,15 @@ def index_of(choice: Json, position: int) -> int:
 class Pieces:
     """Forms the choices of one stream, event by event."""
 
-    __slots__ = ("_api", "_calls", "_counts", "_halves", "_said")
+    __slots__ = ("_api", "_calls", "_counts", "_halves", "_numbers", "_said")
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._calls: dict[int, _Calls] = {}
         self._counts: dict[tuple[int, str], int] = {}
         self._halves: dict[tuple[Any, ...], str] = {}
+        self._numbers: dict[int, int] = {}
+        """Of choices, by the server's."""
         self._said: set[int] = set()
 
     @property
@@ -75,9 +77,11 @@ class Pieces:
         return choices if isinstance(choices, list) and _same(formed, choices) else formed
 
     def _choice(self, choice: Json, position: int, id_: str, whole: bool) -> Json:
-        index = choice.get("index")
-        if type(index) is not int:
-            index = index_of(choice, position)
+        index = index_of(choice, position)
+        if self._api is Api.CHAT:
+            # Answers to one prompt may come in any order, and clients expect them in theirs.
+            index = self._numbers.setdefault(index, len(self._numbers))
+        if choice.get("index") != index or type(choice.get("index")) is not int:
             choice = {**choice, "index": index}
         if self._api is not Api.CHAT:
             return choice if isinstance(choice.get("text"), str) else _as_completion(choice)

@@ -454,6 +454,37 @@ async def test_calls_are_numbered_for_openais_client(world: World, parts: list[b
     assert called == ["f", "g"]
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [piece("a", "stop", index=1), piece("b", "stop", index=0)],
+        [piece("a", "stop", index=1), piece("b", "stop", index=2)],
+        [
+            event(
+                {
+                    "choices": [
+                        {"index": at, "delta": {"content": text}, "finish_reason": "stop"}
+                        for at, text in ((1, "a"), (0, "b"))
+                    ]
+                }
+            )
+        ],
+    ],
+    ids=["the second first", "from 1", "turned round in one event"],
+)
+async def test_choices_are_numbered_for_openais_client(world: World, parts: list[bytes]) -> None:
+    world.tell(Odd(chunked(*parts, DONE), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with (
+        client(gateway) as asking,
+        asking.chat.completions.stream(model="m", messages=HELLO, n=2) as stream,
+    ):
+        answer = await stream.get_final_completion()
+
+    assert [choice.message.content for choice in answer.choices] == ["a", "b"]
+
+
 async def test_other_lists_of_pieces_are_numbered(world: World) -> None:
     notes = [piece(part, delta={"content": part, "annotations": [{"note": part}]}) for part in "ab"]
     world.tell(Odd(chunked(*notes, STOP, DONE)))

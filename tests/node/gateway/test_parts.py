@@ -39,7 +39,12 @@ streams = st.lists(lines, min_size=1, max_size=8).map(
     lambda said: (
         b"".join(
             as_event(
-                msgspec.json.encode({"choices": [{"index": 0, "delta": {"content": line or "."}}]})
+                msgspec.json.encode(
+                    {
+                        "object": "chat.completion.chunk",
+                        "choices": [{"index": 0, "delta": {"content": line or "."}}],
+                    }
+                )
             )
             for line in said
         )
