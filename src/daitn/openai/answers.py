@@ -234,7 +234,8 @@ class StreamReader:
             piece.choices = changes["choices"] = choices
         self._take_piece(piece)
         data = _changed(data, piece, self._model, changes)
-        self._out.append(block if data is event.data else _rebuilt(event, data))
+        same = data is event.data and not event.name
+        self._out.append(block if same else _rebuilt(event, data))
 
     def _take_text(self, event: Event, last: bool) -> None:
         """An event that holds no object."""
@@ -339,9 +340,11 @@ def _changed(data: bytes, piece: _Piece, model: str | None, changes: Mapping[str
 
 
 def _rebuilt(event: Event, data: bytes) -> bytes:
-    # Between its tokens JSON may have line ends, which would end the field.
+    # Between its tokens JSON may have line ends, which would end the field. Pieces have no name:
+    # clients pass over those that have one.
     data = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"".join(line + b"\n" for line in event.others) + as_event(data)
+    others = (line + b"\n" for line in event.others if line.partition(b":")[0] != b"event")
+    return b"".join(others) + as_event(data)
 
 
 def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:

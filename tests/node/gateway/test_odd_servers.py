@@ -207,6 +207,9 @@ GOOD = {
     "no choices in an event": Odd(
         chunked(piece("odd"), event({"choices": None}), event({"id": "x"}), STOP, DONE)
     ),
+    "named events": Odd(
+        chunked(b"event: thread.message\n" + piece("odd"), b"event: end\n" + STOP, DONE)
+    ),
     "no counts": Odd(
         chunked(piece("odd"), STOP, event({"choices": [], "usage": None}), DONE),
         response(whole("odd", usage={"prompt_tokens": 5, "completion_tokens": None})),
@@ -543,6 +546,14 @@ async def test_characters_cut_in_arguments_are_joined(world: World) -> None:
 
     (call,) = json.loads(asked.body)["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"x": "😀"}
+
+
+async def test_events_have_no_names_of_their_servers(world: World) -> None:
+    world.tell(Odd(chunked(b"event: thread.message\n" + piece("odd"), STOP, DONE)))
+
+    asked = await ask(*await scene(world, "stream", alone=True), "stream")
+
+    assert b"event:" not in asked.body
 
 
 async def test_a_stream_that_was_not_asked_for_is_put_together(world: World) -> None:
