@@ -72,7 +72,8 @@ EXCEEDED = {
     "is 8192": Excess(8194, None, 8192),
     "Prompt length 900 is greater than max_seq_len 80": Excess(900, None, 80),
     "Range of input length should be [1, 30720]": Excess(most=30720),
-    "Invalid request: Your request exceeded model token limit: 8192": Excess(),
+    "Invalid request: Your request exceeded model token limit: 8192": Excess(most=8192),
+    "this model's maximum context length is 4096 tokens; shorten it": Excess(most=4096),
     "the prompt has about 900 tokens, and the context length of the models that may answer is 80 "
     "at most": Excess(900, None, 80),
     "a prompt of about 70 tokens and an answer of up to 25 exceed the context length of every "

@@ -89,6 +89,8 @@ def excess_of(message: str) -> Excess:
     numbers = {int(number) for number in _NUMBER.findall(text)} - {0}
     if len(numbers) == 2:
         return Excess(max(numbers), None, min(numbers))
+    if len(numbers) == 1:
+        return Excess(most=numbers.pop())
     return Excess(_first(_IN, text), _first(_OUT, text), _first(_MOST, text))
 
 

@@ -75,7 +75,8 @@ class MessagesAnswer:
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
         """An error's status and body, with the names of the request's fields."""
-        return messages_error(status, body, request_id, self._request.names)
+        names, tokens_in = self._request.names, self._tokens_in
+        return messages_error(status, body, request_id, names, tokens_in)
 
     def _step(self, step: Step) -> bytes:
         if step.kind is StepKind.FAILED:
@@ -151,13 +152,14 @@ def messages_error(
     body: bytes,
     request_id: str | None = None,
     names: dict[str, str] | None = None,
+    tokens_in: int = 0,
 ) -> tuple[int, bytes]:
     """An error of OpenAI's API: its status and body in Anthropic's. `names`: what the request calls
-    the fields that are named."""
+    the fields that are named; `tokens_in`: an estimate of its prompt's tokens."""
     error = read_error(body) or Error("the request failed")
     message, code = error.message, error.code
     if code == EXCEEDED:
-        message = _too_long(message)
+        message = _too_long(message, tokens_in)
     elif error.param in (names or {}):
         assert names is not None
         assert error.param is not None
@@ -172,10 +174,12 @@ def messages_error(
     return status, msgspec.json.encode(told)
 
 
-def _too_long(message: str) -> str:
+def _too_long(message: str, tokens_in: int) -> str:
     """The words of Anthropic's own error, by which Claude Code knows that it has to shorten its
-    history, or to ask for a shorter answer."""
+    history, or to ask for a shorter answer. `tokens_in`: for servers that do not say."""
     told = excess_of(message)
+    if told.tokens_in is None and told.most is not None and tokens_in > told.most:
+        told = told._replace(tokens_in=tokens_in)
     if told.most is None or told.tokens_in is None:
         return f"prompt is too long: {message}"
     if told.tokens_out is None or told.tokens_in > told.most:

@@ -70,11 +70,28 @@ class Pieces:
     def formed(self, choices: Any, id_: str, *, whole: bool) -> list[Json]:
         """The choices of the next event; the same list if all is in order. `id_`: the answer's;
         `whole`: whether the event says that it is a whole answer."""
+        if type(choices) is list and len(choices) == 1 and self._is_usual(choices[0]):
+            return choices
         objects = dicts(choices)
         formed = [
             self._choice(choice, position, id_, whole) for position, choice in enumerate(objects)
         ]
         return choices if isinstance(choices, list) and _same(formed, choices) else formed
+
+    def _is_usual(self, choice: Any) -> bool:
+        """Whether a choice is a piece of a chat that only adds texts, as nearly all are: a short
+        way, for it is asked of every token."""
+        if type(choice) is not dict or type(index := choice.get("index")) is not int:
+            return False
+        if index not in self._said or self._numbers.get(index) != index or "message" in choice:
+            return False
+        delta = choice.get("delta")
+        if type(delta) is not dict:
+            return False
+        for value in delta.values():  # noqa: SIM110 (asked of every token)
+            if value is not None and type(value) is not str:
+                return False
+        return True
 
     def _choice(self, choice: Json, position: int, id_: str, whole: bool) -> Json:
         index = index_of(choice, position)

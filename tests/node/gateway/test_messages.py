@@ -525,6 +525,10 @@ async def test_errors_are_those_of_the_api(world: World) -> None:
             "prompt is too long: the prompt has 9 tokens",
         ),
         (
+            {"message": "this model's maximum context length is 3 tokens; shorten it"},
+            "prompt is too long: 4 tokens > 3 maximum",
+        ),
+        (
             {
                 "message": "This model's maximum context length is 4096 tokens. However, you "
                 "requested 9000 tokens (8000 in the messages, 1000 in the completion).",

@@ -341,6 +341,7 @@ def goes_on(arguments: Any, **more: Any) -> dict[str, Any]:
 
 
 ONE, TWO = '{"x": 1}', '{"y": 2}'
+ASKED = (("f", ONE), ("g", TWO))
 NUMBERED_ODDLY = {
     "no numbers": [calls_(begins("a", "f", ONE)), calls_(begins("b", "g", TWO))],
     "no numbers in one event": [calls_(begins("a", "f", ONE), begins("b", "g", TWO))],
@@ -455,6 +456,43 @@ async def test_calls_are_numbered_for_openais_client(world: World, parts: list[b
         assert ids in (["a", "b"], ["c", "c"]) or len({*ids}) == 2
     called = [item.name for item in items if item.type == "function_call"]
     assert called == ["f", "g"]
+
+
+WHOLE_CALLS = {
+    "no ids": [{"function": {"name": name, "arguments": said}} for name, said in ASKED],
+    "empty ids": [
+        {"id": "", "function": {"name": name, "arguments": said}} for name, said in ASKED
+    ],
+    "arguments as objects": [
+        {"id": name, "type": None, "function": {"name": name, "arguments": json.loads(said)}}
+        for name, said in ASKED
+    ],
+    "no function around": [
+        {"id": name, "name": name, "arguments": json.loads(said)} for name, said in ASKED
+    ],
+}
+
+
+@pytest.mark.parametrize("calls", WHOLE_CALLS.values(), ids=WHOLE_CALLS)
+async def test_calls_of_whole_answers_are_those_of_openais_client(
+    world: World, calls: list[Any]
+) -> None:
+    world.tell(Odd(response(whole(None, message={"tool_calls": calls})), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with client(gateway) as asking:
+        answered: Any = await asking.chat.completions.create(model="m", messages=HELLO)
+        async with asking.chat.completions.stream(model="m", messages=HELLO, tools=TOOLS) as stream:
+            streamed: Any = await stream.get_final_completion()
+        items = (await asking.responses.create(model="m", input="hi")).output
+
+    for answer in (answered, streamed):
+        made = answer.choices[0].message.tool_calls
+        found = [(call.function.name, json.loads(call.function.arguments)) for call in made]
+        assert found == [("f", {"x": 1}), ("g", {"y": 2})]
+        assert len({call.id for call in made if call.id}) == 2
+        assert {call.type for call in made} == {"function"}
+    assert [item.type for item in items] == ["function_call"] * 2
 
 
 @pytest.mark.parametrize(

@@ -217,11 +217,12 @@ class OpenAiBackend:
                 await stream.write(data)
                 delivered = events.finished
         except AnswerBroken as broken:
-            self._log(broken.reason)
             if isinstance(broken, AnswerFailed):
+                self._log(f"{_WITHIN}: {broken.error.words}")
                 self.admission.record_failure()
                 error = _upstream_refused(_quoted(_WITHIN, broken.error))
             else:
+                self._log(broken.reason)
                 self._suspect()
                 error = _upstream_failed(broken.reason)
             await stream.write(as_event(error.body))
