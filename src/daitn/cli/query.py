@@ -278,7 +278,7 @@ def _refused(status: int, body: bytes) -> DaitnError:
     helps = [f"{r.get('field')}: {r.get('proposed')}" for r in relaxations]
     fix = f"any one of these helps: {'; '.join(helps)}" if helps else ""
     field = failure.param or ""
-    if failure.code == "infeasible":
+    if failure.code in ("infeasible", "context_length_exceeded"):
         return Infeasible(failure.message, field=field, fix=fix)
     if status == 404:
         return NotFound(failure.message, field=field, fix="see `daitn get models`")

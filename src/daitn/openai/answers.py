@@ -20,6 +20,7 @@ from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, ErrorFields, error_of
 from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
+from daitn.openai.pieces import Pieces, dicts, index_of, piece_of, whole_choices
 from daitn.openai.requests import rewritten
 from daitn.openai.responses import Usage, usage_of
 
@@ -37,6 +38,7 @@ _NOTHING: Final = msgspec.Raw(b"null")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
 """A JSON list with something in it."""
 _EMPTY = "its answer is empty"
+_WHOLE_CHAT, _PIECE_OF_CHAT = "chat.completion", "chat.completion.chunk"
 _FAILED = "error"
 """The `finish_reason` of OpenRouter and vLLM for a choice that failed."""
 _REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
@@ -44,16 +46,18 @@ _REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 
 
 class AnswerFailed(AnswerBroken):
-    """The server says in its answer that it failed."""
+    """The server says in its answer that it failed. `said`: what it says around the error."""
 
-    def __init__(self, error: Error) -> None:
+    def __init__(self, error: Error, said: bytes = b"") -> None:
         super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
         self.error = error
+        self.said = said
 
 
 class _Piece(ErrorFields):
     """An event of a stream, or a whole answer: the fields that are read."""
 
+    id: Any = None
     model: msgspec.Raw = _NOTHING
     choices: Any = None
     data: msgspec.Raw = _NOTHING
@@ -66,7 +70,12 @@ class _Piece(ErrorFields):
     @property
     def objects(self) -> list[dict[str, Any]]:
         """The choices that are objects."""
-        return _dicts(self.choices)
+        return dicts(self.choices)
+
+    @property
+    def name(self) -> str:
+        """Its id."""
+        return self.id if isinstance(self.id, str) else ""
 
 
 class _Result(msgspec.Struct):
@@ -81,19 +90,23 @@ _RESULTS = msgspec.json.Decoder(list[_Result])
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _read(data: bytes) -> tuple[_Piece, bytes] | None:
+def _read(data: bytes, pieces: Pieces | None = None) -> tuple[_Piece, bytes] | None:
     """An object, and its JSON: that of servers that write NaN or half a surrogate pair is mended.
-    None for anything else. Raises `AnswerBroken` if it is not UTF-8."""
+    `pieces`: of the stream, in which the other half may follow. None for anything else. Raises
+    `AnswerBroken` if it is not UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
         raise AnswerBroken("its answer is not UTF-8") from None
-    try:
-        return _PIECE.decode(data), data
-    except DECODE_ERRORS:
-        pass
+    if pieces is None or not pieces.holds_half:
+        try:
+            return _PIECE.decode(data), data
+        except DECODE_ERRORS:
+            pass
     try:
         plain = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
+        if pieces is not None and isinstance(plain, dict):
+            pieces.join_halves(plain.get("choices"))
         mended = HALF_PAIR.sub("\ufffd", json.dumps(plain, ensure_ascii=False)).encode()
         return _PIECE.decode(mended), mended
     except (*DECODE_ERRORS, ValueError):
@@ -122,6 +135,7 @@ class StreamReader:
     """Reads one stream. Bytes go in, and whole events come out once something has been said."""
 
     __slots__ = (
+        "_api",
         "_bound",
         "_calls",
         "_choices",
@@ -130,6 +144,7 @@ class StreamReader:
         "_max_bytes",
         "_model",
         "_out",
+        "_pieces",
         "_seen",
         "_size",
         "done",
@@ -139,10 +154,18 @@ class StreamReader:
     )
 
     def __init__(
-        self, max_bytes: int, bound: str, *, choices: int = 1, model: str | None = None
+        self,
+        max_bytes: int,
+        bound: str,
+        *,
+        api: Api = Api.CHAT,
+        choices: int = 1,
+        model: str | None = None,
     ) -> None:
         """`max_bytes`: of the whole stream; `bound`: what the bound is called. `choices`: how many
         are expected. `model`: name to put in place of the server's own; none: it stays."""
+        self._api = api
+        self._pieces = Pieces(api)
         self._max_bytes = max_bytes
         self._bound = bound
         self._choices = choices
@@ -203,19 +226,26 @@ class StreamReader:
         if event.data.strip() == b"[DONE]":
             self._take_done()
             return
-        read = _read(event.data)
+        read = _read(event.data, self._pieces)
         if read is None:
             self._take_text(event, last)
             return
         piece, data = read
         if (error := _failure(event.name, piece)) is not None:
             if not self.finished:
-                raise AnswerFailed(error)
+                raise AnswerFailed(error, event.data)
             return  # All was said before.
+        whole = piece.object == _WHOLE_CHAT
+        choices = self._pieces.formed(piece.choices, piece.name, whole=whole)
+        changes: dict[str, object] = {}
+        if self._api is Api.CHAT and piece.object != _PIECE_OF_CHAT:
+            changes["object"] = _PIECE_OF_CHAT  # OpenAI's client passes over others.
+        if choices is not piece.choices:
+            piece.choices = changes["choices"] = choices
         self._take_piece(piece)
-        if self._model is not None and piece.model is not _NOTHING:
-            data = _renamed(data, self._model)
-        self._out.append(block if data is event.data else _rebuilt(event, data))
+        data = _changed(data, piece, self._model, changes)
+        same = data is event.data and not event.name
+        self._out.append(block if same else _rebuilt(event, data))
 
     def _take_text(self, event: Event, last: bool) -> None:
         """An event that holds no object."""
@@ -228,7 +258,7 @@ class StreamReader:
     def _take_piece(self, piece: _Piece) -> None:
         says = False
         for position, choice in enumerate(piece.objects):
-            index = _index(choice, position)
+            index = index_of(choice, position)
             self._seen.add(index)
             delta = choice.get("delta")
             said = bool(choice.get("text"))
@@ -298,11 +328,15 @@ def read_whole(
         raise AnswerBroken("its answer is not valid JSON")
     piece, body = read
     if (error := _failure(b"", piece)) is not None:
-        raise AnswerFailed(error)
+        raise AnswerFailed(error, body)
+    changes: dict[str, object] = {}
+    if piece.choices and api in (Api.CHAT, Api.COMPLETIONS):
+        formed = whole_choices(piece.choices, api, piece.name)
+        if formed is not piece.choices:
+            piece.choices = changes["choices"] = formed
     if not _holds_answer(piece, api, choices):
         raise AnswerBroken("its response holds no answer")
-    if model is not None and piece.model is not _NOTHING:
-        body = _renamed(body, model)
+    body = _changed(body, piece, model, changes)
     usage = None
     if piece.usage is not _NOTHING:
         usage = usage_of(piece.usage, writes=api.writes)
@@ -328,15 +362,20 @@ def _ranks(results: msgspec.Raw, documents: int) -> bool:
     return 0 < len(found) == len(set(found)) and max(found) < documents
 
 
-def _renamed(data: bytes, model: str) -> bytes:
-    """The object with another value of its own field `model`; all else stays, byte for byte."""
-    return rewritten(_FIELDS.decode(data), {"model": model})
+def _changed(data: bytes, piece: _Piece, model: str | None, changes: Mapping[str, object]) -> bytes:
+    """The object with other values of its own fields, and of `model` if it names one; all else
+    stays, byte for byte."""
+    if model is not None and piece.model is not _NOTHING:
+        changes = {**changes, "model": model}
+    return rewritten(_FIELDS.decode(data), changes) if changes else data
 
 
 def _rebuilt(event: Event, data: bytes) -> bytes:
-    # Between its tokens JSON may have line ends, which would end the field.
+    # Between its tokens JSON may have line ends, which would end the field. Pieces have no name:
+    # clients pass over those that have one.
     data = data.replace(b"\r", b" ").replace(b"\n", b" ")
-    return b"".join(line + b"\n" for line in event.others) + as_event(data)
+    others = (line + b"\n" for line in event.others if line.partition(b":")[0] != b"event")
+    return b"".join(others) + as_event(data)
 
 
 def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
@@ -346,7 +385,7 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
     counts = answer.pop("usage", None)
     choices = answer.pop("choices", [])
     if api is Api.CHAT:
-        answer["object"] = "chat.completion.chunk"
+        answer["object"] = _PIECE_OF_CHAT
     events = []
     for position, choice in enumerate(choices):
         index = choice.pop("index", None)
@@ -355,7 +394,7 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
         if api is Api.CHAT:
             end = {"delta": {}}
             message = choice.pop("message", None)
-            choice["delta"] = _delta(message if isinstance(message, dict) else {})
+            choice["delta"] = piece_of(message if isinstance(message, dict) else {})
         head = {"index": position if index is None else index}
         events.append([{**head, **choice, "finish_reason": None}])
         events.append([{**head, **end, "logprobs": None, "finish_reason": reason}])
@@ -365,39 +404,26 @@ def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
     return b"".join(as_event(msgspec.json.encode(piece)) for piece in pieces) + DONE
 
 
-def _delta(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as the only piece of it. Clients join calls by their index."""
-    content, calls = message.get("content"), message.get("tool_calls")
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        message = {**message, "content": "".join(text for text in texts if isinstance(text, str))}
-    if isinstance(calls, list):
-        objects = [call for call in calls if isinstance(call, dict)]
-        numbered = [{"index": at, **call} for at, call in enumerate(objects)]
-        message = {**message, "tool_calls": numbered}
-    return {"role": "assistant", **message}
-
-
 def folded(stream: bytes) -> bytes:
     """The pieces of a complete stream as one answer."""
     answer: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for piece in _objects(stream):
-        for position, choice in enumerate(_dicts(piece.pop("choices", None))):
-            index = choice["index"] = _index(choice, position)
+        for position, choice in enumerate(dicts(piece.pop("choices", None))):
+            index = choice["index"] = index_of(choice, position)
             into = choices.setdefault(index, {"finish_reason": None})
             if "delta" in choice:
                 choice["message"] = choice.pop("delta")
             _merge(into, choice)
         answer.update({name: value for name, value in piece.items() if value is not None})
-    if answer.get("object") == "chat.completion.chunk":
-        answer["object"] = "chat.completion"
+    if answer.get("object") == _PIECE_OF_CHAT:
+        answer["object"] = _WHOLE_CHAT
     for choice in choices.values():
         message = choice.get("message")
         if isinstance(message, dict):
             message.setdefault("role", "assistant")
             message.setdefault("content", None)
-            for call in _dicts(message.get("tool_calls")):
+            for call in dicts(message.get("tool_calls")):
                 call.pop("index", None)
     answer["choices"] = [choices[index] for index in sorted(choices)]
     return msgspec.json.encode(answer)
@@ -442,15 +468,3 @@ def _continued(entries: list[Any], more: list[Any]) -> list[Any]:
 def _entry_index(entry: Any) -> int | None:
     index = entry.get("index") if isinstance(entry, dict) else None
     return index if isinstance(index, int) else None
-
-
-def _index(choice: Mapping[str, Any], position: int) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else position
-
-
-def _dicts(values: Any) -> list[dict[str, Any]]:
-    """The objects of what should be a list of them."""
-    return (
-        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-    )

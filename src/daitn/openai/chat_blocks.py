@@ -7,6 +7,7 @@ ended; in a chat the pieces of calls may alternate.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
 from daitn.openai.events import EventCutter, read_event
+from daitn.openai.pieces import dicts
 from daitn.openai.responses import usage_of
 
 __all__ = ["Block", "BlockKind", "ChatBlocks", "Step", "StepKind", "TokenCounts", "call_input"]
@@ -31,7 +33,7 @@ class BlockKind(enum.Enum):
 class Block:
     """A part of an answer, as far as it has arrived."""
 
-    __slots__ = ("_parts", "id", "kind", "name", "number")
+    __slots__ = ("_parts", "id", "kind", "logprobs", "name", "number")
 
     def __init__(self, kind: BlockKind, number: int, id_: str, name: str) -> None:
         self.kind = kind
@@ -41,6 +43,8 @@ class Block:
         """Of a call."""
         self.name = name
         """Of the function that is called."""
+        self.logprobs: list[dict[str, Any]] = []
+        """Of a text's tokens, if the server tells them."""
         self._parts: list[str] = []
 
     @property
@@ -50,8 +54,9 @@ class Block:
             self._parts = ["".join(self._parts)]
         return self._parts[0] if self._parts else ""
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, logprobs: Sequence[dict[str, Any]]) -> None:
         self._parts.append(text)
+        self.logprobs += logprobs
 
 
 class StepKind(enum.Enum):
@@ -67,11 +72,12 @@ class StepKind(enum.Enum):
 
 
 class Step(NamedTuple):
-    """Something that happens in an answer. `text`: what is added to the block."""
+    """Something that happens in an answer. `text` and `logprobs`: what is added to the block."""
 
     kind: StepKind
     block: Block | None = None
     text: str = ""
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
 class TokenCounts(NamedTuple):
@@ -89,6 +95,7 @@ class _Piece(NamedTuple):
     text: str
     id: str = ""
     name: str = ""
+    logprobs: Sequence[dict[str, Any]] = ()
 
 
 class ChatBlocks:
@@ -111,8 +118,8 @@ class ChatBlocks:
         self._open_key: object = None
         self._ended_calls: set[object] = set()
         self._held: list[_Piece] = []
-        self._calls: dict[object, str] = {}
-        """The latest call's id at each index: some servers number all calls 0."""
+        self._logprobs: list[dict[str, Any]] = []
+        """Of tokens whose text has not come yet."""
 
     @property
     def counts(self) -> TokenCounts:
@@ -161,13 +168,17 @@ class ChatBlocks:
         self.created_s = self.created_s or (created if type(created) is int else 0)
         if answer.get("usage"):
             self._usage = msgspec.Raw(msgspec.json.encode(answer["usage"]))
-        choices = answer.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(first, dict) or first.get("index") not in (None, 0):
+        choices = dicts(answer.get("choices"))
+        first = next((choice for choice in choices if choice.get("index") == 0), None)
+        if first is None:
             return []
         said = first.get("delta") or first.get("message")
         steps: list[Step] = []
+        if isinstance(logprobs := first.get("logprobs"), dict):
+            self._logprobs += dicts(logprobs.get("content"))
         for piece in self._pieces(said) if isinstance(said, dict) else ():
+            if piece.kind is BlockKind.TEXT:
+                piece, self._logprobs = piece._replace(logprobs=self._logprobs), []
             steps += self._say(piece)
         self.finish_reason = _string(first.get("finish_reason")) or self.finish_reason
         stop = first.get("stop_reason")  # vLLM tells it here.
@@ -186,27 +197,12 @@ class ChatBlocks:
             )
             if (text := _text(value))
         ]
-        calls = said.get("tool_calls")
-        for position, call in enumerate(calls if isinstance(calls, list) else ()):
-            if isinstance(call, dict):
-                pieces.append(self._call(call, call.get("index", position)))
+        for position, call in enumerate(dicts(said.get("tool_calls"))):
+            pieces.append(_call(call, call.get("index", position), _string(call.get("id"))))
         if isinstance(said.get("function_call"), dict):
-            pieces.append(self._call({"function": said["function_call"]}, "function_call"))
+            id_ = f"call_{self.id}".replace(":", "_")
+            pieces.append(_call({"function": said["function_call"]}, "function_call", id_))
         return pieces
-
-    def _call(self, call: dict[str, Any], index: Any) -> _Piece:
-        function = call.get("function")
-        function = function if isinstance(function, dict) else {}
-        index = index if isinstance(index, int | str) else 0
-        id_ = _string(call.get("id")) or self._calls.get(index, "")
-        if not id_:
-            id_ = f"call_{self.id}_{index}".replace(":", "_")
-        self._calls[index] = id_
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
-        name = _string(function.get("name"))
-        return _Piece((index, id_), BlockKind.CALL, _string(arguments), id_, name)
 
     def _say(self, piece: _Piece, *, ending: bool = False) -> list[Step]:
         steps: list[Step] = []
@@ -222,8 +218,8 @@ class ChatBlocks:
             self.blocks.append(self._open)
             steps.append(Step(StepKind.OPENED, self._open))
         if piece.text:
-            self._open.add(piece.text)
-            steps.append(Step(StepKind.ADDED, self._open, piece.text))
+            self._open.add(piece.text, piece.logprobs)
+            steps.append(Step(StepKind.ADDED, self._open, piece.text, piece.logprobs))
         if self._held and not ending and _may_end(self._open):
             held, self._held = self._held, []
             for later in held:
@@ -252,6 +248,13 @@ class ChatBlocks:
         details = usage.get(within) if isinstance(usage, dict) else None
         count = details.get(name) if isinstance(details, dict) else None
         return count if type(count) is int and count > 0 else 0
+
+
+def _call(call: dict[str, Any], key: object, id_: str) -> _Piece:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    name, arguments = _string(function.get("name")), _string(function.get("arguments"))
+    return _Piece(key, BlockKind.CALL, arguments, id_, name)
 
 
 def call_input(block: Block) -> dict[str, Any] | None:

@@ -91,9 +91,13 @@ def function_choice(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def schema_format(name: str, schema: dict[str, Any], strict: bool | None) -> dict[str, Any]:
+def schema_format(
+    name: str, schema: dict[str, Any], strict: bool | None, description: str | None = None
+) -> dict[str, Any]:
     """The form of an answer that a JSON schema describes."""
     described: dict[str, Any] = {"name": name, "schema": schema}
+    if description is not None:
+        described["description"] = description
     if strict is not None:
         described["strict"] = strict
     return {"type": "json_schema", "json_schema": described}

@@ -23,7 +23,8 @@ CODES: Final = (
     ErrorCode(
         400,
         "context_length_exceeded",
-        "From a facility: the prompt has more tokens than the model reads.",
+        "The prompt, or it and its answer, have more tokens than the model reads, or than any that "
+        "may answer does; `param` names what to shorten.",
     ),
     ErrorCode(
         400,

@@ -37,6 +37,10 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is no character, though JSON can say it."""
 
 
+_MAX_WORDS, _MAX_NAME = 200, 50
+"""Characters that are quoted of an error's message, and of each of its names."""
+
+
 class Error(msgspec.Struct):
     """OpenAI's error object."""
 
@@ -46,6 +50,16 @@ class Error(msgspec.Struct):
     code: str | int | None = None
     """llama.cpp and vLLM repeat the status here."""
     daitn: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def words(self) -> str:
+        """The error as it is quoted to clients and in logs: on one line, and not long."""
+        named = ", ".join(str(name)[:_MAX_NAME] for name in (self.type, self.code) if name)
+        text = " ".join(self.message.split())
+        if len(text) > _MAX_WORDS:
+            text = f"{text[:_MAX_WORDS]}…"
+        told = f"{text} ({named})" if text and named else text or named
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
 
 
 class _Body(msgspec.Struct):

@@ -11,6 +11,7 @@ import re
 from typing import Final, NamedTuple
 
 from daitn.openai.errors import Error
+from daitn.openai.excess import EXCEEDED, says_exceeded
 
 __all__ = [
     "BROKEN",
@@ -22,6 +23,7 @@ __all__ = [
     "MISCONFIGURED",
     "NOT_ADMITTED",
     "NOT_ALLOWED",
+    "TOO_LONG",
     "UNREADY",
     "UNSUITED",
     "Cause",
@@ -74,10 +76,18 @@ CLIENTS: Final = Failure(
     "the server's own error",
     permanent=True,
 )
+TOO_LONG: Final = Failure(
+    "too long",
+    "The prompt, or it and its answer, exceed the model's context, however the server says so.",
+    ((400, EXCEEDED),),
+    Cause.UNSUITED,
+    f"400 `{EXCEEDED}`",
+    permanent=True,
+)
 UNSUITED: Final = Failure(
     "unsuited",
-    "This deployment cannot answer this query: it is too long for its context, its body too large "
-    "(413), or tools, images or another feature are unsupported (also 501).",
+    "This deployment cannot answer this query: its body is too large (413), or tools, images or "
+    "another feature are unsupported (also 501).",
     ((400, "unsupported"), (400, "infeasible")),
     Cause.UNSUITED,
     "the server's own error",
@@ -152,6 +162,7 @@ CANNOT_REACH: Final = Failure(
 )
 FAILURES: Final = (
     CLIENTS,
+    TOO_LONG,
     UNSUITED,
     NOT_ALLOWED,
     FULL,
@@ -166,6 +177,7 @@ _SAID: Final = {pair: failure for failure in FAILURES for pair in failure.said}
 
 _CLIENTS = frozenset({400, 406, 412, 414, 416, 417, 422, 428, 431})
 _UNSUITED = frozenset({413, 415, 501})
+_MAY_BE_TOO_LONG = _CLIENTS | {413, 500}
 _UNREADY = frozenset({408, 409, 425, 502, 503, 504, *range(520, 530)})
 _MISCONFIGURED = frozenset({*range(300, 400), 401, 402, 403, 404, 405, 407, 410, 411, 421, 426})
 _UNSUITED_CODES = re.compile(
@@ -196,6 +208,8 @@ def of_server(status: int, error: Error | None, retry_after_s: float | None = No
     if status == 429 or status == 402:
         used_up = status == 402 or (retry_after_s is None and _says(error, _QUOTA, _QUOTA))
         return MISCONFIGURED if used_up else FULL
+    if status in _MAY_BE_TOO_LONG and error is not None and says_exceeded(error):
+        return TOO_LONG
     if status in _UNSUITED:
         return UNSUITED
     if status in _CLIENTS:
@@ -224,7 +238,7 @@ def status_said(error: Error) -> int:
     if isinstance(error.code, str) and error.code.isdecimal() and len(error.code) == 3:
         return int(error.code)
     text = f"{error.type} {error.code}"
-    if _CLIENTS_TYPES.search(text) or _UNSUITED_CODES.search(text.lower()):
+    if says_exceeded(error) or _CLIENTS_TYPES.search(text) or _UNSUITED_CODES.search(text.lower()):
         return 400
     if "rate_limit" in text or _QUOTA.search(text.lower()):
         return 429

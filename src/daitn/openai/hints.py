@@ -11,17 +11,35 @@ from email.utils import parsedate_to_datetime
 __all__ = ["retry_after_s"]
 
 _MAX_S = 7 * 86400.0
-"""A longer wait is no hint."""
+"""A longer wait is told as this one."""
+_MAX_AWAY_S = 400 * 86400.0
+"""A moment further away is none: the number means something else."""
+_EPOCH_SCALES = (1.0, 1e3, 1e6, 1e9)
+"""Epochs are told in seconds, milliseconds (OpenRouter), or less."""
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _TEXT = re.compile(
     r"(?:try again|retry|wait)[^.\d]{0,40}?(?:in|after|for)?\s*"
-    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|minutes?|mins?|hours?|h|m|s)\s*)+)",
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?"
+    r"|d|h|m|s)(?![a-z])\s*)+)",
     re.IGNORECASE,
 )
-_RETRY_DELAY = re.compile(r'"?retryDelay"?\s*:\s*"?((?:\d+(?:\.\d+)?(?:ms|h|m|s))+)')
-_RESETS = re.compile(r"^(?:x-|anthropic-)?ratelimit-(?:(.*)-)?reset(?:-(.*))?$")
+_FIELD = re.compile(
+    r"[\"'](?:retry|x-ratelimit|ratelimit)[-_]?(?:after|delay|reset)"
+    r"(?:[-_]?(ms|milliseconds|s|sec|seconds))?[\"']\s*:\s*[\"']?([\w.:+-]+)",
+    re.IGNORECASE,
+)
+"""A field of an error's body: `retry_after`, Google's `retryDelay`, and headers that OpenRouter
+repeats there."""
+_RESETS = re.compile(r"^(?:x-|anthropic-)?rate-?limit-(?:(.*)-)?reset(?:-(.*))?$")
+_LIMITS = re.compile(r"^(?:x-)?rate-?limit$")
+"""All of a limit in one header: `"default";r=0;t=77`, or `limit=9, remaining=0, reset=77` of older
+drafts (draft-ietf-httpapi-ratelimit-headers)."""
+_LIMIT_LEFT = re.compile(r"\b(?:r|remaining)\s*=\s*(\d+)")
+_LIMIT_RESET = re.compile(r"\b(?:t|reset)\s*=\s*(\d+)")
+_SEVERAL = re.compile(r"[A-Za-z]{3,9},[^,]+|[^,]+")
+"""One of several values: dates have commas of their own."""
 
 
 def retry_after_s(headers: Mapping[str, str], text: str, now_s: float) -> float | None:
@@ -29,12 +47,21 @@ def retry_after_s(headers: Mapping[str, str], text: str, now_s: float) -> float 
     none if they do not. `now_s`: seconds since the epoch, for dates."""
     if (milliseconds := _number(headers.get("retry-after-ms", ""))) is not None:
         return _bounded(milliseconds / 1e3)
-    if (told := _moment(headers.get("retry-after", ""), now_s)) is not None:
-        return _bounded(told)
+    values = _SEVERAL.findall(headers.get("retry-after", ""))
+    told_s = [told for value in values if (told := _moment(value, now_s)) is not None]
+    if told_s:  # Proxies on the way may add theirs.
+        return _bounded(max(told_s))
     if (told := _reset(headers, now_s)) is not None:
         return _bounded(told)
-    found = _RETRY_DELAY.search(text) or _TEXT.search(text)
-    return None if found is None else _bounded(_duration(_short(found.group(1))))
+    return _bounded(_in_text(text, now_s))
+
+
+def _in_text(text: str, now_s: float) -> float | None:
+    for unit, value in _FIELD.findall(text):
+        if (told := _moment(value, now_s)) is not None:
+            return told / 1e3 if unit.lower().startswith("m") else told
+    found = _TEXT.search(text)
+    return None if found is None else _duration(_short(found.group(1)))
 
 
 def _reset(headers: Mapping[str, str], now_s: float) -> float | None:
@@ -43,6 +70,13 @@ def _reset(headers: Mapping[str, str], now_s: float) -> float | None:
     used_up: list[float] = []
     others: list[float] = []
     for name, value in headers.items():
+        if _LIMITS.match(name):
+            for limit in [value] if "reset" in value else value.split(","):
+                if found := _LIMIT_RESET.search(limit):
+                    left_there = _LIMIT_LEFT.search(limit)
+                    none_left = left_there is not None and int(left_there.group(1)) == 0
+                    (used_up if none_left else others).append(float(found.group(1)))
+            continue
         match = _RESETS.match(name)
         told = _moment(value, now_s) if match else None
         if match is None or told is None:
@@ -60,7 +94,7 @@ def _moment(value: str, now_s: float) -> float | None:
     """Seconds from now: a number of seconds, an epoch, a duration as `6m0s`, or a date."""
     value = value.strip()
     if (number := _number(value)) is not None:
-        return number - now_s if number > 1e9 else number
+        return _until(number, now_s) if number > 1e9 else number
     if (duration := _duration(value)) is not None:
         return duration
     try:
@@ -73,6 +107,13 @@ def _moment(value: str, now_s: float) -> float | None:
     if date.tzinfo is None:
         date = date.replace(tzinfo=dt.UTC)
     return date.timestamp() - now_s
+
+
+def _until(epoch: float, now_s: float) -> float | None:
+    for scale in _EPOCH_SCALES:
+        if abs(wait_s := epoch / scale - now_s) < _MAX_AWAY_S:
+            return wait_s
+    return None
 
 
 def _number(value: str) -> float | None:
@@ -94,8 +135,8 @@ def _short(words: str) -> str:
     words = re.sub(r"\s+", "", words.lower())
     for long, short in (("milliseconds?", "ms"), ("seconds?|secs?", "s"), ("minutes?|mins?", "m")):
         words = re.sub(rf"(?<=\d)(?:{long})", short, words)
-    return re.sub(r"(?<=\d)hours?", "h", words)
+    return re.sub(r"(?<=\d)days?", "d", re.sub(r"(?<=\d)(?:hours?|hrs?)", "h", words))
 
 
 def _bounded(seconds: float | None) -> float | None:
-    return None if seconds is None or seconds > _MAX_S else max(0.0, seconds)
+    return None if seconds is None else min(max(0.0, seconds), _MAX_S)

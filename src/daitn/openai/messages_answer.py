@@ -17,6 +17,7 @@ from daitn.openai.chat_blocks import (
 )
 from daitn.openai.codes import CODES
 from daitn.openai.errors import Error, read_error
+from daitn.openai.excess import EXCEEDED, excess_of
 from daitn.openai.messages_request import MessagesRequest
 
 __all__ = ["MessagesAnswer", "messages_error", "messages_models"]
@@ -37,7 +38,6 @@ _TYPES = {
 }
 _STATUSES = {error.code: error.status for error in CODES}
 _STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
-_CONTEXT_EXCEEDED = "context_length_exceeded"
 _STOPPED: dict[str, Any] = {
     "stop_reason": None,
     "stop_sequence": None,
@@ -46,8 +46,6 @@ _STOPPED: dict[str, Any] = {
 }
 _NO_COUNTS = {"cache_creation": None, "inference_geo": None, "service_tier": None}
 """Fields that an answer must have, and about which there is nothing to say."""
-_TOO_LONG = "prompt is too long"
-"""Words of Anthropic's own error, by which Claude Code knows that it has to shorten its history."""
 
 
 class MessagesAnswer:
@@ -77,7 +75,8 @@ class MessagesAnswer:
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:
         """An error's status and body, with the names of the request's fields."""
-        return messages_error(status, body, request_id, self._request.names)
+        names, tokens_in = self._request.names, self._tokens_in
+        return messages_error(status, body, request_id, names, tokens_in)
 
     def _step(self, step: Step) -> bytes:
         if step.kind is StepKind.FAILED:
@@ -135,6 +134,8 @@ class MessagesAnswer:
     def _stop(self) -> dict[str, Any]:
         chat = self._chat
         reason = _STOP_REASONS.get(chat.finish_reason, "end_turn")
+        if any(block.kind is BlockKind.REFUSAL for block in chat.blocks):
+            reason = "refusal"
         sequence = chat.stop_text if reason == "end_turn" else None
         if sequence is not None:
             reason = "stop_sequence"
@@ -151,13 +152,14 @@ def messages_error(
     body: bytes,
     request_id: str | None = None,
     names: dict[str, str] | None = None,
+    tokens_in: int = 0,
 ) -> tuple[int, bytes]:
     """An error of OpenAI's API: its status and body in Anthropic's. `names`: what the request calls
-    the fields that are named."""
+    the fields that are named; `tokens_in`: an estimate of its prompt's tokens."""
     error = read_error(body) or Error("the request failed")
     message, code = error.message, error.code
-    if code == _CONTEXT_EXCEEDED:
-        message = f"{_TOO_LONG}: {message}"
+    if code == EXCEEDED:
+        message = _too_long(message, tokens_in)
     elif error.param in (names or {}):
         assert names is not None
         assert error.param is not None
@@ -170,6 +172,23 @@ def messages_error(
         said["daitn"] = error.daitn
     told = {"type": "error", "error": said, "request_id": request_id}
     return status, msgspec.json.encode(told)
+
+
+def _too_long(message: str, tokens_in: int) -> str:
+    """The words of Anthropic's own error, by which Claude Code knows that it has to shorten its
+    history, or to ask for a shorter answer. `tokens_in`: for servers that do not say."""
+    told = excess_of(message)
+    if told.tokens_in is None and told.most is not None and tokens_in > told.most:
+        told = told._replace(tokens_in=tokens_in)
+    if told.most is None or told.tokens_in is None:
+        return f"prompt is too long: {message}"
+    if told.tokens_out is None or told.tokens_in > told.most:
+        return f"prompt is too long: {told.tokens_in} tokens > {told.most} maximum"
+    return (
+        "input length and `max_tokens` exceed context limit: "
+        f"{told.tokens_in} + {told.tokens_out} > {told.most}, "
+        "decrease input length or `max_tokens` and try again"
+    )
 
 
 def messages_models(body: bytes) -> bytes:

@@ -46,6 +46,10 @@ class _Url(_Tagged, tag="url"):
     url: str
 
 
+class _File(_Tagged, tag="file"):
+    file_id: str = ""
+
+
 class _PlainText(_Tagged, tag="text"):
     data: str
 
@@ -55,7 +59,7 @@ class _Text(_Tagged, tag="text"):
 
 
 class _Image(_Tagged, tag="image"):
-    source: _Base64 | _Url
+    source: _Base64 | _Url | _File
 
 
 class _Content(_Tagged, tag="content"):
@@ -67,7 +71,7 @@ class _Citations(msgspec.Struct):
 
 
 class _Document(_Tagged, tag="document"):
-    source: _Base64 | _PlainText | _Content
+    source: _Base64 | _PlainText | _Content | _Url | _File
     title: str | None = None
     context: str | None = None
     citations: _Citations | None = None
@@ -209,7 +213,8 @@ def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
         raise bad_request("is missing", "max_tokens")
     _check_edits(request.context_management)
     rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}
-    fields = {**rest, "model": request.model, "messages": _messages(request)}
+    messages = _messages(request)
+    fields = {**rest, "model": request.model, "messages": messages}
     chat = ChatFields(fields, {})
     chat.put("max_tokens", request.max_tokens, "max_tokens")
     chat.put("stop", request.stop_sequences or None, "stop_sequences")
@@ -224,10 +229,11 @@ def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
     where = "output_format" if config.format is None else "output_config.format"
     # Anthropic holds every such answer to its schema.
     chat.put("response_format", form and schema_format("output", form.schema, True), where)
-    if request.messages[-1].role == "assistant":
+    if messages and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]:
         # vLLM goes on with the message only if told; llama.cpp does so by itself.
-        chat.put("continue_final_message", True, "messages")
-        chat.put("add_generation_prompt", False, "messages")
+        last = f"messages[{len(request.messages) - 1}]"
+        chat.put("continue_final_message", True, last)
+        chat.put("add_generation_prompt", False, last)
     if request.stream:
         chat.stream()
     shown = thinking.type != "disabled" and thinking.display != "omitted"
@@ -358,6 +364,10 @@ def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
         return [text_part(block.text)]
     if isinstance(block, _Image):
         source = block.source
+        if isinstance(source, _File):
+            raise bad_request(
+                "this network keeps no files", f"{place}.source", fix="send it as base64 or url"
+            )
         url = source.url if isinstance(source, _Url) else _data_url(source)
         return [image_part(url)]
     if isinstance(block, _SearchResult):
@@ -372,6 +382,12 @@ def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
         inner = block.source.content
         blocks = [_Text(inner)] if isinstance(inner, str) else inner
         return [*about, *(part for within in blocks for part in _parts(place, within))]
+    if isinstance(block.source, _Url | _File):
+        raise bad_request(
+            "this network fetches and keeps no documents",
+            f"{place}.source",
+            fix="send it as base64 or text",
+        )
     return [*about, file_part(block.title, _data_url(block.source))]
 
 

@@ -38,7 +38,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Bound = Annotated[int, msgspec.Meta(ge=-1, le=2**31)]
+"""Of an answer, in tokens; LM Studio and llama.cpp call none -1."""
 Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Prompt = str | list[str | int | list[int]]
 """One text or several; each may be given as tokens."""
@@ -118,9 +119,9 @@ class Query(ModelFields):
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)] | None = None
     prompt: Prompt | None = None
     input: Prompt | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    temperature: Temperature | None = None
+    max_tokens: Bound | None = None
+    max_completion_tokens: Bound | None = None
+    temperature: float | None = None
     seed: int | None = None
     logprobs: bool | int | None = None
     stream_options: Any = None
@@ -128,6 +129,12 @@ class Query(ModelFields):
     functions: msgspec.Raw = NOTHING
     response_format: msgspec.Raw = NOTHING
     modalities: msgspec.Raw = NOTHING
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens that the answer may have; none: the request states no bound."""
+        stated = (self.max_completion_tokens, self.max_tokens)
+        return next((bound for bound in stated if bound is not None and bound > 0), None)
 
     @property
     def include_usage(self) -> bool:

@@ -89,7 +89,7 @@ class ResponsesAnswer:
         if step.kind is StepKind.OPENED:
             return out + self._opened(block)
         if step.kind is StepKind.ADDED:
-            return out + self._added(block, step.text)
+            return out + self._added(block, step)
         return out + self._closed(block)
 
     def _start(self) -> bytes:
@@ -106,11 +106,11 @@ class ResponsesAnswer:
             out += self._event("response.content_part.added", **place, part=_part(block, ""))
         return out
 
-    def _added(self, block: Block, text: str) -> bytes:
-        place = self._place(block)
+    def _added(self, block: Block, step: Step) -> bytes:
+        place, text = self._place(block), step.text
         if block.kind is BlockKind.CALL:
             return self._event("response.function_call_arguments.delta", **place, delta=text)
-        more: dict[str, Any] = {"logprobs": []} if block.kind is BlockKind.TEXT else {}
+        more: dict[str, Any] = {"logprobs": step.logprobs} if block.kind is BlockKind.TEXT else {}
         return self._event(f"response.{_PARTS[block.kind][0]}.delta", **place, delta=text, **more)
 
     def _closed(self, block: Block) -> bytes:
@@ -120,7 +120,8 @@ class ResponsesAnswer:
             out = self._event("response.function_call_arguments.done", **place, **named)
         else:
             kind, field = _PARTS[block.kind]
-            more: dict[str, Any] = {"logprobs": []} if block.kind is BlockKind.TEXT else {}
+            is_text = block.kind is BlockKind.TEXT
+            more: dict[str, Any] = {"logprobs": block.logprobs} if is_text else {}
             out = self._event(f"response.{kind}.done", **place, **{field: text}, **more)
             part = _part(block, text)
             out += self._event("response.content_part.done", **place, part=part)
@@ -186,7 +187,9 @@ class ResponsesAnswer:
 def _part(block: Block, text: str) -> dict[str, Any]:
     kind, field = _PARTS[block.kind]
     part: dict[str, Any] = {"type": kind, field: text}
-    return {**part, "annotations": [], "logprobs": []} if block.kind is BlockKind.TEXT else part
+    if block.kind is BlockKind.TEXT:
+        part |= {"annotations": [], "logprobs": block.logprobs if text else []}
+    return part
 
 
 def _failure(error: Error) -> dict[str, Any]:

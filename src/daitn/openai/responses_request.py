@@ -74,6 +74,7 @@ class _Format(msgspec.Struct, frozen=True):
     name: str = "output"
     schema: dict[str, Any] = {}
     strict: bool | None = None
+    description: str | None = None
 
 
 class _Text(msgspec.Struct):
@@ -101,7 +102,8 @@ class _Request(msgspec.Struct):
     top_p: float | None = None
     truncation: Literal["auto", "disabled"] | None = None
     store: bool | None = None
-    include: msgspec.Raw = NOTHING
+    include: list[str] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     metadata: dict[str, str] | None = None
     service_tier: msgspec.Raw = NOTHING
     stream_options: msgspec.Raw = NOTHING
@@ -117,6 +119,8 @@ _PASSED = ("temperature", "top_p", "parallel_tool_calls")
 _NOT_HERE = ("background", "conversation", "max_tool_calls", "prompt")
 """Fields for which somebody would have to keep more than responses, or run tools."""
 _NOT_GIVEN = (b"null", b"false")
+_LOGPROBS = "message.output_text.logprobs"
+"""What `include` asks for where the answer is to say how likely its tokens are."""
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True):
@@ -156,6 +160,11 @@ def read_responses(body: bytes) -> ResponsesRequest:
     chat.put("reasoning_effort", reasoning.effort, "reasoning.effort")
     chat.put("verbosity", text.verbosity, "text.verbosity")
     chat.put("response_format", _response_format(text.format), "text.format")
+    top = request.top_logprobs or None
+    asked = _LOGPROBS in (request.include or ())
+    # A chat knows the likeliest tokens only beside those that were chosen.
+    chat.put("logprobs", True if asked or top else None, "include" if asked else "top_logprobs")
+    chat.put("top_logprobs", top, "top_logprobs")
     if request.stream:
         chat.stream()
     return ResponsesRequest(
@@ -181,7 +190,8 @@ def _repeated(request: _Request, raw: dict[str, msgspec.Raw]) -> dict[str, Any]:
     text = request.text or _Text()
     form: dict[str, Any] = {"type": text.format.type}
     if text.format.type == "json_schema":
-        form |= {"name": text.format.name, "schema": text.format.schema, "description": None}
+        form |= {"name": text.format.name, "schema": text.format.schema}
+        form["description"] = text.format.description
         form["strict"] = bool(text.format.strict)
     reasoning = request.reasoning or _Reasoning()
     return {
@@ -202,7 +212,7 @@ def _repeated(request: _Request, raw: dict[str, msgspec.Raw]) -> dict[str, Any]:
         "text": {"format": form},
         "tool_choice": request.tool_choice or "auto",
         "tools": tools,
-        "top_logprobs": raw.get("top_logprobs", 0),
+        "top_logprobs": request.top_logprobs or 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
         "user": raw.get("user"),
@@ -214,7 +224,7 @@ def _response_format(form: _Format) -> dict[str, Any] | None:
         return None
     if form.type == "json_object":
         return {"type": "json_object"}
-    return schema_format(form.name, form.schema, form.strict)
+    return schema_format(form.name, form.schema, form.strict, form.description)
 
 
 def _tools(tools: list[_Tool] | None) -> list[dict[str, Any]] | None:
@@ -266,18 +276,22 @@ def _assistant(placed: list[tuple[str, _Item]]) -> dict[str, Any]:
 
 
 def _others(items: list[tuple[str, _Item]]) -> Iterator[dict[str, Any]]:
+    """What others than the assistant said: in a chat, the results of all tools that it called come
+    first."""
+    said = list[dict[str, Any]]()
     for place, item in items:
         if item.type == "function_call_output":
             parts = _parts(f"{place}.output", item.output)
             yield {"role": "tool", "tool_call_id": item.call_id, "content": texts_of(parts)}
             if others := [part for part in parts if part["type"] != "text"]:
-                yield {"role": "user", "content": others}
+                said.append({"role": "user", "content": others})
             continue
         content: Any = item.content
         if not isinstance(content, str):
             content = _parts(f"{place}.content", content)
         role = "system" if item.role == "developer" else item.role
-        yield {"role": role, "content": content}
+        said.append({"role": role, "content": content})
+    yield from said
 
 
 def _parts(place: str, content: str | list[_Part] | None) -> list[dict[str, Any]]:

@@ -158,7 +158,7 @@ async def test_all_but_model_and_wishes_goes_on_byte_for_byte(
         (b'{"model": "doctor", "messages": "hi"}', "messages", 400),
         (b'{"model": "doctor", "messages": [{"role": "user"}], "stream": 1}', "stream", 400),
         (
-            b'{"model": "doctor", "messages": [{"role": "user"}], "max_tokens": -1}',
+            b'{"model": "doctor", "messages": [{"role": "user"}], "max_tokens": -2}',
             "max_tokens",
             400,
         ),

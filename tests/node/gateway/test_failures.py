@@ -63,7 +63,7 @@ async def ready(world: World) -> None:
 
 
 TOO_LONG = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"
-UNSUITED_ERRORS = {
+CONTEXT_ERRORS = {
     "vLLM's context": (400, error(TOO_LONG, type="BadRequestError", code=400)),
     "OpenAI's context": (400, error("too long", code="context_length_exceeded")),
     "llama.cpp's context": (
@@ -82,6 +82,16 @@ UNSUITED_ERRORS = {
         400,
         b'{"object": "error", "message": "The input is longer than the model\'s context length."}',
     ),
+    "Anthropic's context": (
+        400,
+        b'{"type": "error", "error": {"type": "invalid_request_error", "message": '
+        b'"prompt is too long: 9000 tokens > 4096 maximum"}}',
+    ),
+    "TEI's context": (413, b'{"error": "`inputs` must have less than 512 tokens. Given: 600"}'),
+    "Ollama's context": (500, b'{"error": "the input length exceeds the context length"}'),
+}
+UNSUITED_ERRORS = {
+    **CONTEXT_ERRORS,
     "Ollama's tools": (
         400,
         b'{"error": "registry.ollama.ai/library/x:latest does not support tools"}',
@@ -127,11 +137,38 @@ async def test_where_none_can_answer_the_client_is_told_why(
 
     asked = await ask(*await scene(world, mode, alone=True), mode)
 
-    assert asked.status == (400 if said[0] == 501 else said[0])
+    too_long = asked.error["code"] == "context_length_exceeded"
+    assert asked.status == (400 if said[0] == 501 or too_long else said[0])
+    assert too_long == (said in CONTEXT_ERRORS.values())
     assert asked.error["type"] is not None
     assert "Retry-After" not in asked.headers
     assert (asked.record.status, asked.record.attempts) == (QueryStatus.REFUSED, 1)
     assert not asked.failed
+
+
+@pytest.mark.parametrize(
+    ("words", "max_tokens", "param", "told"),
+    [
+        (900, 5, "messages", "the context length of the models that may answer is 80 at most"),
+        (20, 70, "max_tokens", "an answer of up to 70 exceed the context length"),
+    ],
+)
+async def test_what_exceeds_every_context_is_named_as_openai_does(
+    world: World, words: int, max_tokens: int, param: str, told: str
+) -> None:
+    network, gateway = await scene(world, "whole", alone=True)
+    network.facility("odd", world.servers["odd"].url, deployment("m", context_tokens=80))
+    network.facility("well", world.servers["well"].url, deployment("m", context_tokens=60))
+    said = [{"role": "user", "content": "word " * words}]
+
+    asked = await ask(network, gateway, "whole", messages=said, max_tokens=max_tokens)
+
+    assert (asked.status, asked.error["code"]) == (400, "context_length_exceeded")
+    assert asked.error["param"] == param
+    assert told in asked.error["message"]
+    assert {one["filter"] for one in asked.error["daitn"]["reasons"]} == {"context"}
+    assert bool(asked.error["daitn"]["relaxations"]) == (param == "max_tokens")
+    assert asked.record.status is QueryStatus.REFUSED
 
 
 @pytest.mark.parametrize("mode", SINGLE)
@@ -228,6 +265,19 @@ FULL_HINTS = [
     ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_remaining_requests": "0"}, b"", 360),
     ({}, error("Rate limit reached. Please try again in 6m0s."), 360),
     ({"content_encoding": "gzip"}, gzip.compress(error("Please try again in 6m0s."), mtime=0), 360),
+    ({"x_ratelimit_reset": str(int((time.time() + 10_000) * 1e3))}, b"", 10_000),
+    ({"ratelimit": '"default";r=0;t=77'}, b"", 77),
+    (
+        {},
+        error(
+            "You exceeded your current quota, please check your plan and billing details.",
+            code=429,
+            status="RESOURCE_EXHAUSTED",
+            details=[{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"}],
+        ),
+        37,
+    ),
+    ({}, error("slow down", retry_after=12), 12),
     ({}, error("slow down"), 1),
     ({"retry_after": "soon"}, b"", 1),
 ]
@@ -253,7 +303,8 @@ async def test_the_servers_hint_is_passed_on(
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ((400, error(TOO_LONG)), (400, "unsupported")),
+        ((400, error(TOO_LONG)), (400, "context_length_exceeded")),
+        ((400, error("tools are not supported")), (400, "unsupported")),
         ((401, error("bad key")), (502, "misconfigured")),
         ((422, error("too hot")), (400, "invalid_request")),
         ((500, error("boom")), (503, "unavailable")),
@@ -299,8 +350,55 @@ async def test_an_error_within_a_200_follows_the_same_table(world: World, stream
     beside = await ask(*await scene(world, "whole"), "whole", stream=stream)
 
     assert (alone.status, alone.error["message"]) == (400, TOO_LONG)
+    assert alone.error["code"] == "context_length_exceeded"
     assert beside.text == "fine"
     assert not beside.failed
+
+
+SLOW = {"message": "slow down,\n\x1b[1mplease" + "!" * 900, "type": "rate_limit_error", "code": 429}
+
+
+def begun(later: bytes) -> Odd:
+    """A stream that says something, and later this."""
+    return Odd((chunked(piece("odd"), ends=False), chunked(later).partition(b"\r\n\r\n")[2]))
+
+
+@pytest.mark.parametrize("mode", ["stream", "relayed stream"])
+async def test_the_servers_own_words_end_a_stream(world: World, mode: str) -> None:
+    world.tell(begun(event({"error": SLOW})))
+
+    asked = await ask(*await scene(world, mode, alone=True), mode)
+
+    told = asked.error["message"]
+    assert asked.error["code"] == "broken_off"
+    assert "slow down, \\x1b[1mplease!!!" in told
+    assert "rate_limit_error, 429" in told
+    assert len(told) < 1000
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", ["overloaded_error", "rate_limit_error", "server_error"])
+async def test_the_servers_own_words_come_where_nothing_was_said(
+    world: World, kind: str, stream: bool
+) -> None:
+    said = {"type": "error", "error": {"type": kind, "message": "Overloaded, friend"}}
+    world.tell(Odd(chunked(event(said)), response(json.dumps(said).encode())))
+
+    asked = await ask(*await scene(world, "whole", alone=True), "whole", stream=stream)
+
+    assert asked.status == 503
+    assert f"Overloaded, friend ({kind})" in asked.error["message"]
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_what_is_its_operators_business_is_not_told(world: World, later: bool) -> None:
+    said = event({"error": {"message": "Incorrect API key provided: sk-123", "code": 401}})
+    world.tell(begun(said) if later else Odd(chunked(said)))
+
+    asked = await ask(*await scene(world, "stream", alone=True), "stream")
+
+    assert "sk-123" not in asked.body.decode()
+    await ready(world)
 
 
 async def test_a_query_has_one_record_whatever_its_client_does(world: World) -> None:
@@ -411,6 +509,20 @@ async def test_what_other_programs_send_is_read(world: World) -> None:
     url = f"{gateway.descriptor().endpoint}/v1/chat/completions"
     async with aiohttp.ClientSession() as session, session.post(url, data=body) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"max_tokens": -1}, {"max_tokens": 0}, {"max_completion_tokens": -1}, {"temperature": 3.5}],
+)
+async def test_bounds_are_the_models_to_judge(world: World, fields: dict[str, Any]) -> None:
+    world.tell(Odd(response(whole("odd"))))
+
+    asked = await ask(*await scene(world, "whole", alone=True), "whole", **fields)
+
+    assert asked.text == "odd"
+    sent = world.servers["odd"].requests[-1][1]
+    assert {name: sent[name] for name in fields} == fields
 
 
 async def test_a_coding_that_nobody_knows_is_415(world: World) -> None:

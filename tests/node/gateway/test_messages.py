@@ -17,7 +17,7 @@ from daitn.node.config import KeyConfig
 from daitn.node.gateway import Gateway
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
-from tests.node.gateway.scene import Network
+from tests.node.gateway.scene import Network, deployment
 from tests.scenes.plain_http import plain_http
 from tests.scenes.raw_server import chunked, event, piece, response, whole
 from tests.scenes.waiting import until
@@ -204,7 +204,7 @@ CALLS = [{"index": 0, **_call("t1", "weather", '{"city": "Oslo"}')}]
         (says({"content": "fine"}), None, [("text", "fine")], "end_turn"),
         (says({"content": "fi"}, "length"), None, [("text", "fi")], "max_tokens"),
         (says({"content": "no"}, "content_filter"), None, [("text", "no")], "refusal"),
-        (says({"refusal": "I must not."}), None, [("text", "I must not.")], "end_turn"),
+        (says({"refusal": "I must not."}), None, [("text", "I must not.")], "refusal"),
         (
             says({"content": "a"}, stop_reason="END"),
             None,
@@ -260,6 +260,30 @@ async def test_what_a_model_says_becomes_blocks(
         assert message.id.startswith("msg_")
     if thinking is not None and thinking["type"] == "enabled":
         assert sent(world)["reasoning_effort"] == "medium"
+
+
+USED: Any = {"type": "tool_use", "id": "t1", "name": "weather", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("last", "goes_on"),
+    [
+        ({"role": "assistant", "content": "The"}, True),
+        ({"role": "assistant", "content": [{"type": "text", "text": "I ask."}, USED]}, False),
+        ({"role": "assistant", "content": [USED]}, False),
+        ({"role": "user", "content": "Well?"}, False),
+        ({"role": "user", "content": []}, False),
+    ],
+)
+async def test_a_model_goes_on_with_what_an_assistant_began(
+    world: World, last: dict[str, Any], goes_on: bool
+) -> None:
+    _, gateway = await lone(world, says({"content": "fine"}))
+
+    await post(gateway, {**ASK, "messages": [*ASK["messages"], last]})
+
+    assert (sent(world).get("continue_final_message") is True) == goes_on
+    assert (sent(world).get("add_generation_prompt") is False) == goes_on
 
 
 def _part(index: int, arguments: str, **call: Any) -> bytes:
@@ -418,6 +442,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         },
         "messages[0].content[0]",
     ),
+    *(
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": kind, "source": {"type": where, **of}}]}
+                ]
+            },
+            "messages[0].content[0].source: this network",
+        )
+        for kind, where, of in (
+            ("document", "url", {"url": "https://x/y.pdf"}),
+            ("document", "file", {"file_id": "f"}),
+            ("image", "file", {"file_id": "f"}),
+        )
+    ),
     (
         {"messages": [{"role": "system", "content": [{"type": "redacted_thinking"}]}]},
         "messages[0].content[0]",
@@ -482,13 +521,79 @@ async def test_errors_are_those_of_the_api(world: World) -> None:
         assert (await answer.json())["type"] == "error"
 
 
-async def test_a_model_too_small_for_the_prompt_is_said_in_known_words(world: World) -> None:
-    exceeded = {"message": "the prompt has 9 tokens", "code": "context_length_exceeded"}
+@pytest.mark.parametrize(
+    ("exceeded", "told"),
+    [
+        (
+            {"message": "the prompt has 9 tokens", "code": "context_length_exceeded"},
+            "prompt is too long: the prompt has 9 tokens",
+        ),
+        (
+            {"message": "this model's maximum context length is 3 tokens; shorten it"},
+            "prompt is too long: 4 tokens > 3 maximum",
+        ),
+        (
+            {
+                "message": "This model's maximum context length is 4096 tokens. However, you "
+                "requested 9000 tokens (8000 in the messages, 1000 in the completion).",
+                "code": 400,
+            },
+            "prompt is too long: 8000 tokens > 4096 maximum",
+        ),
+        (
+            {
+                "message": "request (9000 tokens) exceeds the available context size (4096 tokens)",
+                "type": "exceed_context_size_error",
+                "code": 400,
+            },
+            "prompt is too long: 9000 tokens > 4096 maximum",
+        ),
+        (
+            {"message": "`inputs` must have less than 1024 tokens. Given: 3000"},
+            "prompt is too long: 3000 tokens > 1024 maximum",
+        ),
+        (
+            {
+                "message": "'max_tokens' is too large: 100. This model's maximum context length is "
+                "50 tokens and your request has 10 input tokens (100 > 50 - 10).",
+                "code": 400,
+            },
+            "input length and `max_tokens` exceed context limit: 10 + 100 > 50, decrease input "
+            "length or `max_tokens` and try again",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_model_too_small_for_the_prompt_is_said_in_known_words(
+    world: World, exceeded: dict[str, Any], told: str, stream: bool
+) -> None:
     refused = response(json.dumps({"error": exceeded}).encode(), status=400)
     _, gateway = await lone(world, Odd(refused, keeps=True))
 
-    with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
-        await client(gateway).messages.create(**ASK, **ALONE)
+    with pytest.raises(anthropic.BadRequestError) as refusal:
+        await client(gateway).messages.create(**ASK, **ALONE, stream=stream)
+
+    assert refusal.value.body["error"]["message"] == told  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("words", "max_tokens", "told"),
+    [
+        (900, 5, r"prompt is too long: \d+ tokens > 80 maximum"),
+        (20, 70, r"input length and `max_tokens` exceed context limit: \d+ \+ 70 > 80, decrease"),
+    ],
+)
+async def test_a_network_too_small_for_the_prompt_is_said_in_known_words(
+    world: World, words: int, max_tokens: int, told: str
+) -> None:
+    network, gateway = await lone(world, says({"content": "fine"}))
+    network.facility("odd", world.servers["odd"].url, deployment("m", context_tokens=80))
+    said: Any = [{"role": "user", "content": "word " * words}]
+
+    with pytest.raises(anthropic.BadRequestError, match=told):
+        await client(gateway).messages.create(
+            model="m", max_tokens=max_tokens, messages=said, **ALONE
+        )
 
 
 async def test_a_field_that_the_model_refuses_has_its_own_name(world: World) -> None:

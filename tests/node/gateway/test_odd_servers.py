@@ -109,6 +109,8 @@ NONE = {
     "no JSON": Odd(chunked(b"data: hello\n\n"), response(b"<html>hello</html>")),
     "choices as an object": Odd(response(b'{"choices": {"0": {}}}')),
     "choices of nothing": Odd(response(b'{"choices": [null]}')),
+    "a choice that says nothing": Odd(response(b'{"choices": [{"finish_reason": "stop"}]}')),
+    "a message of nothing": Odd(response(b'{"choices": [{"index": 0, "message": null}]}')),
     "empty": Odd(chunked(), response(b"")),
     "gzip by name only": Odd(
         chunked(piece("odd"), DONE, content_encoding="gzip"),
@@ -171,6 +173,43 @@ GOOD = {
     "whole": Odd(response(whole("odd"))),
     "whole, until the connection ends": Odd(b"HTTP/1.1 200 OK\r\n\r\n" + whole("odd")),
     "bytes one by one": Odd(chunked(*(bytes([byte]) for byte in piece("odd") + STOP + DONE))),
+    "a whole answer as an event": Odd(chunked(event(json.loads(whole("odd"))), DONE)),
+    "a whole answer after its pieces": Odd(
+        chunked(piece("odd"), STOP, event(json.loads(whole("odd"))), DONE)
+    ),
+    "messages as pieces": Odd(
+        chunked(*(piece(delta=None, message={"content": part}) for part in "odd"), STOP, DONE)
+    ),
+    "a delta of null": Odd(chunked(piece("odd"), piece(reason="stop", delta=None), DONE)),
+    "no delta": Odd(
+        chunked(piece("odd"), event({"choices": [{"index": 0, "finish_reason": "stop"}]}), DONE)
+    ),
+    "text as in a completion": Odd(
+        chunked(event({"choices": [{"index": 0, "text": "odd"}]}), STOP, DONE),
+        response(whole(choices=[{"text": "odd", "finish_reason": "stop"}])),
+    ),
+    "a delta in a whole answer": Odd(response(whole(choices=[{"delta": {"content": "odd"}}]))),
+    "pieces in parts": Odd(
+        chunked(
+            piece(delta={"content": [{"type": "text", "text": "o"}, {"text": "d"}]}),
+            piece(delta={"content": ["d"]}),
+            STOP,
+            DONE,
+        ),
+        response(whole(None, message={"content": ["o", {"type": "text", "text": "dd"}]})),
+    ),
+    "numbers that are none": Odd(
+        chunked(piece("o", index="0"), piece("d", index=0.0), piece("d", index=None), STOP, DONE),
+        response(
+            whole(choices=[{"index": "0", "message": {"content": "odd"}, "finish_reason": "stop"}])
+        ),
+    ),
+    "no choices in an event": Odd(
+        chunked(piece("odd"), event({"choices": None}), event({"id": "x"}), STOP, DONE)
+    ),
+    "named events": Odd(
+        chunked(b"event: thread.message\n" + piece("odd"), b"event: end\n" + STOP, DONE)
+    ),
     "no counts": Odd(
         chunked(piece("odd"), STOP, event({"choices": [], "usage": None}), DONE),
         response(whole("odd", usage={"prompt_tokens": 5, "completion_tokens": None})),
@@ -283,6 +322,276 @@ async def test_a_whole_answer_streams_as_openais_client_reads_it(world: World) -
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 2
     assert answer.model == "m"
+
+
+def calls_(*calls: dict[str, Any], **delta: Any) -> bytes:
+    return piece(delta={"tool_calls": [*calls], **delta})
+
+
+def begins(id_: Any, name: str | None, arguments: Any = "", **more: Any) -> dict[str, Any]:
+    """A piece of a call; what is none is not said."""
+    function = {"name": name, "arguments": arguments}
+    said = {key: value for key, value in function.items() if value is not None}
+    head = {} if id_ is None else {"id": id_, "type": "function"}
+    return {**head, "function": said, **more}
+
+
+def goes_on(arguments: Any, **more: Any) -> dict[str, Any]:
+    return begins(None, None, arguments, **more)
+
+
+ONE, TWO = '{"x": 1}', '{"y": 2}'
+ASKED = (("f", ONE), ("g", TWO))
+NUMBERED_ODDLY = {
+    "no numbers": [calls_(begins("a", "f", ONE)), calls_(begins("b", "g", TWO))],
+    "no numbers in one event": [calls_(begins("a", "f", ONE), begins("b", "g", TWO))],
+    "no numbers, in pieces": [
+        calls_(begins("a", "f")),
+        *(calls_(goes_on(part)) for part in ('{"x"', ": 1}")),
+        calls_(begins("b", "g", "{")),
+        calls_(goes_on('"y": 2}')),
+    ],
+    "no numbers, pieces together": [
+        calls_(begins("a", "f", '{"x"'), begins("b", "g", "{")),
+        calls_(goes_on(": 1}"), goes_on('"y": 2}')),
+    ],
+    "numbers of null": [
+        calls_(begins("a", "f", ONE, index=None)),
+        calls_(begins("b", "g", TWO, index=None)),
+    ],
+    "a number at first only": [
+        calls_(begins("a", "f", index=0)),
+        calls_(goes_on(ONE)),
+        calls_(begins("b", "g", TWO)),
+    ],
+    "a number later only": [
+        calls_(begins("a", "f")),
+        calls_(goes_on(ONE, index=0)),
+        calls_(begins("b", "g", TWO, index=1)),
+    ],
+    "numbers from 1": [
+        calls_(begins("a", "f", '{"x":', index=1)),
+        calls_(goes_on("1}", index=1)),
+        calls_(begins("b", "g", TWO, index=2)),
+    ],
+    "numbers as texts": [
+        calls_(begins("a", "f", ONE, index="0")),
+        calls_(begins("b", "g", index="1")),
+        calls_(goes_on(TWO, index="1")),
+    ],
+    "the second first": [
+        calls_(begins("a", "f", ONE, index=1), begins("b", "g", TWO, index=0)),
+    ],
+    "all numbered 0": [
+        calls_(begins("a", "f", '{"x"', index=0)),
+        calls_(goes_on(": 1}", index=0)),
+        calls_(begins("b", "g", index=0)),
+        calls_(goes_on(TWO, index=0)),
+    ],
+    "all numbered 0, without ids": [
+        calls_(begins("", "f", ONE, index=0)),
+        calls_(begins("", "g", TWO, index=0)),
+    ],
+    "all numbered 0, in one event": [
+        calls_(begins("a", "f", ONE, index=0), begins("b", "g", TWO, index=0)),
+    ],
+    "id and name again": [
+        calls_(*(begins("a", "f", part, index=0) for part in ('{"x"', ": 1}"))),
+        calls_(*(begins("b", "g", part, index=1) for part in ('{"y"', ": 2}"))),
+    ],
+    "the name again": [
+        *(calls_(begins(None, "f", part, index=0)) for part in ("", '{"x"', ": 1}")),
+        *(calls_(begins(None, "g", part, index=1)) for part in ("", TWO)),
+    ],
+    "another id for each piece": [
+        calls_(begins("a", "f", index=0)),
+        *(calls_({**goes_on(part, index=0), "id": part}) for part in ('{"x"', ": 1}")),
+        calls_(begins("b", "g", TWO, index=1)),
+    ],
+    "one id for all": [
+        calls_(begins("c", "f", ONE, index=0)),
+        calls_(begins("c", "g", TWO, index=1)),
+    ],
+    "all of it again": [
+        calls_(begins("a", "f", ONE, index=0)),
+        calls_(begins("b", "g", TWO, index=1)),
+        calls_(begins("a", "f", ONE, index=0), begins("b", "g", TWO, index=1)),
+    ],
+    "arguments as objects": [
+        calls_(begins("a", "f", json.loads(ONE), index=0)),
+        calls_(begins("b", "g", json.loads(TWO), index=1)),
+    ],
+    "arguments of null at first": [
+        calls_({"index": 0, "id": "a", "function": {"name": "f", "arguments": None}}),
+        calls_(goes_on(ONE, index=0)),
+        calls_({"index": 1, "id": "b", "function": {"name": "g"}}),
+        calls_(goes_on(TWO, index=1)),
+    ],
+    "a message with calls": [
+        piece(delta=None, message={"tool_calls": [begins("a", "f", ONE), begins("b", "g", TWO)]})
+    ],
+}
+"""Two calls, said in streams in odd ways."""
+
+
+@pytest.mark.parametrize("parts", NUMBERED_ODDLY.values(), ids=NUMBERED_ODDLY)
+async def test_calls_are_numbered_for_openais_client(world: World, parts: list[bytes]) -> None:
+    world.tell(Odd(chunked(*parts, piece(reason="tool_calls"), DONE), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with client(gateway) as asking:
+        async with asking.chat.completions.stream(model="m", messages=HELLO, tools=TOOLS) as stream:
+            streamed: Any = await stream.get_final_completion()
+        put_together: Any = await asking.chat.completions.create(model="m", messages=HELLO)
+        items = (await asking.responses.create(model="m", input="hi", stream=False)).output
+
+    for answer in (streamed, put_together):
+        found = [
+            (call.function.name, json.loads(call.function.arguments))
+            for call in answer.choices[0].message.tool_calls
+        ]
+        assert found == [("f", {"x": 1}), ("g", {"y": 2})]
+        ids = [call.id for call in answer.choices[0].message.tool_calls]
+        assert all(ids)
+        assert ids in (["a", "b"], ["c", "c"]) or len({*ids}) == 2
+    called = [item.name for item in items if item.type == "function_call"]
+    assert called == ["f", "g"]
+
+
+WHOLE_CALLS = {
+    "no ids": [{"function": {"name": name, "arguments": said}} for name, said in ASKED],
+    "empty ids": [
+        {"id": "", "function": {"name": name, "arguments": said}} for name, said in ASKED
+    ],
+    "arguments as objects": [
+        {"id": name, "type": None, "function": {"name": name, "arguments": json.loads(said)}}
+        for name, said in ASKED
+    ],
+    "no function around": [
+        {"id": name, "name": name, "arguments": json.loads(said)} for name, said in ASKED
+    ],
+}
+
+
+@pytest.mark.parametrize("calls", WHOLE_CALLS.values(), ids=WHOLE_CALLS)
+async def test_calls_of_whole_answers_are_those_of_openais_client(
+    world: World, calls: list[Any]
+) -> None:
+    world.tell(Odd(response(whole(None, message={"tool_calls": calls})), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with client(gateway) as asking:
+        answered: Any = await asking.chat.completions.create(model="m", messages=HELLO)
+        async with asking.chat.completions.stream(model="m", messages=HELLO, tools=TOOLS) as stream:
+            streamed: Any = await stream.get_final_completion()
+        items = (await asking.responses.create(model="m", input="hi")).output
+
+    for answer in (answered, streamed):
+        made = answer.choices[0].message.tool_calls
+        found = [(call.function.name, json.loads(call.function.arguments)) for call in made]
+        assert found == [("f", {"x": 1}), ("g", {"y": 2})]
+        assert len({call.id for call in made if call.id}) == 2
+        assert {call.type for call in made} == {"function"}
+    assert [item.type for item in items] == ["function_call"] * 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [piece("a", "stop", index=1), piece("b", "stop", index=0)],
+        [piece("a", "stop", index=1), piece("b", "stop", index=2)],
+        [
+            event(
+                {
+                    "choices": [
+                        {"index": at, "delta": {"content": text}, "finish_reason": "stop"}
+                        for at, text in ((1, "a"), (0, "b"))
+                    ]
+                }
+            )
+        ],
+    ],
+    ids=["the second first", "from 1", "turned round in one event"],
+)
+async def test_choices_are_numbered_for_openais_client(world: World, parts: list[bytes]) -> None:
+    world.tell(Odd(chunked(*parts, DONE), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with (
+        client(gateway) as asking,
+        asking.chat.completions.stream(model="m", messages=HELLO, n=2) as stream,
+    ):
+        answer = await stream.get_final_completion()
+
+    assert [choice.message.content for choice in answer.choices] == ["a", "b"]
+
+
+async def test_other_lists_of_pieces_are_numbered(world: World) -> None:
+    notes = [piece(part, delta={"content": part, "annotations": [{"note": part}]}) for part in "ab"]
+    world.tell(Odd(chunked(*notes, STOP, DONE)))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with (
+        client(gateway) as asking,
+        asking.chat.completions.stream(model="m", messages=HELLO) as stream,
+    ):
+        answer = await stream.get_final_completion()
+
+    said = answer.choices[0].message.to_dict()
+    assert [note["note"] for note in said["annotations"]] == ["a", "b"]  # type: ignore[attr-defined]
+
+
+def raw_event(json_: str, reason: str = "null") -> bytes:
+    """An event of characters that Python would not write."""
+    return (
+        f'data: {{"choices": [{{"index": 0, "delta": {json_}, "finish_reason": {reason}}}]}}\n\n'
+    ).encode()
+
+
+CUT = {
+    "a pair": ([r'{"content": "a\ud83d"}', r'{"content": "\ude00b"}'], "a😀b"),
+    "a pair over other events": (
+        [r'{"content": "\ud83d"}', "{}", r'{"reasoning": "\ud83c"}', r'{"content": "\ude00"}'],
+        "😀",
+    ),
+    "pairs in a row": ([r'{"content": "\ud83d"}', *[r'{"content": "\ude00\ud83d"}'] * 2], "😀😀�"),
+    "half without another": ([r'{"content": "\ud83d"}', '{"content": "a"}'], "�a"),
+    "the other half only": ([r'{"content": "a"}', r'{"content": "\ude00"}'], "a�"),
+    "half at the end": ([r'{"content": "a"}', r'{"content": "\ud83d"}'], "a�"),
+}
+
+
+@pytest.mark.parametrize("mode", ["stream", "whole", "relayed stream"])
+@pytest.mark.parametrize(("deltas", "text"), CUT.values(), ids=CUT)
+async def test_a_character_cut_over_two_events_is_joined(
+    world: World, deltas: list[str], text: str, mode: str
+) -> None:
+    world.tell(Odd(chunked(*map(raw_event, deltas), raw_event("{}", '"stop"'), DONE)))
+
+    asked = await ask(*await scene(world, mode, alone=True), mode)
+
+    assert asked.text == text
+
+
+async def test_characters_cut_in_arguments_are_joined(world: World) -> None:
+    function = r'{"name": "f", "arguments": "{\"x\": \"\ud83d"}'
+    begun = f'{{"tool_calls": [{{"id": "a", "function": {function}}}]}}'
+    ended = r'{"tool_calls": [{"function": {"arguments": "\ude00\"}"}}]}'
+    parts = [raw_event(begun), raw_event(ended), raw_event("{}", '"tool_calls"')]
+    world.tell(Odd(chunked(*parts, DONE)))
+
+    asked = await ask(*await scene(world, "whole", alone=True), "whole")
+
+    (call,) = json.loads(asked.body)["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"x": "😀"}
+
+
+async def test_events_have_no_names_of_their_servers(world: World) -> None:
+    world.tell(Odd(chunked(b"event: thread.message\n" + piece("odd"), STOP, DONE)))
+
+    asked = await ask(*await scene(world, "stream", alone=True), "stream")
+
+    assert b"event:" not in asked.body
 
 
 async def test_a_stream_that_was_not_asked_for_is_put_together(world: World) -> None:

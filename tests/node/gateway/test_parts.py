@@ -38,7 +38,14 @@ lines = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20)
 streams = st.lists(lines, min_size=1, max_size=8).map(
     lambda said: (
         b"".join(
-            as_event(msgspec.json.encode({"choices": [{"delta": {"content": line or "."}}]}))
+            as_event(
+                msgspec.json.encode(
+                    {
+                        "object": "chat.completion.chunk",
+                        "choices": [{"index": 0, "delta": {"content": line or "."}}],
+                    }
+                )
+            )
             for line in said
         )
         + DONE
@@ -356,19 +363,24 @@ wild = st.recursive(
 answers_ = st.fixed_dictionaries({"choices": st.lists(wild, max_size=3) | wild}) | wild
 
 
-@given(st.lists(answers_, min_size=1, max_size=4), st.booleans())
-def test_whatever_a_server_says_is_an_answer_or_none(said: list[Any], done: bool) -> None:
+@given(
+    st.lists(answers_, min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from([Api.CHAT, Api.COMPLETIONS]),
+)
+def test_whatever_a_server_says_is_an_answer_or_none(said: list[Any], done: bool, api: Api) -> None:
     events = [as_event(json.dumps(one).encode()) for one in said]
-    reader = StreamReader(BOUND, "bound", model="m")
+    reader = StreamReader(BOUND, "bound", api=api, model="m")
     with contextlib.suppress(AnswerBroken):
         given_out = b"".join(map(reader.feed, [*events, DONE] if done else events)) + reader.end()
         assert given_out.endswith(DONE)
-        read_whole(folded(given_out), BOUND, "bound")
+        assert StreamReader(BOUND, "bound", api=api).feed(given_out) == given_out
+        read_whole(folded(given_out), BOUND, "bound", api=api)
     for one in said:
         with contextlib.suppress(AnswerBroken):
-            whole = read_whole(json.dumps(one).encode(), BOUND, "bound", model="m")
-            for api in (Api.CHAT, Api.COMPLETIONS):
-                as_events(whole.body, api, usage=True)
+            whole = read_whole(json.dumps(one).encode(), BOUND, "bound", api=api, model="m")
+            assert read_whole(whole.body, BOUND, "bound", api=api).body == whole.body
+            as_events(whole.body, api, usage=True)
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -417,7 +429,7 @@ def test_what_became_a_stream_can_become_whole_again(api: Api, choices: list[Any
     }
     stream = as_events(json.dumps(whole).encode(), api, usage=True)
 
-    reader = StreamReader(BOUND, "bound", choices=len(choices))
+    reader = StreamReader(BOUND, "bound", api=api, choices=len(choices))
     assert reader.feed(stream) == stream
     assert reader.done
     assert json.loads(folded(stream)) == whole

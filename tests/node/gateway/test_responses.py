@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 
 from daitn.node.gateway import Gateway
+from daitn.objects.abilities import Abilities, Reads
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
-from tests.node.gateway.scene import client
+from tests.node.gateway.scene import client, deployment
 from tests.node.gateway.test_messages import ALONE, CALLS, lone, says, sent
-from tests.scenes.raw_server import chunked, piece, response
+from tests.scenes.raw_server import chunked, piece, response, whole
 from tests.scenes.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
@@ -93,7 +94,12 @@ async def test_what_is_asked_reaches_the_model_as_a_chat(world: World) -> None:
         store=False,
         metadata={"a": "b"},
         text={
-            "format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}},
+            "format": {
+                "type": "json_schema",
+                "name": "x",
+                "description": "What is known.",
+                "schema": {"type": "object"},
+            },
         },
         extra_body={"seed": 7},
     )
@@ -116,7 +122,88 @@ async def test_what_is_asked_reaches_the_model_as_a_chat(world: World) -> None:
     assert (body["max_tokens"], body["temperature"], body["seed"]) == (50, 0.5, 7)
     assert body["parallel_tool_calls"] is False
     assert body["response_format"]["json_schema"]["name"] == "x"
+    assert body["response_format"]["json_schema"]["description"] == "What is known."
     assert not {"store", "metadata", "input", "instructions", "text"} & body.keys()
+
+
+async def test_the_results_of_tools_come_before_what_else_they_showed(world: World) -> None:
+    network, gateway = await lone(world, says({"content": "fine"}))
+    seeing = Abilities(reads=(Reads.TEXT, Reads.IMAGE), tools=True)
+    network.facility("odd", world.servers["odd"].url, deployment("m", abilities=seeing))
+    shown: Any = [
+        {"type": "input_text", "text": "a map"},
+        {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="},
+    ]
+    calls: Any = [
+        {"type": "function_call", "call_id": id_, "name": "look", "arguments": "{}"}
+        for id_ in ("t1", "t2")
+    ]
+
+    await client(gateway).responses.create(
+        model="m",
+        input=[
+            {"role": "user", "content": "Look."},
+            *calls,
+            {"type": "function_call_output", "call_id": "t1", "output": shown},
+            {"role": "user", "content": "And?"},
+            {"type": "function_call_output", "call_id": "t2", "output": "none"},
+        ],
+    )
+
+    roles = [message["role"] for message in sent(world)["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
+    *_, first, second, picture, text = sent(world)["messages"]
+    assert (first["content"], second["content"]) == ("a map", "none")
+    assert picture["content"][0]["type"] == "image_url"
+    assert text["content"] == "And?"
+
+
+TOKENS = [
+    {
+        "token": token,
+        "logprob": -0.5,
+        "bytes": [*token.encode()],
+        "top_logprobs": [{"token": token, "logprob": -0.5, "bytes": [*token.encode()]}],
+    }
+    for token in ("fi", "ne")
+]
+INCLUDED = "message.output_text.logprobs"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent_"),
+    [
+        ({"include": [INCLUDED]}, {"logprobs": True}),
+        ({"top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
+        ({"include": [INCLUDED], "top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
+        ({"include": ["reasoning.encrypted_content"], "top_logprobs": 0}, {}),
+    ],
+)
+async def test_what_tokens_are_likely_is_told_where_it_is_asked(
+    world: World, asked: Any, sent_: dict[str, Any]
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "fine"}}
+    whole_ = whole(choices=[{**choice, "finish_reason": "stop", "logprobs": {"content": TOKENS}}])
+    parts = [piece(one["token"], logprobs={"content": [one]}) for one in TOKENS]  # type: ignore[arg-type]
+    ended = chunked(*parts, piece(reason="stop"), b"data: [DONE]\n\n")
+    _, gateway = await lone(world, Odd(ended, response(whole_), keeps=True))
+
+    answered: Any = await client(gateway).responses.create(**ASK, **ALONE, **asked)
+    body = sent(world)
+    async with client(gateway).responses.stream(**ASK, **ALONE, **asked) as stream:
+        events: Any = [event async for event in stream]
+        streamed: Any = await stream.get_final_response()
+
+    assert {name: body[name] for name in ("logprobs", "top_logprobs") if name in body} == sent_
+    if not sent_:
+        return
+    for answer in (answered, streamed):
+        (part,) = answer.output[0].content
+        assert [one.token for one in part.logprobs] == ["fi", "ne"]
+        assert part.logprobs[0].top_logprobs[0].logprob == -0.5
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert [delta.logprobs[0].token for delta in deltas] == ["fi", "ne"]
+    assert answered.top_logprobs == asked.get("top_logprobs", 0)
 
 
 @pytest.mark.parametrize(

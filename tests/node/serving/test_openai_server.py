@@ -274,7 +274,12 @@ async def test_the_name_of_the_model_is_replaced_wherever_the_bytes_are_cut(
     tmp_path: Path,
 ) -> None:
     text = 'he said "model": "in-house-7b" to me'
-    plain = {"model": "in-house-7b", "choices": [{"text": text, "model": "in-house-7b"}]}
+    choice = {
+        "index": 0,
+        "delta": {"content": text, "model": "in-house-7b"},
+        "model": "in-house-7b",
+    }
+    plain = {"object": "chat.completion.chunk", "model": "in-house-7b", "choices": [choice]}
     event = b"data: %s\n\n" % json.dumps(plain).encode()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -291,7 +296,7 @@ async def test_the_name_of_the_model_is_replaced_wherever_the_bytes_are_cut(
     first, second, done, end = said.split(b"\n\n")
     # Only the answer's own field is replaced.
     assert json.loads(first.removeprefix(b"data: ")) == {**plain, "model": "doctor"}
-    assert second == b'data: {"model":"doctor"}'
+    assert json.loads(second.removeprefix(b"data: ")) == {**plain, "choices": [], "model": "doctor"}
     assert (done, end) == (b"data: [DONE]", b"")
 
 

@@ -14,7 +14,7 @@ from daitn.objects.intents import Preference
 from daitn.objects.queries import QueryIntent, Strategy
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
-__all__ = ["QueryContext", "QueryPlan", "QueryRefusal"]
+__all__ = ["QueryContext", "QueryPlan", "QueryRefusal", "TooLong"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,15 @@ class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class TooLong:
+    """Expected tokens of a query that no context holds, and what the longest one holds."""
+
+    tokens_in: int
+    tokens_out: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryRefusal:
     """Why no deployment may answer (Q-FAM)."""
 
@@ -82,3 +91,5 @@ class QueryRefusal:
     decision: Decision
     relaxations: tuple[Relaxation, ...]
     """Single changes to the constraints that would make it feasible on their own."""
+    too_long: TooLong | None = None
+    """Where some deployments could answer if the query were shorter."""

@@ -6,16 +6,17 @@ It explains why no deployment may answer a query, and what would have to change.
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.control.queries.context import QueryRefusal
+from daitn.control.queries.context import QueryRefusal, TooLong
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
-from daitn.topology.qrrt.filters import FILTERS, RESTED, Filter, FilterCause, rejection
+from daitn.topology.qrrt.filters import CONTEXT, FILTERS, RESTED, Filter, FilterCause, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Qrrt
 
@@ -69,7 +70,20 @@ def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> QueryRe
         retry_after_s=None,
         decision=decision,
         relaxations=relaxations,
+        too_long=_too_long(cut, fails),
     )
+
+
+def _too_long(cut: QsQrrt, fails: NDArray[np.bool_]) -> TooLong | None:
+    """By how much the query exceeds the deployments that nothing else excludes for good."""
+    wishes = fails[[filter_.cause is FilterCause.WISH for filter_ in FILTERS]]
+    alone = np.flatnonzero(fails[FILTERS.index(CONTEXT)] & (wishes.sum(axis=0) == 1))
+    if not len(alone):
+        return None
+    holds = cut.selected.context_tokens
+    longest = int(alone[holds[alone].argmax()])
+    tokens_in = np.broadcast_to(cut.tokens_in, cut.numbers.shape)[longest]
+    return TooLong(math.ceil(tokens_in), cut.intent.tokens_out, int(holds[longest]))
 
 
 def _of_cause(fails: NDArray[np.bool_], cause: FilterCause) -> Flags:

@@ -17,7 +17,8 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
 from daitn.objects.abilities import Need, mask_of
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
-from daitn.openai.errors import ApiError, bad_request
+from daitn.openai.errors import ApiError, Error, bad_request
+from daitn.openai.excess import EXCEEDED, says_exceeded
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES, Packet, PacketKind
@@ -160,6 +161,8 @@ def _read_answer(back: Packet, reply: ReceiverKey | None) -> PacketAnswer:
     if back.kind is PacketKind.REFUSAL:
         refusal = read_refusal(back)
         status, code = _STATUS[refusal.reason]
+        if refusal.reason is Reason.UNSUITED and says_exceeded(Error(refusal.detail)):
+            code = EXCEEDED
         raise ApiError(
             status,
             code,

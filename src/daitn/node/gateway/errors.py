@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from daitn.control.queries.context import QueryRefusal
+from daitn.control.queries.context import QueryRefusal, TooLong
+from daitn.objects.deployments import Api
 from daitn.objects.queries import QueryStatus
 from daitn.openai.errors import ApiError
+from daitn.openai.excess import EXCEEDED
 
 __all__ = [
     "deadline_passed",
@@ -20,6 +22,7 @@ __all__ = [
 RETRY_AFTER_S = 1.0
 """Default `Retry-After` of a shed query: several answers complete within a second."""
 _STATUS = {"model_not_found": 404, "infeasible": 400, "overloaded": 503, "unavailable": 503}
+_PROMPTS = {Api.CHAT: "messages", Api.COMPLETIONS: "prompt"}
 _MAX_REJECTIONS = 20
 """Rejections per error body; `daitn explain` lists all."""
 
@@ -60,13 +63,19 @@ def deadline_passed(deadline_s: float) -> ApiError:
     return ApiError(504, "deadline", message, param="daitn.deadline_s")
 
 
-def infeasible(refusal: QueryRefusal) -> ApiError:
-    """Q-FAM's refusal, with its reasons and the relaxations that would help."""
+def infeasible(refusal: QueryRefusal, api: Api) -> ApiError:
+    """Q-FAM's refusal of a query of this API, with its reasons and the relaxations that would
+    help."""
+    code, reason, field = refusal.code, refusal.reason, refusal.field
+    if refusal.too_long is not None:
+        code, reason = EXCEEDED, _too_long(refusal.too_long)
+        if refusal.too_long.tokens_in >= refusal.too_long.most:
+            field = _PROMPTS.get(api, "input")
     return ApiError(
         _STATUS[refusal.code],
-        refusal.code,
-        refusal.reason,
-        param=refusal.field or None,
+        code,
+        reason,
+        param=field or None,
         retry_after_s=refusal.retry_after_s,
         daitn={
             "reasons": [
@@ -79,6 +88,18 @@ def infeasible(refusal: QueryRefusal) -> ApiError:
             ],
             "relaxations": list(refusal.relaxations),
         },
+    )
+
+
+def _too_long(told: TooLong) -> str:
+    if told.tokens_in >= told.most:
+        return (
+            f"the prompt has about {told.tokens_in} tokens, and the context length of the models "
+            f"that may answer is {told.most} at most"
+        )
+    return (
+        f"a prompt of about {told.tokens_in} tokens and an answer of up to {told.tokens_out} "
+        f"exceed the context length of every model that may answer: the longest holds {told.most}"
     )
 
 

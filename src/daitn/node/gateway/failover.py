@@ -98,10 +98,12 @@ class _Deployments:
         self._topology.observe(deployment.site, deployment.name, observation)
 
     def error(self, why: GiveUp) -> ApiError:
-        if why.full:
-            return overloaded("every deployment that may answer is full", why.retry_after_s)
         rows = self._query.snapshot.rows
         reasons = "; ".join(f"{rows[failed.row].id}: {failed.reason}" for failed in why.failures)
+        if why.full:
+            return overloaded(
+                f"every deployment that may answer is full: {reasons}", why.retry_after_s
+            )
         problem = f"no deployment could answer: {reasons or 'none is left to ask'}"
         if why.untried:
             problem += f"; {why.untried} more not asked, as attempts or retries are used up"

@@ -329,7 +329,7 @@ class Gateway:
         except InvalidInput as error:
             raise from_daitn_error(error, "daitn.") from None
         if isinstance(plan, QueryRefusal):
-            raise infeasible(plan)
+            raise infeasible(plan, query.parsed.api)
         query.decision.plan = plan
 
     def _choose(self, query: RequestContext) -> Reply:

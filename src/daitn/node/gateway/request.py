@@ -120,7 +120,7 @@ class ParsedRequest:
         """What the query's route depends on. `name`: the model's, as this owner means it."""
         fields = self._fields
         length = self.length
-        limit = fields.max_completion_tokens or fields.max_tokens
+        limit = fields.most_tokens
         return QueryIntent(
             origin=origin,
             owner=owner,

@@ -60,7 +60,11 @@ class IncomingAnswer:
         if not events:
             return False
         reader = self.events = StreamReader(
-            self._max_bytes, self._bound, choices=self._choices, model=self._model
+            self._max_bytes,
+            self._bound,
+            api=self._api,
+            choices=self._choices,
+            model=self._model,
         )
         self._ready = reader.feed(self._head)
         while not reader.said:

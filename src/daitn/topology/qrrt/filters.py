@@ -30,7 +30,16 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
-__all__ = ["FILTERS", "RESTED", "Filter", "FilterCause", "failing", "passing", "rejection"]
+__all__ = [
+    "CONTEXT",
+    "FILTERS",
+    "RESTED",
+    "Filter",
+    "FilterCause",
+    "failing",
+    "passing",
+    "rejection",
+]
 
 _MOST_KINDS = 256
 
@@ -57,7 +66,7 @@ def passing(cut: QsQrrt) -> Flags:
     if cut.now_s < standing.rested_at_s:
         passes = passes & RESTED.passes(cut)
     if _most_tokens(intent) > cut.selected.least_context:
-        passes = passes & _CONTEXT.passes(cut)
+        passes = passes & CONTEXT.passes(cut)
     if not cut.paths.everywhere:
         passes = passes & _PATH.passes(cut)
     for filter_ in _CHANGING:
@@ -226,7 +235,7 @@ _STANDING = (
 )
 """Filters independent of time, load and the query's length."""
 
-_CONTEXT = Filter(
+CONTEXT = Filter(
     "context",
     "max_tokens",
     FilterCause.WISH,
@@ -316,4 +325,4 @@ _CHANGING = (
 _ACCURATE, _THERE, _SOUND = _STANDING
 _TRIED, *_BOUNDS = _CHANGING
 
-FILTERS = (*SAID, _ACCURATE, _CONTEXT, _THERE, _SOUND, RESTED, _TRIED, _PATH, *_BOUNDS)
+FILTERS = (*SAID, _ACCURATE, CONTEXT, _THERE, _SOUND, RESTED, _TRIED, _PATH, *_BOUNDS)

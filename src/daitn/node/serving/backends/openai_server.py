@@ -37,10 +37,12 @@ from daitn.objects.identifiers import OwnerId
 from daitn.openai.answers import AnswerFailed
 from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.events import AnswerBroken
+from daitn.openai.excess import EXCEEDED
 from daitn.openai.failures import (
     CLIENTS,
     FULL,
     MISCONFIGURED,
+    TOO_LONG,
     UNREADY,
     UNSUITED,
     Failure,
@@ -74,8 +76,8 @@ _WITHIN = "reported an error in its answer"
 _BOUND = "facility.max_answer_bytes"
 _MAX_FACTS_BYTES = 1 << 22
 """Lists of models, and what is told of one."""
-_MAX_QUOTED_BYTES = 300
-"""Quoted bytes of an error body that is not one of OpenAI's API."""
+_MAX_QUOTED = 300
+"""Quoted characters of an error body that is not one of OpenAI's API."""
 _NOT_READY = frozenset({502, 503, 504})
 """llama.cpp answers so while it loads its model, and a proxy in front of a server that is down."""
 _KEY_REFUSED = frozenset({401, 403})
@@ -164,7 +166,7 @@ class OpenAiBackend:
                 answer.close()
         except AnswerFailed as failed:
             status = status_said(failed.error)
-            return self._failed(status, failed.error, {}, _WITHIN, failed.reason)
+            return self._failed(status, failed.error, {}, _WITHIN, failed.said)
         except AnswerBroken as broken:
             self._suspect()
             raise _upstream_failed(broken.reason) from None
@@ -205,11 +207,12 @@ class OpenAiBackend:
                 await stream.write(data)
                 delivered = events.finished
         except AnswerBroken as broken:
-            self._log(broken.reason)
             if isinstance(broken, AnswerFailed):
+                self._log(f"{_WITHIN}: {broken.error.words}")
                 self.admission.record_failure()
-                error = _upstream_refused(_WITHIN)
+                error = _upstream_refused(_quoted(_WITHIN, broken.error))
             else:
+                self._log(broken.reason)
                 self._suspect()
                 error = _upstream_failed(broken.reason)
             await stream.write(as_event(error.body))
@@ -240,42 +243,44 @@ class OpenAiBackend:
             body = await answer.read_start(MAX_ERROR_BYTES)
         finally:
             response.release()
-        text = body[:_MAX_QUOTED_BYTES].decode(errors="replace")
-        error = read_error(body) or Error(text)
         what = f"answered {response.status}"
-        return self._failed(response.status, error, response.headers, what, text)
+        return self._failed(response.status, read_error(body), response.headers, what, body)
 
     def _failed(
-        self, status: int, error: Error, headers: Mapping[str, str], what: str, text: str
+        self, status: int, known: Error | None, headers: Mapping[str, str], what: str, said: bytes
     ) -> Reply:
-        """What the facility answers where the server says an error; `what` it did, and the `text`
-        for the log. Raises `ApiError`."""
-        hint_s = retry_after_s(headers, error.message, clock.wall_s())
+        """What the facility answers where the server says an error, whose form may not be `known`;
+        `what` the server did, and all that it `said`. Raises `ApiError`."""
+        text = said[:MAX_ERROR_BYTES].decode(errors="replace")
+        error = known or Error(text[:_MAX_QUOTED])
+        hint_s = retry_after_s(headers, text, clock.wall_s())
         failure = of_server(status, error, hint_s)
-        if failure in (CLIENTS, UNSUITED):  # The client gets the server's own error.
+        if failure in (CLIENTS, TOO_LONG, UNSUITED):  # The client gets the server's own error.
             raise _passed_on(status, error, failure)
         if failure is FULL:
             hint_s = FULL_RETRY_AFTER_S if hint_s is None else hint_s
-            raise ApiError(
-                429, "facility_full", "the upstream server is full", retry_after_s=hint_s
-            )
+            full = "the upstream server is full"
+            if known is not None and known.words:
+                full = f"{full}: {known.words}"
+            raise ApiError(429, "facility_full", full, retry_after_s=hint_s)
+        told = what if known is None else _quoted(what, known)
         self.admission.record_failure()
         if failure is UNREADY:
             self._probe_now.set()
-            raise _upstream_failed(f"it {what}", hint_s)
+            raise _upstream_failed(f"it {told}", hint_s)
         self._problems.warning(
             f"{status} {failure.name}",
             "upstream server %s (%s) %s: %s",
             self._config.name,
             failure.name,
             what,
-            text,
+            error.words,
         )
         if failure is MISCONFIGURED:
             if status in _ITS_OPERATORS:
                 self._hold()
             raise ApiError(502, "upstream_misconfigured", f"the upstream server {what}")
-        raise _upstream_refused(what, hint_s)
+        raise _upstream_refused(told, hint_s)
 
     def _hold(self) -> None:
         """No query can succeed: offer the deployment no more, and see again in a while."""
@@ -420,9 +425,19 @@ def _passed_on(status: int, error: Error, failure: Failure) -> ApiError:
     if status == _NOT_IMPLEMENTED:
         status = 400
         code = ""
+    if failure is TOO_LONG:
+        status, code = 400, EXCEEDED
     code = code or ("unsupported" if failure is UNSUITED else "invalid_request")
     message = error.message or f"the upstream server answered {status}"
     return ApiError(status, code, message, param=error.param, type_=error.type)
+
+
+def _quoted(what: str, error: Error) -> str:
+    """What a server did, with its own words. An error that only its operator can mend may name what
+    is no client's business."""
+    if not error.words or of_server(status_said(error), error) is MISCONFIGURED:
+        return what
+    return f"{what}: {error.words}"
 
 
 def _upstream_failed(why: str, hint_s: float | None = None) -> ApiError:
