@@ -18,7 +18,14 @@ from tests.scenes.waiting import PATIENCE_S
 
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Generator, Message, Piece, Question
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, WorkFailed
+from daitn.objects.errors import (
+    DaitnError,
+    InvalidInput,
+    NotFound,
+    QuestionFailed,
+    StorageFull,
+    WorkFailed,
+)
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -131,7 +138,7 @@ async def test_what_a_recipe_raises_reaches_who_asked_and_nobody_else(host: Answ
     other = asyncio.create_task(said(host, "slow", "count 30"))
     with pytest.raises(InvalidInput, match="not that"):
         await said(host, "quick", "refuse")
-    with pytest.raises(WorkFailed, match="a recipe failed: KeyError\n"):
+    with pytest.raises(QuestionFailed, match="failed at this question: KeyError\n"):
         await said(host, "quick", "trip")
     with pytest.raises(NotFound, match="nobody is not loaded"):
         await said(host, "nobody", "hi")

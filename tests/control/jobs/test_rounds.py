@@ -184,6 +184,25 @@ def test_the_outer_steps_memory_goes_from_merge_to_merge() -> None:
     assert not world.job.between_rounds
 
 
+def test_an_outer_step_begins_anew_where_its_memory_cannot_be_fetched() -> None:
+    world = RoundsWorld(Algorithm.FEDADAM)
+    first = world.run_until(is_merge)
+    assert isinstance(first, StartWork)
+    world.feed(Reported(world.done(first)))
+    second = world.run_until(is_merge)
+    assert isinstance(second, StartWork)
+    world.feed(Reported(failed(second, "Unreachable", "moments")))
+    again = world.run_until(is_merge)
+    assert isinstance(again, StartWork)
+    assert isinstance(again.work, MergeWork)
+    assert again.work.moments is None
+    assert len(again.work.trained) == 3
+    assert not world.job.failures
+    world.feed(Reported(world.done(again)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -245,6 +245,10 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
         return _verify(job)
     error = reason_of(outcome)
+    if error.field == "moments":  # Who merged last is away: the outer step begins anew.
+        job.moments = None
+        note_failure(job, outcome.site, error)
+        return _after_visits(job)
     if error.field == "training.merging.tolerates":  # Of those that began, too few are left.
         note_failure(job, outcome.site, error)
         return _plan(job)
@@ -305,7 +309,8 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
         if isinstance(work, VisitWork):
             job.interrupted[event.site] = work
     note_loss(job, event.site)
-    job.detail = f"{event.site} was lost; continuing from the last verified checkpoint"
+    goes_on = "the round goes on" if job.round else "continuing from the last verified checkpoint"
+    job.detail = f"{event.site} was lost; {goes_on}"
     return (*stops, *_after_visits(job))
 
 

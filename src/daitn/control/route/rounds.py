@@ -17,6 +17,7 @@ from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows, narrowed
 from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import Budget
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
@@ -44,11 +45,12 @@ def next_round(question: RouteQuestion, shortfalls: Sequence[float]) -> NextRoun
     """
     intent, start = question.intent, question.checkpoints[0]
     assert start.model is not None
-    if intent.budget == type(intent.budget)() and _stalled(shortfalls):
+    if intent.budget == Budget() and _stalled(shortfalls):
         return _none(question, why=f"{_PATIENCE} rounds brought the targets no nearer")
     options = _members(question, start)
-    needed = intent.training.rule.least_models if intent.training.rule else 1
-    if not options or len(options) < (needed or 1):
+    rule = intent.training.rule
+    needed = (rule.least_models if rule else None) or 1
+    if len(options) < needed:
         name = intent.training.algorithm
         return _none(question, waits=f"{name} needs {needed} sites, {len(options)} can take part")
     stops = _stops(question, options)

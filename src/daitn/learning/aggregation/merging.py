@@ -1,4 +1,4 @@
-"""MergeRule the weights of several models, tensor by tensor."""
+"""Merges the weights of several models, tensor by tensor."""
 
 from __future__ import annotations
 

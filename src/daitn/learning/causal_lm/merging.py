@@ -61,12 +61,18 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
 
 def _check_alike(trained: Sequence[Path], settings: CausalLmConfig) -> None:
     """Raise `Corrupt` for a model whose weights stand for other words than those of the first."""
-    names = (BASE_CONFIG, TOKENIZER) if settings.base else (TOKENIZER,)
+    names = (BASE_CONFIG, TOKENIZER, CHAT) if settings.base else (TOKENIZER,)
+    first = [_bytes_of(trained[0] / name) for name in names]
     for number, model in enumerate(trained):
-        for name in names:
-            if (model / name).read_bytes() != (trained[0] / name).read_bytes():
+        for name, expected in zip(names, first, strict=True):
+            if _bytes_of(model / name) != expected:
                 raise Corrupt(
                     f"its {name} is another than that of the first model",
                     field=f"models[{number}]",
                     fix="merge models that came from one that has visited a site",
                 )
+
+
+def _bytes_of(part: Path) -> bytes | None:
+    """None of a part that the model does not have."""
+    return part.read_bytes() if part.is_file() else None

@@ -399,9 +399,9 @@ class Executor:
                 moved = summed(moved, await self._fetch(work, model, into))
         before = ""
         if work.moments is not None:
-            moved = summed(
-                moved, await self._fetch(work, work.moments, _new_folder(folder / "before"))
-            )
+            with _about("moments"):
+                into = _new_folder(folder / "before")
+                moved = summed(moved, await self._fetch(work, work.moments, into))
             before = str(folder / "before" / _MOMENTS)
         out, kept = _new_folder(folder / "out"), _new_folder(folder / "kept")
         task = MergeTask(
