@@ -57,6 +57,8 @@ START_TIMEOUT_S = 5.0
 _AWAY = frozenset({"alive", "verifier-alive"})
 _PASSING = _AWAY | {"hours", "verifier-hours", "pinned"}
 """Filters that a site fails for a time."""
+_MEASURING_S = 1.0
+"""For weighing a verifier's queue before the job's first measurement."""
 START_ATTEMPTS = 3
 """A site that leaves this many requests unanswered counts as failed."""
 
@@ -240,7 +242,12 @@ def _assigned(
         cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
         size_bytes = model.size_bytes if model else 0
         fetch_s = transfer_s(topology.snapshot, holders, site, size_bytes, now_s)
-        return (cut_off, failed, (busy[site] + queue) * job.verify_s + fetch_s, site)
+        return (
+            cut_off,
+            failed,
+            (busy[site] + queue) * (job.verify_s or _MEASURING_S) + fetch_s,
+            site,
+        )
 
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 

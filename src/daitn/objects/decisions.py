@@ -100,4 +100,6 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     relaxations: tuple[Relaxation, ...]
     route: Route | None = None
     """The route it would take, if there is one."""
+    could_begin: bool = True
+    """Whether the job would make a visit if its owner insisted, though it is not feasible."""
     snapshot_version: int

@@ -21,6 +21,7 @@ import msgspec
 
 __all__ = [
     "Line",
+    "counted",
     "ends_in_start",
     "escaped",
     "escaped_json",
@@ -46,6 +47,11 @@ begins in an address, in `site/name`, in `+/-`, or with a space."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: `1 visit`, `2 visits`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def plain(text: str) -> str:

@@ -17,7 +17,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.policy.pipeline import Flags, Floats, Policy
 from daitn.topology.relaxation import as_value
 
-__all__ = ["FILTERS", "MTRCE"]
+__all__ = ["FILTERS", "MTRCE", "in_time"]
 
 Routes = Sequence[PlannedRoute]
 
@@ -27,6 +27,11 @@ def _duration(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
     return _over(
         route, "duration", budget.duration_s, spent.duration_s + route.seconds, "duration_s", "s"
     )
+
+
+def in_time(question: RouteQuestion, route: PlannedRoute) -> bool:
+    """Whether a route is expected to end before the deadline."""
+    return _duration(question, route) is None
 
 
 def _cost(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:

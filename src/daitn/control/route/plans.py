@@ -61,9 +61,16 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Task, outcome: PlanOutcomes, most: int, whole: bool = False
+    question: RouteQuestion,
+    task: Task,
+    outcome: PlanOutcomes,
+    most: int,
+    luck: float = 1.0,
+    whole: bool = False,
 ) -> tuple[PlannedRoute, ...]:
     """The `most` best feasible plans, best first, one for each sequence of stops.
+
+    `luck`: the probability that visits take no longer than `task` assumes.
 
     Each route lists the first visits, or the `whole` plan even if targets hold before its end.
     """
@@ -73,7 +80,7 @@ def planned_routes(
     for k in outcome.order():
         if outcome.allowed[k] == 0 or len(routes) == most:
             continue
-        found = _route(question, task, outcome, int(k), names, least, whole)
+        found = _route(question, task, outcome, int(k), names, least, luck, whole)
         routes.setdefault(found.id, found)
     return tuple(routes.values())
 
@@ -85,6 +92,7 @@ def _route(
     k: int,
     names: dict[str, str],
     least: float,
+    luck: float,
     whole: bool,
 ) -> PlannedRoute:
     plan, visits = outcome.plans[k], outcome.visits[k]
@@ -106,7 +114,7 @@ def _route(
     back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
     more = ["..."] if shown < usual and not whole else []
     way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
-    holds = float(outcome.chance[k])
+    holds = luck * float(outcome.chance[k])
     return PlannedRoute(
         id=" > ".join([*back, *words, *more]) + way,
         route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),

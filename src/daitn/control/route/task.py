@@ -139,10 +139,10 @@ class Task:
         return replace(self, limits=Limits(), restricted=False)
 
 
-def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
+def task(question: RouteQuestion, weights: Mapping[str, float], hope: float = 0.0) -> Task:
     """The question over all options of its topology; every objective must have a verifier.
 
-    `weights` holds `time`, `cost`, `robustness` and `reach`.
+    `weights` holds `time`, `cost`, `robustness` and `reach`; `hope` is that of `costs`.
     """
     topology, objectives = question.topology, question.intent.objective_names()
     known = setting(topology, objectives)
@@ -151,7 +151,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     belief = believed(known, prior(known, question.experience), question.history, start)
     draws = _with_hope(belief)
     limits, errors = _left(question), _standard_errors(question)
-    priced = costs(question, known.options)
+    priced = costs(question, known.options, hope)
     places, allowed, release, verified = _places(question, known)
     starts = tuple(
         _start(known, draws, one, allowed[row], start)
