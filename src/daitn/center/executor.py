@@ -148,7 +148,7 @@ class JobExecutor:
             decision=decision,
             waiting_for=_sites_away(job, question.topology, self._not_back()),
             why=await asyncio.to_thread(Mtrce().why_none, question),
-            unvisited=unvisited(job, question.topology),
+            unvisited=unvisited(job, question.topology, decision),
         )
 
     async def _verifiers(

@@ -43,6 +43,8 @@ class PlannedRoute:
     """Until all targets hold, or until the plan ends; a mean."""
     cost_usd: float
     examples: int
+    visits: int
+    """Over which these are spent, more than its `route` lists where that is long; a mean."""
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
     utility: float
@@ -121,6 +123,7 @@ def _route(
         seconds=float(told.seconds.sum() if whole else outcome.seconds[k].mean()),
         cost_usd=float(told.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
         examples=sum(s.examples for s in stops) if whole else int(outcome.examples[k].mean()),
+        visits=length if whole else round(float(np.where(visits > 0, visits, length).mean())),
         holds=holds,
         utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,
         travels=_travels(start.release_to, options),
