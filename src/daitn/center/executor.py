@@ -112,13 +112,20 @@ class JobExecutor:
         def cut(changed: TrainingIntent) -> MsDrrt:
             return _cut(snapshot, changed, needs, now_s)
 
-        experience = self._experience.of(intent.model.recipe, needs)
-
         def assessed() -> Assessment:
             question = first_question(intent, needs, cut(intent), now_s)
-            return assess(replace(question, experience=experience), cut)
+            return assess(self._with_experience(question, needs), cut)
 
         return await asyncio.to_thread(assessed)
+
+    def _with_experience(self, question: RouteQuestion, needs: WorkNeeds) -> RouteQuestion:
+        recipe = question.intent.model.recipe
+        return replace(
+            question,
+            experience=self._experience.of(recipe, needs),
+            begun=question.experience,
+            past_jobs=self._experience.count(recipe),
+        )
 
     async def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
         """The MS-DRRT of an intent on the topology of this moment. It takes a while, in a thread:
@@ -127,10 +134,7 @@ class JobExecutor:
 
     async def _route(self, job: Job) -> Planned:
         now_s, snapshot = clock.now_s(), self._snapshot()
-        asked = replace(
-            route_question(job, NOWHERE, now_s),
-            experience=self._experience.of(job.intent.model.recipe, job.needs),
-        )
+        asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
         def planned() -> tuple[RouteQuestion, Route | None, Decision]:
             topology = _cut(snapshot, asked.intent, job.needs, now_s)

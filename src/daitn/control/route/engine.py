@@ -23,6 +23,7 @@ from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.starting_plans import epochs
 from daitn.control.route.task import Task, most_taught, task, worn_out
+from daitn.control.route.telling import compared, experience_told, site_beliefs
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.intents import TrainingIntent
@@ -43,6 +44,15 @@ _TOLD = 8
 
 
 @dataclass(frozen=True)
+class _Found:
+    """Candidates, with the task and the plans that they are from."""
+
+    routes: tuple[PlannedRoute, ...] = ()
+    asked: Task | None = None
+    plans: PlanOutcomes | None = None
+
+
+@dataclass(frozen=True)
 class Mtrce:
     """Computes training routes. Pure: the same question gives the same route and decision."""
 
@@ -59,7 +69,7 @@ class Mtrce:
         left. Raises `InvalidInput` if a preference names an unknown weight.
         """
         found = self._routes(question, self._weights(question.intent))
-        routes = sorted(found, key=lambda route: route.id)
+        routes = sorted(found.routes, key=lambda route: route.id)
         rejections = tuple(
             no
             for route in routes
@@ -79,7 +89,13 @@ class Mtrce:
             snapshot_version=question.snapshot_version,
             now_s=question.now_s,
         )
-        return (best.route if best else None), _told(decision, {one.id: one for one in routes})
+        told = _told(decision, {one.id: one for one in routes})
+        return (best.route if best else None), msgspec.structs.replace(
+            told,
+            compared=compared(found.plans) if found.plans else (),
+            beliefs=site_beliefs(found.asked) if found.asked else (),
+            experience=experience_told(question),
+        )
 
     def why_none(self, question: RouteQuestion) -> str:
         """Why a job has no route any more, for its owner; empty if other reasons are reported."""
@@ -108,34 +124,31 @@ class Mtrce:
             )
         return "no visit fits what is left of the budget and the rules of the data owners"
 
-    def _routes(
-        self, question: RouteQuestion, weights: Mapping[str, float]
-    ) -> tuple[PlannedRoute, ...]:
+    def _routes(self, question: RouteQuestion, weights: Mapping[str, float]) -> _Found:
         intent = question.intent
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
         if not measurable or not question.topology.options:
-            return ()
+            return _Found()
         if not intent.route and question.holds:
-            return ()
-        if intent.route:
-            return _pinned(question, weights)
+            return _Found()
         usual = task(question, weights)
+        if intent.route:
+            return _Found(_pinned(question, weights), usual)
         if worn_out(usual):
-            return ()
+            return _Found((), usual)
         within: tuple[PlannedRoute, ...] = ()
         for hope, luck in _hopes(question):
             asked = task(question, weights, hope) if hope else usual
             outcome = best_plans(asked, self.looks)
             found = _planned(question, asked, outcome, luck)
             if (outcome.visits > 0).any():
-                return found
+                return _Found(found, asked, outcome)
             within = within or found
-        beyond = _planned(
-            question,
-            usual.unbounded(),
-            best_plans(usual.unbounded(), 0 if within else self.looks),
-        )
-        return tuple({found.id: found for found in (*beyond, *within)}.values())
+        free = usual.unbounded()
+        outcome = best_plans(free, 0 if within else self.looks)
+        beyond = _planned(question, free, outcome)
+        routes = {found.id: found for found in (*beyond, *within)}
+        return _Found(tuple(routes.values()), usual, outcome)
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
         field = "preferences[{index}].scorer"
@@ -202,9 +215,13 @@ def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes
 
 
 def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
-    """The decision with the expected values at the end of each route."""
+    """The decision with the expected values at the end of each route, and its seconds."""
     ranking = tuple(
-        msgspec.structs.replace(scored, expected=named[scored.candidate].route.visits[-1].expected)
+        msgspec.structs.replace(
+            scored,
+            expected=named[scored.candidate].route.visits[-1].expected,
+            expected_s=named[scored.candidate].seconds,
+        )
         for scored in decision.ranking
     )
     return msgspec.structs.replace(decision, ranking=ranking)

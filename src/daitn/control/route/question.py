@@ -105,6 +105,10 @@ class RouteQuestion:
     """Sites where the route cannot begin now because they refuse the model; it may come later."""
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
+    begun: Mapping[str, Believed] = field(default_factory=dict)
+    """What would be believed without earlier jobs: the recipe's own estimates."""
+    past_jobs: int = 0
+    """Number of earlier jobs that `experience` is from."""
     now_s: float = 0.0
 
     @property

@@ -26,7 +26,7 @@ from daitn.control.route.value_model import (
     values,
 )
 
-__all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising"]
+__all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising", "skills_after"]
 
 MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
@@ -166,7 +166,7 @@ def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
     now, at = _short(task, few, model.skills, start, rows), -1
     stops: list[Stop] = []
     for _ in range(HORIZON):
-        after = _tried(known, few.take(drawn), model, drawn, option[tried], examples[tried])
+        after = skills_after(known, few.take(drawn), model, drawn, option[tried], examples[tried])
         left = _short(task, few.take(drawn), after, start, drawn).reshape(len(option), len(rows))
         moved = (
             task.costs.start_s[row, option]
@@ -181,7 +181,7 @@ def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
     return tuple(stops)
 
 
-def _tried(
+def skills_after(
     known: Setting,
     draws: Draws,
     model: Taught,
@@ -221,7 +221,7 @@ def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
     known, start = task.known, task.starts[row]
     first = np.zeros(len(options), dtype=np.int64)
     mode, records = task.draws.take(first), known.records[options]
-    after = _tried(known, mode, start.model, first, options, records)
+    after = skills_after(known, mode, start.model, first, options, records)
     left = _short(task, mode, after, start, first)
     now = _short(task, mode, start.model.skills[first], start, first)
     effort = _effort(task, task.costs.start_s[row, options], options, records)
