@@ -12,6 +12,7 @@ from rich.text import Text
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route, SiteBelief
 from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
+from daitn.objects.text import counted
 from daitn.tools import clock
 
 __all__ = [
@@ -88,7 +89,7 @@ def job_table(job: JobView) -> RenderableType:
         parts.append(Text(f"planned  {stops}", style="dim"))
     parts.append(
         Text(
-            f"{job.algorithm}, {job.examples} examples, {size(job.bytes_moved)} moved, "
+            f"{job.algorithm}, {counted(job.examples, 'example')}, {size(job.bytes_moved)} moved, "
             f"{job.cost_usd:.2f} USD, {job.seconds:.1f} s"
         )
     )

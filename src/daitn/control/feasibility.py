@@ -156,14 +156,17 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
         yield "no site offers a data set"
         return
     whole = [key for key, candidates in failed.items() if candidates == everyone]
+    alone = len(everyone) == 1
+    fails = (
+        "the only data set does not pass"
+        if alone
+        else f"none of the {len(everyone)} data sets passes"
+    )
     for name, item in whole:
         example = next(
             r for r in question.topology.rejections if (r.filter, _item(r.field)) == (name, item)
         )
-        yield (
-            f"none of the {len(everyone)} data sets passes {item or name}: "
-            f"{example.candidate}: {example.reason}"
-        )
+        yield f"{fails} {item or name}: {example.candidate}: {example.reason}"
     if not whole:
         counts = ", ".join(f"{name} ({len(found)})" for (name, _), found in sorted(failed.items()))
         yield f"each of the {len(everyone)} data sets fails some filter: {counts}"

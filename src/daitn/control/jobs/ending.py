@@ -12,6 +12,7 @@ from daitn.control.jobs.job import Job
 from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Objective
+from daitn.objects.text import counted
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["unvisited", "why_exhausted"]
@@ -138,8 +139,8 @@ def _visited(job: Job) -> str:
         return "no site was visited"
     times = Counter(made.site for made in job.made)
     shown = [f"{site} {count}x" for site, count in times.most_common(_SHOWN)]
-    more = [f"{len(times) - _SHOWN} more sites"] if len(times) > _SHOWN else []
-    return f"visited: {', '.join([*shown, *more])} ({job.spent_examples} examples)"
+    more = [counted(len(times) - _SHOWN, "more site")] if len(times) > _SHOWN else []
+    return f"visited: {', '.join([*shown, *more])} ({counted(job.spent_examples, 'example')})"
 
 
 def _left_out(job: Job) -> str:

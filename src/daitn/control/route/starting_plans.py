@@ -91,7 +91,7 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
             ranked = _ranked(task, order, anew=name == MEASURED)
             for count in counts:
                 stops = _round(ranked, [epochs(task, option, count) for option in ranked])
-                yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
+                yield Plan(row, stops, f"{name}, {_turn(count)} a visit")
         ranked = _ranked(task, np.arange(len(known.records), dtype=float))
         for examples in _FIXED:
             stops = _round(ranked, [at_least(task, option, examples) for option in ranked])
@@ -99,6 +99,10 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
         if task.open.any():
             yield Plan(row, _greedy(task, row), GREEDY)
             yield from _with_all_that_is_left(task, row)
+
+
+def _turn(count: float) -> str:
+    return "1 epoch" if count == 1.0 else f"{count:g} epochs"
 
 
 def _worth_going_back(task: Task, start: Start, short: float) -> bool:

@@ -36,7 +36,9 @@ def site_beliefs(task: Task) -> tuple[SiteBelief, ...]:
     amounts = np.array([epochs(task, int(option), 1.0) for option in options], dtype=np.float64)
     option, row = np.repeat(options, len(draws)), np.tile(np.arange(len(draws)), len(options))
     parameters = draws.take(row)
-    skills = skills_after(known, parameters, start.model, row, option, np.repeat(amounts, len(draws)))
+    skills = skills_after(
+        known, parameters, start.model, row, option, np.repeat(amounts, len(draws))
+    )
     whole = (values(known, parameters, skills) * known.shares).sum(axis=2)
     after = anchored(whole, start.believed[row], start.off[row])
     before = anchored(start.believed, start.believed, start.off)
