@@ -47,8 +47,8 @@ def test_the_chosen_route_is_compared_with_the_obvious_ones_in_seconds() -> None
     told = shown(decided_table(made, 1))
     (chosen,) = (one for one in DECISION.ranking if one.candidate == DECISION.chosen)
     by_size = next(one for one in DECISION.compared if one.plan.startswith("by size"))
-    assert f"expected {chosen.expected_s:.0f} s; " in told
-    assert f"{by_size.plan} {by_size.expected_s:.0f} s" in told
+    assert f"expected: {chosen.expected_s:.0f} s ({chosen.terms['reach']:.0%}); " in told
+    assert f"{by_size.plan}: {by_size.expected_s:.0f} s ({by_size.chance:.0%})" in told
     assert "no earlier job with this recipe counts" in told
     assert "what one epoch at each site is believed to teach now" in told
     assert "±" in told

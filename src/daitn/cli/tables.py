@@ -39,6 +39,8 @@ _COLOURS = {
 }
 
 
+_SHORT_S = 10.0
+"""Shorter times are shown with tenths."""
 _NAMED = 5
 """Candidates named in a line."""
 
@@ -207,8 +209,18 @@ def _comparison(decision: Decision) -> Iterator[RenderableType]:
     chosen = next((s for s in decision.ranking if s.candidate == decision.chosen), None)
     if chosen is None or chosen.expected_s is None or not decision.compared:
         return
-    others = ", ".join(f"{one.plan} {one.expected_s:.0f} s" for one in decision.compared)
-    yield Text(f"expected {chosen.expected_s:.0f} s; {others}")
+    others = [f"{one.plan}: {_expected(one.expected_s, one.chance)}" for one in decision.compared]
+    mine = _expected(chosen.expected_s, chosen.terms.get("reach", 0.0))
+    yield Text(f"expected: {mine}; the obvious routes: {', '.join(others)}")
+
+
+def _expected(seconds: float, chance: float) -> str:
+    """As `22 s (80%)`: until the targets hold, with the chance of that, or until its end."""
+    return (
+        f"{seconds:.1f} s ({chance:.0%})"
+        if seconds < _SHORT_S
+        else f"{seconds:.0f} s ({chance:.0%})"
+    )
 
 
 def _beliefs(beliefs: Iterable[SiteBelief]) -> Table:

@@ -12,7 +12,7 @@ from daitn.control.jobs.job import Job
 from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Objective
-from daitn.objects.text import counted
+from daitn.objects.text import counted, figure
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["unvisited", "why_exhausted"]
@@ -192,4 +192,4 @@ def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
     for name, used in spent.items():
         limit = getattr(budget, name)
         if limit is not None and used >= _USED_UP * limit and f"budget.{name}" not in least:
-            yield f"a larger budget.{name} ({used:.6g} of {limit:g} are used)"
+            yield f"a larger budget.{name} ({figure(used)} of {figure(limit)} are used)"

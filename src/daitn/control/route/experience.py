@@ -37,6 +37,8 @@ _NOTHING: Mapping[str, Believed] = Map()
 _LEAST_SHARE = 0.1
 """For a lesson, measurements must give at least this share of the prior's information."""
 _LEAST_SD = 0.05
+_SLOWER_SD = 0.5
+"""Short visits take longer per example than long ones."""
 _LEAST_TIME = 1e-3
 """Seconds, or a factor; less is as good as nothing."""
 _BETWEEN = 0.3
@@ -143,7 +145,8 @@ def _times(question: RouteQuestion) -> Iterator[tuple[str, Lesson]]:
     }
     for key, measured in took.items():
         if measured is not None:
-            yield key, Lesson(math.log(max(measured, _LEAST_TIME)), _LEAST_SD)
+            sd = _SLOWER_SD if key == "slower" else _LEAST_SD
+            yield key, Lesson(math.log(max(measured, _LEAST_TIME)), sd)
 
 
 def _bases(known: Setting, count: int) -> Floats:

@@ -14,7 +14,7 @@ from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
-from daitn.objects.text import counted
+from daitn.objects.text import counted, figure
 from daitn.policy.pipeline import Flags, Floats, Policy
 from daitn.topology.relaxation import as_value
 
@@ -59,12 +59,12 @@ def _over(
     needed = spent + takes
     if limit is None or needed <= limit:
         return None
-    already = f", on top of {spent:.6g} already spent" if spent else ""
+    already = f", on top of {figure(spent)} already spent" if spent else ""
     return Rejection(
         candidate=route.id,
         filter=name,
-        reason=f"is expected to take {counted(route.visits, 'visit')} and {takes:.6g} {unit} "
-        f"of the job's {limit:.6g}{already}",
+        reason=f"is expected to take {counted(route.visits, 'visit')} and {figure(takes)} {unit} "
+        f"of the job's {figure(limit)}{already}",
         field=f"budget.{field}",
         shortfall=needed - limit,
         unit=unit,

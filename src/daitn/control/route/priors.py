@@ -56,6 +56,9 @@ The last three are logarithms: of seconds to measure all objectives (0.001 to 7 
 and of how much longer training takes than the site's published speed says."""
 _LEAST_SD, _FURTHEST = 0.05, 5.0
 """Bounds on what recipes and earlier jobs may report, the second in standard deviations."""
+_FURTHEST_TIME = 12.0
+"""The same for the logarithms of times: a site's published speed is that of large products, and a
+small classifier was measured to train e to the 11 times more slowly."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
@@ -113,9 +116,11 @@ def guessed(key: str, taught: Mapping[str, Believed], hope: float) -> float:
 
     What earlier jobs taught, or a wide guess; `hope` is how many standard deviations less.
     """
-    one = taught.get(key)
-    believed = _sane(key, one) if one is not None and _sound(key, one) else UNTAUGHT[key]
-    return math.exp(believed.mean - hope * believed.sd)
+    base, one = UNTAUGHT[key], taught.get(key)
+    if one is None or not _sound(key, one):
+        one = base
+    mean = min(max(one.mean, base.mean - _FURTHEST_TIME), base.mean + _FURTHEST_TIME)
+    return math.exp(mean - hope * min(max(one.sd, _LEAST_SD), base.sd))
 
 
 def is_known(key: str) -> bool:

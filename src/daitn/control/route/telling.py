@@ -14,7 +14,7 @@ from daitn.control.route.starting_plans import epochs, promising, skills_after
 from daitn.control.route.task import Task
 from daitn.control.route.value_model import Floats, anchored, values
 from daitn.objects.decisions import Compared, SiteBelief
-from daitn.objects.text import counted
+from daitn.objects.text import counted, figure
 
 __all__ = ["compared", "experience_told", "site_beliefs"]
 
@@ -101,7 +101,8 @@ def _largest(changes: list[tuple[float, str]]) -> Iterator[str]:
 def _seconds(what: str) -> Callable[[str, Believed, Believed], str]:
     def words(_: str, now: Believed, before: Believed) -> str:
         taken, guess = math.exp(now.mean), math.exp(before.mean)
-        return f"{what} takes about {taken:.2g} s; without them, {guess:.2g} s would be assumed"
+        assumed = f"without them, {figure(guess)} s would be assumed"
+        return f"{what} takes about {figure(taken)} s; {assumed}"
 
     return words
 
@@ -109,7 +110,7 @@ def _seconds(what: str) -> Callable[[str, Believed, Believed], str]:
 def _factor(what: str) -> Callable[[str, Believed, Believed], str]:
     def words(_: str, now: Believed, before: Believed) -> str:
         factor = math.exp(now.mean - before.mean)
-        return f"{what} {factor:.2g} times as long as would be assumed without them"
+        return f"{what} {figure(factor)} times as long as would be assumed without them"
 
     return words
 
