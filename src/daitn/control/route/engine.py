@@ -22,7 +22,7 @@ from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.starting_plans import epochs
-from daitn.control.route.task import Task, most_taught, task, worn_out
+from daitn.control.route.task import RouteTask, most_taught, task, worn_out
 from daitn.control.route.telling import compared, experience_told, site_beliefs
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
@@ -48,7 +48,7 @@ class _Found:
     """Candidates, with the task and the plans that they are from."""
 
     routes: tuple[PlannedRoute, ...] = ()
-    asked: Task | None = None
+    asked: RouteTask | None = None
     plans: PlanOutcomes | None = None
 
 
@@ -173,13 +173,13 @@ def _pinned(question: RouteQuestion, weights: Mapping[str, float]) -> tuple[Plan
 
 
 def _planned(
-    question: RouteQuestion, asked: Task, outcome: PlanOutcomes, luck: float = 1.0
+    question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes, luck: float = 1.0
 ) -> tuple[PlannedRoute, ...]:
     begun = _begun(question, asked, outcome)
     return planned_routes(question, asked, begun, _TOLD, luck) if begun is not None else ()
 
 
-def _begun(question: RouteQuestion, asked: Task, outcome: PlanOutcomes) -> PlanOutcomes | None:
+def _begun(question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes) -> PlanOutcomes | None:
     """The plans that can begin now, preferring those that begin where the model is."""
     options = asked.known.options
     now = np.array([option.site not in question.later for option in options], bool)
@@ -195,7 +195,7 @@ def _least(outcome: PlanOutcomes) -> float:
     return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
 
 
-def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
+def _beginning(asked: RouteTask, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
     """The plans that begin at one of the `first` options.
 
     If none does, the best plan preceded by a visit to each of them; none if none of them is open.

@@ -5,12 +5,14 @@ from __future__ import annotations
 from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import Plan, play
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 
 __all__ = ["pinned_route"]
 
 
-def pinned_route(question: RouteQuestion, asked: Task, luck: float) -> tuple[PlannedRoute, ...]:
+def pinned_route(
+    question: RouteQuestion, asked: RouteTask, luck: float
+) -> tuple[PlannedRoute, ...]:
     """The rest of the pinned route, from the latest model; empty at its end.
 
     If the owner insists, only its next stop: that it fits is enough to go on. `luck` is that of

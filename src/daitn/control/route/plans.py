@@ -9,7 +9,7 @@ import numpy as np
 
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes, expected
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
@@ -64,7 +64,7 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 def planned_routes(
     question: RouteQuestion,
-    task: Task,
+    task: RouteTask,
     outcome: PlanOutcomes,
     most: int,
     luck: float = 1.0,
@@ -89,7 +89,7 @@ def planned_routes(
 
 def _route(
     question: RouteQuestion,
-    task: Task,
+    task: RouteTask,
     outcome: PlanOutcomes,
     k: int,
     names: dict[str, str],
@@ -131,7 +131,7 @@ def _route(
 
 
 def _stop(
-    task: Task,
+    task: RouteTask,
     option: DataOption,
     examples: int,
     seconds: float,

@@ -14,7 +14,7 @@ import numpy as np
 
 from daitn.control.route.posterior import Taught
 from daitn.control.route.rollout import HORIZON, Plan, Stop
-from daitn.control.route.task import Start, Task
+from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
     Draws,
     Floats,
@@ -49,22 +49,22 @@ _GREEDY_OPTIONS = 48
 start. The other plans go through all options."""
 
 
-def amounts(task: Task, option: int) -> tuple[int, ...]:
+def amounts(task: RouteTask, option: int) -> tuple[int, ...]:
     """Amounts of examples for a visit to an option: from an eighth of an epoch to eight."""
     return tuple(dict.fromkeys(epochs(task, option, count) for count in _EPOCHS))
 
 
-def epochs(task: Task, option: int, count: float) -> int:
+def epochs(task: RouteTask, option: int, count: float) -> int:
     """The number of examples in `count` epochs at an option."""
     return at_least(task, option, round(count * float(task.known.records[option])))
 
 
-def at_least(task: Task, option: int, examples: int) -> int:
+def at_least(task: RouteTask, option: int, examples: int) -> int:
     """So many examples at an option, or the fewest that are worth a visit and allowed there."""
     return max(_LEAST_EXAMPLES, int(task.known.least[option]), examples)
 
 
-def obvious_plans(task: Task) -> Iterator[Plan]:
+def obvious_plans(task: RouteTask) -> Iterator[Plan]:
     """Every obvious plan from the latest model, and from each checkpoint worth going back to."""
     known, costs = task.known, task.costs
     epoch_s = costs.example_s * known.records
@@ -105,14 +105,14 @@ def _turn(count: float) -> str:
     return "1 epoch" if count == 1.0 else f"{count:g} epochs"
 
 
-def _worth_going_back(task: Task, start: Start, short: float) -> bool:
+def _worth_going_back(task: RouteTask, start: Start, short: float) -> bool:
     """Whether a checkpoint is clearly better than the latest model, or may travel where that may
     not. One that is a little better was lucky, and going back to it forgets what came since."""
     further = start.allowed & ~task.starts[0].allowed
     return short < task.short_at_start - _CLEARLY or bool(further.any())
 
 
-def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
+def _with_all_that_is_left(task: RouteTask, row: int) -> Iterator[Plan]:
     """One visit that uses up the time, money and examples left, where these are scarce."""
     costs, limits = task.costs, task.limits
     options = np.flatnonzero(task.open)
@@ -134,7 +134,7 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
             yield Plan(row, ((int(k), amount),), "one visit with all that is left")
 
 
-def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
+def _by_measured_gain(task: RouteTask, epoch_s: Floats) -> Floats:
     """Order by measured gain: never-visited sites first, largest first.
 
     Then those whose last visit gained, by gain per time; then the others, least visited first.
@@ -144,7 +144,7 @@ def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
     return np.where(np.isnan(rate), -1e12 - task.known.records, order)
 
 
-def _ranked(task: Task, order: Floats, *, anew: bool = False) -> list[int]:
+def _ranked(task: RouteTask, order: Floats, *, anew: bool = False) -> list[int]:
     """Open options: least visited first, unless `anew`, then by `order`."""
     ranked = np.argsort(order, kind="stable") if anew else np.lexsort((order, task.visits))
     return [int(k) for k in ranked if task.open[k]]
@@ -156,7 +156,7 @@ def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
     return tuple(stops[i % len(stops)] for i in range(HORIZON)) if stops else ()
 
 
-def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
+def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
     """At each step, the visit that reduces the shortfall most per effort, over a few draws."""
     known, start = task.known, task.starts[row]
     rows = np.arange(min(_GREEDY_DRAWS, len(task.draws)))
@@ -205,14 +205,14 @@ def skills_after(
     return after_visit(known, draws, model.skills[rows], visit)
 
 
-def _effort(task: Task, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
+def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
     """Effort of visits with `way_s` seconds of transfer."""
     costs = task.costs
     seconds = way_s + costs.stay_s(option, examples)
     return task.effort(seconds, costs.price_usd[option] * examples)
 
 
-def _worth_looking(task: Task, row: int) -> list[Stop]:
+def _worth_looking(task: RouteTask, row: int) -> list[Stop]:
     options = np.flatnonzero(task.open)
     if len(options) > _GREEDY_OPTIONS:
         options = promising(task, row, options, _GREEDY_OPTIONS)
@@ -220,7 +220,7 @@ def _worth_looking(task: Task, row: int) -> list[Stop]:
     return [(k, n) for k, grid in grids.items() for n in grid[2:6] or grid]
 
 
-def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
+def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices:
     """The `most` options that reduce the shortfall most per effort in one epoch, at the mode."""
     known, start = task.known, task.starts[row]
     first = np.zeros(len(options), dtype=np.int64)
@@ -234,7 +234,7 @@ def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
     return best
 
 
-def _short(task: Task, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
+def _short(task: RouteTask, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
     """(N,): shortfall from the targets, summed."""
     whole = (values(task.known, draws, skills) * task.known.shares).sum(axis=2)
     measured = anchored(whole, start.believed[rows], start.off[rows])

@@ -11,7 +11,7 @@ from daitn.control.route.priors import UNTAUGHT, untaught
 from daitn.control.route.question import Believed, RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes
 from daitn.control.route.starting_plans import epochs, promising, skills_after
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 from daitn.control.route.value_model import Floats, anchored, values
 from daitn.objects.decisions import Compared, SiteBelief
 from daitn.objects.text import counted, figure
@@ -26,7 +26,7 @@ _CLEAR = 0.25
 """Prior standard deviations from which on a difference is worth telling."""
 
 
-def site_beliefs(task: Task) -> tuple[SiteBelief, ...]:
+def site_beliefs(task: RouteTask) -> tuple[SiteBelief, ...]:
     """What one epoch at each open data set is expected to teach the latest model now."""
     known, start, draws = task.known, task.starts[0], task.draws
     options = np.flatnonzero(task.open)
@@ -60,7 +60,7 @@ def site_beliefs(task: Task) -> tuple[SiteBelief, ...]:
     )
 
 
-def _named(task: Task, each: Floats) -> dict[str, float]:
+def _named(task: RouteTask, each: Floats) -> dict[str, float]:
     return {str(name): float(each[o]) for o, name in enumerate(task.known.objectives)}
 
 
