@@ -338,7 +338,8 @@ class TestTheEnd:
         topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
         left = unvisited(world.job, topology, decision)
         assert left[SiteId("ninds")] == "no visit to it fits what is left of budget.cost_usd"
-        assert unvisited(world.job, topology, DECISION)[SiteId("ninds")] == "no gain is expected of it"
+        unlimited = unvisited(world.job, topology, DECISION)
+        assert unlimited[SiteId("ninds")] == "no gain is expected of it"
 
     def test_a_budget_that_keeps_a_route_out_is_told_with_the_value_that_admits_it(self) -> None:
         world = World()
