@@ -190,6 +190,7 @@ def test_the_verifier_that_is_done_first_measures_a_model() -> None:
     ]
     topology = medicine.cut(medicine.drrt([data, *units], links), medicine.intent())
     job = measurable(size_bytes=10_000_000, holders=(SiteId("a"),))
+    job.verify_s = 10.0
     objective = ObjectiveName("broad")
     assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site == "near"
     # A thousand seconds on the way are as long as a hundred measurements in the queue.

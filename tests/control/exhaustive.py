@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, product
 
 from daitn.control.route.rollout import Plan, Stop, play
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 
 __all__ = ["all_plans", "best_of_all"]
 
@@ -22,7 +22,7 @@ def all_plans(stops: Sequence[Stop], depth: int, starts: int = 1) -> Iterator[Pl
                 yield Plan(start, chosen)
 
 
-def best_of_all(task: Task, stops: Sequence[Stop], depth: int) -> tuple[float, bool]:
+def best_of_all(task: RouteTask, stops: Sequence[Stop], depth: int) -> tuple[float, bool]:
     """The least effort of all plans, and whether any of them reaches under any draw."""
     plans = all_plans(stops, depth, len(task.starts))
     least, reached = float("inf"), False

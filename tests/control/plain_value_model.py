@@ -14,7 +14,7 @@ import numpy as np
 from daitn.control.route import value_model as array
 from daitn.control.route.costs import NEVER_S
 from daitn.control.route.rollout import Plan
-from daitn.control.route.task import Start, Task
+from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import Draws, Setting
 
 __all__ = ["Followed", "Parameters", "after_visit", "followed", "parameters", "values"]
@@ -123,7 +123,7 @@ class Followed:
     examples: float
 
 
-def followed(task: Task, plan: Plan, row: int) -> Followed:
+def followed(task: RouteTask, plan: Plan, row: int) -> Followed:
     """Follow a plan visit by visit, until all targets hold or it may not go on."""
     known, start = task.known, task.starts[plan.start]
     told = parameters(task.draws, row)
@@ -166,7 +166,9 @@ def followed(task: Task, plan: Plan, row: int) -> Followed:
     return end
 
 
-def _measured(task: Task, start: Start, told: Parameters, skills: Table, row: int) -> list[float]:
+def _measured(
+    task: RouteTask, start: Start, told: Parameters, skills: Table, row: int
+) -> list[float]:
     found = values(task.known, told, skills)
     measured = []
     for objective, by_label in enumerate(found):
@@ -178,13 +180,13 @@ def _measured(task: Task, start: Start, told: Parameters, skills: Table, row: in
     return measured
 
 
-def _measured_before(task: Task, start: Start) -> list[float]:
+def _measured_before(task: RouteTask, start: Start) -> list[float]:
     """What was measured, or what guessing reaches."""
     pairs = zip(start.measured.tolist(), task.known.chance.tolist(), strict=True)
     return [chance if value != value else value for value, chance in pairs]
 
 
-def _missing(task: Task, measured: list[float]) -> float:
+def _missing(task: RouteTask, measured: list[float]) -> float:
     pairs = zip(task.targets.tolist(), measured, strict=True)
     short: float = sum(max(0.0, target - value) for target, value in pairs)
     return short / task.short_at_start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.feasibility import assess
+from daitn.control.route.engine import Mtrce
+from daitn.control.route.question import Believed
 from daitn.objects.decisions import Assessment, Rejection, Relaxation
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
@@ -135,6 +138,46 @@ def test_a_budget_is_raised_to_the_least_that_suffices(
     assert not assessed(changed(asked, path, less), HEALTHCARE).feasible
 
 
+class TestShortDeadline:
+    """Only what certainly takes too long is refused; how long things take is learned."""
+
+    ASKED = intent(budget=Budget(duration_s=6.0), broad=0.5)
+
+    def judged(self, asked: TrainingIntent, **taught: Believed) -> Assessment:
+        """As by a control centre whose earlier jobs taught this; the job measured nothing yet."""
+        fresh = question(asked, HEALTHCARE(asked), verify_s=None, experience=taught)
+        return assess(fresh, HEALTHCARE)
+
+    def test_a_deadline_that_may_suffice_is_not_refused(self) -> None:
+        said = self.judged(self.ASKED)
+        assert said.feasible
+        assert said.route is not None
+        assert sum(visit.expected_s for visit in said.route.visits) <= 6.0
+
+    def test_a_deadline_in_which_nothing_can_be_trained_is_refused(self) -> None:
+        at_once = intent(budget=Budget(duration_s=0.02), broad=0.5)
+        said = self.judged(at_once)
+        assert not said.feasible
+        assert not said.could_begin
+        assert "budget.duration_s" in {found.field for found in said.relaxations}
+
+    def test_where_jobs_measured_for_a_minute_it_is_refused(self) -> None:
+        said = self.judged(self.ASKED, measuring=Believed(math.log(60.0), 0.2))
+        assert not said.feasible
+        assert "s of the job's 6" in said.reasons[0]
+
+    def test_where_jobs_measured_quickly_its_chance_is_better(self) -> None:
+        quick = {
+            "measuring": Believed(math.log(0.2), 0.3),
+            "overhead": Believed(math.log(0.2), 0.3),
+        }
+        unknown, known = self.judged(self.ASKED), self.judged(self.ASKED, **quick)
+        assert unknown.route is not None
+        assert known.route is not None
+        assert known.route.chance >= unknown.route.chance
+        assert known.route.chance > 0.5
+
+
 def test_a_change_after_which_it_is_far_from_sure_says_so() -> None:
     asked = intent(budget=Budget(examples=20), broad=0.8, expert=0.9)
     assert the(assessed(asked, HEALTHCARE), "budget.examples").effect.endswith(
@@ -219,8 +262,35 @@ class TestStatedRoute:
         stops = tuple(PinnedVisit(site=SiteId(site), examples=1_000) for site in sites)
         return msgspec.structs.replace(WANTED, route=stops, budget=budget or Budget())
 
-    def test_its_outcome_is_not_predicted(self) -> None:
-        assert assessed(self.asked("cdc"), HEALTHCARE).feasible
+    def test_it_is_feasible_while_it_may_reach(self) -> None:
+        said = assessed(self.asked("cdc", "ninds"), HEALTHCARE)
+        assert said.feasible
+        assert said.route is not None
+        assert said.route.chance >= 0.01
+
+    def test_one_that_hardly_ever_reaches_is_not_feasible_and_may_be_insisted_on(self) -> None:
+        hopeless = msgspec.structs.replace(
+            intent(broad=0.99), route=(PinnedVisit(site=SiteId("cdc"), examples=40),)
+        )
+        said = assessed(hopeless, HEALTHCARE)
+        assert not said.feasible
+        assert said.could_begin
+        assert said.route is not None
+        assert not said.route.reaches
+        assert said.reasons[0].startswith(
+            "the stated route reaches the targets with a chance below 1%: broad 0."
+        )
+
+    def test_one_that_is_too_long_may_be_insisted_on_as_far_as_it_goes(self) -> None:
+        asked = self.asked("cdc", "ninds", budget=Budget(examples=1_500))
+        assert assessed(asked, HEALTHCARE).could_begin
+        whole = question(asked, HEALTHCARE(asked))
+        assert Mtrce().plan(whole)[0] is None
+        begun, _ = Mtrce().plan(replace(whole, insisted=True))
+        assert begun is not None
+        assert [stop.site for stop in begun.visits] == ["cdc"]
+        nothing = self.asked("cdc", "ninds", budget=Budget(examples=500))
+        assert not assessed(nothing, HEALTHCARE).could_begin
 
     def test_its_sites_have_to_be_there(self) -> None:
         said = assessed(self.asked("cdc", "nhs"), HEALTHCARE)
@@ -250,7 +320,8 @@ class TestStatedRoute:
         kept = general("kept", {"symptoms": 40}, release_to=("US",))
         abroad = general("abroad", {"symptoms": 40}, place="DE")
         cut = cutting(network([*healthcare(), kept, abroad]))
-        assert assessed(self.asked("abroad", "kept"), cut).feasible
+        allowed = assessed(self.asked("abroad", "kept"), cut)
+        assert not any("may not go" in reason for reason in allowed.reasons)
         said = assessed(self.asked("kept", "abroad"), cut)
         assert not said.feasible
         assert "may not go to abroad" in said.reasons[0]

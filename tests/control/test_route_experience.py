@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 
+from daitn.control.route.costs import costs
 from daitn.control.route.experience import Lesson, PastJob, lessons, pooled
 from daitn.control.route.posterior import believed, drawn, untaught
-from daitn.control.route.priors import SHAPE, UNTAUGHT, prior
+from daitn.control.route.priors import UNTAUGHT, prior
 from daitn.control.route.question import Believed, PastVisit, RouteQuestion
 from daitn.control.route.value_model import setting, values
 from daitn.objects.intents import ModelWanted
@@ -18,6 +20,7 @@ from daitn.objects.intents import ModelWanted
 from .instances import instance
 from .route_draws import NAMES
 from .route_jobs import seen_by_a_ring
+from .route_world import question
 
 RECIPE = "causal-lm"
 TRUE = {
@@ -96,6 +99,19 @@ def test_what_is_taught_is_surer_than_before_and_never_more_than_jobs_differ() -
     assert pooled(SIX, RECIPE, 1_000)["tau"].sd < pooled(SIX[:1], RECIPE, 1_000)["tau"].sd
 
 
+def test_how_long_visits_take_is_learned() -> None:
+    made = replace(job(0), verify_s=0.2)
+    quick = [msgspec.structs.replace(v, overhead_s=0.1) for v in made.history]
+    past = taught_by(replace(made, history=tuple(quick))) * 3
+    taught = pooled(past, RECIPE, 1_000)
+    assert math.exp(taught["measuring"].mean) == pytest.approx(0.2, rel=0.2)
+    assert math.exp(taught["overhead"].mean) == pytest.approx(0.1, rel=0.2)
+    fresh = question(made.intent, made.topology, verify_s=None)
+    unknown = costs(fresh, made.topology.options)
+    known = costs(replace(fresh, experience=taught), made.topology.options)
+    assert (known.visit_s < unknown.visit_s - 1.0).all()
+
+
 def test_lessons_of_another_recipe_teach_nothing() -> None:
     others = taught_by(*(job(seed, "classifier") for seed in range(2)))
     assert pooled(others, RECIPE, 1_000) == {}
@@ -156,6 +172,6 @@ def test_a_job_in_a_simulated_world_teaches_parameters_that_have_names() -> None
     (past,) = taught_by(question)
     assert past.lessons
     for key, lesson in past.lessons.items():
-        assert key.split(":")[0] in (*SHAPE, "ceiling", "teaches", "level")
+        assert key.split(":")[0] in UNTAUGHT
         assert np.isfinite([lesson.mean, lesson.sd]).all()
         assert lesson.sd > 0.0

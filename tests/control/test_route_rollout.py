@@ -16,7 +16,7 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.question import RouteQuestion, Spent
 from daitn.control.route.rollout import HORIZON, Plan, expected, play
 from daitn.control.route.starting_plans import obvious_plans
-from daitn.control.route.task import Task, task
+from daitn.control.route.task import RouteTask, task
 from daitn.control.route.value_model import anchored, values
 from daitn.objects.descriptors import ANY
 from daitn.objects.intents import Budget
@@ -30,7 +30,7 @@ WEIGHTS = Mtrce().weights
 LABELS = {"information": 300, "treatment": 200}
 
 
-def asked(seed: int, sites: int, budget: Budget | None = None) -> Task:
+def asked(seed: int, sites: int, budget: Budget | None = None) -> RouteTask:
     """The task of a random question, of a fresh model or of one that was at its first site."""
     base = instance(seed, sites)
     if budget is not None:
@@ -46,7 +46,7 @@ def begun(base: RouteQuestion) -> RouteQuestion:
     return replace(base, checkpoints=starts, history=visits, spent=spent)
 
 
-def plans_of(seed: int, given: Task) -> list[Plan]:
+def plans_of(seed: int, given: RouteTask) -> list[Plan]:
     rng = random.Random(seed)
     count = len(given.known.options)
     return [
@@ -186,7 +186,7 @@ def test_an_effort_falls_with_the_chance_and_rises_with_time_and_money() -> None
     assert reached < missed
 
 
-def _efforts(given: Task, targets: Sequence[float]) -> list[float]:
+def _efforts(given: RouteTask, targets: Sequence[float]) -> list[float]:
     plan = Plan(0, ((0, 500),))
     wanted = [replace(given, targets=np.full(2, target + 1e-9)) for target in targets]
     return [float(play(one, (plan,)).effort[0]) for one in wanted]

@@ -16,7 +16,7 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.rollout import Stop, play
 from daitn.control.route.search import best_plans
 from daitn.control.route.starting_plans import amounts, obvious_plans
-from daitn.control.route.task import Task, task
+from daitn.control.route.task import RouteTask, task
 from daitn.objects.intents import Budget
 
 from .exhaustive import best_of_all
@@ -26,11 +26,11 @@ PLENTY = 5_000
 """Looks of a search that is not short of them."""
 
 
-def asked(seed: int, sites: int) -> Task:
+def asked(seed: int, sites: int) -> RouteTask:
     return task(instance(seed, sites), Mtrce().weights)
 
 
-def some_stops(given: Task) -> list[Stop]:
+def some_stops(given: RouteTask) -> list[Stop]:
     """A quarter of an epoch, one, and four at every option."""
     return [(k, n) for k in range(len(given.known.options)) for n in amounts(given, k)[1:6:2]]
 
@@ -91,7 +91,7 @@ def test_looks_that_end_within_a_round_do_not_find_more(seed: int) -> None:
         assert more <= fewer * (1.0 + 1e-9)
 
 
-def limited(seed: int) -> Task:
+def limited(seed: int) -> RouteTask:
     """A random network of up to seven sites and a random budget."""
     rng = random.Random(seed)
     base = instance(seed, rng.randint(1, 7))

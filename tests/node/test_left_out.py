@@ -232,7 +232,7 @@ async def test_a_verifier_measures_on_its_good_test_sets(tmp_path: Path) -> None
         verifier = said(node).verifier
         assert verifier is not None
         assert [test.topic for test in verifier.tests] == ["asked", "good"]
-        assert "malformed: 1 problems" in reasons(node)["tests[0]"]
+        assert "malformed: 1 problem" in reasons(node)["tests[0]"]
     async with running(tmp_path, roles=["verifier"], recipes=["classifier"], tests=tests) as (
         node,
         _,

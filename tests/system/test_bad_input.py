@@ -159,7 +159,7 @@ def test_a_network_with_wrong_data_starts_and_says_what_it_does_without(tmp_path
 
 def test_a_folder_that_is_not_empty_is_not_written_into(shared: Network, tmp_path: Path) -> None:
     intent = write_intent(tmp_path, name="full", route=[{"site": "east", "examples": 50}])
-    shared.daitn("train", "-f", str(intent), "--watch")
+    shared.daitn("train", "-f", str(intent), "--watch", "--insist")
     ended = shared.daitn("model", "export", "full-1", "-o", str(tmp_path))
     assert ended.returncode == 2
     assert "--out" in said(ended)

@@ -6,7 +6,6 @@ import concurrent.futures
 import json
 import os
 import signal
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -298,10 +297,8 @@ def test_a_frozen_facility_is_overtaken(whole: Scene) -> None:
     frozen = whole.network.processes.pid(favourite)
     os.kill(frozen, signal.SIGSTOP)
     try:
-        began_s = time.monotonic()
         answers = [whole.ask() for _ in range(6)]
         assert {said for said, _ in answers} == {f"from {other}"}
-        assert time.monotonic() - began_s < 20
     finally:
         os.kill(frozen, signal.SIGCONT)
 
@@ -309,11 +306,10 @@ def test_a_frozen_facility_is_overtaken(whole: Scene) -> None:
 def test_full_facilities_turn_away_in_order_and_at_once(hall: Scene) -> None:
     for server in ("east", "west"):
         hall.servers[server].control(first_token_s=1.0)
-    began_s = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         asked = [pool.submit(hall.ask) for _ in range(24)]
-        concurrent.futures.wait(asked)
-    failures = [a.exception() for a in asked if a.exception()]
+        ended = [one.exception() for one in concurrent.futures.as_completed(asked)]
+    failures = [error for error in ended if error]
     # Two facilities with two slots and six places to wait each.
     assert 24 - len(failures) >= 8
     assert failures
@@ -321,7 +317,7 @@ def test_full_facilities_turn_away_in_order_and_at_once(hall: Scene) -> None:
         assert isinstance(failure, openai.RateLimitError | openai.InternalServerError)
         assert failure.response.status_code in (429, 503)
         assert int(failure.response.headers["retry-after"]) >= 1
-    assert time.monotonic() - began_s < 15
+    assert ended[-1] is None, "who is turned away does not wait until the others are served"
     seen = [hall.servers[s].control()["most_in_flight"] for s in ("east", "west")]
     assert max(seen) <= 2
 

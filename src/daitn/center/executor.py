@@ -58,6 +58,8 @@ START_TIMEOUT_S = 5.0
 _AWAY = frozenset({"alive", "verifier-alive"})
 _PASSING = _AWAY | {"hours", "verifier-hours", "pinned"}
 """Filters that a site fails for a time."""
+_MEASURING_S = 1.0
+"""For weighing a verifier's queue before the job's first measurement."""
 START_ATTEMPTS = 3
 """A site that leaves this many requests unanswered counts as failed."""
 
@@ -111,13 +113,20 @@ class JobExecutor:
         def cut(changed: TrainingIntent) -> MsDrrt:
             return _cut(snapshot, changed, needs, now_s)
 
-        experience = self._experience.of(intent.model.recipe, needs)
-
         def assessed() -> Assessment:
             question = first_question(intent, needs, cut(intent), now_s)
-            return assess(replace(question, experience=experience), cut)
+            return assess(self._with_experience(question, needs), cut)
 
         return await asyncio.to_thread(assessed)
+
+    def _with_experience(self, question: RouteQuestion, needs: WorkNeeds) -> RouteQuestion:
+        recipe = question.intent.model.recipe
+        return replace(
+            question,
+            experience=self._experience.of(recipe, needs),
+            begun=question.experience,
+            past_jobs=self._experience.count(recipe),
+        )
 
     async def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
         """The MS-DRRT of an intent on the topology of this moment. It takes a while, in a thread:
@@ -126,10 +135,7 @@ class JobExecutor:
 
     async def _route(self, job: Job) -> Planned:
         now_s, snapshot = clock.now_s(), self._snapshot()
-        asked = replace(
-            route_question(job, NOWHERE, now_s),
-            experience=self._experience.of(job.intent.model.recipe, job.needs),
-        )
+        asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
         def planned() -> tuple[RouteQuestion, Route | None, Decision]:
             topology = _cut(snapshot, asked.intent, job.needs, now_s)
@@ -149,7 +155,7 @@ class JobExecutor:
             decision=decision,
             waiting_for=_sites_away(job, question.topology, self._not_back()),
             why=await asyncio.to_thread(Mtrce().why_none, question),
-            unvisited=unvisited(job, question.topology),
+            unvisited=unvisited(job, question.topology, decision),
         )
 
     async def _round(self, job: Job, asked: RouteQuestion, snapshot: Drrt) -> Planned:
@@ -165,7 +171,7 @@ class JobExecutor:
             decision=found.decision,
             waiting_for="" if found.why else away,
             why=found.why or found.waits,
-            unvisited=unvisited(job, topology),
+            unvisited=unvisited(job, topology, found.decision),
         )
 
     async def _verifiers(
@@ -267,7 +273,12 @@ def _assigned(
         cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
         size_bytes = model.size_bytes if model else 0
         fetch_s = transfer_s(topology.snapshot, holders, site, size_bytes, now_s)
-        return (cut_off, failed, (busy[site] + queue) * job.verify_s + fetch_s, site)
+        return (
+            cut_off,
+            failed,
+            (busy[site] + queue) * (job.verify_s or _MEASURING_S) + fetch_s,
+            site,
+        )
 
     return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
 

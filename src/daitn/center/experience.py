@@ -48,6 +48,10 @@ class Experience:
         alike = self._past.get(recipe, {}).values()
         return pooled(alike, recipe, needs.parameters, estimates)
 
+    def count(self, recipe: str) -> int:
+        """Number of earlier jobs with this recipe that count."""
+        return len(self._past.get(recipe, {}))
+
     async def learn(self, job: Job, topology: MsDrrt, now_s: float) -> None:
         """Store the lessons of a finished job. Raises `StorageFull`."""
         known = self._past.get(job.intent.model.recipe, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.requests import TrainedModel
+from daitn.objects.text import counted
 
 __all__ = ["model_card"]
 
@@ -56,7 +57,7 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
         "## Lineage",
         "",
         f"Model digest `{job.model.manifest}` (BLAKE3 of its manifest). `lineage.json` holds "
-        f"{len(facts)} entries, each signed by its site:",
+        f"{_entries(len(facts))}, each signed by its site:",
         "",
     ]
     lines += [f"- {_entry_line(fact)}" for fact in facts]
@@ -66,7 +67,11 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
 def _counted(visits: list[Visit]) -> str:
     """As `over 2 visits to 1 site`."""
     sites = len({visit.site for visit in visits})
-    return f"over {len(visits)} visit{'s' * (len(visits) != 1)} to {sites} site{'s' * (sites != 1)}"
+    return f"over {counted(len(visits), 'visit')} to {counted(sites, 'site')}"
+
+
+def _entries(count: int) -> str:
+    return "1 entry" if count == 1 else f"{count} entries"
 
 
 def _loss(loss: float | None) -> str:
@@ -81,10 +86,10 @@ def _entry_line(fact: LineageFact) -> str:
                 "the number of the piece of work, added)"
             )
         case Visit():
-            return f"`{fact.visit}` trained at {fact.site} on {fact.examples} examples"
+            return f"`{fact.visit}` trained at {fact.site} on {counted(fact.examples, 'example')}"
         case Merge():
             return (
-                f"`{fact.visit}` merged at {fact.site} from {len(fact.models)} models "
+                f"`{fact.visit}` merged at {fact.site} from {counted(len(fact.models), 'model')} "
                 f"({fact.rule.reduction}, {fact.rule.outer})"
             )
         case Verification():

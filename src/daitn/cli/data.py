@@ -31,6 +31,7 @@ from daitn.objects.descriptors import (
 )
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.text import counted
 from daitn.objects.wire import to_json
 
 __all__ = ["app", "medquad_path"]
@@ -112,7 +113,9 @@ def prepare_command(
     if as_json:
         print_json(to_json(prepared))
     else:
-        screen.print(f"{prepared.source}: {len(prepared.sites)} sites, 2 test sets in {out}")
+        screen.print(
+            f"{prepared.source}: {counted(len(prepared.sites), 'site')}, 2 test sets in {out}"
+        )
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):

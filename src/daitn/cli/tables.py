@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daitn.objects.decisions import Assessment, Decision, Route
+from daitn.objects.decisions import Assessment, Decision, Rejection, Route, SiteBelief
 from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
+from daitn.objects.text import counted
 from daitn.tools import clock
 
 __all__ = [
@@ -37,6 +39,12 @@ _COLOURS = {
     JobState.FAILED: "red",
     JobState.CANCELLED: "yellow",
 }
+
+
+_SHORT_S = 10.0
+"""Shorter times are shown with tenths."""
+_NAMED = 5
+"""Candidates named in a line."""
 
 
 def size(count: float) -> str:
@@ -85,7 +93,7 @@ def job_table(job: JobView) -> RenderableType:
         parts.append(Text(f"planned  {stops}", style="dim"))
     parts.append(
         Text(
-            f"{job.algorithm}, {job.examples} examples, {size(job.bytes_moved)} moved, "
+            f"{job.algorithm}, {counted(job.examples, 'example')}, {size(job.bytes_moved)} moved, "
             f"{job.cost_usd:.2f} USD, {job.seconds:.1f} s"
         )
     )
@@ -147,13 +155,33 @@ def assessment_table(assessment: Assessment) -> RenderableType:
     )
     parts: list[RenderableType] = [verdict]
     parts.extend(Text(f"- {reason}") for reason in assessment.reasons)
+    if not assessment.feasible and assessment.could_begin:
+        parts.append(Text("`daitn train --insist` starts it all the same", "dim"))
     if assessment.route is not None:
         parts.append(route_table("expected route", assessment.route))
     if assessment.relaxations:
         rows_ = [(r.field, r.current, r.proposed, r.effect) for r in assessment.relaxations]
         title = "any one of these would make it feasible"
         parts.append(plain_table(title, ("field", "now", "change to", "effect"), rows_))
+    if assessment.rejections:
+        parts.append(_rejected(assessment.rejections))
     return Group(*parts)
+
+
+def _rejected(rejections: Iterable[Rejection]) -> Table:
+    """What was left out, one line for each filter and field, told by the nearest miss."""
+    groups: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
+    for rejection in rejections:
+        groups[rejection.filter, rejection.field].append(rejection)
+    rows = []
+    for (name, field), group in groups.items():
+        nearest = min(group, key=lambda r: r.shortfall)
+        candidates = list(dict.fromkeys(r.candidate for r in group))
+        more = f" and {len(candidates) - _NAMED} more" if len(candidates) > _NAMED else ""
+        whose = f"{nearest.candidate}: " if len(candidates) > 1 else ""
+        fix = f"{field}: {nearest.relax_to}" if field and nearest.relax_to else field or "-"
+        rows.append((", ".join(candidates[:_NAMED]) + more, name, whose + nearest.reason, fix))
+    return plain_table("left out", ("what", "filter", "reason", "would need"), rows)
 
 
 def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
@@ -182,7 +210,48 @@ def decided_table(made: Decided, of: int) -> RenderableType:
         parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
     if made.why:
         parts.append(Text(made.why))
+    parts.extend(_comparison(made.decision))
+    parts.extend(Text(f"- {told}") for told in made.decision.experience)
+    if made.decision.beliefs:
+        parts.append(_beliefs(made.decision.beliefs))
     return Group(*parts, decision_table(made.decision))
+
+
+def _comparison(decision: Decision) -> Iterator[RenderableType]:
+    """The chosen route's seconds beside those of the obvious plans."""
+    chosen = next((s for s in decision.ranking if s.candidate == decision.chosen), None)
+    if chosen is None or chosen.expected_s is None or not decision.compared:
+        return
+    others = [f"{one.plan}: {_expected(one.expected_s, one.chance)}" for one in decision.compared]
+    mine = _expected(chosen.expected_s, chosen.terms.get("reach", 0.0))
+    yield Text(f"expected: {mine}; the obvious routes: {', '.join(others)}")
+
+
+def _expected(seconds: float, chance: float) -> str:
+    """As `22 s (80%)`: until the targets hold, with the chance of that, or until its end."""
+    return (
+        f"{seconds:.1f} s ({chance:.0%})"
+        if seconds < _SHORT_S
+        else f"{seconds:.0f} s ({chance:.0%})"
+    )
+
+
+def _beliefs(beliefs: Iterable[SiteBelief]) -> Table:
+    rows = [
+        (
+            one.candidate,
+            one.visits,
+            one.examples,
+            f"{one.expected_s:.1f}",
+            ", ".join(
+                f"{name} {gain:+.2f} ± {one.gain_sd.get(name, 0.0):.2f}"
+                for name, gain in one.gain.items()
+            ),
+        )
+        for one in beliefs
+    ]
+    columns = ("data set", "visits", "examples", "seconds", "expected gain ± how sure")
+    return plain_table("what one epoch at each site is believed to teach now", columns, rows)
 
 
 def values(expected: Mapping[str, float]) -> str:
@@ -210,11 +279,13 @@ def decision_table(decision: Decision) -> RenderableType:
     """A ranking with every term, and every rejection."""
     terms = sorted({term for scored in decision.ranking for term in scored.terms})
     expects = any(scored.expected for scored in decision.ranking)
+    timed = any(scored.expected_s is not None for scored in decision.ranking)
     rows = [
         (
             "*" if s.candidate == decision.chosen else "",
             s.candidate,
             f"{s.score:.3f}",
+            *([f"{s.expected_s or 0.0:.1f}"] if timed else []),
             *(f"{s.terms.get(term, 0.0):.3f}" for term in terms),
             *([values(s.expected)] if expects else []),
         )
@@ -223,7 +294,14 @@ def decision_table(decision: Decision) -> RenderableType:
     parts: list[RenderableType] = [
         plain_table(
             f"{decision.policy}: ranking",
-            ("", "candidate", "score", *terms, *(["expected"] if expects else [])),
+            (
+                "",
+                "candidate",
+                "score",
+                *(["seconds"] if timed else []),
+                *terms,
+                *(["expected"] if expects else []),
+            ),
             rows,
         )
     ]

@@ -6,8 +6,9 @@ job must be certain. The assessment reports the chance, from the same beliefs th
 job. Otherwise it reports every reason, and the smallest single changes to the intent that would
 make it feasible (`daitn.control.relaxations`).
 
-Two cases are not predicted, only checked for obstacles: a route pinned by the owner, who wants to
-see it run, and weights supplied by the owner, whose knowledge is unknown.
+A route pinned by the owner is judged as it stands, and is not feasible if it hardly ever reaches.
+Weights supplied by the owner, whose knowledge is unknown, are only checked for obstacles. An owner
+may insist on a job that is not feasible: the assessment says whether it could make a visit.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from daitn.control.route.question import RouteQuestion
 from daitn.control.route.task import most_taught, task
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.text import counted
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["assess"]
@@ -31,6 +33,9 @@ _SURE = 0.8
 """Below this chance the owner gets a caution."""
 _RELAXED_LOOKS = 0
 """Relaxed intents are judged by the obvious plans alone, because many are tried."""
+_HARDLY = 0.01
+"""A pinned route with a smaller chance is not feasible. A computed one may be: it changes with what
+is measured, a pinned one does not."""
 _SHOWN = 3
 """Candidates named in a sentence."""
 
@@ -51,8 +56,16 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
         rejections=rejections,
         relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
         route=route,
+        could_begin=feasible or _could_begin(question, route),
         snapshot_version=question.snapshot_version,
     )
+
+
+def _could_begin(question: RouteQuestion, route: Route | None) -> bool:
+    """Whether a job that is not feasible would make a visit if its owner insisted."""
+    if route is None and question.intent.route:
+        route, _ = Mtrce(looks=_RELAXED_LOOKS).plan(replace(question, insisted=True))
+    return route is not None
 
 
 def _verdict(
@@ -73,21 +86,23 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
         return False
     if question.holds:
         return True
-    return route is not None and (_unpredicted(question.intent) or route.chance > 0.0)
-
-
-def _unpredicted(intent: TrainingIntent) -> bool:
-    return bool(intent.route or intent.model.start)
+    if route is None or question.intent.model.start:
+        return route is not None
+    return route.chance >= _HARDLY if question.intent.route else route.chance > 0.0
 
 
 def _cautions(route: Route | None) -> Iterator[str]:
     """Caution about a feasible intent whose targets are uncertain."""
     if route is not None and route.chance < _SURE:
         yield (
-            f"the targets are within reach with a chance of about {route.chance:.0%}: "
-            f"{_values(route)} expected after {len(route.visits)} visits; "
+            f"the targets are within reach with a chance {_chance(route)}: "
+            f"{_values(route)} expected after {counted(len(route.visits), 'visit')}; "
             "the first measurements will tell"
         )
+
+
+def _chance(route: Route) -> str:
+    return f"of about {route.chance:.0%}" if route.chance >= _HARDLY else f"below {_HARDLY:.0%}"
 
 
 def _values(route: Route) -> str:
@@ -107,19 +122,26 @@ def _reasons(question: RouteQuestion, route: Route | None, decision: Decision) -
         topic = question.intent.objective(name).topic
         yield f"no verifier can measure objective {name} (test set on {topic})"
     if question.intent.route:
-        yield from _pinned_reasons(question, decision)
+        yield from _pinned_reasons(question, route, decision)
     elif not question.topology.options:
         yield from _no_data(question)
     elif not unmeasured:
         yield from _short_of_target(question, route, decision)
 
 
-def _pinned_reasons(question: RouteQuestion, decision: Decision) -> Iterator[str]:
+def _pinned_reasons(
+    question: RouteQuestion, route: Route | None, decision: Decision
+) -> Iterator[str]:
     for rejection in question.topology.rejections:
         if rejection.filter == "pinned":
             yield rejection.reason
     for rejection in decision.rejections:
         yield f"the stated route {rejection.candidate} {rejection.reason}"
+    if route is not None:
+        yield (
+            f"the stated route reaches the targets with a chance {_chance(route)}: "
+            f"{_values(route)} expected at its end"
+        )
 
 
 def _no_data(question: RouteQuestion) -> Iterator[str]:
@@ -134,14 +156,17 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
         yield "no site offers a data set"
         return
     whole = [key for key, candidates in failed.items() if candidates == everyone]
+    alone = len(everyone) == 1
+    fails = (
+        "the only data set does not pass"
+        if alone
+        else f"none of the {len(everyone)} data sets passes"
+    )
     for name, item in whole:
         example = next(
             r for r in question.topology.rejections if (r.filter, _item(r.field)) == (name, item)
         )
-        yield (
-            f"none of the {len(everyone)} data sets passes {item or name}: "
-            f"{example.candidate}: {example.reason}"
-        )
+        yield f"{fails} {item or name}: {example.candidate}: {example.reason}"
     if not whole:
         counts = ", ".join(f"{name} ({len(found)})" for (name, _), found in sorted(failed.items()))
         yield f"each of the {len(everyone)} data sets fails some filter: {counts}"

@@ -399,7 +399,7 @@ _SENTENCES = {
     Fault.NO_RECORDS: _Sentence("the data has no records"),
     Fault.NO_LABEL: _Sentence("no column is called as the label is"),
     Fault.TOO_MANY_LABELS: _Sentence("{labels} different labels are too many to make classes"),
-    Fault.MALFORMED: _Sentence("the data is malformed: {problems} problems"),
+    Fault.MALFORMED: _Sentence("the data is malformed: {problems} problem{s}"),
     Fault.OTHER_COLUMNS: _Sentence(
         "the data has other columns than the model has learned from",
         "columns",
@@ -436,6 +436,8 @@ _OF_THE_MODEL = frozenset({Fault.LOSS_NOT_FINITE, Fault.SCORES_NOT_FINITE})
 
 def _stated(error: DataFault) -> DaitnError:
     problem, field, fix = _SENTENCES[error.fault]
-    counts = defaultdict(int, {name: int(count) for name, count in error.counts.items()})
+    counts: defaultdict[str, int | str] = defaultdict(int)
+    counts.update({name: int(count) for name, count in error.counts.items()})
     kind = WorkFailed if error.fault in _OF_THE_MODEL else InvalidInput
+    counts["s"] = "" if counts["problems"] == 1 else "s"
     return kind(problem.format_map(counts), field=field, fix=fix)

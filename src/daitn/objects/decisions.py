@@ -10,6 +10,7 @@ import msgspec
 
 __all__ = [
     "Assessment",
+    "Compared",
     "Decision",
     "PlannedVisit",
     "Rejection",
@@ -17,6 +18,7 @@ __all__ = [
     "Round",
     "Route",
     "Scored",
+    "SiteBelief",
 ]
 
 from daitn.objects.identifiers import Digest, SiteId
@@ -49,6 +51,36 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     terms: dict[str, float]
     expected: dict[str, float] = {}
     """For a route: objective to the value expected at its end."""
+    expected_s: float | None = None
+    """For a route: seconds until all targets hold or it ends, a mean."""
+
+
+class SiteBelief(msgspec.Struct, frozen=True, kw_only=True):
+    """What one epoch at a data set is expected to teach the model now."""
+
+    candidate: str
+    """`site/dataset`."""
+    visits: int
+    """By this job, so far."""
+    examples: int
+    """In one epoch."""
+    expected_s: float
+    """Transfer, training and verification, in seconds."""
+    gain: dict[str, float]
+    """Objective to the expected change of its value."""
+    gain_sd: dict[str, float]
+    """Standard deviation of that: the smaller, the surer."""
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """An obvious plan, which anybody might follow, as compared with the chosen route."""
+
+    plan: str
+    """For instance `by size, 1 epoch a visit`."""
+    expected_s: float
+    """Until all targets hold or it ends, a mean."""
+    chance: float
+    """Estimated probability that it reaches them, in [0, 1]."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +94,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     rejections: tuple[Rejection, ...]
     snapshot_version: int
     at_s: float
+    compared: tuple[Compared, ...] = ()
+    """For a route: the obvious plans, best first."""
+    beliefs: tuple[SiteBelief, ...] = ()
+    """For a route: of the sites that may be visited, the most promising first."""
+    experience: tuple[str, ...] = ()
+    """For a route: sentences on which earlier jobs count, and what they changed."""
 
 
 class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,4 +156,6 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     relaxations: tuple[Relaxation, ...]
     route: Route | None = None
     """The route it would take, if there is one."""
+    could_begin: bool = True
+    """Whether the job would make a visit if its owner insisted, though it is not feasible."""
     snapshot_version: int

@@ -21,9 +21,11 @@ import msgspec
 
 __all__ = [
     "Line",
+    "counted",
     "ends_in_start",
     "escaped",
     "escaped_json",
+    "figure",
     "hanging",
     "plain",
     "plain_fields",
@@ -46,6 +48,16 @@ begins in an address, in `site/name`, in `+/-`, or with a space."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: `1 visit`, `2 visits`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def figure(value: float) -> str:
+    """A positive number for people, with three digits or all before the point: `0.0123`, `1234`."""
+    return f"{float(f'{value:.3g}'):g}" if value < 1000.0 else f"{value:.0f}"
 
 
 def plain(text: str) -> str:

@@ -14,6 +14,7 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
+from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MAX_WITHOUT_PROGRESS, Job
 from daitn.control.jobs.machine import WAITS_AT_MOST_S, replay
 from daitn.control.jobs.view import view
@@ -37,6 +38,7 @@ from daitn.objects.jobs import (
 from daitn.objects.messages import VisitWork, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.wire import decode, encode
+from tests.topology import medicine
 
 from .world import (
     DECISION,
@@ -312,6 +314,34 @@ class TestTheEnd:
         assert "visited: general 1x (100 examples)" in told
         assert "not visited: cdc (no gain is expected of it)" in told
         assert "a larger budget.examples (100 of 105 are used)" in told
+
+    def test_a_job_that_was_stuck_is_not_told_to_spend_more(self) -> None:
+        world = World(msgspec.structs.replace(INTENT, budget=Budget(examples=850)))
+        world.routes = lambda job: None if len(job.made) == 8 else any_site(job)
+        world.run_until(lambda c: isinstance(c, ComputeRoute) and len(world.job.made) == 8)
+        beyond = Rejection(
+            candidate="general:100", filter="examples", reason="takes too many",
+            field="budget.examples", relax_to="10514",
+        )  # fmt: skip
+        decision = msgspec.structs.replace(DECISION, rejections=(beyond,))
+        world.feed(Planned(route=None, decision=decision))
+        told = world.job.detail
+        assert "none of the last 6 visits came nearer to the targets" in told
+        assert "what would help: more data on" in told
+        assert "budget" not in told.partition("what would help")[2]
+
+    def test_a_site_that_only_the_budget_keeps_out_is_told_so(self) -> None:
+        world = World()
+        beyond = Rejection(
+            candidate="cdc:100", filter="cost", reason="costs too much",
+            field="budget.cost_usd", relax_to="23",
+        )  # fmt: skip
+        decision = msgspec.structs.replace(DECISION, rejections=(beyond,))
+        topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
+        left = unvisited(world.job, topology, decision)
+        assert left[SiteId("ninds")] == "no visit to it fits what is left of budget.cost_usd"
+        unlimited = unvisited(world.job, topology, DECISION)
+        assert unlimited[SiteId("ninds")] == "no gain is expected of it"
 
     def test_a_budget_that_keeps_a_route_out_is_told_with_the_value_that_admits_it(self) -> None:
         world = World()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 
 import pytest
 
@@ -22,10 +21,8 @@ async def test_a_killed_process_is_down_and_a_restarted_one_is_up_again() -> Non
         for run in range(2):
             async with running(B, {A: ()}, listen) as process:
                 await echoed(a, heard, B, b"%d" % run)
-                killed_s = time.monotonic()
                 await process.kill()
                 await until(lambda: not heard.is_up(B))
-                assert time.monotonic() - killed_s < 2.0
         assert heard.links == [("up", B), ("down", B)] * 2
 
 
@@ -37,10 +34,8 @@ async def test_a_frozen_process_is_down_and_up_again_when_it_goes_on() -> None:
         running(B, {A: a.endpoints}, dead_s=dead_s) as process,
     ):
         await echoed(a, heard, B, b"before")
-        frozen_s = time.monotonic()
         process.signal(signal.SIGSTOP)
         await until(lambda: not heard.is_up(B))
-        assert time.monotonic() - frozen_s < 2.0
         process.signal(signal.SIGCONT)
         await echoed(a, heard, B, b"after")
         assert heard.links == [("up", B), ("down", B), ("up", B)]

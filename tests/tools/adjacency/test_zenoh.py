@@ -180,13 +180,11 @@ async def test_a_broken_link_is_noticed_at_both_ends_and_comes_back(silent: bool
             adjacent(A, at_a, {B: through(relay)}) as a,
         ):
             await until(lambda: at_a.is_up(B) and at_b.is_up(A))
-            broken_s = time.monotonic()
             if silent:
                 relay.silent = True
             else:
                 relay.cut()
             await until(lambda: not at_a.is_up(B) and not at_b.is_up(A))
-            assert time.monotonic() - broken_s < 2.0
             assert not a.send(B, b"lost")
             relay.mend()
             await until(lambda: at_a.is_up(B) and at_b.is_up(A))
@@ -222,14 +220,13 @@ async def test_a_busy_loop_does_not_take_its_neighbours_for_dead_nor_is_it() -> 
         assert at_b.links == [("up", A)]
 
 
-async def test_one_that_leaves_is_down_at_once_and_nobody_is_told_after_the_end() -> None:
+async def test_one_that_leaves_says_so_and_nobody_is_told_after_the_end() -> None:
+    """Silence alone would count as a death only after minutes."""
     at_a, at_b = Heard(), Heard()
-    async with adjacent(A, at_a, {B: ()}, dead_s=5) as a:
+    async with adjacent(A, at_a, {B: ()}, dead_s=600) as a:
         async with adjacent(B, at_b, {A: a.endpoints}):
             await until(lambda: at_a.is_up(B) and at_b.is_up(A))
-        left_s = time.monotonic()
         await until(lambda: not at_a.is_up(B))
-        assert time.monotonic() - left_s < 4
         assert at_b.links == [("up", A)]
 
 

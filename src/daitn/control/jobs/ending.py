@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from immutables import Map
 
 from daitn.control.jobs.job import Job
+from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Objective
+from daitn.objects.text import counted, figure
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["unvisited", "why_exhausted"]
@@ -18,6 +21,10 @@ _SHOWN = 5
 """Sites named in a sentence."""
 _MOST_UNVISITED = 20
 """Sites kept in an event."""
+_STUCK_AFTER = 6
+"""Visits without measured progress after which more of the same is no help."""
+_PROGRESS = 0.3
+"""Standard errors that count as progress."""
 _USED_UP = 0.9
 """Share of a limit that counts as used up, so that a larger limit would help."""
 
@@ -32,6 +39,7 @@ def why_exhausted(
     """
     sentences = (
         _cause(job, why),
+        _stuck(job),
         *(_reached(job, objective) for objective in job.intent.objectives),
         _visited(job),
         _left_out(job),
@@ -41,8 +49,10 @@ def why_exhausted(
     return "; ".join(sentence for sentence in sentences if sentence)
 
 
-def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
+def unvisited(job: Job, topology: MsDrrt, decision: Decision) -> dict[SiteId, str]:
     """Sites with data that the model did not visit, and why; eligible sites come first.
+
+    `decision` is the one that found no route.
 
     For a pinned route, the sites on it that cannot be visited.
     """
@@ -50,13 +60,46 @@ def unvisited(job: Job, topology: MsDrrt) -> dict[SiteId, str]:
         pinned = (r for r in topology.rejections if r.filter == "pinned")
         return {SiteId(r.candidate): r.reason for r in pinned}
     known = {made.site for made in job.made} | set(job.excluded)
-    found = {option.site: "no gain is expected of it" for option in topology.options}
+    found = dict.fromkeys((option.site for option in topology.options), _kept_out(decision))
     for rejection in topology.rejections:
         site, slash, _ = rejection.candidate.partition("/")
         if slash:
             found.setdefault(SiteId(site), rejection.reason)
     shown = [site for site in found if site not in known][:_MOST_UNVISITED]
     return {site: found[site] for site in shown}
+
+
+def _kept_out(decision: Decision) -> str:
+    """Why no site with eligible data is visited any more."""
+    limits = sorted({r.field for r in decision.rejections if r.field.startswith("budget.")})
+    if limits:
+        return f"no visit to it fits what is left of {', '.join(limits)}"
+    if any(r.filter == "release" for r in decision.rejections):
+        return "the rules of data owners keep the model from it"
+    return "no gain is expected of it"
+
+
+def _since_progress(job: Job) -> int:
+    """Visits since the shortfall from the targets last shrank by more than chance."""
+    errors = [error for one in job.checkpoints for error in one.standard_error.values()]
+    least_step = _PROGRESS * sum(errors) / max(1, len(errors))
+    least, since = math.inf, 0
+    for checkpoint in job.checkpoints:
+        short = job.shortfall(checkpoint)
+        if short < least - least_step:
+            least, since = short, 0
+        else:
+            since += 1
+    return since
+
+
+def _stuck(job: Job) -> str:
+    since = _since_progress(job)
+    return (
+        f"none of the last {since} visits came nearer to the targets"
+        if since >= _STUCK_AFTER
+        else ""
+    )
 
 
 def _cause(job: Job, why: str) -> str:
@@ -96,8 +139,8 @@ def _visited(job: Job) -> str:
         return "no site was visited"
     times = Counter(made.site for made in job.made)
     shown = [f"{site} {count}x" for site, count in times.most_common(_SHOWN)]
-    more = [f"{len(times) - _SHOWN} more sites"] if len(times) > _SHOWN else []
-    return f"visited: {', '.join([*shown, *more])} ({job.spent_examples} examples)"
+    more = [counted(len(times) - _SHOWN, "more site")] if len(times) > _SHOWN else []
+    return f"visited: {', '.join([*shown, *more])} ({counted(job.spent_examples, 'example')})"
 
 
 def _left_out(job: Job) -> str:
@@ -114,7 +157,7 @@ def _named(what: str, sites: Mapping[SiteId, str]) -> str:
 
 def _help(job: Job, now_s: float, unvisited: Mapping[SiteId, str]) -> str:
     helps = [
-        *_larger_budget(job, now_s),
+        *([] if _stuck(job) else _larger_budget(job, now_s)),
         *(f"a repair of {site}" for site in job.excluded[:_SHOWN]),
     ]
     missed = [objective for objective in job.intent.objectives if not _holds(job, objective)]
@@ -149,4 +192,4 @@ def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
     for name, used in spent.items():
         limit = getattr(budget, name)
         if limit is not None and used >= _USED_UP * limit and f"budget.{name}" not in least:
-            yield f"a larger budget.{name} ({used:.6g} of {limit:g} are used)"
+            yield f"a larger budget.{name} ({figure(used)} of {figure(limit)} are used)"

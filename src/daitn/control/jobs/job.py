@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from daitn.control.route.question import DEFAULT_VERIFY_S
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
@@ -152,7 +151,7 @@ class Job:
     spent_usd: float = 0.0
     spent_examples: int = 0
     """Includes visits whose model was lost before it was measured."""
-    verify_s: float = DEFAULT_VERIFY_S
+    verify_s: float | None = None
     """Duration of the last measurement of all objectives, without the transfer."""
     waits: int = 0
     """Waits since it last made progress."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
-    DEFAULT_VERIFY_S,
     Believed,
     PastVisit,
     RouteQuestion,
@@ -29,7 +28,6 @@ def first_question(
         flops_per_example=needs.flops_per_example,
         checkpoints=(_fresh(needs),),
         experience=_experience(needs),
-        verify_s=DEFAULT_VERIFY_S,
         now_s=now_s,
     )
 
@@ -55,6 +53,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
             examples=job.spent_examples,
         ),
         verify_s=job.verify_s,
+        insisted=job.insist,
         experience=_experience(job.needs),
         cut_off=frozenset(job.cut_off),
         excluded=job.excluded,

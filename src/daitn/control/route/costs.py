@@ -1,25 +1,41 @@
 """What a visit takes: seconds of transfer, waiting, training and verifying, and its price.
 
-Measured values replace the defaults, each of which states what it assumes. The visited site fetches
+What this job measured comes first, then what earlier jobs taught, then defaults, each of which
+states what it assumes. `hope` takes everything that this job has not measured to be so many
+standard deviations quicker: 2 gives a bound that next to nothing is below. The visited site fetches
 the model from the holder that is fastest for it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from daitn.control.route.priors import guessed
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.value_model import Floats, Indices
 from daitn.objects.identifiers import SiteId
 from daitn.topology.snapshot import DataOption, Drrt
 
-__all__ = ["NEVER_S", "USUAL_SPEED_FLOPS", "Costs", "costs", "example_s", "transfer_s"]
+__all__ = [
+    "NEVER_S",
+    "USUAL_SPEED_FLOPS",
+    "Costs",
+    "costs",
+    "example_s",
+    "overhead_s",
+    "slower",
+    "transfer_s",
+]
 
 _DEFAULT_THROUGHPUT_BPS = 5e6
 """Of a link without measurements: 40 Mbit/s, a modest office uplink."""
+_DEFAULT_SD = 1.5
+"""Of the logarithm of such a link's speed, or of a queued visit's duration: with two of these, from
+a slow line to a gigabit network."""
 _DEFAULT_RTT_S = 0.05
 _STALE_AFTER_S = 600.0
 """A transfer is assumed to take half as long again with a reading of this age, and twice as long
@@ -34,8 +50,6 @@ _LEAST_SPEED_FLOPS = 1.0
 """A lower report counts as none."""
 _QUEUED_VISIT_S = 30.0
 """Duration of a visit queued ahead of ours, before this job has measured its own."""
-_DEFAULT_OVERHEAD_S = 1.0
-"""For starting a visit, loading and storing, before any was measured."""
 
 
 class Moves:
@@ -45,8 +59,11 @@ class Moves:
     on demand: in a large network a decision needs few pairs.
     """
 
-    def __init__(self, question: RouteQuestion, sites: Sequence[SiteId], size_bytes: int) -> None:
+    def __init__(
+        self, question: RouteQuestion, sites: Sequence[SiteId], size_bytes: int, hope: float
+    ) -> None:
         self._question, self._sites, self._size_bytes = question, sites, size_bytes
+        self._hope = hope
         found = question.topology.verifiers.values()
         self._verifiers = sorted({choice.site for choices in found for choice in choices})
         self._known: dict[tuple[int, int], float] = {}
@@ -62,7 +79,7 @@ class Moves:
         if (source, target) not in self._known:
             holders = (self._sites[source], *self._verifiers)
             self._known[source, target] = _reached_s(
-                self._question, holders, self._sites[target], self._size_bytes
+                self._question, holders, self._sites[target], self._size_bytes, self._hope
             )
         return self._known[source, target]
 
@@ -96,45 +113,68 @@ class Costs:
         return found
 
 
-def costs(question: RouteQuestion, options: Sequence[DataOption]) -> Costs:
+def costs(question: RouteQuestion, options: Sequence[DataOption], hope: float = 0.0) -> Costs:
     """The costs of visits to `options` as known at `question.now_s`."""
+    taught = question.experience
     size = max((checkpoint.size_bytes for checkpoint in question.checkpoints), default=0)
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
     units = _verifiers(question)
-    to_verifiers_s = np.array([_to_verifiers_s(question, units, site, size) for site in sites])
+    to_verifiers_s = np.array(
+        [_to_verifiers_s(question, units, site, size, hope) for site in sites]
+    )
     start = np.array(
         [
-            [_fetch_s(question, start, site) for site in sites] if start.model else to_verifiers_s
+            [_fetch_s(question, start, site, hope) for site in sites]
+            if start.model
+            else to_verifiers_s
             for start in question.checkpoints
         ]
     ).reshape(len(question.checkpoints), len(sites))
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
-    each_s = sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S
+    each_s = sum(usual_s) / len(usual_s) if usual_s else _hoped(_QUEUED_VISIT_S, hope)
+    overheads, verify_s = overhead_s(question.history), question.verify_s
+    fixed_s = guessed("measuring", taught, hope) if verify_s is None else verify_s
+    fixed_s += overheads if overheads is not None else guessed("overhead", taught, hope)
     return Costs(
-        between=Moves(question, sites, size),
+        between=Moves(question, sites, size, hope),
         at=at,
         start_s=start[:, at],
         wait_s=np.array([option.queue * each_s for option in options]),
-        example_s=example_s(question.flops_per_example, question.history, options),
+        example_s=example_s(
+            question.flops_per_example,
+            question.history,
+            options,
+            guessed("slower", taught, hope),
+        ),
         price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
-        visit_s=question.verify_s + _overhead_s(question.history) + to_verifiers_s[at],
+        visit_s=fixed_s + to_verifiers_s[at],
     )
 
 
-def _overhead_s(history: Sequence[PastVisit]) -> float:
+def overhead_s(history: Sequence[PastVisit]) -> float | None:
+    """Mean seconds for starting a visit, loading and storing; none before any was measured."""
     told = [visit.overhead_s for visit in history if visit.overhead_s > 0]
-    return sum(told) / len(told) if told else _DEFAULT_OVERHEAD_S
+    return sum(told) / len(told) if told else None
+
+
+def _hoped(usual: float, hope: float) -> float:
+    return usual * math.exp(-hope * _DEFAULT_SD)
 
 
 def transfer_s(
-    snapshot: Drrt, holders: Sequence[SiteId], target: SiteId, size_bytes: int, now_s: float
+    snapshot: Drrt,
+    holders: Sequence[SiteId],
+    target: SiteId,
+    size_bytes: int,
+    now_s: float,
+    hope: float = 0.0,
 ) -> float:
     """Seconds until `target` has the model, from the best of `holders`; 0 if it already has it."""
     if not holders or target in holders:
         return 0.0
-    return min(_link_s(snapshot, holder, target, size_bytes, now_s) for holder in holders)
+    return min(_link_s(snapshot, holder, target, size_bytes, now_s, hope) for holder in holders)
 
 
 def _verifiers(question: RouteQuestion) -> frozenset[frozenset[SiteId]]:
@@ -144,35 +184,41 @@ def _verifiers(question: RouteQuestion) -> frozenset[frozenset[SiteId]]:
 
 
 def _to_verifiers_s(
-    question: RouteQuestion, units: frozenset[frozenset[SiteId]], site: SiteId, size_bytes: int
+    question: RouteQuestion,
+    units: frozenset[frozenset[SiteId]],
+    site: SiteId,
+    size_bytes: int,
+    hope: float,
 ) -> float:
     """Seconds until a verifier of each objective has a model that was trained at the site."""
     snapshot, now_s = question.topology.snapshot, question.now_s
     seconds = {
-        unit: transfer_s(snapshot, (site,), unit, size_bytes, now_s)
+        unit: transfer_s(snapshot, (site,), unit, size_bytes, now_s, hope)
         for unit in frozenset[SiteId]().union(*units)
     }
     return max((min(seconds[unit] for unit in sites) for sites in units), default=0.0)
 
 
-def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId) -> float:
+def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId, hope: float) -> float:
     if not start.holders:
         return 0.0
-    return _reached_s(question, start.holders, site, start.size_bytes)
+    return _reached_s(question, start.holders, site, start.size_bytes, hope)
 
 
 def _reached_s(
-    question: RouteQuestion, holders: Sequence[SiteId], site: SiteId, size_bytes: int
+    question: RouteQuestion, holders: Sequence[SiteId], site: SiteId, size_bytes: int, hope: float
 ) -> float:
     """Seconds until the site has the model, from the best holder it can reach."""
     reached = [one for one in holders if (site, one) not in question.cut_off]
     if not reached:
         return NEVER_S
-    return transfer_s(question.topology.snapshot, reached, site, size_bytes, question.now_s)
+    return transfer_s(question.topology.snapshot, reached, site, size_bytes, question.now_s, hope)
 
 
-def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float) -> float:
-    rtt_s, throughput_bps = _DEFAULT_RTT_S, _DEFAULT_THROUGHPUT_BPS
+def _link_s(
+    snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float, hope: float
+) -> float:
+    rtt_s, throughput_bps = _DEFAULT_RTT_S, _DEFAULT_THROUGHPUT_BPS / _hoped(1.0, hope)
     age_s = _STALE_AFTER_S * _STALE_MOST
     for link in (snapshot.link(holder, target), snapshot.link(target, holder)):
         # The target fetches, so its own measurement comes last and wins.
@@ -181,7 +227,7 @@ def _link_s(snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now
         if link is not None and link.throughput_bps is not None:
             throughput_bps = link.throughput_bps.value
             age_s = link.throughput_bps.age_s(now_s)
-    stale = min(_STALE_MOST, 1.0 + 0.5 * age_s / _STALE_AFTER_S)
+    stale = 1.0 if hope else min(_STALE_MOST, 1.0 + 0.5 * age_s / _STALE_AFTER_S)
     return (rtt_s + size_bytes / max(throughput_bps, 1.0)) * stale
 
 
@@ -191,20 +237,39 @@ def _speed_flops(option: DataOption) -> float:
 
 
 def example_s(
-    flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
+    flops_per_example: float,
+    history: Sequence[PastVisit],
+    options: Sequence[DataOption],
+    usually: float = 1.0,
 ) -> Floats:
     """Seconds of one training example at each option.
 
     From this job's visits to the site, if any; otherwise from the site's measured speed, times the
-    geometric mean of measured over computed seconds at visited sites.
+    geometric mean of measured over computed seconds at visited sites, `usually` before any visit.
     """
+    computed, measured = _example_s(flops_per_example, history, options)
+    longer = slower(flops_per_example, history, options)
+    factor = usually if longer is None else longer
+    return np.array([measured.get(option.id, computed[option.id] * factor) for option in options])
+
+
+def slower(
+    flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
+) -> float | None:
+    """Geometric mean of measured over computed seconds at visited sites; none without a visit."""
+    computed, measured = _example_s(flops_per_example, history, options)
+    ratios = [np.log(each / computed[name]) for name, each in measured.items()]
+    return float(np.exp(np.mean(ratios))) if ratios else None
+
+
+def _example_s(
+    flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of an example by option: as its site's speed says, and as this job measured."""
     computed = {option.id: flops_per_example / _speed_flops(option) for option in options}
     spent: dict[str, tuple[float, int]] = {}
     for visit in history:
         if visit.seconds > 0 and visit.examples > 0 and computed.get(visit.option_id, 0.0) > 0:
             seconds, examples = spent.get(visit.option_id, (0.0, 0))
             spent[visit.option_id] = (seconds + visit.seconds, examples + visit.examples)
-    measured = {name: seconds / examples for name, (seconds, examples) in spent.items()}
-    ratios = [np.log(each / computed[name]) for name, each in measured.items()]
-    slower = float(np.exp(np.mean(ratios))) if ratios else 1.0
-    return np.array([measured.get(option.id, computed[option.id] * slower) for option in options])
+    return computed, {name: seconds / examples for name, (seconds, examples) in spent.items()}

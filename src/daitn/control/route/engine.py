@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from daitn.control.route.filters import FILTERS, MTRCE
+from daitn.control.route.filters import FILTERS, MTRCE, in_time
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
 from daitn.control.route.starting_plans import epochs
-from daitn.control.route.task import Task, most_taught, task, worn_out
+from daitn.control.route.task import RouteTask, most_taught, task, worn_out
+from daitn.control.route.telling import compared, experience_told, site_beliefs
 from daitn.control.route.value_model import Flags
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.intents import TrainingIntent
@@ -35,8 +36,20 @@ _ELSEWHERE = 0.85
 """To lead away from where the model has arrived, a route must take at most this share of the
 effort: what is advertised elsewhere is unverified and looks as good as it can. With 0.67, 0.85 and
 0.95 a model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
+_HOPES = ((0.0, 1.0), (1.0, 0.16), (2.0, 0.02))
+"""Standard deviations by which visits are taken to be quicker than expected, and the probability
+that they are. A deadline excludes a job only if the last of them excludes it too."""
 _TOLD = 8
 """Candidates listed in a decision."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates, with the task and the plans that they are from."""
+
+    routes: tuple[PlannedRoute, ...] = ()
+    asked: RouteTask | None = None
+    plans: PlanOutcomes | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Mtrce:
         left. Raises `InvalidInput` if a preference names an unknown weight.
         """
         found = self._routes(question, self._weights(question.intent))
-        routes = sorted(found, key=lambda route: route.id)
+        routes = sorted(found.routes, key=lambda route: route.id)
         rejections = tuple(
             no
             for route in routes
@@ -76,7 +89,13 @@ class Mtrce:
             snapshot_version=question.snapshot_version,
             now_s=question.now_s,
         )
-        return (best.route if best else None), _told(decision, {one.id: one for one in routes})
+        told = _told(decision, {one.id: one for one in routes})
+        return (best.route if best else None), msgspec.structs.replace(
+            told,
+            compared=compared(found.plans) if found.plans else (),
+            beliefs=site_beliefs(found.asked) if found.asked else (),
+            experience=experience_told(question),
+        )
 
     def why_none(self, question: RouteQuestion) -> str:
         """Why a job has no route any more, for its owner; empty if other reasons are reported."""
@@ -105,40 +124,62 @@ class Mtrce:
             )
         return "no visit fits what is left of the budget and the rules of the data owners"
 
-    def _routes(
-        self, question: RouteQuestion, weights: Mapping[str, float]
-    ) -> tuple[PlannedRoute, ...]:
+    def _routes(self, question: RouteQuestion, weights: Mapping[str, float]) -> _Found:
         intent = question.intent
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
         if not measurable or not question.topology.options:
-            return ()
+            return _Found()
         if not intent.route and question.holds:
-            return ()
-        asked = task(question, weights)
+            return _Found()
+        usual = task(question, weights)
         if intent.route:
-            return pinned_route(question, asked.unbounded())
-        if worn_out(asked):
-            return ()
-        outcome = best_plans(asked, self.looks)
-        if (outcome.visits > 0).any():
-            return _planned(question, asked, outcome)
-        within = _planned(question, asked, outcome)
-        beyond = _beyond(question, asked.unbounded(), 0 if within else self.looks)
-        return tuple({found.id: found for found in (*beyond, *within)}.values())
+            return _Found(_pinned(question, weights), usual)
+        if worn_out(usual):
+            return _Found((), usual)
+        within: tuple[PlannedRoute, ...] = ()
+        for hope, luck in _hopes(question):
+            asked = task(question, weights, hope) if hope else usual
+            outcome = best_plans(asked, self.looks)
+            found = _planned(question, asked, outcome, luck)
+            if (outcome.visits > 0).any():
+                return _Found(found, asked, outcome)
+            within = within or found
+        free = usual.unbounded()
+        outcome = best_plans(free, 0 if within else self.looks)
+        beyond = _planned(question, free, outcome)
+        routes = {found.id: found for found in (*beyond, *within)}
+        return _Found(tuple(routes.values()), usual, outcome)
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
         field = "preferences[{index}].scorer"
         return weights_under(MTRCE.name, self.weights, intent.preferences, field)
 
 
+def _hopes(question: RouteQuestion) -> tuple[tuple[float, float], ...]:
+    """Hopes and their probabilities: several only where a deadline meets guessed seconds."""
+    guesses = question.verify_s is None or not question.history
+    limited = question.intent.budget.duration_s is not None
+    return _HOPES if guesses and limited else _HOPES[:1]
+
+
+def _pinned(question: RouteQuestion, weights: Mapping[str, float]) -> tuple[PlannedRoute, ...]:
+    """The pinned route with the expected seconds; if these are too many, with hoped-for ones."""
+    found = [
+        pinned_route(question, task(question, weights, hope).unbounded(), luck)
+        for hope, luck in _hopes(question)
+    ]
+    fits = (one for one in found if all(in_time(question, route) for route in one))
+    return next(fits, found[0])
+
+
 def _planned(
-    question: RouteQuestion, asked: Task, outcome: PlanOutcomes
+    question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes, luck: float = 1.0
 ) -> tuple[PlannedRoute, ...]:
     begun = _begun(question, asked, outcome)
-    return planned_routes(question, asked, begun, _TOLD) if begun is not None else ()
+    return planned_routes(question, asked, begun, _TOLD, luck) if begun is not None else ()
 
 
-def _begun(question: RouteQuestion, asked: Task, outcome: PlanOutcomes) -> PlanOutcomes | None:
+def _begun(question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes) -> PlanOutcomes | None:
     """The plans that can begin now, preferring those that begin where the model is."""
     options = asked.known.options
     now = np.array([option.site not in question.later for option in options], bool)
@@ -154,7 +195,7 @@ def _least(outcome: PlanOutcomes) -> float:
     return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
 
 
-def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
+def _beginning(asked: RouteTask, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
     """The plans that begin at one of the `first` options.
 
     If none does, the best plan preceded by a visit to each of them; none if none of them is open.
@@ -174,13 +215,13 @@ def _beginning(asked: Task, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes
 
 
 def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
-    """The decision with the expected values at the end of each route."""
+    """The decision with the expected values at the end of each route, and its seconds."""
     ranking = tuple(
-        msgspec.structs.replace(scored, expected=named[scored.candidate].route.visits[-1].expected)
+        msgspec.structs.replace(
+            scored,
+            expected=named[scored.candidate].route.visits[-1].expected,
+            expected_s=named[scored.candidate].seconds,
+        )
         for scored in decision.ranking
     )
     return msgspec.structs.replace(decision, ranking=ranking)
-
-
-def _beyond(question: RouteQuestion, free: Task, looks: int) -> tuple[PlannedRoute, ...]:
-    return _planned(question, free, best_plans(free, looks))

@@ -9,12 +9,13 @@ by more than their errors, and so will the next one. Weak lessons of few jobs st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 import numpy as np
 from immutables import Map
 
+from daitn.control.route.costs import overhead_s, slower
 from daitn.control.route.posterior import Belief, believed
 from daitn.control.route.priors import (
     SHAPE,
@@ -36,6 +37,10 @@ _NOTHING: Mapping[str, Believed] = Map()
 _LEAST_SHARE = 0.1
 """For a lesson, measurements must give at least this share of the prior's information."""
 _LEAST_SD = 0.05
+_SLOWER_SD = 0.5
+"""Short visits take longer per example than long ones."""
+_LEAST_TIME = 1e-3
+"""Seconds, or a factor; less is as good as nothing."""
 _BETWEEN = 0.3
 """Least standard deviation between jobs, on the unbounded scale: a third, for the speed."""
 _PER_SIZE = 0.5
@@ -68,7 +73,9 @@ def lessons(question: RouteQuestion, parameters: int) -> PastJob | None:
     start = brought(question, known)
     belief = believed(known, prior(known, question.experience), question.history, start)
     return PastJob(
-        recipe=question.intent.model.recipe, parameters=parameters, lessons=_lessons(belief)
+        recipe=question.intent.model.recipe,
+        parameters=parameters,
+        lessons=_lessons(belief) | dict(_times(question)),
     )
 
 
@@ -126,6 +133,20 @@ def _lessons(belief: Belief) -> dict[str, Lesson]:
             own = (float(belief.mode[k]) / variance - belief.mean[k] * before) / precision
             told[key] = Lesson(float(own - base[k]), 1.0 / math.sqrt(precision))
     return told
+
+
+def _times(question: RouteQuestion) -> Iterator[tuple[str, Lesson]]:
+    """How long the parts of a visit took, see `priors.guessed`."""
+    history, options = question.history, question.topology.options
+    took = {
+        "measuring": question.verify_s,
+        "overhead": overhead_s(history),
+        "slower": slower(question.flops_per_example, history, options),
+    }
+    for key, measured in took.items():
+        if measured is not None:
+            sd = _SLOWER_SD if key == "slower" else _LEAST_SD
+            yield key, Lesson(math.log(max(measured, _LEAST_TIME)), sd)
 
 
 def _bases(known: Setting, count: int) -> Floats:

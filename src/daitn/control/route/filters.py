@@ -14,10 +14,11 @@ from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
+from daitn.objects.text import counted, figure
 from daitn.policy.pipeline import Flags, Floats, Policy
 from daitn.topology.relaxation import as_value
 
-__all__ = ["FILTERS", "MTRCE"]
+__all__ = ["FILTERS", "MTRCE", "in_time"]
 
 Routes = Sequence[PlannedRoute]
 
@@ -25,31 +26,45 @@ Routes = Sequence[PlannedRoute]
 def _duration(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
     budget, spent = question.intent.budget, question.spent
     return _over(
-        route, "duration", budget.duration_s, spent.duration_s + route.seconds, "duration_s", "s"
+        route, "duration", budget.duration_s, spent.duration_s, route.seconds, "duration_s", "s"
     )
+
+
+def in_time(question: RouteQuestion, route: PlannedRoute) -> bool:
+    """Whether a route is expected to end before the deadline."""
+    return _duration(question, route) is None
 
 
 def _cost(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
     budget, spent = question.intent.budget, question.spent
-    return _over(route, "cost", budget.cost_usd, spent.cost_usd + route.cost_usd, "cost_usd", "USD")
+    return _over(route, "cost", budget.cost_usd, spent.cost_usd, route.cost_usd, "cost_usd", "USD")
 
 
 def _examples(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
     budget, spent = question.intent.budget, question.spent
     return _over(
-        route, "examples", budget.examples, spent.examples + route.examples, "examples", "examples"
+        route, "examples", budget.examples, spent.examples, route.examples, "examples", "examples"
     )
 
 
 def _over(
-    route: PlannedRoute, name: str, limit: float | None, needed: float, field: str, unit: str
+    route: PlannedRoute,
+    name: str,
+    limit: float | None,
+    spent: float,
+    takes: float,
+    field: str,
+    unit: str,
 ) -> Rejection | None:
+    needed = spent + takes
     if limit is None or needed <= limit:
         return None
+    already = f", on top of {figure(spent)} already spent" if spent else ""
     return Rejection(
         candidate=route.id,
         filter=name,
-        reason=f"is expected to take {needed:.6g} {unit} of the job's {limit:.6g}",
+        reason=f"is expected to take {counted(route.visits, 'visit')} and {figure(takes)} {unit} "
+        f"of the job's {figure(limit)}{already}",
         field=f"budget.{field}",
         shortfall=needed - limit,
         unit=unit,

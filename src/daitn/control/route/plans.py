@@ -9,7 +9,7 @@ import numpy as np
 
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes, expected
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit, Route
 from daitn.objects.identifiers import SiteId
@@ -43,6 +43,8 @@ class PlannedRoute:
     """Until all targets hold, or until the plan ends; a mean."""
     cost_usd: float
     examples: int
+    visits: int
+    """Over which these are spent, more than its `route` lists where that is long; a mean."""
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
     utility: float
@@ -61,9 +63,16 @@ def stop_names(topology: MsDrrt) -> dict[str, str]:
 
 
 def planned_routes(
-    question: RouteQuestion, task: Task, outcome: PlanOutcomes, most: int, whole: bool = False
+    question: RouteQuestion,
+    task: RouteTask,
+    outcome: PlanOutcomes,
+    most: int,
+    luck: float = 1.0,
+    whole: bool = False,
 ) -> tuple[PlannedRoute, ...]:
     """The `most` best feasible plans, best first, one for each sequence of stops.
+
+    `luck`: the probability that visits take no longer than `task` assumes.
 
     Each route lists the first visits, or the `whole` plan even if targets hold before its end.
     """
@@ -73,18 +82,19 @@ def planned_routes(
     for k in outcome.order():
         if outcome.allowed[k] == 0 or len(routes) == most:
             continue
-        found = _route(question, task, outcome, int(k), names, least, whole)
+        found = _route(question, task, outcome, int(k), names, least, luck, whole)
         routes.setdefault(found.id, found)
     return tuple(routes.values())
 
 
 def _route(
     question: RouteQuestion,
-    task: Task,
+    task: RouteTask,
     outcome: PlanOutcomes,
     k: int,
     names: dict[str, str],
     least: float,
+    luck: float,
     whole: bool,
 ) -> PlannedRoute:
     plan, visits = outcome.plans[k], outcome.visits[k]
@@ -106,13 +116,14 @@ def _route(
     back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
     more = ["..."] if shown < usual and not whole else []
     way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
-    holds = float(outcome.chance[k])
+    holds = luck * float(outcome.chance[k])
     return PlannedRoute(
         id=" > ".join([*back, *words, *more]) + way,
         route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),
         seconds=float(told.seconds.sum() if whole else outcome.seconds[k].mean()),
         cost_usd=float(told.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
         examples=sum(s.examples for s in stops) if whole else int(outcome.examples[k].mean()),
+        visits=length if whole else round(float(np.where(visits > 0, visits, length).mean())),
         holds=holds,
         utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,
         travels=_travels(start.release_to, options),
@@ -120,7 +131,7 @@ def _route(
 
 
 def _stop(
-    task: Task,
+    task: RouteTask,
     option: DataOption,
     examples: int,
     seconds: float,

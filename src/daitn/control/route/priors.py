@@ -21,6 +21,7 @@ __all__ = [
     "UNTAUGHT",
     "Prior",
     "ceiling_key",
+    "guessed",
     "is_known",
     "level_key",
     "prior",
@@ -44,10 +45,20 @@ UNTAUGHT: dict[str, Believed] = {
     "ceiling": Believed(4.5, 1.2),
     "teaches": Believed(0.0, 1.4),
     "level": Believed(3.5, 2.0),
+    "measuring": Believed(0.0, 1.5),
+    "overhead": Believed(0.0, 1.0),
+    "slower": Believed(0.0, 1.0),
 }
-"""`teaches` is a shift relative to topic similarity, see `_TEACHES_AT`."""
+"""`teaches` is a shift relative to topic similarity, see `_TEACHES_AT`.
+
+The last three are logarithms: of seconds to measure all objectives (0.001 to 7 s in
+`benchmarks/recordings`, on top of a process's start), of seconds to start a visit, load and store,
+and of how much longer training takes than the site's published speed says."""
 _LEAST_SD, _FURTHEST = 0.05, 5.0
 """Bounds on what recipes and earlier jobs may report, the second in standard deviations."""
+_FURTHEST_TIME = 12.0
+"""The same for the logarithms of times: a site's published speed is that of large products, and a
+small classifier was measured to train e to the 11 times more slowly."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
@@ -98,6 +109,18 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
         np.array([[one.sd for one in row] for row in teaches]),
         *_columns(level),
     )
+
+
+def guessed(key: str, taught: Mapping[str, Believed], hope: float) -> float:
+    """Seconds, or a factor, of `measuring`, `overhead` or `slower` before a job has measured it.
+
+    What earlier jobs taught, or a wide guess; `hope` is how many standard deviations less.
+    """
+    base, one = UNTAUGHT[key], taught.get(key)
+    if one is None or not _sound(key, one):
+        one = base
+    mean = min(max(one.mean, base.mean - _FURTHEST_TIME), base.mean + _FURTHEST_TIME)
+    return math.exp(mean - hope * min(max(one.sd, _LEAST_SD), base.sd))
 
 
 def is_known(key: str) -> bool:

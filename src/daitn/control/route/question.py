@@ -13,16 +13,12 @@ from daitn.objects.intents import TrainingIntent
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = [
-    "DEFAULT_VERIFY_S",
     "Believed",
     "PastVisit",
     "RouteQuestion",
     "RouteStart",
     "Spent",
 ]
-
-DEFAULT_VERIFY_S = 10.0
-"""Before a job has measured anything: some hundred items on a small model."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +90,25 @@ class RouteQuestion:
     history: tuple[PastVisit, ...] = ()
     """Every visit of the job, including abandoned ones, oldest first."""
     spent: Spent = field(default_factory=Spent)
-    verify_s: float = DEFAULT_VERIFY_S
-    """Seconds to measure all objectives after a visit, as last measured, without the transfer."""
+    verify_s: float | None = None
+    """Seconds to measure all objectives after a visit, as last measured, without the transfer.
+    None: this job has measured nothing yet, so earlier jobs must tell (`experience`)."""
     cut_off: frozenset[tuple[SiteId, SiteId]] = frozenset()
     """Pairs of a site and a holder from which it could not fetch a model of this job."""
     excluded: tuple[SiteId, ...] = ()
     """Sites that failed this job: not visited again."""
     here: SiteId | None = None
     """Where the model arrived on its own: it stays unless elsewhere is clearly better."""
+    insisted: bool = False
+    """The owner wants as much of a pinned route as possible: it is judged stop by stop."""
     later: tuple[SiteId, ...] = ()
     """Sites where the route cannot begin now because they refuse the model; it may come later."""
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
+    begun: Mapping[str, Believed] = field(default_factory=dict)
+    """What would be believed without earlier jobs: the recipe's own estimates."""
+    past_jobs: int = 0
+    """Number of earlier jobs that `experience` is from."""
     now_s: float = 0.0
 
     @property

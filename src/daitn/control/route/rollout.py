@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.costs import NEVER_S
-from daitn.control.route.task import Start, Task
+from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
     Flags,
     Floats,
@@ -87,7 +87,7 @@ class _Way:
     """(P,): number of allowed visits."""
 
 
-def play(task: Task, plans: Sequence[Plan], rows: Indices | None = None) -> PlanOutcomes:
+def play(task: RouteTask, plans: Sequence[Plan], rows: Indices | None = None) -> PlanOutcomes:
     """Play all plans out under the draws at `rows`, or under all."""
     draws = np.arange(len(task.draws)) if rows is None else rows
     way = _way(task, plans)
@@ -124,7 +124,7 @@ class Expected:
     """(H,): per visit."""
 
 
-def expected(task: Task, plan: Plan, visits: int) -> Expected:
+def expected(task: RouteTask, plan: Plan, visits: int) -> Expected:
     """Follow one plan for so many visits, even if targets hold earlier."""
     way = _way(task, (plan,))
     known, start = task.known, task.starts[plan.start]
@@ -150,7 +150,7 @@ def _utility(each: Floats, weight: Floats, caution: float) -> Floats:
     return np.asarray(total + caution * (worst - total), dtype=np.float64)
 
 
-def _way(task: Task, plans: Sequence[Plan]) -> _Way:
+def _way(task: RouteTask, plans: Sequence[Plan]) -> _Way:
     longest = max((len(plan.stops) for plan in plans), default=0)
     shape = (len(plans), max(1, longest))
     option, examples = np.zeros(shape, dtype=np.int64), np.zeros(shape)
@@ -191,7 +191,7 @@ def _way(task: Task, plans: Sequence[Plan]) -> _Way:
     )
 
 
-def _permitted(task: Task, plans: Sequence[Plan], option: Indices) -> Flags:
+def _permitted(task: RouteTask, plans: Sequence[Plan], option: Indices) -> Flags:
     """(P, H): whether each visit, and the measurement after it, respects the release rules."""
     good = np.ones(option.shape, dtype=bool)
     if not task.restricted:
@@ -207,7 +207,7 @@ def _permitted(task: Task, plans: Sequence[Plan], option: Indices) -> Flags:
     return good
 
 
-def _before(task: Task, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
+def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
     """(P, H): examples of earlier visits to the same option."""
     before = np.stack([task.starts[plan.start].model.seen for plan in plans])
     before = np.take_along_axis(before, option, axis=1)
@@ -217,7 +217,7 @@ def _before(task: Task, plans: Sequence[Plan], option: Indices, examples: Floats
     return before
 
 
-def _exposure(task: Task, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
+def _exposure(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
     known = task.known
     start = np.stack([task.starts[plan.start].model.exposure for plan in plans])
     in_field = known.field[option][:, :, None] == np.arange(len(known.fields))
@@ -227,7 +227,7 @@ def _exposure(task: Task, plans: Sequence[Plan], option: Indices, examples: Floa
 
 
 def _followed(
-    task: Task, plans: Sequence[Plan], way: _Way, draws: Indices
+    task: RouteTask, plans: Sequence[Plan], way: _Way, draws: Indices
 ) -> tuple[Indices, Floats]:
     """After which visit each plan reaches under each draw, and what is missing at the end."""
     known, count = task.known, len(draws)
@@ -270,6 +270,6 @@ def _followed(
     return visits.reshape(len(plans), count), missing.reshape(len(plans), count)
 
 
-def _open(task: Task, start: Start) -> float:
+def _open(task: RouteTask, start: Start) -> float:
     measured = np.where(np.isnan(start.measured), task.known.chance, start.measured)
     return float(np.maximum(0.0, task.targets - measured).sum() / task.short_at_start)

@@ -23,7 +23,7 @@ from daitn.control.route.starting_plans import (
     obvious_plans,
     promising,
 )
-from daitn.control.route.task import Task
+from daitn.control.route.task import RouteTask
 from daitn.control.route.value_model import Indices
 
 __all__ = ["LOOKS", "best_plans"]
@@ -47,7 +47,7 @@ _LEAST_ROUND, _ROUND = 4, 6
 """Visits for which one plain plan is then followed: one round of the sites, within these bounds."""
 
 
-def best_plans(task: Task, looks: int = LOOKS) -> PlanOutcomes:
+def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
     """All obvious plans and the improved ones, played out under all draws."""
     obvious = tuple(obvious_plans(task))
     found = play(task, obvious)
@@ -78,7 +78,7 @@ def best_plans(task: Task, looks: int = LOOKS) -> PlanOutcomes:
     return play(task, kept)
 
 
-def _plainly(task: Task, found: PlanOutcomes) -> PlanOutcomes:
+def _plainly(task: RouteTask, found: PlanOutcomes) -> PlanOutcomes:
     """One of the plain plans, for when expectations failed again and again.
 
     Beliefs then decide only which plan comes first: the one by measured gains, then the others,
@@ -99,20 +99,20 @@ def _plainly(task: Task, found: PlanOutcomes) -> PlanOutcomes:
     return play(task, (found.plans[plain[turn % len(plain)]],))
 
 
-def _turn(task: Task, plan: Plan) -> float:
+def _turn(task: RouteTask, plan: Plan) -> float:
     """Median of its visits, in epochs."""
     records = task.known.records
     return float(np.median([examples / records[option] for option, examples in plan.stops]))
 
 
-def _promising_of(task: Task, plans: list[Plan]) -> list[Plan]:
+def _promising_of(task: RouteTask, plans: list[Plan]) -> list[Plan]:
     count = len(task.draws)
     few = np.r_[0:_FEW, count - 1]
     order = play(task, plans, few).order()
     return [plans[int(k)] for k in order[:_CLOSER]]
 
 
-def _changes(task: Task, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
+def _changes(task: RouteTask, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
     stops = plan.stops
     depth = min(_CHANGED, len(stops))
     others = _others(task, plan)
@@ -146,7 +146,7 @@ def _near(grid: tuple[int, ...], examples: int) -> Iterator[int]:
             yield grid[k]
 
 
-def _others(task: Task, plan: Plan) -> Indices:
+def _others(task: RouteTask, plan: Plan) -> Indices:
     options = np.flatnonzero(task.open)
     if len(options) <= _OTHERS:
         return options

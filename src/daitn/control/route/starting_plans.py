@@ -14,7 +14,7 @@ import numpy as np
 
 from daitn.control.route.posterior import Taught
 from daitn.control.route.rollout import HORIZON, Plan, Stop
-from daitn.control.route.task import Start, Task
+from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
     Draws,
     Floats,
@@ -26,7 +26,7 @@ from daitn.control.route.value_model import (
     values,
 )
 
-__all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising"]
+__all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising", "skills_after"]
 
 MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
@@ -49,22 +49,22 @@ _GREEDY_OPTIONS = 48
 start. The other plans go through all options."""
 
 
-def amounts(task: Task, option: int) -> tuple[int, ...]:
+def amounts(task: RouteTask, option: int) -> tuple[int, ...]:
     """Amounts of examples for a visit to an option: from an eighth of an epoch to eight."""
     return tuple(dict.fromkeys(epochs(task, option, count) for count in _EPOCHS))
 
 
-def epochs(task: Task, option: int, count: float) -> int:
+def epochs(task: RouteTask, option: int, count: float) -> int:
     """The number of examples in `count` epochs at an option."""
     return at_least(task, option, round(count * float(task.known.records[option])))
 
 
-def at_least(task: Task, option: int, examples: int) -> int:
+def at_least(task: RouteTask, option: int, examples: int) -> int:
     """So many examples at an option, or the fewest that are worth a visit and allowed there."""
     return max(_LEAST_EXAMPLES, int(task.known.least[option]), examples)
 
 
-def obvious_plans(task: Task) -> Iterator[Plan]:
+def obvious_plans(task: RouteTask) -> Iterator[Plan]:
     """Every obvious plan from the latest model, and from each checkpoint worth going back to."""
     known, costs = task.known, task.costs
     epoch_s = costs.example_s * known.records
@@ -91,7 +91,7 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
             ranked = _ranked(task, order, anew=name == MEASURED)
             for count in counts:
                 stops = _round(ranked, [epochs(task, option, count) for option in ranked])
-                yield Plan(row, stops, f"{name}, {count:g} epochs a visit")
+                yield Plan(row, stops, f"{name}, {_turn(count)} a visit")
         ranked = _ranked(task, np.arange(len(known.records), dtype=float))
         for examples in _FIXED:
             stops = _round(ranked, [at_least(task, option, examples) for option in ranked])
@@ -101,14 +101,18 @@ def obvious_plans(task: Task) -> Iterator[Plan]:
             yield from _with_all_that_is_left(task, row)
 
 
-def _worth_going_back(task: Task, start: Start, short: float) -> bool:
+def _turn(count: float) -> str:
+    return "1 epoch" if count == 1.0 else f"{count:g} epochs"
+
+
+def _worth_going_back(task: RouteTask, start: Start, short: float) -> bool:
     """Whether a checkpoint is clearly better than the latest model, or may travel where that may
     not. One that is a little better was lucky, and going back to it forgets what came since."""
     further = start.allowed & ~task.starts[0].allowed
     return short < task.short_at_start - _CLEARLY or bool(further.any())
 
 
-def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
+def _with_all_that_is_left(task: RouteTask, row: int) -> Iterator[Plan]:
     """One visit that uses up the time, money and examples left, where these are scarce."""
     costs, limits = task.costs, task.limits
     options = np.flatnonzero(task.open)
@@ -130,7 +134,7 @@ def _with_all_that_is_left(task: Task, row: int) -> Iterator[Plan]:
             yield Plan(row, ((int(k), amount),), "one visit with all that is left")
 
 
-def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
+def _by_measured_gain(task: RouteTask, epoch_s: Floats) -> Floats:
     """Order by measured gain: never-visited sites first, largest first.
 
     Then those whose last visit gained, by gain per time; then the others, least visited first.
@@ -140,7 +144,7 @@ def _by_measured_gain(task: Task, epoch_s: Floats) -> Floats:
     return np.where(np.isnan(rate), -1e12 - task.known.records, order)
 
 
-def _ranked(task: Task, order: Floats, *, anew: bool = False) -> list[int]:
+def _ranked(task: RouteTask, order: Floats, *, anew: bool = False) -> list[int]:
     """Open options: least visited first, unless `anew`, then by `order`."""
     ranked = np.argsort(order, kind="stable") if anew else np.lexsort((order, task.visits))
     return [int(k) for k in ranked if task.open[k]]
@@ -152,7 +156,7 @@ def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
     return tuple(stops[i % len(stops)] for i in range(HORIZON)) if stops else ()
 
 
-def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
+def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
     """At each step, the visit that reduces the shortfall most per effort, over a few draws."""
     known, start = task.known, task.starts[row]
     rows = np.arange(min(_GREEDY_DRAWS, len(task.draws)))
@@ -166,7 +170,7 @@ def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
     now, at = _short(task, few, model.skills, start, rows), -1
     stops: list[Stop] = []
     for _ in range(HORIZON):
-        after = _tried(known, few.take(drawn), model, drawn, option[tried], examples[tried])
+        after = skills_after(known, few.take(drawn), model, drawn, option[tried], examples[tried])
         left = _short(task, few.take(drawn), after, start, drawn).reshape(len(option), len(rows))
         moved = (
             task.costs.start_s[row, option]
@@ -181,7 +185,7 @@ def _greedy(task: Task, row: int) -> tuple[Stop, ...]:
     return tuple(stops)
 
 
-def _tried(
+def skills_after(
     known: Setting,
     draws: Draws,
     model: Taught,
@@ -201,14 +205,14 @@ def _tried(
     return after_visit(known, draws, model.skills[rows], visit)
 
 
-def _effort(task: Task, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
+def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
     """Effort of visits with `way_s` seconds of transfer."""
     costs = task.costs
     seconds = way_s + costs.stay_s(option, examples)
     return task.effort(seconds, costs.price_usd[option] * examples)
 
 
-def _worth_looking(task: Task, row: int) -> list[Stop]:
+def _worth_looking(task: RouteTask, row: int) -> list[Stop]:
     options = np.flatnonzero(task.open)
     if len(options) > _GREEDY_OPTIONS:
         options = promising(task, row, options, _GREEDY_OPTIONS)
@@ -216,12 +220,12 @@ def _worth_looking(task: Task, row: int) -> list[Stop]:
     return [(k, n) for k, grid in grids.items() for n in grid[2:6] or grid]
 
 
-def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
+def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices:
     """The `most` options that reduce the shortfall most per effort in one epoch, at the mode."""
     known, start = task.known, task.starts[row]
     first = np.zeros(len(options), dtype=np.int64)
     mode, records = task.draws.take(first), known.records[options]
-    after = _tried(known, mode, start.model, first, options, records)
+    after = skills_after(known, mode, start.model, first, options, records)
     left = _short(task, mode, after, start, first)
     now = _short(task, mode, start.model.skills[first], start, first)
     effort = _effort(task, task.costs.start_s[row, options], options, records)
@@ -230,7 +234,7 @@ def promising(task: Task, row: int, options: Indices, most: int) -> Indices:
     return best
 
 
-def _short(task: Task, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
+def _short(task: RouteTask, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
     """(N,): shortfall from the targets, summed."""
     whole = (values(task.known, draws, skills) * task.known.shares).sum(axis=2)
     measured = anchored(whole, start.believed[rows], start.off[rows])

@@ -28,9 +28,9 @@ from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
 
 __all__ = [
-    "Limits",
+    "BudgetLeft",
+    "RouteTask",
     "Start",
-    "Task",
     "brought",
     "jurisdiction_of",
     "most_taught",
@@ -64,7 +64,7 @@ _SEED = 21
 
 
 @dataclass(frozen=True)
-class Limits:
+class BudgetLeft:
     """What is left of the budget; infinite without a limit."""
 
     seconds: float = np.inf
@@ -87,7 +87,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Task:
+class RouteTask:
     """S options, O objectives, N draws, J jurisdictions."""
 
     known: Setting
@@ -123,7 +123,7 @@ class Task:
     """(O, J): where each objective can be measured."""
     restricted: bool
     """Whether any release rule can exclude a model from anywhere."""
-    limits: Limits
+    limits: BudgetLeft
     time_weight: float
     cost_weight: float
     miss: float
@@ -134,15 +134,15 @@ class Task:
         """Weighted time and cost; never negative."""
         return self.time_weight * seconds + self.cost_weight * cost_usd
 
-    def unbounded(self) -> Task:
+    def unbounded(self) -> RouteTask:
         """The same without limits and release rules."""
-        return replace(self, limits=Limits(), restricted=False)
+        return replace(self, limits=BudgetLeft(), restricted=False)
 
 
-def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
+def task(question: RouteQuestion, weights: Mapping[str, float], hope: float = 0.0) -> RouteTask:
     """The question over all options of its topology; every objective must have a verifier.
 
-    `weights` holds `time`, `cost`, `robustness` and `reach`.
+    `weights` holds `time`, `cost`, `robustness` and `reach`; `hope` is that of `costs`.
     """
     topology, objectives = question.topology, question.intent.objective_names()
     known = setting(topology, objectives)
@@ -151,7 +151,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     belief = believed(known, prior(known, question.experience), question.history, start)
     draws = _with_hope(belief)
     limits, errors = _left(question), _standard_errors(question)
-    priced = costs(question, known.options)
+    priced = costs(question, known.options, hope)
     places, allowed, release, verified = _places(question, known)
     starts = tuple(
         _start(known, draws, one, allowed[row], start)
@@ -159,7 +159,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     )
     first = np.where(np.isnan(starts[0].measured), known.chance, starts[0].measured)
     time_weight, cost_weight = _effort_weights(limits, weights)
-    return Task(
+    return RouteTask(
         known=known,
         belief=belief,
         draws=draws,
@@ -187,7 +187,7 @@ def task(question: RouteQuestion, weights: Mapping[str, float]) -> Task:
     )
 
 
-def worn_out(asked: Task) -> bool:
+def worn_out(asked: RouteTask) -> bool:
     """Whether a job without a budget stopped progressing though each site was visited repeatedly.
 
     A job with a budget may use up what is left.
@@ -199,7 +199,7 @@ def worn_out(asked: Task) -> bool:
     return asked.stalled >= tries and bool((asked.visits[asked.open] > 0).all())
 
 
-def most_taught(asked: Task) -> Floats:
+def most_taught(asked: RouteTask) -> Floats:
     """(O,): optimistic bound on every objective's value, based on the descriptors."""
     known = asked.known
     hope = hopeful(believed(known, asked.belief.prior, (), None), _MOST_HOPE)
@@ -332,10 +332,10 @@ def _start(
     )
 
 
-def _left(question: RouteQuestion) -> Limits:
+def _left(question: RouteQuestion) -> BudgetLeft:
     budget, spent = question.intent.budget, question.spent
-    unlimited = Limits()
-    return Limits(
+    unlimited = BudgetLeft()
+    return BudgetLeft(
         seconds=_minus(budget.duration_s, spent.duration_s, unlimited.seconds),
         cost_usd=_minus(budget.cost_usd, spent.cost_usd, unlimited.cost_usd),
         examples=_minus(budget.examples, spent.examples, unlimited.examples),
@@ -346,7 +346,7 @@ def _minus(limit: float | None, spent: float, unlimited: float) -> float:
     return unlimited if limit is None else max(0.0, limit - spent)
 
 
-def _effort_weights(limits: Limits, weights: Mapping[str, float]) -> tuple[float, float]:
+def _effort_weights(limits: BudgetLeft, weights: Mapping[str, float]) -> tuple[float, float]:
     """Effort per second and per USD. Time always counts a little, so that no route is free."""
     limited_s = _LEAST_LEFT < limits.seconds < np.inf
     limited_usd = _LEAST_LEFT < limits.cost_usd < np.inf
@@ -356,7 +356,7 @@ def _effort_weights(limits: Limits, weights: Mapping[str, float]) -> tuple[float
 
 
 def _miss(
-    known: Setting, priced: Costs, limits: Limits, time_weight: float, cost_weight: float
+    known: Setting, priced: Costs, limits: BudgetLeft, time_weight: float, cost_weight: float
 ) -> float:
     """Effort of everything left, or of ten epochs at every option if there is no limit."""
     epoch_s = float((priced.example_s * known.records + priced.visit_s).sum())

@@ -30,7 +30,8 @@ def shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.floa
     """The features, without the values of columns that rest on too few records.
 
     The scaling would tell the value of the only record that has one, or how many records differ
-    from all others.
+    from all others. A column with one value throughout goes too: nothing can be learned from it,
+    it often stands for missing values, and merged with other sites' it would spoil their scale.
     """
     kept = features.copy()
     once = features[different_rows(features)]
@@ -39,7 +40,7 @@ def shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.floa
         _, counts = np.unique(present, return_counts=True)
         usual = counts.max(initial=0)
         unusual = len(present) - usual
-        if len(present) < least_records or 0 < unusual < min(least_records, usual):
+        if len(present) < least_records or unusual < min(max(1, least_records), usual):
             column[:] = np.nan
     return kept
 

@@ -169,6 +169,16 @@ def _remarks(table: Table) -> Iterator[str]:
     empty = [name for name, has in zip(table.columns, present.T, strict=True) if not has.any()]
     if empty:
         yield f"empty throughout, so that models learn nothing from it here: {some(empty)}"
+    constant = [
+        name
+        for name, values in zip(table.columns, table.features.T, strict=True)
+        if len(np.unique(values[np.isfinite(values)])) == 1
+    ]
+    if constant:
+        yield (
+            "the same value in every record, so that models learn nothing from it here; if it "
+            f"stands for a missing one, leave the cells empty: {some(constant)}"
+        )
     numbered = [
         name
         for name, values in zip(table.columns, table.features.T, strict=True)

@@ -235,7 +235,7 @@ class Itinerary:
             decision=step.decision,
             waiting_for=waiting,
             why=step.why,
-            unvisited=unvisited(self.job, step.question.topology),
+            unvisited=unvisited(self.job, step.question.topology, step.decision),
         )
 
     def verified_by(self, site: SiteId, topics: frozenset[str]) -> VerifiersChosen:
