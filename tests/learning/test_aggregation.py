@@ -18,7 +18,12 @@ from daitn.learning.aggregation.merging import TensorFile, merge_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import MergeRule, OuterStep, Reduces
 
-SHAPES = {"layers.0.weight": (3, 4), "layers.0.bias": (3,), "scale": (1,)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "layers.0.weight": (3, 4),
+    "layers.0.bias": (3,),
+    "scale": (1,),
+    "gain": (),
+}
 
 
 def models_of(seed: int, count: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
@@ -257,6 +262,26 @@ def test_weights_keep_their_number_type_and_are_read_from_files(tmp_path: Path) 
     in_memory, _ = merge(base, models, MergeRule())
     assert merged["half"].dtype is torch.bfloat16
     assert all(torch.equal(merged[name], in_memory[name]) for name in base)
+
+
+@pytest.mark.parametrize("reduction", [one for one in Reduces if one is not Reduces.DARE])
+def test_pieces_of_tensors_are_merged_as_the_whole(
+    reduction: Reduces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, models = models_of(4, 7)
+    rule = MergeRule(reduction=reduction, outer=OuterStep.ADAM)
+    whole = merge(base, models, rule)
+    monkeypatch.setattr("daitn.learning.aggregation.merging._AT_ONCE", 1)
+    pieces = merge(base, models, rule)
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(flat(one), flat(other), atol=1e-6)
+
+
+def test_a_merge_that_leaves_its_number_type_is_refused() -> None:
+    base = {"half": torch.full((3,), 6e4, dtype=torch.float16)}
+    models = [{"half": torch.full((3,), 6.5e4, dtype=torch.float16)}]
+    with pytest.raises(InvalidInput, match="not finite"):
+        merge(base, models, MergeRule(rate=5.0))
 
 
 def test_a_mean_of_means_by_size_is_the_mean() -> None:

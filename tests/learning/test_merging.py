@@ -254,5 +254,5 @@ def test_language_models_of_other_words_are_not_merged(tmp_path: Path) -> None:
     )
     with pytest.raises(Corrupt) as refused:
         CausalLm().merge(merge, config, out, tmp_path / "moments")
-    assert refused.value.field == "models[1]"
+    assert refused.value.field == "models[0]"
     assert not CausalLm().estimate(config).merges_fresh

@@ -42,6 +42,7 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     WorkNeeds,
 )
+from daitn.objects.lineage import descent
 from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
@@ -162,7 +163,9 @@ class JobExecutor:
         topology = await asyncio.to_thread(_cut, snapshot, job.intent, job.needs, asked.now_s)
         question = replace(asked, topology=topology)
         shortfalls = [job.shortfall(checkpoint) for checkpoint in job.checkpoints]
-        found = await asyncio.to_thread(next_round, question, shortfalls)
+        assert job.latest is not None
+        behind = len(descent(job.lineage, job.latest.model.manifest))
+        found = await asyncio.to_thread(next_round, question, shortfalls, behind)
         if found.round is not None:
             return Planned(route=None, round=found.round, decision=found.decision)
         away = _sites_away(job, topology, self._not_back())

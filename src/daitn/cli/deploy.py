@@ -31,7 +31,7 @@ from daitn.objects.descriptors import ModelDescriptor
 from daitn.objects.errors import InvalidInput, Refused, Unreachable
 from daitn.objects.grants import DeploymentGrant
 from daitn.objects.identifiers import JobId, SiteId
-from daitn.objects.lineage import Origin, Visit, ancestry, descent, released
+from daitn.objects.lineage import Merge, Origin, Visit, ancestry, descent, released
 from daitn.objects.placement import (
     AUTO_REPLICAS,
     DeployIntent,
@@ -182,7 +182,7 @@ def check_trained(
     steps = descent(lineage.entries, model.manifest)
     last = steps[-1].fact if steps else None
     ordered = order.intent
-    came = isinstance(last, Visit | Origin) and last.order == trained.order.digest
+    came = isinstance(last, Visit | Origin | Merge) and last.order == trained.order.digest
     brought = last is None and order.start == model.manifest
     if (ordered.owner, ordered.model.recipe, ordered.model.config) != (
         model.owner,

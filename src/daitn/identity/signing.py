@@ -16,6 +16,7 @@ from daitn.objects.lineage import (
     Entry,
     Lineage,
     LineageFact,
+    Merge,
     Origin,
     Verification,
     given_to,
@@ -89,6 +90,14 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
         if any(known[digest] not in given_to(entry.fact) for digest in entry.previous):
             raise Corrupt(
                 "was given another model than the entries that it builds on left",
+                field=field,
+                fix="do not use this model; ask its owner where it comes from",
+            )
+        if isinstance(entry.fact, Merge) and not set(entry.fact.models) <= {
+            known[digest] for digest in entry.previous
+        }:
+            raise Corrupt(
+                "merged a model of which no entry tells where it comes from",
                 field=field,
                 fix="do not use this model; ask its owner where it comes from",
             )

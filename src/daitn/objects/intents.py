@@ -179,6 +179,12 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:
             raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
+        own = RULES.get(self.algorithm)
+        if self.merging is not None and own is not None:
+            for name in ("reduction", "outer"):
+                if getattr(self.merging, name) != getattr(own, name):
+                    stated = getattr(own, name)
+                    raise ValueError(f"merging.{name}: {self.algorithm} needs {name}: {stated}")
         if self.rule is not None and self.rule.least_models is None:
             reduction = self.rule.reduction
             raise ValueError(f"merging.tolerates: {reduction} tolerates no model that lies")

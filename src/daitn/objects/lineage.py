@@ -9,7 +9,7 @@ on what made the model it measured.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from blake3 import blake3
@@ -69,7 +69,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     """From the command's arrival to the report, less transfer and training."""
     bytes_in: int
     """Bytes transferred to the site, without chunks it already held."""
-    examples: int
+    examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     loss: float | None
     """Mean over the visit's last tenth, rounded; none if the recipe reported none."""
     model_in: Digest

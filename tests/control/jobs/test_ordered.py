@@ -218,7 +218,9 @@ def merge(**changes: Any) -> MergeWork:
     base, models = ref("m0"), tuple(ref(name) for name in MERGED)
     lineage = tuple(
         Entry(
-            fact=msgspec.structs.replace(visited("other", examples).fact, model_out=Digest(name)),
+            fact=msgspec.structs.replace(
+                visited(f"at-{name}", examples).fact, model_out=Digest(name)
+            ),
             previous=(),
             public_key="",
             signature="",
@@ -247,6 +249,7 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
         ({"base": ref("elsewhere")}, "training"),
         ({"moments": ref("forged")}, "training"),
         ({"config": {"hidden": [9]}}, "model.config"),
+        ({"trained": (ref("m1"), ref("m1")), "shares": (60, 60)}, "training"),
     )
     for changes, field in refusals:
         with pytest.raises(Refused) as refused:
@@ -254,5 +257,8 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
         assert refused.value.field == field, changes
     with pytest.raises(Refused, match="merges"):
         check_ordered(merge(), order, HERE, spent(merges=MOST_VISITS))
+    few = ordered(wanted(training=order.intent.training, budget=Budget(examples=99)))
+    with pytest.raises(Refused, match="100 examples"):
+        check_ordered(merge(), few, HERE, spent())
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(), ordered(INTENT), HERE, spent())

@@ -15,14 +15,16 @@ def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
     """Record that a site failed to do its work."""
     job.error = error
     job.problems[site] = error.problem
-    job.without_progress += 1
+    if job.round is None:  # One that leads to no model counts as a whole.
+        job.without_progress += 1
 
 
 def note_loss(job: Job, site: SiteId) -> None:
     """Record that a site was lost during its work."""
     job.losses[site] = job.losses.get(site, 0) + 1
     job.problems[site] = "it was lost during work"
-    job.without_progress += 1
+    if job.round is None:
+        job.without_progress += 1
 
 
 def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:

@@ -205,7 +205,9 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert outcome.model is not None
     job.lineage.append(outcome.entry)
     if job.round is not None:
-        rounds.contribute(job, outcome.entry, outcome.model)
+        if useless := rounds.contribute(job, outcome.entry, outcome.model):
+            job.failures[outcome.site] = MAX_FAILURES
+            note_failure(job, outcome.site, ErrorReport(code="WorkFailed", problem=useless))
         return _after_visits(job)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
     return _verify(job)
@@ -218,8 +220,8 @@ def _after_visits(job: Job) -> Commands:
         return _plan(job)
     if job.outstanding:
         return ()
-    if not now.made:
-        return _plan(job)
+    if not (now.made and rounds.are_enough(job)):
+        return _lose_round(job)
     if len(now.made) == 1 and rounds.is_plain(job):
         only = now.made[0]
         entry = next(one for one in job.lineage if one.digest == only.entry)
@@ -227,10 +229,15 @@ def _after_visits(job: Job) -> Commands:
         return _verify(job)
     found = rounds.merge_work(job)
     if found is None:
-        return _plan(job)
+        return _lose_round(job)
     job.state = JobState.MERGING
     job.detail = f"merging {len(now.made)} models at {found[0]}"
     return (start(job, *found),)
+
+
+def _lose_round(job: Job) -> Commands:
+    job.without_progress += 1
+    return _plan(job)
 
 
 def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -249,11 +256,6 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.moments = None
         note_failure(job, outcome.site, error)
         return _after_visits(job)
-    if error.field == "training.merging.tolerates":  # Of those that began, too few are left.
-        note_failure(job, outcome.site, error)
-        return _plan(job)
-    if error.field.startswith("training."):
-        return _fail(job, error, now_s)
     made_at = rounds.leave_out(job, error)
     if made_at is None:
         rounds.give_up_aggregator(job)

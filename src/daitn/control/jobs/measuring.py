@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.objects.access import narrowed
+from daitn.objects.decisions import PlannedVisit
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, VisitView
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.models import ModelRef
 
-__all__ = ["close_candidate", "made_candidate", "measured"]
+__all__ = ["close_candidate", "contribution", "made_candidate", "measured"]
 
 
 def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
@@ -21,11 +22,8 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     release_to = job.base.release_to if job.base else (ANY,)
     visits: tuple[Contribution, ...] = ()
     if isinstance(fact, Visit) and job.stop is not None:
-        cost_usd = job.stop.expected_cost_usd * fact.examples / job.stop.examples
-        release_to = narrowed(release_to, job.stop.release_to)
-        job.spent_usd += cost_usd
-        job.spent_examples += fact.examples
-        visits = (Contribution(fact, entry.digest, model, cost_usd, job.stop.release_to),)
+        visits = (contribution(job, job.stop, fact, entry, model),)
+        release_to = narrowed(release_to, visits[0].release_to)
     return ModelCandidate(
         model=model,
         base=job.base,
@@ -34,6 +32,18 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         parents=(entry.digest,),
         made_at=fact.site,
     )
+
+
+def contribution(
+    job: Job, stop: PlannedVisit, visit: Visit, entry: Entry, model: ModelRef
+) -> Contribution:
+    """What a finished visit made; its cost counts as spent whatever becomes of it. Its data's rules
+    are the stricter ones of those that were published and those that it signed."""
+    cost_usd = stop.expected_cost_usd * visit.examples / stop.examples
+    job.spent_usd += cost_usd
+    job.spent_examples += visit.examples
+    release_to = narrowed(stop.release_to, visit.release_to)
+    return Contribution(visit, entry.digest, model, cost_usd, release_to)
 
 
 def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest) -> None:

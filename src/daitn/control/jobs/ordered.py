@@ -53,18 +53,26 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
 def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     if work.rule != order.intent.training.rule:
         raise _outside("this rule of merging", "training.merging")
-    if spent.merges >= order.visits:
+    if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")
-    base, trained = work.base.manifest, {m.manifest: 0 for m in work.trained}
-    for entry in work.lineage:
-        fact = entry.fact
-        if isinstance(fact, Visit) and fact.model_out in trained and fact.model_in == base:
-            trained[fact.model_out] = fact.examples
+    visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
+    _check_examples(sum(visit.examples for visit in visits), order)
+    # Of two visits that left the same model, the later one counts.
+    made = {visit.model_out: visit for visit in visits if visit.model_in == work.base.manifest}
+    merged = [made.get(model.manifest) for model in work.trained]
+    if tuple(visit.examples if visit else 0 for visit in merged) != work.shares:
+        raise _outside("a merge in which models count for more than they learned", "training")
+    if len({(visit.site, visit.dataset) for visit in merged if visit}) < len(merged):
+        raise _outside("a merge in which data counts twice", "training")
     kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
     if work.moments is not None and work.moments.manifest not in kept:
         raise _outside("a merge with what no merge of it remembers", "training")
-    if tuple(trained[model.manifest] for model in work.trained) != work.shares:
-        raise _outside("a merge in which models count for more than they learned", "training")
+
+
+def _check_examples(examples: int, order: Order) -> None:
+    limit = min(order.examples, order.intent.budget.examples or order.examples)
+    if examples > limit:
+        raise _outside(f"{examples} examples", "budget.examples")
 
 
 def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spent) -> None:
@@ -75,9 +83,7 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
-    limit = min(order.examples, intent.budget.examples or order.examples)
-    if trained + work.examples > limit:
-        raise _outside(f"{trained + work.examples} examples", "budget.examples")
+    _check_examples(trained + work.examples, order)
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)
         done = sum(visit.examples for visit in visits if visit.site == node.site)

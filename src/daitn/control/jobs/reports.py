@@ -46,6 +46,10 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
     return _of_visit(given.work, fact, outcome.model.manifest)
 
 
+def _is_part(examples: int, ordered: int) -> bool:
+    return 0 < examples <= ordered or examples == ordered == 0
+
+
 def _of_verification(work: VerifyWork, fact: LineageFact) -> str:
     if not isinstance(fact, Verification):
         return "it is not a verification"
@@ -80,6 +84,6 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
         return "its model is not the one that its entry names"
     if work.model is None or fact.model_in != work.model.manifest:
         return "it started from another model"
-    if fact.dataset != work.dataset or fact.examples > work.examples:
-        return "it trained on something else, or on more than was ordered"
+    if fact.dataset != work.dataset or not _is_part(fact.examples, work.examples):
+        return "it trained on something else, or on more or less than was ordered"
     return ""

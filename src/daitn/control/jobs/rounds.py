@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from daitn.control.jobs.job import Contribution, Job, ModelCandidate, RoundInProgress
+from daitn.control.jobs.job import Job, ModelCandidate, RoundInProgress
+from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import Round
 from daitn.objects.errors import ErrorReport
@@ -19,6 +20,7 @@ from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 
 __all__ = [
+    "are_enough",
     "begin",
     "candidate_of",
     "contribute",
@@ -43,16 +45,20 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     return tuple((stop.site, work) for stop, work in works)
 
 
-def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
-    """Take what a site made; its cost counts as spent whatever becomes of it."""
-    assert job.round is not None
-    visit = entry.fact
+def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
+    """Take what a site made. Returns why it is of no use to the round, if it is of none: data whose
+    rules are stricter than those that were published would bind all others."""
+    now, visit = job.round, entry.fact
+    assert now is not None
     assert isinstance(visit, Visit)
-    stop = job.round.stops[visit.visit]
-    cost_usd = stop.expected_cost_usd * visit.examples / stop.examples
-    job.spent_usd += cost_usd
-    job.spent_examples += visit.examples
-    job.round.made.append(Contribution(visit, entry.digest, model, cost_usd, stop.release_to))
+    stop = now.stops[visit.visit]
+    made = contribution(job, stop, visit, entry, model)
+    if set(made.release_to) != set(stop.release_to):
+        return "its data may not travel as far as it published"
+    if visit.model_out in (now.base.model.manifest, *(one.visit.model_out for one in now.made)):
+        return "it returned a model that was there"
+    now.made.append(made)
+    return ""
 
 
 def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
@@ -128,3 +134,11 @@ def is_plain(job: Job) -> bool:
     """Whether a round with one model leaves that model."""
     rule = job.intent.training.rule
     return rule is not None and (rule.outer, rule.rate) == (OuterStep.PLAIN, 1.0)
+
+
+def are_enough(job: Job) -> bool:
+    """Whether so many models were made that the rule tolerates those that may lie."""
+    rule = job.intent.training.rule
+    assert job.round is not None
+    assert rule is not None
+    return len(job.round.made) >= (rule.least_models or 1)

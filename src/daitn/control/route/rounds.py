@@ -18,12 +18,16 @@ from daitn.objects.access import allows, narrowed
 from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
+from daitn.objects.lineage import MOST_VISITS
+from daitn.objects.merging import MOST_MERGED
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
 
 _PATIENCE = 10
 """Rounds without a smaller shortfall after which a job without a budget ends."""
+_PATIENCE_WITH_BUDGET = 30
+"""The same of a job with a budget, which may be all but endless."""
 _TOLD = 20
 
 
@@ -38,15 +42,17 @@ class NextRound(NamedTuple):
     """Without a round, where more sites would change it."""
 
 
-def next_round(question: RouteQuestion, shortfalls: Sequence[float]) -> NextRound:
+def next_round(question: RouteQuestion, shortfalls: Sequence[float], behind: int = 0) -> NextRound:
     """The round from the latest checkpoint, which must exist.
 
     `shortfalls`: of the job's checkpoints, oldest first, before any training and after each round.
+    `behind`: entries of the lineage that made it.
     """
     intent, start = question.intent, question.checkpoints[0]
     assert start.model is not None
-    if intent.budget == Budget() and _stalled(shortfalls):
-        return _none(question, why=f"{_PATIENCE} rounds brought the targets no nearer")
+    patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
+    if _stalled(shortfalls, patience):
+        return _none(question, why=f"{patience} rounds brought the targets no nearer")
     options = _members(question, start)
     rule = intent.training.rule
     needed = (rule.least_models if rule else None) or 1
@@ -54,8 +60,10 @@ def next_round(question: RouteQuestion, shortfalls: Sequence[float]) -> NextRoun
         name = intent.training.algorithm
         return _none(question, waits=f"{name} needs {needed} sites, {len(options)} can take part")
     stops = _stops(question, options)
-    if not stops:
+    if len(stops) < needed:
         return _none(question, why="the budget does not allow another round")
+    if behind + len(stops) + 1 > MOST_VISITS:
+        return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     merging = _aggregators(question, start, [option.site for option in options])
     found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
     return NextRound(found, _decision(question, found, merging))
@@ -73,7 +81,7 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
         if all(allows(within, place) for place in there) and _is_measured(question, within):
             release_to, places = within, there
             members.append(option)
-    return sorted(members, key=lambda option: option.id)
+    return sorted(members[:MOST_MERGED], key=lambda option: option.id)
 
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:
@@ -94,14 +102,23 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
 def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[PlannedVisit, ...]:
     """The visits, shortened alike where the budget does not allow all; none if it allows none."""
     intent, priced = question.intent, costs(question, options)
-    wanted = [intent.training.epochs * option.dataset.samples for option in options]
+    wanted = [
+        max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
+        for option in options
+    ]
+    budget, spent = intent.budget, question.spent
     usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
-    budget, spent, share = intent.budget, question.spent, 1.0
-    if budget.examples is not None:
-        share = min(share, (budget.examples - spent.examples) / sum(wanted))
+    affordable = 1.0
     if budget.cost_usd is not None and usd > 0.0:
-        share = min(share, (budget.cost_usd - spent.cost_usd) / usd)
-    amounts = [int(share * n) if share < 1.0 else max(1, round(n)) for n in wanted]
+        affordable = min(1.0, (budget.cost_usd - spent.cost_usd) / usd)
+    wanted = [
+        n * affordable if price > 0.0 else n
+        for n, price in zip(wanted, priced.price_usd, strict=True)
+    ]
+    share = 1.0
+    if budget.examples is not None:
+        share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
+    amounts = [int(share * n + 1e-9) for n in wanted]
     seconds = priced.start_s[0] + priced.visit_s + priced.wait_s
     return tuple(
         PlannedVisit(
@@ -114,7 +131,7 @@ def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[Plan
             release_to=option.dataset.policy.release_to,
         )
         for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
-        if examples > 0
+        if examples >= max(1, option.dataset.least_examples)
     )
 
 
@@ -138,8 +155,8 @@ def _aggregators(
     return sorted(seconds.items(), key=lambda one: (one[1], one[0]))
 
 
-def _stalled(shortfalls: Sequence[float]) -> bool:
-    earlier, late = shortfalls[:-_PATIENCE], shortfalls[-_PATIENCE:]
+def _stalled(shortfalls: Sequence[float], patience: int) -> bool:
+    earlier, late = shortfalls[:-patience], shortfalls[-patience:]
     return bool(earlier) and min(late) >= min(earlier)
 
 

@@ -15,6 +15,7 @@ class Bulyan:
     coordinate those nearest to their median: a lie in one coordinate is seen, too."""
 
     compares = True
+    whole = False
 
     def __init__(self, tolerates: int) -> None:
         self._tolerates = tolerates

@@ -11,6 +11,7 @@ class EachByItself:
     """Needs no view of whole updates."""
 
     compares = False
+    whole = False
 
     def prepare(self, squared_distances: Tensor | None) -> None:
         """Nothing."""

@@ -13,6 +13,7 @@ class Krum:
     """The mean of the N - `tolerates` updates that have the nearest neighbours."""
 
     compares = True
+    whole = False
 
     def __init__(self, tolerates: int) -> None:
         self._tolerates = tolerates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 
 import torch
 from safetensors import safe_open
@@ -16,6 +17,9 @@ from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import MergeRule
 
 __all__ = ["TensorFile", "merge_tensors"]
+
+_AT_ONCE = 1 << 22
+"""Numbers of all models' pieces of a tensor."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -53,37 +57,71 @@ def merge_tensors(
 
     `base`: what the models were trained from; `shares`: how much each model counts, of any positive
     sum; `moments`: those of the last merge, empty at first. The same arguments give the same bits.
-    Raises `InvalidInput` if there are too few models for the reduction, and `Corrupt` for a model
-    with other tensors than `base`, or with values that are not finite; its field is `models[k]`.
+    Raises `InvalidInput` if there are too few models for the reduction, or if the merge leaves the
+    range of a number type, and `Corrupt` for a model with other tensors than `base`, or with values
+    that are not finite; its field is `models[k]`.
     """
     reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
     for number, model in enumerate(models):
-        if model.keys() != base.keys():
-            raise _unlike(number, "it has other tensors than the model that it was trained from")
+        _check_like(number, model, base)
     reduction.prepare(_apart(base, models) if reduction.compares else None)
     merged: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     for name in sorted(base):
-        start = base[name].float()
-        update = reduction.reduce(_updates(name, start, models), weights)
-        step, after = outer.step(update, _moments(outer, moments, name, start))
-        merged[name] = (start + step).to(base[name].dtype).contiguous()
+        start = base[name]
+        found = torch.empty_like(start)
+        before = _moments(outer, moments, name, start)
+        after = {which: torch.empty(start.shape) for which in before}
+        for part in _parts(start, len(models), whole=reduction.whole):
+            update = reduction.reduce(_updates(name, part, start, models), weights)
+            step, then = outer.step(update, {which: before[which][part] for which in before})
+            found[part] = (start[part].float() + step).to(start.dtype)
+            for which, tensor in then.items():
+                after[which][part] = tensor
+        if not bool(found.isfinite().all()):
+            raise InvalidInput(
+                f"the merged {name} has values that are not finite",
+                field="training.merging.rate",
+                fix="lower the rate, or take another algorithm",
+            )
+        merged[name] = found.contiguous()
         kept.update({f"{which}.{name}": tensor for which, tensor in after.items()})
     return merged, kept
 
 
-def _updates(name: str, start: Tensor, models: Sequence[Tensors]) -> Tensor:
-    """(N, ...) in float32."""
-    updates = torch.empty(len(models), *start.shape)
-    for number, model in enumerate(models):
-        weight = model[name]
-        if weight.shape != start.shape:
-            raise _unlike(number, f"{name} has the shape {tuple(weight.shape)}")
-        torch.sub(weight.float(), start, out=updates[number])
-        if not bool(updates[number].isfinite().all()):
+def _check_like(number: int, model: Tensors, base: Tensors) -> None:
+    """Raise `Corrupt` for a model that has other tensors than the base."""
+    if model.keys() != base.keys():
+        raise _unlike(number, "it has other tensors than the model that it was trained from")
+    for name in base:
+        here, there = model[name], base[name]
+        if here.shape != there.shape or here.dtype != there.dtype:
+            raise _unlike(number, f"{name} has the shape {tuple(here.shape)} and {here.dtype}")
+        if not bool(here.isfinite().all()):
             raise _unlike(number, f"{name} has values that are not finite")
+
+
+def _parts(start: Tensor, models: int, *, whole: bool) -> Iterator[slice | EllipsisType]:
+    """Pieces of a tensor along its first dimension, of which all models' are in memory at once."""
+    if whole or start.dim() == 0:
+        yield ...
+        return
+    row = max(1, start[:1].numel())
+    rows = max(1, _AT_ONCE // (models * row))
+    for first in range(0, len(start), rows):
+        yield slice(first, first + rows)
+
+
+def _updates(
+    name: str, part: slice | EllipsisType, start: Tensor, models: Sequence[Tensors]
+) -> Tensor:
+    """(N, ...) in float32."""
+    begin = start[part].float()
+    updates = torch.empty(len(models), *begin.shape)
+    for number, model in enumerate(models):
+        torch.sub(model[name][part].float(), begin, out=updates[number])
     return updates
 
 
@@ -94,9 +132,11 @@ def _apart(base: Tensors, models: Sequence[Tensors]) -> Tensor:
     """
     squared = torch.zeros(len(models), len(models), dtype=torch.float64)
     for name in sorted(base):
-        flat = _updates(name, base[name].float(), models).flatten(1)
-        for number, update in enumerate(flat):
-            squared[number] += (flat - update).double().square().sum(dim=1)
+        start = base[name]
+        for part in _parts(start, len(models), whole=False):
+            flat = _updates(name, part, start, models).reshape(len(models), -1)
+            for number, update in enumerate(flat):
+                squared[number] += (flat - update).double().square().sum(dim=1)
     return squared
 
 

@@ -22,6 +22,11 @@ class Reduction(Protocol):
         """Whether it looks at distances between whole updates."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether it has to see a tensor as a whole, and not in pieces."""
+        ...
+
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
         """One update of the (N, ...) `updates` in float32; `shares` (N,) are positive and sum to 1.
 

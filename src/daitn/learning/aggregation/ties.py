@@ -15,11 +15,14 @@ class Ties(EachByItself):
     """Keeps the `density` largest part of each update, elects a sign for each coordinate and
     averages the values that have it."""
 
+    whole = True
+
     def __init__(self, density: float) -> None:
         self._density = density
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
         # Of shares that are equal, the library's weights are 1: it divides by the number kept.
         weights = shares * len(shares)
-        merged: Tensor = merge_utils.ties(list(updates), weights, self._density)
+        density = max(self._density, 1.0 / max(1, updates[0].numel()))  # One value at least.
+        merged: Tensor = merge_utils.ties(list(updates), weights, density)
         return merged

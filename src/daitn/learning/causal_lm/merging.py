@@ -24,7 +24,7 @@ from daitn.learning.causal_lm.settings import (
     CausalLmConfig,
 )
 from daitn.learning.recipe import MergeTask
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, DaitnError
 
 __all__ = ["merge"]
 
@@ -33,7 +33,7 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
     """See `Merging.merge`."""
     base, trained = Path(task.base), [Path(model) for model in task.models]
     part = ADAPTER if settings.base else WEIGHTS
-    _check_alike(trained, settings)
+    _check_alike(base, trained, settings)
     with tempfile.TemporaryDirectory() as scratch:
         start = base / part
         if not start.is_file():
@@ -41,33 +41,39 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             start = Path(scratch) / part
         tensors, kept = merge_tensors(
             TensorFile(start),
-            [TensorFile(model / part) for model in trained],
+            [_opened(number, model / part) for number, model in enumerate(trained)],
             task.shares,
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
         )
         before = models.seen(start)
-    since = sum(models.seen(model / part) - before for model in trained)
-    models.save_weights(tensors, before + max(0, since), out / part)
+    models.save_weights(tensors, before + round(sum(task.shares)), out / part)
     if kept:
         save_file(kept, moments)
     if settings.base:
         carried = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
         return tuple(name for name in carried if (base / name).is_file())
-    (out / TOKENIZER).write_bytes((trained[0] / TOKENIZER).read_bytes())
+    (out / TOKENIZER).write_bytes((base / TOKENIZER).read_bytes())
     return ()
 
 
-def _check_alike(trained: Sequence[Path], settings: CausalLmConfig) -> None:
-    """Raise `Corrupt` for a model whose weights stand for other words than those of the first."""
+def _opened(number: int, path: Path) -> TensorFile:
+    try:
+        return TensorFile(path)
+    except DaitnError as error:
+        raise Corrupt(error.problem, field=f"models[{number}]", fix="merge without it") from None
+
+
+def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) -> None:
+    """Raise `Corrupt` for a model whose weights stand for other words than those of the base."""
     names = (BASE_CONFIG, TOKENIZER, CHAT) if settings.base else (TOKENIZER,)
-    first = [_bytes_of(trained[0] / name) for name in names]
+    first = [_bytes_of(base / name) for name in names]
     for number, model in enumerate(trained):
         for name, expected in zip(names, first, strict=True):
             if _bytes_of(model / name) != expected:
                 raise Corrupt(
-                    f"its {name} is another than that of the first model",
+                    f"its {name} is another than that of the model that it was trained from",
                     field=f"models[{number}]",
                     fix="merge models that came from one that has visited a site",
                 )

@@ -8,6 +8,7 @@ the common scale first would magnify what it never learned, in columns that hard
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard, State
 from daitn.learning.recipe import MergeTask
-from daitn.objects.errors import Corrupt
+from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.merging import Reduces
 
 __all__ = ["merge"]
@@ -30,7 +31,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
     """See `Merging.merge`."""
     base = parts.read(Path(task.base), config)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
-    columns = base.columns or models[0].columns
+    columns = base.columns or _usual_columns(models)
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
     parts.settle(base, config, columns)
     scale = _scale(base, models, task)
@@ -52,12 +53,25 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
 
 
 def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> State:
-    state = parts.read(model, config)
-    if not state.layers or state.standard is None:
-        raise Corrupt("it has not learned anything", field=f"models[{number}]", fix="train it")
+    try:
+        state = parts.read(model, config)
+    except DaitnError as error:
+        raise _unfit(number, error.problem) from None
+    told = state.standard
+    if not state.layers or told is None:
+        raise _unfit(number, "it has not learned anything")
+    if bool((told.var < 0.0).any()):
+        raise _unfit(number, "the scale of its columns is none")
     if base.columns and state.columns != base.columns:
-        raise _other_columns(number)
+        raise _unfit(number, "it reads other columns")
     return state
+
+
+def _usual_columns(models: Sequence[State]) -> tuple[str, ...]:
+    """Those that most models read, in the order of the first of these models."""
+    read = Counter(tuple(sorted(model.columns)) for model in models)
+    usual = read.most_common(1)[0][0]
+    return next(model.columns for model in models if tuple(sorted(model.columns)) == usual)
 
 
 def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
@@ -65,7 +79,7 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     if state.columns == columns:
         return state
     if sorted(state.columns) != sorted(columns):
-        raise _other_columns(number)
+        raise _unfit(number, "it reads other columns")
     assert state.standard is not None
     at = [state.columns.index(column) for column in columns]
     (weight, bias), *rest = state.layers
@@ -78,8 +92,8 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     )
 
 
-def _other_columns(number: int) -> Corrupt:
-    return Corrupt("it reads other columns", field=f"models[{number}]", fix="merge without it")
+def _unfit(number: int, problem: str) -> Corrupt:
+    return Corrupt(problem, field=f"models[{number}]", fix="merge without it")
 
 
 def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:

@@ -33,7 +33,7 @@ from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
@@ -194,8 +194,16 @@ class Executor:
         """
         assert self._capacity is not None
         footprint = await self._footprint(work.recipe, work.config)
-        for model in work.models or (None,):
-            self._capacity.check(footprint, model, examples)
+        if isinstance(work, MergeWork):
+            self._capacity.check(footprint, work.base, 0)
+            for number, model in enumerate(work.trained):
+                with _about(f"models[{number}]"):
+                    check_size(footprint.size_bytes, model)
+            if work.moments is not None:
+                with _about("moments"):
+                    check_size(_MOST_OUTPUTS * footprint.size_bytes, work.moments)
+        else:
+            self._capacity.check(footprint, work.model, examples)
         most_bytes = _MOST_OUTPUTS * footprint.size_bytes if isinstance(work, MergeWork) else 0
         return self._sandbox.limits_for(
             memory_bytes=footprint.memory_bytes,
@@ -391,6 +399,7 @@ class Executor:
     async def _merge(self, work: MergeWork, place: int, folder: Path) -> WorkResult:
         """Merge models that sites trained. It reads nobody's records."""
         began = time.perf_counter()
+        self._admit_merge(work)
         limits = await self._bounds(work, 0)
         moved = await self._fetch(work, work.base, _new_folder(folder / "base"))
         for number, model in enumerate(work.trained):
@@ -449,6 +458,19 @@ class Executor:
             work,
             result,
         )
+
+    def _admit_merge(self, work: MergeWork) -> None:
+        """Raise `Refused` unless a data owner here would let the model's owner train: nobody else's
+        models are merged here."""
+        refused: Refused | None = None
+        for dataset in self._data.datasets:
+            try:
+                self._admission.check(dataset, request_of(work))
+            except Refused as error:
+                refused = error
+            else:
+                return
+        raise refused or Refused("this site trains nobody's models", field="owner")
 
     async def _fetch(self, work: Work, model: ModelRef, folder: Path) -> Moved:
         """Have a model's parts in a folder. Raises as `WorkModels.fetch`."""
@@ -516,7 +538,7 @@ def _about(field: str) -> Iterator[None]:
     """Name what an error is about."""
     try:
         yield
-    except DaitnError as error:
+    except (Corrupt, InvalidInput, NotFound, Unreachable) as error:
         error.field = field
         raise
 

@@ -65,6 +65,11 @@ class OfferedData:
         offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
         self._inspected = {_file(each): _stamp(each.path) for each in offered}
 
+    @property
+    def datasets(self) -> tuple[DatasetConfig, ...]:
+        """All data sets."""
+        return self._datasets
+
     def dataset(self, name: str) -> DatasetConfig:
         """A data set. Raises `NotFound`."""
         for dataset in self._datasets:
