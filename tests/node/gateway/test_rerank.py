@@ -177,5 +177,5 @@ async def test_documents_are_read_one_by_one(world: World) -> None:
     many = await ask(network, gateway, "whole", Api.RERANK, documents=["x" * 1000] * 100)
     assert many.status == 200, many.body
     long = await ask(network, gateway, "whole", Api.RERANK, documents=["a", "x" * 4000])
-    assert (long.status, long.error["code"]) == (400, "infeasible")
+    assert (long.status, long.error["code"]) == (400, "context_length_exceeded")
     assert "1006 are needed" in json.dumps(long.error)
