@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import psutil
 import pytest
 
 from daitn.learning import memory
+from daitn.learning.memory import Loading
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import Engine, ModelConfig
 from daitn.node.serving.backends import openai_server
 from daitn.node.serving.local import model as local
 from daitn.node.serving.local.folder import Parts, parts_of
 from daitn.objects.deployments import Api, DeploymentState
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import NotFound, StorageFull
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import Site
 from tests.scenes import tiny_llama, vllm
@@ -222,6 +223,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unfit": ({"gguf": "cut.gguf", "backend": Engine.VLLM}, "backend: vllm does not run a file"),
     "nowhere": ({"folder": "no"}, "folder: there is no"),
     "empty": ({"folder": "empty"}, r"folder: .*holds no \*.safetensors"),
+    "ranks": (
+        {"folder": "whole", "backend": Engine.TRANSFORMERS, "apis": (Api.RERANK,)},
+        "apis: the recipe causal-lm does not answer rerank",
+    ),
     "without": ({"folder": "whole", "backend": Engine.VLLM}, "backend: vLLM is neither on PATH"),
 }
 
@@ -302,11 +307,15 @@ async def test_a_folder_is_served_by_our_own_engine(tmp_path: Path, folder: Path
         assert Api.CHAT in told.apis
         assert await site.ask("tiny", "hello", max_tokens=4, temperature=0)
 
-    async def again() -> Parts:
-        nobody = "a recipe that is not installed"
-        return await parts_of(folder, kept, nobody, 1, Sandbox(folder=str(tmp_path)), 1)
+    full = Loading().of("tiny", 1 << 60, field="folder", fix="")
 
-    assert (await again()).folder == kept / "parts", "they are made once"
+    async def again(room: AbstractContextManager[None] = full) -> Parts:
+        nobody = "a recipe that is not installed"
+        return await parts_of(folder, kept, nobody, 1, Sandbox(folder=str(tmp_path)), 1, room)
+
+    assert (await again()).folder == kept / "parts", "they are made once, and need no room then"
     os.utime(folder / "config.json", (1.0, 1.0))
-    with pytest.raises(NotFound, match="not installed"):
+    with pytest.raises(StorageFull, match="tiny needs"):
         await again()
+    with pytest.raises(NotFound, match="not installed"):
+        await again(nullcontext())

@@ -73,6 +73,8 @@ class EmbeddedBackend:
             check_honoured(query.body, self.facts.honours)
             if query.api is Api.EMBEDDINGS:
                 return await self._embed(query, fields, waited_s)
+            if query.api not in (Api.CHAT, Api.COMPLETIONS):
+                raise unsupported(f"this model does not answer {query.api}", "model")
             return await self._generate(request, query, fields, waited_s)
         except ContextExceeded as error:
             field = "prompt" if query.api is Api.COMPLETIONS else error.field
