@@ -221,8 +221,8 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     if not any(message.content.strip() for message in messages):
         field = "messages" if query.api is Api.CHAT else "prompt"
         raise bad_request("has no text", field)
-    goes_on = fields.continue_final_message is True
-    if goes_on and (messages[-1].role != "assistant" or messages[-1].calls):
+    continues_answer = fields.continue_final_message is True
+    if continues_answer and (messages[-1].role != "assistant" or messages[-1].calls):
         raise bad_request(
             "the last message is not the beginning of an answer",
             "continue_final_message",
@@ -246,7 +246,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         top_logprobs=_top_logprobs(query, fields),
         seed=_seed(query, fields),
         continues=query.api is Api.COMPLETIONS,
-        goes_on=goes_on,
+        continues_answer=continues_answer,
         tools=() if choice == "none" else tuple(map(_told, fields.tools or ())),
     )
 
