@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,15 +24,15 @@ from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import Engine, ModelConfig
 from daitn.node.serving.backends import openai_server
 from daitn.node.serving.local import model as local
+from daitn.node.serving.local.choosing import Plan
 from daitn.node.serving.local.folder import Parts, parts_of
 from daitn.objects.deployments import Api, DeploymentState
-from daitn.objects.errors import NotFound, StorageFull
+from daitn.objects.errors import NotFound, StorageFull, WorkFailed
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import Site
 from tests.scenes import tiny_llama, vllm
+from tests.scenes.llama_cpp import skip_without_llama_cpp, write_gguf
 from tests.scenes.waiting import until
-from tests.system.other_servers.models import write_gguf
-from tests.system.other_servers.servers import skip_without_llama_cpp
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.processes
@@ -98,7 +99,7 @@ async def test_a_file_is_served_and_told_as_it_is(
         assert told.slots == 2
         assert told.abilities.json_schema
         assert re.fullmatch(r"llama\.cpp \(xllamacpp [\d.]+\)", told.engine)
-        assert await site.ask("chatty", "hello", max_tokens=4, temperature=0)
+        assert await site.ask("chatty", "tell nobody of zanzibar", max_tokens=4, temperature=0)
         async with site.client() as client:
             stream = await client.chat.completions.create(
                 model="chatty",
@@ -122,6 +123,9 @@ async def test_a_file_is_served_and_told_as_it_is(
     assert not servers()
     assert not server.is_running()
     assert "model chatty is run by llama.cpp (xllamacpp" in caplog.text
+    printed = (tmp_path / "mdf" / "own-models" / "chatty" / "server.log").read_text()
+    assert printed
+    assert "zanzibar" not in printed, "what is asked is not kept"
     assert key not in caplog.text
 
 
@@ -181,6 +185,42 @@ async def test_a_server_that_hangs_is_replaced(
         assert server.pid not in {process.pid for process in servers()}
         assert await site.ask("chatty", "hello", max_tokens=4)
     assert "its server made no progress and used no processor" in caplog.text
+
+
+@pytest.mark.parametrize(("steady_s", "factor"), [(1e9, 2.0), (0.0, 1.0)])
+async def test_what_ends_as_soon_as_it_is_ready_is_started_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    steady_s: float,
+    factor: float,
+) -> None:
+    monkeypatch.setattr(local, "PAUSE_S", 0.01)
+    monkeypatch.setattr(local, "STEADY_S", steady_s)
+    plan = Plan(Engine.VLLM, "vllm", "", (Api.CHAT,), 1, 0, 0, lambda port: ())
+    monkeypatch.setattr(local, "chosen", lambda config, threads: plan)
+
+    @asynccontextmanager
+    async def runs(self: local.LocalModel, plan: Plan) -> AsyncIterator[Any]:
+        async def ended() -> WorkFailed:
+            return WorkFailed("its server ended")
+
+        yield SimpleNamespace(backend=SimpleNamespace(descriptor=self._last), ended=ended)
+
+    monkeypatch.setattr(local.LocalModel, "_by_server", runs)
+    nobody: Any = None
+    node: Any = SimpleNamespace(owner="mdf", threads=1, state="")
+    model = local.LocalModel(
+        ModelConfig(name="m", gguf="m.gguf"), node, nobody, nobody, Loading(), lambda: None
+    )
+
+    def pauses() -> list[Any]:
+        told = [record for record in caplog.records if "does not run" in record.msg]
+        return [record.args[1] for record in told if isinstance(record.args, tuple)]
+
+    model.start()
+    await until(lambda: len(pauses()) > 3)
+    await model.close()
+    assert pauses()[:4] == pytest.approx([0.01 * factor**tries for tries in range(4)])
 
 
 async def test_one_that_never_comes_up_is_ended(

@@ -231,7 +231,9 @@ async def _ask_both(
     await _deploy(network, out, places, [], quiet)
     names = [name for name, _, _ in places]
     endpoint, tests = _gateway(network, quiet), out / "data" / "tests"
-    what = dict(zip(names, ("as it was", "trained"), strict=False))
+    all_of_them = [name for name, _, _ in BASE_PLACES]
+    labels = dict(zip(all_of_them, ("as it was", "trained"), strict=True))
+    what = {name: labels[name] for name in names}
     streams = base_streams(what, base.items)
     queries = await ask_streams(
         endpoint, tests, names, streams, _LOADED_WITHIN_S, BASE_ANSWER_WITHIN_S
