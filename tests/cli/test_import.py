@@ -12,8 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from daitn.cli.app import app
+from daitn.cli.models import limits_of
 from daitn.learning import memory
-from daitn.learning.published import stored_bytes
+from daitn.learning.published import stored_bytes, weights_bytes
 from tests.scenes.tiny_llama import WIDTH, write_folder
 
 PARTS = {"base.safetensors", "base_config.json", "chat.json", "tokenizer.json"}
@@ -98,3 +99,7 @@ def test_weights_in_few_bits_take_the_memory_of_what_they_are_put_back_to(
     assert told.exit_code == 5
     assert "to read the weights in" in " ".join(told.stderr.split())
     assert not (tmp_path / "parts").exists()
+    usual = limits_of(packed, 3)
+    more = limits_of(packed, 3, least_bytes=weights_bytes(packed))
+    assert more.file_bytes >= usual.file_bytes + 2 * 2 * stored
+    assert more.memory_bytes >= usual.memory_bytes + 2 * 3 * 2 * stored

@@ -9,14 +9,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from daitn.cli.models import check_folder, recipes_here
+from daitn.cli.models import check_folder, limits_of, recipes_here
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import size
 from daitn.files.atomic import put_in_place
 from daitn.learning import memory
 from daitn.learning.published import MOST_COPIES, USUAL_COPIES, check_published, weights_bytes
 from daitn.learning.recipe import Imported
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.objects.errors import StorageFull
 from daitn.objects.wire import to_json
 
@@ -56,15 +55,13 @@ async def import_folder(recipe: str, folder: Path, out: Path, *, named: str = "f
     `InvalidInput` and `Corrupt` as the recipe does, and `StorageFull` for weights that memory does
     not hold.
     """
-    check_published(folder, named)
+    check_published(folder, named, ())  # What else it needs is for the recipe to say.
     check_folder(out)
     weights = weights_bytes(folder)
     _check_memory(folder, weights, named)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    limits = Sandbox().limits_for(
-        memory_bytes=MOST_COPIES * weights, size_bytes=weights, seconds=0, threads=1
-    )
+    limits = limits_of(folder, MOST_COPIES, least_bytes=weights)
     with (
         tempfile.TemporaryDirectory(dir=out.parent) as scratch,
         errors.status(f"reading {folder}"),

@@ -46,7 +46,8 @@ def check_published(
     *,
     otherwise: str = "",
 ) -> None:
-    """Raise `NotFound` for a folder that is not there or lacks one of `files`, which are patterns.
+    """Raise `NotFound` for a folder that is not there or lacks one of `files`, which are patterns;
+    none: its reader says what it lacks.
 
     `field`: what names the folder. `otherwise`: what else to do, for the end of `fix`.
     """
@@ -54,7 +55,7 @@ def check_published(
         raise NotFound(
             f"there is no folder {folder}",
             field=field,
-            fix=f"name a folder that holds {', '.join(files[:-1])} and {files[-1]}{otherwise}",
+            fix=f"name a folder that holds {DESCRIPTION}, {TOKENIZER} and {WEIGHTS}{otherwise}",
         )
     for name in files:
         if not any(folder.glob(name)):
