@@ -36,6 +36,7 @@ from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, 
 
 __all__ = ["EmbeddedBackend", "engine_of", "warm_up"]
 
+_ANSWERED = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
 _MAX_TEXTS = 2048
 """Texts per request for embeddings, as at OpenAI."""
 _MOST_ENGINE_CHARS = 200
@@ -69,12 +70,12 @@ class EmbeddedBackend:
         self._in_flight += 1
         self.finished.clear()
         try:
+            if query.api not in _ANSWERED:
+                raise unsupported(f"it does not answer {query.api}", "model")
             fields = read_generation(query.body)
             check_honoured(query.body, self.facts.honours)
             if query.api is Api.EMBEDDINGS:
                 return await self._embed(query, fields, waited_s)
-            if query.api not in (Api.CHAT, Api.COMPLETIONS):
-                raise unsupported(f"this model does not answer {query.api}", "model")
             return await self._generate(request, query, fields, waited_s)
         except ContextExceeded as error:
             field = "prompt" if query.api is Api.COMPLETIONS else error.field
