@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from daitn.cli.app import app
+from daitn.cli.models import limits_of
+from daitn.learning import memory
+from daitn.learning.published import stored_bytes, weights_bytes
 from tests.scenes.tiny_llama import WIDTH, write_folder
 
 PARTS = {"base.safetensors", "base_config.json", "chat.json", "tokenizer.json"}
@@ -79,3 +83,23 @@ def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
     told = ran(folder, "-o", tmp_path)
     assert told.exit_code == 2
     assert "empty folder" in told.stderr
+
+
+def test_weights_in_few_bits_take_the_memory_of_what_they_are_put_back_to(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "packed"
+    shutil.copytree(folder, packed)
+    described = json.loads((packed / "config.json").read_text())
+    described |= {"dtype": "bfloat16", "quantization_config": {"load_in_4bit": True}}
+    (packed / "config.json").write_text(json.dumps(described))
+    stored = stored_bytes(packed)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2 * 4 * stored - 1)
+    told = ran(packed, "-o", tmp_path / "parts")
+    assert told.exit_code == 5
+    assert "to read the weights in" in " ".join(told.stderr.split())
+    assert not (tmp_path / "parts").exists()
+    usual = limits_of(packed, 3)
+    more = limits_of(packed, 3, least_bytes=weights_bytes(packed))
+    assert more.file_bytes >= usual.file_bytes + 2 * 2 * stored
+    assert more.memory_bytes >= usual.memory_bytes + 2 * 3 * 2 * stored

@@ -18,7 +18,7 @@ from daitn.node.admission import Admission
 from daitn.node.audit import AuditLog
 from daitn.node.training.bounds import Capacity, check_estimate, within
 from daitn.node.training.executor import Executor
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, WorkFailed
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.messages import ChunkRequest, RecipeQuestion, VisitWork, Work, WorkProgress
 from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef, Part
@@ -208,8 +208,9 @@ def test_a_package_that_the_model_needs_is_looked_for_before_anything_is_fetched
     if there:
         site.check(needed, None, 1)
     else:
-        with pytest.raises(InvalidInput, match=name):
+        with pytest.raises(NotFound, match=name) as refused:
             site.check(needed, None, 1)
+        assert refused.value.field == "packages"
 
 
 @pytest.mark.parametrize("name", ["json.tool", "", "a-b", "../x"])

@@ -14,16 +14,12 @@ from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import size
 from daitn.files.atomic import put_in_place
 from daitn.learning import memory
+from daitn.learning.published import MOST_COPIES, USUAL_COPIES, check_published, weights_bytes
 from daitn.learning.recipe import Imported
-from daitn.objects.errors import NotFound, StorageFull
+from daitn.objects.errors import StorageFull
 from daitn.objects.wire import to_json
 
 __all__ = ["import_command", "import_folder"]
-
-_COPIES = 3
-"""Of the weights that are in memory while they are read and written, at most."""
-_USUAL_COPIES = 2
-"""As they are read, and as they are written."""
 
 
 def import_command(
@@ -59,17 +55,13 @@ async def import_folder(recipe: str, folder: Path, out: Path, *, named: str = "f
     `InvalidInput` and `Corrupt` as the recipe does, and `StorageFull` for weights that memory does
     not hold.
     """
-    if not folder.is_dir():
-        raise NotFound(
-            f"there is no folder {folder}",
-            field=named,
-            fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
-        )
+    check_published(folder, named, ())  # What else it needs is for the recipe to say.
     check_folder(out)
-    _check_memory(folder, named)
+    weights = weights_bytes(folder)
+    _check_memory(folder, weights, named)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    limits = limits_of(folder, _COPIES)
+    limits = limits_of(folder, MOST_COPIES, least_bytes=weights)
     with (
         tempfile.TemporaryDirectory(dir=out.parent) as scratch,
         errors.status(f"reading {folder}"),
@@ -82,9 +74,8 @@ async def import_folder(recipe: str, folder: Path, out: Path, *, named: str = "f
         return imported
 
 
-def _check_memory(folder: Path, named: str) -> None:
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    needed, free = _USUAL_COPIES * weights, memory.free_bytes()
+def _check_memory(folder: Path, weights: int, named: str) -> None:
+    needed, free = USUAL_COPIES * weights, memory.free_bytes()
     if needed > free:
         raise StorageFull(
             f"to read the weights in {folder} takes {size(needed)} of memory, and {size(free)} are "

@@ -240,9 +240,13 @@ async def recipes_here(threads: int = 1) -> AsyncIterator[Trainer]:
         await recipes.close()
 
 
-def limits_of(folder: Path, copies: int) -> Limits:
-    """What may be taken to read and write a folder of weights, so often in memory at most."""
-    size_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+def limits_of(folder: Path, copies: int, *, least_bytes: int = 0) -> Limits:
+    """What may be taken to read and write a folder of weights, so often in memory at most.
+
+    `least_bytes`: of what is written, if it may be more than is read.
+    """
+    read_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    size_bytes = max(read_bytes, least_bytes)
     return Sandbox().limits_for(
         memory_bytes=copies * size_bytes, size_bytes=size_bytes, seconds=0, threads=1
     )

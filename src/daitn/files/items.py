@@ -25,8 +25,8 @@ _CORRUPT = ".corrupt"
 class ItemStore(Generic[Item]):
     """Items by name, as MessagePack. One process has the folder at a time.
 
-    A file that the disk changed is set aside beside the others, for people to look at. A `private`
-    one is removed: nobody but this user reads these files.
+    A file that the disk changed is set aside beside the others, for people to look at. In a
+    `private` store it is removed instead, and only this user can read the files.
     """
 
     def __init__(self, folder: Path, kind: type[Item], *, private: bool = False) -> None:

@@ -1,11 +1,12 @@
-"""GPUs of NVIDIA's in this machine, as its own program tells: the node imports no engine."""
+"""GPUs in this machine, as the system and NVIDIA's program tell: the node imports no engine."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
-__all__ = ["free_bytes"]
+__all__ = ["free_bytes", "has_gpu"]
 
 _ASKED = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
 _WITHIN_S = 20.0
@@ -13,8 +14,16 @@ _WITHIN_S = 20.0
 _UNIT = 1 << 20
 
 
+def has_gpu() -> bool:
+    """Whether a driver of NVIDIA's or AMD's is loaded."""
+    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
+
+
 def free_bytes() -> tuple[int, ...]:
-    """The memory that is free on each that programs here may use. It waits for the answer."""
+    """The memory that is free on each of NVIDIA's that programs here may use.
+
+    It waits for the answer.
+    """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None and chosen.strip() in ("", "-1"):
         return ()

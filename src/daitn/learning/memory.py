@@ -10,7 +10,23 @@ import psutil
 
 from daitn.objects.errors import StorageFull
 
-__all__ = ["Loading", "free_bytes", "own_bytes", "total_bytes"]
+__all__ = [
+    "CACHE_SHARE",
+    "LEAST_CACHE_TOKENS",
+    "PROCESS_BYTES",
+    "Loading",
+    "free_bytes",
+    "own_bytes",
+    "total_bytes",
+]
+
+PROCESS_BYTES = 300 << 20
+"""Of a process beside its model's: 280 MB with transformers, 150 MB with PyTorch alone, 130 MB of
+llama.cpp's."""
+CACHE_SHARE = 0.5
+"""Of the memory that is left beside the weights, what a model remembers of conversations."""
+LEAST_CACHE_TOKENS = 512
+"""With less room than for a short conversation a model is not worth loading."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -14,7 +14,6 @@ from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_advert, sign_report
 from daitn.learning.consultant import Consultant
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission
 from daitn.node.agents.guard import AgentGuard
@@ -85,8 +84,9 @@ class Node:
         state = Path(config.state)
         self._key = SigningKey.at(state / "key")
         self._store = DiskBlobStore(state / "models")
-        sandbox = Sandbox(limits=config.sandbox.limits, folder=str(config.scratch))
-        self._trainer = Trainer(threads=config.threads, stall_s=config.stall_s, sandbox=sandbox)
+        self._trainer = Trainer(
+            threads=config.threads, stall_s=config.stall_s, sandbox=config.recipe_sandbox
+        )
         self._sensing = Sensing(
             fabric,
             config.site,
@@ -98,7 +98,7 @@ class Node:
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
-        self._consultant = Consultant(allowed_recipes(config), sandbox)
+        self._consultant = Consultant(allowed_recipes(config), config.recipe_sandbox)
         self._audit = AuditLog(state / "audit", config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
         releases = Releases(state / "releases", self._store)

@@ -70,11 +70,11 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     outer: OuterStep = OuterStep.PLAIN
     """How the reduced update moves the model."""
     rate: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.0
-    """Of the outer step."""
+    """How far the reduced update moves the model."""
     momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.9
-    """Of the outer step."""
+    """How much of earlier updates a step keeps."""
     second_momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.99
-    """Of `adam` and `yogi`."""
+    """The same of squared updates, for `adam` and `yogi`."""
     least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
     """Of `adam` and `yogi`: the least divisor of a step."""
 

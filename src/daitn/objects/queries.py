@@ -155,8 +155,9 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
     holds for every model."""
     tokens_apart: int = 0
     """Tokens in `tokens_in` that are no characters: pictures, marks around messages."""
-    at_once: Share = 1.0
-    """Share of the prompt that a model reads at once: less than all where it is several texts."""
+    longest_share: Share = 1.0
+    """Share of the prompt in its longest text, which a model reads at once: less than all where it
+    is several texts."""
     needs: tuple[Need, ...] = ()
     """What it needs of a model besides `api`, in the order of `Need`."""
     repeatable: bool = False

@@ -69,8 +69,9 @@ class PromptLength:
     characters: Characters
     apart: int
     """Tokens of what is no text."""
-    at_once: float = 1.0
-    """Share of it that the model reads at once: less than all where it is several texts."""
+    longest_share: float = 1.0
+    """Share of it in its longest text, which the model reads at once: less than all where it is
+    several texts."""
 
     def tokens(self, rates: Sequence[float] = USUAL_RATES) -> int:
         """Expected tokens, with a tokenizer of these rates."""
@@ -122,11 +123,11 @@ def length_of(query: Query) -> PromptLength:
         if field is not NOTHING:
             characters = added(characters, _characters_of_json(field))
     # A chat is read at once, whatever fields for other APIs it has.
-    at_once = _at_once(several) if query.messages is None else 1.0
-    return PromptLength(characters, apart, at_once)
+    share = _longest_share(several) if query.messages is None else 1.0
+    return PromptLength(characters, apart, share)
 
 
-def _at_once(several: Sequence[PromptLength]) -> float:
+def _longest_share(several: Sequence[PromptLength]) -> float:
     """The share of the longest of texts that are read one by one."""
     if len(several) < 2:
         return 1.0

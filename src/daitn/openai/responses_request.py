@@ -143,7 +143,7 @@ def read_responses(body: bytes) -> ResponsesRequest:
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in _NOT_GIVEN:
-            raise bad_request("this network has nothing of the kind", name, fix="leave it out")
+            raise bad_request("this network does not offer it", name, fix="leave it out")
     if request.truncation == "auto":
         raise bad_request("prompts are never cut", "truncation", fix="leave it out")
     rest = {name: value for name, value in raw.items() if name not in _Request.__struct_fields__}

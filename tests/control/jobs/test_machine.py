@@ -184,6 +184,15 @@ def test_a_site_that_says_no_is_not_asked_again(code: str) -> None:
     assert world.job.excluded == ("general",)
 
 
+def test_a_site_that_lacks_a_package_is_left_out_and_the_job_goes_on() -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    world.feed(Reported(failed(start, "NotFound", "packages")))
+    assert world.job.excluded == (start.site,)
+    assert state_of(world) is not JobState.FAILED
+
+
 def test_a_bad_model_configuration_ends_the_job_with_its_field() -> None:
     world = World()
     start = world.run_until(lambda command: isinstance(command, StartWork))

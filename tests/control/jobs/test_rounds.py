@@ -136,6 +136,16 @@ def test_a_round_goes_on_without_a_site_that_fails_or_leaves() -> None:
     assert {visit.site for visit in world.job.made if visit.round == 2} == set(SITES)
 
 
+def test_rounds_reach_the_targets_without_a_site_that_lacks_a_package() -> None:
+    world = RoundsWorld()
+    begun = world.run_until(is_visit_at("third"))
+    assert isinstance(begun, StartWork)
+    world.feed(Reported(failed(begun, "NotFound", "packages")))
+    world.run()
+    assert world.job.excluded == ("third",)
+    assert state_of(world) is JobState.REACHED
+
+
 def test_another_site_merges_when_the_aggregator_dies() -> None:
     world = RoundsWorld()
     world.run_until(is_merge)

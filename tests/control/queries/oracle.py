@@ -205,7 +205,8 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     "privacy": lambda q, c: _private(q, c.deployed),
     "accuracy": _accurate,
     "context": lambda q, c: (
-        c.tokens_in * q.intent.at_once + q.intent.tokens_out <= c.deployed.descriptor.context_tokens
+        c.tokens_in * q.intent.longest_share + q.intent.tokens_out
+        <= c.deployed.descriptor.context_tokens
     ),
     "there": lambda q, c: bool(q.snapshot.columns.there[c.row]),
     "sound": lambda q, c: q.intent.site is not None or not q.snapshot.columns.degraded[c.row],

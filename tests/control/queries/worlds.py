@@ -81,7 +81,7 @@ class World:
             tokens_usual=self.rng.choice([None, 20.0, 60.0]),
             characters=self.usually(None, (40, 0, 0, 0), (8, 0, 40, 1)),
             tokens_apart=self.rng.choice([0, 4]),
-            at_once=self.usually(1.0, 0.25),
+            longest_share=self.usually(1.0, 0.25),
             needs=self.usually((), (Need.TEXT, Need.TALK), (Need.RECORD,), (Need.IMAGE, Need.JSON)),
             constraints=self._wishes(strategy),
         )

@@ -76,8 +76,8 @@ def test_texts_of_one_request_are_read_one_by_one() -> None:
         (Api.COMPLETIONS, {"prompt": ["abc" * 100] * 2}, 0.5),
         (Api.RERANK, {"query": "tin?", "documents": ["abc" * 100] * 5}, 0.2),
     ]
-    for api, fields, at_once in asks:
-        assert intent(api, **fields).at_once == pytest.approx(at_once), fields
+    for api, fields, longest_share in asks:
+        assert intent(api, **fields).longest_share == pytest.approx(longest_share), fields
 
 
 def test_a_chat_may_have_fields_of_the_same_names() -> None:

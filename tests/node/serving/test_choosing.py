@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -13,13 +14,10 @@ import pytest
 
 from daitn.learning import gpus, memory
 from daitn.node.config import Engine, ModelConfig
-from daitn.node.serving.local import choosing
 from daitn.node.serving.local.choosing import Plan, chosen
 from daitn.node.serving.local.gguf import read_gguf
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, StorageFull
-
-gguf = pytest.importorskip("gguf")
 
 GIB = 1 << 30
 Machine = Callable[..., None]
@@ -47,7 +45,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         monkeypatch.setattr("sys.executable", str(programs / "python"))
         monkeypatch.setattr(importlib.util, "find_spec", found)
         monkeypatch.setattr(gpus, "free_bytes", lambda: gpu)
-        monkeypatch.setattr(choosing, "has_gpu", lambda: False)
+        monkeypatch.setattr(gpus, "has_gpu", lambda: False)
         monkeypatch.setattr(memory, "free_bytes", lambda: free)
 
     return make
@@ -55,6 +53,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def write_head(path: Path, kind: str = "llama", **more: Callable[[Any], None]) -> Path:
     """The head of a file, of 32 layers of 8 heads of 128 that read 8,192 tokens: 128 KiB each."""
+    gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, kind)
     writer.add_context_length(8192)
     writer.add_block_count(32)
@@ -68,6 +67,12 @@ def write_head(path: Path, kind: str = "llama", **more: Callable[[Any], None]) -
     writer.write_kv_data_to_file()
     writer.close()
     return path
+
+
+def pooling(name: str) -> Callable[[Any], None]:
+    return lambda writer: writer.add_pooling_type(
+        getattr(importlib.import_module("gguf").PoolingType, name)
+    )
 
 
 def write_folder(folder: Path, architecture: str = "LlamaForCausalLM", **config: Any) -> Path:
@@ -147,9 +152,7 @@ def test_the_context_is_what_the_model_reads_as_far_as_there_is_memory(
 
 def test_a_file_that_embeds_is_served_for_that(tmp_path: Path, machine: Machine) -> None:
     machine("xllamacpp")
-    pooled = write_head(
-        tmp_path / "m.gguf", add=lambda w: w.add_pooling_type(gguf.PoolingType.MEAN)
-    )
+    pooled = write_head(tmp_path / "m.gguf", add=pooling("MEAN"))
     assert plan(gguf=pooled).apis == (Api.EMBEDDINGS,)
     bert = write_head(tmp_path / "b.gguf", "nomic-bert")
     assert plan(gguf=bert).apis == (Api.EMBEDDINGS,)
@@ -161,9 +164,7 @@ def test_a_file_that_embeds_is_served_for_that(tmp_path: Path, machine: Machine)
 
 def test_a_file_that_ranks_is_served_for_that(tmp_path: Path, machine: Machine) -> None:
     machine("xllamacpp")
-    ranker = write_head(
-        tmp_path / "r.gguf", add=lambda w: w.add_pooling_type(gguf.PoolingType.RANK)
-    )
+    ranker = write_head(tmp_path / "r.gguf", add=pooling("RANK"))
     found = plan(gguf=ranker)
     assert found.apis == (Api.RERANK,)
     settings = json.loads(found.command(1)[-1])
@@ -221,6 +222,21 @@ def test_what_vllm_answers_is_as_the_folder_is_made(tmp_path: Path, machine: Mac
     machine("vllm", gpu=(GIB,))
     assert plan(folder=write_folder(tmp_path / "base")).apis == (Api.COMPLETIONS,)
     assert plan(folder=write_folder(tmp_path / "bert", "BertModel")).apis == (Api.EMBEDDINGS,)
+
+
+def test_a_folder_in_few_bits_takes_what_it_is_imported_to(
+    tmp_path: Path, machine: Machine
+) -> None:
+    folder = write_folder(tmp_path / "m")
+    described = {"architectures": ["LlamaForCausalLM"], "quantization_config": {}}
+    machine("vllm", gpu=(GIB,))
+    for bits, times in ((4, 4), (8, 2)):
+        described["quantization_config"] = {f"load_in_{bits}bit": True}
+        (folder / "config.json").write_text(json.dumps(described))
+        ours = plan(folder=folder, backend=Engine.TRANSFORMERS)
+        assert ours.size_bytes == times * 1000
+        assert ours.memory_bytes > 2 * times * 1000
+        assert plan(folder=folder, backend=Engine.VLLM).size_bytes == 1000, "it runs it as it is"
 
 
 def test_free_memory_of_gpus_is_asked_of_their_program(

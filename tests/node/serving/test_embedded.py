@@ -96,6 +96,15 @@ async def test_an_answer_ends_before_a_text_that_its_asker_names(
     assert b'"finish_reason":"stop"' in said
 
 
+async def test_an_api_that_no_recipe_answers_is_told(singer: Site) -> None:
+    backend = singer.facility._backends()["singer"]
+    body = json.dumps({"model": "singer", "query": "a", "documents": ["b"]}).encode()
+    request: Any = None
+    with pytest.raises(ApiError, match="does not answer rerank") as refused:
+        await backend.answer(request, read_query(Api.RERANK, body, {}), 0.0)
+    assert (refused.value.status, refused.value.code) == (400, "unsupported")
+
+
 async def test_a_question_too_long_for_the_worker_is_told(singer: Site) -> None:
     status, said, _ = await singer.post(CHAT, chat("singer", "x" * (17 << 20)))
     assert (status, json.loads(said)["error"]["code"]) == (400, "unsupported")

@@ -8,8 +8,9 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,19 +19,20 @@ import psutil
 import pytest
 
 from daitn.learning import memory
+from daitn.learning.memory import Loading
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import Engine, ModelConfig
 from daitn.node.serving.backends import openai_server
 from daitn.node.serving.local import model as local
+from daitn.node.serving.local.choosing import Plan
 from daitn.node.serving.local.folder import Parts, parts_of
 from daitn.objects.deployments import Api, DeploymentState
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import NotFound, StorageFull, WorkFailed
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import Site
 from tests.scenes import tiny_llama, vllm
+from tests.scenes.llama_cpp import skip_without_llama_cpp, write_gguf
 from tests.scenes.waiting import until
-from tests.system.other_servers.models import write_gguf
-from tests.system.other_servers.servers import skip_without_llama_cpp
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.processes
@@ -97,7 +99,7 @@ async def test_a_file_is_served_and_told_as_it_is(
         assert told.slots == 2
         assert told.abilities.json_schema
         assert re.fullmatch(r"llama\.cpp \(xllamacpp [\d.]+\)", told.engine)
-        assert await site.ask("chatty", "hello", max_tokens=4, temperature=0)
+        assert await site.ask("chatty", "tell nobody of zanzibar", max_tokens=4, temperature=0)
         async with site.client() as client:
             stream = await client.chat.completions.create(
                 model="chatty",
@@ -121,6 +123,9 @@ async def test_a_file_is_served_and_told_as_it_is(
     assert not servers()
     assert not server.is_running()
     assert "model chatty is run by llama.cpp (xllamacpp" in caplog.text
+    printed = (tmp_path / "mdf" / "own-models" / "chatty" / "server.log").read_text()
+    assert printed
+    assert "zanzibar" not in printed, "what is asked is not kept"
     assert key not in caplog.text
 
 
@@ -182,6 +187,42 @@ async def test_a_server_that_hangs_is_replaced(
     assert "its server made no progress and used no processor" in caplog.text
 
 
+@pytest.mark.parametrize(("steady_s", "factor"), [(1e9, 2.0), (0.0, 1.0)])
+async def test_what_ends_as_soon_as_it_is_ready_is_started_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    steady_s: float,
+    factor: float,
+) -> None:
+    monkeypatch.setattr(local, "PAUSE_S", 0.01)
+    monkeypatch.setattr(local, "STEADY_S", steady_s)
+    plan = Plan(Engine.VLLM, "vllm", "", (Api.CHAT,), 1, 0, 0, lambda port: ())
+    monkeypatch.setattr(local, "chosen", lambda config, threads: plan)
+
+    @asynccontextmanager
+    async def runs(self: local.LocalModel, plan: Plan) -> AsyncIterator[Any]:
+        async def ended() -> WorkFailed:
+            return WorkFailed("its server ended")
+
+        yield SimpleNamespace(backend=SimpleNamespace(descriptor=self._last), ended=ended)
+
+    monkeypatch.setattr(local.LocalModel, "_by_server", runs)
+    nobody: Any = None
+    node: Any = SimpleNamespace(owner="mdf", threads=1, state="")
+    model = local.LocalModel(
+        ModelConfig(name="m", gguf="m.gguf"), node, nobody, nobody, Loading(), lambda: None
+    )
+
+    def pauses() -> list[Any]:
+        told = [record for record in caplog.records if "does not run" in record.msg]
+        return [record.args[1] for record in told if isinstance(record.args, tuple)]
+
+    model.start()
+    await until(lambda: len(pauses()) > 3)
+    await model.close()
+    assert pauses()[:4] == pytest.approx([0.01 * factor**tries for tries in range(4)])
+
+
 async def test_one_that_never_comes_up_is_ended(
     tmp_path: Path, gguf: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +263,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "unfit": ({"gguf": "cut.gguf", "backend": Engine.VLLM}, "backend: vllm does not run a file"),
     "nowhere": ({"folder": "no"}, "folder: there is no"),
     "empty": ({"folder": "empty"}, r"folder: .*holds no \*.safetensors"),
+    "ranks": (
+        {"folder": "whole", "backend": Engine.TRANSFORMERS, "apis": (Api.RERANK,)},
+        "apis: the recipe causal-lm does not answer rerank",
+    ),
     "without": ({"folder": "whole", "backend": Engine.VLLM}, "backend: vLLM is neither on PATH"),
 }
 
@@ -302,11 +347,15 @@ async def test_a_folder_is_served_by_our_own_engine(tmp_path: Path, folder: Path
         assert Api.CHAT in told.apis
         assert await site.ask("tiny", "hello", max_tokens=4, temperature=0)
 
-    async def again() -> Parts:
-        nobody = "a recipe that is not installed"
-        return await parts_of(folder, kept, nobody, 1, Sandbox(folder=str(tmp_path)), 1)
+    full = Loading().of("tiny", 1 << 60, field="folder", fix="")
 
-    assert (await again()).folder == kept / "parts", "they are made once"
+    async def again(room: AbstractContextManager[None] = full) -> Parts:
+        nobody = "a recipe that is not installed"
+        return await parts_of(folder, kept, nobody, 1, Sandbox(folder=str(tmp_path)), 1, room)
+
+    assert (await again()).folder == kept / "parts", "they are made once, and need no room then"
     os.utime(folder / "config.json", (1.0, 1.0))
-    with pytest.raises(NotFound, match="not installed"):
+    with pytest.raises(StorageFull, match="tiny needs"):
         await again()
+    with pytest.raises(NotFound, match="not installed"):
+        await again(nullcontext())

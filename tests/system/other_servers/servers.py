@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
+from tests.scenes.llama_cpp import (
+    CONTEXT_TOKENS,
+    skip_without_llama_cpp,
+    write_folder,
+    write_gguf,
+)
 from tests.scenes.ports import free_port
-
-from .models import CONTEXT_TOKENS, write_folder, write_gguf
 
 __all__ = [
     "Server",
     "exported_llama_cpp",
     "llama_cpp",
-    "skip_without_llama_cpp",
     "transformers_serve",
 ]
 
@@ -95,15 +97,6 @@ def llama_cpp(folder: Path, *options: str) -> Server:
     if not model.exists():
         write_gguf(model)
     return _of_file(model, *options)
-
-
-def skip_without_llama_cpp() -> None:
-    tried = subprocess.run(
-        [sys.executable, "-c", "import xllamacpp"], capture_output=True, text=True, check=False
-    )
-    if tried.returncode:
-        why = (tried.stderr.splitlines() or [f"it ended with {tried.returncode}"])[-1]
-        pytest.skip(f"xllamacpp cannot be imported here: {why}")
 
 
 def exported_llama_cpp(model: Path) -> Server:

@@ -11,9 +11,9 @@ from typing import Any
 import openai
 import pytest
 
+from tests.scenes.llama_cpp import TOOL_CALL
 from tests.scenes.waiting import wait_until
 
-from .models import TOOL_CALL
 from .scene import Asker, asking
 from .servers import Server, llama_cpp
 

@@ -8,12 +8,11 @@ import psutil
 import pytest
 
 from tests.scenes.clinic import facility, gateway
+from tests.scenes.llama_cpp import skip_without_llama_cpp, write_gguf
 from tests.scenes.waiting import wait_until
 from tests.system.conftest import build
 
-from .models import write_gguf
 from .scene import Asker
-from .servers import skip_without_llama_cpp
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 

@@ -16,9 +16,10 @@ from daitn.cli.tables import size
 from daitn.learning import memory
 from daitn.learning.commands import Probed
 from daitn.learning.corpora.split import MOST_ITEMS
+from daitn.learning.published import check_published, weights_bytes
 from daitn.learning.recipe import Config, Footprint
 from daitn.learning.trainer import Trainer
-from daitn.objects.errors import InvalidInput, NotFound, StorageFull
+from daitn.objects.errors import InvalidInput, StorageFull
 
 __all__ = ["PARTS", "Base", "base_sentence", "bring", "check_base", "sizes_for", "target_above"]
 
@@ -175,28 +176,15 @@ def target_above(measured: float) -> float:
 def check_base(folder: Path, out: Path) -> None:
     """Raise `NotFound`, `InvalidInput` or `StorageFull` for a folder that will not do, before
     anything is written to `out` or read."""
-    if not folder.is_dir():
-        raise NotFound(
-            f"there is no folder {folder}",
-            field=OPTION,
-            fix="name a folder that holds config.json, tokenizer.json and *.safetensors",
-        )
-    for name in ("config.json", "tokenizer.json", "*.safetensors"):
-        if not any(folder.glob(name)):
-            raise NotFound(
-                f"{folder} has no {name}",
-                field=OPTION,
-                fix="save the model with save_pretrained, and its fast tokenizer beside it",
-            )
+    check_published(folder, OPTION)
     if folder.resolve().is_relative_to(out.resolve()):
         raise InvalidInput(
             f"{folder} is in {out}, whose content is replaced",
             field=OPTION,
             fix="write the demo's results elsewhere, see --out",
         )
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     parent = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    needed, free = _COPIES_ON_DISK * weights, shutil.disk_usage(parent).free
+    needed, free = _COPIES_ON_DISK * weights_bytes(folder), shutil.disk_usage(parent).free
     if needed > free:
         raise StorageFull(
             f"nine institutes, two verifiers and two facilities keep the model: up to "

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from daitn.cli.data import medquad_path
 from daitn.cli.demo.asking import (
+    BASE_ANSWER_WITHIN_S,
     StreamServed,
     ask_plainly,
     ask_streams,
@@ -94,8 +95,8 @@ def demo(
     """Run the paper's healthcare scenario on this machine: train at nine institutes, deploy, query.
 
     Two verifiers measure, two facilities host, one gateway routes the queries. Fifteen processes
-    over real Zenoh sessions; takes a few minutes on two cores. The exit code is 0 if the planned
-    route reached both targets, whatever the baselines did.
+    over real Zenoh sessions; takes a few minutes on two cores, and with --base as long as --minutes
+    says. The exit code is 0 if the planned route reached both targets, whatever the baselines did.
 
     Examples:
 
@@ -230,9 +231,13 @@ async def _ask_both(
     await _deploy(network, out, places, [], quiet)
     names = [name for name, _, _ in places]
     endpoint, tests = _gateway(network, quiet), out / "data" / "tests"
-    what = dict(zip(names, ("as it was", "trained"), strict=False))
+    all_of_them = [name for name, _, _ in BASE_PLACES]
+    labels = dict(zip(all_of_them, ("as it was", "trained"), strict=True))
+    what = {name: labels[name] for name in names}
     streams = base_streams(what, base.items)
-    queries = await ask_streams(endpoint, tests, names, streams, _LOADED_WITHIN_S)
+    queries = await ask_streams(
+        endpoint, tests, names, streams, _LOADED_WITHIN_S, BASE_ANSWER_WITHIN_S
+    )
     said = await ask_plainly(endpoint, tests, names)
     _say(quiet, "waiting for what the verifiers find by asking both")
     async with connect(network.endpoint) as session:

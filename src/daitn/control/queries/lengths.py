@@ -57,7 +57,7 @@ class LengthModel(Protocol):
 
 def expecting(intent: QueryIntent, lengths: LengthModel) -> QueryIntent:
     """The intent with what is expected of its answer."""
-    if not intent.tokens_out:  # Embeddings have no length.
+    if not intent.tokens_out:  # Neither vectors nor rankings have a length.
         return intent
     mean, timed, usual = lengths.foreseen(intent)
     return msgspec.structs.replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 from daitn.learning.answering.commands import Load
 from daitn.learning.answering.hosted import AnsweringProcess, Generation, HostedModel
 from daitn.learning.answering.protocol import Facts, Question, Room
-from daitn.learning.memory import Loading
+from daitn.learning.memory import PROCESS_BYTES, Loading
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config
 from daitn.learning.sandbox.linked import with_links
@@ -21,8 +21,6 @@ __all__ = ["AnsweringHost", "Generation"]
 
 
 _ALL_THERE_IS = Sandbox()
-_PROCESS_BYTES = 300 << 20
-"""Memory of a process beside its model's: 280 MB with transformers, 150 MB with PyTorch alone."""
 _SIZES = 2
 """How many times its size a model may take, beyond what the sandbox grants anyhow: it may be kept
 in wider numbers than it is stored in."""
@@ -95,7 +93,7 @@ class AnsweringHost:
         model = HostedModel(load, start, stall_s=self._stall_s)
         with self._loading.of(
             name,
-            size_bytes + _PROCESS_BYTES,
+            size_bytes + PROCESS_BYTES,
             field="facility.memory_bytes",
             fix="retire another model, or host it elsewhere",
         ):

@@ -103,7 +103,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The one message is no question but a text to go on with."""
     tools: tuple[dict[str, Any], ...] = ()
     """What the model may ask for, as OpenAI's API describes it."""
-    goes_on: bool = False
+    continues_answer: bool = False
     """The last message is the beginning of the answer."""
 
 

@@ -1,7 +1,7 @@
 """How a pretrained model is spoken to: its chat template and its special tokens.
 
-A chat template is somebody's program. It is kept as a part of the model, and run only in the
-confined process that answers with the model, in the sandbox of Jinja that transformers uses.
+A chat template is somebody's program. It is kept as a part of the model, and run only in
+a recipe's confined processes, in the sandbox of Jinja that transformers uses.
 """
 
 from __future__ import annotations
@@ -58,14 +58,17 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "tools" in (self.tool_template or self.template or "")
 
     def rendered(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], goes_on: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        continues_answer: bool = False,
     ) -> str:
         """The conversation as the text that continues with the model's answer, of which the last
-        message is the beginning if it `goes_on`.
+        message is the beginning if it `continues_answer`.
 
         Raises `InvalidInput` for one that the template refuses or leaves out.
         """
-        text = self._rendered(messages, tools, goes_on)
+        text = self._rendered(messages, tools, continues_answer)
         if (place := self._left_out(text, messages, tools)) is not None:
             raise InvalidInput(
                 f"this model's chat template leaves out what the {messages[place].role} says",
@@ -77,7 +80,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return text
 
     def _rendered(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], goes_on: bool
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], continues_answer: bool
     ) -> str:
         from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
@@ -89,8 +92,8 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 [[_as_dict(message) for message in messages]],
                 tools=list(tools) or None,
                 chat_template=template,
-                add_generation_prompt=not goes_on,
-                continue_final_message=goes_on,
+                add_generation_prompt=not continues_answer,
+                continue_final_message=continues_answer,
                 **self.tokens,
             )
         except TemplateError as error:
@@ -120,7 +123,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for place, message in enumerate(messages)
         ]
         try:
-            told = self._rendered(marked, tools, goes_on=False).casefold()
+            told = self._rendered(marked, tools, continues_answer=False).casefold()
         except InvalidInput:
             return None  # It read what was said, and the mark was no part of it.
         return next((place for place in missing if marks[place] not in told), None)

@@ -162,7 +162,7 @@ class PretrainedGenerator:
             tokens = [drawn.token]
 
     def _tokens(self, question: Question) -> list[int]:
-        asked = (question.messages, question.tools, question.continues, question.goes_on)
+        asked = (question.messages, question.tools, question.continues, question.continues_answer)
         if self._read[0] != asked:
             tokens = self._worded(question)
             if not tokens:
@@ -176,7 +176,7 @@ class PretrainedGenerator:
             (message,) = question.messages
             return self._encoded(message.content, "prompt", begins=True)
         if self._chat.template is not None:
-            text = self._chat.rendered(question.messages, question.tools, question.goes_on)
+            text = self._chat.rendered(question.messages, question.tools, question.continues_answer)
             return self._encoded(text, "messages")
         tokens = list[int]()
         for place, message in enumerate(question.messages):

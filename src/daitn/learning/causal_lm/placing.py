@@ -18,10 +18,6 @@ _log = logging.getLogger(__name__)
 
 _BESIDE_WEIGHTS_BYTES = 1 << 29
 """Of main memory, or of a GPU's: the engine (300 MB), and what a step computes."""
-_CACHE_SHARE = 0.5
-"""Of the memory that is left beside the weights."""
-_LEAST_CACHE_TOKENS = 512
-"""With less room than for a short conversation a model is not worth loading."""
 _FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 """Processors that have one of these compute in bf16 at least as fast as in fp32."""
 
@@ -96,8 +92,8 @@ def cache_tokens(place: Place, per_token_bytes: int, context: int, room: Room) -
         free = memory.free_bytes()
         if room.memory_bytes:
             free = min(free, room.memory_bytes - memory.own_bytes())
-    tokens = int(_CACHE_SHARE * max(0, free) / per_token_bytes)
-    if tokens < min(_LEAST_CACHE_TOKENS, context):
+    tokens = int(memory.CACHE_SHARE * max(0, free) / per_token_bytes)
+    if tokens < min(memory.LEAST_CACHE_TOKENS, context):
         raise StorageFull(
             f"there is memory for a conversation of {tokens} tokens",
             field="facility.memory_bytes",

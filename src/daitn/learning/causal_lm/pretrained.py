@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapted", "Answerer", "import_pretrained", "load_adapted", "load_answering"]
 
+_MOST_BUFFER_BYTES = 64 << 20
+"""Rotary frequencies and the like; models in use need less than 1 MiB."""
+
 
 def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     """Turn a model folder into the parts of a model, in the empty folder `out`.
@@ -169,10 +172,6 @@ def _opened(folder: Path) -> Any:
     if absent:
         raise _incomplete(str(folder), absent)
     return network
-
-
-_MOST_BUFFER_BYTES = 64 << 20
-"""Rotary frequencies and the like; models in use need less than 1 MiB."""
 
 
 class Adapted:

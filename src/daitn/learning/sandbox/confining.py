@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from daitn.learning.gpus import has_gpu
 from daitn.learning.sandbox import landlock, limits, seccomp
 from daitn.learning.sandbox.kernel import LINUX, drop_capabilities, give_up_new_privileges
 from daitn.learning.sandbox.landlock import DEVICE, READ, READ_WRITE
@@ -81,7 +82,7 @@ def _allowed(confinement: Confinement, own_processes: bool) -> Iterator[tuple[st
         yield path, READ_WRITE
     for path in _DEVICES:
         yield path, DEVICE
-    if limits.has_gpu():
+    if has_gpu():
         for path in _OF_GPUS:
             yield path, READ
         for path in (found for pattern in _GPUS for found in glob.glob(pattern)):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from daitn.learning.gpus import has_gpu
 from daitn.learning.sandbox.policy import Limits
 from daitn.objects.errors import LimitExceeded
 
@@ -60,14 +61,10 @@ def hold(limits: Limits, *, processes: bool) -> None:
         _set(resource.RLIMIT_NPROC, _PROCESSES)
     if limits.file_bytes:
         _set(resource.RLIMIT_FSIZE, limits.file_bytes)
+    # Drivers of GPUs reserve more memory than there is, so that no limit fits what they take.
     if limits.memory_bytes and not has_gpu():
         most = _MEMORY_GRACE * limits.memory_bytes + _MEMORY_GRACE_BYTES
         _set(resource.RLIMIT_DATA, _status(os.getpid()).get("VmData", 0) + most)
-
-
-def has_gpu() -> bool:
-    """Drivers of GPUs reserve more memory than there is, so that no limit fits what they take."""
-    return any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))
 
 
 def _set(which: int, most: int) -> None:

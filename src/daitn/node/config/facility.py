@@ -101,9 +101,14 @@ class ModelConfig(OfferedConfig, frozen=True, kw_only=True):
     `[--tool-call-parser, hermes, --enable-auto-tool-choice]`; paths among them are absolute."""
     apis: tuple[Api, ...] | None = None
     """APIs that it answers; absent: as the model is made, `[rerank]` for one that ranks,
-    `[embeddings]` for one that embeds, else `[chat, completions]`."""
+    `[embeddings]` for one that only embeds, else `[chat, completions]`; without `chat` if `vllm`
+    finds no chat template, and all that `transformers` can."""
     slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Queries that it answers at the same time; absent: 64 by `vllm`, else 4."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Context length in tokens, prompt and answer together; absent: of a file, what it was trained
+    with, as far as half of the memory beside its weights holds it; of a folder, as its engine
+    says."""
 
 
 class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

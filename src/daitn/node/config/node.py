@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.learning.pulse import STALL_S
+from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import FacilityConfig
 from daitn.node.config.forwarder import ForwarderConfig
@@ -87,6 +88,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def scratch(self) -> Path:
         """The folder of work in progress; emptied when a node starts."""
         return Path(self.state) / "scratch"
+
+    @property
+    def recipe_sandbox(self) -> Sandbox:
+        """What recipes run in that need nothing beyond its limits."""
+        return Sandbox(limits=self.sandbox.limits, folder=str(self.scratch))
 
     @property
     def tls(self) -> str:

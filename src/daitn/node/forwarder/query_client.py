@@ -211,5 +211,7 @@ def _packet_intent(intent: QueryIntent) -> PacketIntent:
         prefer=known,
         needs=mask_of((Need(intent.api.value), *intent.needs)),
         language=constraints.language,
-        tokens_at_once=0 if intent.at_once == 1.0 else math.ceil(intent.tokens_in * intent.at_once),
+        tokens_at_once=0
+        if intent.longest_share == 1.0
+        else math.ceil(intent.tokens_in * intent.longest_share),
     )

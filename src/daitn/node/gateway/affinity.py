@@ -20,13 +20,13 @@ class Affinity:
     def __init__(self) -> None:
         self._deployments: LRUCache[_Key, str] = LRUCache(_MAX_ENTRIES)
 
-    def row(self, intent: QueryIntent, snapshot: Qrrt, near: str = "") -> int:
-        """Row of the deployment that last answered, or else of `near`; -1: none."""
+    def row(self, intent: QueryIntent, snapshot: Qrrt, previous_deployment: str = "") -> int:
+        """Row of the deployment that last answered, or else of `previous_deployment`; -1: none."""
         for key in _keys(intent):
             id_ = self._deployments.get(key)
             if id_ is not None:
                 return snapshot.row_of.get(id_, -1)
-        return snapshot.row_of.get(near, -1)
+        return snapshot.row_of.get(previous_deployment, -1)
 
     def record(self, intent: QueryIntent, id_: str) -> None:
         """Record which deployment answered a query."""

@@ -128,6 +128,6 @@ def _untold(id_: str, status: int, body: bytes) -> ApiError:
 
 def _away(id_: str, why: str) -> ApiError:
     return unavailable(
-        f"{site_of(id_)} keeps {id_}, and {why}: ask again later, or go on with the whole "
+        f"{site_of(id_)} keeps {id_}, but {why}: ask again later, or go on with the whole "
         "conversation as `input`"
     )

@@ -284,7 +284,7 @@ class Gateway:
             paths=permitted(self._topology.paths(snapshot), snapshot, intent.constraints),
             in_flight=self._load.of(snapshot),
             now_s=now_s,
-            affinity=self._affinity.row(intent, snapshot, parsed.near),
+            affinity=self._affinity.row(intent, snapshot, parsed.previous_deployment),
         )
         return RequestContext(
             id=f"{self._site}:{self._query_count}",

@@ -44,7 +44,16 @@ _TEXT_FIELDS = {
 class ParsedRequest:
     """One request; immutable."""
 
-    __slots__ = ("_fields", "_raw", "api", "constraints", "name", "near", "site", "topic")
+    __slots__ = (
+        "_fields",
+        "_raw",
+        "api",
+        "constraints",
+        "name",
+        "previous_deployment",
+        "site",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -52,10 +61,10 @@ class ParsedRequest:
         fields: Query,
         raw: dict[str, msgspec.Raw],
         constraints: QueryConstraints,
-        near: str,
+        previous_deployment: str,
     ) -> None:
         self.api = api
-        self.near = near
+        self.previous_deployment = previous_deployment
         """The deployment that answered what it goes on from; empty: none is known."""
         self._fields = fields
         self._raw = raw
@@ -133,7 +142,7 @@ class ParsedRequest:
             open_ended=not limit,
             characters=length.characters,
             tokens_apart=length.apart,
-            at_once=length.at_once,
+            longest_share=length.longest_share,
             needs=needs_of(self.api, fields, open_to_all=name == AUTO),
             repeatable=fields.temperature == 0.0,
             prefix=self._prefix(),
@@ -151,14 +160,16 @@ class ParsedRequest:
 
 
 def read_request(
-    api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]], near: str = ""
+    api: Api, body: bytes, headers: Iterable[tuple[bytes, bytes]], previous_deployment: str = ""
 ) -> ParsedRequest:
-    """Parse a request; for `near` see `ParsedRequest`. Raises `ApiError` (400) with the field at
-    fault."""
+    """Parse a request; for `previous_deployment` see `ParsedRequest`.
+
+    Raises `ApiError` (400) with the field at fault.
+    """
     raw = raw_fields(body)
     fields = read_ranking(body) if api is Api.RERANK else read_query(body)
     for field in _TEXT_FIELDS[api]:
         if getattr(fields, field) in (None, "", []):
             raise bad_request("is missing", field)
     constraints = read_constraints(raw.pop("daitn", None), headers)
-    return ParsedRequest(api, fields, raw, constraints, near)
+    return ParsedRequest(api, fields, raw, constraints, previous_deployment)

@@ -50,15 +50,16 @@ class Responses:
         """Answer a query. Raises `ApiError` for one that cannot be read, or go on from the
         response that it names."""
         chat = read_responses(body)
-        before, near = list[msgspec.Raw](), ""
+        before, previous_deployment = list[msgspec.Raw](), ""
         if chat.previous:
             kept = await self._previous(request, caller, chat.previous, body)
-            before, near = kept.items, deployment_id(kept.model, site_of(chat.previous) or "")
+            before = kept.items
+            previous_deployment = deployment_id(kept.model, site_of(chat.previous) or "")
             given = raw_fields(body)
             items = [*before, *as_items(given["input"], "")]
             whole = rewritten(given, {"input": items})
             chat = read_responses(whole)
-        parsed = read_request(Api.CHAT, chat.body, request.raw_headers, near)
+        parsed = read_request(Api.CHAT, chat.body, request.raw_headers, previous_deployment)
         answer = ResponsesAnswer(chat, self._count_tokens(caller, parsed))
         keeping = _Keeping(answer, caller, parsed, self._conversations)
         if chat.store:

@@ -26,6 +26,7 @@ class AdmissionQueue:
 
     def __init__(self, slots: int, queue: int) -> None:
         self.slots = slots
+        """Queries that are answered at the same time."""
         self._queue = queue
         self._waiters: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0

@@ -18,7 +18,6 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
@@ -102,7 +101,7 @@ class Facility:
         self._host = AnsweringHost(
             threads=config.threads,
             stall_s=config.stall_s,
-            sandbox=Sandbox(limits=config.sandbox.limits, folder=str(config.scratch)),
+            sandbox=config.recipe_sandbox,
             loading=loading,
         )
         self._models = {

@@ -111,7 +111,7 @@ class ServingServer:
         if request.method == "PUT":
             body = await read_body(request, MAX_KEPT_BYTES)
             if site_of(id_) is None or read_kept(body) is None:
-                raise bad_request("is no response that can be kept", "body")
+                raise bad_request("is not a response in the form that is kept", "body")
             await self._responses.put(owner, id_, body)
             return json_response({"id": id_})
         if request.method == "GET":

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from daitn.learning import memory
 from daitn.learning.recipe import Footprint
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import InvalidInput, WorkFailed
+from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
 from daitn.objects.models import ModelRef
 
 __all__ = ["Capacity", "check_estimate", "check_size", "within"]
@@ -41,12 +41,14 @@ class Capacity(NamedTuple):
         return cls(compute.memory_bytes, compute.speed_flops, longest_s)
 
     def check(self, needed: Footprint, model: ModelRef | None, examples: int) -> None:
-        """Raise `InvalidInput` for work that does not fit here."""
+        """Raise `InvalidInput` for work that does not fit here, and `NotFound` for a package that
+        it needs and that only other sites have installed."""
         for package in needed.packages:
             if importlib.util.find_spec(package) is None:
-                raise InvalidInput(
+                raise NotFound(
                     f"the model needs the package {package}, which the site has not installed",
-                    field="model.config",
+                    # No field of the model: another site may have it.
+                    field="packages",
                     fix="configure a model that does without, or ask the site for it",
                 )
         if needed.memory_bytes > self.memory_bytes:

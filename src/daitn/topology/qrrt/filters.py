@@ -162,7 +162,7 @@ def _accurate_told(cut: QsQrrt, position: int) -> Told:
 
 def _context_told(cut: QsQrrt, position: int) -> Told:
     holds = deployed_at(cut, position).descriptor.context_tokens
-    tokens_in = math.ceil(np.broadcast_to(_read_at_once(cut), cut.numbers.shape)[position])
+    tokens_in = math.ceil(np.broadcast_to(_tokens_of_longest(cut), cut.numbers.shape)[position])
     wanted = tokens_in + cut.intent.tokens_out
     return Told(
         f"holds {holds} tokens of prompt and answer, {wanted} are needed",
@@ -179,13 +179,14 @@ def _most_tokens(intent: QueryIntent) -> int:
     return most_tokens(intent.characters) + intent.tokens_apart + intent.tokens_out
 
 
-def _read_at_once(cut: QsQrrt) -> Floats | float:
+def _tokens_of_longest(cut: QsQrrt) -> Floats | float:
     """Tokens of the prompt that have to stand in the context together."""
-    return cut.tokens_in if cut.intent.at_once == 1.0 else cut.tokens_in * cut.intent.at_once
+    share = cut.intent.longest_share
+    return cut.tokens_in if share == 1.0 else cut.tokens_in * share
 
 
 def _context(cut: QsQrrt) -> Flags:
-    fits: Flags = _read_at_once(cut) + cut.intent.tokens_out <= cut.selected.context_tokens
+    fits: Flags = _tokens_of_longest(cut) + cut.intent.tokens_out <= cut.selected.context_tokens
     return fits
 
 

@@ -36,6 +36,7 @@ from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, 
 
 __all__ = ["EmbeddedBackend", "engine_of", "warm_up"]
 
+_ANSWERED = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
 _MAX_TEXTS = 2048
 """Texts per request for embeddings, as at OpenAI."""
 _MOST_ENGINE_CHARS = 200
@@ -69,6 +70,8 @@ class EmbeddedBackend:
         self._in_flight += 1
         self.finished.clear()
         try:
+            if query.api not in _ANSWERED:
+                raise unsupported(f"it does not answer {query.api}", "model")
             fields = read_generation(query.body)
             check_honoured(query.body, self.facts.honours)
             if query.api is Api.EMBEDDINGS:
@@ -219,8 +222,8 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
     if not any(message.content.strip() for message in messages):
         field = "messages" if query.api is Api.CHAT else "prompt"
         raise bad_request("has no text", field)
-    goes_on = fields.continue_final_message is True
-    if goes_on and (messages[-1].role != "assistant" or messages[-1].calls):
+    continues_answer = fields.continue_final_message is True
+    if continues_answer and (messages[-1].role != "assistant" or messages[-1].calls):
         raise bad_request(
             "the last message is not the beginning of an answer",
             "continue_final_message",
@@ -244,7 +247,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         top_logprobs=_top_logprobs(query, fields),
         seed=_seed(query, fields),
         continues=query.api is Api.COMPLETIONS,
-        goes_on=goes_on,
+        continues_answer=continues_answer,
         tools=() if choice == "none" else tuple(map(_told, fields.tools or ())),
     )
 

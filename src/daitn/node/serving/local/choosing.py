@@ -14,7 +14,14 @@ from typing import NamedTuple
 import msgspec
 
 from daitn.learning import gpus, memory
-from daitn.learning.sandbox.limits import has_gpu
+from daitn.learning.published import (
+    DESCRIPTION,
+    USUAL_COPIES,
+    WEIGHTS,
+    check_published,
+    stored_bytes,
+    weights_bytes,
+)
 from daitn.node.config import Engine, ModelConfig
 from daitn.node.serving.local.gguf import GgufFacts, read_gguf
 from daitn.objects.deployments import Api
@@ -26,15 +33,10 @@ KEY_VARIABLES = ("LLAMA_API_KEY", "VLLM_API_KEY")
 """In which servers find the key that they are to ask for: arguments are everybody's to see."""
 _OF_FILES = (Engine.XLLAMACPP, Engine.LLAMA_SERVER)
 _SLOTS, _VLLM_SLOTS = 4, 64
-_PROCESS_BYTES = 300 << 20
-"""Of a server beside its model: 130 MB of llama.cpp's with a tiny one, and what a step computes."""
 _VLLM_PROCESSES_BYTES = 2 << 30
 """Main memory of vLLM, which has its model in that of a GPU."""
-_USUAL_CONTEXT, _LEAST_CONTEXT = 4096, 512
-"""Of a file that states none; and with less room than for a short conversation a model is not worth
-loading."""
-_CACHE_SHARE = 0.5
-"""Of the memory that is left beside the weights, where nobody states the context."""
+_USUAL_CONTEXT = 4096
+"""Of a file that states none."""
 FIX_FOR_ROOM = (
     "use a smaller or more quantised model, state a smaller `context_tokens` or fewer `slots`, or "
     "end what else takes memory"
@@ -51,9 +53,9 @@ class Plan(NamedTuple):
     apis: tuple[Api, ...]
     slots: int
     size_bytes: int
-    """Of its weights in their files."""
+    """Of its weights: in their files, or as they are imported."""
     memory_bytes: int
-    """Main memory that it will take."""
+    """Main memory that it will take; of `transformers`, while its folder is imported."""
     command: Callable[[int], tuple[str, ...]]
     """The server's arguments, to listen at a port of this machine alone. Not for `transformers`,
     which is no server."""
@@ -81,7 +83,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         raise _unfit(config, "a file", _OF_FILES)
     facts = read_gguf(Path(config.gguf), field)
     free = gpus.free_bytes()
-    engine, why = _llama_cpp(config, bool(free) or has_gpu())
+    engine, why = _llama_cpp(config, bool(free) or gpus.has_gpu())
     apis = config.apis or _apis_of_file(facts)
     slots = config.slots or _SLOTS
     # What a GPU takes is not main memory's to hold. xllamacpp's usual build knows no GPU.
@@ -105,7 +107,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         apis=apis,
         slots=slots,
         size_bytes=facts.size_bytes,
-        memory_bytes=max(0, needed - on_gpu) + _PROCESS_BYTES,
+        memory_bytes=max(0, needed - on_gpu) + memory.PROCESS_BYTES,
         command=lambda port: _llama_cpp_command(config, engine, settings, port),
     )
 
@@ -157,9 +159,9 @@ def _context(config: ModelConfig, facts: GgufFacts, slots: int, on_gpu: int) -> 
         return config.context_tokens
     if not facts.per_token_bytes:
         return min(trained, _USUAL_CONTEXT)
-    left = memory.free_bytes() + on_gpu - facts.size_bytes - _PROCESS_BYTES
-    room = int(_CACHE_SHARE * max(0, left) / (facts.per_token_bytes * slots))
-    if room < min(trained, _LEAST_CONTEXT):
+    left = memory.free_bytes() + on_gpu - facts.size_bytes - memory.PROCESS_BYTES
+    room = int(memory.CACHE_SHARE * max(0, left) / (facts.per_token_bytes * slots))
+    if room < min(trained, memory.LEAST_CACHE_TOKENS):
         raise StorageFull(
             f"{config.name} has {facts.size_bytes} bytes of weights, and {max(0, left)} bytes "
             f"would be left for {slots} answers",
@@ -200,35 +202,26 @@ def _of_folder(config: ModelConfig) -> Plan:
     folder, field = Path(config.folder), field_of(config, "folder")
     if config.backend in _OF_FILES:
         raise _unfit(config, "a folder", (Engine.VLLM, Engine.TRANSFORMERS))
-    if not (folder / "config.json").is_file():
-        raise NotFound(
-            f"there is no {folder / 'config.json'}",
-            field=field,
-            fix="name a folder that holds config.json, tokenizer.json and *.safetensors; for a "
-            "file of llama.cpp state `gguf`",
-        )
-    size_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    if not size_bytes:
-        raise NotFound(
-            f"{folder} holds no *.safetensors",
-            field=field,
-            fix="save the model with `save_pretrained`; for a file of llama.cpp state `gguf`",
-        )
-    free = gpus.free_bytes()
-    program = _vllm()
-    if config.backend is None:
-        use_vllm = bool(program and free)
-        why = (
-            "it is installed, and there is a GPU"
-            if use_vllm
-            else "vLLM is not installed"
-            if free
-            else "there is no GPU of NVIDIA's"
-        )
-    else:
+    check_published(
+        folder,
+        field,
+        (DESCRIPTION, WEIGHTS),
+        otherwise="; for a file of llama.cpp state `gguf`",
+    )
+    free, program = gpus.free_bytes(), _vllm()
+    if config.backend is not None:
         use_vllm, why = config.backend is Engine.VLLM, "its entry says so"
-    if not use_vllm:
-        return _embedded(config, size_bytes, why)
+    elif not free:
+        use_vllm, why = False, "there is no GPU of NVIDIA's"
+    elif not program:
+        use_vllm, why = False, "vLLM is not installed"
+    else:
+        use_vllm, why = True, "it is installed, and there is a GPU"
+    return _by_vllm(config, program, sum(free), why) if use_vllm else _embedded(config, why)
+
+
+def _by_vllm(config: ModelConfig, program: tuple[str, ...], free_bytes: int, why: str) -> Plan:
+    """`program`: vLLM's, empty if there is none. `free_bytes`: of all GPUs, 0 without any."""
     if not program:
         raise NotFound(
             "vLLM is neither on PATH nor installed",
@@ -236,10 +229,12 @@ def _of_folder(config: ModelConfig) -> Plan:
             fix="`pip install vllm` in the node's Python or in one whose programs are on its "
             "PATH, or leave `backend` out",
         )
-    if free and size_bytes > sum(free):
+    folder = Path(config.folder)
+    size_bytes = stored_bytes(folder)  # It computes with the weights as they were published.
+    if free_bytes and size_bytes > free_bytes:
         raise StorageFull(
-            f"{config.name} has {size_bytes} bytes of weights, and the GPUs have {sum(free)} free",
-            field=field,
+            f"{config.name} has {size_bytes} bytes of weights, and the GPUs have {free_bytes} free",
+            field=field_of(config, "folder"),
             fix=FIX_FOR_ROOM,
         )
     slots = config.slots or _VLLM_SLOTS
@@ -260,18 +255,19 @@ def _of_folder(config: ModelConfig) -> Plan:
         apis=config.apis or _apis(folder),
         slots=slots,
         size_bytes=size_bytes,
-        memory_bytes=_VLLM_PROCESSES_BYTES if free else size_bytes + _VLLM_PROCESSES_BYTES,
+        memory_bytes=_VLLM_PROCESSES_BYTES if free_bytes else size_bytes + _VLLM_PROCESSES_BYTES,
         command=command,
     )
 
 
-def _embedded(config: ModelConfig, size_bytes: int, why: str) -> Plan:
+def _embedded(config: ModelConfig, why: str) -> Plan:
     if config.options:
         raise InvalidInput(
             "transformers takes no arguments",
             field=field_of(config, "options"),
             fix="leave it out, or state `backend: vllm`",
         )
+    size_bytes = weights_bytes(Path(config.folder))
     return Plan(
         engine=Engine.TRANSFORMERS,
         described=_described(Engine.TRANSFORMERS),
@@ -279,7 +275,7 @@ def _embedded(config: ModelConfig, size_bytes: int, why: str) -> Plan:
         apis=config.apis or (),
         slots=config.slots or _SLOTS,
         size_bytes=size_bytes,
-        memory_bytes=size_bytes + _PROCESS_BYTES,
+        memory_bytes=USUAL_COPIES * size_bytes + memory.PROCESS_BYTES,
         command=lambda port: (),
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import msgspec
 
 from daitn.files.atomic import make_folder, put_in_place, replace_file
 from daitn.learning.process import ReadingProcess
+from daitn.learning.published import MOST_COPIES
 from daitn.learning.recipe import Imported
 from daitn.learning.sandbox.policy import Sandbox
 from daitn.learning.trainer import Trainer
@@ -21,8 +23,6 @@ from daitn.objects.errors import StorageFull
 
 __all__ = ["Parts", "parts_of"]
 
-_COPIES = 3
-"""Of the weights that are in memory while they are read and written, at most."""
 _MADE, _PARTS = "made.json", "parts"
 
 
@@ -32,6 +32,11 @@ class Parts(NamedTuple):
     folder: Path
     config: dict[str, object]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its files."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
 
 class _Made(msgspec.Struct, frozen=True):
     of: str
@@ -40,11 +45,18 @@ class _Made(msgspec.Struct, frozen=True):
 
 
 async def parts_of(
-    folder: Path, kept: Path, recipe: str, size_bytes: int, sandbox: Sandbox, threads: int
+    folder: Path,
+    kept: Path,
+    recipe: str,
+    size_bytes: int,
+    sandbox: Sandbox,
+    threads: int,
+    room: AbstractContextManager[None],
 ) -> Parts:
     """The parts of the model in `folder`, in the folder `kept`: made by its recipe, in the sandbox,
     once, and again after the folder has changed.
 
+    `size_bytes`: of its parts, at most. `room` holds memory while they are made.
     Raises what the recipe raises, `WorkFailed`, `StorageFull` and `OSError`.
     """
     state = await asyncio.to_thread(_state, folder)
@@ -60,11 +72,11 @@ async def parts_of(
             fix="make room, or have `state` on a larger disk",
         )
     limits = sandbox.limits_for(
-        memory_bytes=_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=threads
+        memory_bytes=MOST_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=threads
     )
     recipes = Trainer(threads=threads, process=ReadingProcess, sandbox=sandbox)
     try:
-        with tempfile.TemporaryDirectory(dir=kept) as scratch:
+        with room, tempfile.TemporaryDirectory(dir=kept) as scratch:
             parts = Path(scratch) / _PARTS
             parts.mkdir()
             imported: Imported = await recipes.import_model(recipe, folder, parts, limits=limits)

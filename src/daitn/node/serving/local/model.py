@@ -18,7 +18,6 @@ from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
 from daitn.learning.pulse import Pulse, processor_s
-from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import Engine, ModelConfig, NodeConfig, OfferedConfig, UpstreamConfig
 from daitn.node.http import HttpClient, HttpError, Reply, Request, read_address
 from daitn.node.serving.admission import AdmissionQueue
@@ -31,7 +30,7 @@ from daitn.node.serving.local.folder import parts_of
 from daitn.node.serving.local.process import ServerProcess
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
-from daitn.objects.errors import DaitnError, NotFound, WorkFailed
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.text import hanging
 from daitn.openai.errors import ApiError
 from daitn.tools.tasks import Tasks
@@ -45,6 +44,8 @@ RECIPE = "causal-lm"
 PAUSE_S, MOST_PAUSE_S = 1.0, 300.0
 """Between a server's end and the next start; it doubles while the model cannot be brought up, which
 takes a machine's disk and memory each time."""
+STEADY_S = 60.0
+"""What was ready for so long is started again after the shortest pause."""
 LOOKS_EVERY_S = 0.2
 """At a server that loads its model."""
 SLOWEST_LOAD_BPS = 50e6
@@ -136,12 +137,14 @@ class LocalModel:
                 run = self._in_engine if plan.engine is Engine.TRANSFORMERS else self._by_server
                 async with run(plan) as running:
                     self._set(DeploymentState.READY, running.backend)
+                    ready_s, state = time.monotonic(), DeploymentState.LOADING
+                    log.info("model %s is ready: %s", name, self._words())
                     try:
-                        log.info("model %s is ready: %s", name, self._words())
-                        pause_s, state = PAUSE_S, DeploymentState.LOADING
                         raise await running.ended()
                     finally:
-                        self._set(state)
+                        if time.monotonic() - ready_s >= STEADY_S:
+                            pause_s = PAUSE_S
+                        self._set(state)  # Ending it may take a while.
             except Exception as error:
                 expected = isinstance(error, DaitnError | OSError)
                 log.error(
@@ -266,24 +269,33 @@ class LocalModel:
                 fix="`pip install 'daitn[train]'` in the node's Python, or vLLM on a machine with "
                 "a GPU; and if the file has `recipes`, name it there",
             )
-        loaded_as = f"{self._config.name} of its own"  # Which is no name of a placed model.
-        sandbox = Sandbox(limits=self._node.sandbox.limits, folder=str(self._node.scratch))
-        source = Path(self._config.folder)
-        with self._memory(plan.memory_bytes):
-            parts = await parts_of(
-                source, self._folder, RECIPE, plan.size_bytes, sandbox, self._node.threads
+        of_recipe = self._recipes.facts(RECIPE)
+        if unknown := set(plan.apis) - set(of_recipe.apis):
+            raise InvalidInput(
+                f"the recipe {RECIPE} does not answer {', '.join(sorted(unknown))}",
+                field=field_of(self._config, "apis"),
+                fix="leave it out, or state `backend: vllm`",
             )
+        loaded_as = f"{self._config.name} of its own"  # Which is no name of a placed model.
+        parts = await parts_of(
+            Path(self._config.folder),
+            self._folder,
+            RECIPE,
+            plan.size_bytes,
+            self._node.recipe_sandbox,
+            self._node.threads,
+            self._memory(plan.memory_bytes),
+        )
         facts = await self._host.load(
             loaded_as,
             RECIPE,
             parts.folder,
             parts.config,
-            size_bytes=plan.size_bytes,
+            size_bytes=parts.size_bytes,
             slots=plan.slots,
         )
         try:
             await warm_up(self._host, loaded_as)
-            of_recipe = self._recipes.facts(RECIPE)
             able = of_recipe.abilities
             told = ServerFacts(
                 context_tokens=facts.context_tokens,

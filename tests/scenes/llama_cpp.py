@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import gguf
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-__all__ = ["TOOL_CALL", "write_folder", "write_gguf"]
+__all__ = ["CONTEXT_TOKENS", "TOOL_CALL", "skip_without_llama_cpp", "write_folder", "write_gguf"]
 
 CONTEXT_TOKENS = 1 << 17
 LAYERS = 2
@@ -26,6 +29,15 @@ CHAT_TEMPLATE = (
     '"arguments": {{ call.function.arguments | tojson }}}</tool_call>'
     "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
 )
+
+
+def skip_without_llama_cpp() -> None:
+    tried = subprocess.run(
+        [sys.executable, "-c", "import xllamacpp"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        why = (tried.stderr.splitlines() or [f"it ended with {tried.returncode}"])[-1]
+        pytest.skip(f"xllamacpp cannot be imported here: {why}")
 
 
 def _tokenizer() -> Any:
