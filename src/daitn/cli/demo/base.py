@@ -53,9 +53,9 @@ _LEANER: tuple[dict[str, object], ...] = (
 _HOSTED, _BESIDE_BYTES = 2, 1 << 30
 """The base and the trained model answer at the same time; what each takes beside its weights."""
 _MEMORY_SHARE = 0.9
-_COPIES_ON_DISK = 17
-"""Of the base at most: its parts, at the control centre, nine institutes and two verifiers, and two
-of each model at its facility."""
+_COPIES_ON_DISK = 16
+"""Of the base at most: its parts, at the control centre, nine institutes, two verifiers and two
+facilities, and in the exported model."""
 _TEST_S = 60.0
 """A measurement shall take about so long."""
 _FEWEST_ITEMS = 48
