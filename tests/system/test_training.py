@@ -77,6 +77,9 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
     assert "merged at" in (out / "README.md").read_text()
     explained = shared.json("explain", job["job"])
     assert explained["decision"]["chosen"].startswith("3 sites, merged at ")
+    shown = shared.daitn("explain", job["job"]).stdout
+    assert "at the same time" in shown
+    assert all(site in shown for site in ("east", "north", "west"))
 
 
 def check_explained(network: Network, job: dict[str, Any]) -> None:

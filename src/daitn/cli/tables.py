@@ -206,6 +206,17 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     parts: list[RenderableType] = [head]
     if made.route is not None:
         parts.append(route_table("chosen route", made.route))
+    if made.round is not None:
+        rows = [
+            (
+                visit.site,
+                visit.examples,
+                f"{visit.expected_s:.1f}",
+                f"{visit.expected_cost_usd:.2f}",
+            )
+            for visit in made.round.visits
+        ]
+        parts.append(plain_table("at the same time", ("site", "work", "seconds", "USD"), rows))
     if made.waiting_for:
         parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
     if made.why:

@@ -161,6 +161,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     at_s: float
     decision: Decision
     route: Route | None
+    round: Round | None = None
     waiting_for: str
     why: str
     visits_before: int

@@ -160,6 +160,10 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     lineage: Descent = ()
     """These three as of a `VisitWork`, of all the models."""
 
+    def __post_init__(self) -> None:
+        if len(self.shares) != len(self.trained):
+            raise ValueError("shares: each model has one")
+
     @property
     def models(self) -> tuple[ModelRef, ...]:
         """What it starts from."""

@@ -133,6 +133,7 @@ def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
                 at_s=at_s,
                 decision=event.decision,
                 route=event.route,
+                round=event.round,
                 waiting_for=event.waiting_for,
                 why=event.why,
                 visits_before=len(job.made),

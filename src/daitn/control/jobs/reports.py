@@ -6,6 +6,7 @@ import math
 
 from daitn.control.jobs.job import Outstanding
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
+from daitn.objects.merging import OuterStep
 from daitn.objects.messages import (
     MergeWork,
     VerifyWork,
@@ -41,6 +42,8 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
         return _of_verification(given.work, fact)
     if outcome.model is None:
         return "it has no model"
+    if outcome.model.size_bytes <= 0:
+        return "its model has no size"
     if isinstance(given.work, MergeWork):
         return _of_merge(given.work, fact, outcome.model.manifest)
     return _of_visit(given.work, fact, outcome.model.manifest)
@@ -71,6 +74,8 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
         return "it merged other models"
     if (fact.shares, fact.rule) != (work.shares, work.rule):
         return "it merged in another way"
+    if bool(fact.moments) != (work.rule.outer is not OuterStep.PLAIN) or fact.moments_bytes < 0:
+        return "it remembers what the rule has not to remember"
     return ""
 
 

@@ -30,7 +30,7 @@ __all__ = [
     "merge_work",
 ]
 
-_OF_MODEL = re.compile(r"models\[(\d+)\]")
+_OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
 def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:

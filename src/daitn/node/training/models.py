@@ -12,7 +12,7 @@ from daitn.objects.access import narrowed
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Corrupt, NotFound, WorkFailed
 from daitn.objects.identifiers import Digest, SiteId
-from daitn.objects.lineage import released
+from daitn.objects.lineage import descent, released
 from daitn.objects.messages import Work
 from daitn.objects.models import Manifest, ModelRef, Part
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport, Moved
@@ -109,10 +109,12 @@ class WorkModels:
         return ref, manifest
 
     def record(self, work: Work, model: Digest, release_to: tuple[str, ...] = (ANY,)) -> None:
-        """Note where a model may go by what it has learned from."""
+        """Note where a model may go by what it has learned from: of one that work starts from, its
+        own descent; of one that it made, that of all these."""
         if self._releases is not None:
-            release_to = narrowed(release_to, released(work.lineage))
-            self._releases.record(model, work.owner, release_to)
+            given = model in {each.manifest for each in work.models}
+            entries = descent(work.lineage, model) if given else work.lineage
+            self._releases.record(model, work.owner, narrowed(release_to, released(entries)))
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
         """Delete every model except needed and recent ones; returns the bytes freed.
