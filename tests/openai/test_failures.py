@@ -67,6 +67,9 @@ EXCEEDED = {
         Excess(200000, None, 131072)
     ),
     "Input is too long for requested model.": Excess(),
+    "Input length (900 tokens) exceeds the maximum allowed length (80 tokens). Use a shorter input "
+    "or enable --allow-auto-truncate.": Excess(900, None, 80),
+    "Input token length too long": Excess(),
     "prompt token count of 900 exceeds the limit of 80": Excess(900, None, 80),
     "Please reduce the length of the messages or completion. Current length is 8194 while limit "
     "is 8192": Excess(8194, None, 8192),

@@ -100,7 +100,8 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise _refused(str(error)[:300]) from None
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise _refused(f"it fails with a {type(error).__name__}") from None
-        return str(text)
+        # Arguments of calls may name half a character, which no tokenizer reads.
+        return str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def _left_out(
         self, text: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
