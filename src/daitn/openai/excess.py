@@ -18,8 +18,10 @@ _CODES = re.compile(
     r"context_length|exceed_context|context_window|(prompt|input)_too_long|max_prompt_tokens"
 )
 _WORDS = re.compile(
+    # llama.cpp
+    r"too large to process\. increase the physical batch size"
     # OpenAI, vLLM, llama.cpp, Ollama, SGLang, LM Studio, Mistral, OpenRouter
-    r"context (length|size|window|limit)"
+    r"|context (length|size|window|limit)"
     # SGLang
     r"|(input|prompt) (token )?length\b.{0,40}\bexceeds?\b"
     # vLLM, xAI, TabbyAPI, LMDeploy, TensorRT-LLM

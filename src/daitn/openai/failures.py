@@ -195,6 +195,8 @@ _UNSUITED_WORDS = re.compile(
 )
 """What vLLM, llama.cpp, Ollama, TGI, SGLang and public APIs say of a query that this model or this
 server cannot answer, though another may."""
+_UNREADABLE = re.compile(r"failed to parse (tools|messages)")
+"""llama.cpp answers 500 to what it cannot read."""
 _QUOTA = re.compile(
     r"insufficient.?(quota|balance|credit|funds)|billing|credit balance|current quota"
 )
@@ -212,6 +214,8 @@ def of_server(status: int, error: Error | None, retry_after_s: float | None = No
         return TOO_LONG
     if status in _UNSUITED:
         return UNSUITED
+    if status == 500 and _says(error, _UNREADABLE, _UNREADABLE):
+        return CLIENTS
     if status in _CLIENTS:
         return UNSUITED if _says(error, _UNSUITED_CODES, _UNSUITED_WORDS) else CLIENTS
     if status == 403 and _says(error, _MODERATION, _MODERATION):

@@ -40,6 +40,9 @@ def scored(index: Any, score: Any) -> dict[str, Any]:
         ({"documents": [{"text": ["a"]}]}, "documents[0].text"),
         ({"documents": {"a": 1}}, "documents"),
         ({"model": ""}, "model"),
+        ({"top_n": 0}, "top_n"),
+        ({"tools": "x"}, "tools"),
+        ({"functions": [5]}, "functions"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused_by_name(changes: dict[str, Any], param: str) -> None:

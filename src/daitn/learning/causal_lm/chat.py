@@ -188,13 +188,23 @@ def _templates(folder: Path, told: dict[str, Any]) -> dict[str, str]:
     if isinstance(stated, str):
         found["default"] = stated
     elif isinstance(stated, list):
-        found = {one["name"]: one["template"] for one in stated if isinstance(one, dict)}
+        named = [
+            one for one in stated if isinstance(one, dict) and {"name", "template"} <= one.keys()
+        ]
+        found = {one["name"]: one["template"] for one in named}
     files = [("default", folder / "chat_template.jinja")]
     more = folder / "additional_chat_templates"
     files += [(path.stem, path) for path in sorted(more.glob("*.jinja"))]
     # Where both are there, the file is the newer form.
-    found |= {name: _read(path).decode() for name, path in files if path.is_file()}
+    found |= {name: _read_text(path) for name, path in files if path.is_file()}
     return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{path}: {error}", field=path.name, fix="save it as UTF-8") from None
 
 
 def _object(path: Path) -> dict[str, Any]:
