@@ -70,7 +70,8 @@ class Failure(NamedTuple):
 
 CLIENTS: Final = Failure(
     "the client's",
-    "The server blames the request: 400, 422 and the like.",
+    "The server blames the request: 400, 422 and the like, or llama.cpp's 500 for what it cannot "
+    "read.",
     (),
     None,
     "the server's own error",
@@ -195,7 +196,7 @@ _UNSUITED_WORDS = re.compile(
 )
 """What vLLM, llama.cpp, Ollama, TGI, SGLang and public APIs say of a query that this model or this
 server cannot answer, though another may."""
-_UNREADABLE = re.compile(r"failed to parse (tools|messages)")
+_UNREADABLE = re.compile(r"failed to parse (tools|messages)|unknown reasoning format")
 """llama.cpp answers 500 to what it cannot read."""
 _QUOTA = re.compile(
     r"insufficient.?(quota|balance|credit|funds)|billing|credit balance|current quota"

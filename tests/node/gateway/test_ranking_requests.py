@@ -52,6 +52,14 @@ def test_what_cannot_be_ranked_is_refused_by_name(changes: dict[str, Any], param
     assert (refused.value.status, refused.value.param) == (400, param)
 
 
+@pytest.mark.parametrize("given_", ["", [], [""], [[]], ["", []]])
+def test_texts_of_nothing_are_no_input(given_: Any) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_request(Api.EMBEDDINGS, json.dumps({"model": "m", "input": given_}).encode(), [])
+    assert (refused.value.status, refused.value.param) == (400, "input")
+    assert read_request(Api.EMBEDDINGS, b'{"model": "m", "input": ["", "a"]}', []).choices
+
+
 def intent(api: Api, **fields: Any) -> Any:
     parsed = read_request(api, json.dumps({"model": "auto", **fields}).encode(), [])
     return parsed.intent(SiteId("gw"), "", "", parsed.name)

@@ -172,7 +172,8 @@ def read_request(
     raw = raw_fields(body)
     fields = read_ranking(body) if api is Api.RERANK else read_query(body)
     for field in _TEXT_FIELDS[api]:
-        if getattr(fields, field) in (None, "", []):
+        given = getattr(fields, field)
+        if given in (None, "", []) or (field == "input" and not any(given)):
             raise bad_request("is missing", field)
     for field in ("tools", "functions"):
         try:
