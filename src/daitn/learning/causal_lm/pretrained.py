@@ -162,7 +162,7 @@ def _check_numbers(folder: Path) -> None:
         except SafetensorError as error:
             raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
         for name, kind in kinds.items():
-            if kind in ("I8", "U8") or kind.startswith("F8"):
+            if kind == "I8" or kind.startswith("F8"):  # Older files have masks in U8.
                 raise InvalidInput(
                     f"{path}: {name} is quantised ({kind}), and `config.json` does not say how",
                     field=path.name,
@@ -184,8 +184,9 @@ def _opened(folder: Path, *, quantised: bool) -> Any:
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except OSError as error:
-        if not any(folder.glob("*.safetensors")):
-            raise _absent(folder / "model.safetensors") from error
+        weights = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        if not any(path.is_file() for path in weights):
+            raise _absent(weights[0]) from error
         raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
     except (RuntimeError, SafetensorError) as error:
         raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
