@@ -516,3 +516,8 @@ def test_a_conversation_with_tools_is_put_as_the_template_does(generator: Any) -
     assert '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call>' in said
     assert said.endswith("<|tool|>sunny</s><|assistant|>")
     assert sum(piece.tokens for piece in pieces(generator, talk)) == 12
+    half = ToolCall("a", "weather", r'{"city": "\ud83d"}')
+    talk = structs.replace(
+        talk, messages=(talk.messages[0], Message("assistant", "", (half,)), *talk.messages[2:])
+    )
+    assert sum(piece.tokens for piece in pieces(generator, talk)) == 12

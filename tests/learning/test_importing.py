@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.scenes.tiny_llama import write_folder
 
 from daitn.learning.causal_lm import CausalLm
-from daitn.objects.errors import Corrupt, NotFound
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 torch = pytest.importorskip("torch")
 
@@ -71,6 +71,36 @@ def test_weights_that_are_not_finite_are_not_taken(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Corrupt, match=r"model\.norm\.weight has values that are not finite"):
         imported(folder, tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_weights_without_a_word_of_it_are_not_taken(
+    folder: Path, tmp_path: Path, kind: Any
+) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].to(kind)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match=r"model\.norm\.weight is quantised"):
+        imported(folder, tmp_path / "parts")
+
+
+def test_what_is_wrong_with_a_file_is_said_of_that_file(folder: Path, tmp_path: Path) -> None:
+    def refused(name: str, content: bytes, parts: str = "parts") -> str:
+        before = (folder / name).read_bytes() if (folder / name).is_file() else None
+        (folder / name).write_bytes(content)
+        with pytest.raises(Corrupt) as said:
+            imported(folder, tmp_path / f"{parts} of {name}")
+        if before is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_bytes(before)
+        return str(said.value)
+
+    described = (folder / "config.json").read_bytes()
+    assert "config.json" in refused("config.json", b"\xef\xbb\xbf" + described)
+    for parts, template in (("a", "{{ messages }}".encode("utf-16")), ("b", b"\xe9{{ messages }}")):
+        assert "chat_template.jinja" in refused("chat_template.jinja", template, parts)
+    assert "model.safetensors" in refused("model.safetensors", b"version https://git-lfs")
 
 
 def test_a_missing_shard_is_named(folder: Path, tmp_path: Path) -> None:

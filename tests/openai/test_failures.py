@@ -67,6 +67,11 @@ EXCEEDED = {
         Excess(200000, None, 131072)
     ),
     "Input is too long for requested model.": Excess(),
+    "Input length (900 tokens) exceeds the maximum allowed length (80 tokens). Use a shorter input "
+    "or enable --allow-auto-truncate.": Excess(900, None, 80),
+    "Input token length too long": Excess(),
+    "input (900 tokens) is too large to process. increase the physical batch size (current batch "
+    "size: 512)": Excess(900, None, 512),
     "prompt token count of 900 exceeds the limit of 80": Excess(900, None, 80),
     "Please reduce the length of the messages or completion. Current length is 8194 while limit "
     "is 8192": Excess(8194, None, 8192),
@@ -126,6 +131,7 @@ def test_a_context_too_small_is_known_by_its_code(error: Error) -> None:
         ((422, "no such field"), CLIENTS),
         ((400, VLLM), TOO_LONG),
         ((400, "tools are not supported"), UNSUITED),
+        ((500, "Failed to parse tools: Expected 'tools' to be an array"), CLIENTS),
         ((413, "Request Entity Too Large"), UNSUITED),
         ((403, "content flagged by moderation"), CLIENTS),
         ((403, "no"), MISCONFIGURED),

@@ -43,6 +43,8 @@ _FAILED = "error"
 """The `finish_reason` of OpenRouter and vLLM for a choice that failed."""
 _REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
 """Fields of a piece that are said anew; texts of others are joined."""
+_REPLACED_IN_ENTRIES = _REPLACED - {"name"}
+"""Of calls of tools: names of functions come in pieces, too."""
 
 
 class AnswerFailed(AnswerBroken):
@@ -436,17 +438,19 @@ def _objects(stream: bytes) -> Iterable[dict[str, Any]]:
             yield msgspec.json.decode(event.data)
 
 
-def _merge(into: dict[str, Any], piece: Mapping[str, Any]) -> None:
+def _merge(
+    into: dict[str, Any], piece: Mapping[str, Any], replaced: frozenset[str] = _REPLACED
+) -> None:
     """Add a piece of an object: texts are joined, lists are continued, and entries of calls are
     found by their index."""
     for name, value in piece.items():
         old = into.get(name)
-        if value is None:
+        if value is None or (value == "" and old is not None):
             into.setdefault(name, None)
-        elif isinstance(value, str) and isinstance(old, str) and name not in _REPLACED:
+        elif isinstance(value, str) and isinstance(old, str) and name not in replaced:
             into[name] = old + value
         elif isinstance(value, dict) and isinstance(old, dict):
-            _merge(old, value)
+            _merge(old, value, replaced)
         elif isinstance(value, list):
             into[name] = _continued(old if isinstance(old, list) else [], value)
         else:
@@ -458,7 +462,7 @@ def _continued(entries: list[Any], more: list[Any]) -> list[Any]:
     for entry in more:
         index = _entry_index(entry)
         if index is not None and index in known:
-            _merge(known[index], entry)
+            _merge(known[index], entry, _REPLACED_IN_ENTRIES)
         else:
             entries.append(entry)
             known[index] = entry

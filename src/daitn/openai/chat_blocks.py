@@ -116,6 +116,8 @@ class ChatBlocks:
         self._cutter = EventCutter()
         self._open: Block | None = None
         self._open_key: object = None
+        self._opened = False
+        """Whether it was told that the block is open."""
         self._ended_calls: set[object] = set()
         self._held: list[_Piece] = []
         self._logprobs: list[dict[str, Any]] = []
@@ -213,11 +215,14 @@ class ChatBlocks:
                 self._held.append(piece)
                 return []
             steps += self._close()
-            self._open = Block(piece.kind, len(self.blocks), piece.id, piece.name)
-            self._open_key = piece.key
+            self._open = Block(piece.kind, len(self.blocks), piece.id, "")
+            self._open_key, self._opened = piece.key, False
             self.blocks.append(self._open)
-            steps.append(Step(StepKind.OPENED, self._open))
+        # A function's name may come late or in pieces: its arguments say that it is complete.
+        if not self._opened and piece.name != self._open.name:
+            self._open.name += piece.name
         if piece.text:
+            steps += self._opening()
             self._open.add(piece.text, piece.logprobs)
             steps.append(Step(StepKind.ADDED, self._open, piece.text, piece.logprobs))
         if self._held and not ending and _may_end(self._open):
@@ -226,13 +231,18 @@ class ChatBlocks:
                 steps += self._say(later)
         return steps
 
+    def _opening(self) -> list[Step]:
+        opened, self._opened = self._opened, True
+        return [] if opened else [Step(StepKind.OPENED, self._open)]
+
     def _close(self) -> list[Step]:
         if self._open is None:
             return []
+        steps = self._opening()
         if self._open.kind is BlockKind.CALL:
             self._ended_calls.add(self._open_key)
         closed, self._open, self._open_key = self._open, None, None
-        return [Step(StepKind.CLOSED, closed)]
+        return [*steps, Step(StepKind.CLOSED, closed)]
 
     def _end(self) -> list[Step]:
         steps: list[Step] = []

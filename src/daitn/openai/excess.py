@@ -18,13 +18,17 @@ _CODES = re.compile(
     r"context_length|exceed_context|context_window|(prompt|input)_too_long|max_prompt_tokens"
 )
 _WORDS = re.compile(
+    # llama.cpp
+    r"too large to process\. increase the physical batch size"
     # OpenAI, vLLM, llama.cpp, Ollama, SGLang, LM Studio, Mistral, OpenRouter
-    r"context (length|size|window|limit)"
+    r"|context (length|size|window|limit)"
+    # SGLang
+    r"|(input|prompt) (token )?length\b.{0,40}\bexceeds?\b"
     # vLLM, xAI, TabbyAPI, LMDeploy, TensorRT-LLM
     r"|maximum (model|prompt|input|sequence) length"
     r"|max[_ ](model_len|seq_len|total_tokens|prompt_tokens|input_tokens|num_tokens|session)"
     # Anthropic, Bedrock
-    r"|(prompt|input|message|sequence|query|conversation|text)s? (is |are )?too long"
+    r"|(prompt|input|message|sequence|query|conversation|text)s? (is |are |token length )?too long"
     r"|too long for (the|this|its|requested) (model|context)"
     # Gemini, GitHub, Cohere, Mistral
     r"|token count\b.{0,40}\bexceeds?\b|too many (input |prompt )?tokens"

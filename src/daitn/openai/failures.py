@@ -70,7 +70,8 @@ class Failure(NamedTuple):
 
 CLIENTS: Final = Failure(
     "the client's",
-    "The server blames the request: 400, 422 and the like.",
+    "The server blames the request: 400, 422 and the like, or llama.cpp's 500 for what it cannot "
+    "read.",
     (),
     None,
     "the server's own error",
@@ -195,6 +196,8 @@ _UNSUITED_WORDS = re.compile(
 )
 """What vLLM, llama.cpp, Ollama, TGI, SGLang and public APIs say of a query that this model or this
 server cannot answer, though another may."""
+_UNREADABLE = re.compile(r"failed to parse (tools|messages)|unknown reasoning format")
+"""llama.cpp answers 500 to what it cannot read."""
 _QUOTA = re.compile(
     r"insufficient.?(quota|balance|credit|funds)|billing|credit balance|current quota"
 )
@@ -212,6 +215,8 @@ def of_server(status: int, error: Error | None, retry_after_s: float | None = No
         return TOO_LONG
     if status in _UNSUITED:
         return UNSUITED
+    if status == 500 and _says(error, _UNREADABLE, _UNREADABLE):
+        return CLIENTS
     if status in _CLIENTS:
         return UNSUITED if _says(error, _UNSUITED_CODES, _UNSUITED_WORDS) else CLIENTS
     if status == 403 and _says(error, _MODERATION, _MODERATION):

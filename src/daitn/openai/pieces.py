@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any, Final
 
 from daitn.objects.deployments import Api
@@ -85,6 +86,8 @@ class Pieces:
             return False
         if index not in self._said or self._numbers.get(index) != index or "message" in choice:
             return False
+        if choice.get("finish_reason") and index in self._calls:
+            return False
         delta = choice.get("delta")
         if type(delta) is not dict:
             return False
@@ -106,6 +109,10 @@ class Pieces:
         if type(delta) is not dict:
             delta = self._instead_of_delta(choice, index, whole)
         formed = self._delta(delta, index, id_)
+        if choice.get("finish_reason") and index in self._calls:
+            last = dicts(formed.get("tool_calls"))
+            if (ended := self._calls[index].ended(last)) != last:
+                formed = {**formed, "tool_calls": ended}
         if formed.keys() - {"role"}:
             self._said.add(index)
         if formed is choice.get("delta") and "message" not in choice:
@@ -175,7 +182,7 @@ class Pieces:
 class _Call:
     """A call, as far as it has arrived."""
 
-    __slots__ = ("event", "id", "name", "number", "parts")
+    __slots__ = ("event", "held", "id", "name", "number", "parts")
 
     def __init__(self, number: int, id_: str, name: str, event: int) -> None:
         self.number = number
@@ -184,14 +191,35 @@ class _Call:
         self.event = event
         """In which it began."""
         self.parts: list[str] = []
+        self.held = ""
+        """An empty object at their start: all of them, or stands for those that follow."""
+
+    @property
+    def arguments(self) -> str:
+        """As they were passed on."""
+        return "".join(self.parts)
 
     @property
     def complete(self) -> bool:
         """Whether its arguments are a JSON object already."""
-        try:
-            return isinstance(json.loads("".join(self.parts)), dict)
-        except (ValueError, RecursionError):
+        return _is_object(self.arguments or self.held)
+
+    def is_another(self, name: str, arguments: str) -> bool:
+        """Whether a piece under its id is of another call: servers may give all calls one id."""
+        if name == self.name and (self.held or arguments in ("", self.arguments)):
             return False
+        return self.complete and (name != self.name or not _is_empty(arguments))
+
+    def added(self, arguments: str) -> str:
+        """Add to the arguments; what is to be passed on."""
+        if _is_empty(arguments) and (not self.arguments or self.complete):
+            if not self.arguments:
+                self.held = arguments
+            return ""
+        if arguments.strip():
+            self.held = ""
+        self.parts.append(arguments)
+        return arguments
 
 
 class _Calls:
@@ -214,23 +242,26 @@ class _Calls:
     def formed(self, entries: list[Json], id_: str) -> list[Json]:
         """The entries of an event. `id_`: the answer's, for calls that have none."""
         self._event += 1
-        formed: dict[int, Json] = {}
-        for position, entry in enumerate(entries):
-            said = self._entry(entry, position, len(entries) > 1, id_)
-            before = formed.setdefault(said["index"], said)
-            if before is not said and "function" in said and "function" in before:
-                arguments = [_string(one["function"].get("arguments")) for one in (before, said)]
-                before["function"] = {**before["function"], "arguments": "".join(arguments)}
-        return [*formed.values()]
+        several = len(entries) > 1
+        return _one_each(self._entry(entry, at, several, id_) for at, entry in enumerate(entries))
+
+    def ended(self, entries: list[Json]) -> list[Json]:
+        """The last entries, once formed, with the arguments that nothing followed."""
+        held = [call for call in self._all if call.held]
+        late = [{"index": call.number, "function": {"arguments": call.held}} for call in held]
+        for call in held:
+            call.parts, call.held = [call.held], ""
+        return _one_each([*entries, *late])
 
     def _entry(self, entry: Json, position: int, several: bool, answer_id: str) -> Json:
         function = _function(_called(entry), first=False)
         key, id_, name = _number(entry.get("index")), _string(entry.get("id")), function.get("name")
-        name = _string(name)
-        call = self._continued(key, id_, name, position, several)
+        name, arguments = _string(name), _string(function.get("arguments"))
+        call = self._continued(key, id_, name, arguments, position, several)
         if first := call is None:
             number = len(self._all)
             made_up = f"call_{answer_id}_{self._choice}_{number}".replace(":", "_")
+            taken = any(one.id == id_ for one in self._all)
             call = _Call(number, id_ or made_up, name, self._event)
             self._all.append(call)
             if "custom" not in entry:
@@ -240,21 +271,25 @@ class _Calls:
             self._at[key] = call
         said = {**_without(entry, "name", "arguments"), "index": call.number}
         if first:
-            said |= {"id": call.id, "type": _string(entry.get("type")) or "function"}
-        elif id_:
-            del said["id"]
-        if not first and call.name and name:
-            function = _without(function, "name")
-        call.name = call.name or name
-        arguments = _string(function.get("arguments"))
-        if name and not first and call.complete and arguments == "".join(call.parts):
-            function = {**function, "arguments": ""}  # All is said again.
+            said |= {
+                "id": made_up if taken else call.id,
+                "type": _string(entry.get("type")) or "function",
+            }
         else:
-            call.parts.append(arguments)
+            said = _without(said, *(["id"] if id_ else []), *([] if said.get("type") else ["type"]))
+        if not first and name:
+            if name == call.name or (call.name and (call.arguments or call.held)):
+                function = _without(function, "name")
+            else:
+                call.name += name
+        if name and not first and call.complete and arguments == call.arguments:
+            function = {**function, "arguments": ""}  # All is said again.
+        elif (added := call.added(arguments)) != arguments:
+            function = {**function, "arguments": added}
         return said if "custom" in entry else {**said, "function": function}
 
     def _continued(
-        self, key: int | None, id_: str, name: str, position: int, several: bool
+        self, key: int | None, id_: str, name: str, arguments: str, position: int, several: bool
     ) -> _Call | None:
         """The call that a piece belongs to; none: it begins one."""
         latest = self._all[-1] if self._all else None
@@ -264,16 +299,33 @@ class _Calls:
             return self._all[position] if several and position < len(self._all) else latest
         if key is not None:
             call = self._at.get(key)
-            if call is None or not name or id_ == call.id:
+            if call is None or not name:
                 return call
+            if id_ == call.id:
+                return None if call.is_another(name, arguments) else call
             return None if id_ or call.complete else call
-        if known := next((call for call in self._all if id_ and call.id == id_), None):
-            return known
+        if known := next((call for call in reversed(self._all) if id_ and call.id == id_), None):
+            return None if name and known.is_another(name, arguments) else known
         if latest is None or latest.complete or latest.event == self._event:
             return None
         if id_:
             return None if name else latest
         return latest if latest.name in ("", name) else None
+
+
+def _one_each(entries: Iterable[Json]) -> list[Json]:
+    """One entry for each call: clients read no second one in an event."""
+    formed: dict[int, Json] = {}
+    for said in entries:
+        before = formed.setdefault(said["index"], said)
+        if before is not said and "function" in said and "function" in before:
+            texts = {
+                name: "".join(_string(one["function"].get(name)) for one in (before, said))
+                for name in ("name", "arguments")
+                if name in before["function"] or name in said["function"]
+            }
+            formed[said["index"]] = {**before, "function": {**before["function"], **texts}}
+    return [*formed.values()]
 
 
 def whole_choices(choices: Any, api: Api, id_: str) -> list[Json] | None:
@@ -325,20 +377,40 @@ def _message(message: Json, choice: int, id_: str) -> Json:
     calls = message.get("tool_calls")
     if calls is not None:
         entries = [calls] if isinstance(calls, dict) else dicts(calls)
-        formed = [_whole_call(call, f"{id_}_{choice}_{at}") for at, call in enumerate(entries)]
+        ids = [_string(call.get("id")) for call in entries]
+        formed = [
+            _whole_call(call, "" if ids[at] in ids[:at] else ids[at], f"{id_}_{choice}_{at}")
+            for at, call in enumerate(entries)
+        ]
         changes |= _changed("tool_calls", calls, formed)
     if isinstance(called := message.get("function_call"), dict):
         changes |= _changed("function_call", called, _function(called, first=True))
     return {**message, **changes} if changes else message
 
 
-def _whole_call(call: Json, place: str) -> Json:
-    id_ = _string(call.get("id")) or f"call_{place}".replace(":", "_")
-    said = {**call, "id": id_, "type": _string(call.get("type")) or "function"}
+def _whole_call(call: Json, id_: str, place: str) -> Json:
+    """A call with this id; empty: it gets one of its place."""
+    said = {
+        **call,
+        "id": id_ or f"call_{place}".replace(":", "_"),
+        "type": _string(call.get("type")) or "function",
+    }
     if "custom" in call:
         return said
     said = _without(said, "name", "arguments")
     return {**said, "function": _function(_called(call), first=True)}
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_empty(text: str) -> bool:
+    """Whether a text is an object without fields."""
+    return len(text) < 10 and text.split() in (["{}"], ["{", "}"])
 
 
 def _called(entry: Json) -> Json:

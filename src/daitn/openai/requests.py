@@ -148,6 +148,7 @@ class Ranking(Query):
 
     query: str | Document | None = None
     documents: list[str | Document] = []
+    top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     @property
     def choices(self) -> int:

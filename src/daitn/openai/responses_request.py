@@ -24,7 +24,7 @@ from daitn.openai.chat_parts import (
     text_part,
     texts_of,
 )
-from daitn.openai.errors import bad_request
+from daitn.openai.errors import DECODE_ERRORS, bad_request, from_decode_error
 from daitn.openai.requests import NOTHING, raw_fields, reader
 
 __all__ = ["ResponsesRequest", "read_responses"]
@@ -47,13 +47,17 @@ class _Part(msgspec.Struct):
 class _Item(msgspec.Struct):
     """An item of `input`; which fields count depends on its type."""
 
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    type: Literal["message", "function_call", "function_call_output"] = "message"
     role: Literal["user", "assistant", "system", "developer"] = "user"
     content: str | list[_Part] | None = None
     call_id: str = ""
     name: str = ""
     arguments: str = "{}"
     output: str | list[_Part] = ""
+
+
+class _Typed(msgspec.Struct):
+    type: Any = None
 
 
 class _Tool(msgspec.Struct):
@@ -89,7 +93,7 @@ class _Reasoning(msgspec.Struct):
 
 class _Request(msgspec.Struct):
     model: str
-    input: str | list[_Item]
+    input: str | list[msgspec.Raw]
     instructions: str | None = None
     max_output_tokens: _Count | None = None
     tools: list[_Tool] | None = None
@@ -115,6 +119,8 @@ class _Request(msgspec.Struct):
 
 
 _read = reader(_Request)
+_ITEM = msgspec.json.Decoder(_Item)
+_TYPED = msgspec.json.Decoder(_Typed)
 _PASSED = ("temperature", "top_p", "parallel_tool_calls")
 _NOT_HERE = ("background", "conversation", "max_tool_calls", "prompt")
 """Fields for which somebody would have to keep more than responses, or run tools."""
@@ -247,13 +253,22 @@ def _messages(request: _Request) -> list[dict[str, Any]]:
         return [*messages, {"role": "user", "content": request.input}]
     if not request.input:
         raise bad_request("is missing", "input")
-    placed = [(f"input[{at}]", item) for at, item in enumerate(request.input)]
-    seen = [(place, item) for place, item in placed if item.type != "reasoning"]
     # A message of the assistant and the calls after it are one message of a chat.
-    for said, grouped in groupby(seen, lambda one: _by_assistant(one[1])):
+    for said, grouped in groupby(_items(request.input), lambda one: _by_assistant(one[1])):
         items = list(grouped)
         messages += [_assistant(items)] if said else _others(items)
     return messages
+
+
+def _items(raw: list[msgspec.Raw]) -> Iterator[tuple[str, _Item]]:
+    """Items and their places. What a model thought comes back as it was said, and is not read."""
+    for at, item in enumerate(raw):
+        place = f"input[{at}]"
+        try:
+            if _TYPED.decode(item).type != "reasoning":
+                yield place, _ITEM.decode(item)
+        except DECODE_ERRORS as error:
+            raise from_decode_error(error, place) from None
 
 
 def _by_assistant(item: _Item) -> bool:

@@ -77,6 +77,13 @@ def test_nothing_counted_teaches_nothing_and_no_number_is_too_large() -> None:
     assert mean(known, asked(open_ended=True)) <= lengths.MOST_TOKENS
 
 
+def test_no_answer_counts_as_longer_than_its_request_allowed() -> None:
+    known = AnswerLengths()
+    known.learn(asked(tokens_out=5), 10**6)
+    assert mean(known, asked()) <= 64.0
+    assert mean(known, asked(model="new", open_ended=True)) <= 64.0
+
+
 def test_names_from_clients_take_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lengths, "MOST_KINDS", 16)
     known = AnswerLengths()

@@ -204,6 +204,30 @@ async def test_calls_of_tools_go_on(world: World) -> None:
     assert [role for role, _ in heard(world)[-1]] == ["user", "assistant", "tool"]
 
 
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "sent back"])
+@pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
+async def test_what_a_model_thought_is_not_said_again(
+    world: World, streams: bool, keeps: bool
+) -> None:
+    _, asking = await alone(world, says({"content": "42", "reasoning_content": "hm"}))
+    talk: list[Any] = []
+    last: Any = None
+    for turn in ("one", "two", "three"):
+        talk.append({"role": "user", "content": turn})
+        given: dict[str, Any] = {"input": talk, "store": False}
+        if keeps:
+            given = {"input": turn, "previous_response_id": last and last.id}
+        if streams:
+            events = await asking.responses.create(model="m", **given, **ALONE, stream=True)
+            last = [event async for event in events][-1].response
+        else:
+            last = await asking.responses.create(model="m", **given, **ALONE)
+        assert [item.type for item in last.output] == ["reasoning", "message"]
+        talk += [item.to_dict() for item in last.output]
+    said = ["user", "assistant", "user", "assistant", "user"]
+    assert [role for role, _ in heard(world)[-1]] == said
+
+
 @pytest.mark.parametrize(
     ("odd", "status", "kept"),
     [

@@ -412,6 +412,46 @@ NUMBERED_ODDLY = {
         calls_(begins("c", "f", ONE, index=0)),
         calls_(begins("c", "g", TWO, index=1)),
     ],
+    "one id for all, without numbers": [
+        calls_(begins("c", "f", ONE)),
+        calls_(begins("c", "g")),
+        calls_({**goes_on(TWO), "id": "c"}),
+    ],
+    "one id for all, again and again": [
+        calls_(*(begins("c", "f", part, index=0) for part in ('{"x"', ": 1}"))),
+        *(calls_(begins("c", "g", part, index=1)) for part in ("", '{"y"', ": 2}")),
+    ],
+    "all numbered 0, with one id": [
+        calls_(begins("c", "f", ONE, index=0)),
+        calls_(begins("c", "g", TWO, index=0)),
+    ],
+    "empty ids and names later": [
+        calls_(begins("a", "f", index=0)),
+        *(calls_(begins("", "", part, index=0)) for part in ('{"x"', ": 1}")),
+        calls_(begins("b", "g", TWO, index=1)),
+    ],
+    "empty types later": [
+        calls_(begins("a", "f", index=0)),
+        calls_({**goes_on(ONE, index=0), "type": ""}, role=""),
+        calls_(begins("b", "g", TWO, index=1)),
+    ],
+    "names after ids": [
+        calls_({"index": 0, "id": "a", "type": "function"}),
+        calls_(begins(None, "f", ONE, index=0)),
+        calls_({"index": 1, "id": "b", "type": "function", "function": {"name": ""}}),
+        calls_(begins(None, "g", TWO, index=1)),
+    ],
+    "empty objects at first": [
+        calls_(begins("a", "f", {}, index=0)),
+        calls_(goes_on(ONE, index=0)),
+        calls_(begins("b", "g", "{}", index=1)),
+        *(calls_(goes_on(part, index=1)) for part in ('{"y"', ": 2}")),
+    ],
+    "empty objects at the end": [
+        calls_(begins("a", "f", ONE, index=0)),
+        calls_(goes_on({}, index=0)),
+        calls_(begins("b", "g", TWO, index=1), goes_on("{}", index=1)),
+    ],
     "all of it again": [
         calls_(begins("a", "f", ONE, index=0)),
         calls_(begins("b", "g", TWO, index=1)),
@@ -444,6 +484,8 @@ async def test_calls_are_numbered_for_openais_client(world: World, parts: list[b
             streamed: Any = await stream.get_final_completion()
         put_together: Any = await asking.chat.completions.create(model="m", messages=HELLO)
         items = (await asking.responses.create(model="m", input="hi", stream=False)).output
+        async with asking.responses.stream(model="m", input="hi") as events:
+            items_streamed = (await events.get_final_response()).output
 
     for answer in (streamed, put_together):
         found = [
@@ -453,9 +495,67 @@ async def test_calls_are_numbered_for_openais_client(world: World, parts: list[b
         assert found == [("f", {"x": 1}), ("g", {"y": 2})]
         ids = [call.id for call in answer.choices[0].message.tool_calls]
         assert all(ids)
-        assert ids in (["a", "b"], ["c", "c"]) or len({*ids}) == 2
-    called = [item.name for item in items if item.type == "function_call"]
-    assert called == ["f", "g"]
+        assert len({*ids}) == 2
+    for output in (items, items_streamed):
+        called = [
+            (item.name, json.loads(item.arguments))
+            for item in output
+            if item.type == "function_call"
+        ]
+        assert called == [("f", {"x": 1}), ("g", {"y": 2})]
+
+
+ONE_CALL = {
+    "the name in pieces": (
+        [begins("a", "get_"), begins(None, "wea"), begins("a", "ther", ONE)],
+        ("get_weather", ONE),
+    ),
+    "the name in pieces, and again": (
+        [begins("a", "get_"), begins(None, "weather"), begins("a", "get_weather", ONE)],
+        ("get_weather", ONE),
+    ),
+    "the name in pieces of one event": (
+        [[begins("a", "get_", index=0), begins(None, "weather", ONE, index=0)]],
+        ("get_weather", ONE),
+    ),
+    "no arguments": ([begins("a", "f", "{}")], ("f", "{}")),
+    "no arguments, again": ([begins("a", "f", "{}")] * 2, ("f", "{}")),
+    "no arguments, in pieces": ([begins("a", "f", "{"), goes_on("}")], ("f", "{}")),
+    "an empty object within": (
+        [begins("a", "f", '{"x": '), goes_on("{}"), goes_on("}")],
+        ("f", '{"x": {}}'),
+    ),
+}
+
+
+@pytest.mark.parametrize("ends", ["at the end", "apart"])
+@pytest.mark.parametrize(("parts", "said"), ONE_CALL.values(), ids=ONE_CALL)
+async def test_a_call_is_the_same_in_every_api(
+    world: World, parts: list[Any], said: tuple[str, str], ends: str
+) -> None:
+    *first, last = [
+        piece(
+            delta={"tool_calls": part if isinstance(part, list) else [{**part, "index": 0}]},
+            reason="tool_calls" if ends == "at the end" and at == len(parts) else None,
+        )
+        for at, part in enumerate(parts, 1)
+    ]
+    rest = [piece(reason="tool_calls")] if ends == "apart" else []
+    world.tell(Odd(chunked(*first, last, *rest, DONE), keeps=True))
+    _, gateway = await scene(world, "whole", alone=True)
+
+    async with client(gateway) as asking:
+        async with asking.chat.completions.stream(model="m", messages=HELLO) as stream:
+            streamed: Any = await stream.get_final_completion()
+        put_together: Any = await asking.chat.completions.create(model="m", messages=HELLO)
+        async with asking.responses.stream(model="m", input="hi") as events:
+            (item,) = (await events.get_final_response()).output
+
+    for answer in (streamed, put_together):
+        (call,) = answer.choices[0].message.tool_calls
+        assert (call.function.name, call.function.arguments) == said
+    assert item.type == "function_call"
+    assert (item.name, item.arguments) == said
 
 
 WHOLE_CALLS = {
@@ -467,6 +567,7 @@ WHOLE_CALLS = {
         {"id": name, "type": None, "function": {"name": name, "arguments": json.loads(said)}}
         for name, said in ASKED
     ],
+    "one id": [{"id": "c", "function": {"name": name, "arguments": said}} for name, said in ASKED],
     "no function around": [
         {"id": name, "name": name, "arguments": json.loads(said)} for name, said in ASKED
     ],

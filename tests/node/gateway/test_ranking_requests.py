@@ -40,6 +40,9 @@ def scored(index: Any, score: Any) -> dict[str, Any]:
         ({"documents": [{"text": ["a"]}]}, "documents[0].text"),
         ({"documents": {"a": 1}}, "documents"),
         ({"model": ""}, "model"),
+        ({"top_n": 0}, "top_n"),
+        ({"tools": "x"}, "tools"),
+        ({"functions": [5]}, "functions"),
     ],
 )
 def test_what_cannot_be_ranked_is_refused_by_name(changes: dict[str, Any], param: str) -> None:
@@ -47,6 +50,14 @@ def test_what_cannot_be_ranked_is_refused_by_name(changes: dict[str, Any], param
     with pytest.raises(ApiError) as refused:
         read_request(Api.RERANK, json.dumps(body).encode(), [])
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("given_", ["", [], [""], [[]], ["", []]])
+def test_texts_of_nothing_are_no_input(given_: Any) -> None:
+    with pytest.raises(ApiError) as refused:
+        read_request(Api.EMBEDDINGS, json.dumps({"model": "m", "input": given_}).encode(), [])
+    assert (refused.value.status, refused.value.param) == (400, "input")
+    assert read_request(Api.EMBEDDINGS, b'{"model": "m", "input": ["", "a"]}', []).choices
 
 
 def intent(api: Api, **fields: Any) -> Any:

@@ -77,6 +77,13 @@ async def test_what_is_asked_reaches_the_model_as_a_chat(world: World) -> None:
             {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
             {"type": "reasoning", "id": "rs_1", "summary": []},
             {
+                "type": "reasoning",
+                "id": "rs_2",
+                "summary": [{"type": "summary_text", "text": "so"}],
+                "content": [{"type": "reasoning_text", "text": "hm"}, {"type": "of tomorrow"}],
+                "encrypted_content": "gAAAA",
+            },
+            {
                 "type": "message",
                 "id": "msg_1",
                 "status": "completed",
@@ -265,6 +272,8 @@ async def test_a_stream_that_breaks_off_says_so(world: World) -> None:
     [
         ({"input": []}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": "x"}, "x"]}, "input[1]"),
+        ({"input": [{"content": [{"type": "video"}]}]}, "input[0].content[0].type"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),

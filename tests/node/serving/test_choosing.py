@@ -129,6 +129,19 @@ def test_llama_server_gets_the_model_and_its_bounds(tmp_path: Path, machine: Mac
     )
 
 
+def test_what_is_embedded_is_read_in_one_batch(tmp_path: Path, machine: Machine) -> None:
+    file = write_head(tmp_path / "m.gguf")
+    machine("llama-server")
+    for context, batch in ((64, "512"), (2048, "2048"), (8192, "8192"), (32768, "8192")):
+        stated = plan(gguf=file, context_tokens=context, apis=(Api.EMBEDDINGS,)).command(1)
+        assert stated[stated.index("--batch-size") + 1] == batch
+        assert stated[stated.index("--ubatch-size") + 1] == batch
+    assert "--batch-size" not in plan(gguf=file, context_tokens=2048).command(1)
+    machine("xllamacpp")
+    settings = json.loads(plan(gguf=file, context_tokens=2048, apis=(Api.RERANK,)).command(1)[-1])
+    assert settings["batch"] == 2048
+
+
 def test_the_context_is_what_the_model_reads_as_far_as_there_is_memory(
     tmp_path: Path, machine: Machine
 ) -> None:

@@ -21,8 +21,9 @@ UNKNOWN_TOKENS = 64.0
 """Expected before any answer was seen."""
 MOST_KINDS = 1024
 """Names and topics come from clients. The kind without an answer for longest makes room."""
-MOST_TOKENS = 2**17
-"""An answer counts as no longer than this: a server may report any number."""
+MOST_TOKENS = 2**15
+"""An answer counts as no longer than this, nor than its request allowed: a server may report any
+number."""
 NEWEST_WEIGHT = 0.02
 """Of the newest answer in a mean of many. Lengths vary as much as they are long, so that a mean of
 so many answers is off by a tenth."""
@@ -93,6 +94,7 @@ class AnswerLengths:
     def learn(self, intent: QueryIntent, tokens: int) -> None:
         if tokens <= 0:  # Nothing was said, or nothing counted.
             return
+        most = MOST_TOKENS if intent.open_ended else min(intent.tokens_out, MOST_TOKENS)
         for kind in _kinds(intent):
             moments = self._moments.pop(kind, None)
             if moments is None:
@@ -100,7 +102,7 @@ class AnswerLengths:
                     del self._moments[next(iter(self._moments))]
                 moments = Moments()
             self._moments[kind] = moments
-            moments.take(min(tokens, MOST_TOKENS))
+            moments.take(min(tokens, most))
 
     def foreseen(self, intent: QueryIntent) -> Foreseen:
         all_, model, own = _kinds(intent)

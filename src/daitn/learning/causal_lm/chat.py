@@ -100,7 +100,8 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise _refused(str(error)[:300]) from None
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise _refused(f"it fails with a {type(error).__name__}") from None
-        return str(text)
+        # Arguments of calls may name half a character, which no tokenizer reads.
+        return str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def _left_out(
         self, text: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
@@ -187,13 +188,23 @@ def _templates(folder: Path, told: dict[str, Any]) -> dict[str, str]:
     if isinstance(stated, str):
         found["default"] = stated
     elif isinstance(stated, list):
-        found = {one["name"]: one["template"] for one in stated if isinstance(one, dict)}
+        named = [
+            one for one in stated if isinstance(one, dict) and {"name", "template"} <= one.keys()
+        ]
+        found = {one["name"]: one["template"] for one in named}
     files = [("default", folder / "chat_template.jinja")]
     more = folder / "additional_chat_templates"
     files += [(path.stem, path) for path in sorted(more.glob("*.jinja"))]
     # Where both are there, the file is the newer form.
-    found |= {name: _read(path).decode() for name, path in files if path.is_file()}
+    found |= {name: _read_text(path) for name, path in files if path.is_file()}
     return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Corrupt(f"{path}: {error}", field=path.name, fix="save it as UTF-8") from None
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -74,7 +74,7 @@ def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
     facts = read_description(described, quantised=precision != "stored")
     sizes = shape(facts)
     tokenizer = load_tokenizer(folder, sizes["vocabulary"])
-    network = _opened(folder)
+    network = _opened(folder, quantised=precision != "stored")
     if precision != "stored":
         network = network.dequantize(network.dtype)
     tied = sorted(_tied(network))
@@ -153,19 +153,41 @@ def _adapted_layers(network: Any) -> list[Any]:
     return [layer for layer in linear if layer is not output]
 
 
-def _opened(folder: Path) -> Any:
+def _check_numbers(folder: Path) -> None:
+    """Raise `InvalidInput` for weights that mean something only by a scale."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as opened:
+                kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
+        for name, kind in kinds.items():
+            if kind == "I8" or kind.startswith("F8"):  # Older files have masks in U8.
+                raise InvalidInput(
+                    f"{path}: {name} is quantised ({kind}), and `config.json` does not say how",
+                    field=path.name,
+                    fix="import the model as it was published before that",
+                )
+
+
+def _opened(folder: Path, *, quantised: bool) -> Any:
     """The network as read by transformers, which also knows older names of weights."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoModelForCausalLM
 
     _check_shards(folder)
+    if not quantised:
+        _check_numbers(folder)
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
         network, facts = read(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except OSError as error:
-        raise _absent(folder / "model.safetensors") from error
+        weights = folder / "model.safetensors", folder / "model.safetensors.index.json"
+        if not any(path.is_file() for path in weights):
+            raise _absent(weights[0]) from error
+        raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
     except (RuntimeError, SafetensorError) as error:
         raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
     absent = set(facts["missing_keys"]) - _tied(network)

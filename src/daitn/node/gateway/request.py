@@ -12,7 +12,7 @@ from daitn.node.gateway.constraints import read_constraints
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
-from daitn.openai.errors import bad_request
+from daitn.openai.errors import DECODE_ERRORS, bad_request
 from daitn.openai.needs import PromptLength, length_of, needs_of
 from daitn.openai.requests import (
     Query,
@@ -39,6 +39,9 @@ _TEXT_FIELDS = {
     Api.RERANK: ("query", "documents"),
 }
 """Fields that a request has to have; the first one is the question."""
+
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
 
 
 class ParsedRequest:
@@ -169,7 +172,13 @@ def read_request(
     raw = raw_fields(body)
     fields = read_ranking(body) if api is Api.RERANK else read_query(body)
     for field in _TEXT_FIELDS[api]:
-        if getattr(fields, field) in (None, "", []):
+        given = getattr(fields, field)
+        if given in (None, "", []) or (field == "input" and not any(given)):
             raise bad_request("is missing", field)
+    for field in ("tools", "functions"):
+        try:
+            _OBJECTS.decode(getattr(fields, field))
+        except DECODE_ERRORS:  # Of servers, some fail at it as if it were their fault.
+            raise bad_request("is no list of objects", field) from None
     constraints = read_constraints(raw.pop("daitn", None), headers)
     return ParsedRequest(api, fields, raw, constraints, previous_deployment)

@@ -87,8 +87,6 @@ HELD_S = 30.0
 """How long a deployment is not offered after one of these."""
 FULL_RETRY_AFTER_S = 1.0
 """Assumed of a server that is full and does not say for how long."""
-_NOT_IMPLEMENTED = 501
-"""llama.cpp answers so to embeddings if it was started without them; other queries succeed."""
 _SPOKEN = {Api.EMBEDDINGS: Says.VECTOR, Api.RERANK: Says.SCORE}
 """What other APIs than those of text answer with."""
 
@@ -422,7 +420,7 @@ async def _read_small(answer: ClientResponse) -> bytes | None:
 def _passed_on(status: int, error: Error, failure: Failure) -> ApiError:
     """The server's own error, in OpenAI's form whatever the server's is."""
     code = error.code if isinstance(error.code, str) else ""
-    if status == _NOT_IMPLEMENTED:
+    if status >= 500:  # 501 of llama.cpp without embeddings, for one: clients would try again.
         status = 400
         code = ""
     if failure is TOO_LONG:

@@ -94,6 +94,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         "model": config.gguf,
         "name": config.name,
         "context": context * slots,
+        "batch": _batch(context, apis),
         "slots": slots,
         "threads": threads,
         "embeddings": Api.EMBEDDINGS in apis,
@@ -171,6 +172,13 @@ def _context(config: ModelConfig, facts: GgufFacts, slots: int, on_gpu: int) -> 
     return min(trained, room)
 
 
+def _batch(context: int, apis: tuple[Api, ...]) -> int | None:
+    """Tokens that llama.cpp reads at once; none: as many as it likes. What it embeds or ranks it
+    reads in one batch."""
+    whole = Api.EMBEDDINGS in apis or Api.RERANK in apis
+    return max(_LEAST_BATCH, min(context, _MOST_BATCH)) if whole else None
+
+
 def _llama_cpp_command(
     config: ModelConfig, engine: Engine, settings: Mapping[str, object], port: int
 ) -> tuple[str, ...]:
@@ -188,6 +196,8 @@ def _llama_cpp_command(
         "--parallel": settings["slots"],
         "--threads": settings["threads"],
     }
+    if settings["batch"] is not None:
+        flags |= {"--batch-size": settings["batch"], "--ubatch-size": settings["batch"]}
     if settings["embeddings"] and not settings["pools"]:
         flags["--pooling"] = "mean"
     words = tuple(str(word) for pair in flags.items() for word in pair)
@@ -195,6 +205,8 @@ def _llama_cpp_command(
     return (program, *words, "--jinja", *also, *config.options)
 
 
+_LEAST_BATCH, _MOST_BATCH = 512, 8192
+"""The room that a batch is computed in grows with it."""
 _WANTED = {"embeddings": "embeddings", "reranking": "ranks"}
 
 

@@ -26,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int
     context: int
     """Tokens of all answers together."""
+    batch: int | None
+    """Tokens that are read at once; none: as many as the server likes."""
     slots: int
     threads: int
     embeddings: bool
@@ -48,6 +50,8 @@ def main(stated: str) -> None:
     parameters.port = settings.port
     parameters.api_keys = [os.environ.pop("LLAMA_API_KEY")]
     parameters.n_ctx, parameters.n_parallel = settings.context, settings.slots
+    if settings.batch is not None:
+        parameters.n_batch = parameters.n_ubatch = settings.batch
     parameters.kv_unified = False  # Each answer has a context of its own.
     parameters.cpuparams.n_threads = settings.threads
     parameters.ui = False

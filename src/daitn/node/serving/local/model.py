@@ -305,6 +305,9 @@ class LocalModel:
                 json_schema=able.json_schema,
             )
             entry = self._planned(plan, plan.apis or of_recipe.apis)
+            if entry.context_tokens is not None:
+                context = min(entry.context_tokens, facts.context_tokens)
+                entry = msgspec.structs.replace(entry, context_tokens=context)
             descriptor = msgspec.structs.replace(
                 described(entry, self._node.owner, told, DeploymentState.READY),
                 runtime=Runtime.EMBEDDED,
