@@ -394,7 +394,15 @@ LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
         (Api.CHAT, [{"message": {"role": "assistant", "content": text}} for text in "AB"]),
         (
             Api.CHAT,
-            [{"message": {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]}}],
+            [
+                {
+                    "message": {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [CALL, {**CALL, "id": "other"}],
+                    }
+                }
+            ],
         ),
         (Api.CHAT, [{"message": {"role": "assistant", "content": None, "refusal": "no"}}]),
         (

@@ -69,30 +69,32 @@ async def test_it_is_answered_in_every_way_in_which_a_chat_is(world: World, mode
 async def test_what_is_asked_reaches_the_model_as_a_chat(world: World) -> None:
     _, gateway = await lone(world, says({"content": "fine"}))
 
+    said: list[Any] = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {
+            "type": "reasoning",
+            "id": "rs_2",
+            "summary": [{"type": "summary_text", "text": "so"}],
+            "content": [{"type": "reasoning_text", "text": "hm"}, {"type": "of tomorrow"}],
+            "encrypted_content": "gAAAA",
+        },
+        {
+            "type": "message",
+            "id": "msg_1",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "I ask.", "annotations": []}],
+        },
+        {"type": "function_call", "call_id": "t1", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "t1", "output": "mild"},
+    ]
+
     await client(gateway).responses.create(
         model="m",
         instructions="Be brief.",
-        input=[
-            {"role": "developer", "content": "Be kind."},
-            {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
-            {"type": "reasoning", "id": "rs_1", "summary": []},
-            {
-                "type": "reasoning",
-                "id": "rs_2",
-                "summary": [{"type": "summary_text", "text": "so"}],
-                "content": [{"type": "reasoning_text", "text": "hm"}, {"type": "of tomorrow"}],
-                "encrypted_content": "gAAAA",
-            },
-            {
-                "type": "message",
-                "id": "msg_1",
-                "status": "completed",
-                "role": "assistant",
-                "content": [{"type": "output_text", "text": "I ask.", "annotations": []}],
-            },
-            {"type": "function_call", "call_id": "t1", "name": "weather", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "t1", "output": "mild"},
-        ],
+        input=said,
         tools=[WEATHER],
         tool_choice={"type": "function", "name": "weather"},
         max_output_tokens=50,
