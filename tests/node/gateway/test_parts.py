@@ -384,6 +384,7 @@ def test_whatever_a_server_says_is_an_answer_or_none(said: list[Any], done: bool
 
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLS = [{**CALL, "id": each, "function": {"name": "f", "arguments": '{"a": 1}'}} for each in "cd"]
 LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
 
 
