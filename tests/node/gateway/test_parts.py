@@ -400,7 +400,7 @@ LOGPROBS = {"content": [{"token": "B", "logprob": -1.0, "top_logprobs": []}]}
                     "message": {
                         "role": "assistant",
                         "content": None,
-                        "tool_calls": [CALL, {**CALL, "id": "other"}],
+                        "tool_calls": CALLS,
                     }
                 }
             ],
