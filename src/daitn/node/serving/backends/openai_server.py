@@ -35,6 +35,7 @@ from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
 from daitn.openai.answers import AnswerFailed
+from daitn.openai.beginnings import without_beginning
 from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.events import AnswerBroken
 from daitn.openai.excess import EXCEEDED
@@ -159,7 +160,7 @@ class OpenAiBackend:
             try:
                 if query.stream and await answer.begin():
                     return await self._stream(request, answer, waited_s, began_s)
-                return await self._whole(answer, waited_s, began_s)
+                return await self._whole(answer, query, waited_s, began_s)
             finally:
                 answer.close()
         except AnswerFailed as failed:
@@ -221,11 +222,16 @@ class OpenAiBackend:
                 self.admission.record_answer(first_s, seconds, events.pieces)
         return stream
 
-    async def _whole(self, answer: IncomingAnswer, waited_s: float, began_s: float) -> Reply:
+    async def _whole(
+        self, answer: IncomingAnswer, query: ServingRequest, waited_s: float, began_s: float
+    ) -> Reply:
         whole = await answer.read_whole()
         tokens = (whole.usage.completion_tokens if whole.usage else None) or 0
         self.admission.record_answer(None, time.perf_counter() - began_s, tokens)
-        return Response(whole.body, headers={"content-type": JSON, **timing(waited_s, None)})
+        body = whole.body
+        if self._facts.repeats and query.api is Api.CHAT:
+            body = without_beginning(body, query.body)
+        return Response(body, headers={"content-type": JSON, **timing(waited_s, None)})
 
     def _log(self, problem: str) -> None:
         log.warning("upstream server %s: %s", self._config.name, problem)

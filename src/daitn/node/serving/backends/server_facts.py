@@ -36,6 +36,8 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     json_schema: bool | None = None
     ranks: bool = False
     """Whether it answers the API `rerank`, and so no other."""
+    repeats: bool = False
+    """Whether it says the beginning of an answer that a client gave again in whole answers."""
     rates: Rates | None = None
     """Tokens per character, by its own tokenizer."""
 
@@ -157,6 +159,7 @@ async def _of_llama_cpp(fetch: Fetch, name: str) -> ServerFacts:
         tools=props.chat_template_caps.supports_tools,
         json_schema=True,
         ranks=await _ranks(fetch, name),
+        repeats=True,
         rates=await _rates(fetch, lambda text: {"content": text}),
     )
 
