@@ -164,7 +164,7 @@ def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: 
     pinned = [{"site": "east", "examples": 500}]
     first = write_intent(tmp_path, name="first", route=pinned)
     out = tmp_path / "first-model"
-    shared.daitn("train", "-f", str(first), "--watch", "-o", str(out))
+    shared.daitn("train", "-f", str(first), "--watch", "--insist", "-o", str(out))
     parts = tmp_path / "parts"
     parts.mkdir()
     for part in ("weights.safetensors", "features.json"):
@@ -177,7 +177,7 @@ def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: 
     second = write_intent(
         tmp_path, name="second", model=model, route=[{"site": "west", "examples": 500}]
     )
-    ended = shared.daitn("train", "-f", str(second), "--watch", "--json")
+    ended = shared.daitn("train", "-f", str(second), "--watch", "--insist", "--json")
     job = json.loads(ended.stdout)
     earlier = shared.json("describe", "job", "first-1")
     assert job["untrained"]["tumours"] == earlier["objectives"][0]["reached"]
