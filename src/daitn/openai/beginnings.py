@@ -37,9 +37,10 @@ def without_beginning(answer: bytes, request: bytes) -> bytes:
     if last.role != "assistant" or not isinstance(said, str) or not said:
         return answer
     told: dict[str, Any] = json.loads(answer)
+    again = False
     for choice in told.get("choices") or ():
         message = choice.get("message")
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, str) and content.startswith(said):
-            message["content"] = content[len(said) :]
-    return json.dumps(told, ensure_ascii=False).encode()
+            message["content"], again = content[len(said) :], True
+    return json.dumps(told, ensure_ascii=False).encode() if again else answer

@@ -278,13 +278,9 @@ def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if not is_under_way(job, event):
-        return ()
-    job.failures[event.site] = job.failures.get(event.site, 0) + 1
-    stops = drop(job, event.site)
-    note_failure(job, event.site, stall_of(event))
-    rounds.give_up_aggregator(job)
-    return (*stops, *_after_visits(job))
+    if is_under_way(job, event):
+        rounds.give_up_aggregator(job)
+    return _on_visit_stalled(job, event, now_s)
 
 
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:

@@ -9,7 +9,7 @@ the model from the holder that is fastest for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -248,7 +248,7 @@ def example_s(
     geometric mean of measured over computed seconds at visited sites, `usually` before any visit.
     """
     computed, measured = _example_s(flops_per_example, history, options)
-    longer = slower(flops_per_example, history, options)
+    longer = _slower(computed, measured)
     factor = usually if longer is None else longer
     return np.array([measured.get(option.id, computed[option.id] * factor) for option in options])
 
@@ -257,7 +257,10 @@ def slower(
     flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
 ) -> float | None:
     """Geometric mean of measured over computed seconds at visited sites; none without a visit."""
-    computed, measured = _example_s(flops_per_example, history, options)
+    return _slower(*_example_s(flops_per_example, history, options))
+
+
+def _slower(computed: Mapping[str, float], measured: Mapping[str, float]) -> float | None:
     ratios = [np.log(each / computed[name]) for name, each in measured.items()]
     return float(np.exp(np.mean(ratios))) if ratios else None
 

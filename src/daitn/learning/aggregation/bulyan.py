@@ -5,29 +5,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from daitn.learning.aggregation.krum import nearest_first
+from daitn.learning.aggregation.krum import ChoosesUpdates, nearest_first
 
 __all__ = ["Bulyan"]
 
 
-class Bulyan:
+class Bulyan(ChoosesUpdates):
     """Chooses N - 2 `tolerates` updates by Krum, one after the other, and averages in each
     coordinate those nearest to their median: a lie in one coordinate is seen, too."""
 
-    compares = True
-    whole = False
-
-    def __init__(self, tolerates: int) -> None:
-        self._tolerates = tolerates
-        self._kept: list[int] = []
-
-    def prepare(self, squared_distances: Tensor | None) -> None:
-        assert squared_distances is not None
-        left = list(range(len(squared_distances)))
-        self._kept = []
-        while len(self._kept) < len(squared_distances) - 2 * self._tolerates:
+    def _chosen(self, squared_distances: Tensor, everybody: list[int]) -> list[int]:
+        left, chosen = everybody, list[int]()
+        while len(chosen) < len(everybody) - 2 * self._tolerates:
             best, *left = nearest_first(squared_distances, left, self._tolerates)
-            self._kept.append(best)
+            chosen.append(best)
+        return chosen
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
         chosen = updates[self._kept].sort(dim=0).values

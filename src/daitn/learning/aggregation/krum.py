@@ -6,11 +6,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Krum", "nearest_first"]
+__all__ = ["ChoosesUpdates", "Krum", "nearest_first"]
 
 
-class Krum:
-    """The mean of the N - `tolerates` updates that have the nearest neighbours."""
+class ChoosesUpdates:
+    """Looks at the distances between whole updates, and at some of the updates then."""
 
     compares = True
     whole = False
@@ -21,9 +21,18 @@ class Krum:
 
     def prepare(self, squared_distances: Tensor | None) -> None:
         assert squared_distances is not None
-        everybody = list(range(len(squared_distances)))
+        self._kept = self._chosen(squared_distances, list(range(len(squared_distances))))
+
+    def _chosen(self, squared_distances: Tensor, everybody: list[int]) -> list[int]:
+        raise NotImplementedError
+
+
+class Krum(ChoosesUpdates):
+    """The mean of the N - `tolerates` updates that have the nearest neighbours."""
+
+    def _chosen(self, squared_distances: Tensor, everybody: list[int]) -> list[int]:
         ordered = nearest_first(squared_distances, everybody, self._tolerates)
-        self._kept = ordered[: len(ordered) - self._tolerates]
+        return ordered[: len(ordered) - self._tolerates]
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
         return updates[self._kept].mean(dim=0)

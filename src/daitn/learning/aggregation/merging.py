@@ -16,7 +16,7 @@ from daitn.learning.weights import read_header
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import MergeRule
 
-__all__ = ["TensorFile", "merge_tensors"]
+__all__ = ["TensorFile", "merge_tensors", "unfit"]
 
 _AT_ONCE = 1 << 22
 """Numbers of all models' pieces of a tensor."""
@@ -94,13 +94,13 @@ def merge_tensors(
 def _check_like(number: int, model: Tensors, base: Tensors) -> None:
     """Raise `Corrupt` for a model that has other tensors than the base."""
     if model.keys() != base.keys():
-        raise _unlike(number, "it has other tensors than the model that it was trained from")
+        raise unfit(number, "it has other tensors than the model that it was trained from")
     for name in base:
         here, there = model[name], base[name]
         if here.shape != there.shape or here.dtype != there.dtype:
-            raise _unlike(number, f"{name} has the shape {tuple(here.shape)} and {here.dtype}")
+            raise unfit(number, f"{name} has the shape {tuple(here.shape)} and {here.dtype}")
         if not bool(here.isfinite().all()):
-            raise _unlike(number, f"{name} has values that are not finite")
+            raise unfit(number, f"{name} has values that are not finite")
 
 
 def _parts(start: Tensor, models: int, *, whole: bool) -> Iterator[slice | EllipsisType]:
@@ -154,5 +154,6 @@ def _moments(outer: Outer, moments: Tensors, name: str, like: Tensor) -> dict[st
     return found
 
 
-def _unlike(number: int, problem: str) -> Corrupt:
-    return Corrupt(problem, field=f"models[{number}]", fix="merge without it")
+def unfit(number: int, problem: str, fix: str = "merge without it") -> Corrupt:
+    """What is wrong with the model of this number: its field is `models[k]`."""
+    return Corrupt(problem, field=f"models[{number}]", fix=fix)

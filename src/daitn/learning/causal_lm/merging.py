@@ -12,11 +12,10 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from daitn.learning.aggregation.merging import TensorFile, merge_tensors
+from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
 from daitn.learning.causal_lm import models
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
-    BASE,
     BASE_CONFIG,
     CHAT,
     TOKENIZER,
@@ -24,7 +23,7 @@ from daitn.learning.causal_lm.settings import (
     CausalLmConfig,
 )
 from daitn.learning.recipe import MergeTask
-from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.errors import DaitnError
 
 __all__ = ["merge"]
 
@@ -52,8 +51,7 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
     if kept:
         save_file(kept, moments)
     if settings.base:
-        carried = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
-        return tuple(name for name in carried if (base / name).is_file())
+        return models.unchanged(base)
     (out / TOKENIZER).write_bytes((base / TOKENIZER).read_bytes())
     return ()
 
@@ -62,7 +60,7 @@ def _opened(number: int, path: Path) -> TensorFile:
     try:
         return TensorFile(path)
     except DaitnError as error:
-        raise Corrupt(error.problem, field=f"models[{number}]", fix="merge without it") from None
+        raise unfit(number, error.problem) from None
 
 
 def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) -> None:
@@ -72,9 +70,9 @@ def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) 
     for number, model in enumerate(trained):
         for name, expected in zip(names, first, strict=True):
             if _bytes_of(model / name) != expected:
-                raise Corrupt(
+                raise unfit(
+                    number,
                     f"its {name} is another than that of the model that it was trained from",
-                    field=f"models[{number}]",
                     fix="merge models that came from one that has visited a site",
                 )
 

@@ -40,6 +40,7 @@ __all__ = [
     "save",
     "save_weights",
     "seen",
+    "unchanged",
     "write_fresh",
 ]
 
@@ -122,10 +123,15 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
     if settings.base:
-        kept = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
-        return tuple(name for name in kept if (came_from / name).is_file())
+        return unchanged(came_from)
     model.tokenizer.save(str(out / TOKENIZER))
     return ()
+
+
+def unchanged(model: Path) -> tuple[str, ...]:
+    """The parts of an imported model that nothing changes."""
+    parts = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
+    return tuple(name for name in parts if (model / name).is_file())
 
 
 def save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:

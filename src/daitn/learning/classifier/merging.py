@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from daitn.learning.aggregation.merging import TensorFile, merge_tensors
+from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
 from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard, State
 from daitn.learning.recipe import MergeTask
-from daitn.objects.errors import Corrupt, DaitnError
+from daitn.objects.errors import DaitnError
 from daitn.objects.merging import Reduces
 
 __all__ = ["merge"]
@@ -56,14 +56,14 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
     try:
         state = parts.read(model, config)
     except DaitnError as error:
-        raise _unfit(number, error.problem) from None
+        raise unfit(number, error.problem) from None
     told = state.standard
     if not state.layers or told is None:
-        raise _unfit(number, "it has not learned anything")
+        raise unfit(number, "it has not learned anything")
     if bool((told.var < 0.0).any()):
-        raise _unfit(number, "the scale of its columns is none")
+        raise unfit(number, "the scale of its columns is none")
     if base.columns and state.columns != base.columns:
-        raise _unfit(number, "it reads other columns")
+        raise unfit(number, "it reads other columns")
     return state
 
 
@@ -79,7 +79,7 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     if state.columns == columns:
         return state
     if sorted(state.columns) != sorted(columns):
-        raise _unfit(number, "it reads other columns")
+        raise unfit(number, "it reads other columns")
     assert state.standard is not None
     at = [state.columns.index(column) for column in columns]
     (weight, bias), *rest = state.layers
@@ -90,10 +90,6 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
         layers=[(weight[:, at], bias), *rest],
         standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
     )
-
-
-def _unfit(number: int, problem: str) -> Corrupt:
-    return Corrupt(problem, field=f"models[{number}]", fix="merge without it")
 
 
 def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
