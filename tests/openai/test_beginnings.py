@@ -31,6 +31,13 @@ def test_a_beginning_that_is_said_again_is_left_out() -> None:
     assert contents(said) == ['"a": 1}', '"b": 2}', "ü", None]
 
 
+@pytest.mark.parametrize("between", ["", "\n", "\n\n"])
+def test_a_beginning_in_parts_is_left_out_however_they_are_joined(between: str) -> None:
+    parts = [{"type": "text", "text": text} for text in ("The", "n")]
+    begun = asked(BEGUN[0], {"role": "assistant", "content": parts})
+    assert contents(without_beginning(answer(f"The{between}n more"), begun)) == [" more"]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -38,7 +45,7 @@ def test_a_beginning_that_is_said_again_is_left_out() -> None:
         asked(),
         asked(BEGUN[0], {"role": "assistant", "content": ""}),
         asked(BEGUN[0], {"role": "assistant", "content": None}),
-        asked(BEGUN[0], {"role": "assistant", "content": [{"type": "text", "text": "{"}]}),
+        asked(BEGUN[0], {"role": "assistant", "content": [{"type": "image_url"}]}),
         asked(*BEGUN, {"role": "user", "content": "{"}),
         b'{"messages": 7}',
         b"[]",

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from daitn.openai.pieces import dicts
+
 __all__ = ["without_beginning"]
 
 
@@ -33,14 +35,27 @@ def without_beginning(answer: bytes, request: bytes) -> bytes:
     except msgspec.DecodeError:
         return answer
     last = asked[-1] if asked else _Turn()
-    said = last.content
-    if last.role != "assistant" or not isinstance(said, str) or not said:
+    beginnings = _worded(last.content) if last.role == "assistant" else []
+    if not beginnings:
         return answer
     told: dict[str, Any] = json.loads(answer)
     again = False
-    for choice in told.get("choices") or ():
+    for choice in dicts(told.get("choices")):
         message = choice.get("message")
         content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str) and content.startswith(said):
+        if not isinstance(message, dict) or not isinstance(content, str):
+            continue
+        said = next(filter(content.startswith, beginnings), "")
+        if said:
             message["content"], again = content[len(said) :], True
     return json.dumps(told, ensure_ascii=False).encode() if again else answer
+
+
+def _worded(content: Any) -> list[str]:
+    """How a server may have put a message's content, which may be in parts, into words."""
+    if isinstance(content, str):
+        return [content] if content else []
+    texts = [part.get("text") for part in dicts(content)]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        return []
+    return list(dict.fromkeys(between.join(map(str, texts)) for between in ("\n\n", "\n", "")))
