@@ -136,11 +136,11 @@ class Credits:
 
 
 async def session(stack: AsyncExitStack, *connect: str) -> tuple[zenoh.Session, str]:
-    opened, endpoints = await open_session(
+    opened = await open_session(
         FabricSettings(listen=(LOOPBACK,), connect=connect, direct=True), 10.0
     )
-    stack.callback(opened.close)
-    return opened, endpoints[0]
+    stack.callback(opened.session.close)
+    return opened.session, opened.endpoints[0]
 
 
 def subscribe(

@@ -149,9 +149,11 @@ def test_a_revoked_site_loses_its_links_and_gets_no_certificate(network: Network
     wait_until(lambda: linked(network))
     folder.revoke(Kind.SITE, "west", clock.wall_s())
 
+    def log_of(name: str) -> str:
+        return (network.folder / f"logs/{name}.log").read_text()
+
     def refused_by(name: str) -> bool:
-        log = (network.folder / f"logs/{name}.log").read_text()
-        return "ends: its certificate's holder is no member" in log
+        return "ends: its certificate's holder is no member" in log_of(name)
 
     wait_until(lambda: refused_by("center"))
     wait_until(lambda: refused_by("east"))
@@ -164,7 +166,7 @@ def test_a_revoked_site_loses_its_links_and_gets_no_certificate(network: Network
     assert renewal_after_s(west, clock.wall_s()) <= 0
     nodes = {node["descriptor"]["site"] for node in network.json("get", "nodes")}
     assert nodes == {"east", "north", "mpvu"}
-    # It connects again and again, without a pause, and takes the processors of the next test.
+    wait_until(lambda: "refuses links with this process" in log_of("west"))
     network.processes.kill("west")
 
 

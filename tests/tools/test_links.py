@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import zenoh
 
 from daitn.identity.certificates import CERTIFICATE, MEMBERSHIP
 from daitn.objects.errors import Unreachable
@@ -108,6 +109,67 @@ async def test_the_links_of_a_revoked_member_end_and_others_stay(
             await south.close()
 
 
+def links_made(fabric: ZenohFabric) -> list[bool]:
+    """Filled with an entry for each new link of a session."""
+    made: list[bool] = []
+
+    def happened(event: zenoh.LinkEvent) -> None:
+        if event.kind == zenoh.SampleKind.PUT:
+            made.append(True)
+
+    fabric._listener = fabric._session.info.declare_link_events_listener(happened)  # type: ignore[attr-defined]
+    return made
+
+
+async def test_who_is_refused_connects_ever_less_says_so_once_and_comes_back(
+    tmp_path: Path, members: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    roster = set(members.values())
+    async with hub(tmp_path, roster) as center:
+        await center.serve("daitn/echo", echo)
+        north = await client(tmp_path, "north", center)
+        guard = north.guarded(lambda key: True)
+        try:
+            await until(True, north)
+            made = links_made(north)
+            roster.remove(members["north"])
+            await until(False, north)
+            await asyncio.sleep(2.0)
+            # Without a pause they are some 400.
+            assert len(made) <= 6
+            assert caplog.text.count("refuses links with this process") == 1
+            roster.add(members["north"])
+            await until(True, north)
+        finally:
+            await guard.close()
+            await north.close()
+
+
+async def test_who_knows_that_it_is_no_member_does_not_connect_until_it_is_one(
+    tmp_path: Path, members: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    roster = set(members.values())
+    async with hub(tmp_path, roster) as center:
+        await center.serve("daitn/echo", echo)
+        north = await client(tmp_path, "north", center)
+        guard = north.guarded(roster.__contains__, own=members["north"])
+        try:
+            await until(True, north)
+            made = links_made(north)
+            roster.remove(members["north"])
+            await until(False, north)
+            await asyncio.sleep(2 * links._CHECK_S)
+            before = len(made)
+            assert caplog.text.count("no member any more: it waits") == 1
+            await asyncio.sleep(2.0)
+            assert len(made) == before
+            roster.add(members["north"])
+            await until(True, north)
+        finally:
+            await guard.close()
+            await north.close()
+
+
 async def test_a_revoked_hub_is_left_and_an_unknown_one_is_not(
     tmp_path: Path, members: dict[str, str]
 ) -> None:
@@ -116,7 +178,7 @@ async def test_a_revoked_hub_is_left_and_an_unknown_one_is_not(
         await center.serve("daitn/echo", echo)
         north = await client(tmp_path, "north", center)
         roster: set[str] = set()
-        guard = north.guarded(roster.__contains__, brief=False)
+        guard = north.guarded(roster.__contains__)
         try:
             await until(True, north)
             await asyncio.sleep(2 * links._CHECK_S)
@@ -165,7 +227,7 @@ async def test_new_certificates_count_from_the_next_link_on(
         await center.serve("daitn/echo", echo)
         certified_member(tmp_path / "north", tmp_path / "authority", name="north", lasts_s=3.0)
         north = await client(tmp_path, "north", center)
-        guard = north.guarded(lambda key: True, brief=False)
+        guard = north.guarded(lambda key: True)
         try:
             await until(True, north)
             await asyncio.sleep(4.0)

@@ -204,7 +204,7 @@ class _Secured:
         self._leads = isinstance(config, CenterConfig)
         """Whether others ask this process for rosters and certificates."""
         tls = Path(config.tls)
-        self._guard = carrier.guarded(roster.lists, brief=self._leads)
+        self._guard = carrier.guarded(roster.lists, own=identity.key.public, brief=self._leads)
         signed = identity.signs(carrier)
 
         async def renew() -> None:

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 LOST_AFTER_S = 1.0
 """A site counts as lost when its token has been gone for this long: links flap, nodes die."""
 DESCRIBE_TIMEOUT_S = 5.0
+_ASKED_EVERY_S = 30.0
+"""The longest pause before a site whose advert is refused is asked again. A new roster, and an
+advert that it publishes, are looked at at once."""
 MOST_SITES = 10_000
 """The most sites; ten times the largest network that was tried. Anybody can invent names."""
 MOST_MARKS = 16
@@ -249,6 +252,7 @@ class Membership:
 
     async def _request_advert(self, site: SiteId) -> None:
         refused = False
+        pause_s = LOST_AFTER_S
         while True:
             try:
                 advert = await self._fabric.request(
@@ -263,9 +267,10 @@ class Membership:
                 # Another process may have answered in its name: ask the true one again.
                 if not self._shows(site):
                     return
+                pause_s = min(2 * pause_s, _ASKED_EVERY_S)
             except DaitnError as error:
                 log.info("%s does not describe itself yet: %s", site, error.problem)
-            await asyncio.sleep(LOST_AFTER_S)
+            await asyncio.sleep(pause_s)
 
     def _on_roster(self) -> None:
         """Drop whom the roster no longer covers, and let in whom it covers now."""

@@ -34,7 +34,7 @@ from daitn.tools.adjacency.sending import FrameSender
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.fabric.delivery import call_on
 from daitn.tools.fabric.links import LinkGuard
-from daitn.tools.fabric.opening import open_session, plain
+from daitn.tools.fabric.opening import OpenedSession, open_session, plain
 from daitn.tools.fabric.settings import FabricSettings
 
 __all__ = ["ZenohAdjacency", "open_adjacency"]
@@ -61,7 +61,7 @@ async def open_adjacency(
     listened on.
     """
     connect = dict.fromkeys(one for many in settings.neighbours.values() for one in many)
-    session, endpoints = await open_session(
+    opened = await open_session(
         FabricSettings(
             listen=settings.listen,
             connect=tuple(connect),
@@ -71,7 +71,7 @@ async def open_adjacency(
         ),
         None,
     )
-    adjacency = ZenohAdjacency(session, endpoints, settings, neighbours, identity)
+    adjacency = ZenohAdjacency(opened, settings, neighbours, identity)
     try:
         await asyncio.to_thread(adjacency.declare)
     except BaseException:
@@ -85,8 +85,7 @@ class ZenohAdjacency:
 
     def __init__(
         self,
-        session: zenoh.Session,
-        endpoints: tuple[str, ...],
+        opened: OpenedSession,
         settings: AdjacencySettings,
         neighbours: Neighbours,
         identity: LinkIdentity | None = None,
@@ -94,8 +93,9 @@ class ZenohAdjacency:
         self._identity = identity
         self._checked_s = time.monotonic()
         """When it was last asked who is a member."""
-        self.endpoints = endpoints
-        self._session = session
+        self.endpoints = opened.endpoints
+        self._opened = opened
+        self._session = opened.session
         self._settings = settings
         self._neighbours = neighbours
         self._loop = asyncio.get_running_loop()
@@ -114,7 +114,8 @@ class ZenohAdjacency:
         self._pulse_thread.start()
         self._guard: LinkGuard | None = None
         if settings.listed is not None:
-            self._guard = LinkGuard(session, endpoints, settings.listed)
+            own = identity.key.public if identity is not None else ""
+            self._guard = LinkGuard(opened, settings.listed, own=own)
 
     def declare(self) -> None:
         """Start to receive, and announce this site. Blocking."""
@@ -165,6 +166,8 @@ class ZenohAdjacency:
             self._session.close()  # type: ignore[no-untyped-call]
         except zenoh.ZError as error:
             _LOG.warning("a stalled link kept the session from closing: %s", plain(error))
+        if self._opened.presented is not None:
+            self._opened.presented.close()
         self._pulse_thread.join()
         for end in self._ends.values():
             end.sender.join()

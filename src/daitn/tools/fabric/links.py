@@ -4,6 +4,9 @@ TLS asks for a certificate of the network's authority; here the key that it name
 the roster, when a link is made and every second from then on. Zenoh can neither refuse a link by
 its certificate nor close a single one (measured with 1.10), so the link's socket is shut down: then
 both ends take it for broken. Measured: 0.6 ms until it is gone.
+
+Who is refused like that connects again after longer and longer pauses (`reconnection.py`), and not
+before its own roster has it, once it knows that it is no member.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import zenoh
 
 from daitn.identity.certificates import ENTRY
 from daitn.tools.fabric.delivery import call_on
+from daitn.tools.fabric.opening import OpenedSession
+from daitn.tools.fabric.reconnection import Reconnection
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 
@@ -34,29 +39,46 @@ _ENTRY_S: Final = 60.0
 """How long a control centre keeps a link of who has not asked for a certificate yet."""
 _DESCRIPTORS: Final = "/dev/fd"
 _ENCRYPTED: Final = "tls/"
+_REFUSED: Final = (
+    "%s refuses links with this process: its key may be revoked or replaced. It tries again after "
+    "longer and longer pauses, of a minute at most"
+)
+_NO_MEMBER: Final = (
+    "%s refuses links with this process, which is no member any more: it waits until the roster "
+    "has its key again; ask the network's operator for an invitation"
+)
 
 _End = tuple[str, int]
 """IP address and port."""
 
 
 class LinkGuard:
-    """Ends the encrypted links of whoever is no member."""
+    """Ends the encrypted links of whoever is no member, and makes none while all refuse them."""
 
     def __init__(
         self,
-        session: zenoh.Session,
-        endpoints: tuple[str, ...],
+        opened: OpenedSession,
         listed: Callable[[str], bool],
         *,
+        own: str = "",
         brief: bool = False,
     ) -> None:
-        """`endpoints`: at which the session listens; `listed`: whether the roster has a key;
+        """`listed`: whether the roster has a key; `own`: this process's key, if it has one;
         `brief`: whether who has no certificate of a control centre is kept for a minute only."""
-        self._info = session.info
+        self._info = opened.session.info
+        self._presented = opened.presented
         self._ended = ThrottledLog(_LOG)
-        self._ports = {endpoint.rpartition(":")[2] for endpoint in endpoints}
+        self._ports = {endpoint.rpartition(":")[2] for endpoint in opened.endpoints}
         self._listed = listed
+        self._own = own
         self._brief = brief
+        self._reconnection = Reconnection()
+        self._made_at_s: dict[tuple[str, str], float] = {}
+        """When this process made the links that it has."""
+        self._complaint = ""
+        """Why it waits, as it was logged."""
+        self._refuser = ""
+        """Endpoint that closed a link last."""
         self._met: set[str] = set()
         """Keys of those to whom this process connected while the roster had them."""
         self._since_s: dict[tuple[str, str], float] = {}
@@ -77,18 +99,47 @@ class LinkGuard:
         """End the links that this process made, which it makes again with its new certificate."""
         for link in self._info.links():
             if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
+                self._made_at_s.pop((link.src, link.dst), None)
                 _end(link)
 
     def _happened(self, event: zenoh.LinkEvent) -> None:
+        link, now_s = event.link, time.monotonic()
+        ends = link.src, link.dst
         if event.kind == zenoh.SampleKind.PUT:
-            self._check(event.link)
-        else:
-            self._since_s.pop((event.link.src, event.link.dst), None)
+            if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
+                self._made_at_s[ends] = now_s
+            self._check(link)
+            return
+        self._since_s.pop(ends, None)
+        made_at_s = self._made_at_s.pop(ends, None)
+        if made_at_s is not None:
+            self._refuser = link.dst
+            self._reconnection.closed(now_s - made_at_s, now_s)
+            self._connect_or_wait()
 
     async def _check_all(self) -> None:
         for link in self._info.links():
             self._check(link)
+        now_s = time.monotonic()
+        for made_at_s in self._made_at_s.values():
+            self._reconnection.holds(made_at_s, now_s)
+        self._connect_or_wait()
         await asyncio.sleep(_CHECK_S)
+
+    def _connect_or_wait(self) -> None:
+        """Let the session make links, or let it wait; says once why it waits."""
+        if self._presented is None:
+            return
+        refused = self._reconnection.refused
+        final = refused and bool(self._own) and not self._listed(self._own)
+        why = _NO_MEMBER if final else _REFUSED if refused else ""
+        if why and why != self._complaint:
+            _LOG.warning(why, self._refuser)
+        self._complaint = why
+        if final or not self._reconnection.may_connect(time.monotonic()):
+            self._presented.withhold()
+        else:
+            self._presented.present()
 
     def _check(self, link: zenoh.Link) -> None:
         if not link.src.startswith(_ENCRYPTED):
@@ -112,6 +163,7 @@ class LinkGuard:
         return link.src.rpartition(":")[2] in self._ports
 
     def _refuse(self, link: zenoh.Link, why: str) -> None:
+        self._made_at_s.pop((link.src, link.dst), None)
         if _end(link):
             self._ended.warning(
                 f"{why} {link.auth_identifier}",

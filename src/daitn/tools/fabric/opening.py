@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import NamedTuple
 
 import zenoh
 
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.fence import access_control
+from daitn.tools.fabric.presented import PresentedCertificate
 from daitn.tools.fabric.settings import FabricSettings
 
-__all__ = ["open_session", "plain"]
+__all__ = ["OpenedSession", "open_session", "plain"]
 
 _CLIENT_TIMEOUT_S = 10.0
 _MESSAGE_BOUND_BYTES = 64 * 2**20
@@ -27,10 +29,18 @@ default of 5 s closes links below 100 kbit/s; a dead link is noticed by its leas
 _PORT_TRIES = 5
 
 
-async def open_session(
-    settings: FabricSettings, connect_timeout_s: float | None
-) -> tuple[zenoh.Session, tuple[str, ...]]:
-    """A session, and the endpoints it listens on. See `open_zenoh` for the errors raised."""
+class OpenedSession(NamedTuple):
+    """A session, and what is known of it."""
+
+    session: zenoh.Session
+    endpoints: tuple[str, ...]
+    """At which it listens, with the actual ports in place of 0."""
+    presented: PresentedCertificate | None
+    """None: it makes no encrypted links. Close it after the session."""
+
+
+async def open_session(settings: FabricSettings, connect_timeout_s: float | None) -> OpenedSession:
+    """Open a session. See `open_zenoh` for the errors raised."""
     if connect_timeout_s is None and settings.mode == "client":
         connect_timeout_s = _CLIENT_TIMEOUT_S
     opening = asyncio.ensure_future(asyncio.to_thread(_open, settings, connect_timeout_s))
@@ -41,21 +51,20 @@ async def open_session(
         raise
 
 
-def _abandon(opening: asyncio.Future[tuple[zenoh.Session, tuple[str, ...]]]) -> None:
+def _abandon(opening: asyncio.Future[OpenedSession]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        session, _ = opening.result()
-        session.close()  # type: ignore[no-untyped-call]
+        opening.result().session.close()  # type: ignore[no-untyped-call]
 
 
-def _open(
-    settings: FabricSettings, connect_timeout_s: float | None
-) -> tuple[zenoh.Session, tuple[str, ...]]:
+def _open(settings: FabricSettings, connect_timeout_s: float | None) -> OpenedSession:
     """Blocking. If a port that was free a moment ago is taken, tries another one."""
+    tls, presented = _tls(settings.tls if settings.encrypted else "")
     flexible = any(endpoint.endswith(":0") for endpoint in settings.listen)
     for left in reversed(range(_PORT_TRIES if flexible else 1)):
         endpoints = tuple(_with_port(endpoint) for endpoint in settings.listen)
         try:
-            return zenoh.open(_config(settings, endpoints, connect_timeout_s)), endpoints
+            config = _config(settings, endpoints, tls, connect_timeout_s)
+            return OpenedSession(zenoh.open(config), endpoints, presented)
         except zenoh.ZError as error:
             if left == 0 or "listener" not in str(error):
                 raise _explained(plain(error), settings) from None
@@ -79,7 +88,10 @@ def _with_port(endpoint: str) -> str:
 
 
 def _config(
-    settings: FabricSettings, listen: tuple[str, ...], connect_timeout_s: float | None
+    settings: FabricSettings,
+    listen: tuple[str, ...],
+    tls: dict[str, object],
+    connect_timeout_s: float | None,
 ) -> zenoh.Config:
     config = zenoh.Config()
     waits = connect_timeout_s is not None and bool(settings.connect)
@@ -95,7 +107,7 @@ def _config(
             "period_max_ms": 500 if settings.direct else 2000,
             "period_increase_factor": 2,
         },
-        **(_tls(settings.tls) if settings.encrypted else {}),
+        **tls,
         **({"access_control": access_control()} if settings.fenced else {}),
         "scouting/multicast/enabled": bool(settings.scout),
         **({"scouting/multicast/address": settings.scout} if settings.scout else {}),
@@ -114,22 +126,24 @@ def _config(
     return config
 
 
-def _tls(folder: str) -> dict[str, object]:
+def _tls(folder: str) -> tuple[dict[str, object], PresentedCertificate | None]:
     """Both ends present certificates (mutual TLS), and the client verifies the host's name."""
     if not folder:
-        return {}
+        return {}, None
     files = certificate_files(folder)
-    return {
+    presented = PresentedCertificate(files.certificate)
+    settings: dict[str, object] = {
         "transport/link/tls": {
             "root_ca_certificate": files.authority,
             "listen_certificate": files.membership,
             "listen_private_key": files.key,
-            "connect_certificate": files.certificate,
+            "connect_certificate": presented.path,
             "connect_private_key": files.key,
             "enable_mtls": True,
             "verify_name_on_connect": True,
         }
     }
+    return settings, presented
 
 
 def plain(error: zenoh.ZError) -> str:

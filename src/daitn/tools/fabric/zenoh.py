@@ -37,7 +37,7 @@ from daitn.tools.fabric.delivery import (
     unserved,
 )
 from daitn.tools.fabric.links import LinkGuard
-from daitn.tools.fabric.opening import open_session, plain
+from daitn.tools.fabric.opening import OpenedSession, open_session, plain
 from daitn.tools.fabric.patterns import checked_key, checked_pattern
 from daitn.tools.fabric.protocol import Accepts, Alive, Give, Handler, Message, Registration
 from daitn.tools.fabric.settings import FabricSettings
@@ -71,8 +71,7 @@ async def open_zenoh(
     starts; a client cannot work unconnected and waits 10 s. Raises `InvalidInput` when an endpoint
     cannot be listened on.
     """
-    session, endpoints = await open_session(settings, connect_timeout_s)
-    return ZenohFabric(session, endpoints)
+    return ZenohFabric(await open_session(settings, connect_timeout_s))
 
 
 class _Undeclarable(Protocol):
@@ -82,10 +81,11 @@ class _Undeclarable(Protocol):
 class ZenohFabric:
     """One Zenoh session; see `Fabric`. Made by `open_zenoh`."""
 
-    def __init__(self, session: zenoh.Session, endpoints: tuple[str, ...]) -> None:
-        self.endpoints = endpoints
+    def __init__(self, opened: OpenedSession) -> None:
+        self.endpoints = opened.endpoints
         """The endpoints it listens on, with the actual ports in place of 0."""
-        self._session = session
+        self._opened = opened
+        self._session = opened.session
         self._loop = asyncio.get_running_loop()
         self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="fabric")
         self._givers = ThreadPoolExecutor(_GIVERS, thread_name_prefix="give")
@@ -99,9 +99,11 @@ class ZenohFabric:
         self._taken: set[Taken[Any]] = set()
         self._closed = False
 
-    def guarded(self, listed: Callable[[str], bool], *, brief: bool) -> LinkGuard:
+    def guarded(
+        self, listed: Callable[[str], bool], *, own: str = "", brief: bool = False
+    ) -> LinkGuard:
         """See `LinkGuard`; close it before the fabric."""
-        return LinkGuard(self._session, self.endpoints, listed, brief=brief)
+        return LinkGuard(self._opened, listed, own=own, brief=brief)
 
     async def publish(self, key: str, payload: bytes) -> None:
         put = partial(
@@ -266,6 +268,8 @@ class ZenohFabric:
             await asyncio.to_thread(self._session.close)
         except zenoh.ZError as error:
             _LOG.warning("a stalled peer kept the session from closing in order: %s", plain(error))
+        if self._opened.presented is not None:
+            self._opened.presented.close()
         for threads in (self._senders, self._givers, self._repliers, self._takers):
             threads.shutdown(wait=False, cancel_futures=True)
 
