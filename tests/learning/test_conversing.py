@@ -148,6 +148,18 @@ def test_an_architecture_that_cannot_be_batched_answers_the_same_in_turn(
         assert text(alone, talk) == text(generator, talk)
 
 
+def test_a_stated_context_binds_and_is_no_longer_than_the_models_own(
+    model: tuple[Path, dict[str, object]], generator: Any
+) -> None:
+    own = generator.facts.context_tokens
+    bound: Any = CausalLm().host(*model, Room(context_tokens=40))
+    assert bound.facts.context_tokens == bound.most_tokens == 40
+    with pytest.raises(ContextExceeded, match="40 tokens"):
+        bound.embed(["fever " * 41])
+    wide: Any = CausalLm().host(*model, Room(context_tokens=100 * own))
+    assert wide.facts.context_tokens == own
+
+
 def test_each_answer_is_drawn_as_it_was_asked(generator: Any) -> None:
     greedy = text(generator, TALKS[0])
     warm = {"temperature": 1.0, "max_tokens": 30}

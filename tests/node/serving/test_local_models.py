@@ -335,17 +335,19 @@ async def test_vllm_runs_a_folder_as_it_is_told_to(
 @pytest.mark.timeout(600)  # Three processes import the engine.
 async def test_a_folder_is_served_by_our_own_engine(tmp_path: Path, folder: Path) -> None:
     kept = tmp_path / "mdf" / "own-models" / "tiny"
-    stated = ModelConfig(name="tiny", folder=str(folder), context_tokens=100_000)
+    stated = ModelConfig(name="tiny", folder=str(folder), context_tokens=128)
     async with facility(tmp_path, stated) as site:
         await until((kept / "made.json").exists)
         await until(is_in(site, "tiny", DeploymentState.READY))
         told = site.deployed("tiny")
         assert told is not None
-        assert told.context_tokens == 256, "no more than the model has"
+        assert told.context_tokens == 128
         assert told.abilities.tools
         assert "transformers" in told.engine
         assert Api.CHAT in told.apis
         assert await site.ask("tiny", "hello", max_tokens=4, temperature=0)
+        with pytest.raises(openai.BadRequestError, match="maximum context length is 128"):
+            await site.ask("tiny", "hello " * 130)
 
     full = Loading().of("tiny", 1 << 60, field="folder", fix="")
 

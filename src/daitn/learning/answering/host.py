@@ -68,17 +68,18 @@ class AnsweringHost:
         *,
         size_bytes: int = 0,
         slots: int = 1,
+        context_tokens: int = 0,
     ) -> Facts:
-        """Load the model in `folder`, to be asked `slots` questions at the same time. What it says
-        of itself. Its process may read no data but this folder, and the files that are linked in
-        it.
+        """Load the model in `folder`, to be asked `slots` questions at the same time, of at most
+        `context_tokens` with their answers. What it says of itself. Its process may read no data
+        but this folder, and the files that are linked in it.
 
         Raises what the recipe raises, `WorkFailed`, and `StorageFull` unless there is memory for
         its `size_bytes`.
         """
         limits = self._sandbox.limits
         memory_bytes = limits.memory_bytes and limits.memory_bytes + _SIZES * size_bytes
-        room = Room(memory_bytes=memory_bytes, slots=slots)
+        room = Room(memory_bytes=memory_bytes, slots=slots, context_tokens=context_tokens)
         load = Load(number=0, recipe=recipe, model=str(folder), config=dict(config), room=room)
 
         async def start() -> AnsweringProcess:

@@ -186,6 +186,8 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     """Of main memory, in all; 0: what is free."""
     slots: int = 1
     """Questions that it is asked at the same time."""
+    context_tokens: int = 0
+    """The most tokens of question and answer together, where the model takes more; 0: no bound."""
 
 
 @runtime_checkable

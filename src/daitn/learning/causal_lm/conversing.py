@@ -61,6 +61,8 @@ class PretrainedGenerator:
         """The question that was read last, and its tokens: its length is asked for first."""
         shape = self._network.config
         stated = getattr(shape, "max_position_embeddings", None) or _USUAL_CONTEXT
+        if room.context_tokens:
+            stated = min(stated, room.context_tokens)
         remembered = cache_tokens(self._place, self._per_token_bytes(), stated, room)
         self.most_tokens = context = min(stated, remembered)
         self._batcher = self._new_batcher(remembered, room.slots)

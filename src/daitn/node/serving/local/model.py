@@ -293,6 +293,7 @@ class LocalModel:
             parts.config,
             size_bytes=parts.size_bytes,
             slots=plan.slots,
+            context_tokens=self._config.context_tokens or 0,
         )
         try:
             await warm_up(self._host, loaded_as)
@@ -305,9 +306,7 @@ class LocalModel:
                 json_schema=able.json_schema,
             )
             entry = self._planned(plan, plan.apis or of_recipe.apis)
-            if entry.context_tokens is not None:
-                context = min(entry.context_tokens, facts.context_tokens)
-                entry = msgspec.structs.replace(entry, context_tokens=context)
+            entry = msgspec.structs.replace(entry, context_tokens=facts.context_tokens)
             descriptor = msgspec.structs.replace(
                 described(entry, self._node.owner, told, DeploymentState.READY),
                 runtime=Runtime.EMBEDDED,
