@@ -309,6 +309,8 @@ class Form(enum.StrEnum):
     """As `hf`, of a model with adapters only: they are merged into its weights."""
     GGUF = "gguf"
     """A file of llama.cpp, of the model with its adapters merged."""
+    XGBOOST = "xgboost"
+    """A file of xgboost, of boosted trees."""
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ __all__ = ["Worker", "main"]
 
 _OF_OPTIMISERS = "torch._dynamo"
 """What PyTorch imports with the first optimiser, for seconds."""
-_OURS = ("causal-lm", "classifier")
+_OURS = ("boosted-trees", "causal-lm", "classifier")
 """Recipes that are no stranger's: they are imported ahead."""
 _MOST_AT_ONCE = 1 << 16
 _TAIL_BYTES = 4096

@@ -165,7 +165,7 @@ class Classifier:
 
     def open(self, model: Path, config: Config) -> Generator:
         from daitn.learning.classifier import parts
-        from daitn.learning.classifier.speaking import ClassifierGenerator
+        from daitn.learning.classifier.speaking import speaking
 
         settings = parse_config(config)
-        return ClassifierGenerator(parts.read(model, settings), settings)
+        return speaking(parts.read(model, settings), settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -12,7 +12,16 @@ from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
-__all__ = ["LEAST_DEVIATION", "METRICS", "MOST_DEVIATIONS", "ClassifierConfig", "parse_config"]
+__all__ = [
+    "LEAST_DEVIATION",
+    "METRICS",
+    "MOST_DEVIATIONS",
+    "ClassName",
+    "ClassifierConfig",
+    "name_classes",
+    "parse_as",
+    "parse_config",
+]
 
 METRICS = ("accuracy", "balanced_accuracy")
 """Metrics by which a classifier can be measured; `evaluation` computes them."""
@@ -55,29 +64,42 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Examples per step; fewer where a visit would have less than eight steps."""
 
     def __post_init__(self) -> None:
-        classes = tuple(map(plain, self.classes))
-        if not all(classes):
-            raise ValueError("a class has no name")
-        msgspec.structs.force_setattr(self, "classes", classes)
+        name_classes(self, self.classes)
         plain_fields(self, "label")
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError("a class is named twice")
 
     def layer_sizes(self, columns: int) -> tuple[int, ...]:
         """Sizes of all layers, inputs first."""
         return (columns, *self.hidden, len(self.classes))
 
 
+def name_classes(config: msgspec.Struct, names: tuple[str, ...]) -> None:
+    """Have the `classes` of a configuration in their plain form. Raises `ValueError`."""
+    classes = tuple(map(plain, names))
+    if not all(classes):
+        raise ValueError("a class has no name")
+    if len(set(classes)) != len(classes):
+        raise ValueError("a class is named twice")
+    msgspec.structs.force_setattr(config, "classes", classes)
+
+
 def parse_config(config: Config) -> ClassifierConfig:
     """Parse a configuration. Raises `InvalidInput` naming `model.config.<field>`."""
+    return parse_as(config, ClassifierConfig, "classifier")
+
+
+_Settings = TypeVar("_Settings", bound=msgspec.Struct)
+
+
+def parse_as(config: Config, kind: type[_Settings], recipe: str) -> _Settings:
+    """Parse a configuration of some recipe, as `parse_config`."""
     try:
-        return msgspec.convert(dict(config), ClassifierConfig, strict=True)
+        return msgspec.convert(dict(config), kind, strict=True)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `")
         named = _NAMED_FIELD.search(problem)
         inner = path.rstrip("`").removeprefix("$").removeprefix(".")
         where = ".".join(filter(None, ["model.config", inner, named.group(1) if named else ""]))
-        fields = ", ".join(field.name for field in msgspec.structs.fields(ClassifierConfig))
+        fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
         raise InvalidInput(
-            problem, field=where, fix=f"the recipe classifier takes {fields}; correct this one"
+            problem, field=where, fix=f"the recipe {recipe} takes {fields}; correct this one"
         ) from None

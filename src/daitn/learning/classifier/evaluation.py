@@ -16,14 +16,14 @@ from daitn.learning.recipe import LabelMeasured, Measured
 from daitn.learning.weights import best
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["check_metric", "evaluate"]
+__all__ = ["check_metric", "evaluate", "measured"]
 
 
-def check_metric(metric: str) -> None:
+def check_metric(metric: str, recipe: str = "classifier") -> None:
     """Check a metric's name. Raises `InvalidInput` if classifiers are not measured by it."""
     if metric not in METRICS:
         raise InvalidInput(
-            f"the recipe classifier does not measure {metric!r}",
+            f"the recipe {recipe} does not measure {metric!r}",
             field="metric",
             fix=f"use one of {', '.join(METRICS)}",
         )
@@ -39,14 +39,24 @@ def evaluate(
     if state.columns:
         table = table.arranged(state.columns, test)
     settle(state, config, table.columns)
-    targets = class_indices(table.labels, config, test)
+    targets = class_indices(table.labels, config.classes, test)
     standard = state.standard or _unscaled(len(table.columns))
     with torch.inference_mode():
         scores = forward(scaled(table.features, standard), state.layers)
     right: NDArray[np.bool_] = (best(scores) == targets).numpy()
+    return measured(metric, right, targets.numpy(), config.classes)
+
+
+def measured(
+    metric: str,
+    right: NDArray[np.bool_],
+    targets: NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> Measured:
+    """A metric of guesses, of which these are right, on records of these classes."""
     by_label = {
-        name: right[targets.numpy() == index]
-        for index, name in enumerate(config.classes)
+        name: right[targets == index]
+        for index, name in enumerate(classes)
         if bool((targets == index).any())
     }
     value, error = _accuracy(right) if metric == "accuracy" else _balanced(by_label)

@@ -24,14 +24,14 @@ from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError
 from daitn.objects.merging import Reduces
 
-__all__ = ["merge"]
+__all__ = ["merge", "pooled", "usual_columns"]
 
 
 def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -> None:
     """See `Merging.merge`."""
     base = parts.read(Path(task.base), config)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
-    columns = base.columns or _usual_columns(models)
+    columns = base.columns or usual_columns([model.columns for model in models])
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
     parts.settle(base, config, columns)
     scale = _scale(base, models, task)
@@ -67,11 +67,11 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
     return state
 
 
-def _usual_columns(models: Sequence[State]) -> tuple[str, ...]:
+def usual_columns(models: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """Those that most models read, in the order of the first of these models."""
-    read = Counter(tuple(sorted(model.columns)) for model in models)
+    read = Counter(tuple(sorted(columns)) for columns in models)
     usual = read.most_common(1)[0][0]
-    return next(model.columns for model in models if tuple(sorted(model.columns)) == usual)
+    return next(columns for columns in models if tuple(sorted(columns)) == usual)
 
 
 def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
@@ -96,7 +96,7 @@ def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
     """The scale of all examples, or, where a model may lie, the median of what the models say."""
     told = [model.standard for model in models if model.standard is not None]
     if task.rule.reduction is Reduces.MEAN or len(told) == 1:
-        return _pooled(base.standard, told)
+        return pooled(base.standard, told)
     return Standard(
         mean=torch.stack([one.mean for one in told]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in told]).quantile(0.5, dim=0),
@@ -104,7 +104,7 @@ def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
     )
 
 
-def _pooled(base: Standard | None, models: Sequence[Standard]) -> Standard:
+def pooled(base: Standard | None, models: Sequence[Standard]) -> Standard:
     """Over what `base` has seen and what each model has seen since."""
     about = models[0].mean.double()  # Sums about a near value keep their digits.
     before = _sums(base, about) if base is not None else torch.zeros(3, len(about)).double()

@@ -15,7 +15,6 @@ from daitn.learning.classifier.complaints import some
 from daitn.learning.classifier.config import (
     LEAST_DEVIATION,
     MOST_DEVIATIONS,
-    ClassifierConfig,
 )
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.recipe import DataFault, Fault
@@ -41,9 +40,9 @@ def forward(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return functional.linear(inputs, *layers[-1])
 
 
-def class_indices(labels: Sequence[str], config: ClassifierConfig, path: Path) -> Tensor:
+def class_indices(labels: Sequence[str], classes: Sequence[str], path: Path) -> Tensor:
     """Each record's class as an index. Raises `DataFault` if a label is not a class."""
-    index = {name: number for number, name in enumerate(config.classes)}
+    index = {name: number for number, name in enumerate(classes)}
     unknown = sorted(set(labels) - index.keys())
     if unknown:
         raise DataFault(

@@ -1,13 +1,14 @@
-"""A classifier that answers queries: it gets one record and answers with its class."""
+"""A model of tables that answers queries: it gets one record and answers with its class."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from daitn.learning.answering.protocol import Piece, Question, only_message
 from daitn.learning.classifier.config import ClassifierConfig
@@ -16,12 +17,24 @@ from daitn.learning.classifier.parts import State
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain
 
-__all__ = ["ClassifierGenerator"]
+__all__ = ["RecordGenerator", "speaking"]
 
 _RECORD = msgspec.json.Decoder(dict[str, float | None])
 
 
-class ClassifierGenerator:
+def speaking(state: State, config: ClassifierConfig) -> RecordGenerator:
+    """A classifier as it answers."""
+
+    def scores(features: NDArray[np.float32]) -> NDArray[np.float64]:
+        assert state.standard is not None, "a model that knows its columns has seen data"
+        with torch.inference_mode():
+            logits = forward(scaled(features, state.standard), state.layers)
+            return torch.log_softmax(logits, dim=1).double().numpy()
+
+    return RecordGenerator(state.columns, config.classes, scores)
+
+
+class RecordGenerator:
     """See `daitn.learning.answering.protocol.Generator`.
 
     A question is one message: a JSON object of columns and numbers. A column that is null counts as
@@ -31,9 +44,16 @@ class ClassifierGenerator:
     most_tokens = 2
     """An answer has one, and is never cut off."""
 
-    def __init__(self, state: State, config: ClassifierConfig) -> None:
-        self._state = state
-        self._config = config
+    def __init__(
+        self,
+        columns: tuple[str, ...],
+        classes: tuple[str, ...],
+        scores: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    ) -> None:
+        """`scores`: the logarithm of each class's probability, of records of these columns."""
+        self._columns = columns
+        self._classes = classes
+        self._scores = scores
 
     def length(self, question: Question) -> int:
         """The number of columns in the record."""
@@ -42,22 +62,18 @@ class ClassifierGenerator:
     def answer(self, question: Question) -> Iterator[Piece]:
         """See `Generator.answer`."""
         record = self._record(question)
-        standard = self._state.standard
-        assert standard is not None, "a model that knows its columns has seen data"
-        values = [record[column] for column in self._state.columns]
+        values = [record[column] for column in self._columns]
         features = np.array([[math.nan if v is None else v for v in values]], np.float32)
-        with torch.inference_mode():
-            logits = forward(scaled(features, standard), self._state.layers)
-            log_probabilities = torch.log_softmax(logits[0], dim=0)
-        best = int(log_probabilities.argmax())
-        yield Piece(self._config.classes[best], float(log_probabilities[best]))
+        likely = self._scores(features)[0]
+        best = int(likely.argmax())
+        yield Piece(self._classes[best], float(likely[best]))
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Raises `InvalidInput`: a classifier embeds no texts."""
+        """Raises `InvalidInput`: it embeds no texts."""
         raise InvalidInput("this model cannot embed texts", field="model", fix="use another model")
 
     def _record(self, question: Question) -> dict[str, float | None]:
-        columns = self._state.columns
+        columns = self._columns
         content = only_message(question)
         try:
             record = _RECORD.decode(content.encode())

@@ -53,7 +53,7 @@ def train(
     if state.columns:
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
-    targets = class_indices(table.labels, config, data)
+    targets = class_indices(table.labels, config.classes, data)
     features = shared(table.features, least_records)
     state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)

@@ -1,0 +1,116 @@
+"""Boosted trees for those who have no DA-ITN, and from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from daitn.learning.boosted_trees.config import MOST_TREES, BoostedTreesConfig, parse_config
+from daitn.learning.boosted_trees.parts import COLUMNS as COLUMNS_FILE
+from daitn.learning.boosted_trees.parts import TREES, State, read, read_columns, write
+from daitn.learning.boosted_trees.xgboost_file import MOST_BYTES, read_model, written
+from daitn.learning.recipe import Exported, Form, Imported
+from daitn.objects.errors import InvalidInput, NotFound
+
+__all__ = ["export_model", "import_model"]
+
+_FILE = "model.json"
+_SHOWN_COLUMNS = 4
+
+
+def export_model(model: Path, config: BoostedTreesConfig, form: Form, out: Path) -> Exported:
+    """See `Exporting.export_model`."""
+    if form not in (Form.PARTS, Form.XGBOOST):
+        raise InvalidInput(
+            f"boosted trees are no model of {form}",
+            field="--format",
+            fix="take `xgboost`, or leave out --format: predict.py lies beside the parts",
+        )
+    columns = read_columns(model / COLUMNS_FILE)
+    if not columns:
+        return Exported(usage="It has seen no data yet, and so answers nothing.")
+    if form is Form.XGBOOST:
+        trees = read(model, config).trees
+        (out / _FILE).write_bytes(written(trees, columns, config.classes))
+        return Exported(usage=_usage_of_xgboost(config))
+    described = {
+        "model_type": "daitn-boosted-trees",
+        "weights": TREES,
+        "columns": columns,
+        "classes": config.classes,
+        "depth": config.depth,
+        "output": "logit of the second class" if config.groups == 1 else "softmax",
+    }
+    (out / "config.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+    shutil.copyfile(Path(__file__).with_name("predict.py"), out / "predict.py")
+    return Exported(usage=_usage(columns, config))
+
+
+def import_model(folder: Path, out: Path) -> Imported:
+    """See `Importing.import_model`: the folder holds a `model.json` of xgboost's."""
+    path = folder / _FILE
+    if not path.is_file():
+        raise NotFound(
+            f"{folder} holds no {_FILE}",
+            field="folder",
+            fix=f"save the model there with `booster.save_model('{_FILE}')`",
+        )
+    if path.stat().st_size > MOST_BYTES:
+        raise InvalidInput(f"{_FILE} is too large", field="folder", fix="take fewer trees")
+    found = read_model(path.read_bytes())
+    if not found.columns:
+        raise InvalidInput(
+            "it does not name its columns, by which sites know them",
+            field="feature_names",
+            fix="train it with DMatrix(..., feature_names=[...])",
+        )
+    config: dict[str, object] = {"classes": list(found.classes), "depth": found.trees.depth}
+    usual = parse_config(config).most_trees
+    if 2 * len(found.trees) > usual:
+        config["most_trees"] = min(MOST_TREES, 2 * len(found.trees))
+    write(State(columns=found.columns, trees=found.trees, standard=None), out)
+    read(out, parse_config(config))
+    return Imported(config=config)
+
+
+def _usage(columns: tuple[str, ...], config: BoostedTreesConfig) -> str:
+    record = json.dumps(dict.fromkeys(columns[:_SHOWN_COLUMNS], 1.5), ensure_ascii=False)
+    others = len(columns) - _SHOWN_COLUMNS
+    left = f"; the other {others} columns are left out here, and count as missing" * (others > 0)
+    return f"""\
+It tells {len(config.classes)} classes apart by {len(columns)} columns of numbers. `config.json` \
+names them. `predict.py` needs no more than numpy and safetensors:
+
+```console
+$ python predict.py records.csv
+```
+
+or, in a program{left}:
+
+```python
+from predict import Model
+
+Model(".").probabilities([{record}])
+```
+"""
+
+
+def _usage_of_xgboost(config: BoostedTreesConfig) -> str:
+    what = (
+        "the probability of each class"
+        if config.groups > 1
+        else (f"the probability of {json.dumps(config.classes[1], ensure_ascii=False)}")
+    )
+    return f"""\
+`{_FILE}` is a model of xgboost. Its attribute `classes` names the classes in their order:
+
+```python
+import xgboost
+
+booster = xgboost.Booster(model_file="{_FILE}")
+booster.predict(xgboost.DMatrix(records, feature_names=booster.feature_names))
+```
+
+gives {what} for each record.
+"""

@@ -1,0 +1,37 @@
+"""Measuring boosted trees on a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daitn.learning.boosted_trees.config import BoostedTreesConfig
+from daitn.learning.boosted_trees.ensemble import log_probabilities
+from daitn.learning.boosted_trees.parts import State
+from daitn.learning.classifier.evaluation import check_metric, measured
+from daitn.learning.classifier.network import class_indices
+from daitn.learning.classifier.table import Table
+from daitn.learning.recipe import Measured
+
+__all__ = ["check_metric", "measure", "scores"]
+
+
+def measure(
+    state: State, config: BoostedTreesConfig, table: Table, test: Path, metric: str
+) -> Measured:
+    """Measure `metric` on the table from the file `test`. A model without trees guesses the first
+    class."""
+    if state.columns:
+        table = table.arranged(state.columns, test)
+    targets = class_indices(table.labels, config.classes, test).numpy()
+    right = scores(state, config, table.features).argmax(axis=1) == targets
+    return measured(metric, right, targets, config.classes)
+
+
+def scores(
+    state: State, config: BoostedTreesConfig, features: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """(records, classes): the logarithms of the classes' probabilities."""
+    return log_probabilities(state.trees.margins(features, config.groups))

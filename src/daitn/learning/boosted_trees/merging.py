@@ -1,0 +1,91 @@
+"""Merging boosted trees that sites added to the same ones: bagging.
+
+The merged model has the trees of all sites, each tree's leaves by its site's share, so that its
+scores are the mean of the sites' scores: federated averaging, of functions in place of weights.
+Flower's and NVIDIA FLARE's bagging of xgboost unite trees likewise, with equal shares or none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from daitn.learning.aggregation.merging import unfit
+from daitn.learning.boosted_trees.config import BoostedTreesConfig
+from daitn.learning.boosted_trees.ensemble import END, Ensemble
+from daitn.learning.boosted_trees.parts import MOST_LEAF, State, read, write
+from daitn.learning.classifier.merging import pooled, usual_columns
+from daitn.learning.recipe import MergeTask
+from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.merging import MergeRule, OuterStep, Reduces
+
+__all__ = ["merge"]
+
+
+def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
+    """See `Merging.merge`."""
+    _check_rule(task.rule)
+    base = read(Path(task.base), config)
+    models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
+    columns = base.columns or usual_columns([model.columns for model in models])
+    models = [_arranged(number, model, columns) for number, model in enumerate(models)]
+    shares = np.array(task.shares) * task.rule.rate / sum(task.shares)
+    new = [
+        _weighed(model.trees.part(slice(len(base.trees), None)), share)
+        for model, share in zip(models, shares, strict=True)
+    ]
+    trees = Ensemble.joined([base.trees, *new])
+    if len(trees) > config.most_trees:
+        raise InvalidInput(
+            f"merged, the model has {len(trees)} trees and may have {config.most_trees}",
+            field="model.config.most_trees",
+            fix="raise it, or lower rounds",
+        )
+    scales = [model.standard for model in models if model.standard is not None]
+    standard = pooled(base.standard, scales)
+    write(State(columns=columns, trees=trees, standard=standard), out)
+
+
+def _check_rule(rule: MergeRule) -> None:
+    if rule.reduction is not Reduces.MEAN or rule.outer is not OuterStep.PLAIN:
+        raise InvalidInput(
+            "boosted trees are united, by shares: no other reduction or outer step is of trees",
+            field="training.algorithm",
+            fix="take the algorithm fedavg or sequential",
+        )
+
+
+def _read(number: int, model: Path, base: State, config: BoostedTreesConfig) -> State:
+    try:
+        state = read(model, config)
+    except DaitnError as error:
+        raise unfit(number, error.problem) from None
+    if not state.columns or state.standard is None or len(state.trees) <= len(base.trees):
+        raise unfit(number, "it has not learned anything")
+    if base.columns and state.columns != base.columns:
+        raise unfit(number, "it reads other columns")
+    if not state.trees.part(slice(len(base.trees))).equals(base.trees):
+        raise unfit(number, "its first trees are not those of the model that it was trained from")
+    return state
+
+
+def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
+    """A model of these columns, in this order: each site has its own until a model has one."""
+    if state.columns == columns:
+        return state
+    if sorted(state.columns) != sorted(columns):
+        raise unfit(number, "it reads other columns")
+    assert state.standard is not None
+    told = state.standard
+    at = [state.columns.index(column) for column in columns]
+    place = np.array([columns.index(column) for column in state.columns], np.int32)
+    column = state.trees.column
+    trees = state.trees.but(column=np.where(column == END, END, place[column]).astype(np.int32))
+    standard = type(told)(mean=told.mean[at], var=told.var[at], count=told.count[at])
+    return State(columns=columns, trees=trees, standard=standard)
+
+
+def _weighed(trees: Ensemble, share: float) -> Ensemble:
+    leaf = (trees.leaf * np.float32(share)).clip(-MOST_LEAF, MOST_LEAF)
+    return trees.but(leaf=leaf.astype(np.float32))
