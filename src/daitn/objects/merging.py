@@ -16,6 +16,7 @@ __all__ = [
     "MergeRule",
     "OuterStep",
     "Reduces",
+    "discount",
 ]
 
 MOST_MERGED = 256
@@ -23,6 +24,12 @@ MOST_MERGED = 256
 MOST_BEHIND = 20
 """Rounds by which an update may be older than the model that it is merged into. FedBuff's article
 trains with such delays and stays stable; an older update says little of the model as it is."""
+
+
+def discount(behind: int) -> float:
+    """How much an update counts that is so many rounds behind: FedBuff's 1 / sqrt(1 + behind)
+    (Nguyen et al. 2022, arXiv:2106.06639, section 5)."""
+    return float((1 + behind) ** -0.5)
 
 
 class Reduces(enum.StrEnum):
