@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from daitn.control.route.question import RouteQuestion, RouteStart
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.rounds import next_round
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
@@ -138,3 +138,62 @@ def test_rounds_without_gain_end(budget: Budget, patience: int) -> None:
     assert "nearer" in next_round(wanted, still).why
     assert next_round(wanted, still[:-1]).round is not None
     assert next_round(wanted, (*still[:-1], 0.4)).round is not None
+
+
+def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> None:
+    options = (
+        general("a", {"information": 1000}),
+        general("b", {"information": 1000}),
+        general("small", {"information": 300}),
+        general("slow", {"information": 1000}, speed=2e10),
+        general("slowest", {"information": 1000}, speed=1e8),
+    )
+    asks = replace(asked(options), flops_per_example=1e10)
+    found = next_round(asks, (0.5,)).round
+    assert found is not None
+    examples = {stop.site: stop.examples for stop in found.visits}
+    assert (examples["a"], examples["b"], examples["small"]) == (1000, 1000, 300)
+    ends_s = {stop.site: stop.expected_s for stop in found.visits}
+    assert ends_s["slow"] == pytest.approx(ends_s["a"], rel=0.05)
+    assert examples["slowest"] == 100, "whoever takes part trains on a tenth"
+    assert found.within_s is not None
+    assert found.within_s >= 2.0 * max(ends_s.values())
+    everything = replace(asks, intent=asked(options, algorithm=Algorithm.FEDBUFF).intent)
+    buffered = next_round(everything, (0.5,)).round
+    assert buffered is not None
+    assert {stop.examples for stop in buffered.visits} == {1000, 300}
+    assert buffered.enough == 3
+
+
+def test_speeds_are_learned_from_visits_of_earlier_rounds() -> None:
+    options = tuple(general(site, {"information": 1000}) for site in ("a", "b", "slow"))
+    history = tuple(
+        PastVisit(
+            option_id=option.id, examples=1000, seconds=200.0 if option.site == "slow" else 10.0,
+            before={}, after={}, standard_error={},
+        )
+        for option in options
+    )  # fmt: skip
+    examples = sizes(replace(asked(options), history=history))
+    assert examples["a"] == examples["b"] == 1000
+    assert examples["slow"] <= 200
+
+
+def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -> None:
+    options = (
+        general("us", {"information": 900}),
+        option("bound", "medicine", {"information": 100}, release_to=("US",)),
+        general("ch", {"information": 600}, place="CH"),
+    )
+    asks = asked(options, algorithm=Algorithm.FEDBUFF)
+    assert set(sizes(asks)) == {"us", "ch"}
+    found = next_round(asks, (0.5,), busy=frozenset({"bound/pairs"})).round
+    assert found is not None
+    assert [stop.site for stop in found.visits] == ["us"]
+    assert set(found.aggregators) == {"us", "bound"}
+    assert found.enough == 1
+    everybody = frozenset(one.id for one in options)
+    waiting = next_round(asks, (0.5,), busy=everybody).round
+    assert waiting is not None
+    assert not waiting.visits
+    assert waiting.within_s is None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from daitn.learning.aggregation.merging import TensorFile, merge_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.objects.merging import MergeRule, OuterStep, Reduces
+from daitn.objects.merging import MergeRule, OuterStep, Reduces, discount
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "layers.0.weight": (3, 4),
@@ -72,6 +72,26 @@ def test_the_mean_is_that_of_the_models_by_their_examples(seed: int, count: int)
     expected = np.average([flat(one) for one in models], axis=0, weights=shares)
     np.testing.assert_allclose(flat(merged), expected, atol=1e-5)
     assert not moments
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_an_update_is_from_where_its_model_started_and_counts_by_its_scale(
+    seed: int, count: int
+) -> None:
+    base, others = models_of(seed, 2 * count)
+    models, starts = others[:count], others[count:]
+    shares = [float(k + 1) for k in range(count)]
+    scales = [discount(k) for k in range(count)]
+    merged, _ = merge_tensors(
+        base, models, shares, MergeRule(), seed=1, moments={}, starts=starts, scales=scales
+    )
+    updates = [
+        scale * (flat(one) - flat(start))
+        for one, start, scale in zip(models, starts, scales, strict=True)
+    ]
+    expected = flat(base) + np.average(updates, axis=0, weights=shares)
+    np.testing.assert_allclose(flat(merged), expected, atol=1e-5)
 
 
 @given(seed=st.integers(0, 10**6), liars=st.integers(0, 2))

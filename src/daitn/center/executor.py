@@ -21,7 +21,7 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.question import first_question, route_question
+from daitn.control.jobs.question import first_question, route_question, timed_visits
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
@@ -161,11 +161,11 @@ class JobExecutor:
 
     async def _round(self, job: Job, asked: RouteQuestion, snapshot: Drrt) -> Planned:
         topology = await asyncio.to_thread(_cut, snapshot, job.intent, job.needs, asked.now_s)
-        question = replace(asked, topology=topology)
+        question = replace(asked, topology=topology, history=timed_visits(job))
         shortfalls = [job.shortfall(checkpoint) for checkpoint in job.checkpoints]
         assert job.latest is not None
         behind = len(descent(job.lineage, job.latest.model.manifest))
-        found = await asyncio.to_thread(next_round, question, shortfalls, behind)
+        found = await asyncio.to_thread(next_round, question, shortfalls, behind, job.busy)
         if found.round is not None:
             return Planned(route=None, round=found.round, decision=found.decision)
         away = _sites_away(job, topology, self._not_back())

@@ -14,6 +14,7 @@ import msgspec
 from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions, handle, replay, submit
+from daitn.control.jobs.rounds import due_at_s
 from daitn.control.jobs.view import SILENT_S, JobNews, view
 from daitn.objects.errors import (
     DaitnError,
@@ -34,6 +35,7 @@ from daitn.objects.jobs import (
     JobView,
     Recovered,
     Reported,
+    RoundDue,
     SiteLost,
     Submitted,
     Woke,
@@ -387,6 +389,9 @@ def _due(job: Job, now_s: float) -> JobEvent | None:
         return DeadlinePassed()
     if job.wake_at_s is not None and now_s >= job.wake_at_s:
         return Woke()
+    round_due_at_s = due_at_s(job)
+    if round_due_at_s is not None and now_s >= round_due_at_s:
+        return RoundDue()
     return None
 
 

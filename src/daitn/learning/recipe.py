@@ -387,6 +387,10 @@ class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     """How much each of them counts; positive, of any sum."""
     rule: MergeRule
     seed: int
+    starts: tuple[str, ...] = ()
+    """Folder of what each of them was trained from; empty: `base`, all of them."""
+    scales: tuple[float, ...] = ()
+    """What the update of each is multiplied by before it is merged; empty: 1."""
     moments: str = ""
     """File of what the last merge's outer step remembers; empty: this is the first."""
 

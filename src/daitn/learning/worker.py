@@ -269,7 +269,8 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             kept = () if saving is None else (saving.folder,)
             return (*with_links(model), data), (out, *kept)
         case MergeModels(task=task, out=out, moments=moments):
-            models = [path for model in (task.base, *task.models) for path in with_links(model)]
+            folders = dict.fromkeys((task.base, *task.models, *task.starts))
+            models = [path for model in folders for path in with_links(model)]
             before = (task.moments,) if task.moments else ()
             return (*models, *before), (out, os.path.dirname(moments))
         case Evaluate(model=model, test=test):

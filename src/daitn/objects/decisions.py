@@ -136,6 +136,10 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[PlannedVisit, ...]
     aggregators: tuple[SiteId, ...]
     """Sites that may merge the models, best first."""
+    enough: int = 0
+    """Models, those of late visits too, after which it waits for no other; 0: for all."""
+    within_s: float | None = None
+    """Seconds after which it waits for nobody, if a model was made; none: for all."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ __all__ = [
     "Planned",
     "Recovered",
     "Reported",
+    "RoundDue",
     "SiteLost",
     "Submitted",
     "VerifierAssignment",
@@ -217,6 +218,10 @@ class DeadlinePassed(msgspec.Struct, frozen=True, kw_only=True, tag="deadline-pa
     """The deadline of the intent passed."""
 
 
+class RoundDue(msgspec.Struct, frozen=True, kw_only=True, tag="round-due"):
+    """The round in progress is to wait no longer for sites that are slower than expected."""
+
+
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel-requested"):
     """The owner asked to stop the job."""
 
@@ -242,6 +247,7 @@ JobEvent = (
     | CandidateLost
     | Woke
     | DeadlinePassed
+    | RoundDue
     | CancelRequested
     | ActionFailed
     | Recovered

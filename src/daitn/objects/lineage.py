@@ -32,6 +32,7 @@ __all__ = [
     "given_to",
     "left_by",
     "released",
+    "rounds_behind",
 ]
 
 MOST_VISITS: Final = 4096
@@ -120,6 +121,10 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     shares: tuple[int, ...]
     """How much each of the models counts: the examples that it was trained on since `base`."""
     rule: MergeRule
+    starts: tuple[Digest, ...] = ()
+    """What each of the models was trained from; empty: all from `base`."""
+    behind: tuple[int, ...] = ()
+    """By how many rounds each of them is older than `base`; empty: none is."""
     model_out: Digest
     size_bytes: int
     moments: Digest = Digest("")
@@ -127,6 +132,10 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     moments_bytes: int = 0
     order: Digest = Digest("")
     """As of an `Origin`."""
+
+    def __post_init__(self) -> None:
+        if not len(self.starts) == len(self.behind) in (0, len(self.models)):
+            raise ValueError("starts, behind: each model has one of both, or none has")
 
 
 LineageFact = Origin | Visit | Verification | Merge
@@ -163,7 +172,7 @@ def given_to(fact: LineageFact) -> tuple[Digest, ...]:
         case Verification():
             return (fact.model,)
         case Merge():
-            return (fact.base, *fact.models)
+            return (fact.base, *fact.models, *fact.starts)
 
 
 def left_by(fact: LineageFact) -> Digest:
@@ -187,6 +196,22 @@ def ancestry(lineage: Lineage, model: Digest) -> Lineage:
             wanted.update(entry.previous)
             entries.append(entry)
     return Lineage(job=lineage.job, entries=tuple(reversed(entries)))
+
+
+def rounds_behind(entries: Iterable[Entry], base: Digest, start: Digest) -> int | None:
+    """How many rounds made `base` of `start`, one after another; none: it did not come of it."""
+    before: dict[Digest, Digest] = {}
+    for entry in entries:
+        match entry.fact:
+            case Visit(model_in=given, model_out=left) | Merge(base=given, model_out=left):
+                before[left] = given
+    for rounds in range(len(before) + 1):
+        if base == start:
+            return rounds
+        if base not in before:
+            return None
+        base = before[base]
+    return None
 
 
 def descent(entries: Sequence[Entry], *models: Digest) -> tuple[Entry, ...]:

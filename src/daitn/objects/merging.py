@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 __all__ = [
+    "MOST_BEHIND",
     "MOST_MERGED",
     "RULES",
     "TOLERANT",
@@ -15,10 +16,20 @@ __all__ = [
     "MergeRule",
     "OuterStep",
     "Reduces",
+    "discount",
 ]
 
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
+MOST_BEHIND = 20
+"""Rounds by which an update may be older than the model that it is merged into. FedBuff's article
+trains with such delays and stays stable; an older update says little of the model as it is."""
+
+
+def discount(behind: int) -> float:
+    """How much an update counts that is so many rounds behind: FedBuff's 1 / sqrt(1 + behind)
+    (Nguyen et al. 2022, arXiv:2106.06639, section 5)."""
+    return float((1 + behind) ** -0.5)
 
 
 class Reduces(enum.StrEnum):
@@ -109,6 +120,8 @@ class Algorithm(enum.StrEnum):
     """Rounds, whose average is a gradient for Adam."""
     FEDYOGI = "fedyogi"
     """Rounds, whose average is a gradient for Yogi."""
+    FEDBUFF = "fedbuff"
+    """Rounds that end with half of the updates; the others join later rounds, for less."""
     DILOCO = "diloco"
     """Rounds of much local work, whose average is a gradient with momentum: for slow links."""
     MEDIAN = "median"
@@ -129,6 +142,7 @@ RULES = {
     Algorithm.FEDAVG: MergeRule(),
     Algorithm.FEDADAM: MergeRule(outer=OuterStep.ADAM, rate=0.03),
     Algorithm.FEDYOGI: MergeRule(outer=OuterStep.YOGI, rate=0.03),
+    Algorithm.FEDBUFF: MergeRule(),
     Algorithm.DILOCO: MergeRule(outer=OuterStep.MOMENTUM, rate=0.7),
     Algorithm.MEDIAN: MergeRule(reduction=Reduces.MEDIAN, tolerates=1),
     Algorithm.TRIMMED_MEAN: MergeRule(reduction=Reduces.TRIMMED_MEAN, tolerates=1),

@@ -24,7 +24,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import MOST_VISITS, Entry
-from daitn.objects.merging import MOST_MERGED, MergeRule
+from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -153,6 +153,13 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     """The examples that each of them was trained on since `base`."""
     rule: MergeRule
     previous: tuple[Digest, ...]
+    starts: Annotated[tuple[ModelRef, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
+    """What each of them was trained from; empty: all from `base`."""
+    behind: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, le=MOST_BEHIND)], ...],
+        msgspec.Meta(max_length=MOST_MERGED),
+    ] = ()
+    """By how many rounds each of them is older than `base`: it counts the less for it."""
     moments: ModelRef | None = None
     """What the outer step of the job's last merge remembers; none: this is the first."""
     purpose: Word = ""
@@ -163,11 +170,13 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     def __post_init__(self) -> None:
         if len(self.shares) != len(self.trained):
             raise ValueError("shares: each model has one")
+        if not len(self.starts) == len(self.behind) in (0, len(self.trained)):
+            raise ValueError("starts, behind: each model has one of both, or none has")
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
         """What it starts from."""
-        return (self.base, *self.trained)
+        return (self.base, *self.trained, *self.starts)
 
 
 Work = VisitWork | VerifyWork | MergeWork

@@ -18,7 +18,7 @@ from daitn.objects.intents import (
     Training,
     TrainingIntent,
 )
-from daitn.objects.lineage import Entry, Visit
+from daitn.objects.lineage import Entry, Merge, Visit
 from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
@@ -262,3 +262,50 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
         check_ordered(merge(), few, HERE, spent())
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(), ordered(INTENT), HERE, spent())
+
+
+def late_merge(**changes: Any) -> MergeWork:
+    """Of a model trained from `m0` on 30 examples, and one from `m3`, which came of `m0`."""
+    before = merge()
+    made = Merge(
+        job=VISIT.job, visit=VISIT.visit, site=SiteId("at-m1"), at_s=0.0, seconds=0.0,
+        transfer_s=0.0, overhead_s=0.0, bytes_in=0, base=Digest("m0"), models=before_models(before),
+        shares=before.shares, rule=before.rule, model_out=Digest("m3"), size_bytes=1,
+    )  # fmt: skip
+    facts = (
+        made,
+        msgspec.structs.replace(visited("slow", 30).fact, model_out=Digest("m4")),
+        msgspec.structs.replace(
+            visited("at-m1", 60).fact, model_in=Digest("m3"), model_out=Digest("m5")
+        ),
+    )
+    entries = tuple(Entry(fact=fact, previous=(), public_key="", signature="") for fact in facts)
+    work = merge(
+        base=ref("m3"), trained=(ref("m4"), ref("m5")), shares=(30, 60),
+        starts=(ref("m0"), ref("m3")), behind=(1, 0), lineage=(*before.lineage, *entries),
+    )  # fmt: skip
+    return msgspec.structs.replace(work, **changes)
+
+
+def before_models(work: MergeWork) -> tuple[Digest, ...]:
+    return tuple(model.manifest for model in work.trained)
+
+
+def test_a_late_model_is_merged_from_where_it_started_and_as_old_as_it_is() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG)))
+    check_ordered(late_merge(), order, HERE, spent())
+    refusals: tuple[dict[str, Any], ...] = (
+        {"behind": (0, 0)},
+        {"behind": (2, 0)},
+        {"starts": (), "behind": ()},
+        {"starts": (ref("m3"), ref("m3")), "behind": (0, 0)},
+        {"starts": (ref("m0"), ref("m0")), "behind": (1, 1)},
+        {"starts": (ref("m1"), ref("m3"))},
+        {"shares": (31, 60)},
+        {"lineage": late_merge().lineage[:2] + late_merge().lineage[3:]},
+        {"trained": (ref("m1"), ref("m5")), "shares": (60, 60)},
+    )
+    for changes in refusals:
+        with pytest.raises(Refused) as refused:
+            check_ordered(late_merge(**changes), order, HERE, spent())
+        assert refused.value.field == "training", changes

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.jobs.commands import Command, StartWork
+from daitn.control.jobs import rounds
+from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.reports import mismatch
@@ -21,11 +22,13 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Training
 from daitn.objects.jobs import (
+    CancelRequested,
     JobEvent,
     JobState,
     Planned,
     Recovered,
     Reported,
+    RoundDue,
     SiteLost,
     WorkStalled,
 )
@@ -33,7 +36,7 @@ from daitn.objects.lineage import Lineage, Merge, Visit, descent
 from daitn.objects.merging import Algorithm
 from daitn.objects.messages import MergeWork, VisitWork
 
-from .world import DECISION, INTENT, KEYS, World, failed, stop
+from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
 
 SITES = ("general", "specialist", "third")
 
@@ -41,10 +44,17 @@ SITES = ("general", "specialist", "third")
 class RoundsWorld(World):
     """Three sites train in each round, and any of them may merge."""
 
-    def __init__(self, algorithm: Algorithm = Algorithm.FEDAVG, most: int = 6) -> None:
+    def __init__(
+        self,
+        algorithm: Algorithm = Algorithm.FEDAVG,
+        most: int = 6,
+        *,
+        enough: int = 0,
+        within_s: float | None = None,
+    ) -> None:
         training = Training(algorithm=algorithm)
         super().__init__(msgspec.structs.replace(INTENT, training=training))
-        self.most = most
+        self.most, self.enough, self.within_s = most, enough, within_s
         self.sites: tuple[str, ...] = SITES
 
     def planned(self) -> Planned:
@@ -56,8 +66,10 @@ class RoundsWorld(World):
             return Planned(route=None, decision=DECISION)
         planned = Round(
             start=latest.model.manifest,
-            visits=tuple(stop(site) for site in sites),
+            visits=tuple(stop(site) for site in sites if f"{site}/qa" not in self.job.busy),
             aggregators=tuple(SiteId(site) for site in reversed(sites)),
+            enough=self.enough,
+            within_s=self.within_s,
         )
         return Planned(route=None, round=planned, decision=DECISION)
 
@@ -308,28 +320,58 @@ def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object],
     assert mismatch(Outstanding(merge.site, merge.work), outcome) == ""
 
 
+def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
+    """The first round is due while `third` trains: its visit, and the merge of the others."""
+    late = world.run_until(is_visit_at("third"))
+    assert isinstance(late, StartWork)
+    world.feed(RoundDue())
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    return late, merge
+
+
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["done", "fails", "corrupt", "lost", "stalls"]), st.integers(0, 9)
+            st.sampled_from(
+                ["done", "fails", "corrupt", "lost", "stalls", "waits", "due", "late", "again"]
+            ),
+            st.integers(0, 9),
         ),
         max_size=60,
-    )
+    ),
+    st.integers(0, 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
-    fates: list[tuple[str, int]],
+    fates: list[tuple[str, int]], enough: int
 ) -> None:
-    world = RoundsWorld()
+    world = RoundsWorld(enough=enough, within_s=5.0)
+    slow: list[Command] = []
     for fate, which in fates:
-        if world.job.state.final or not world.pending:
+        if world.job.state.final or not (world.pending or slow):
             break
+        if fate == "due":
+            if rounds.due_at_s(world.job) is not None:
+                world.feed(RoundDue())
+            continue
+        if fate == "late":
+            world.pending[:0], slow = slow, []
+            continue
+        if fate == "again":
+            reports = [e for e, _ in world.facts if isinstance(e, Reported)]
+            if reports:
+                world.feed(reports[which % len(reports)])
+            continue
         works = [c for c in world.pending if isinstance(c, StartWork)]
         if fate == "done" or not works:
             world.step()
             continue
         work = works[which % len(works)]
         world.pending.remove(work)
+        if fate == "waits":
+            slow.append(work)
+            continue
         event: JobEvent
         match fate:
             case "fails":
@@ -341,14 +383,12 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
             case _:
                 event = WorkStalled(site=work.site, visit=work.work.visit, silent_s=1e3)
         world.feed(event)
-        world.pending = [
-            c
-            for c in world.pending
-            if not isinstance(c, StartWork) or c.work.visit in world.job.outstanding
-        ]
+        world.pending, slow = still_wanted(world, world.pending), still_wanted(world, slow)
+    world.pending += still_wanted(world, slow)
     world.run()
     job = world.job
     assert job.state.final or job.state is JobState.WAITING
+    assert not job.outstanding, "who is late is told to stop when the job ends"
     check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
     visits = [entry.fact.visit for entry in job.lineage]
     assert len(visits) == len(set(visits))
@@ -359,6 +399,108 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
     again = replay(world.facts)
     assert (again.state, again.made, again.lineage) == (job.state, job.made, job.lineage)
     assert again.outstanding == job.outstanding
+
+
+def still_wanted(world: World, commands: list[Command]) -> list[Command]:
+    return [
+        c for c in commands if not isinstance(c, StartWork) or c.work.visit in world.job.outstanding
+    ]
+
+
+def test_a_round_that_is_due_goes_on_and_the_late_model_joins_the_next_merge() -> None:
+    world = RoundsWorld(within_s=5.0)
+    late, merge = first_is_late(world)
+    assert merge.site == "specialist", "who trains still does not merge"
+    assert isinstance(merge.work, MergeWork)
+    assert len(merge.work.trained) == 2
+    assert not merge.work.starts
+    world.feed(Reported(world.done(merge)))
+    world.run_until(is_visit_at("general"))
+    assert world.job.busy == {"third/qa"}, "it is asked for nothing else meanwhile"
+    world.pending.clear()
+    world.feed(Reported(world.done(late)))
+    assert state_of(world) is JobState.VISITING, "the others are waited for"
+    world.feed(Recovered())
+    second = world.run_until(is_merge)
+    assert isinstance(second, StartWork)
+    assert isinstance(second.work, MergeWork)
+    assert second.work.behind == (0, 0, 1)
+    assert second.work.starts[2] != second.work.base == second.work.starts[0]
+    assert second.work.starts[2] == model_of(late)
+    assert second.work.starts[2] in world.job.between_rounds
+    world.feed(Reported(world.done(late)))  # Twice.
+    world.feed(Reported(world.done(second)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert [v.site for v in world.job.made if v.round == 2] == ["general", "specialist", "third"]
+    check_lineage(Lineage(job=world.job.id, entries=tuple(world.job.lineage)))
+
+
+def test_a_late_visit_is_stopped_when_the_job_ends_and_counts_for_nothing() -> None:
+    world = RoundsWorld(within_s=5.0)
+    late, merge = first_is_late(world)
+    world.feed(Reported(world.done(merge)))
+    world.feed(CancelRequested())
+    world.run()
+    assert StopWork(late.site, late.work.visit) in world.stopped
+    spent = world.job.spent_examples
+    world.feed(Reported(world.done(late)))
+    assert world.job.spent_examples == spent
+
+
+@pytest.mark.parametrize("end", ["fails", "lost", "stalls"])
+def test_a_late_visit_that_ends_badly_leaves_the_job_as_it_is(end: str) -> None:
+    world = RoundsWorld(within_s=5.0)
+    late, merge = first_is_late(world)
+    events: dict[str, JobEvent] = {
+        "fails": Reported(failed(late, "WorkFailed")),
+        "lost": SiteLost(late.site),
+        "stalls": WorkStalled(site=late.site, visit=late.work.visit, silent_s=1e3),
+    }
+    world.feed(events[end])
+    assert state_of(world) is JobState.MERGING
+    assert not world.job.busy
+    assert set(world.job.problems) == {"third"}
+    world.feed(Reported(world.done(merge)))
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert {visit.site for visit in world.job.made if visit.round == 2} == set(SITES)
+
+
+def test_a_buffer_merges_as_soon_as_it_has_enough_and_nobody_waits() -> None:
+    world = RoundsWorld(Algorithm.FEDBUFF, enough=2)
+    slow = world.run_until(is_visit_at("general"))
+    assert isinstance(slow, StartWork)
+    behind = []
+    for number in range(3):
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        assert isinstance(merge.work, MergeWork)
+        assert world.job.busy == {"general/qa" if number < 2 else "third/qa"}
+        behind.append(merge.work.behind)
+        if number == 1:
+            world.feed(Reported(world.done(slow)))
+        world.skill = dict.fromkeys(world.skill, 0.5)
+        world.feed(Reported(world.done(merge)))
+    assert behind == [(), (), (0, 2)], "one of two others, and the slow one, are enough"
+    world.run()
+    check_lineage(Lineage(job=world.job.id, entries=tuple(world.job.lineage)))
+
+
+def test_a_round_is_due_at_the_pace_of_those_that_have_reported() -> None:
+    world = RoundsWorld(within_s=1000.0)
+    first = world.run_until(is_visit_at("general"))
+    assert isinstance(first, StartWork)
+    began_at_s = world.now_s
+    assert rounds.due_at_s(world.job) == began_at_s + 1000.0, "nobody has reported"
+    world.now_s = began_at_s + 9.0
+    world.feed(Reported(world.done(first)))
+    second = world.run_until(is_visit_at("specialist"))
+    assert isinstance(second, StartWork)
+    world.feed(Reported(world.done(second)))
+    due_at_s = rounds.due_at_s(world.job)
+    assert due_at_s == began_at_s + 2.0 * 10.5, "twice the median: each is to take as long"
+    assert replay(world.facts).round == world.job.round
 
 
 def test_a_control_centre_that_restarts_goes_on_with_the_round() -> None:

@@ -70,6 +70,14 @@ class RoundInProgress:
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
     stops: dict[VisitId, PlannedVisit]
+    enough: int = 0
+    within_s: float | None = None
+    """Both as of a `Round`."""
+    began_at_s: float = 0.0
+    took_s: dict[VisitId, float] = field(default_factory=dict)
+    """From its beginning to each report."""
+    due: bool = False
+    """Whether it waits for nobody any more."""
     made: list[Contribution] = field(default_factory=list)
 
 
@@ -126,6 +134,10 @@ class Job:
     base: Checkpoint | None = None
     """The checkpoint at which the visit in progress started."""
     round: RoundInProgress | None = None
+    overdue: dict[VisitId, PlannedVisit] = field(default_factory=dict)
+    """Outstanding visits that their round did not wait for."""
+    late: list[Contribution] = field(default_factory=list)
+    """What such visits made, for the next merge."""
     moments: ModelRef | None = None
     """What the outer step of the last merge remembers."""
     candidate: ModelCandidate | None = None
@@ -205,8 +217,18 @@ class Job:
     @property
     def between_rounds(self) -> tuple[ModelRef, ...]:
         """Models that a round needs, besides checkpoints."""
-        made = [one.model for one in self.round.made] if self.round else []
-        return tuple([*made, self.moments] if self.moments else made)
+        made = [*(self.round.made if self.round else ()), *self.late]
+        starts = {one.visit.model_in for one in made}
+        kept = [one.model for one in made]
+        kept += [one.model for one in self.checkpoints if one.model.manifest in starts]
+        return tuple([*kept, self.moments] if self.moments else kept)
+
+    @property
+    def busy(self) -> frozenset[str]:
+        """`site/dataset` of what still trains for an earlier round, or has made what the next merge
+        takes."""
+        late = {f"{one.visit.site}/{one.visit.dataset}" for one in self.late}
+        return frozenset(late | {f"{stop.site}/{stop.dataset}" for stop in self.overdue.values()})
 
     @property
     def rounds(self) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from daitn.control.jobs import rounds
+from daitn.control.jobs import overdue, rounds
 from daitn.control.jobs.commands import (
     Assess,
     ChooseVerifiers,
@@ -42,6 +42,7 @@ from daitn.control.jobs.outstanding import (
     open_objectives,
     start,
     stop_all,
+    stop_stage,
     take_outcome,
 )
 from daitn.objects.decisions import Round
@@ -60,6 +61,7 @@ from daitn.objects.jobs import (
     Planned,
     Recovered,
     Reported,
+    RoundDue,
     SiteLost,
     Submitted,
     VerifiersChosen,
@@ -109,7 +111,10 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
         )
     before = job.state
     job.at_s = now_s
-    commands = handler(job, event, now_s)
+    late = overdue.take(job, event)
+    commands = (*(late or ()), *handler(job, event, now_s))
+    if late is not None and job.state is JobState.VISITING and job.round is not None:
+        commands = (*commands, *_after_visits(job))
     if job.without_progress >= MAX_WITHOUT_PROGRESS and not job.state.final:
         stops = tuple(command for command in commands if isinstance(command, StopWork))
         commands = (*stops, *stop_all(job), *_give_up(job, now_s))
@@ -191,8 +196,10 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
 def _begin_round(job: Job, planned: Round) -> Commands:
     works = rounds.begin(job, planned)
     job.state = JobState.VISITING
-    job.detail = f"round {job.rounds + 1}: training at {', '.join(site for site, _ in works)}"
-    return tuple(start(job, site, work) for site, work in works)
+    sites = ", ".join(site for site, _ in works) or "sites that are late"
+    job.detail = f"round {job.rounds + 1}: training at {sites}"
+    starts = tuple(start(job, site, work) for site, work in works)
+    return starts if rounds.is_awaited(job) else (*starts, *_after_visits(job))
 
 
 def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -215,16 +222,18 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _after_visits(job: Job) -> Commands:
-    """Merge the models of a round once nobody is at work for it, or plan if none was made."""
+    """Merge the models of a round that waits for no other, or plan if none was made."""
     now = job.round
     if now is None:
         return _plan(job)
-    if job.outstanding:
+    if rounds.is_awaited(job):
+        job.state = JobState.VISITING
         return ()
-    if not (now.made and rounds.are_enough(job)):
+    rounds.close(job)
+    if not rounds.are_enough(job):
         return _lose_round(job)
-    if len(now.made) == 1 and rounds.is_plain(job):
-        only = now.made[0]
+    only = rounds.only_model(job)
+    if only is not None:
         entry = next(one for one in job.lineage if one.digest == only.entry)
         job.candidate = rounds.candidate_of(job, entry, only.model)
         return _verify(job)
@@ -234,6 +243,13 @@ def _after_visits(job: Job) -> Commands:
     job.state = JobState.MERGING
     job.detail = f"merging {len(now.made)} models at {found[0]}"
     return (start(job, *found),)
+
+
+def _on_round_due(job: Job, event: JobEvent, now_s: float) -> Commands:
+    if job.round is None:
+        return ()
+    job.round.due = True
+    return _after_visits(job)
 
 
 def _lose_round(job: Job) -> Commands:
@@ -259,7 +275,7 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return _after_visits(job)
     made_at = rounds.leave_out(job, error)
     if made_at is None:
-        rounds.give_up_aggregator(job)
+        rounds.give_up_aggregator(job, outcome.site)
     blamed = made_at or outcome.site
     job.failures[blamed] = job.failures.get(blamed, 0) + 1
     note_failure(job, blamed, error)
@@ -272,14 +288,14 @@ def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     if not stops:
         return ()
     note_loss(job, event.site)
-    rounds.give_up_aggregator(job)
+    rounds.give_up_aggregator(job, event.site)
     return (*stops, *_after_visits(job))
 
 
 def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
     if is_under_way(job, event):
-        rounds.give_up_aggregator(job)
+        rounds.give_up_aggregator(job, event.site)
     return _on_visit_stalled(job, event, now_s)
 
 
@@ -333,13 +349,13 @@ def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
         if job.candidate.refused:
             refusing = ", ".join(sorted(job.candidate.refused))
             job.candidate.refused.clear()
-            stops = stop_all(job)
+            stops = stop_stage(job)
             return (*stops, *_wait(job, f"a test set's policy at {refusing} refuses now", now_s))
         unreached = sorted(job.candidate.unreached)
         if unreached:
             detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
             return _without_candidate(job, detail, now_s)
-        stops = stop_all(job)
+        stops = stop_stage(job)
         return (*stops, *_wait(job, f"no verifier is connected for {', '.join(missing)}", now_s))
     return tuple(
         start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
@@ -415,7 +431,7 @@ def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
     job.without_progress += 1
     job.candidate = None
     job.detail = "the unverified model was lost; continuing from the last verified checkpoint"
-    stops = stop_all(job)
+    stops = stop_stage(job)
     if job.start is not None and not job.checkpoints:
         return (*stops, *_wait(job, f"the owner's weights are unavailable: {detail}", now_s))
     return (*stops, *_plan(job))
@@ -513,7 +529,8 @@ def _end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
     job.candidate = None
     job.round = None
     job.moments = None
-    return (Settle(),)
+    job.late.clear()
+    return (*stop_all(job), Settle())
 
 
 def _fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
@@ -537,6 +554,7 @@ _ALWAYS: dict[type, Handler] = {
     ActionFailed: _on_action_failed,
     CancelRequested: _on_cancel,
     DeadlinePassed: _on_deadline,
+    RoundDue: _late,
     Recovered: _on_recovered,
     Assessed: _late,
     Planned: _late,
@@ -550,6 +568,7 @@ _ENDED: dict[type, Handler] = dict.fromkeys(
         ActionFailed,
         Assessed,
         Planned,
+        RoundDue,
         VerifiersChosen,
         Reported,
         SiteLost,
@@ -569,7 +588,7 @@ _TABLE: dict[JobState, dict[type, Handler]] = {
     JobState.SUBMITTED: {**_ALWAYS, Assessed: _on_assessed},
     JobState.PLANNING: {**_ALWAYS, Planned: _on_planned},
     JobState.PREPARING: {**_ALWAYS, **_VISITING},
-    JobState.VISITING: {**_ALWAYS, **_VISITING},
+    JobState.VISITING: {**_ALWAYS, **_VISITING, RoundDue: _on_round_due},
     JobState.MERGING: {
         **_ALWAYS,
         Reported: _on_merge_reported,

@@ -8,7 +8,7 @@ from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import Quantity, Requirement
-from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by
+from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
@@ -58,8 +58,14 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
     # Of two visits that left the same model, the later one counts.
-    made = {visit.model_out: visit for visit in visits if visit.model_in == work.base.manifest}
-    merged = [made.get(model.manifest) for model in work.trained]
+    made = {(visit.model_in, visit.model_out): visit for visit in visits}
+    starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]
+    behind = [rounds_behind(work.lineage, work.base.manifest, start) for start in starts]
+    if tuple(behind) != (work.behind or (0,) * len(work.trained)):
+        raise _outside("a merge of models that are older than it says", "training")
+    merged = [
+        made.get((start, model.manifest)) for start, model in zip(starts, work.trained, strict=True)
+    ]
     if tuple(visit.examples if visit else 0 for visit in merged) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
     if len({(visit.site, visit.dataset) for visit in merged if visit}) < len(merged):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from daitn.control.jobs.commands import StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.reports import mismatch
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import Reported, WorkStalled
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
 __all__ = [
     "drop",
+    "drop_overdue",
     "is_under_way",
     "open_objectives",
     "start",
     "stop_all",
+    "stop_stage",
     "take_outcome",
 ]
 
@@ -38,15 +42,32 @@ def stop_all(job: Job) -> tuple[StopWork, ...]:
     """Wait for nothing more, and tell all sites to stop."""
     stops = tuple(StopWork(o.site, visit) for visit, o in job.outstanding.items())
     job.outstanding.clear()
+    job.overdue.clear()
     return stops
 
 
+def stop_stage(job: Job) -> tuple[StopWork, ...]:
+    """As `stop_all`, but for visits that are overdue: the job goes on, and waits for them."""
+    return _stopped(job, [visit for visit in job.outstanding if visit not in job.overdue])
+
+
 def drop(job: Job, site: SiteId) -> tuple[StopWork, ...]:
-    """Expect nothing more from a site, and tell it to stop in case it is still connected."""
-    lost = [visit for visit, o in job.outstanding.items() if o.site == site]
-    for visit in lost:
-        del job.outstanding[visit]
-    return tuple(StopWork(site, visit) for visit in lost)
+    """Expect nothing more from a site but what is overdue, and tell it to stop in case it is still
+    connected."""
+    return _stopped(
+        job,
+        [v for v, o in job.outstanding.items() if o.site == site and v not in job.overdue],
+    )
+
+
+def drop_overdue(job: Job, visits: Iterable[VisitId]) -> tuple[StopWork, ...]:
+    """Expect nothing more of these visits, which are overdue."""
+    lost = [visit for visit in visits if job.overdue.pop(visit, None) is not None]
+    return _stopped(job, lost)
+
+
+def _stopped(job: Job, visits: Iterable[VisitId]) -> tuple[StopWork, ...]:
+    return tuple(StopWork(job.outstanding.pop(visit).site, visit) for visit in visits)
 
 
 def take_outcome(job: Job, event: Reported) -> WorkOutcome | None:

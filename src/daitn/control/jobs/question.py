@@ -15,7 +15,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["first_question", "route_question", "starts"]
+__all__ = ["first_question", "route_question", "starts", "timed_visits"]
 
 
 def first_question(
@@ -59,6 +59,11 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         excluded=job.excluded,
         now_s=now_s,
     )
+
+
+def timed_visits(job: Job) -> tuple[PastVisit, ...]:
+    """All of its visits, for what they took: what one of a round gained is not in them."""
+    return tuple(_visit(job, visit, False) for visit in job.made)
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:

@@ -1,21 +1,26 @@
 """A job's rounds: several sites train one model, and a site merges what they made of it.
 
 (McMahan et al. 2017, arXiv:1602.05629.) A round goes on with the sites that are left when others
-fail, and with another aggregator when that fails. It is merged once nobody is at work for it.
+fail, and with another aggregator when that fails. It is merged once nobody is at work for it, once
+it has enough models, or once it is due. Who is at work for it still is *overdue*, and what such a
+visit makes is merged in the next round, in which it counts the less the more rounds it is behind
+(Nguyen et al. 2022, "Federated learning with buffered asynchronous aggregation", arXiv:2106.06639).
 """
 
 from __future__ import annotations
 
 import re
+from statistics import median
 
-from daitn.control.jobs.job import Job, ModelCandidate, RoundInProgress
+from daitn.control.jobs.job import Contribution, Job, ModelCandidate, RoundInProgress
 from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import Round
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import SiteId, VisitId
-from daitn.objects.lineage import Entry, Merge, Visit
-from daitn.objects.merging import OuterStep
+from daitn.objects.jobs import Checkpoint, JobState
+from daitn.objects.lineage import Entry, Merge, Visit, rounds_behind
+from daitn.objects.merging import MOST_BEHIND, OuterStep
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 
@@ -23,12 +28,21 @@ __all__ = [
     "are_enough",
     "begin",
     "candidate_of",
+    "close",
     "contribute",
+    "due_at_s",
     "give_up_aggregator",
-    "is_plain",
+    "is_awaited",
     "leave_out",
     "merge_work",
+    "only_model",
 ]
+
+_PATIENCE = 2.0
+"""Times that a site may take what is expected of it at the pace of others. Visits of one site to
+one data set differ by less, unless something else begins there."""
+_LEAST_ROUND_S = 1.0
+"""Sooner no round is due: shorter than that, what a report takes is most of it."""
 
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
@@ -41,6 +55,9 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
         base=base,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
+        enough=planned.enough,
+        within_s=planned.within_s,
+        began_at_s=job.at_s,
     )
     return tuple((stop.site, work) for stop, work in works)
 
@@ -49,16 +66,85 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
     """Take what a site made. Returns why it is of no use to the round, if it is of none: data whose
     rules are stricter than those that were published would bind all others."""
     now, visit = job.round, entry.fact
-    assert now is not None
     assert isinstance(visit, Visit)
-    stop = now.stops[visit.visit]
+    late = job.overdue.pop(visit.visit, None)
+    stop = late or (now.stops[visit.visit] if now else None)
+    assert stop is not None
     made = contribution(job, stop, visit, entry, model)
     if set(made.release_to) != set(stop.release_to):
         return "its data may not travel as far as it published"
-    if visit.model_out in (now.base.model.manifest, *(one.visit.model_out for one in now.made)):
+    there = [*(now.made if now else ()), *job.late]
+    if visit.model_out in (visit.model_in, *(one.visit.model_out for one in there)):
         return "it returned a model that was there"
+    if late is not None:
+        job.late.append(made)
+        return ""
+    assert now is not None
     now.made.append(made)
+    now.took_s[visit.visit] = job.at_s - now.began_at_s
     return ""
+
+
+def due_at_s(job: Job) -> float | None:
+    """When the round in progress is to wait no longer, seconds since the epoch; none: it waits.
+
+    Before half of its sites have reported, when the plan says. Afterwards at `_PATIENCE` times what
+    the slowest other is expected to take at the pace of these: a recipe that is slower than its
+    estimate is so at all sites.
+    """
+    now = job.round
+    if now is None or now.due or now.within_s is None or job.state is not JobState.VISITING:
+        return None
+    left = [stop.expected_s for visit, stop in now.stops.items() if _is_open(job, visit)]
+    if not left:
+        return None
+    within_s = now.within_s
+    if 2 * len(now.took_s) >= len(now.stops):
+        paces = [took_s / now.stops[visit].expected_s for visit, took_s in now.took_s.items()]
+        within_s = min(within_s, _PATIENCE * median(paces) * max(left))
+    return now.began_at_s + max(within_s, _LEAST_ROUND_S)
+
+
+def is_awaited(job: Job) -> bool:
+    """Whether the round waits for more models."""
+    now = job.round
+    assert now is not None
+    gathered = len(now.made) + len(_usable(job))
+    at_work = any(_is_open(job, visit) for visit in now.stops)
+    if gathered < _least_models(job):
+        return at_work or bool(job.overdue)
+    return at_work and not now.due and not 0 < now.enough <= gathered
+
+
+def close(job: Job) -> None:
+    """Wait for no other model: who is at work is overdue, and late models are of this round."""
+    now = job.round
+    assert now is not None
+    now.made += _usable(job)
+    job.late.clear()
+    job.overdue.update({visit: stop for visit, stop in now.stops.items() if _is_open(job, visit)})
+
+
+def _is_open(job: Job, visit: VisitId) -> bool:
+    return visit in job.outstanding and visit not in job.overdue
+
+
+def _usable(job: Job) -> list[Contribution]:
+    """Late models that the round may merge: not too old, and of data that has no newer in it."""
+    now = job.round
+    assert now is not None
+    there = {(one.visit.site, one.visit.dataset) for one in now.made}
+    return [
+        one
+        for one in job.late
+        if (one.visit.site, one.visit.dataset) not in there
+        and (rounds := _behind(job, now.base, one)) is not None
+        and rounds <= MOST_BEHIND
+    ]
+
+
+def _behind(job: Job, base: Checkpoint, made: Contribution) -> int | None:
+    return rounds_behind(job.lineage, base.model.manifest, made.visit.model_in)
 
 
 def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
@@ -70,6 +156,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
     if not now.aggregators:
         return None
     models = tuple(one.model for one in now.made)
+    starts, behind = _starts(job)
     work = MergeWork(
         visit=VisitId(job.next_visit_id()),
         job=job.id,
@@ -80,14 +167,35 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         base=now.base.model,
         trained=models,
         shares=tuple(one.visit.examples for one in now.made),
+        starts=starts,
+        behind=behind,
         rule=rule,
         previous=tuple(one.entry for one in now.made),
         moments=job.moments,
         purpose=job.intent.purpose,
         order=job.order,
-        lineage=job.descent_of(now.base.model, *models),
+        lineage=job.descent_of(now.base.model, *models, *starts),
     )
-    return now.aggregators[0], work
+    return _aggregator(job), work
+
+
+def _starts(job: Job) -> tuple[tuple[ModelRef, ...], tuple[int, ...]]:
+    """What each model was trained from, and how many rounds it is behind; nothing if none is."""
+    now = job.round
+    assert now is not None
+    behind = tuple(_behind(job, now.base, one) or 0 for one in now.made)
+    if not any(behind):
+        return (), ()
+    known = {checkpoint.model.manifest: checkpoint.model for checkpoint in job.checkpoints}
+    return tuple(known[one.visit.model_in] for one in now.made), behind
+
+
+def _aggregator(job: Job) -> SiteId:
+    """The best that does not train; the best, where all do."""
+    assert job.round is not None
+    busy = {stop.site for stop in job.overdue.values()}
+    sites = job.round.aggregators
+    return next((site for site in sites if site not in busy), sites[0])
 
 
 def leave_out(job: Job, error: ErrorReport) -> SiteId | None:
@@ -100,10 +208,10 @@ def leave_out(job: Job, error: ErrorReport) -> SiteId | None:
     return job.round.made.pop(number).visit.site
 
 
-def give_up_aggregator(job: Job) -> None:
-    """Have the next site merge."""
+def give_up_aggregator(job: Job, site: SiteId) -> None:
+    """Have another site merge."""
     assert job.round is not None
-    del job.round.aggregators[:1]
+    job.round.aggregators = [other for other in job.round.aggregators if other != site]
 
 
 def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
@@ -130,15 +238,23 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     )
 
 
-def is_plain(job: Job) -> bool:
-    """Whether a round with one model leaves that model."""
-    rule = job.intent.training.rule
-    return rule is not None and (rule.outer, rule.rate) == (OuterStep.PLAIN, 1.0)
+def only_model(job: Job) -> Contribution | None:
+    """The model that a round leaves that needs no merging: its only one, trained from its base."""
+    now, rule = job.round, job.intent.training.rule
+    assert now is not None
+    if rule is None or (rule.outer, rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
+        return None
+    only = now.made[0]
+    return only if only.visit.model_in == now.base.model.manifest else None
 
 
 def are_enough(job: Job) -> bool:
     """Whether so many models were made that the rule tolerates those that may lie."""
-    rule = job.intent.training.rule
     assert job.round is not None
+    return len(job.round.made) >= _least_models(job)
+
+
+def _least_models(job: Job) -> int:
+    rule = job.intent.training.rule
     assert rule is not None
-    return len(job.round.made) >= (rule.least_models or 1)
+    return rule.least_models or 1

@@ -8,9 +8,11 @@ does not train itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from daitn.control.route import pace
 from daitn.control.route.costs import NEVER_S, costs, transfer_s
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
@@ -19,7 +21,7 @@ from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED
+from daitn.objects.merging import MOST_MERGED, Algorithm
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
@@ -28,6 +30,10 @@ _PATIENCE = 10
 """Rounds without a smaller shortfall after which a job without a budget ends."""
 _PATIENCE_WITH_BUDGET = 30
 """The same of a job with a budget, which may be all but endless."""
+_BUFFER = 0.5
+"""Share of the sites whose updates `fedbuff` merges at once: the faster half sets its pace."""
+_CAUTION = -1.0
+"""By so many standard deviations slower than expected a round's sites may be, see `costs`."""
 _TOLD = 20
 
 
@@ -42,38 +48,54 @@ class NextRound(NamedTuple):
     """Without a round, where more sites would change it."""
 
 
-def next_round(question: RouteQuestion, shortfalls: Sequence[float], behind: int = 0) -> NextRound:
+def next_round(
+    question: RouteQuestion,
+    shortfalls: Sequence[float],
+    behind: int = 0,
+    busy: frozenset[str] = frozenset(),
+) -> NextRound:
     """The round from the latest checkpoint, which must exist.
 
     `shortfalls`: of the job's checkpoints, oldest first, before any training and after each round.
-    `behind`: entries of the lineage that made it.
+    `behind`: entries of the lineage that made it. `busy`: data sets, by id, that train for an
+    earlier round still, or whose late models this one merges.
     """
     intent, start = question.intent, question.checkpoints[0]
     assert start.model is not None
     patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
     if _stalled(shortfalls, patience):
         return _none(question, why=f"{patience} rounds brought the targets no nearer")
-    options = _members(question, start)
+    members = _members(question, start, busy)
+    options = [option for option in members if option.id not in busy]
     rule = intent.training.rule
     needed = (rule.least_models if rule else None) or 1
-    if len(options) < needed:
+    if len(members) < needed:
         name = intent.training.algorithm
-        return _none(question, waits=f"{name} needs {needed} sites, {len(options)} can take part")
-    stops = _stops(question, options)
-    if len(stops) < needed:
+        return _none(question, waits=f"{name} needs {needed} sites, {len(members)} can take part")
+    stops, within = _stops(question, options) if options else ((), None)
+    late = len(members) - len(options)
+    if len(stops) + late < needed:
         return _none(question, why="the budget does not allow another round")
     if behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
-    merging = _aggregators(question, start, [option.site for option in options])
-    found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
+    merging = _aggregators(question, start, [option.site for option in members])
+    buffered = intent.training.algorithm is Algorithm.FEDBUFF
+    found = Round(
+        start=start.model,
+        visits=stops,
+        aggregators=tuple(site for site, _ in merging),
+        enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
+        within_s=within,
+    )
     return NextRound(found, _decision(question, found, merging))
 
 
-def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
-    """Data sets that take part, by id."""
+def _members(question: RouteQuestion, start: RouteStart, busy: frozenset[str]) -> list[DataOption]:
+    """Data sets that take part, by id; the rules of those that are busy bind all others."""
     release_to, members = start.release_to, list[DataOption]()
     places = set[str]()
-    for option in sorted(question.topology.options, key=lambda one: -one.dataset.samples):
+    options = question.topology.options
+    for option in sorted(options, key=lambda one: (one.id not in busy, -one.dataset.samples)):
         if option.site in question.excluded or not _reaches(question, start, option.site):
             continue
         within = narrowed(release_to, option.dataset.policy.release_to)
@@ -99,13 +121,21 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
     )
 
 
-def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[PlannedVisit, ...]:
-    """The visits, shortened alike where the budget does not allow all; none if it allows none."""
+def _stops(
+    question: RouteQuestion, options: Sequence[DataOption]
+) -> tuple[tuple[PlannedVisit, ...], float]:
+    """The visits, shortened alike where the budget does not allow all; none if it allows none. And
+    the seconds after which nobody is waited for."""
     intent, priced = question.intent, costs(question, options)
     wanted = [
         max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
         for option in options
     ]
+    if intent.training.algorithm is not Algorithm.FEDBUFF:
+        wanted = [
+            max(n, float(option.dataset.least_examples))
+            for n, option in zip(pace.evened(wanted, priced), options, strict=True)
+        ]
     budget, spent = intent.budget, question.spent
     usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
     affordable = 1.0
@@ -120,7 +150,7 @@ def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[Plan
         share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
     amounts = [int(share * n + 1e-9) for n in wanted]
     seconds = priced.start_s[0] + priced.visit_s + priced.wait_s
-    return tuple(
+    stops = tuple(
         PlannedVisit(
             site=option.site,
             dataset=option.dataset.name,
@@ -133,6 +163,7 @@ def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[Plan
         for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
         if examples >= max(1, option.dataset.least_examples)
     )
+    return stops, pace.within_s(amounts, costs(question, options, hope=_CAUTION))
 
 
 def _aggregators(

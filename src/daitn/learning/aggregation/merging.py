@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -52,11 +53,15 @@ def merge_tensors(
     *,
     seed: int,
     moments: Tensors,
+    starts: Sequence[Tensors] = (),
+    scales: Sequence[float] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The merged tensors, in their own number types, and the new moments of the outer step.
 
-    `base`: what the models were trained from; `shares`: how much each model counts, of any positive
-    sum; `moments`: those of the last merge, empty at first. The same arguments give the same bits.
+    `base`: what is moved, and what the models were trained from unless `starts` says of each;
+    `shares`: how much each model counts, of any positive sum; `scales`: what the update of each is
+    multiplied by, 1 if empty; `moments`: those of the last merge, empty at first. The same
+    arguments give the same bits.
     Raises `InvalidInput` if there are too few models for the reduction, or if the merge leaves the
     range of a number type, and `Corrupt` for a model with other tensors than `base`, or with values
     that are not finite; its field is `models[k]`.
@@ -64,9 +69,13 @@ def merge_tensors(
     reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
-    for number, model in enumerate(models):
-        _check_like(number, model, base)
-    reduction.prepare(_apart(base, models) if reduction.compares else None)
+    starts, scales = starts or (base,) * len(models), scales or (1.0,) * len(models)
+    updates = [_Update(*one) for one in zip(models, starts, scales, strict=True)]
+    for number, update in enumerate(updates):
+        _check_like(number, update.model, base)
+        if update.start is not base:
+            _check_like(number, update.start, base)
+    reduction.prepare(_apart(base, updates) if reduction.compares else None)
     merged: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
     for name in sorted(base):
@@ -75,8 +84,8 @@ def merge_tensors(
         before = _moments(outer, moments, name, start)
         after = {which: torch.empty(start.shape) for which in before}
         for part in _parts(start, len(models), whole=reduction.whole):
-            update = reduction.reduce(_updates(name, part, start, models), weights)
-            step, then = outer.step(update, {which: before[which][part] for which in before})
+            reduced = reduction.reduce(_updates(name, part, start, updates), weights)
+            step, then = outer.step(reduced, {which: before[which][part] for which in before})
             found[part] = (start[part].float() + step).to(start.dtype)
             for which, tensor in then.items():
                 after[which][part] = tensor
@@ -89,6 +98,14 @@ def merge_tensors(
         merged[name] = found.contiguous()
         kept.update({f"{which}.{name}": tensor for which, tensor in after.items()})
     return merged, kept
+
+
+class _Update(NamedTuple):
+    """What training made of a model, by how much it counts."""
+
+    model: Tensors
+    start: Tensors
+    scale: float
 
 
 def _check_like(number: int, model: Tensors, base: Tensors) -> None:
@@ -114,27 +131,29 @@ def _parts(start: Tensor, models: int, *, whole: bool) -> Iterator[slice | Ellip
         yield slice(first, first + rows)
 
 
-def _updates(
-    name: str, part: slice | EllipsisType, start: Tensor, models: Sequence[Tensors]
-) -> Tensor:
+def _updates(name: str, part: slice | EllipsisType, like: Tensor, of: Sequence[_Update]) -> Tensor:
     """(N, ...) in float32."""
-    begin = start[part].float()
-    updates = torch.empty(len(models), *begin.shape)
-    for number, model in enumerate(models):
-        torch.sub(model[name][part].float(), begin, out=updates[number])
-    return updates
+    found = torch.empty(len(of), *like[part].shape)
+    begin, begin_of = Tensor(), None
+    for number, (model, start, scale) in enumerate(of):
+        if start is not begin_of:
+            begin, begin_of = start[name][part].float(), start
+        torch.sub(model[name][part].float(), begin, out=found[number])
+        if scale != 1.0:
+            found[number] *= scale
+    return found
 
 
-def _apart(base: Tensors, models: Sequence[Tensors]) -> Tensor:
+def _apart(base: Tensors, of: Sequence[_Update]) -> Tensor:
     """(N, N): squared distances between whole updates.
 
     From differences and not from products, which would lose those of nearly equal updates.
     """
-    squared = torch.zeros(len(models), len(models), dtype=torch.float64)
+    squared = torch.zeros(len(of), len(of), dtype=torch.float64)
     for name in sorted(base):
         start = base[name]
-        for part in _parts(start, len(models), whole=False):
-            flat = _updates(name, part, start, models).reshape(len(models), -1)
+        for part in _parts(start, len(of), whole=False):
+            flat = _updates(name, part, start, of).reshape(len(of), -1)
             for number, update in enumerate(flat):
                 squared[number] += (flat - update).double().square().sum(dim=1)
     return squared

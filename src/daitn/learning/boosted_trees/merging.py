@@ -43,7 +43,7 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
             fix="raise it, or lower rounds",
         )
     scales = [model.standard for model in models if model.standard is not None]
-    standard = pooled(base.standard, scales)
+    standard = pooled(base.standard, scales, [base.standard] * len(scales))
     write(State(columns=columns, trees=trees, standard=standard), out)
 
 

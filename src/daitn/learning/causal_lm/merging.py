@@ -34,10 +34,11 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
     part = ADAPTER if settings.base else WEIGHTS
     _check_alike(base, trained, settings)
     with tempfile.TemporaryDirectory() as scratch:
-        start = base / part
-        if not start.is_file():
-            models.save(models.load(base, settings), settings, base, Path(scratch))
-            start = Path(scratch) / part
+        start = _start(base, settings, Path(scratch) / "base")
+        starts = {
+            one: TensorFile(_start(Path(one), settings, Path(scratch) / str(number)))
+            for number, one in enumerate(dict.fromkeys(task.starts))
+        }
         tensors, kept = merge_tensors(
             TensorFile(start),
             [_opened(number, model / part) for number, model in enumerate(trained)],
@@ -45,6 +46,8 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
+            starts=[starts[one] for one in task.starts],
+            scales=task.scales,
         )
         before = models.seen(start)
     models.save_weights(tensors, before + round(sum(task.shares)), out / part)
@@ -54,6 +57,16 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
         return models.unchanged(base)
     (out / TOKENIZER).write_bytes((base / TOKENIZER).read_bytes())
     return ()
+
+
+def _start(model: Path, settings: CausalLmConfig, scratch: Path) -> Path:
+    """The weights of a model that others were trained from; a fresh one has none on disk."""
+    part = ADAPTER if settings.base else WEIGHTS
+    if (model / part).is_file():
+        return model / part
+    scratch.mkdir()
+    models.save(models.load(model, settings), settings, model, scratch)
+    return scratch / part
 
 
 def _opened(number: int, path: Path) -> TensorFile:

@@ -34,7 +34,8 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
     columns = base.columns or usual_columns([model.columns for model in models])
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
     parts.settle(base, config, columns)
-    scale = _scale(base, models, task)
+    starts = _starts(task, base, config)
+    scale = _scale(base, models, starts, task)
     tensors, kept = merge_tensors(
         _tensors(base),
         [_tensors(model) for model in models],
@@ -42,6 +43,8 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         task.rule,
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
+        starts=[_tensors(start) for start in starts],
+        scales=task.scales,
     )
     layers = [
         (tensors[f"layers.{index}.weight"], tensors[f"layers.{index}.bias"])
@@ -65,6 +68,19 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
     if base.columns and state.columns != base.columns:
         raise unfit(number, "it reads other columns")
     return state
+
+
+def _starts(task: MergeTask, base: State, config: ClassifierConfig) -> list[State]:
+    """What each model was trained from."""
+    found = {task.base: base}
+    for number, start in enumerate(task.starts):
+        if start in found:
+            continue
+        found[start] = parts.read(Path(start), config)
+        if found[start].columns not in ((), base.columns):
+            raise unfit(number, "it was trained from a model that reads other columns")
+        parts.settle(found[start], config, base.columns)
+    return [found[start] for start in task.starts or (task.base,) * len(task.models)]
 
 
 def usual_columns(models: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -92,11 +108,13 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     )
 
 
-def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
+def _scale(
+    base: State, models: Sequence[State], starts: Sequence[State], task: MergeTask
+) -> Standard:
     """The scale of all examples, or, where a model may lie, the median of what the models say."""
     told = [model.standard for model in models if model.standard is not None]
     if task.rule.reduction is Reduces.MEAN or len(told) == 1:
-        return pooled(base.standard, told)
+        return pooled(base.standard, told, [start.standard for start in starts])
     return Standard(
         mean=torch.stack([one.mean for one in told]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in told]).quantile(0.5, dim=0),
@@ -104,11 +122,15 @@ def _scale(base: State, models: Sequence[State], task: MergeTask) -> Standard:
     )
 
 
-def pooled(base: Standard | None, models: Sequence[Standard]) -> Standard:
-    """Over what `base` has seen and what each model has seen since."""
+def pooled(
+    base: Standard | None, models: Sequence[Standard], starts: Sequence[Standard | None]
+) -> Standard:
+    """Over what `base` has seen and what each model has seen since its start."""
     about = models[0].mean.double()  # Sums about a near value keep their digits.
-    before = _sums(base, about) if base is not None else torch.zeros(3, len(about)).double()
-    count, first, second = before + sum(_sums(one, about) - before for one in models)
+    since = sum(
+        _sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)
+    )
+    count, first, second = _sums(base, about) + since
     seen = count.clamp_min(1e-9)
     mean = first / seen
     return Standard(
@@ -118,8 +140,10 @@ def pooled(base: Standard | None, models: Sequence[Standard]) -> Standard:
     )
 
 
-def _sums(standard: Standard, about: Tensor) -> Tensor:
+def _sums(standard: Standard | None, about: Tensor) -> Tensor:
     """(3, columns): examples, and the sums of their deviations and squared deviations."""
+    if standard is None:
+        return torch.zeros(3, len(about)).double()
     off = standard.mean.double() - about
     squares = standard.var.double() + off.square()
     return torch.stack([standard.count, standard.count * off, standard.count * squares])

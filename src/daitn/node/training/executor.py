@@ -37,6 +37,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused, Unrea
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
+from daitn.objects.merging import discount
 from daitn.objects.messages import (
     MergeWork,
     RecipeQuestion,
@@ -199,6 +200,8 @@ class Executor:
             for number, model in enumerate(work.trained):
                 with _about(f"models[{number}]"):
                     check_size(footprint.size_bytes, model)
+                    if work.starts:
+                        check_size(footprint.size_bytes, work.starts[number])
             if work.moments is not None:
                 with _about("moments"):
                     check_size(_MOST_OUTPUTS * footprint.size_bytes, work.moments)
@@ -406,6 +409,13 @@ class Executor:
             with _about(f"models[{number}]"):
                 into = _new_folder(folder / str(number))
                 moved = summed(moved, await self._fetch(work, model, into))
+        starts = {work.base.manifest: str(folder / "base")}
+        for number, start in enumerate(work.starts):
+            if start.manifest not in starts:
+                with _about(f"models[{number}]"):
+                    into = _new_folder(folder / f"start-{number}")
+                    moved = summed(moved, await self._fetch(work, start, into))
+                    starts[start.manifest] = str(into)
         before = ""
         if work.moments is not None:
             with _about("moments"):
@@ -419,6 +429,8 @@ class Executor:
             shares=tuple(map(float, work.shares)),
             rule=work.rule,
             seed=work.seed,
+            starts=tuple(starts[start.manifest] for start in work.starts),
+            scales=tuple(map(discount, work.behind)),
             moments=before,
         )
         async with self._turns.turn(place), within(self._config.longest_s):
@@ -449,6 +461,8 @@ class Executor:
                 models=tuple(model.manifest for model in work.trained),
                 shares=work.shares,
                 rule=work.rule,
+                starts=tuple(start.manifest for start in work.starts),
+                behind=work.behind,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
                 moments=moments.manifest if moments else Digest(""),

@@ -1,0 +1,53 @@
+"""Visits that their round did not wait for: what they make is for the next merge."""
+
+from __future__ import annotations
+
+from daitn.control.jobs import rounds
+from daitn.control.jobs.commands import StopWork
+from daitn.control.jobs.failing import note_failure, note_loss, reason_of, stall_of
+from daitn.control.jobs.job import MAX_FAILURES, Job
+from daitn.control.jobs.outstanding import drop_overdue, take_outcome
+from daitn.objects.errors import ErrorReport
+from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
+from daitn.objects.messages import WorkOutcome, WorkState
+
+__all__ = ["take"]
+
+
+def take(job: Job, event: JobEvent) -> tuple[StopWork, ...] | None:
+    """Take what an event says of overdue visits, in whatever state the job is; none: nothing."""
+    match event:
+        case Reported(outcome) if outcome.visit in job.overdue:
+            taken = take_outcome(job, event)
+            if taken is None:
+                return None
+            _take_outcome(job, taken)
+            return ()
+        case SiteLost(site):
+            lost = [visit for visit, stop in job.overdue.items() if stop.site == site]
+            if not lost:
+                return None
+            note_loss(job, site)
+            return drop_overdue(job, lost)
+        case WorkStalled(site=site, visit=visit) if visit in job.overdue:
+            _count_failure(job, event, stall_of(event))
+            return drop_overdue(job, [visit])
+    return None
+
+
+def _take_outcome(job: Job, outcome: WorkOutcome) -> None:
+    if outcome.state is not WorkState.DONE:
+        del job.overdue[outcome.visit]
+        _count_failure(job, outcome, reason_of(outcome))
+        return
+    assert outcome.entry is not None
+    assert outcome.model is not None
+    job.lineage.append(outcome.entry)
+    if useless := rounds.contribute(job, outcome.entry, outcome.model):
+        job.failures[outcome.site] = MAX_FAILURES
+        note_failure(job, outcome.site, ErrorReport(code="WorkFailed", problem=useless))
+
+
+def _count_failure(job: Job, at: WorkOutcome | WorkStalled, error: ErrorReport) -> None:
+    job.failures[at.site] = job.failures.get(at.site, 0) + 1
+    note_failure(job, at.site, error)

@@ -1,0 +1,48 @@
+"""How much each site of a round trains, and how long the round waits for it.
+
+All are to end at about the same time: a site that is slower than usual trains on fewer of its
+records, and counts by those that it trained on ("partial work": Li et al. 2020, "Federated
+optimization in heterogeneous networks", arXiv:1812.06127, section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median_low
+
+from daitn.control.route.costs import NEVER_S, Costs
+
+__all__ = ["evened", "within_s"]
+
+_SLOWER = 1.5
+"""Times as long as usual from which on a site trains less: what is expected is off by as much."""
+_LEAST_PART = 0.1
+"""Of its records, which a site trains on however slow it is: less is not worth the transfer."""
+_MARGIN = 2.0
+"""Times that a round may take what is expected of its slowest site by a cautious guess."""
+
+
+def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
+    """The examples of each site so that none takes much longer than the largest at usual speed."""
+    fixed_s = _fixed_s(priced)
+    usual_s = [median_low(fixed_s), median_low([float(each) for each in priced.example_s])]
+    ends_s = usual_s[0] + usual_s[1] * max(wanted)
+    found = []
+    for n, fixed, each in zip(wanted, fixed_s, priced.example_s, strict=True):
+        late = fixed + each * n > _SLOWER * ends_s
+        found.append(min(n, max((ends_s - fixed) / each, _LEAST_PART * n)) if late else n)
+    return found
+
+
+def within_s(examples: Sequence[int], cautious: Costs) -> float:
+    """Seconds after which a round waits for nobody; `cautious`: costs that are rather too high."""
+    ends = [
+        fixed + float(each) * n
+        for n, fixed, each in zip(examples, _fixed_s(cautious), cautious.example_s, strict=True)
+    ]
+    return min(_MARGIN * max(ends), NEVER_S)
+
+
+def _fixed_s(priced: Costs) -> list[float]:
+    """Of each site: until it has the model, and all but training and waiting for its data."""
+    return [float(seconds) for seconds in priced.start_s[0] + priced.visit_s + priced.wait_s]
