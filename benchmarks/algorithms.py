@@ -31,6 +31,7 @@ import msgspec
 from benchmarks.record_worlds import FAMILIES, cases
 from benchmarks.worlds.files import load
 from benchmarks.worlds.recorder import Case, repeatable
+from daitn.control.route.chains import chains
 from daitn.learning.recipe import Adapting, LocalTask, MergeTask, Merging
 from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
 
@@ -38,6 +39,7 @@ _ROUNDS = (
     Algorithm.FEDAVG,
     Algorithm.FEDPROX,
     Algorithm.SCAFFOLD,
+    Algorithm.FEDSEQ,
     Algorithm.FEDADAM,
     Algorithm.FEDYOGI,
     Algorithm.DILOCO,
@@ -115,6 +117,17 @@ class Run:
         self.moves += 1
         return out, examples
 
+    def chain(self, model: Path, sites: Sequence[int], seed: int) -> tuple[Path, int]:
+        """What sites make of a model in a row, and on how many examples."""
+        whole = 0
+        for number, site in enumerate(sites):
+            before = model
+            model, examples = self.visit(model, site, seed + site)
+            whole += examples
+            if number:
+                shutil.rmtree(before)
+        return model, whole
+
     def merge(
         self, base: Path, made: Sequence[tuple[Path, int]], rule: MergeRule, moments: Path
     ) -> Path:
@@ -171,8 +184,11 @@ def in_a_row(run: Run, order: Sequence[int], passes: int) -> bool:
     return False
 
 
-def in_rounds(run: Run, rule: MergeRule, order: Sequence[int], passes: int) -> bool:
-    """Visits at the same time. A model that cannot be merged before visits the largest site."""
+def in_rounds(
+    run: Run, rule: MergeRule, order: Sequence[int], groups: Sequence[Sequence[int]], passes: int
+) -> bool:
+    """Visits at the same time, or groups of visits in a row. A model that cannot be merged before
+    visits the largest site."""
     model, moments = run.begin(), run.work / "moments"
     if not run.case.recipe.estimate(run.config).merges_fresh:
         model, examples = run.visit(model, order[0], _SEED)
@@ -180,16 +196,14 @@ def in_rounds(run: Run, rule: MergeRule, order: Sequence[int], passes: int) -> b
         if run.holds(model):
             return True
     for number in range(passes):
-        made = [
-            run.visit(model, site, _SEED + 1000 * (number + 1) + site) for site in sorted(order)
-        ]
+        made = [run.chain(model, group, _SEED + 1000 * (number + 1)) for group in groups]
         run.way += max(examples for _, examples in made)
-        before, model = model, run.merge(model, made, rule, moments)
         left, run.own = (
-            list(run.own.values()),
-            {site: path for site, (path, _) in zip(sorted(order), made, strict=True)},
+            [model, *run.own.values()],
+            {group[0]: path for group, (path, _) in zip(groups, made, strict=True)},
         )
-        for folder in (before, *left):
+        model = run.merge(model, made, rule, moments)
+        for folder in left:
             shutil.rmtree(folder)
         if run.holds(model):
             return True
@@ -204,7 +218,8 @@ def outcomes(
     names: Sequence[str],
 ) -> Iterator[Outcome]:
     """Each algorithm on one split."""
-    sizes = [case.recipe.inspect(site.path).samples for site in case.sites]
+    recipe = case.recipe
+    sizes = [recipe.inspect(site.path).samples for site in case.sites]
     by_size = sorted(range(len(sizes)), key=lambda site: -sizes[site])
     for name in names:
         with tempfile.TemporaryDirectory() as work:
@@ -214,7 +229,10 @@ def outcomes(
                 order = by_size if name == "by size" else list(range(len(sizes)))
                 reached = in_a_row(run, order, passes)
             else:
-                reached = in_rounds(run, RULES[Algorithm(name)], by_size, passes)
+                groups = [[site] for site in sorted(by_size)]
+                if name == Algorithm.FEDSEQ:
+                    groups = chains([recipe.inspect(s.path).labels for s in case.sites])
+                reached = in_rounds(run, RULES[Algorithm(name)], by_size, groups, passes)
         yield Outcome(
             split=case.name,
             algorithm=name,
@@ -259,6 +277,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--algorithm", action="append", choices=_ALL)
+    parser.add_argument("--split", action="append", type=int, help="by its number")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     repeatable()
@@ -268,6 +287,9 @@ def main() -> None:
             known = {one.split.split: one.split.targets for one in load(family).splits}
             for case in cases(family, Path(work)):
                 if case.repeats or case.name not in known:
+                    continue
+                prefixes = tuple(f"{family} {number}," for number in options.split or ())
+                if prefixes and not case.name.startswith(prefixes):
                     continue
                 names = options.algorithm or _ALL
                 for one in outcomes(case, known[case.name], options.epochs, options.passes, names):

@@ -136,6 +136,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[PlannedVisit, ...]
     aggregators: tuple[SiteId, ...]
     """Sites that may merge the models, best first."""
+    then: tuple[tuple[PlannedVisit, ...], ...] = ()
+    """Of each of the visits, those that follow it one after another before models are merged;
+    empty: none do."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,6 +132,9 @@ class Algorithm(enum.StrEnum):
     SCAFFOLD = "scaffold"
     """Rounds, in which control variates correct each site's steps: the model takes twice the room.
     """
+    FEDSEQ = "fedseq"
+    """Rounds of short chains: the model goes from site to site in each, and their last models are
+    averaged."""
     FEDADAM = "fedadam"
     """Rounds, whose average is a gradient for Adam."""
     FEDYOGI = "fedyogi"
@@ -162,6 +165,7 @@ RULES = {
     Algorithm.FEDAVG: MergeRule(),
     Algorithm.FEDPROX: MergeRule(),
     Algorithm.SCAFFOLD: MergeRule(),
+    Algorithm.FEDSEQ: MergeRule(),
     Algorithm.FEDADAM: MergeRule(outer=OuterStep.ADAM, rate=0.03),
     Algorithm.FEDYOGI: MergeRule(outer=OuterStep.YOGI, rate=0.03),
     Algorithm.DILOCO: MergeRule(outer=OuterStep.MOMENTUM, rate=0.7),
@@ -176,9 +180,10 @@ RULES = {
 
 LOCAL_RULES = {
     **dict.fromkeys(RULES, LocalRule(merged=True)),
-    Algorithm.FEDPROX: LocalRule(merged=True, mu=0.1),
+    Algorithm.FEDPROX: LocalRule(merged=True, mu=0.03),
     Algorithm.SCAFFOLD: LocalRule(merged=True, variates=True),
-    Algorithm.EWC: LocalRule(consolidation=1.0),
+    Algorithm.FEDSEQ: LocalRule(),
+    Algorithm.EWC: LocalRule(consolidation=0.1),
     Algorithm.LWF: LocalRule(distillation=1.0),
 }
 """What sites do in visits of each algorithm; of others, nothing more than the recipe's."""

@@ -7,6 +7,9 @@ fail, and with another aggregator when that fails. It is merged once nobody is a
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+
+import msgspec
 
 from daitn.control.jobs.job import Job, ModelCandidate, RoundInProgress
 from daitn.control.jobs.measuring import contribution
@@ -25,9 +28,12 @@ __all__ = [
     "candidate_of",
     "contribute",
     "give_up_aggregator",
+    "go_on",
+    "has_own",
     "is_plain",
     "leave_out",
     "merge_work",
+    "without_own",
 ]
 
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
@@ -37,10 +43,12 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base)) for stop in planned.visits]
+    then = planned.then or ((),) * len(works)
     job.round = RoundInProgress(
         base=base,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
+        then={work.visit: rest for (_, work), rest in zip(works, then, strict=True)},
     )
     return tuple((stop.site, work) for stop, work in works)
 
@@ -55,10 +63,29 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
     made = contribution(job, stop, visit, entry, model)
     if set(made.release_to) != set(stop.release_to):
         return "its data may not travel as far as it published"
-    if visit.model_out in (now.base.model.manifest, *(one.visit.model_out for one in now.made)):
+    there = (one.visit.model_out for one in (*now.made, *now.latest.values()))
+    if visit.model_out in (now.base.model.manifest, *there):
         return "it returned a model that was there"
-    now.made.append(made)
+    now.latest[visit.visit] = replace(made, before=now.latest.get(visit.visit))
     return ""
+
+
+def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
+    """What follows a visit that has ended, however it did: the next one of its chain, which starts
+    from what it left, or from what it was given. A chain's last model is merged."""
+    now = job.round
+    assert now is not None
+    latest = now.latest.pop(visit, None)
+    if rest := now.then.pop(visit, ()):
+        stop = rest[0]
+        work = job.visit_work(stop, now.base, latest)
+        now.stops[work.visit], now.then[work.visit] = stop, rest[1:]
+        if latest is not None:
+            now.latest[work.visit] = latest
+        return ((stop.site, work),)
+    if latest is not None:
+        now.made.append(latest)
+    return ()
 
 
 def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
@@ -79,7 +106,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         owner=job.intent.owner,
         base=now.base.model,
         trained=models,
-        shares=tuple(one.visit.examples for one in now.made),
+        shares=tuple(one.examples for one in now.made),
         rule=rule,
         previous=tuple(one.entry for one in now.made),
         moments=job.moments,
@@ -115,19 +142,44 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
             manifest=fact.moments, size_bytes=fact.moments_bytes, holders=(fact.site,)
         )
     release_to = now.base.release_to
-    for one in now.made:
+    visits = tuple(one for last in now.made for one in last.chain)
+    for one in visits:
         release_to = narrowed(release_to, one.release_to)
+        if job.intent.training.local.variates:
+            job.own[one.visit.site, one.visit.dataset] = _held_by(one.model, fact.site)
     job.round = None
     return ModelCandidate(
         model=model,
         base=now.base,
-        visits=tuple(now.made),
+        visits=visits,
         release_to=release_to,
         parents=(entry.digest,),
         made_at=fact.site,
         round=job.rounds + 1,
         merged=fact if isinstance(fact, Merge) else None,
     )
+
+
+def _held_by(model: ModelRef, site: SiteId) -> ModelRef:
+    """A model that a site has fetched, too."""
+    holders = tuple(dict.fromkeys((*model.holders, site)))
+    return msgspec.structs.replace(model, holders=holders)
+
+
+def without_own(job: Job, visit: VisitId) -> tuple[SiteId, VisitWork]:
+    """The work of a stop again, whose site has lost what it made before, as have all others."""
+    assert job.round is not None
+    stop = job.round.stops.pop(visit)
+    job.own.pop((stop.site, stop.dataset), None)
+    work = job.visit_work(stop, job.round.base)
+    job.round.stops[work.visit], job.round.then[work.visit] = stop, job.round.then.pop(visit)
+    return stop.site, work
+
+
+def has_own(job: Job, visit: VisitId) -> bool:
+    """Whether a visit of the round was given what its site had made before."""
+    stop = job.round.stops.get(visit) if job.round else None
+    return stop is not None and (stop.site, stop.dataset) in job.own
 
 
 def is_plain(job: Job) -> bool:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
+from daitn.control.route.chains import chains
 from daitn.control.route.costs import NEVER_S, costs, transfer_s
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
@@ -19,7 +22,7 @@ from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED
+from daitn.objects.merging import MOST_MERGED, Algorithm
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
@@ -65,7 +68,10 @@ def next_round(question: RouteQuestion, shortfalls: Sequence[float], behind: int
     if behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     merging = _aggregators(question, start, [option.site for option in options])
-    found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
+    aggregators = tuple(site for site, _ in merging)
+    found = Round(start=start.model, visits=stops, aggregators=aggregators)
+    if intent.training.algorithm is Algorithm.FEDSEQ:
+        found = _in_chains(found, options)
     return NextRound(found, _decision(question, found, merging))
 
 
@@ -135,6 +141,18 @@ def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[Plan
     )
 
 
+def _in_chains(found: Round, options: Sequence[DataOption]) -> Round:
+    """The round with its visits in chains."""
+    labels = {(one.site, one.dataset.name): one.dataset.labels for one in options}
+    members = chains([labels[stop.site, stop.dataset] for stop in found.visits])
+    stops = [[found.visits[member] for member in chain] for chain in members]
+    return msgspec.structs.replace(
+        found,
+        visits=tuple(first for first, *_ in stops),
+        then=tuple(tuple(rest) for _, *rest in stops),
+    )
+
+
 def _aggregators(
     question: RouteQuestion, start: RouteStart, sites: Sequence[SiteId]
 ) -> list[tuple[SiteId, float]]:
@@ -176,7 +194,10 @@ def _decision(
 
 
 def _named(found: Round, aggregator: SiteId) -> str:
-    return f"{len({stop.site for stop in found.visits})} sites, merged at {aggregator}"
+    rest = [stop for chain in found.then for stop in chain]
+    sites = {stop.site for stop in (*found.visits, *rest)}
+    chained = f" in {len(found.visits)} chains" if rest else ""
+    return f"{len(sites)} sites{chained}, merged at {aggregator}"
 
 
 def _none(question: RouteQuestion, *, why: str = "", waits: str = "") -> NextRound:

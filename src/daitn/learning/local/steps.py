@@ -52,7 +52,8 @@ class Steps:
         if not (self._mu or by_importance):
             return
         for number, (weight, before) in enumerate(zip(self._weights, self.arrived, strict=True)):
-            assert weight.grad is not None
+            if weight.grad is None:
+                continue
             gap = weight.to(weight.grad.dtype) - before
             weight.grad.add_(gap, alpha=self._mu)
             if by_importance:

@@ -13,7 +13,7 @@ descent, and the steps' mean with Adam.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,15 +48,16 @@ class Variates:
         ]
 
 
-def mean_variate(models: Sequence[Companions], shares: Sequence[float]) -> list[Tensor]:
+def mean_variate(models: Iterable[Companions], shares: Iterable[float]) -> list[Tensor]:
     """The c of merged models: the mean of their c_i, weighted as they are; none of models without.
 
-    A site that is left out of a round is left out of it.
+    A site that is left out of a round has no part in it.
     """
-    found = [(one.variate, share) for one, share in zip(models, shares, strict=True) if one.variate]
-    whole = sum(share for _, share in found)
     summed: list[Tensor] = []
-    for variate, share in found:
-        part = [tensor * (share / whole) for tensor in variate]
-        summed = [a + b for a, b in zip(summed, part, strict=True)] if summed else part
-    return summed
+    whole = 0.0
+    for (variate, _), share in zip(models, shares, strict=True):
+        if variate:
+            before = summed or [torch.zeros_like(tensor) for tensor in variate]
+            summed = [a + share * b for a, b in zip(before, variate, strict=True)]
+            whole += share
+    return [tensor / whole for tensor in summed]
