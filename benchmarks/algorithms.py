@@ -31,11 +31,15 @@ import msgspec
 from benchmarks.record_worlds import FAMILIES, cases
 from benchmarks.worlds.files import load
 from benchmarks.worlds.recorder import Case, repeatable
-from daitn.learning.recipe import MergeTask, Merging
-from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.control.route.chains import chains
+from daitn.learning.recipe import Adapting, LocalTask, MergeTask, Merging
+from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
 
 _ROUNDS = (
     Algorithm.FEDAVG,
+    Algorithm.FEDPROX,
+    Algorithm.SCAFFOLD,
+    Algorithm.FEDSEQ,
     Algorithm.FEDADAM,
     Algorithm.FEDYOGI,
     Algorithm.DILOCO,
@@ -44,7 +48,12 @@ _ROUNDS = (
 )
 _ROUTES = ("ring", "by size")
 """The obvious routes: sites in their order, and the largest first; both come back again."""
+_HELD = (Algorithm.EWC, Algorithm.LWF)
+"""Against forgetting, on the ring."""
 _SEED = 7
+
+
+_ALL = (*_ROUTES, *map(str, _HELD), *map(str, _ROUNDS))
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +81,7 @@ class Run:
     targets: dict[str, float]
     work: Path
     epochs: float
+    rule: LocalRule
     config: dict[str, Any] = field(default_factory=dict)
     way: float = 0.0
     examples: int = 0
@@ -80,6 +90,8 @@ class Run:
     forgot: float = 0.0
     highest: dict[str, float] = field(default_factory=dict)
     number: int = 0
+    own: dict[int, Path] = field(default_factory=dict)
+    """What each site made last, where that is of use."""
 
     def begin(self) -> Path:
         self.config = dict(self.case.config)
@@ -93,14 +105,28 @@ class Run:
     def visit(self, model: Path, site: int, seed: int) -> tuple[Path, int]:
         """The model that a site makes of it, and on how many examples."""
         recipe, data = self.case.recipe, self.case.sites[site].path
+        assert isinstance(recipe, Adapting)
+        own = self.own.get(site, "") if self.rule.variates else ""
+        adapted = recipe.adapting(LocalTask(rule=self.rule, own=str(own)))
         examples = max(1, round(self.epochs * recipe.inspect(data).samples))
         out = self._folder()
-        done = recipe.train(model, self.config, data, examples, seed, out, lambda progress: None)
+        done = adapted.train(model, self.config, data, examples, seed, out, lambda progress: None)
         for part in done.carried:
             shutil.copyfile(model / part, out / part)
         self.examples += examples
         self.moves += 1
         return out, examples
+
+    def chain(self, model: Path, sites: Sequence[int], seed: int) -> tuple[Path, int]:
+        """What sites make of a model in a row, and on how many examples."""
+        whole = 0
+        for number, site in enumerate(sites):
+            before = model
+            model, examples = self.visit(model, site, seed + site)
+            whole += examples
+            if number:
+                shutil.rmtree(before)
+        return model, whole
 
     def merge(
         self, base: Path, made: Sequence[tuple[Path, int]], rule: MergeRule, moments: Path
@@ -158,23 +184,26 @@ def in_a_row(run: Run, order: Sequence[int], passes: int) -> bool:
     return False
 
 
-def in_rounds(run: Run, rule: MergeRule, order: Sequence[int], passes: int) -> bool:
-    """Visits at the same time. A model that cannot be merged before visits the largest site."""
+def in_rounds(
+    run: Run, rule: MergeRule, order: Sequence[int], groups: Sequence[Sequence[int]], passes: int
+) -> bool:
+    """Visits at the same time, or groups of visits in a row. A model that cannot be merged before
+    visits the largest site."""
     model, moments = run.begin(), run.work / "moments"
-    if run.case.recipe.name == "causal-lm":
-        run.config["keep"] = 0.0  # The merge averages already.
     if not run.case.recipe.estimate(run.config).merges_fresh:
         model, examples = run.visit(model, order[0], _SEED)
         run.way += examples
         if run.holds(model):
             return True
     for number in range(passes):
-        made = [
-            run.visit(model, site, _SEED + 1000 * (number + 1) + site) for site in sorted(order)
-        ]
+        made = [run.chain(model, group, _SEED + 1000 * (number + 1)) for group in groups]
         run.way += max(examples for _, examples in made)
-        before, model = model, run.merge(model, made, rule, moments)
-        for folder in (before, *(path for path, _ in made)):
+        left, run.own = (
+            [model, *run.own.values()],
+            {group[0]: path for group, (path, _) in zip(groups, made, strict=True)},
+        )
+        model = run.merge(model, made, rule, moments)
+        for folder in left:
             shutil.rmtree(folder)
         if run.holds(model):
             return True
@@ -182,19 +211,28 @@ def in_rounds(run: Run, rule: MergeRule, order: Sequence[int], passes: int) -> b
 
 
 def outcomes(
-    case: Case, targets: dict[str, float], epochs: float, passes: int
+    case: Case,
+    targets: dict[str, float],
+    epochs: float,
+    passes: int,
+    names: Sequence[str],
 ) -> Iterator[Outcome]:
     """Each algorithm on one split."""
-    sizes = [case.recipe.inspect(site.path).samples for site in case.sites]
+    recipe = case.recipe
+    sizes = [recipe.inspect(site.path).samples for site in case.sites]
     by_size = sorted(range(len(sizes)), key=lambda site: -sizes[site])
-    for name in (*_ROUTES, *map(str, _ROUNDS)):
+    for name in names:
         with tempfile.TemporaryDirectory() as work:
-            run = Run(case, targets, Path(work), epochs)
-            if name in _ROUTES:
+            rule = LocalRule() if name in _ROUTES else LOCAL_RULES.get(Algorithm(name), LocalRule())
+            run = Run(case, targets, Path(work), epochs, rule)
+            if name in (*_ROUTES, *_HELD):
                 order = by_size if name == "by size" else list(range(len(sizes)))
                 reached = in_a_row(run, order, passes)
             else:
-                reached = in_rounds(run, RULES[Algorithm(name)], by_size, passes)
+                groups = [[site] for site in sorted(by_size)]
+                if name == Algorithm.FEDSEQ:
+                    groups = chains([recipe.inspect(s.path).labels for s in case.sites])
+                reached = in_rounds(run, RULES[Algorithm(name)], by_size, groups, passes)
         yield Outcome(
             split=case.name,
             algorithm=name,
@@ -238,6 +276,8 @@ def main() -> None:
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--passes", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--algorithm", action="append", choices=_ALL)
+    parser.add_argument("--split", action="append", type=int, help="by its number")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     repeatable()
@@ -248,7 +288,11 @@ def main() -> None:
             for case in cases(family, Path(work)):
                 if case.repeats or case.name not in known:
                     continue
-                for one in outcomes(case, known[case.name], options.epochs, options.passes):
+                prefixes = tuple(f"{family} {number}," for number in options.split or ())
+                if prefixes and not case.name.startswith(prefixes):
+                    continue
+                names = options.algorithm or _ALL
+                for one in outcomes(case, known[case.name], options.epochs, options.passes, names):
                     found.append(one)
                     print(json.dumps(msgspec.to_builtins(one)), flush=True)
     print(table(found))

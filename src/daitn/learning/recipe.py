@@ -21,10 +21,11 @@ import msgspec
 from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
-from daitn.objects.merging import MOST_MERGED, MergeRule
+from daitn.objects.merging import MOST_MERGED, LocalRule, MergeRule
 
 __all__ = [
     "LEAST_RECORDS",
+    "Adapting",
     "Config",
     "DataFault",
     "DataProfile",
@@ -36,6 +37,7 @@ __all__ = [
     "Imported",
     "Importing",
     "LabelMeasured",
+    "LocalTask",
     "Measured",
     "MergeTask",
     "Merging",
@@ -372,6 +374,27 @@ class Resuming(Protocol):
         """The same recipe, whose `train` keeps savepoints and begins at the latest.
 
         Where training is deterministic, the model is that of an uninterrupted visit.
+        """
+        ...
+
+
+class LocalTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What an algorithm asks of a visit."""
+
+    rule: LocalRule = LocalRule()
+    own: str = ""
+    """Folder of the model that the visit's site last made of the same data; empty: this is the
+    first time, or that model is lost."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """The part of a recipe that trains as an algorithm asks."""
+
+    def adapting(self, task: LocalTask) -> Recipe:
+        """The same recipe, whose `train` does this too.
+
+        Raises `InvalidInput` naming `training` for what it cannot do.
         """
         ...
 

@@ -38,6 +38,7 @@ from daitn.learning.commands import (
     WorkerFinished,
 )
 from daitn.learning.recipe import (
+    Adapting,
     DataFault,
     Exporting,
     Importing,
@@ -55,6 +56,7 @@ from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import FileSavepoints
 from daitn.objects.abilities import Abilities
 from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.merging import LocalRule
 from daitn.objects.wire import encode
 
 __all__ = ["Service"]
@@ -118,7 +120,7 @@ class Service:
             case ExportModel():
                 return _export(recipe, command)
             case Train():
-                return _train(self._resumed(recipe, command), command, self._advance)
+                return _train(self._ready(recipe, command), command, self._advance)
             case MergeModels():
                 return _merge(recipe, command)
             case Evaluate():
@@ -131,12 +133,13 @@ class Service:
             self._recipes[name] = registry.load(name)
         return self._recipes[name]
 
-    def _resumed(self, recipe: Recipe, command: Train) -> Recipe:
-        """The recipe, bound to the owner's terms and, if it can resume, to the visit's savepoints.
+    def _ready(self, recipe: Recipe, command: Train) -> Recipe:
+        """The recipe, bound to the owner's terms, to what the algorithm asks for and, if it can
+        resume, to the visit's savepoints.
 
-        Raises `InvalidInput` as `_bound`.
+        Raises `InvalidInput` as `_bound` and `_adapted`.
         """
-        bound = _bound(recipe, command)
+        bound = _adapted(_bound(recipe, command), command)
         if command.saving is None or not isinstance(bound, Resuming):
             return bound
         return bound.resuming(FileSavepoints(command.saving, self._keep))
@@ -174,6 +177,19 @@ def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) ->
     if isinstance(recipe, Selecting):
         return recipe.selecting(command.selection)
     check_no_columns(command.recipe, command.selection)
+    return recipe
+
+
+def _adapted(recipe: Recipe, command: Train) -> Recipe:
+    """Raises `InvalidInput` for a recipe that cannot do what the algorithm asks for."""
+    if isinstance(recipe, Adapting):
+        return recipe.adapting(command.local)
+    if command.local.rule not in (LocalRule(), LocalRule(merged=True)):
+        raise InvalidInput(
+            f"the recipe {command.recipe} does not train so",
+            field="training.algorithm",
+            fix="take the algorithm sequential, or fedavg",
+        )
     return recipe
 
 

@@ -36,6 +36,7 @@ from daitn.learning.recipe import (
     Footprint,
     Form,
     Imported,
+    LocalTask,
     Measured,
     MergeTask,
     Progress,
@@ -53,6 +54,7 @@ __all__ = ["Trainer"]
 
 T = TypeVar("T")
 _ALL = Selection()
+_NOTHING_MORE = LocalTask()
 _ALL_THERE_IS = Sandbox()
 
 
@@ -174,12 +176,14 @@ class Trainer:
         selection: Selection = _ALL,
         *,
         limits: Limits | None = None,
+        local: LocalTask = _NOTHING_MORE,
         saving: Saving | None = None,
         kept: Callable[[int], None] = lambda _: None,
     ) -> Trained:
         """Train, calling `watch` on the event loop as training advances. `limits`: what it may
-        take, where that is not the usual. `saving`: the savepoints of a recipe that can resume;
-        `kept` is told the number of each, after `watch` was told all that is in it."""
+        take, where that is not the usual. `local`: what the algorithm asks for. `saving`: the
+        savepoints of a recipe that can resume; `kept` is told the number of each, after `watch` was
+        told all that is in it."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -190,6 +194,7 @@ class Trainer:
             out=str(out),
             selection=selection,
             saving=saving,
+            local=local,
         )
         return await self._call(command, Trained, watch, limits, kept)
 

@@ -265,9 +265,10 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return with_links(folder), (out,)
         case ExportModel(model=model, out=out):
             return with_links(model), (out,)
-        case Train(model=model, data=data, out=out, saving=saving):
+        case Train(model=model, data=data, out=out, saving=saving, local=local):
             kept = () if saving is None else (saving.folder,)
-            return (*with_links(model), data), (out, *kept)
+            own = with_links(local.own) if local.own else ()
+            return (*with_links(model), *own, data), (out, *kept)
         case MergeModels(task=task, out=out, moments=moments):
             folders = dict.fromkeys((task.base, *task.models, *task.starts))
             models = [path for model in folders for path in with_links(model)]

@@ -129,7 +129,9 @@ class Disclosure:
     def _secret(self, purpose: str, work: VisitWork, key: SigningKey) -> bytes:
         """Known to this site alone, and the same for the same visit."""
         model = work.model.manifest if work.model else ""
-        visit = canonical((work.recipe, work.config, work.seed, work.examples, model))
+        own = work.own.manifest if work.own else ""
+        how = (work.local, own)
+        visit = canonical((work.recipe, work.config, work.seed, work.examples, model, how))
         return key.sign_raw(purpose.format(self.name).encode() + visit)
 
     def labels(

@@ -140,6 +140,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     """Models, those of late visits too, after which it waits for no other; 0: for all."""
     within_s: float | None = None
     """Seconds after which it waits for nobody, if a model was made; none: for all."""
+    then: tuple[tuple[PlannedVisit, ...], ...] = ()
+    """Of each of the visits, those that follow it one after another before models are merged;
+    empty: none do."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.text import Line, plain_fields
 
 __all__ = [
@@ -175,8 +175,24 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how often a site goes through its records in each."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
+    mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
+    """Of rounds: pull of each site towards the weights that arrived; left out: 0.03 of `fedprox`,
+    else what the recipe's configuration says."""
+    consolidation: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] | None = None
+    """Of `ewc`: the same pull, of each weight by how much it mattered before; left out: 0.1."""
+    distillation: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
+    """Of `lwf`: how much it counts what the model that arrived says of a record, against the
+    record's label; left out: 1."""
 
     def __post_init__(self) -> None:
+        of = {
+            "mu": tuple(RULES),
+            "consolidation": (Algorithm.EWC,),
+            "distillation": (Algorithm.LWF,),
+        }
+        for name, algorithms in of.items():
+            if getattr(self, name) is not None and self.algorithm not in algorithms:
+                raise ValueError(f"{name}: {self.algorithm} has none: leave it out")
         if self.merging is not None and self.algorithm not in RULES:
             raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
         own = RULES.get(self.algorithm)
@@ -193,6 +209,15 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def rule(self) -> MergeRule | None:
         """How a round's models are merged; none: there are no rounds."""
         return self.merging or RULES.get(self.algorithm)
+
+    @property
+    def local(self) -> LocalRule:
+        """What sites do in visits."""
+        rule = LOCAL_RULES.get(self.algorithm, LocalRule())
+        names = ("mu", "consolidation", "distillation")
+        stated = {name: getattr(self, name) for name in names}
+        changed = {name: value for name, value in stated.items() if value is not None}
+        return msgspec.structs.replace(rule, **changed)
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

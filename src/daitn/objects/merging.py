@@ -1,4 +1,4 @@
-"""How the models of a round are merged."""
+"""How sites train a model, and how the models of a round are merged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated
 import msgspec
 
 __all__ = [
+    "LOCAL_RULES",
     "MOST_BEHIND",
     "MOST_MERGED",
     "RULES",
     "TOLERANT",
     "Algorithm",
+    "LocalRule",
     "MergeRule",
     "OuterStep",
     "Reduces",
@@ -107,6 +109,26 @@ TOLERANT = {
 """By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
 
 
+class LocalRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a site does in a visit besides what the recipe's configuration says."""
+
+    merged: bool = False
+    """The model will be merged with others: nothing else holds it back."""
+    mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
+    """Pull towards the weights that arrived (FedProx); none: as the configuration says."""
+    variates: bool = False
+    """Steps are corrected by control variates (SCAFFOLD)."""
+    consolidation: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
+    """Pull towards the weights that arrived, of each by how much it mattered before (EWC)."""
+    distillation: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.0
+    """Weight of what the model that arrived says about the site's records (LwF)."""
+
+    @property
+    def copies(self) -> int:
+        """Sets of numbers, as large as the weights that are trained, that travel with the model."""
+        return int(self.variates) + int(self.consolidation > 0.0)
+
+
 class Algorithm(enum.StrEnum):
     """How the sites train one model."""
 
@@ -116,6 +138,14 @@ class Algorithm(enum.StrEnum):
     """The model goes from site to site, by the route that is computed after each visit."""
     FEDAVG = "fedavg"
     """Rounds: all sites train the same model, and their results are averaged."""
+    FEDPROX = "fedprox"
+    """Rounds, in which each site is pulled towards the weights that arrived, by `mu`."""
+    SCAFFOLD = "scaffold"
+    """Rounds, in which control variates correct each site's steps: the model takes twice the room.
+    """
+    FEDSEQ = "fedseq"
+    """Rounds of short chains: the model goes from site to site in each, and their last models are
+    averaged."""
     FEDADAM = "fedadam"
     """Rounds, whose average is a gradient for Adam."""
     FEDYOGI = "fedyogi"
@@ -136,10 +166,19 @@ class Algorithm(enum.StrEnum):
     """Rounds; signs are elected, and the values that have them averaged."""
     DARE = "dare"
     """Rounds; random parts of the updates are averaged."""
+    EWC = "ewc"
+    """As `sequential`; weights that mattered elsewhere are held, by `consolidation`: the model
+    takes twice the room."""
+    LWF = "lwf"
+    """As `sequential`; what the model that arrived says about the site's records is taught again,
+    by `distillation`."""
 
 
 RULES = {
     Algorithm.FEDAVG: MergeRule(),
+    Algorithm.FEDPROX: MergeRule(),
+    Algorithm.SCAFFOLD: MergeRule(),
+    Algorithm.FEDSEQ: MergeRule(),
     Algorithm.FEDADAM: MergeRule(outer=OuterStep.ADAM, rate=0.03),
     Algorithm.FEDYOGI: MergeRule(outer=OuterStep.YOGI, rate=0.03),
     Algorithm.FEDBUFF: MergeRule(),
@@ -152,3 +191,13 @@ RULES = {
     Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
 }
 """How each algorithm that trains in rounds merges."""
+
+LOCAL_RULES = {
+    **dict.fromkeys(RULES, LocalRule(merged=True)),
+    Algorithm.FEDPROX: LocalRule(merged=True, mu=0.03),
+    Algorithm.SCAFFOLD: LocalRule(merged=True, variates=True),
+    Algorithm.FEDSEQ: LocalRule(),
+    Algorithm.EWC: LocalRule(consolidation=0.1),
+    Algorithm.LWF: LocalRule(distillation=1.0),
+}
+"""What sites do in visits of each algorithm; of others, nothing more than the recipe's."""

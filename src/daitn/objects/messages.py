@@ -24,7 +24,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import MOST_VISITS, Entry
-from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, MergeRule
+from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, LocalRule, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
@@ -103,12 +103,17 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
     lineage: Descent = ()
-    """Of an order's model: the visits and merges that made it, each after what it was given."""
+    """Of an order's models: the visits and merges that made them, each after what it was given."""
+    local: LocalRule = LocalRule()
+    """What the algorithm asks for."""
+    own: ModelRef | None = None
+    """Of an algorithm with variates: the model that the site made of this data in the round before;
+    none: it has made none, or that is lost."""
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
         """What it starts from."""
-        return () if self.model is None else (self.model,)
+        return tuple(model for model in (self.model, self.own) if model is not None)
 
 
 class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):

@@ -60,6 +60,19 @@ class Contribution:
     cost_usd: float
     release_to: tuple[str, ...]
     """Where the data's owner lets models that learned there travel."""
+    before: Contribution | None = None
+    """The visit in the same round that its model came from; none: it started from the checkpoint.
+    """
+
+    @property
+    def chain(self) -> tuple[Contribution, ...]:
+        """All of the round that are in its model, in their order."""
+        return (*(self.before.chain if self.before else ()), self)
+
+    @property
+    def examples(self) -> int:
+        """That its model learned from in the round."""
+        return sum(one.visit.examples for one in self.chain)
 
 
 @dataclass
@@ -70,6 +83,8 @@ class RoundInProgress:
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
     stops: dict[VisitId, PlannedVisit]
+    then: dict[VisitId, tuple[PlannedVisit, ...]]
+    """What follows a visit, before models are merged."""
     enough: int = 0
     within_s: float | None = None
     """Both as of a `Round`."""
@@ -78,7 +93,10 @@ class RoundInProgress:
     """From its beginning to each report."""
     due: bool = False
     """Whether it waits for nobody any more."""
+    latest: dict[VisitId, Contribution] = field(default_factory=dict)
+    """What a visit starts from, if not from the checkpoint; what it made, once it is done."""
     made: list[Contribution] = field(default_factory=list)
+    """What is merged."""
 
 
 @dataclass
@@ -140,6 +158,8 @@ class Job:
     """What such visits made, for the next merge."""
     moments: ModelRef | None = None
     """What the outer step of the last merge remembers."""
+    own: dict[tuple[SiteId, str], ModelRef] = field(default_factory=dict)
+    """By site and data set: what was made there in the last round, for algorithms with variates."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -217,10 +237,12 @@ class Job:
     @property
     def between_rounds(self) -> tuple[ModelRef, ...]:
         """Models that a round needs, besides checkpoints."""
-        made = [*(self.round.made if self.round else ()), *self.late]
-        starts = {one.visit.model_in for one in made}
+        now = self.round
+        made = [*(now.made if now else ()), *(now.latest.values() if now else ()), *self.late]
+        starts = {one.chain[0].visit.model_in for one in made}
         kept = [one.model for one in made]
         kept += [one.model for one in self.checkpoints if one.model.manifest in starts]
+        kept += self.own.values()
         return tuple([*kept, self.moments] if self.moments else kept)
 
     @property
@@ -240,14 +262,22 @@ class Job:
         self.works += 1
         return VisitId(f"{self.id}.{self.works}")
 
-    def visit_work(self, stop: PlannedVisit, base: Checkpoint | None) -> VisitWork:
+    def visit_work(
+        self, stop: PlannedVisit, base: Checkpoint | None, after: Contribution | None = None
+    ) -> VisitWork:
         """The work of a stop: training from `base`, or making the fresh model if there is none.
+        `after`: the visit of the same round from which it goes on.
 
         A site that was lost during the same work gets that again, and goes on with it.
         """
         before = self.interrupted.pop(stop.site, None)
-        if before is not None and _is_again(before, stop, base):
+        if before is not None and after is None and _is_again(before, stop, base):
             return before
+        own = self.own.get((stop.site, stop.dataset)) if base else None
+        model, previous = (base.model, base.entries) if base else (None, ())
+        if after is not None:
+            model, previous = after.model, (after.entry,)
+        given = [each for each in (model, own) if each is not None]
         return VisitWork(
             visit=self.next_visit_id(),
             job=self.id,
@@ -257,11 +287,13 @@ class Job:
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,
-            model=base.model if base else None,
-            previous=base.entries if base else (),
+            model=model,
+            previous=previous,
             purpose=self.intent.purpose,
             order=self.order,
-            lineage=self.descent_of(base.model) if base else (),
+            lineage=self.descent_of(*given),
+            local=self.intent.training.local,
+            own=own,
         )
 
     def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:

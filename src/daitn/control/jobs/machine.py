@@ -48,7 +48,7 @@ from daitn.control.jobs.outstanding import (
 from daitn.objects.decisions import Round
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport, IllegalTransition
-from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import (
     ActionFailed,
     Assessed,
@@ -216,16 +216,20 @@ def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         if useless := rounds.contribute(job, outcome.entry, outcome.model):
             job.failures[outcome.site] = MAX_FAILURES
             note_failure(job, outcome.site, ErrorReport(code="WorkFailed", problem=useless))
-        return _after_visits(job)
+        return _after_visits(job, outcome.visit)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
     return _verify(job)
 
 
-def _after_visits(job: Job) -> Commands:
-    """Merge the models of a round that waits for no other, or plan if none was made."""
+def _after_visits(job: Job, *ended: VisitId) -> Commands:
+    """Go on with the round's chains in which visits have ended. Merge its models once it waits for
+    no other, or plan if none was made."""
     now = job.round
     if now is None:
         return _plan(job)
+    works = [work for visit in ended for work in rounds.go_on(job, visit)]
+    if commands := tuple(start(job, site, work) for site, work in works):
+        return commands
     if rounds.is_awaited(job):
         job.state = JobState.VISITING
         return ()
@@ -301,6 +305,9 @@ def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     error = reason_of(outcome)
+    if error.field == "own" and rounds.has_own(job, outcome.visit):
+        note_failure(job, outcome.site, error)
+        return (start(job, *rounds.without_own(job, outcome.visit)),)
     if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
         return (*stop_all(job), *_fail(job, error, now_s))
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
@@ -311,7 +318,7 @@ def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
         note_cut_off(job, outcome.site, base.model.holders if base else ())
         if job.round is None:
             return _wait(job, f"{outcome.site} cannot get the model: {error.problem}", now_s)
-    return _after_visits(job)
+    return _after_visits(job, outcome.visit)
 
 
 def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -326,7 +333,7 @@ def _on_visitor_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     note_loss(job, event.site)
     goes_on = "the round goes on" if job.round else "continuing from the last verified checkpoint"
     job.detail = f"{event.site} was lost; {goes_on}"
-    return (*stops, *_after_visits(job))
+    return (*stops, *_after_visits(job, *(stop.visit for stop in stops)))
 
 
 def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -336,7 +343,7 @@ def _on_visit_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.failures[event.site] = job.failures.get(event.site, 0) + 1
     stops = drop(job, event.site)
     note_failure(job, event.site, stall_of(event))
-    return (*stops, *_after_visits(job))
+    return (*stops, *_after_visits(job, *(stop.visit for stop in stops)))
 
 
 def _on_verifiers_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -530,6 +537,7 @@ def _end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
     job.round = None
     job.moments = None
     job.late.clear()
+    job.own.clear()
     return (*stop_all(job), Settle())
 
 

@@ -57,22 +57,35 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
         raise _outside(f"more than {order.visits} merges", "visits")
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
-    # Of two visits that left the same model, the later one counts.
-    made = {(visit.model_in, visit.model_out): visit for visit in visits}
     starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]
     behind = [rounds_behind(work.lineage, work.base.manifest, start) for start in starts]
     if tuple(behind) != (work.behind or (0,) * len(work.trained)):
         raise _outside("a merge of models that are older than it says", "training")
-    merged = [
-        made.get((start, model.manifest)) for start, model in zip(starts, work.trained, strict=True)
+    chains = [
+        _chain(model.manifest, start, visits)
+        for start, model in zip(starts, work.trained, strict=True)
     ]
-    if tuple(visit.examples if visit else 0 for visit in merged) != work.shares:
+    if tuple(sum(visit.examples for visit in chain) for chain in chains) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
-    if len({(visit.site, visit.dataset) for visit in merged if visit}) < len(merged):
+    data = [(visit.site, visit.dataset) for chain in chains for visit in chain]
+    if len(set(data)) < len(data):
         raise _outside("a merge in which data counts twice", "training")
     kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
     if work.moments is not None and work.moments.manifest not in kept:
         raise _outside("a merge with what no merge of it remembers", "training")
+
+
+def _chain(model: Digest, base: Digest, visits: Sequence[Visit]) -> list[Visit]:
+    """The visits by which a model came from the base; none if it did not."""
+    # Of two visits that left the same model, the later one counts.
+    made = {visit.model_out: visit for visit in visits}
+    chain: list[Visit] = []
+    while model != base:
+        if (visit := made.pop(model, None)) is None:
+            return []
+        chain.append(visit)
+        model = visit.model_in
+    return chain
 
 
 def _check_examples(examples: int, order: Order) -> None:
@@ -85,6 +98,14 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
     intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))
+    if work.local != intent.training.local:
+        raise _outside("this way of training", "training")
+    data = (node.site, work.dataset)
+    if work.own is not None and not any(
+        visit.model_out == work.own.manifest and (visit.site, visit.dataset) == data
+        for visit in visits
+    ):
+        raise _outside("a visit with what was made of other data", "training")
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:

@@ -10,7 +10,10 @@ visit makes is merged in the next round, in which it counts the less the more ro
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from statistics import median
+
+import msgspec
 
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate, RoundInProgress
 from daitn.control.jobs.measuring import contribution
@@ -32,10 +35,13 @@ __all__ = [
     "contribute",
     "due_at_s",
     "give_up_aggregator",
+    "go_on",
+    "has_own",
     "is_awaited",
     "leave_out",
     "merge_work",
     "only_model",
+    "without_own",
 ]
 
 _PATIENCE = 2.0
@@ -51,10 +57,12 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base)) for stop in planned.visits]
+    then = planned.then or ((),) * len(works)
     job.round = RoundInProgress(
         base=base,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
+        then={work.visit: rest for (_, work), rest in zip(works, then, strict=True)},
         enough=planned.enough,
         within_s=planned.within_s,
         began_at_s=job.at_s,
@@ -73,16 +81,37 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
     made = contribution(job, stop, visit, entry, model)
     if set(made.release_to) != set(stop.release_to):
         return "its data may not travel as far as it published"
-    there = [*(now.made if now else ()), *job.late]
-    if visit.model_out in (visit.model_in, *(one.visit.model_out for one in there)):
+    there = [*job.late]
+    if now is not None:
+        there += [*now.made, *now.latest.values()]
+    known = [visit.model_in, *(one.visit.model_out for one in there)]
+    if visit.model_out in known or (now and visit.model_out == now.base.model.manifest):
         return "it returned a model that was there"
     if late is not None:
         job.late.append(made)
         return ""
     assert now is not None
-    now.made.append(made)
+    now.latest[visit.visit] = replace(made, before=now.latest.get(visit.visit))
     now.took_s[visit.visit] = job.at_s - now.began_at_s
     return ""
+
+
+def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
+    """What follows a visit that has ended, however it did: the next one of its chain, which starts
+    from what it left, or from what it was given. A chain's last model is merged."""
+    now = job.round
+    assert now is not None
+    latest = now.latest.pop(visit, None)
+    if rest := now.then.pop(visit, ()):
+        stop = rest[0]
+        work = job.visit_work(stop, now.base, latest)
+        now.stops[work.visit], now.then[work.visit] = stop, rest[1:]
+        if latest is not None:
+            now.latest[work.visit] = latest
+        return ((stop.site, work),)
+    if latest is not None:
+        now.made.append(latest)
+    return ()
 
 
 def due_at_s(job: Job) -> float | None:
@@ -133,7 +162,7 @@ def _usable(job: Job) -> list[Contribution]:
     """Late models that the round may merge: not too old, and of data that has no newer in it."""
     now = job.round
     assert now is not None
-    there = {(one.visit.site, one.visit.dataset) for one in now.made}
+    there = {(one.visit.site, one.visit.dataset) for last in now.made for one in last.chain}
     return [
         one
         for one in job.late
@@ -144,7 +173,7 @@ def _usable(job: Job) -> list[Contribution]:
 
 
 def _behind(job: Job, base: Checkpoint, made: Contribution) -> int | None:
-    return rounds_behind(job.lineage, base.model.manifest, made.visit.model_in)
+    return rounds_behind(job.lineage, base.model.manifest, made.chain[0].visit.model_in)
 
 
 def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
@@ -166,7 +195,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         owner=job.intent.owner,
         base=now.base.model,
         trained=models,
-        shares=tuple(one.visit.examples for one in now.made),
+        shares=tuple(one.examples for one in now.made),
         starts=starts,
         behind=behind,
         rule=rule,
@@ -187,7 +216,7 @@ def _starts(job: Job) -> tuple[tuple[ModelRef, ...], tuple[int, ...]]:
     if not any(behind):
         return (), ()
     known = {checkpoint.model.manifest: checkpoint.model for checkpoint in job.checkpoints}
-    return tuple(known[one.visit.model_in] for one in now.made), behind
+    return tuple(known[one.chain[0].visit.model_in] for one in now.made), behind
 
 
 def _aggregator(job: Job) -> SiteId:
@@ -223,13 +252,16 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
             manifest=fact.moments, size_bytes=fact.moments_bytes, holders=(fact.site,)
         )
     release_to = now.base.release_to
-    for one in now.made:
+    visits = tuple(one for last in now.made for one in last.chain)
+    for one in visits:
         release_to = narrowed(release_to, one.release_to)
+        if job.intent.training.local.variates:
+            job.own[one.visit.site, one.visit.dataset] = _held_by(one.model, fact.site)
     job.round = None
     return ModelCandidate(
         model=model,
         base=now.base,
-        visits=tuple(now.made),
+        visits=visits,
         release_to=release_to,
         parents=(entry.digest,),
         made_at=fact.site,
@@ -245,7 +277,29 @@ def only_model(job: Job) -> Contribution | None:
     if rule is None or (rule.outer, rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
         return None
     only = now.made[0]
-    return only if only.visit.model_in == now.base.model.manifest else None
+    return only if only.chain[0].visit.model_in == now.base.model.manifest else None
+
+
+def _held_by(model: ModelRef, site: SiteId) -> ModelRef:
+    """A model that a site has fetched, too."""
+    holders = tuple(dict.fromkeys((*model.holders, site)))
+    return msgspec.structs.replace(model, holders=holders)
+
+
+def without_own(job: Job, visit: VisitId) -> tuple[SiteId, VisitWork]:
+    """The work of a stop again, whose site has lost what it made before, as have all others."""
+    assert job.round is not None
+    stop = job.round.stops.pop(visit)
+    job.own.pop((stop.site, stop.dataset), None)
+    work = job.visit_work(stop, job.round.base)
+    job.round.stops[work.visit], job.round.then[work.visit] = stop, job.round.then.pop(visit)
+    return stop.site, work
+
+
+def has_own(job: Job, visit: VisitId) -> bool:
+    """Whether a visit of the round was given what its site had made before."""
+    stop = job.round.stops.get(visit) if job.round else None
+    return stop is not None and (stop.site, stop.dataset) in job.own
 
 
 def are_enough(job: Job) -> bool:

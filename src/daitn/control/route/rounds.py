@@ -12,7 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from daitn.control.route import pace
+from daitn.control.route.chains import chains
 from daitn.control.route.costs import NEVER_S, costs, transfer_s
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
@@ -34,6 +37,8 @@ _BUFFER = 0.5
 """Share of the sites whose updates `fedbuff` merges at once: the faster half sets its pace."""
 _CAUTION = -1.0
 """By so many standard deviations slower than expected a round's sites may be, see `costs`."""
+_WAIT_FOR_ALL = (Algorithm.FEDSEQ, Algorithm.SCAFFOLD)
+"""Chains take as long as their visits together, and variates belong to the round's base."""
 _TOLD = 20
 
 
@@ -79,14 +84,17 @@ def next_round(
     if behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     merging = _aggregators(question, start, [option.site for option in members])
-    buffered = intent.training.algorithm is Algorithm.FEDBUFF
+    algorithm = intent.training.algorithm
+    buffered = algorithm is Algorithm.FEDBUFF
     found = Round(
         start=start.model,
         visits=stops,
         aggregators=tuple(site for site, _ in merging),
         enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
-        within_s=within,
+        within_s=None if algorithm in _WAIT_FOR_ALL else within,
     )
+    if algorithm is Algorithm.FEDSEQ:
+        found = _in_chains(found, options)
     return NextRound(found, _decision(question, found, merging))
 
 
@@ -166,6 +174,18 @@ def _stops(
     return stops, pace.within_s(amounts, costs(question, options, hope=_CAUTION))
 
 
+def _in_chains(found: Round, options: Sequence[DataOption]) -> Round:
+    """The round with its visits in chains."""
+    labels = {(one.site, one.dataset.name): one.dataset.labels for one in options}
+    members = chains([labels[stop.site, stop.dataset] for stop in found.visits])
+    stops = [[found.visits[member] for member in chain] for chain in members]
+    return msgspec.structs.replace(
+        found,
+        visits=tuple(first for first, *_ in stops),
+        then=tuple(tuple(rest) for _, *rest in stops),
+    )
+
+
 def _aggregators(
     question: RouteQuestion, start: RouteStart, sites: Sequence[SiteId]
 ) -> list[tuple[SiteId, float]]:
@@ -207,7 +227,10 @@ def _decision(
 
 
 def _named(found: Round, aggregator: SiteId) -> str:
-    return f"{len({stop.site for stop in found.visits})} sites, merged at {aggregator}"
+    rest = [stop for chain in found.then for stop in chain]
+    sites = {stop.site for stop in (*found.visits, *rest)}
+    chained = f" in {len(found.visits)} chains" if rest else ""
+    return f"{len(sites)} sites{chained}, merged at {aggregator}"
 
 
 def _none(question: RouteQuestion, *, why: str = "", waits: str = "") -> NextRound:

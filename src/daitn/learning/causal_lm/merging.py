@@ -7,7 +7,7 @@ the product of two means is not the mean of the products, and nears it as the mo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -22,7 +22,10 @@ from daitn.learning.causal_lm.settings import (
     WEIGHTS,
     CausalLmConfig,
 )
+from daitn.learning.local.companions import Companions, read_companions, write_companions
+from daitn.learning.local.variates import mean_variate
 from daitn.learning.recipe import MergeTask
+from daitn.learning.weights import Shape
 from daitn.objects.errors import DaitnError
 
 __all__ = ["merge"]
@@ -50,6 +53,10 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             scales=task.scales,
         )
         before = models.seen(start)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    companions = (_companions(number, model, shapes) for number, model in enumerate(trained))
+    variate = mean_variate(companions, task.shares)
+    write_companions(Companions(variate=variate), list(shapes), out)
     models.save_weights(tensors, before + round(sum(task.shares)), out / part)
     if kept:
         save_file(kept, moments)
@@ -72,6 +79,13 @@ def _start(model: Path, settings: CausalLmConfig, scratch: Path) -> Path:
 def _opened(number: int, path: Path) -> TensorFile:
     try:
         return TensorFile(path)
+    except DaitnError as error:
+        raise unfit(number, error.problem) from None
+
+
+def _companions(number: int, model: Path, shapes: Mapping[str, Shape]) -> Companions:
+    try:
+        return read_companions(model, shapes)
     except DaitnError as error:
         raise unfit(number, error.problem) from None
 

@@ -29,6 +29,7 @@ from daitn.learning.causal_lm.tokenizer import load_tokenizer
 from daitn.learning.causal_lm.tokens import Codec, byte_tokenizer
 from daitn.learning.causal_lm.turns import codec_of
 from daitn.learning.engine import engine_device, engine_devices
+from daitn.learning.local.companions import Companions, write_companions
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
@@ -58,6 +59,8 @@ class Model(msgspec.Struct):
     seen: int
     """Examples it was trained on, over all visits."""
     chat: Chat = Chat()
+    companions: Companions = msgspec.field(default_factory=Companions)
+    """Of the weights that training changes, in their order; read where it trains."""
 
     def codec(self, settings: CausalLmConfig) -> Codec:
         return codec_of(self.tokenizer, settings, self.end, self.chat)
@@ -122,6 +125,7 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
     """Write the parts that training changes; returns the names of the others."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))
+    write_companions(model.companions, list(weights), out)
     if settings.base:
         return unchanged(came_from)
     model.tokenizer.save(str(out / TOKENIZER))

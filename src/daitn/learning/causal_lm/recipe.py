@@ -19,6 +19,7 @@ from daitn.learning.recipe import (
     Footprint,
     Form,
     Imported,
+    LocalTask,
     Measured,
     MergeTask,
     Progress,
@@ -52,20 +53,35 @@ class CausalLm:
     abilities = Abilities(says=(Says.TEXT, Says.VECTOR), tools=False, json_schema=False)
 
     def __init__(
-        self, least_records: int = LEAST_RECORDS, savepoints: Savepoints | None = None
+        self,
+        least_records: int = LEAST_RECORDS,
+        savepoints: Savepoints | None = None,
+        task: LocalTask | None = None,
     ) -> None:
-        """A tokenizer is learned from words that occur in at least `least_records` records."""
+        """A tokenizer is learned from words that occur in at least `least_records` records;
+        `task`: what the algorithm asks of a visit."""
         self._least_records = least_records
         self._savepoints = savepoints
+        self._task = task or LocalTask()
 
     def selecting(self, selection: Selection) -> CausalLm:
         """See `Selecting`."""
         check_no_columns(self.name, selection)
-        return CausalLm(selection.least_records, self._savepoints)
+        return CausalLm(selection.least_records, self._savepoints, self._task)
 
     def resuming(self, savepoints: Savepoints) -> CausalLm:
         """See `Resuming`."""
-        return CausalLm(self._least_records, savepoints)
+        return CausalLm(self._least_records, savepoints, self._task)
+
+    def adapting(self, task: LocalTask) -> CausalLm:
+        """See `Adapting`."""
+        if task.rule.distillation:
+            raise InvalidInput(
+                f"the recipe {self.name} does not learn from the model that arrived",
+                field="training.algorithm",
+                fix="take the algorithm ewc, or sequential",
+            )
+        return CausalLm(self._least_records, self._savepoints, task)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -126,6 +142,7 @@ class CausalLm:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
         pairs = read_pairs(data)
         from daitn.learning.causal_lm import models, tokens, training
+        from daitn.learning.local.companions import read_companions
 
         loaded, others = models.load_on_all(model, settings)
         if tokens.knows_only_bytes(loaded.tokenizer):
@@ -133,6 +150,10 @@ class CausalLm:
             loaded.tokenizer = tokens.learn_tokenizer(
                 records, settings.vocabulary, self._least_records
             )
+        trainable = loaded.network.trainable().items()
+        shapes = {name: tuple(weight.shape) for name, weight in trainable}
+        loaded.companions = read_companions(model, shapes)
+        own = read_companions(Path(self._task.own), shapes).variate if self._task.own else ()
         trained = training.train(
             loaded,
             settings,
@@ -143,6 +164,8 @@ class CausalLm:
             self._least_records,
             self._savepoints,
             others,
+            self._task.rule,
+            own,
         )
         carried = models.save(loaded, settings, model, out)
         return msgspec.structs.replace(trained, carried=carried)

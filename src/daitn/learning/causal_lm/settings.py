@@ -104,8 +104,9 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     learning_rate_halves_after: int = 6000
     """Later visits peak at `learning_rate / (1 + seen / this)`, where `seen` counts the examples of
     all earlier visits, so that a late visit does not undo what early ones taught. 1 to 10^12."""
-    keep: float = 0.5
-    """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on.
+    keep: float | None = None
+    """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on;
+    left out: 0.5 where models go from site to site, 0 in rounds, whose merge averages already.
     Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
     generation_share: float = 0.1
     """Share in [0, 1] of the examples that are also read question first, so that the model can
@@ -152,6 +153,10 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         settings._check()
         return settings
 
+    def kept(self, *, merged: bool) -> float:
+        """`keep`, as it is where models are merged or not."""
+        return (0.0 if merged else 0.5) if self.keep is None else self.keep
+
     def _check(self) -> None:
         for name, (least, most) in _BOUNDS.items():
             within = least <= getattr(self, name) <= most
@@ -160,7 +165,9 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         self._require(
             "learning_rate", 0 < self.learning_rate <= 0.1, "must be above 0 and at most 0.1"
         )
-        self._require("keep", 0 <= self.keep < 1, "must be at least 0 and below 1")
+        self._require(
+            "keep", self.keep is None or 0 <= self.keep < 1, "must be at least 0 and below 1"
+        )
         self._require("generation_share", 0 <= self.generation_share <= 1, "must be from 0 to 1")
         self._require("base", self.base in (None, BASE), f"must be {BASE!r} or absent")
         quantised = self.base_precision != "stored"
@@ -235,6 +242,7 @@ def _learning(settings: CausalLmConfig) -> dict[str, tuple[float, float]]:
     assumed to be inverse to it, with less certainty.
     """
     faster = math.log(settings.learning_rate / 0.003)
+    keep = settings.kept(merged=False)
     return {
         "tau": (5.1 - faster, math.hypot(0.6, 0.5 * faster)),
         "warm": (0.5, 1.2),
@@ -242,7 +250,7 @@ def _learning(settings: CausalLmConfig) -> dict[str, tuple[float, float]]:
         "repeats": (3.5, 0.8),
         "fading": (-4.3, 1.0),
         "labelled": (3.4, 1.5),
-        "averaged": (math.log((settings.keep + 0.01) / (1.01 - settings.keep)) - 2.4, 0.6),
+        "averaged": (math.log((keep + 0.01) / (1.01 - keep)) - 2.4, 0.6),
     }
 
 

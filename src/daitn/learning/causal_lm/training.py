@@ -34,9 +34,11 @@ from daitn.learning.causal_lm.rows import Reads, TokenRow, context_loss, reads
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
+from daitn.learning.local.steps import Steps
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
+from daitn.objects.merging import LocalRule
 
 __all__ = ["train"]
 
@@ -47,6 +49,7 @@ _FLOOR = 0.1
 _WEIGHT_DECAY = 0.01
 _BETAS = (0.9, 0.98)
 """As in Vaswani et al. 2017; the usual 0.999 remembers longer than a visit lasts."""
+_NOTHING_MORE = LocalRule()
 
 Group = Sequence[QaPair]
 
@@ -61,9 +64,12 @@ def train(
     least_records: int,
     savepoints: Savepoints | None = None,
     others: Sequence[LanguageModel] = (),
+    rule: LocalRule = _NOTHING_MORE,
+    variate: Sequence[Tensor] = (),
 ) -> Trained:
     """Train `model` in place on `examples` records drawn from `pairs`, from the latest of the
-    visit's savepoints on. `others`: its network on further devices, which compute with it.
+    visit's savepoints on. `others`: its network on further devices, which compute with it. `rule`:
+    what the algorithm asks for; `variate`: what the site left last time.
 
     Raises `DataFault` if the losses of most records are not finite.
     """
@@ -72,7 +78,7 @@ def train(
     dealer, codec = Dealer(pairs, rng, least_records), model.codec(settings)
     replicas = Replicas([model.network, *others])
     weights = replicas.weights
-    arrived = [weight.detach().clone() for weight in weights]
+    local = Steps(rule, weights, model.companions, variate, usual_mu=0.0)
     peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
     optimiser = torch.optim.AdamW(
         weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True
@@ -86,6 +92,7 @@ def train(
     if savepoints is not None and (state := savepoints.latest()) is not None:
         before = restore(state, _SoFar, weights, optimiser)
         steps, done, left_out = before.steps, before.done, before.left_out
+        local.rates = before.rates
         replicas.spread()
     batches = _batches(dealer, layout, settings, examples, rng, steps)
     batch = next(batches, None)
@@ -102,18 +109,21 @@ def train(
             optimiser.zero_grad()
             if groups:
                 _descend(replicas, layout.batch(groups))
-        _step(optimiser, weights)
+        local.pull()
+        if _step(optimiser, weights):
+            local.stepped(peak * _schedule(done / examples))
         replicas.spread()
         told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
         watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
         batch, steps = following, steps + 1
         if savepoints is not None and savepoints.due():
-            so_far = _SoFar(steps=steps, done=done, left_out=left_out)
+            so_far = _SoFar(steps=steps, done=done, left_out=left_out, rates=local.rates)
             savepoints.keep(state_bytes(so_far, weights, optimiser))
     check_losses(left_out, examples)
     blur(weights, peak, seed)
-    if model.seen and settings.keep:
-        _average_in(weights, arrived, settings.keep)
+    if model.seen and (keep := settings.kept(merged=rule.merged)):
+        _average_in(weights, local.arrived, keep)
+    model.companions = local.after(optimiser, seed)
     model.seen += done
     return Trained(examples=done, seconds=time.perf_counter() - began_s)
 
@@ -125,6 +135,7 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
     done: int
     """Records."""
     left_out: int
+    rates: float
 
 
 def _schedule(done: float) -> float:
@@ -265,9 +276,12 @@ def _channel_loss(network: LanguageModel, piece: _Piece) -> tuple[Tensor, Tensor
     return total, torch.cat(each).detach()
 
 
-def _step(optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> None:
-    if bool(nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).isfinite()):
+def _step(optimiser: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> bool:
+    """Make a step, unless the gradient is not finite."""
+    finite = bool(nn.utils.clip_grad_norm_(weights, MOST_GRADIENT).isfinite())
+    if finite:
         optimiser.step()
+    return finite
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from daitn.learning.recipe import (
     Exported,
     Footprint,
     Form,
+    LocalTask,
     Measured,
     MergeTask,
     Progress,
@@ -68,19 +69,28 @@ class Classifier:
     abilities = Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False, json_schema=False)
 
     def __init__(
-        self, selection: Selection | None = None, savepoints: Savepoints | None = None
+        self,
+        selection: Selection | None = None,
+        savepoints: Savepoints | None = None,
+        task: LocalTask | None = None,
     ) -> None:
-        """`selection`: how the owner of the data limits its columns."""
+        """`selection`: how the owner of the data limits its columns; `task`: what the algorithm
+        asks of a visit."""
         self._selection = selection or Selection()
         self._savepoints = savepoints
+        self._task = task or LocalTask()
 
     def selecting(self, selection: Selection) -> Classifier:
         """See `Selecting`."""
-        return Classifier(selection, self._savepoints)
+        return Classifier(selection, self._savepoints, self._task)
 
     def resuming(self, savepoints: Savepoints) -> Classifier:
         """See `Resuming`."""
-        return Classifier(self._selection, savepoints)
+        return Classifier(self._selection, savepoints, self._task)
+
+    def adapting(self, task: LocalTask) -> Classifier:
+        """See `Adapting`."""
+        return Classifier(self._selection, self._savepoints, task)
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
@@ -129,6 +139,7 @@ class Classifier:
         settings = parse_config(config)
         state = parts.read(model, settings)
         table = read_table(data, settings.label, self._selection)
+        own = parts.read(Path(self._task.own), settings) if self._task.own else None
         trained = training.train(
             state,
             settings,
@@ -139,6 +150,8 @@ class Classifier:
             watch,
             self._selection.least_records,
             self._savepoints,
+            self._task.rule,
+            own,
         )
         parts.write(state, out)
         return trained

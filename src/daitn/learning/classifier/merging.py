@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
 from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard, State
+from daitn.learning.local.companions import Companions
+from daitn.learning.local.variates import mean_variate
 from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError
 from daitn.objects.merging import Reduces
@@ -33,6 +36,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
     columns = base.columns or usual_columns([model.columns for model in models])
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
+    variate = mean_variate([model.companions for model in models], task.shares)
     parts.settle(base, config, columns)
     starts = _starts(task, base, config)
     scale = _scale(base, models, starts, task)
@@ -50,7 +54,8 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         (tensors[f"layers.{index}.weight"], tensors[f"layers.{index}.bias"])
         for index in range(len(base.layers))
     ]
-    parts.write(State(seed=base.seed, columns=columns, layers=layers, standard=scale), out)
+    state = State(seed=base.seed, columns=columns, layers=layers, standard=scale)
+    parts.write(replace(state, companions=Companions(variate=variate)), out)
     if kept:
         save_file(kept, moments)
 
@@ -92,20 +97,9 @@ def usual_columns(models: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     """A model of these columns, in this order: each site has its own until a model has one."""
-    if state.columns == columns:
-        return state
     if sorted(state.columns) != sorted(columns):
         raise unfit(number, "it reads other columns")
-    assert state.standard is not None
-    at = [state.columns.index(column) for column in columns]
-    (weight, bias), *rest = state.layers
-    told = state.standard
-    return State(
-        seed=state.seed,
-        columns=columns,
-        layers=[(weight[:, at], bias), *rest],
-        standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
-    )
+    return parts.arranged(state, columns)
 
 
 def _scale(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -25,12 +25,13 @@ from daitn.learning.classifier.features import (
     mismatch,
     read_features,
 )
+from daitn.learning.local.companions import Companions, read_companions, write_companions
 from daitn.learning.recipe import DataFault, Fault
 from daitn.learning.weights import Shape, read_header, read_tensors
 from daitn.objects.errors import DaitnError
 from daitn.objects.text import plain
 
-__all__ = ["Standard", "State", "fresh", "read", "settle", "write"]
+__all__ = ["Standard", "State", "arranged", "fresh", "read", "settle", "write"]
 
 _SCALE = frozenset({"standard.mean", "standard.var", "standard.count"})
 
@@ -55,6 +56,8 @@ class State:
     layers: list[tuple[Tensor, Tensor]]
     """Weight and bias of each; empty until the number of columns is known."""
     standard: Standard | None
+    companions: Companions = field(default_factory=Companions)
+    """Of the tensors of `layers`, in their order."""
 
 
 def fresh(config: ClassifierConfig, seed: int) -> State:
@@ -84,6 +87,25 @@ def settle(state: State, config: ClassifierConfig, columns: tuple[str, ...]) -> 
         state.layers = _random_layers(config.layer_sizes(len(columns)), state.seed)
 
 
+def arranged(state: State, columns: tuple[str, ...]) -> State:
+    """A model of these columns, in another order, with them in this one."""
+    if state.columns == columns:
+        return state
+    at = [state.columns.index(column) for column in columns]
+    (weight, bias), *rest = state.layers
+    told = state.standard
+    assert told is not None
+    return replace(
+        state,
+        columns=columns,
+        layers=[(weight[:, at], bias), *rest],
+        standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
+        companions=Companions(
+            *([one[0][:, at], *one[1:]] if one else () for one in state.companions)
+        ),
+    )
+
+
 def write(state: State, out: Path) -> None:
     """Write a model's parts into the folder `out`."""
     tensors: dict[str, Tensor] = {}
@@ -97,6 +119,7 @@ def write(state: State, out: Path) -> None:
     save_file(tensors, out / WEIGHTS)
     features = Features(seed=state.seed, columns=state.columns)
     (out / FEATURES).write_bytes(msgspec.json.encode(features))
+    write_companions(state.companions, _names(len(state.layers)), out)
 
 
 def read(model: Path, config: ClassifierConfig) -> State:
@@ -129,7 +152,14 @@ def read(model: Path, config: ClassifierConfig) -> State:
             var=_tensor(tensors, "standard.var", (width,)),
             count=_counts(tensors, width),
         )
+    shapes_of = {name: shapes[name] for name in _names(len(state.layers))}
+    state.companions = read_companions(model, shapes_of)
     return state
+
+
+def _names(layers: int) -> list[str]:
+    """Of the tensors that are trained."""
+    return [f"layers.{index}.{kind}" for index in range(layers) for kind in ("weight", "bias")]
 
 
 def _tensor(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -19,19 +19,24 @@ from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
-from daitn.learning.classifier.parts import State, settle
+from daitn.learning.classifier.parts import State, arranged, settle
 from daitn.learning.classifier.scale import merged, scale_of, shared
 from daitn.learning.classifier.table import Table
 from daitn.learning.engine import engine_device
+from daitn.learning.local.companions import Companions
+from daitn.learning.local.distillation import distilled
+from daitn.learning.local.steps import Steps
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
+from daitn.objects.merging import LocalRule
 
 __all__ = ["train"]
 
 _REPORTS = 20
 """Progress reports per visit."""
+_NOTHING_MORE = LocalRule()
 
 
 def train(
@@ -44,9 +49,14 @@ def train(
     watch: Callable[[Progress], None],
     least_records: int,
     savepoints: Savepoints | None = None,
+    rule: LocalRule = _NOTHING_MORE,
+    own: State | None = None,
 ) -> Trained:
     """Train `state` in place on `examples` rows of the table from the file `data`, from the latest
-    of the visit's savepoints on. The rows are shuffled anew whenever all were used."""
+    of the visit's savepoints on. The rows are shuffled anew whenever all were used.
+
+    `rule`: what the algorithm asks for; `own`: the model that the site made of the table before.
+    """
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
@@ -57,7 +67,10 @@ def train(
     features = shared(table.features, least_records)
     state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)
-    _fit(state, config, inputs, targets, examples, seed, watch, savepoints)
+    kept = Companions()
+    if own is not None and set(own.columns) == set(state.columns):
+        kept = arranged(own, state.columns).companions
+    _fit(state, config, inputs, targets, examples, seed, watch, savepoints, rule, kept.variate)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
 
 
@@ -70,6 +83,8 @@ def _fit(
     seed: int,
     watch: Callable[[Progress], None],
     savepoints: Savepoints | None,
+    rule: LocalRule,
+    own: Sequence[Tensor],
 ) -> None:
     """Train on so many examples in batches."""
     device = engine_device()
@@ -79,14 +94,15 @@ def _fit(
         for weight, bias in state.layers
     ]
     tensors = [tensor for layer in layers for tensor in layer]
-    arrived = [tensor.detach().clone() for tensor in tensors]
+    local = Steps(rule, tensors, state.companions, own, config.usual_mu)
+    taught = _taught(inputs, layers) if rule.distillation else None
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
     guess = math.log(len(config.classes))
     reports = _ProgressReports(guess, math.ceil(examples / len(targets)), examples, watch)
     steps = 0
     if savepoints is not None and (kept := savepoints.latest()) is not None:
         before = restore(kept, _SoFar, tensors, optimiser)
-        steps, reports.so_far = before.steps, before.reports
+        steps, reports.so_far, local.rates = before.steps, before.reports, before.rates
     # What was drawn before is drawn again, as it follows from the seed.
     batches = _batches(len(targets), examples, batch_of(examples, config.batch), seed)
     for step, rows in enumerate(islice(batches, steps, None), start=steps + 1):
@@ -98,18 +114,26 @@ def _fit(
             losses = _losses(inputs, targets, batch, layers)
         if len(batch):
             optimiser.zero_grad()
-            objective = losses.mean() + config.proximal / 2 * _distance(tensors, arrived)
+            objective = losses.mean()
+            if taught is not None:
+                scores = forward(inputs[batch], layers)
+                objective += rule.distillation * distilled(scores, taught[batch]).mean()
             objective.backward()  # type: ignore[no-untyped-call]
+            local.pull()
             if bool(clip_grad_norm_(tensors, MOST_GRADIENT).isfinite()):
                 optimiser.step()
+                local.stepped(config.learning_rate)
         if savepoints is not None and savepoints.due():
-            so_far = _SoFar(steps=step, reports=reports.so_far)
+            so_far = _SoFar(steps=step, reports=reports.so_far, rates=local.rates)
             savepoints.keep(state_bytes(so_far, tensors, optimiser))
     check_losses(reports.so_far.not_finite, examples)
     blur(tensors, config.learning_rate, seed)
     with torch.no_grad():  # A column without values here keeps its weights, as its scale.
         empty = ~inputs.any(dim=0)
-        tensors[0][:, empty] = arrived[0][:, empty]
+        tensors[0][:, empty] = local.arrived[0][:, empty]
+    state.companions = local.after(optimiser, seed)
+    if state.companions.variate:  # Nothing pulls there at this site.
+        state.companions.variate[0][:, empty] = 0.0
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
 
 
@@ -129,6 +153,7 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: int
     reports: _Reported
+    rates: float
 
 
 class _ProgressReports:
@@ -169,10 +194,10 @@ def _losses(
     return functional.cross_entropy(scores, targets[batch], reduction="none")
 
 
-def _distance(tensors: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Squared Euclidean distance between two sets of weights."""
-    gaps = [(a - b).square().sum() for a, b in zip(tensors, others, strict=True)]
-    return torch.stack(gaps).sum()
+@torch.no_grad()
+def _taught(inputs: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What the model that arrived says of each record: (records, classes) scores."""
+    return forward(inputs, layers)
 
 
 def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor]:

@@ -177,6 +177,8 @@ def digest_of(work: VisitWork, dataset: DatasetConfig, seed: int) -> str:
             with open(dataset.path, "rb") as file:
                 data = hashlib.file_digest(file, "blake2b").hexdigest()
     model = work.model.manifest if work.model else ""
-    facts = (work.visit, work.job, work.owner, work.recipe, work.config, work.examples, model)
+    own = work.own.manifest if work.own else ""
+    how = (work.recipe, work.config, work.local, own)
+    facts = (work.visit, work.job, work.owner, how, work.examples, model)
     terms = (dataset.name, data, dataset.selection, seed, __version__)
     return hashlib.blake2b(canonical((facts, terms))).hexdigest()

@@ -19,7 +19,7 @@ from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint, MergeTask, Progress, Trained
+from daitn.learning.recipe import Config, Footprint, LocalTask, MergeTask, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
@@ -206,6 +206,11 @@ class Executor:
                 with _about("moments"):
                     check_size(_MOST_OUTPUTS * footprint.size_bytes, work.moments)
         else:
+            if isinstance(work, VisitWork):
+                footprint = _with_companions(footprint, work)
+                if work.own is not None:
+                    with _about("own"):
+                        check_size(footprint.size_bytes, work.own)
             self._capacity.check(footprint, work.model, examples)
         most_bytes = _MOST_OUTPUTS * footprint.size_bytes if isinstance(work, MergeWork) else 0
         return self._sandbox.limits_for(
@@ -252,6 +257,11 @@ class Executor:
         await self._data.inspect_changed(work.recipe, dataset)
         gate.check_examples(work.examples, self._data.facts(dataset).least_examples)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
+        if work.own is not None:
+            with _about("own"):
+                moved = summed(
+                    moved, await self._fetch(work, work.own, _new_folder(folder / "own"))
+                )
         seed = gate.drawn(work, self._key)
         async with self._turns.turn(place):
             made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
@@ -341,6 +351,9 @@ class Executor:
                         partial(self._publish_training, work, losses),
                         selection=dataset.selection,
                         limits=limits,
+                        local=LocalTask(
+                            rule=work.local, own=str(folder / "own") if work.own else ""
+                        ),
                         saving=under_way.saving(self._config.save_every_s),
                         kept=partial(under_way.kept, losses),
                     )
@@ -541,6 +554,17 @@ class Executor:
                 loss=loss,
             )
         )
+
+
+def _with_companions(footprint: Footprint, work: VisitWork) -> Footprint:
+    """What training needs with the numbers that travel beside the weights, and with those that it
+    keeps of them meanwhile."""
+    more = work.local.copies * footprint.size_bytes
+    return msgspec.structs.replace(
+        footprint,
+        size_bytes=footprint.size_bytes + more,
+        memory_bytes=footprint.memory_bytes + 3 * more,
+    )
 
 
 def _order_of(work: Work) -> Digest:

@@ -1,0 +1,67 @@
+"""The numbers that an algorithm sends along with a model, as a part of it.
+
+They are float32, one tensor for each that is trained: `variate.NAME`, `importance.NAME`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from daitn.learning.weights import Shape, read_header, read_tensors
+from daitn.objects.errors import Corrupt
+
+__all__ = ["COMPANIONS", "Companions", "read_companions", "write_companions"]
+
+COMPANIONS = "companions.safetensors"
+"""The part; a model of an algorithm that needs none has none."""
+
+
+class Companions(NamedTuple):
+    """Numbers beside the weights that are trained, of the same shapes and in their order; empty:
+    there are none."""
+
+    variate: Sequence[Tensor] = ()
+    """Of SCAFFOLD: in a site's model its own, in a merged one the mean."""
+    importance: Sequence[Tensor] = ()
+    """Of EWC."""
+
+
+def read_companions(model: Path, shapes: Mapping[str, Shape]) -> Companions:
+    """Those of the model in a folder. `shapes`: of the tensors that are trained, in their order.
+
+    Raises `Corrupt` if they do not fit these, or are not finite.
+    """
+    path = model / COMPANIONS
+    if not path.is_file():
+        return Companions()
+    expected = {f"{kind}.{name}": shapes[name] for kind in Companions._fields for name in shapes}
+    found = read_header(path).shapes
+    wrong = sorted(name for name, shape in found.items() if expected.get(name) != shape)
+    tensors = read_tensors(path) if not wrong else {}
+    wrong += sorted(name for name, tensor in tensors.items() if tensor.dtype != torch.float32)
+    kinds = {name.partition(".")[0] for name in tensors}
+    wrong += [name for name in expected if name.partition(".")[0] in kinds and name not in tensors]
+    if wrong:
+        raise Corrupt(f"{path}: {wrong[0]} does not fit", field=path.name, fix="fetch it again")
+    return Companions(
+        *([tensors[f"{kind}.{name}"] for name in shapes] if kind in kinds else ()
+          for kind in Companions._fields)
+    )  # fmt: skip
+
+
+def write_companions(companions: Companions, names: Sequence[str], out: Path) -> None:
+    """Write the part into the folder `out`, if there is anything to write. `names`: of the tensors
+    that are trained."""
+    tensors = {
+        f"{kind}.{name}": tensor.detach().float().cpu().contiguous()
+        for kind, group in zip(Companions._fields, companions, strict=True)
+        for name, tensor in zip(names, group, strict=bool(group))
+    }
+    if tensors:
+        save_file(tensors, out / COMPANIONS)
