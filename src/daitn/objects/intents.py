@@ -15,6 +15,7 @@ import msgspec
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.text import Line, plain_fields
+from daitn.objects.value import Contributions
 
 __all__ = [
     "Budget",
@@ -175,6 +176,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how often a site goes through its records in each."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
+    contributions: Contributions = Contributions.VISITS
+    """How it is found what each data set brought, see below."""
 
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:

@@ -35,6 +35,7 @@ __all__ = [
     "Reported",
     "SiteLost",
     "Submitted",
+    "ValueAsked",
     "VerifierAssignment",
     "VerifiersChosen",
     "VisitView",
@@ -214,7 +215,15 @@ class Woke(msgspec.Struct, frozen=True, kw_only=True, tag="woke"):
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True, kw_only=True, tag="deadline-passed"):
-    """The deadline of the intent passed."""
+    """The deadline of the intent passed; of an ended job, that of measuring its data's value."""
+
+
+class ValueAsked(msgspec.Struct, frozen=True, kw_only=True, tag="value-asked"):
+    """The value of an ended job's data is to be measured."""
+
+    coalitions: int
+    """The most to measure."""
+    within_s: float
 
 
 class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel-requested"):
@@ -242,6 +251,7 @@ JobEvent = (
     | CandidateLost
     | Woke
     | DeadlinePassed
+    | ValueAsked
     | CancelRequested
     | ActionFailed
     | Recovered

@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 MOST_MEASURED = 128
-"""Coalitions that are measured for a job unless its owner says otherwise: at nine sites a round, two
-orders each of eight rounds."""
+"""Coalitions that are measured for a job unless its owner says otherwise: of rounds of nine sites,
+two orders each of eight."""
 VALUED_WITHIN_S = 900.0
 """Time for that. Sites keep models that nobody needs for half an hour."""
 

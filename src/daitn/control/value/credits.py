@@ -57,9 +57,7 @@ def worth_of(descent: Descent, point: Point, objectives: Objectives) -> Worth | 
     found = [facts[test] for test in objectives.values() if test in facts]
     if len(found) < len(objectives):
         return None
-    return Worth(
-        tuple(fact.value for fact in found), tuple(fact.standard_error for fact in found)
-    )
+    return Worth(tuple(fact.value for fact in found), tuple(fact.standard_error for fact in found))
 
 
 def gain_of(descent: Descent, objectives: Objectives) -> dict[str, float]:
@@ -78,7 +76,7 @@ def credits_of(
     descent: Descent,
     objectives: Objectives,
     rounds: Mapping[Digest, MeasuredRound],
-    owner_of: Callable[[SiteId, str], OwnerId],
+    owner_of: Callable[[SiteId], OwnerId],
 ) -> tuple[Credit, ...]:
     """By data set, the greatest sum over the objectives first. `rounds`: by their merge's entry;
     those that are missing are divided by examples. The credits sum to the gain."""
@@ -98,7 +96,7 @@ def credits_of(
         for coalition, worth in played.known.items() if played else ():
             worths.setdefault(_key(step, coalition), worth)
     found = [
-        _credit(site, dataset, owner_of(site, dataset), one, worths, tuple(objectives))
+        _credit(site, dataset, owner_of(site), one, worths, tuple(objectives))
         for (site, dataset), one in sums.items()
     ]
     return tuple(sorted(found, key=lambda one: (-sum(one.value.values()), one.site, one.dataset)))

@@ -67,10 +67,16 @@ class Game:
         return frozenset(range(self.players))
 
     @property
+    def needs(self) -> tuple[int, int]:
+        """The fewest and the most coalitions that are of use."""
+        sizes = range(self.least, self.players)
+        useful = sum(math.comb(self.players, size) for size in sizes)
+        return min(useful, _LEAST_ORDERS * len(sizes)), useful
+
+    @property
     def exact(self) -> bool:
         """Whether all coalitions may be measured."""
-        sizes = range(self.least, self.players)
-        return sum(math.comb(self.players, size) for size in sizes) <= self.most
+        return self.needs[1] <= self.most
 
     def next(self, known: Known) -> Coalition | None:
         """The coalition to measure next; none: no more is to be measured."""
@@ -78,7 +84,7 @@ class Game:
             return None
         if self.exact:
             return next((one for one in self._coalitions() if one not in known), None)
-        if self.most < _LEAST_ORDERS * (self.players - self.least):
+        if self.most < self.needs[0]:
             return None
         ends = (self._walk(order, known)[-1] for order in self._orders())
         return next((end for end in ends if self._key(end) not in known), None)
