@@ -22,6 +22,7 @@ from daitn.control.jobs.commands import (
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question, timed_visits
+from daitn.control.jobs.valuing import to_be_valued
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
@@ -38,12 +39,14 @@ from daitn.objects.jobs import (
     JobEvent,
     Planned,
     Reported,
+    ValueAsked,
     VerifierAssignment,
     VerifiersChosen,
     WorkNeeds,
 )
 from daitn.objects.lineage import descent
 from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.value import MOST_MEASURED, VALUED_WITHIN_S
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -106,6 +109,12 @@ class JobExecutor:
                 self._settle(job)
                 topology = await self.cut(job.intent, job.needs)
                 await self._experience.learn(job, topology, clock.now_s())
+                self.value_if_wanted(job)
+
+    def value_if_wanted(self, job: Job) -> None:
+        """Have the value of an ended job's data measured, if its intent asks for that."""
+        if to_be_valued(job):
+            self._feed(job.id, ValueAsked(coalitions=MOST_MEASURED, within_s=VALUED_WITHIN_S))
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
         """T-FAM's assessment of an intent on the current topology."""

@@ -38,6 +38,7 @@ from daitn.objects.jobs import (
     RoundDue,
     SiteLost,
     Submitted,
+    ValueAsked,
     Woke,
     WorkStalled,
 )
@@ -100,7 +101,7 @@ class JobService:
         self._show = show
         self._jobs: dict[JobId, Job] = {}
         self._open: dict[JobId, Job] = {}
-        """Jobs that have not ended; periodic work looks at these alone."""
+        """Jobs for which there is something to do; periodic work looks at these alone."""
         self._stored: dict[JobId, int] = {}
         self._statuses: dict[VisitId, _LastStatus] = {}
         self._tasks = Tasks()
@@ -165,6 +166,17 @@ class JobService:
             )
         self.feed(id_, CancelRequested())
         return self.view(id_)
+
+    def value(self, id_: JobId, coalitions: int, within_s: float) -> None:
+        """Have the value of a job's data measured. Raises `Refused` while it runs."""
+        job = self.get(id_)
+        if not job.state.final:
+            raise Refused(
+                f"job {id_} is {job.state}",
+                field="job",
+                fix="measure at its end: `daitn watch` says when that is",
+            )
+        self.feed(id_, ValueAsked(coalitions=coalitions, within_s=within_s))
 
     def reported(self, outcome: WorkOutcome) -> None:
         """A site reports. An unknown job is no error, so that the site can forget the work."""
@@ -231,6 +243,7 @@ class JobService:
         return tuple(self._jobs.values())
 
     def unfinished(self) -> tuple[Job, ...]:
+        """Jobs for which there is something to do."""
         return tuple(self._open.values())
 
     def new_id(self, name: str) -> JobId:
@@ -283,10 +296,10 @@ class JobService:
 
     def _index(self, job: Job) -> None:
         self._jobs[job.id] = job
-        if job.state.final:
-            self._open.pop(job.id, None)
-        else:
+        if job.open:
             self._open[job.id] = job
+        else:
+            self._open.pop(job.id, None)
 
     def _events(self, id_: JobId) -> list[_StoredEvent]:
         stored = [decode(event, _StoredEvent) for event in self._journal.events(id_)]
@@ -385,6 +398,8 @@ def _with_ordered_times(stored: list[_StoredEvent], now_s: float) -> list[_Store
 
 def _due(job: Job, now_s: float) -> JobEvent | None:
     """The event that is due by time alone, if any."""
+    if job.valuing is not None:
+        return DeadlinePassed() if now_s >= job.valuing.deadline_at_s else None
     if job.deadline_at_s is not None and now_s >= job.deadline_at_s:
         return DeadlinePassed()
     if job.wake_at_s is not None and now_s >= job.wake_at_s:

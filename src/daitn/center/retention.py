@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from daitn.center.deployments import DeploymentService
 from daitn.center.jobs import JobService
 from daitn.center.uploads import Uploads
+from daitn.control.jobs.valuing import kept_for_value
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ModelsNeeded
@@ -80,6 +81,7 @@ class Retention:
             needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
             needed |= {m.manifest for o in job.outstanding.values() for m in o.work.models}
             needed |= {model.manifest for model in job.between_rounds}
+            needed |= set(kept_for_value(job))
             if job.candidate is not None:
                 needed.add(job.candidate.model.manifest)
         return needed

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from pathlib import Path
 
+import msgspec
+
 from daitn.center.advice import Advisor
 from daitn.center.audit import Witness
 from daitn.center.config import CenterConfig
@@ -19,6 +21,7 @@ from daitn.center.names import BareNames
 from daitn.center.retention import Retention
 from daitn.center.uploads import Uploads
 from daitn.control.jobs.job import Job
+from daitn.control.jobs.valuing import value_of
 from daitn.files.atomic import make_folder
 from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
@@ -55,6 +58,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.roster import Kind, Member
+from daitn.objects.value import ValueOfData, ValueQuestion
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -192,6 +196,7 @@ class ControlCenter:
             "jobs": self._on_jobs,
             "decisions": self._on_decisions,
             "lineage": self._on_lineage,
+            "value": self._on_value,
             "cancel": self._on_cancel,
             "models": self._on_models,
             "nodes": self._on_nodes,
@@ -260,7 +265,8 @@ class ControlCenter:
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many open jobs as it may."""
-        open_ = sum(job.intent.owner == owner for job in self._jobs.unfinished())
+        unfinished = [job for job in self._jobs.unfinished() if not job.state.final]
+        open_ = sum(job.intent.owner == owner for job in unfinished)
         if open_ >= self._open_jobs:
             raise Refused(
                 f"{owner} has {open_} open jobs, which is the most",
@@ -304,6 +310,22 @@ class ControlCenter:
             )
         lineage = Lineage(job=job.id, entries=tuple(job.lineage))
         return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, order=job.order))
+
+    async def _on_value(self, key: str, payload: bytes) -> bytes:
+        """`ValueQuestion` -> `ValueOfData`: what each data set brought to a job's best model; a
+        data owner sees its own part."""
+        question = decode(payload, ValueQuestion)
+        job = self._jobs.get(question.job)
+        if question.measure:
+            check_owner(job.intent.owner, f"job {job.id}")
+            self._jobs.value(job.id, question.coalitions, question.within_s)
+        sites = self._feed.snapshot().sites
+
+        def owner_of(site: SiteId) -> OwnerId:
+            return sites[site].descriptor.owner if site in sites else OwnerId(site)
+
+        found = value_of(self._jobs.get(question.job), owner_of)
+        return encode(found if visible(job.intent.owner) else _own_part(found))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
@@ -442,6 +464,7 @@ class ControlCenter:
         for job in self._jobs.all():
             if job.state.final and job.best and self._journal.get(_MODEL_KIND, job.id) is None:
                 self._settle(job)
+            self._executor.value_if_wanted(job)
         waited_s = 0.0
         while waited_s < SETTLE_S and self._awaited() - set(self._feed.snapshot().alive()):
             await asyncio.sleep(0.05)
@@ -450,6 +473,24 @@ class ControlCenter:
 
     def _awaited(self) -> set[SiteId]:
         return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
+
+
+def _own_part(found: ValueOfData) -> ValueOfData:
+    """What a data owner sees of the value of a job's data. Raises `Refused` where it has none."""
+    member = caller()
+    assert member is not None
+    own = tuple(
+        credit
+        for credit in found.credits
+        if member.name == (credit.site if member.kind is Kind.SITE else credit.owner)
+    )
+    if not own:
+        raise Refused(
+            f"no data of {member.name} led to the model of job {found.job}",
+            field="job",
+            fix="ask with the key of the job's owner, or of a data owner",
+        )
+    return msgspec.structs.replace(found, credits=own, gain={}, why="")
 
 
 def _name(member: Member | None) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.text import Line, plain_fields
+from daitn.objects.value import Contributions
 
 __all__ = [
     "Budget",
@@ -183,6 +184,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     distillation: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
     """Of `lwf`: how much it counts what the model that arrived says of a record, against the
     record's label; left out: 1."""
+    contributions: Contributions = Contributions.VISITS
+    """How it is found what each data set brought, see below."""
 
     def __post_init__(self) -> None:
         of = {

@@ -36,6 +36,7 @@ __all__ = [
     "RoundDue",
     "SiteLost",
     "Submitted",
+    "ValueAsked",
     "VerifierAssignment",
     "VerifiersChosen",
     "VisitView",
@@ -215,7 +216,15 @@ class Woke(msgspec.Struct, frozen=True, kw_only=True, tag="woke"):
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True, kw_only=True, tag="deadline-passed"):
-    """The deadline of the intent passed."""
+    """The deadline of the intent passed; of an ended job, that of measuring its data's value."""
+
+
+class ValueAsked(msgspec.Struct, frozen=True, kw_only=True, tag="value-asked"):
+    """The value of an ended job's data is to be measured."""
+
+    coalitions: int
+    """The most to measure."""
+    within_s: float
 
 
 class RoundDue(msgspec.Struct, frozen=True, kw_only=True, tag="round-due"):
@@ -248,6 +257,7 @@ JobEvent = (
     | Woke
     | DeadlinePassed
     | RoundDue
+    | ValueAsked
     | CancelRequested
     | ActionFailed
     | Recovered

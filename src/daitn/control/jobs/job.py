@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from daitn.control.value.measuring import Valuing
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
@@ -190,6 +191,8 @@ class Job:
     stuck_since_s: float | None = None
     """Start of the first of those waits."""
     works: int = 0
+    valuing: Valuing | None = None
+    """Of an ended job, the measuring of its data's value."""
     wake_at_s: float | None = None
     met: dict[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as an agent found them on its last visit."""
@@ -200,6 +203,11 @@ class Job:
         """The intent's deadline, seconds since the epoch."""
         limit_s = self.intent.budget.duration_s
         return None if limit_s is None else self.submitted_at_s + limit_s
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to do for it: it has not ended, or its data is being valued."""
+        return not self.state.final or (self.valuing is not None and not self.valuing.ended)
 
     @property
     def excluded(self) -> tuple[SiteId, ...]:

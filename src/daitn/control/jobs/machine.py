@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from daitn.control.jobs import overdue, rounds
+from daitn.control.jobs import overdue, rounds, valuing
 from daitn.control.jobs.commands import (
     Assess,
     ChooseVerifiers,
@@ -64,6 +64,7 @@ from daitn.objects.jobs import (
     RoundDue,
     SiteLost,
     Submitted,
+    ValueAsked,
     VerifiersChosen,
     Woke,
     WorkStalled,
@@ -571,20 +572,19 @@ _ALWAYS: dict[type, Handler] = {
     SiteLost: _late,
     WorkStalled: _late,
 }
-_ENDED: dict[type, Handler] = dict.fromkeys(
-    (
-        ActionFailed,
-        Assessed,
-        Planned,
-        RoundDue,
-        VerifiersChosen,
-        Reported,
-        SiteLost,
-        WorkStalled,
-        Recovered,
-    ),
-    _late,
-)
+_ENDED: dict[type, Handler] = {
+    ActionFailed: _late,
+    Assessed: _late,
+    Planned: _late,
+    RoundDue: _late,
+    VerifiersChosen: _late,
+    Recovered: _late,
+    ValueAsked: valuing.on_asked,
+    Reported: valuing.on_reported,
+    SiteLost: valuing.on_lost,
+    WorkStalled: valuing.on_stalled,
+    DeadlinePassed: valuing.on_deadline,
+}
 
 _VISITING: dict[type, Handler] = {
     Reported: _on_visit_reported,

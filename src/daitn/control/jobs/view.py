@@ -81,6 +81,8 @@ def _algorithm(job: Job) -> str:
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
     """What it is doing, with its queue positions and silent sites."""
+    if job.state.final:
+        return job.detail
     queued = _queued(job, news)
     silent = _silent(job, news)
     doing = f"queued ({queued})" if queued else job.detail

@@ -31,6 +31,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "jobs": _PEOPLE,
     "decisions": _PEOPLE,
     "lineage": _PEOPLE,
+    "value": _PEOPLE | _SITES,
     "cancel": _PEOPLE,
     "models": _PEOPLE,
     "nodes": _PEOPLE,
