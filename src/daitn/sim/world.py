@@ -16,7 +16,7 @@ from daitn.sim.asking import Ended
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
 from daitn.sim.faults import Dies, Fault, LinkSlows, Slows
-from daitn.sim.gateway import Gateway, path_rtt_s
+from daitn.sim.gateway import SimulatedGateway, path_rtt_s
 from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
 from daitn.sim.network import Network, described, findings
@@ -63,7 +63,7 @@ class World:
         self._alive = {facility.site for facility in network.facilities}
         self._ended: list[Ended] = []
         self.gateways = {
-            site: Gateway(
+            site: SimulatedGateway(
                 site,
                 self.clock,
                 self.links,
@@ -132,7 +132,7 @@ class World:
                 gateway.state.absorb_link(link, now_s)
         self.clock.after(MEASURED_EVERY_S, lambda: self._measure(source))
 
-    def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
+    def _publish(self, site: SiteId, take: Callable[[SimulatedGateway], None]) -> None:
         """Deliver a site's message to each gateway after its one-way delay."""
         for name, gateway in self.gateways.items():
             way_s = self.links.rtt_s(name, site) / 2

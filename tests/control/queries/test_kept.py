@@ -16,7 +16,7 @@ from daitn.control.queries.engine import Qirce
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy, Trust
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from, permitted
 from daitn.topology.qrrt.snapshot import Accuracies, Paths
@@ -141,7 +141,7 @@ def test_refusals_and_explanations_are_those_of_a_first_query(seed: int) -> None
 
 
 def test_what_is_kept_is_bounded_and_lasts_as_long_as_its_parts() -> None:
-    memo: dict[str, Kept[int]] = {}
+    memo: dict[str, PartsCache[int]] = {}
     part, other = object(), object()
     for kind in range(5):
         cached(memo, "doubled", (part,), 3).put(kind, 2 * kind)

@@ -27,7 +27,7 @@ from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
 from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
-from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext, Waiting
+from daitn.node.gateway.context import Caller, ChosenPlan, Outcome, RequestContext, Waiting
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
@@ -295,7 +295,7 @@ class Gateway:
             intent=intent,
             context=context,
             attempts=Attempts(context.paths),
-            decision=Decided(),
+            decision=ChosenPlan(),
             waiting=Waiting(),
             outcome=Outcome(),
             lengths=self._lengths,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from daitn.objects.abilities import Need
 from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats, Qrrt
@@ -87,7 +87,7 @@ def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
 
 def passing_filters(cut: QsQrrt, kind: tuple[object, ...]) -> Flags:
     """The rows that pass all of `SAID`; do not modify. `kind`: see `filter_kind`."""
-    kept: Kept[_Passing] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
+    kept: PartsCache[_Passing] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
     known, described = kept.get(kind), cut.snapshot.described[cut.rows]
     if known is None:
         return kept.put(kind, _Passing(described, _passing(cut))).passes
@@ -108,7 +108,7 @@ def _passing(cut: QsQrrt) -> Flags:
 
 def _any_restricted(snapshot: Qrrt) -> bool:
     restricted = snapshot.columns.restricted
-    kept: Kept[bool] = cached(snapshot.memo, "restricted", (restricted,), 1)
+    kept: PartsCache[bool] = cached(snapshot.memo, "restricted", (restricted,), 1)
     known = kept.get(None)
     return kept.put(None, bool(restricted.any())) if known is None else known
 

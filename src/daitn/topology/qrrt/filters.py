@@ -16,7 +16,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.queries import QueryIntent, Trust
 from daitn.objects.tokens import most_tokens
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.descriptor_filters import (
     SAID,
     Filter,
@@ -106,7 +106,7 @@ def _standing(cut: QsQrrt) -> _Standing:
         columns.degraded,
         columns.suspended_until_s,
     )
-    kept: Kept[_Standing] = cached(snapshot.memo, "standing", parts, _MOST_KINDS)
+    kept: PartsCache[_Standing] = cached(snapshot.memo, "standing", parts, _MOST_KINDS)
     said = filter_kind(cut)
     if constraints.min_accuracy is None:
         kind = said
