@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import DOCS
 
+ROOT = DOCS.parent
 SIBLINGS = {
     "Model": "a loaded model of each recipe; the recipes do not know each other",
     "Header": "the first bytes of two kinds of file",
