@@ -395,7 +395,7 @@ class Gateway:
         """Models that can be queried now, by the shortest name that an owner may use, with their
         owners."""
         snapshot = self._topology.snapshot()
-        available = snapshot.columns.there
+        available = snapshot.columns.available
         return {
             row.name if row.descriptor.owner == owner else row.called[-1]: row.descriptor.owner
             for index, row in enumerate(snapshot.rows)
@@ -412,7 +412,7 @@ class Gateway:
             problems.append("the gateway is stopping")
         if ready and full:
             problems.append(f"the gateway is full: {in_flight} queries are in progress")
-        if ready and self._packets is None and not self._topology.snapshot().columns.there.any():
+        if ready and self._packets is None and not self._topology.snapshot().columns.available.any():
             problems.append("no deployment is available")
         return problems, {
             "site": self._site,

@@ -38,10 +38,10 @@ class PartsCache(Generic[Value]):
 
 
 def cached(
-    memo: dict[Any, Any], what: str, parts: tuple[object, ...], most: int
+    cache: dict[Any, Any], what: str, parts: tuple[object, ...], most: int
 ) -> PartsCache[Any]:
     """The cache with this name, emptied if one of its parts changed."""
-    kept: PartsCache[Any] | None = memo.get(what)
+    kept: PartsCache[Any] | None = cache.get(what)
     if kept is None or not all(map(is_, kept.parts, parts)):
-        kept = memo[what] = PartsCache(parts, most)
+        kept = cache[what] = PartsCache(parts, most)
     return kept

@@ -92,7 +92,7 @@ def permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Pa
     """The paths without relays that may not see the query: relays read it as facilities do."""
     if not (constraints.jurisdictions or constraints.owners):
         return paths
-    kept: PartsCache[Paths] = cached(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
+    kept: PartsCache[Paths] = cached(paths.cache, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
     kind = constraints.jurisdictions, constraints.owners
     known = kept.get(kind)
     return kept.put(kind, _permitted(paths, snapshot, constraints)) if known is None else known
