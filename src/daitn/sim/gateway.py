@@ -17,9 +17,9 @@ from daitn.sim.asking import Ended, SimulatedQuery
 from daitn.sim.attempt import SimulatedAttempt
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
+from daitn.sim.facility import SimulatedFacility
 from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
-from daitn.sim.station import Station
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
@@ -40,21 +40,21 @@ class SimulatedGateway:
         site: SiteId,
         clock: Clock,
         links: SimulatedLinks,
-        stations: Mapping[str, Station],
+        facilities: Mapping[str, SimulatedFacility],
         chooser: Chooser,
         prefer: Mapping[str, float],
         seed: int,
         ended: Callable[[Ended], None],
         lengths: LengthModel,
     ) -> None:
-        """`stations` by deployment id; `prefer` in the place of what queries prefer."""
+        """`facilities` by deployment id; `prefer` in the place of what queries prefer."""
         self.state = QrrtState()
         self._told = ended
         self._lengths = lengths
         self._site = site
         self._clock = clock
         self._links = links
-        self._stations = stations
+        self._facilities = facilities
         self._chooser = chooser
         self._prefer = dict(prefer)
         self._seed = seed
@@ -110,15 +110,15 @@ class SimulatedGateway:
             ended=query.heard,
         )
         self._load.begin(id_)
-        self._stations[id_].comes(attempt)
+        self._facilities[id_].comes(attempt)
         return attempt
 
     def done(self, attempt: SimulatedAttempt) -> None:
         self._load.end(attempt.deployment)
 
     def cancel(self, attempt: SimulatedAttempt) -> None:
-        station = self._stations[attempt.deployment]
-        self._clock.after(attempt.rtt_s / 2, lambda: station.cancel(attempt))
+        facility = self._facilities[attempt.deployment]
+        self._clock.after(attempt.rtt_s / 2, lambda: facility.cancel(attempt))
 
     def observe(self, deployment: str, seen: Observation) -> None:
         name, _, site = deployment.partition("@")

@@ -6,7 +6,7 @@ import msgspec
 
 from daitn.cli.demo.asking import Said, StreamServed
 from daitn.cli.demo.base import Base
-from daitn.cli.demo.expected import ExpectedWay
+from daitn.cli.demo.expected import ExpectedRoute
 from daitn.objects.jobs import JobState, JobView
 
 __all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "RouteVisit", "make_report"]
@@ -79,7 +79,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     bytes_moved: int
     data_source: str
     reached: bool
-    expected: tuple[ExpectedWay, ...]
+    expected: tuple[ExpectedRoute, ...]
     """What the planner expected before the first visit: of its route, then of obvious ones."""
     model: str
     parameters: int
@@ -102,7 +102,7 @@ MEANS = (
 
 def make_report(
     job: JobView,
-    expected: tuple[ExpectedWay, ...],
+    expected: tuple[ExpectedRoute, ...],
     baselines: tuple[tuple[str, JobView], ...],
     queries: tuple[StreamServed, ...],
     data_source: str,

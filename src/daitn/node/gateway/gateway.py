@@ -412,7 +412,11 @@ class Gateway:
             problems.append("the gateway is stopping")
         if ready and full:
             problems.append(f"the gateway is full: {in_flight} queries are in progress")
-        if ready and self._packets is None and not self._topology.snapshot().columns.available.any():
+        if (
+            ready
+            and self._packets is None
+            and not self._topology.snapshot().columns.available.any()
+        ):
             problems.append("no deployment is available")
         return problems, {
             "site": self._site,

@@ -13,7 +13,7 @@ from daitn.sim.steered.scenario import DEADLINE_S, Scenario, SteeredQuery
 
 __all__ = ["Run", "SteeredOutcome", "after_failures", "figures", "in_steady_state"]
 
-WAY_LASTS_S = 3.0
+ROUTE_LASTS_S = 3.0
 """A path that exists for this long after a query starts would have been enough."""
 
 
@@ -57,7 +57,7 @@ def after_failures(scenario: Scenario) -> tuple[SteeredQuery, ...]:
         for failure in scenario.failures
         if failure.at_s - times.under_way_s <= query.at_s < failure.at_s + times.first_s
         and query.source != failure.site
-        and _had_a_way(scenario, query)
+        and _had_a_route(scenario, query)
     )
 
 
@@ -75,13 +75,13 @@ def figures(scenario: Scenario, run: Run, queries: Sequence[SteeredQuery]) -> di
         "p99_s": float(np.quantile(seconds, 0.99)),
         "fit": float(np.mean([outcome.fit for outcome in answered] or [np.nan])),
         "hops": float(np.mean([float(outcome.hops) for outcome in answered] or [np.nan])),
-        "lost": sum(_had_a_way(scenario, query) for query in missing),
+        "lost": sum(_had_a_route(scenario, query) for query in missing),
     }
 
 
-def _had_a_way(scenario: Scenario, query: SteeredQuery) -> bool:
+def _had_a_route(scenario: Scenario, query: SteeredQuery) -> bool:
     """Whether one capable site and a path to it existed all the time for long enough."""
-    until_s = query.at_s + WAY_LASTS_S
+    until_s = query.at_s + ROUTE_LASTS_S
     down: frozenset[Link] = frozenset()
     for failure in scenario.failures:
         if failure.at_s < until_s and failure.until_s > query.at_s:

@@ -23,7 +23,7 @@ LOCAL = ""
 """Next hop of a query that is served locally."""
 DETECT_S = 0.15
 ATTEMPTS = 3
-PATIENCE_S = 4.0
+TIMEOUT_S = 4.0
 """After this time a source sends a query again, then after twice as long: like a forwarder that
 expects half a second."""
 MOST_HOPS = 64
@@ -127,7 +127,7 @@ class PlainNetwork:
         flight = Flight(query, attempt, query.source)
         after_s = self.router.begins(flight)
         self.clock.after(after_s, lambda: self.go_on(flight))
-        again_s = PATIENCE_S * 2.0**attempt
+        again_s = TIMEOUT_S * 2.0**attempt
         self.clock.after(again_s, lambda: self.set_out(query, attempt + 1))
 
     def go_on(self, flight: Flight) -> None:

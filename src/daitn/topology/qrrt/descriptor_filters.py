@@ -21,7 +21,15 @@ from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats, Qrrt
 from daitn.topology.relaxation import as_value
 
-__all__ = ["DESCRIPTOR_FILTERS", "Filter", "FilterCause", "Unmet", "deployed_at", "filter_kind", "passing_filters"]
+__all__ = [
+    "DESCRIPTOR_FILTERS",
+    "Filter",
+    "FilterCause",
+    "Unmet",
+    "deployed_at",
+    "filter_kind",
+    "passing_filters",
+]
 
 _MOST_KINDS = 256
 
@@ -199,7 +207,9 @@ DESCRIPTOR_FILTERS = (
             not (wanted := cut.intent.constraints.language)
             or _each(cut, lambda row: row.descriptor.abilities.speaks(wanted))
         ),
-        lambda cut, at: Unmet(f"knows {_some(deployed_at(cut, at).descriptor.abilities.languages)}"),
+        lambda cut, at: Unmet(
+            f"knows {_some(deployed_at(cut, at).descriptor.abilities.languages)}"
+        ),
     ),
     Filter(
         "release",

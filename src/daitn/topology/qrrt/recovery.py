@@ -21,7 +21,7 @@ _USUAL_HALF_S = 600.0
 class Recovery:
     """One figure of one deployment, as its facility reports it."""
 
-    __slots__ = ("_said", "_since_s", "_reported_at_s", "_usual")
+    __slots__ = ("_reported_at_s", "_said", "_since_s", "_usual")
 
     def __init__(self, said: float, now_s: float) -> None:
         self._said = self._usual = said

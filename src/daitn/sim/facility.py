@@ -13,10 +13,10 @@ from daitn.sim.load import Arrival
 from daitn.sim.network import DeploymentSpec
 from daitn.topology.qrrt.observation import averaged
 
-__all__ = ["Station"]
+__all__ = ["SimulatedFacility"]
 
 
-class Station:
+class SimulatedFacility:
     """Serves attempts, in virtual time."""
 
     def __init__(self, spec: DeploymentSpec, clock: Clock) -> None:
