@@ -72,7 +72,7 @@ AATS: Mapping[str, Policy] = {
 }
 CENTRALISED: Mapping[str, Policy] = {
     "asked, 1 s": plain(lambda network: Centralised(network, asked=True)),
-    "asked, 0.1 s": plain(lambda network: Centralised(network, asked=True, told_every_s=0.1)),
+    "asked, 0.1 s": plain(lambda network: Centralised(network, asked=True, reported_every_s=0.1)),
     "pushed, 1 s": plain(lambda network: Centralised(network, asked=False)),
 }
 """The centre is asked for every query, or tells sources what it knows; facilities tell it so often

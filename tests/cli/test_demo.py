@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
+from daitn.cli.demo.expected import ExpectedRoute, expected_routes, sentence
 from daitn.cli.demo.scenario import BASELINES, write_scenario
 from daitn.control.route.engine import Mtrce
 from daitn.learning.corpora.split import Prepared
@@ -94,7 +94,7 @@ def test_what_was_expected_of_the_planned_and_of_obvious_routes() -> None:
     made = first_decision()
     assert made.route is not None
 
-    ways = expected_ways(made)
+    ways = expected_routes(made)
 
     assert ways[0].way == "planned route"
     assert ways[0].seconds == pytest.approx(sum(v.expected_s for v in made.route.visits))
@@ -112,8 +112,8 @@ def test_what_was_expected_of_the_planned_and_of_obvious_routes() -> None:
 
 def test_what_was_expected_is_told_in_a_sentence() -> None:
     ways = (
-        ExpectedWay(way="planned route", seconds=22.4, chance=0.96, at_least=False),
-        ExpectedWay(way="by size", seconds=31.0, chance=0.9, at_least=False),
+        ExpectedRoute(way="planned route", seconds=22.4, chance=0.96, at_least=False),
+        ExpectedRoute(way="by size", seconds=31.0, chance=0.9, at_least=False),
     )
 
     told = sentence(ways)
@@ -134,5 +134,5 @@ def test_a_decision_without_a_route_expected_nothing() -> None:
         visits_before=0,
     )
 
-    assert expected_ways(made) == ()
+    assert expected_routes(made) == ()
     assert "no expectation" in sentence(())

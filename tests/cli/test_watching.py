@@ -33,7 +33,7 @@ def job() -> Job:
 async def test_what_does_not_change_is_told_of_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watching, "TOLD_EVERY_S", 0.1)
+    monkeypatch.setattr(watching, "REPORTED_EVERY_S", 0.1)
     monkeypatch.setattr(watching, "ASK_AGAIN_S", 0.02)
     network = MemoryNetwork()
     center, owner = network.open("center"), network.open("owner")

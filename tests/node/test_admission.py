@@ -19,7 +19,7 @@ from daitn.node.audit import AuditLog, entries
 from daitn.node.config import DatasetConfig, PolicyConfig, SandboxDemand
 from daitn.node.config import TestSetConfig as ExamConfig
 from daitn.node.descriptor import described_dataset, described_test_set
-from daitn.objects.access import Limits
+from daitn.objects.access import UsageLimits
 from daitn.objects.audit import AuditEvent
 from daitn.objects.errors import DaitnError, InvalidInput, Refused, WorkFailed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
@@ -30,7 +30,7 @@ from daitn.objects.models import ModelRef
 KEY = SigningKey.generate()
 MODEL = ModelRef(manifest=Digest("0" * 64), size_bytes=1, holders=())
 MIDNIGHT_S = 1_800_000_000.0 - 1_800_000_000.0 % 86_400.0
-LIMITS = Limits(
+LIMITS = UsageLimits(
     visits_per_day=2, examples_per_day=100, measurements_per_day=1, compute_s_per_day=1e6
 )
 NOTES = DatasetConfig(

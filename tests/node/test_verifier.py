@@ -26,7 +26,7 @@ from daitn.node.config.policy import ANYBODY
 from daitn.node.http import HttpServer, Request, Response
 from daitn.node.verifier import deployments as examining
 from daitn.node.verifier.deployments import DeploymentVerifier
-from daitn.objects.access import Limits
+from daitn.objects.access import UsageLimits
 from daitn.objects.audit import AuditEvent
 from daitn.objects.deployments import DeploymentDescriptor, FacilityDescriptor
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -249,7 +249,7 @@ async def test_a_policy_bounds_the_rounds_and_the_owner_sees_them(
     admit = Admission.examination
     monkeypatch.setattr(Admission, "examination", examination)
     unit.nodes.facility("mdf", server.url)
-    policy = PolicyConfig(recipes=("*",), limits=Limits(measurements_per_day=2))
+    policy = PolicyConfig(recipes=("*",), limits=UsageLimits(measurements_per_day=2))
     async with unit.at_work(policy=policy):
         found = [await unit.next(), await unit.next()]
         await asyncio.wait_for(refused.wait(), 30)

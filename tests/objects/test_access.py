@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.access import (
-    Limits,
-    Request,
-    Usage,
+    AccessRequest,
+    DailyUsage,
+    UsageLimits,
     decide,
     published_rulings,
     refusals,
@@ -19,7 +19,7 @@ from daitn.objects.access import (
 from daitn.objects.descriptors import ANY, DataPolicy
 
 POLICY = DataPolicy(recipes=("classifier",), owners=("acme",), purposes=("research",))
-REQUEST = Request("acme", "classifier", "research", examples=500)
+REQUEST = AccessRequest("acme", "classifier", "research", examples=500)
 NIGHT = ("Mon-Sun 20:00-06:00",)
 NOON_S = 12 * 3600.0
 
@@ -32,12 +32,12 @@ MOST = st.one_of(st.none(), st.integers(0, 5))
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> tuple[DataPolicy, Limits]:
+def policies(draw: st.DrawFn) -> tuple[DataPolicy, UsageLimits]:
     policy = DataPolicy(
         recipes=draw(LISTS), owners=draw(LISTS), purposes=draw(LISTS), hours=draw(HOURS)
     )
     compute_s = draw(st.one_of(st.none(), st.floats(0, 5)))
-    limits = Limits(
+    limits = UsageLimits(
         visits_per_day=draw(MOST),
         measurements_per_day=draw(MOST),
         examples_per_day=draw(MOST),
@@ -47,20 +47,24 @@ def policies(draw: st.DrawFn) -> tuple[DataPolicy, Limits]:
 
 
 REQUESTS = st.builds(
-    Request, WORDS, WORDS, purpose=WORDS, examples=st.integers(0, 3), measures=st.booleans()
+    AccessRequest, WORDS, WORDS, purpose=WORDS, examples=st.integers(0, 3), measures=st.booleans()
 )
-USAGES = st.builds(Usage, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.floats(0, 5))
+USAGES = st.builds(
+    DailyUsage, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.floats(0, 5)
+)
 TIMES = st.floats(0, 14 * 86_400.0)
 
 
 def allowed(
-    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float
+    policy: DataPolicy, limits: UsageLimits, request: AccessRequest, usage: DailyUsage, now_s: float
 ) -> bool:
     return decide(policy, limits, request, usage, now_s, "data set notes") is None
 
 
 @st.composite
-def stricter(draw: st.DrawFn, policy: DataPolicy, limits: Limits) -> tuple[DataPolicy, Limits]:
+def stricter(
+    draw: st.DrawFn, policy: DataPolicy, limits: UsageLimits
+) -> tuple[DataPolicy, UsageLimits]:
     """The same policy with one rule made stricter."""
     lists = {name: getattr(policy, name) for name in ("recipes", "owners", "purposes", "hours")}
     numbers = msgspec.structs.asdict(limits)
@@ -77,9 +81,9 @@ def stricter(draw: st.DrawFn, policy: DataPolicy, limits: Limits) -> tuple[DataP
 @given(data=st.data(), of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
 def test_a_stricter_policy_never_allows_more(
     data: st.DataObject,
-    of: tuple[DataPolicy, Limits],
-    request: Request,
-    usage: Usage,
+    of: tuple[DataPolicy, UsageLimits],
+    request: AccessRequest,
+    usage: DailyUsage,
     now_s: float,
 ) -> None:
     strict = data.draw(stricter(*of))
@@ -90,13 +94,13 @@ def test_a_stricter_policy_never_allows_more(
 @given(data=st.data(), of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
 def test_who_used_more_is_never_allowed_more(
     data: st.DataObject,
-    of: tuple[DataPolicy, Limits],
-    request: Request,
-    usage: Usage,
+    of: tuple[DataPolicy, UsageLimits],
+    request: AccessRequest,
+    usage: DailyUsage,
     now_s: float,
 ) -> None:
     again = data.draw(USAGES)
-    more = Usage(
+    more = DailyUsage(
         usage.visits + again.visits,
         usage.measurements + again.measurements,
         usage.examples + again.examples,
@@ -108,13 +112,13 @@ def test_who_used_more_is_never_allowed_more(
 
 @given(of=policies(), request=REQUESTS, usage=USAGES, now_s=TIMES)
 def test_planners_never_leave_out_what_the_site_would_allow(
-    of: tuple[DataPolicy, Limits], request: Request, usage: Usage, now_s: float
+    of: tuple[DataPolicy, UsageLimits], request: AccessRequest, usage: DailyUsage, now_s: float
 ) -> None:
     policy, limits = of
     if refusals(published_rulings(policy, request, now_s)):
         assert not allowed(policy, limits, request, usage, now_s)
     else:
-        assert allowed(policy, Limits(), request, usage, now_s)
+        assert allowed(policy, UsageLimits(), request, usage, now_s)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +134,9 @@ def test_planners_never_leave_out_what_the_site_would_allow(
         (REQUEST._replace(purpose=""), "purpose", "does not allow models without a purpose"),
     ],
 )
-def test_a_refusal_says_what_and_what_to_do(asked: Request, field: str, words: str) -> None:
-    assert allowed(POLICY, Limits(), REQUEST, Usage(), NOON_S)
-    no = decide(POLICY, Limits(), asked, Usage(), NOON_S, "data set notes")
+def test_a_refusal_says_what_and_what_to_do(asked: AccessRequest, field: str, words: str) -> None:
+    assert allowed(POLICY, UsageLimits(), REQUEST, DailyUsage(), NOON_S)
+    no = decide(POLICY, UsageLimits(), asked, DailyUsage(), NOON_S, "data set notes")
     assert no is not None
     assert no.field == field
     assert words in no.problem
@@ -142,9 +146,9 @@ def test_a_refusal_says_what_and_what_to_do(asked: Request, field: str, words: s
 
 def test_every_rule_that_says_no_is_named() -> None:
     policy = msgspec.structs.replace(POLICY, hours=NIGHT)
-    limits = Limits(visits_per_day=3, examples_per_day=1000, compute_s_per_day=60.0)
-    request = Request("stranger", "other", "", examples=501)
-    ruled = rulings(policy, limits, request, Usage(3, 0, 500, 60.0), NOON_S)
+    limits = UsageLimits(visits_per_day=3, examples_per_day=1000, compute_s_per_day=60.0)
+    request = AccessRequest("stranger", "other", "", examples=501)
+    ruled = rulings(policy, limits, request, DailyUsage(3, 0, 500, 60.0), NOON_S)
     assert [no.rule for no in refusals(ruled)] == [
         "recipes", "owners", "purposes", "hours",
         "limits.visits_per_day", "limits.examples_per_day", "limits.compute_s_per_day",
@@ -153,20 +157,20 @@ def test_every_rule_that_says_no_is_named() -> None:
 
 
 def test_limits_count_what_they_are_about() -> None:
-    limits = Limits(visits_per_day=1, measurements_per_day=1)
+    limits = UsageLimits(visits_per_day=1, measurements_per_day=1)
     measures = REQUEST._replace(examples=0, measures=True)
-    used = Usage(visits=1)
+    used = DailyUsage(visits=1)
     assert not allowed(POLICY, limits, REQUEST, used, NOON_S)
     assert allowed(POLICY, limits, measures, used, NOON_S)
     assert allowed(POLICY, limits, REQUEST._replace(examples=0), used, NOON_S), "it makes a model"
-    assert not allowed(POLICY, limits, measures, Usage(measurements=1), NOON_S)
+    assert not allowed(POLICY, limits, measures, DailyUsage(measurements=1), NOON_S)
 
 
 def test_a_model_that_its_owner_brought_learns_only_where_the_data_owner_agreed() -> None:
     brought = REQUEST._replace(brought=True)
     agreed = msgspec.structs.replace(POLICY, start_models=True)
-    assert allowed(agreed, Limits(), brought, Usage(), NOON_S)
-    assert allowed(POLICY, Limits(), brought._replace(measures=True), Usage(), NOON_S)
-    no = decide(POLICY, Limits(), brought, Usage(), NOON_S, "data set notes")
+    assert allowed(agreed, UsageLimits(), brought, DailyUsage(), NOON_S)
+    assert allowed(POLICY, UsageLimits(), brought._replace(measures=True), DailyUsage(), NOON_S)
+    no = decide(POLICY, UsageLimits(), brought, DailyUsage(), NOON_S, "data set notes")
     assert no is not None
     assert (no.field, "start_models" in no.fix) == ("model.start", True)

@@ -14,7 +14,7 @@ from daitn.openai.failures import (
     TOO_LONG,
     UNREADY,
     UNSUITED,
-    Failure,
+    FailureKind,
     of_facility,
     of_server,
     status_said,
@@ -149,7 +149,7 @@ def test_a_context_too_small_is_known_by_its_code(error: Error) -> None:
         ((421, ""), MISCONFIGURED),
     ],
 )
-def test_each_status_has_its_row(said: tuple[int, str], told: Failure) -> None:
+def test_each_status_has_its_row(said: tuple[int, str], told: FailureKind) -> None:
     assert of_server(said[0], Error(said[1])) is told
     assert of_facility(said[0], Error(said[1])) is told
 

@@ -486,8 +486,8 @@ class Simulated:
 
     def run(self, chunks: list[Digest]) -> float:
         """Drive an exchange to its end; the time that it took."""
-        exchange = Exchange([SiteId(site) for site in self.takes_s], patience_s=10.0)
-        exchange.want(chunks)
+        exchange = Exchange([SiteId(site) for site in self.takes_s], timeout_s=10.0)
+        exchange.add(chunks)
         now_s = 0.0
         due: dict[FetchChunk, float] = {}
         free_at_s = dict.fromkeys(self.takes_s, 0.0)
@@ -541,7 +541,7 @@ def test_holders_of_one_speed_share_evenly() -> None:
     assert simulated.asks <= 105
 
 
-def test_a_link_that_needs_longer_than_the_patience_for_a_chunk_still_delivers() -> None:
+def test_a_link_that_needs_longer_than_the_timeout_of_a_chunk_still_delivers() -> None:
     simulated = Simulated({"far": 15.0}, {})
     simulated.run(digests(5))
     assert set(simulated.arrived) == set(digests(5))

@@ -9,7 +9,7 @@ import pytest
 from daitn.objects.errors import Refused
 from daitn.objects.roster import Kind, Member
 from daitn.tools.fabric.caller import speaking
-from daitn.tools.fabric.turns import Turns
+from daitn.tools.fabric.turns import RequestRates
 
 CURIOUS, ACME = (
     Member(name=name, kind=Kind.OWNER, public_key=name, until_s=1e9) for name in ("curious", "acme")
@@ -20,7 +20,7 @@ async def _nothing(key: str, payload: bytes) -> bytes:
     return payload
 
 
-async def _asked(turns: Turns, member: Member, verb: str, times: int) -> int:
+async def _asked(turns: RequestRates, member: Member, verb: str, times: int) -> int:
     """How many of the requests were answered."""
     handler = turns.limited(verb, _nothing)
     answered = 0
@@ -37,7 +37,7 @@ async def _asked(turns: Turns, member: Member, verb: str, times: int) -> int:
 
 async def test_a_minutes_requests_may_come_at_once_and_no_more() -> None:
     now_s = 100.0
-    turns = Turns(60, now_s=lambda: now_s)
+    turns = RequestRates(60, now_s=lambda: now_s)
     assert await _asked(turns, CURIOUS, "assess", 300) == 60
     assert await _asked(turns, ACME, "assess", 10) == 10, "another's are not touched"
     now_s += 10.0
@@ -58,7 +58,7 @@ async def test_whoever_asks_once_does_not_wait_for_anothers_queue() -> None:
         ended.append(key)
         return payload
 
-    handler = Turns(1000).limited("assess", slow)
+    handler = RequestRates(1000).limited("assess", slow)
 
     async def ask(member: Member) -> None:
         with speaking(member):
@@ -72,7 +72,7 @@ async def test_a_failure_gives_the_turn_back() -> None:
     async def failing(key: str, payload: bytes) -> bytes:
         raise Refused("no", field="x")
 
-    handler = Turns(1000).limited("assess", failing)
+    handler = RequestRates(1000).limited("assess", failing)
     with speaking(CURIOUS):
         for _ in range(5):
             with pytest.raises(Refused, match="no"):

@@ -14,7 +14,7 @@ from daitn.center.backoff import Backoff
 from daitn.center.names import PLACE_LASTS_S, BareNames
 from daitn.center.placement import placement
 from daitn.control.placement.reconcile import (
-    Place,
+    Deploy,
     Retire,
     answers,
     chosen_places,
@@ -373,15 +373,15 @@ class DeploymentService:
         self._asked_at_s = {what: at_s for what, at_s in self._asked_at_s.items() if at_s > since_s}
         nodes = self._facilities()
         for step in (*next_steps(self._desired, self._retired, nodes), *self._to_renew(nodes)):
-            name = step.desired.name if isinstance(step, Place) else step.name
-            what = step.desired.model.manifest if isinstance(step, Place) else "retire"
+            name = step.desired.name if isinstance(step, Deploy) else step.name
+            what = step.desired.model.manifest if isinstance(step, Deploy) else "retire"
             if (name, step.site, what) in self._asked_at_s:
                 continue
             self._asked_at_s[name, step.site, what] = time.monotonic()
             # A facility that is slow to answer must not delay the others.
             self._tasks.anew((name, step.site), self._ask(step, name), f"ask {step.site}")
 
-    def _to_renew(self, nodes: Iterable[NodeDescriptor]) -> Iterator[Place]:
+    def _to_renew(self, nodes: Iterable[NodeDescriptor]) -> Iterator[Deploy]:
         """Places whose signature has lasted half of its time, where the model answers."""
         since_s = time.monotonic() - PLACE_LASTS_S / 2
         live = {node.site: node for node in nodes}
@@ -392,11 +392,11 @@ class DeploymentService:
                     and answers(live[site], desired)
                     and self._placed_at_s.get((desired.name, site), -math.inf) <= since_s
                 ):
-                    yield Place(desired, site)
+                    yield Deploy(desired, site)
 
-    async def _ask(self, step: Place | Retire, name: str) -> None:
+    async def _ask(self, step: Deploy | Retire, name: str) -> None:
         asked_at_s = time.monotonic()
-        if isinstance(step, Place):
+        if isinstance(step, Deploy):
             verb, payload = "deploy", encode(self._deploy_request(step))
         else:
             verb, payload = "retire", encode(RetireModel(name=step.name))
@@ -404,7 +404,7 @@ class DeploymentService:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
             self._trouble.pop((name, step.site), None)
-            if isinstance(step, Place):
+            if isinstance(step, Deploy):
                 self._placed_at_s[name, step.site] = asked_at_s
             else:
                 self._placed_at_s.pop((name, step.site), None)
@@ -412,10 +412,10 @@ class DeploymentService:
         except DaitnError as error:
             log.warning("%s did not %s %s: %s", step.site, verb, name, error)
             self._trouble[name, step.site] = error.problem
-            if isinstance(step, Place) and not isinstance(error, Unreachable):
+            if isinstance(step, Deploy) and not isinstance(error, Unreachable):
                 self._backoff.refused(name, step.site, time.monotonic())
 
-    def _deploy_request(self, step: Place) -> DeployModel:
+    def _deploy_request(self, step: Deploy) -> DeployModel:
         desired = step.desired
         model, intent = desired.model, desired.intent
         place = None

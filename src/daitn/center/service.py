@@ -66,7 +66,7 @@ from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.turns import Turns
+from daitn.tools.fabric.turns import RequestRates
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import read_manifest
@@ -111,7 +111,7 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._uploads = Uploads(self._store, config.stored_bytes)
-        self._turns = Turns(config.requests_per_minute)
+        self._turns = RequestRates(config.requests_per_minute)
         self._releases = Releases(state / "releases", self._store)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
         self._key = SigningKey.at(state / "key")

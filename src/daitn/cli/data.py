@@ -118,7 +118,7 @@ def prepare_command(
         )
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
+class DataCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What a site would publish about a file, and remarks for its owner only."""
 
     published: DatasetDescriptor | TestSetDescriptor
@@ -170,7 +170,7 @@ def check(
     )
     published, profile = run(_checked(file, schema, test, selection))
     if as_json:
-        checked = Checked(published=published, columns=profile.columns, remarks=profile.remarks)
+        checked = DataCheck(published=published, columns=profile.columns, remarks=profile.remarks)
         print_json(to_json(checked))
     else:
         screen.print(_page(published, profile))

@@ -52,11 +52,11 @@ class EmbeddedNetwork:
         """The control centre's endpoint for owners."""
         return self.center.listen[0]
 
-    async def start(self, told: Callable[[str, int, int], None]) -> None:
+    async def start(self, progress: Callable[[str, int, int], None]) -> None:
         """Start everything; return when the control centre answers and knows every node.
 
-        First it makes the network's roster, or brings it up to date. Calls `told(what, done, of)`
-        as it proceeds. Raises `WorkFailed` with the end of its log when a process ends early.
+        First it makes the network's roster, or brings it up to date. Calls `progress(what, done,
+        of)` as it proceeds. Raises `WorkFailed` with the end of its log when a process ends early.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         found_network(self.center, self.nodes)
@@ -70,7 +70,7 @@ class EmbeddedNetwork:
             async def on_alive(key: str, alive: bool) -> None:
                 if alive:
                     waiting.discard(keys.site_of(key))
-                    told(keys.site_of(key), len(self.nodes) - len(waiting), len(self.nodes))
+                    progress(keys.site_of(key), len(self.nodes) - len(waiting), len(self.nodes))
 
             await fabric.watch(keys.ALL_SITES_ALIVE, on_alive)
             async with asyncio.timeout(READY_WITHIN_S):
@@ -142,14 +142,14 @@ class EmbeddedNetwork:
         gone = {name: p for name, p in self._processes.items() if p.poll() is not None}
         for name in gone:
             del self._processes[name]
-        return [self._told(name, process.returncode) for name, process in gone.items()]
+        return [self._end_of(name, process.returncode) for name, process in gone.items()]
 
     @property
     def runs(self) -> bool:
         """Whether any process is left."""
         return bool(self._processes)
 
-    def _told(self, name: str, status: int) -> WorkFailed:
+    def _end_of(self, name: str, status: int) -> WorkFailed:
         log = self._logs / f"{name}.log"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
         how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"

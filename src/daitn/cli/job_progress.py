@@ -24,7 +24,7 @@ __all__ = ["watch_job"]
 
 ASK_AGAIN_S = 2.0
 """Poll as well as subscribe: a publication may be lost while the control centre restarts."""
-TOLD_EVERY_S = 10.0
+REPORTED_EVERY_S = 10.0
 """Interval of progress lines in a pipe while nothing else changes."""
 
 
@@ -75,7 +75,7 @@ class _Follower:
         while True:
             view, now_s = self._known(), clock.elapsed_s()
             line = f"{view.job} {view.state}: {view.detail or view.sentence}"
-            late = now_s - said_s >= TOLD_EVERY_S
+            late = now_s - said_s >= REPORTED_EVERY_S
             if not quiet and (line != said or late):
                 told = f"{line} ({self._how_far()})" if late and line == said else line
                 errors.print(told, highlight=False, markup=False)

@@ -18,7 +18,7 @@ from daitn.cli.session import DEFAULT_CENTER, CenterOption, JsonOption, print_js
 from daitn.files.atomic import make_folder
 from daitn.identity.certificates import Certificates, Issuer, hosts_of, keep, requested
 from daitn.identity.invitations import (
-    Admission,
+    AdmissionLetter,
     Claim,
     Invitation,
     JoinRequest,
@@ -193,7 +193,7 @@ def join(
                 f"send {done.file} to the operator, who admits it; the key has the fingerprint "
                 f"{done.fingerprint}"
             )
-        if isinstance(letter, Admission):
+        if isinstance(letter, AdmissionLetter):
             done = _enter(letter, to)
             return done, f"{done.name} is a member; all that it needs is in {done.folder}"
         raise InvalidInput(
@@ -342,7 +342,7 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None, *, replace: b
     path = out or Path(f"{claim.name}.admission")
     write_letter(
         path,
-        Admission(
+        AdmissionLetter(
             public_key=request.public_key,
             roster=folder.file(),
             authority=issued.authority,
@@ -360,7 +360,7 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None, *, replace: b
     )
 
 
-def _enter(admission: Admission, to: Path | None) -> _Done:
+def _enter(admission: AdmissionLetter, to: Path | None) -> _Done:
     member = _own(admission)
     folder = to or _default_folder(member.kind, member.name)
     path = _member_key(folder, member.kind, member.name)
@@ -383,7 +383,7 @@ def _enter(admission: Admission, to: Path | None) -> _Done:
     )
 
 
-def _own(admission: Admission) -> Member:
+def _own(admission: AdmissionLetter) -> Member:
     for member in admission.roster.opened().members:
         if member.public_key == admission.public_key:
             return member

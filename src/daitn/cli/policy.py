@@ -15,7 +15,7 @@ from rich.console import Group
 from daitn.cli.session import ExitCode, JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.node.config import PolicyConfig, read_policy
-from daitn.objects.access import Request, Ruling, Usage, refusals, rulings
+from daitn.objects.access import AccessRequest, DailyUsage, Ruling, refusals, rulings
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
 from daitn.objects.hours import is_open
@@ -29,7 +29,7 @@ app = typer.Typer(help="A data owner's policy.", no_args_is_help=True)
 FileArgument = Annotated[Path, typer.Argument(help="Policy file (YAML).")]
 
 
-class Explained(msgspec.Struct, frozen=True, kw_only=True):
+class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one rule says, and where it stands."""
 
     rule: str
@@ -44,7 +44,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy says to a request."""
 
     allowed: bool
-    rules: tuple[Explained, ...]
+    rules: tuple[RuleReport, ...]
 
 
 @app.command()
@@ -90,7 +90,9 @@ def explain(
       daitn policy explain policy.yaml --owner acme --recipe causal-lm \
 --purpose research --at "2026-11-27 22:00" --examples 5000
     """
-    request = Request(owner, recipe, purpose, examples or (0 if measure else 1), measure, start)
+    request = AccessRequest(
+        owner, recipe, purpose, examples or (0 if measure else 1), measure, start
+    )
     explanation = run(_explained(file, request, at, enough=examples == 0 or measure))
     if as_json:
         print_json(to_json(explanation))
@@ -114,16 +116,16 @@ async def _read(file: Path) -> PolicyConfig:
     return read_policy(file)
 
 
-async def _explained(file: Path, request: Request, at: str, *, enough: bool) -> Explanation:
+async def _explained(file: Path, request: AccessRequest, at: str, *, enough: bool) -> Explanation:
     policy = read_policy(file)
-    ruled = list(rulings(policy, policy.limits, request, Usage(), _at_s(at, policy.time_zone)))
+    ruled = list(rulings(policy, policy.limits, request, DailyUsage(), _at_s(at, policy.time_zone)))
     if not enough:
         ruled.append(_enough(policy, request.examples))
     lines = _lines(file)
     return Explanation(
         allowed=not refusals(tuple(ruled)),
         rules=tuple(
-            Explained(
+            RuleReport(
                 rule=each.rule,
                 line=lines.get(each.rule),
                 allowed=each.allowed,

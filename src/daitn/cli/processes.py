@@ -88,10 +88,10 @@ class _Service(Protocol):
 
 
 class _Stop:
-    """What a process is told: SIGINT or SIGTERM once, to stop; twice, to stop at once."""
+    """Asks a process to stop: SIGINT or SIGTERM once, to stop; twice, to stop at once."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.requested = asyncio.Event()
         self.hurried = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -100,12 +100,12 @@ class _Stop:
             loop.add_reader(sys.stdin, self._orphaned)
 
     def _signalled(self) -> None:
-        (self.hurried if self.told.is_set() else self.told).set()
+        (self.hurried if self.requested.is_set() else self.requested).set()
 
     def _orphaned(self) -> None:
         """Nobody is left to wait for a process whose parent is gone."""
         asyncio.get_running_loop().remove_reader(sys.stdin)
-        self.told.set()
+        self.requested.set()
         self.hurried.set()
 
 
@@ -161,11 +161,11 @@ async def _serve(
 ) -> None:
     """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up."""
     stop = _Stop()
-    told = stop.told
+    stopping = stop.requested
     lock = FolderLock(Path(config.state))
     if roster is not None:
         fall_back(Path(config.tls), clock.wall_s())
-    carrier = await _opened(settings, told)
+    carrier = await _opened(settings, stopping)
     if carrier is None:
         lock.release()
         return
@@ -175,10 +175,10 @@ async def _serve(
         try:
             if secured is not None:
                 await secured.start()
-            await _until(told, service.start())
-            if not told.is_set():
+            await _until(stopping, service.start())
+            if not stopping.is_set():
                 errors.print(f"{name} is ready", highlight=False)
-                await told.wait()
+                await stopping.wait()
                 await _until(stop.hurried, service.drain())
         finally:
             await service.close()
@@ -250,26 +250,26 @@ def _signed(carrier: Carrier, identity: Identity | None) -> Fabric:
     return identity.signs(carrier) if identity else carrier
 
 
-async def _opened(settings: FabricSettings, told: asyncio.Event) -> ZenohFabric | None:
+async def _opened(settings: FabricSettings, stopping: asyncio.Event) -> ZenohFabric | None:
     """The fabric; none if stopped before it opened.
 
     A client cannot work alone, so it waits for its control centre.
     """
-    while not told.is_set():
+    while not stopping.is_set():
         try:
             return await open_zenoh(settings)
         except Unreachable as error:
             log.warning("%s; trying again", error.problem)
-            await _until(told, asyncio.sleep(CENTER_AGAIN_S))
+            await _until(stopping, asyncio.sleep(CENTER_AGAIN_S))
     return None
 
 
-async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+async def _until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
     """Do `work`, or abandon it when asked to stop."""
     working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(told.wait())
-    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     if working.done():
         working.result()
         return
@@ -279,14 +279,14 @@ async def _until(told: asyncio.Event, work: Coroutine[None, None, None]) -> None
 
 async def _up(config: Path) -> None:
     network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs")
-    told = asyncio.Event()
+    stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stopping.set)
     try:
         with screen.status("starting the network"):
             start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
-            await _until(told, start)
+            await _until(stopping, start)
         for site, entries in network.left_out.items():
             for entry in entries:
                 errors.print(
@@ -295,10 +295,10 @@ async def _up(config: Path) -> None:
                     markup=False,
                     highlight=False,
                 )
-        if not told.is_set():
+        if not stopping.is_set():
             screen.print(await protection(network.center, network.nodes), highlight=False)
             screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
-        while not told.is_set():
+        while not stopping.is_set():
             for ended in network.ended():
                 if not network.runs:
                     raise ended

@@ -46,7 +46,16 @@ __all__ = ["DEFAULT_GATEWAY", "query"]
 
 DEFAULT_GATEWAY = "http://127.0.0.1:7480"
 CONNECT_TIMEOUT_S = 5.0
-TOLD = ("model", "facility", "path", "topic", "strategy", "cost-usd", "overhead-ms", "decision")
+SHOWN_HEADERS = (
+    "model",
+    "facility",
+    "path",
+    "topic",
+    "strategy",
+    "cost-usd",
+    "overhead-ms",
+    "decision",
+)
 """`daitn-*` headers of an answer to display."""
 
 
@@ -137,14 +146,14 @@ def query(
 
 async def _query(gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool) -> None:
     async with _asking(gateway, key, center) as post, post(body) as answer:
-        told = _told(answer)
+        shown = _shown_headers(answer)
         if as_json:
-            _print_whole(await answer.read(), told)
+            _print_whole(await answer.read(), shown)
             return
         async for piece in _pieces(answer.content):
             sys.stdout.write(escaped(piece))
             sys.stdout.flush()
-        _end_text(told)
+        _end_text(shown)
 
 
 async def _query_sealed(
@@ -155,35 +164,35 @@ async def _query_sealed(
         async with post(choosing(body)) as choice:
             outer, query = seal_for(body, await choice.read(), roster, key)
         async with post(outer) as answer:
-            told, opened = _told(answer), query.open(await answer.read())
+            shown, opened = _shown_headers(answer), query.open(await answer.read())
     if as_json:
-        _print_whole(opened, told)
+        _print_whole(opened, shown)
         return
     for choice_ in answers(opened) or ():
         sys.stdout.write(escaped((choice_.message and choice_.message.text) or ""))
-    _end_text(told)
+    _end_text(shown)
 
 
-def _print_whole(answer: bytes, told: dict[str, str]) -> None:
-    print_json(to_json({"answer": msgspec.json.decode(answer), "daitn": told}))
+def _print_whole(answer: bytes, shown: dict[str, str]) -> None:
+    print_json(to_json({"answer": msgspec.json.decode(answer), "daitn": shown}))
 
 
-def _end_text(told: dict[str, str]) -> None:
+def _end_text(shown: dict[str, str]) -> None:
     sys.stdout.write("\n")
-    line = "  ".join(f"{name} {value}" for name, value in told.items())
+    line = "  ".join(f"{name} {value}" for name, value in shown.items())
     errors.print(Text(line, style="dim"), highlight=False)
 
 
-def _told(answer: ClientResponse) -> dict[str, str]:
+def _shown_headers(answer: ClientResponse) -> dict[str, str]:
     headers = answer.headers
-    return {name: headers[f"daitn-{name}"] for name in TOLD if f"daitn-{name}" in headers}
+    return {name: headers[f"daitn-{name}"] for name in SHOWN_HEADERS if f"daitn-{name}" in headers}
 
 
-Post = Callable[[Mapping[str, Any]], AbstractAsyncContextManager["ClientResponse"]]
+PostRequest = Callable[[Mapping[str, Any]], AbstractAsyncContextManager["ClientResponse"]]
 
 
 @asynccontextmanager
-async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[Post]:
+async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[PostRequest]:
     """Posts requests to a gateway, in the network of a control centre.
 
     Raises `DaitnError` for its errors, and where it is away.

@@ -22,7 +22,7 @@ from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode, to_json
 
 __all__ = [
-    "Admission",
+    "AdmissionLetter",
     "Claim",
     "Invitation",
     "JoinRequest",
@@ -103,7 +103,7 @@ class JoinRequest(_Letter, frozen=True, kw_only=True, tag="request"):
     """Signatures of the above, by the invitation's key and by the new member's."""
 
 
-class Admission(_Letter, frozen=True, kw_only=True, tag="admission"):
+class AdmissionLetter(_Letter, frozen=True, kw_only=True, tag="admission"):
     """From the operator to the new member. No secret."""
 
     public_key: str
@@ -179,17 +179,19 @@ def check_request(request: JoinRequest, network: str, root: str, now_s: float) -
 _ANEW = "ask the network's operator for a new one: `daitn network invite`"
 
 
-def write_letter(path: Path, letter: Invitation | JoinRequest | Admission) -> None:
+def write_letter(path: Path, letter: Invitation | JoinRequest | AdmissionLetter) -> None:
     """Write one as JSON; an invitation is readable by its owner only. Raises `OSError`."""
     make_folder(path.parent)
     private = isinstance(letter, Invitation)
     replace_file(path, to_json(letter).encode(), private=private)
 
 
-def read_letter(path: Path) -> Invitation | JoinRequest | Admission:
+def read_letter(path: Path) -> Invitation | JoinRequest | AdmissionLetter:
     """Read one. Raises `NotFound`, and `InvalidInput` for another content."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Invitation | JoinRequest | Admission)
+        return msgspec.json.decode(
+            path.read_bytes(), type=Invitation | JoinRequest | AdmissionLetter
+        )
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", field=str(path), fix="check the path") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -5,7 +5,7 @@ down with it. It reads commands on its standard input and answers on its standar
 which it keeps from the recipes, and ends with the node that started it, however that one ends.
 
 It imports what recipes compute with, and runs none: each command is carried out by a confined
-process of its own, a `Visit`, which is there at once as it is a copy of this one.
+process of its own, a `VisitProcess`, which is there at once as it is a copy of this one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from daitn.learning import registry
 from daitn.learning.child.ending import ending
 from daitn.learning.child.frames import HEADER, REST_OF_FRAME_WITHIN_S, FrameReader, Ready
 from daitn.learning.child.inside import Started, load_engine, send, start
-from daitn.learning.child.visits import Visit, become, ready_to_fork
+from daitn.learning.child.visits import VisitProcess, become, ready_to_fork
 from daitn.learning.commands import (
     Advanced,
     Command,
@@ -143,7 +143,7 @@ class Worker:
             limits=task.limits,
         )
         try:
-            visit = Visit(confinement, lambda answers: self._visit(task, answers))
+            visit = VisitProcess(confinement, lambda answers: self._visit(task, answers))
         except OSError as error:
             return _failed(f"could not begin: {error.strerror or error}")
         try:
@@ -164,7 +164,7 @@ class Worker:
                 send(replies, _Imported(modules=tuple(new)))
             send(replies, final)
 
-    def _followed(self, task: Task, visit: Visit) -> Reply:
+    def _followed(self, task: Task, visit: VisitProcess) -> Reply:
         """Pass on what it says until it has answered, and end it."""
         said, printed = FrameReader(), bytearray()
         heard_s = looked_s = time.monotonic()
@@ -290,7 +290,7 @@ def _print(descriptor: int, kept: bytearray) -> bool:
     return bool(data)
 
 
-def _ended(visit: Visit, printed: bytearray) -> WorkerFailed:
+def _ended(visit: VisitProcess, printed: bytearray) -> WorkerFailed:
     """It has closed its replies, and not answered."""
     code = visit.leave()
     while _print(visit.prints, printed):

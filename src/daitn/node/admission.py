@@ -16,7 +16,7 @@ from typing import Any
 
 from daitn.node.audit import NAME_CHARS, AuditLog
 from daitn.node.config import DatasetConfig, TestSetConfig
-from daitn.objects.access import Request, Usage, decide
+from daitn.objects.access import AccessRequest, DailyUsage, decide
 from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.errors import DaitnError, Refused
@@ -38,12 +38,16 @@ _ENDINGS = frozenset(
 )
 
 
-def request_of(work: Work) -> Request:
+def request_of(work: Work) -> AccessRequest:
     """What a piece of work asks of a policy."""
     if isinstance(work, VisitWork):
         examples = work.examples if work.model is not None else 0
-        return Request(work.owner, work.recipe, work.purpose, examples, brought=_brought(work))
-    return Request(work.owner, work.recipe, work.purpose, measures=isinstance(work, VerifyWork))
+        return AccessRequest(
+            work.owner, work.recipe, work.purpose, examples, brought=_brought(work)
+        )
+    return AccessRequest(
+        work.owner, work.recipe, work.purpose, measures=isinstance(work, VerifyWork)
+    )
 
 
 def _brought(work: VisitWork) -> bool:
@@ -73,8 +77,8 @@ class _Day:
         elif entry.event is AuditEvent.BEGUN:
             self.measurements[entry.owner] += 1
 
-    def usage(self, owner: str) -> Usage:
-        return Usage(
+    def usage(self, owner: str) -> DailyUsage:
+        return DailyUsage(
             self.visits[owner], self.measurements[owner], self.examples[owner], self.compute_s
         )
 
@@ -114,7 +118,7 @@ class Admission:
     def check(
         self,
         data: DatasetConfig | TestSetConfig,
-        request: Request,
+        request: AccessRequest,
         counted_at_s: float | None = None,
     ) -> None:
         """Raise `Refused` unless the data's policy allows the request now.
@@ -126,14 +130,14 @@ class Admission:
         if counted_at_s is None:
             usage = self._today(name, terms.time_zone).usage(request.owner[:NAME_CHARS])
         else:
-            usage = Usage()
+            usage = DailyUsage()
         at_s = self._now_s() if counted_at_s is None else counted_at_s
         no = decide(terms, terms.limits, request, usage, at_s, name)
         if no is not None:
             raise no
 
     def begin(
-        self, data: DatasetConfig | TestSetConfig, request: Request, attempt: Attempt
+        self, data: DatasetConfig | TestSetConfig, request: AccessRequest, attempt: Attempt
     ) -> None:
         """Check a request again, right before records are read, and count it.
 
@@ -149,7 +153,7 @@ class Admission:
     def resume(
         self,
         data: DatasetConfig | TestSetConfig,
-        request: Request,
+        request: AccessRequest,
         attempt: Attempt,
         counted_at_s: float,
     ) -> None:
@@ -205,7 +209,7 @@ class Admission:
 
         Nobody asked for it, so a refusal is not logged. Raises `Refused`, `StorageFull`.
         """
-        request = Request(deployment.owner, deployment.recipe, measures=True)
+        request = AccessRequest(deployment.owner, deployment.recipe, measures=True)
         about = {"owner": request.owner, "recipe": request.recipe, "data": test.disclosure.name}
         attempt = Attempt({**about, "model": deployment.manifest or ""})
         self.begin(test, request, attempt)

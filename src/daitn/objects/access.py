@@ -16,10 +16,10 @@ from daitn.objects.errors import Refused
 from daitn.objects.hours import is_open
 
 __all__ = [
-    "Limits",
-    "Request",
+    "AccessRequest",
+    "DailyUsage",
     "Ruling",
-    "Usage",
+    "UsageLimits",
     "allows",
     "decide",
     "narrowed",
@@ -31,7 +31,7 @@ __all__ = [
 Most = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UsageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of the data may be used in a day of the policy's time zone.
 
     An absent limit is no limit. They are not published.
@@ -48,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     up ends as usual; none begins."""
 
 
-class Request(NamedTuple):
+class AccessRequest(NamedTuple):
     """What somebody asks of a data set or a test set."""
 
     owner: str
@@ -62,7 +62,7 @@ class Request(NamedTuple):
     """Whether the model started from parts that its owner brought."""
 
 
-class Usage(NamedTuple):
+class DailyUsage(NamedTuple):
     """What was used of a data set or a test set today, before a request."""
 
     visits: int = 0
@@ -100,7 +100,9 @@ def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str
     return tuple(sorted(set(release_to) & set(further)))
 
 
-def published_rulings(policy: DataPolicy, request: Request, now_s: float) -> tuple[Ruling, ...]:
+def published_rulings(
+    policy: DataPolicy, request: AccessRequest, now_s: float
+) -> tuple[Ruling, ...]:
     """What the published rules say, each of them."""
     return (
         _recipe(policy, request),
@@ -112,7 +114,7 @@ def published_rulings(policy: DataPolicy, request: Request, now_s: float) -> tup
 
 
 def rulings(
-    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float
+    policy: DataPolicy, limits: UsageLimits, request: AccessRequest, usage: DailyUsage, now_s: float
 ) -> tuple[Ruling, ...]:
     """What every rule says; those about other kinds of work, and absent limits, say nothing."""
     return (
@@ -128,7 +130,12 @@ def refusals(ruled: tuple[Ruling, ...]) -> tuple[Ruling, ...]:
 
 
 def decide(
-    policy: DataPolicy, limits: Limits, request: Request, usage: Usage, now_s: float, data: str
+    policy: DataPolicy,
+    limits: UsageLimits,
+    request: AccessRequest,
+    usage: DailyUsage,
+    now_s: float,
+    data: str,
 ) -> Refused | None:
     """The first refusal of a request for `data`, as its asker may read it; none: it is allowed."""
     refused = refusals(rulings(policy, limits, request, usage, now_s))
@@ -138,7 +145,7 @@ def decide(
     return Refused(f"the owner of {data} {first.reason}", field=first.field, fix=first.fix)
 
 
-def _recipe(policy: DataPolicy, request: Request) -> Ruling:
+def _recipe(policy: DataPolicy, request: AccessRequest) -> Ruling:
     rule, field, recipe = "recipes", "model.recipe", request.recipe
     if allows(policy.recipes, recipe):
         return Ruling(rule, True, f"allows recipe {recipe}", field)
@@ -147,7 +154,7 @@ def _recipe(policy: DataPolicy, request: Request) -> Ruling:
     return Ruling(rule, False, no, field, f"use one of: {allowed}")
 
 
-def _owner(policy: DataPolicy, request: Request) -> Ruling:
+def _owner(policy: DataPolicy, request: AccessRequest) -> Ruling:
     rule, field, owner = "owners", "owner", request.owner
     if allows(policy.owners, owner):
         return Ruling(rule, True, f"admits models of {owner}", field)
@@ -155,7 +162,7 @@ def _owner(policy: DataPolicy, request: Request) -> Ruling:
     return Ruling(rule, False, f"does not admit models of {owner}", field, fix)
 
 
-def _purpose(policy: DataPolicy, request: Request) -> Ruling:
+def _purpose(policy: DataPolicy, request: AccessRequest) -> Ruling:
     rule, field = "purposes", "purpose"
     stated = f"the purpose {request.purpose}" if request.purpose else "models without a purpose"
     if allows(policy.purposes, request.purpose):
@@ -165,7 +172,7 @@ def _purpose(policy: DataPolicy, request: Request) -> Ruling:
     return Ruling(rule, False, no, field, f"state one that is true: {allowed}")
 
 
-def _start(policy: DataPolicy, request: Request) -> Iterator[Ruling]:
+def _start(policy: DataPolicy, request: AccessRequest) -> Iterator[Ruling]:
     """A measurement takes nothing along in weights, so it may be of any model."""
     if request.measures or not request.brought:
         return
@@ -186,7 +193,7 @@ def _hours(policy: DataPolicy, now_s: float) -> Ruling:
     return Ruling("hours", False, f"takes work only {hours}", fix="wait until then")
 
 
-def _counts(limits: Limits, request: Request, usage: Usage) -> Iterator[Ruling]:
+def _counts(limits: UsageLimits, request: AccessRequest, usage: DailyUsage) -> Iterator[Ruling]:
     of = f"of {request.owner}"
     if request.measures:
         most, done = limits.measurements_per_day, usage.measurements
@@ -210,7 +217,7 @@ def _count(
     yield Ruling(f"limits.{name}", allowed, reason, field, "" if allowed else "come back tomorrow")
 
 
-def _compute(limits: Limits, usage: Usage) -> Iterator[Ruling]:
+def _compute(limits: UsageLimits, usage: DailyUsage) -> Iterator[Ruling]:
     most = limits.compute_s_per_day
     if most is None:
         return

@@ -21,8 +21,8 @@ __all__ = [
     "MOST_MEASUREMENTS",
     "MOST_VISITS",
     "Order",
+    "OrderUsage",
     "SignedOrder",
-    "Spent",
     "same_order",
 ]
 
@@ -79,7 +79,7 @@ def same_order(one: SignedOrder | None, other: SignedOrder | None) -> bool:
     return one is not None and other is not None and one.order == other.order
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
+class OrderUsage(msgspec.Struct, frozen=True, kw_only=True):
     """What one site has done for an order."""
 
     order: Digest

@@ -56,7 +56,7 @@ class TextToken(Protocol):
     def top(self) -> Sequence[TextToken]: ...
 
 
-class Call(Protocol):
+class CalledTool(Protocol):
     """A tool that an answer asks for."""
 
     @property
@@ -79,7 +79,7 @@ class TextPiece(Protocol):
     @property
     def each(self) -> Sequence[TextToken]: ...
     @property
-    def calls(self) -> Sequence[Call]: ...
+    def calls(self) -> Sequence[CalledTool]: ...
 
 
 def piece_event(
@@ -156,7 +156,7 @@ def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _call(call: Call) -> dict[str, Any]:
+def _call(call: CalledTool) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
 

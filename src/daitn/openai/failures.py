@@ -27,7 +27,7 @@ __all__ = [
     "UNREADY",
     "UNSUITED",
     "Cause",
-    "Failure",
+    "FailureKind",
     "of_facility",
     "of_server",
     "status_said",
@@ -49,7 +49,7 @@ class Cause(enum.Enum):
     """There was no connection: another path may lead there."""
 
 
-class Failure(NamedTuple):
+class FailureKind(NamedTuple):
     """A row: when it happens, how a facility says it, and what follows."""
 
     name: str
@@ -68,7 +68,7 @@ class Failure(NamedTuple):
         return self.cause is not None
 
 
-CLIENTS: Final = Failure(
+CLIENTS: Final = FailureKind(
     "the client's",
     "The server blames the request: 400, 422 and the like, or llama.cpp's 500 for what it cannot "
     "read.",
@@ -77,7 +77,7 @@ CLIENTS: Final = Failure(
     "the server's own error",
     permanent=True,
 )
-TOO_LONG: Final = Failure(
+TOO_LONG: Final = FailureKind(
     "too long",
     "The prompt, or it and its answer, exceed the model's context, however the server says so.",
     ((400, EXCEEDED),),
@@ -85,7 +85,7 @@ TOO_LONG: Final = Failure(
     f"400 `{EXCEEDED}`",
     permanent=True,
 )
-UNSUITED: Final = Failure(
+UNSUITED: Final = FailureKind(
     "unsuited",
     "This deployment cannot answer this query: its body is too large (413), or tools, images or "
     "another feature are unsupported (also 501).",
@@ -94,7 +94,7 @@ UNSUITED: Final = Failure(
     "the server's own error",
     permanent=True,
 )
-NOT_ALLOWED: Final = Failure(
+NOT_ALLOWED: Final = FailureKind(
     "not allowed",
     "The model's owner does not admit this owner.",
     ((403, "not_allowed"),),
@@ -102,7 +102,7 @@ NOT_ALLOWED: Final = Failure(
     "403 `not_allowed`",
     permanent=True,
 )
-FULL: Final = Failure(
+FULL: Final = FailureKind(
     "full",
     "The server answers 429, or the facility's queue is full.",
     ((429, "facility_full"), (503, "overloaded"), (429, "rate_limited")),
@@ -110,7 +110,7 @@ FULL: Final = Failure(
     "503 `overloaded`",
     permanent=False,
 )
-UNREADY: Final = Failure(
+UNREADY: Final = FailureKind(
     "not ready",
     "The server is loading or down: 408, 409, 425, 502, 503, 504, 520 to 529. Or the facility has "
     "the model no more.",
@@ -119,7 +119,7 @@ UNREADY: Final = Failure(
     "503 `unavailable`",
     permanent=False,
 )
-BROKEN: Final = Failure(
+BROKEN: Final = FailureKind(
     "broken",
     "No answer, an empty, incomplete or unreadable one, one over its bound, or silence.",
     ((502, "broken_off"), (502, "model_failed"), (500, "internal_error"), (500, "internal")),
@@ -127,7 +127,7 @@ BROKEN: Final = Failure(
     "503 `unavailable`; in a stream that has begun 502 `broken_off`",
     permanent=False,
 )
-FAILED: Final = Failure(
+FAILED: Final = FailureKind(
     "failed",
     "The server answers 500 or any other status, or an error within a 200.",
     ((502, "upstream_refused"),),
@@ -135,7 +135,7 @@ FAILED: Final = Failure(
     "503 `unavailable`",
     permanent=False,
 )
-MISCONFIGURED: Final = Failure(
+MISCONFIGURED: Final = FailureKind(
     "misconfigured",
     "The server needs its operator: 401, 402, 403, 404, 405, 410, a redirect, or a used-up quota. "
     "The facility's log says so.",
@@ -144,7 +144,7 @@ MISCONFIGURED: Final = Failure(
     "502 `misconfigured`",
     permanent=True,
 )
-NOT_ADMITTED: Final = Failure(
+NOT_ADMITTED: Final = FailureKind(
     "not admitted",
     "The facility does not accept the gateway's pass, for instance because their clocks differ; "
     "the error says why.",
@@ -153,7 +153,7 @@ NOT_ADMITTED: Final = Failure(
     "502 `misconfigured`",
     permanent=True,
 )
-CANNOT_REACH: Final = Failure(
+CANNOT_REACH: Final = FailureKind(
     "cannot be reached",
     "There is no connection to the facility; a path through another gateway is tried first.",
     (),
@@ -205,7 +205,7 @@ _MODERATION = re.compile(r"moderation|content.?(policy|filter)|flagged")
 _CLIENTS_TYPES = re.compile(r"invalid.?request|bad.?request|validation", re.IGNORECASE)
 
 
-def of_server(status: int, error: Error | None, retry_after_s: float | None = None) -> Failure:
+def of_server(status: int, error: Error | None, retry_after_s: float | None = None) -> FailureKind:
     """The row of what a server answers. `retry_after_s`: its hint. A quota that comes back soon is
     load."""
     if status == 429 or status == 402:
@@ -228,7 +228,9 @@ def of_server(status: int, error: Error | None, retry_after_s: float | None = No
     return UNSUITED if 400 <= status < 500 else FAILED
 
 
-def of_facility(status: int, error: Error | None, retry_after_s: float | None = None) -> Failure:
+def of_facility(
+    status: int, error: Error | None, retry_after_s: float | None = None
+) -> FailureKind:
     """The row of what a facility, or a gateway that relays, answers: by its code, or as of the
     server whose error it passes on."""
     code = error.code if error is not None else None

@@ -11,7 +11,15 @@ import msgspec
 from daitn.objects.abilities import Need
 from daitn.objects.deployments import Api
 from daitn.objects.tokens import USUAL_RATES, Characters, added, characters_of, tokens_of
-from daitn.openai.requests import NOTHING, Document, Part, Prompt, Query, Ranking, text_of_document
+from daitn.openai.requests import (
+    NOTHING,
+    Document,
+    MessagePart,
+    Prompt,
+    QueryFields,
+    RankingFields,
+    text_of_document,
+)
 
 __all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
 
@@ -78,7 +86,7 @@ class PromptLength:
         return round(tokens_of(self.characters, rates)) + self.apart
 
 
-def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
+def needs_of(api: Api, query: QueryFields, *, open_to_all: bool) -> tuple[Need, ...]:
     """What a request needs besides its API, in the order of `Need`.
 
     `open_to_all`: whether it names no model, so that it does not count on the kind of answer that
@@ -100,7 +108,7 @@ def needs_of(api: Api, query: Query, *, open_to_all: bool) -> tuple[Need, ...]:
     return tuple(sorted(found, key=_ORDER.__getitem__))
 
 
-def length_of(query: Query) -> PromptLength:
+def length_of(query: QueryFields) -> PromptLength:
     """The length of a request's prompt."""
     characters, apart = _NO_CHARACTERS, 0
     for message in query.messages or ():
@@ -114,7 +122,7 @@ def length_of(query: Query) -> PromptLength:
     several = [_text_length(text) for text in (*_texts(query.prompt), *_texts(query.input))]
     for prompt in (query.prompt, query.input):
         several += [PromptLength(_NO_CHARACTERS, tokens) for tokens in _given_tokens(prompt)]
-    if isinstance(query, Ranking):
+    if isinstance(query, RankingFields):
         several += _pairs(query)
     for text in several:
         characters = added(characters, text.characters)
@@ -139,7 +147,7 @@ def _text_length(text: str) -> PromptLength:
     return PromptLength(characters_of(text), 1)
 
 
-def _pairs(query: Ranking) -> list[PromptLength]:
+def _pairs(query: RankingFields) -> list[PromptLength]:
     """The question beside each document, as a model that ranks reads them."""
     asked = "" if query.query is None else text_of_document(query.query)
     own = characters_of(asked)
@@ -162,7 +170,7 @@ def is_record(text: str) -> bool:
         return False
 
 
-def _asked(query: Query) -> str:
+def _asked(query: QueryFields) -> str:
     """The text that a model of tables would read."""
     if query.messages is not None:
         users = (message for message in reversed(query.messages) if message.role == "user")
@@ -172,9 +180,9 @@ def _asked(query: Query) -> str:
     return texts[0] if len(texts) == 1 else ""
 
 
-def _documents(query: Query) -> list[str | Document]:
+def _documents(query: QueryFields) -> list[str | Document]:
     """The documents of a query, and what they are ranked by."""
-    return [*query.documents, query.query or ""] if isinstance(query, Ranking) else []
+    return [*query.documents, query.query or ""] if isinstance(query, RankingFields) else []
 
 
 def _shows(document: str | Document) -> bool:
@@ -185,12 +193,12 @@ def _shows(document: str | Document) -> bool:
     return _is_given(document.image) or Need.IMAGE in parts
 
 
-def _parts(query: Query) -> list[Part]:
+def _parts(query: QueryFields) -> list[MessagePart]:
     contents = [message.content for message in query.messages or ()]
     return [part for content in contents if isinstance(content, list) for part in content]
 
 
-def _tokens_of_part(part: Part) -> int:
+def _tokens_of_part(part: MessagePart) -> int:
     need = _READ.get(part.type)
     if need is None:
         return 0
@@ -199,7 +207,7 @@ def _tokens_of_part(part: Part) -> int:
     return _TOKENS_PER_PART[need]
 
 
-def _calls_tools(query: Query) -> bool:
+def _calls_tools(query: QueryFields) -> bool:
     if _is_given(query.tools) or _is_given(query.functions):
         return True
     return any(

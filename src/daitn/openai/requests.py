@@ -16,14 +16,14 @@ from daitn.openai.http import BOM
 
 __all__ = [
     "NOTHING",
+    "ChatMessage",
     "Document",
     "GenerationRequest",
-    "Message",
+    "MessagePart",
     "ModelFields",
-    "Part",
     "Prompt",
-    "Query",
-    "Ranking",
+    "QueryFields",
+    "RankingFields",
     "StreamOptions",
     "Tool",
     "raw_fields",
@@ -53,7 +53,7 @@ _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 NOTHING = msgspec.Raw(b"null")
 
 
-class Part(msgspec.Struct):
+class MessagePart(msgspec.Struct):
     """A part of a message; only text parts have `text`."""
 
     text: str | None = None
@@ -63,7 +63,7 @@ class Part(msgspec.Struct):
 
 class _Said(msgspec.Struct):
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[MessagePart] | None = None
 
     @property
     def text(self) -> str:
@@ -72,7 +72,7 @@ class _Said(msgspec.Struct):
         return "\n".join(part.text for part in self.content or () if part.text)
 
 
-class Message(_Said):
+class ChatMessage(_Said):
     """One turn of a chat."""
 
     tool_calls: msgspec.Raw = NOTHING
@@ -83,7 +83,7 @@ class Document(msgspec.Struct):
     """A document to be ranked, or what it is ranked by; a model may read further fields."""
 
     text: str | None = None
-    content: list[Part] = []
+    content: list[MessagePart] = []
     """As vLLM has it."""
     image: msgspec.Raw = NOTHING
     """As Jina has it."""
@@ -113,10 +113,10 @@ class ModelFields(msgspec.Struct):
         return each * max(1, sum(isinstance(prompt, (str, list)) for prompt in prompts))
 
 
-class Query(ModelFields):
+class QueryFields(ModelFields):
     """The fields that decide a query's route. What is raw is the model's to judge."""
 
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)] | None = None
     prompt: Prompt | None = None
     input: Prompt | None = None
     max_tokens: Bound | None = None
@@ -143,7 +143,7 @@ class Query(ModelFields):
         return isinstance(options, dict) and options.get("include_usage") is True
 
 
-class Ranking(Query):
+class RankingFields(QueryFields):
     """The fields of a request to rank documents."""
 
     query: str | Document | None = None
@@ -246,8 +246,8 @@ def reader(kind: type[T]) -> Callable[[bytes], T]:
 
 
 read_model_fields = reader(ModelFields)
-read_query = reader(Query)
-read_ranking = reader(Ranking)
+read_query = reader(QueryFields)
+read_ranking = reader(RankingFields)
 read_generation = reader(GenerationRequest)
 raw_fields = reader(dict[str, msgspec.Raw])
 """Fields of a request, as they arrived."""

@@ -51,7 +51,7 @@ class _WithUsage(msgspec.Struct):
     usage: msgspec.Raw = _NOTHING
 
 
-class Token(msgspec.Struct):
+class TokenLogprob(msgspec.Struct):
     """One token of a chat's answer."""
 
     logprob: float | None = None
@@ -60,7 +60,7 @@ class Token(msgspec.Struct):
 class Logprobs(msgspec.Struct):
     """Log-probabilities of an answer's tokens."""
 
-    content: list[Token] | None = None
+    content: list[TokenLogprob] | None = None
     """Of a chat."""
     token_logprobs: list[float | None] | None = None
     """Of a completion."""

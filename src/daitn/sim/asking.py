@@ -27,13 +27,13 @@ from daitn.control.queries.failover import Failover
 from daitn.control.queries.observing import seen_whole
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.queries import QueryIntent, QueryStatus
-from daitn.sim.attempt import Attempt, Served
+from daitn.sim.attempt import Served, SimulatedAttempt
 from daitn.sim.choosing import Chosen
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.topology.qrrt.observation import Observation
 
-__all__ = ["Ended", "Query", "Sender"]
+__all__ = ["Ended", "Sender", "SimulatedQuery"]
 
 _FAILED = Observation(failed=True)
 
@@ -57,15 +57,15 @@ class Ended:
 class Sender(Protocol):
     """What a gateway does for its queries."""
 
-    def send(self, query: Query, row: int) -> Attempt:
+    def send(self, query: SimulatedQuery, row: int) -> SimulatedAttempt:
         """Ask a row; `query.heard` is told how it ends."""
         ...
 
-    def done(self, attempt: Attempt) -> None:
+    def done(self, attempt: SimulatedAttempt) -> None:
         """It is not under way any more."""
         ...
 
-    def cancel(self, attempt: Attempt) -> None:
+    def cancel(self, attempt: SimulatedAttempt) -> None:
         """Its answer is not wanted any more."""
         ...
 
@@ -82,7 +82,7 @@ class Sender(Protocol):
         ...
 
 
-class Query:
+class SimulatedQuery:
     """Carries out what its failover machine commands."""
 
     def __init__(
@@ -107,13 +107,13 @@ class Query:
             most=constraints.attempts,
             late_after_s=choice.late_after_s if constraints.hedge else None,
         )
-        self._under_way: dict[int, Attempt] = {}
+        self._under_way: dict[int, SimulatedAttempt] = {}
 
     def begin(self) -> None:
         """Ask the first row."""
         self._handle(Begun())
 
-    def heard(self, attempt: Attempt, told: Served | Cause) -> None:
+    def heard(self, attempt: SimulatedAttempt, told: Served | Cause) -> None:
         """An attempt has ended."""
         if self._under_way.get(attempt.row) is not attempt:
             return  # It was cancelled, and did not know yet.
@@ -149,11 +149,11 @@ class Query:
         if late_after_s < float("inf"):
             self._clock.after(late_after_s, lambda: self._late(attempt))
 
-    def _late(self, attempt: Attempt) -> None:
+    def _late(self, attempt: SimulatedAttempt) -> None:
         if self._under_way.get(attempt.row) is attempt:
             self._handle(Late(attempt.row))
 
-    def _answered(self, attempt: Attempt, served: Served) -> None:
+    def _answered(self, attempt: SimulatedAttempt, served: Served) -> None:
         now_s, arrival, row = self._clock.now_s, self.arrival, attempt.row
         served_s = self._served_s(row, now_s - attempt.asked_at_s - served.waited_s)
         self._observe(row, self._seen(row, served_s, arrival.tokens_out, served.first_token_s))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from daitn.control.queries.attempts import Cause
 from daitn.sim.load import Arrival
 
-__all__ = ["Attempt", "Served"]
+__all__ = ["Served", "SimulatedAttempt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Served:
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
+class SimulatedAttempt:
     """On its way, waiting, served or ended."""
 
     arrival: Arrival
@@ -34,7 +34,7 @@ class Attempt:
     asked_at_s: float
     rtt_s: float
     """As it is; what the gateway believes is in its paths."""
-    ended: Callable[[Attempt, Served | Cause], None]
+    ended: Callable[[SimulatedAttempt, Served | Cause], None]
     """Its gateway hears of it by this: what it was served, or why not."""
     reached_at_s: float = 0.0
     began_at_s: float = 0.0

@@ -13,26 +13,26 @@ from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
-from daitn.sim.asking import Ended, Query
-from daitn.sim.attempt import Attempt
+from daitn.sim.asking import Ended, SimulatedQuery
+from daitn.sim.attempt import SimulatedAttempt
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
+from daitn.sim.facility import SimulatedFacility
 from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
-from daitn.sim.station import Station
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
-__all__ = ["Gateway", "path_rtt_s"]
+__all__ = ["SimulatedGateway", "path_rtt_s"]
 
 GUESS_TOKENS = 64
 """Limit that a gateway assumes where the request sets none."""
 
 
-class Gateway:
+class SimulatedGateway:
     """Decides on queries by what it has heard; `state` is told what nodes say."""
 
     def __init__(
@@ -40,21 +40,21 @@ class Gateway:
         site: SiteId,
         clock: Clock,
         links: SimulatedLinks,
-        stations: Mapping[str, Station],
+        facilities: Mapping[str, SimulatedFacility],
         chooser: Chooser,
         prefer: Mapping[str, float],
         seed: int,
         ended: Callable[[Ended], None],
         lengths: LengthModel,
     ) -> None:
-        """`stations` by deployment id; `prefer` in the place of what queries prefer."""
+        """`facilities` by deployment id; `prefer` in the place of what queries prefer."""
         self.state = QrrtState()
         self._told = ended
         self._lengths = lengths
         self._site = site
         self._clock = clock
         self._links = links
-        self._stations = stations
+        self._facilities = facilities
         self._chooser = chooser
         self._prefer = dict(prefer)
         self._seed = seed
@@ -69,7 +69,7 @@ class Gateway:
         rng = random.Random(f"{self._seed}:{arrival.number}")  # noqa: S311 - replayable
         choice = self._chooser.choose(context, arrival, rng)
         if choice.rows:
-            Query(arrival, context, choice, self._budget, self._clock, self).begin()
+            SimulatedQuery(arrival, context, choice, self._budget, self._clock, self).begin()
         else:
             self.ended(Ended(arrival, QueryStatus.SHED))
 
@@ -98,10 +98,10 @@ class Gateway:
             now_s=self._clock.now_s,
         )
 
-    def send(self, query: Query, row: int) -> Attempt:
+    def send(self, query: SimulatedQuery, row: int) -> SimulatedAttempt:
         context = query.context
         id_ = context.snapshot.rows[row].id
-        attempt = Attempt(
+        attempt = SimulatedAttempt(
             arrival=query.arrival,
             row=row,
             deployment=id_,
@@ -110,15 +110,15 @@ class Gateway:
             ended=query.heard,
         )
         self._load.begin(id_)
-        self._stations[id_].comes(attempt)
+        self._facilities[id_].comes(attempt)
         return attempt
 
-    def done(self, attempt: Attempt) -> None:
+    def done(self, attempt: SimulatedAttempt) -> None:
         self._load.end(attempt.deployment)
 
-    def cancel(self, attempt: Attempt) -> None:
-        station = self._stations[attempt.deployment]
-        self._clock.after(attempt.rtt_s / 2, lambda: station.cancel(attempt))
+    def cancel(self, attempt: SimulatedAttempt) -> None:
+        facility = self._facilities[attempt.deployment]
+        self._clock.after(attempt.rtt_s / 2, lambda: facility.cancel(attempt))
 
     def observe(self, deployment: str, seen: Observation) -> None:
         name, _, site = deployment.partition("@")

@@ -12,8 +12,8 @@ from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.randomness import Rng
 from daitn.policy.pipeline import best_first
 from daitn.sim.choosing import Chosen
+from daitn.sim.facility import SimulatedFacility
 from daitn.sim.load import Arrival
-from daitn.sim.station import Station
 from daitn.topology.qrrt.filters import FILTERS
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
 from daitn.topology.qrrt.snapshot import Floats
@@ -35,19 +35,19 @@ class Oracle:
 
     def __init__(
         self,
-        stations: Mapping[str, Station],
+        facilities: Mapping[str, SimulatedFacility],
         rtt_s: Callable[[QueryContext, int], float],
         *,
         caring: bool,
         guessing: bool,
     ) -> None:
-        """`stations` by deployment id; `rtt_s` gives the true round trip of the path to a row.
+        """`facilities` by deployment id; `rtt_s` gives the true round trip of the path to a row.
 
         `caring`: whether it weighs the delay that a query causes others, as QIRCE does. `guessing`:
         whether it knows no more about the query at hand than its gateway, which makes it a bound
         for policies that do not.
         """
-        self._stations = stations
+        self._facilities = facilities
         self._rtt_s = rtt_s
         self._caring = caring
         self._guessing = guessing
@@ -80,12 +80,12 @@ class Oracle:
         cut.rtt_s = np.array([self._rtt_s(context, int(row)) for row in cut.numbers])
         wait_s: Floats = np.zeros(len(cut.numbers))
         for at, row in enumerate(cut.numbers):
-            station = self._stations[context.snapshot.rows[row].id]
+            facility = self._facilities[context.snapshot.rows[row].id]
             reaches_s = context.now_s + cut.rtt_s[at] / 2
-            ends_s = station.would_end_at_s(arrival, reaches_s)
+            ends_s = facility.would_end_at_s(arrival, reaches_s)
             there_s = np.inf if ends_s is None else ends_s - reaches_s
             if self._caring and ends_s is not None:
-                wait_s[at] = there_s - station.service_s(arrival)
+                wait_s[at] = there_s - facility.service_s(arrival)
             cut.service_s[at] = there_s - wait_s[at]
-            cut.cost_usd[at] = station.spec.cost_usd(arrival.tokens_in, arrival.tokens_out)
+            cut.cost_usd[at] = facility.spec.cost_usd(arrival.tokens_in, arrival.tokens_out)
         return wait_s

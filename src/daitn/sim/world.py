@@ -15,21 +15,21 @@ from daitn.objects.messages import Serving
 from daitn.sim.asking import Ended
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
+from daitn.sim.facility import SimulatedFacility
 from daitn.sim.faults import Dies, Fault, LinkSlows, Slows
-from daitn.sim.gateway import Gateway, path_rtt_s
+from daitn.sim.gateway import SimulatedGateway, path_rtt_s
 from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
 from daitn.sim.network import Network, described, findings
 from daitn.sim.oracle import Oracle
-from daitn.sim.station import Station
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["World"]
 
-TOLD_EVERY_S = 1.0
+REPORTED_EVERY_S = 1.0
 LOOKED_EVERY_S = 0.1
-"""Facilities check their load this often, and report when it changed or `TOLD_EVERY_S` has passed,
-as live ones do."""
+"""Facilities check their load this often, and report when it changed or `REPORTED_EVERY_S` has
+passed, as live ones do."""
 MEASURED_EVERY_S = 5.0
 """Gateways measure their links this often."""
 LOST_AFTER_S = 1.0
@@ -46,28 +46,28 @@ class World:
         *,
         prefer: Mapping[str, float] | None = None,
         faults: Sequence[Fault] = (),
-        told_every_s: float = LOOKED_EVERY_S,
+        looked_every_s: float = LOOKED_EVERY_S,
         seed: int = 0,
         lengths: Callable[[], LengthModel] = AnswerLengths,
     ) -> None:
-        """`told_every_s`: interval at which a facility checks whether its load changed. `lengths`:
-        by what gateways guess how long answers will be."""
+        """`looked_every_s`: interval at which a facility checks whether its load changed.
+        `lengths`: by what gateways guess how long answers will be."""
         self.clock = Clock()
         self.links = SimulatedLinks(network)
-        self.stations = {
-            deployment_id(spec.name, site): Station(spec, self.clock)
+        self.facilities = {
+            deployment_id(spec.name, site): SimulatedFacility(spec, self.clock)
             for site, spec in network.deployments
         }
         self._network = network
-        self._looked_every_s = told_every_s
+        self._looked_every_s = looked_every_s
         self._alive = {facility.site for facility in network.facilities}
         self._ended: list[Ended] = []
         self.gateways = {
-            site: Gateway(
+            site: SimulatedGateway(
                 site,
                 self.clock,
                 self.links,
-                self.stations,
+                self.facilities,
                 make(self),
                 prefer or {},
                 seed,
@@ -86,7 +86,7 @@ class World:
         def rtt_s(context: QueryContext, row: int) -> float:
             return path_rtt_s(self.links, context, row)
 
-        return Oracle(self.stations, rtt_s, caring=caring, guessing=guessing)
+        return Oracle(self.facilities, rtt_s, caring=caring, guessing=guessing)
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
         """Run all queries to their end; returns them in the order in which they ended."""
@@ -112,15 +112,15 @@ class World:
 
     def _tell(self, site: SiteId, told: tuple[tuple[int, int], ...], told_at_s: float) -> None:
         """A facility reports its load if it changed, or if the last report is old."""
-        stations = self._stations_at(site)
-        now_s, load = self.clock.now_s, tuple(station.load for station in stations)
-        if site in self._alive and (load != told or now_s - told_at_s >= TOLD_EVERY_S):
+        facilities = self._facilities_at(site)
+        now_s, load = self.clock.now_s, tuple(facility.load for facility in facilities)
+        if site in self._alive and (load != told or now_s - told_at_s >= REPORTED_EVERY_S):
             told, told_at_s = load, now_s
             serving = Serving(
                 site=site,
                 at_s=now_s,
                 memory_free_bytes=0,
-                deployments=tuple(station.reading() for station in stations),
+                deployments=tuple(facility.reading() for facility in facilities),
             )
             self._publish(site, lambda g: g.state.absorb_serving(serving, self.clock.now_s))
         self.clock.after(self._looked_every_s, lambda: self._tell(site, told, told_at_s))
@@ -132,15 +132,15 @@ class World:
                 gateway.state.absorb_link(link, now_s)
         self.clock.after(MEASURED_EVERY_S, lambda: self._measure(source))
 
-    def _publish(self, site: SiteId, take: Callable[[Gateway], None]) -> None:
+    def _publish(self, site: SiteId, take: Callable[[SimulatedGateway], None]) -> None:
         """Deliver a site's message to each gateway after its one-way delay."""
         for name, gateway in self.gateways.items():
             way_s = self.links.rtt_s(name, site) / 2
             self.clock.after(way_s, lambda g=gateway: take(g))  # type: ignore[misc]
 
-    def _stations_at(self, site: SiteId) -> list[Station]:
+    def _facilities_at(self, site: SiteId) -> list[SimulatedFacility]:
         here = (spec for at, spec in self._network.deployments if at == site)
-        return [self.stations[deployment_id(spec.name, site)] for spec in here]
+        return [self.facilities[deployment_id(spec.name, site)] for spec in here]
 
     def _set(self, fault: Fault) -> None:
         began, ended = self._turns(fault)
@@ -162,13 +162,13 @@ class World:
                 )
 
     def _slow(self, site: SiteId, times: float) -> None:
-        for station in self._stations_at(site):
-            station.slow(times)
+        for facility in self._facilities_at(site):
+            facility.slow(times)
 
     def _die(self, site: SiteId) -> None:
         self._alive.discard(site)
-        for station in self._stations_at(site):
-            station.die()
+        for facility in self._facilities_at(site):
+            facility.die()
         self.clock.after(LOST_AFTER_S, lambda: self._lose(site))
 
     def _lose(self, site: SiteId) -> None:
@@ -177,6 +177,6 @@ class World:
 
     def _live(self, site: SiteId) -> None:
         self._alive.add(site)
-        for station in self._stations_at(site):
-            station.live()
+        for facility in self._facilities_at(site):
+            facility.live()
         self._publish(site, lambda g: g.state.came(site, self.clock.now_s))

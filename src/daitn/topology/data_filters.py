@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from daitn.objects.access import Request, allows, published_rulings, refusals
+from daitn.objects.access import AccessRequest, allows, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
@@ -156,7 +156,7 @@ def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """The published part of the data owner's policy, which the site enforces."""
     intent = wanted.intent
-    request = Request(
+    request = AccessRequest(
         owner=intent.owner,
         recipe=intent.model.recipe,
         purpose=intent.purpose,

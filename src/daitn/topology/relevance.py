@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from daitn.objects.access import Request
+from daitn.objects.access import AccessRequest
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import TrainingIntent
@@ -52,7 +52,7 @@ def relevant_to(
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
-    request = Request(intent.owner, intent.model.recipe, intent.purpose, measures=True)
+    request = AccessRequest(intent.owner, intent.model.recipe, intent.purpose, measures=True)
     measured = Measurable(test_schema, request, now_s, labels, labels_field)
     for index, name in enumerate(intent.objective_names()):
         found, refused = verifiers_for(snapshot, intent, index, measured)

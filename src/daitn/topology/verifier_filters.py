@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daitn.objects.access import Request, Ruling, published_rulings, refusals
+from daitn.objects.access import AccessRequest, Ruling, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
@@ -21,7 +21,7 @@ class Measurable:
     """Requirements for a test set on which the model can be measured."""
 
     test_schema: str
-    request: Request
+    request: AccessRequest
     """What the policies of test sets rule on."""
     now_s: float
     labels: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ from daitn.objects.lineage import Entry, Merge, Visit
 from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, Spent
+from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, OrderUsage
 from tests.control.test_next_site import node
 
 from .world import INTENT
@@ -57,8 +57,8 @@ def ordered(intent: TrainingIntent, **terms: Any) -> Order:
     return Order(network="net", intent=intent, until_s=1.0, number="1", **terms)
 
 
-def spent(**done: int) -> Spent:
-    return Spent(order=Digest("o"), until_s=1.0, **done)
+def spent(**done: int) -> OrderUsage:
+    return OrderUsage(order=Digest("o"), until_s=1.0, **done)
 
 
 def wanted(**changes: Any) -> TrainingIntent:

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daitn.control.placement.reconcile import Place, Retire, chosen_places, next_steps
+from daitn.control.placement.reconcile import Deploy, Retire, chosen_places, next_steps
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -85,7 +85,7 @@ NOBODY: frozenset[str] = frozenset()
 
 def steps(desired: DesiredDeployment, *nodes: NodeDescriptor) -> list[tuple[str, str]]:
     found = next_steps({"doctor": desired}, NOBODY, nodes)
-    return [("place" if isinstance(step, Place) else "retire", step.site) for step in found]
+    return [("place" if isinstance(step, Deploy) else "retire", step.site) for step in found]
 
 
 def test_what_is_missing_is_placed_and_what_is_there_is_left() -> None:

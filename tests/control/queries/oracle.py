@@ -208,7 +208,7 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
         c.tokens_in * q.intent.longest_share + q.intent.tokens_out
         <= c.deployed.descriptor.context_tokens
     ),
-    "there": lambda q, c: bool(q.snapshot.columns.there[c.row]),
+    "there": lambda q, c: bool(q.snapshot.columns.available[c.row]),
     "sound": lambda q, c: q.intent.site is not None or not q.snapshot.columns.degraded[c.row],
     "rested": lambda q, c: bool(q.snapshot.columns.suspended_until_s[c.row] <= q.now_s),
     "tried": lambda q, c: c.row not in q.excluded,

@@ -16,7 +16,7 @@ from daitn.control.queries.engine import Qirce
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy, Trust
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from, permitted
 from daitn.topology.qrrt.snapshot import Accuracies, Paths
@@ -110,7 +110,7 @@ def bare(context: QueryContext) -> QueryContext:
     topics = Accuracies(snapshot.accuracies.topics)
     return replace(
         context,
-        snapshot=replace(snapshot, accuracies=topics, memo={}),
+        snapshot=replace(snapshot, accuracies=topics, cache={}),
         paths=Paths(paths.rtt_s, paths.direct_rtt_s, paths.relay, paths.relays, paths.measured),
     )
 
@@ -141,14 +141,14 @@ def test_refusals_and_explanations_are_those_of_a_first_query(seed: int) -> None
 
 
 def test_what_is_kept_is_bounded_and_lasts_as_long_as_its_parts() -> None:
-    memo: dict[str, Kept[int]] = {}
+    cache: dict[str, PartsCache[int]] = {}
     part, other = object(), object()
     for kind in range(5):
-        cached(memo, "doubled", (part,), 3).put(kind, 2 * kind)
-    kept = cached(memo, "doubled", (part,), 3)
+        cached(cache, "doubled", (part,), 3).put(kind, 2 * kind)
+    kept = cached(cache, "doubled", (part,), 3)
     assert [kept.get(kind) for kind in range(5)] == [None, None, 4, 6, 8]
-    assert cached(memo, "doubled", (other,), 3).get(4) is None
-    assert cached(memo, "doubled", (part,), 3).get(4) is None, "earlier versions are let go"
+    assert cached(cache, "doubled", (other,), 3).get(4) is None
+    assert cached(cache, "doubled", (part,), 3).get(4) is None, "earlier versions are let go"
 
 
 def test_names_that_nobody_has_are_not_kept() -> None:
@@ -156,7 +156,7 @@ def test_names_that_nobody_has_are_not_kept() -> None:
     for number in range(600):
         intent = replaced(context.intent, model=f"m{number}", site=None)
         QIRCE.decide(replace(context, intent=intent), random.Random(0))
-    kept = context.snapshot.memo["selected"]
+    kept = context.snapshot.cache["selected"]
     assert all(kept.get((f"m{number}", None)) is None for number in range(600))
 
 

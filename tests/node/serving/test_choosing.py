@@ -14,7 +14,7 @@ import pytest
 
 from daitn.learning import gpus, memory
 from daitn.node.config import Engine, ModelConfig
-from daitn.node.serving.local.choosing import Plan, chosen
+from daitn.node.serving.local.choosing import EnginePlan, chosen
 from daitn.node.serving.local.gguf import read_gguf
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, StorageFull
@@ -83,7 +83,7 @@ def write_folder(folder: Path, architecture: str = "LlamaForCausalLM", **config:
     return folder
 
 
-def plan(**stated: Any) -> Plan:
+def plan(**stated: Any) -> EnginePlan:
     for key in stated.keys() & {"gguf", "folder"}:
         stated[key] = str(stated[key])
     return chosen(ModelConfig(name="m", **stated), threads=2)

@@ -24,7 +24,7 @@ from daitn.learning.sandbox.policy import Sandbox
 from daitn.node.config import Engine, ModelConfig
 from daitn.node.serving.backends import openai_server
 from daitn.node.serving.local import model as local
-from daitn.node.serving.local.choosing import Plan
+from daitn.node.serving.local.choosing import EnginePlan
 from daitn.node.serving.local.folder import Parts, parts_of
 from daitn.objects.deployments import Api, DeploymentState
 from daitn.objects.errors import NotFound, StorageFull, WorkFailed
@@ -196,11 +196,11 @@ async def test_what_ends_as_soon_as_it_is_ready_is_started_less_and_less_often(
 ) -> None:
     monkeypatch.setattr(local, "PAUSE_S", 0.01)
     monkeypatch.setattr(local, "STEADY_S", steady_s)
-    plan = Plan(Engine.VLLM, "vllm", "", (Api.CHAT,), 1, 0, 0, lambda port: ())
+    plan = EnginePlan(Engine.VLLM, "vllm", "", (Api.CHAT,), 1, 0, 0, lambda port: ())
     monkeypatch.setattr(local, "chosen", lambda config, threads: plan)
 
     @asynccontextmanager
-    async def runs(self: local.LocalModel, plan: Plan) -> AsyncIterator[Any]:
+    async def runs(self: local.LocalModel, plan: EnginePlan) -> AsyncIterator[Any]:
         async def ended() -> WorkFailed:
             return WorkFailed("its server ended")
 

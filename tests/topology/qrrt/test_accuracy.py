@@ -220,7 +220,7 @@ def test_what_strangers_ask_about_is_not_kept() -> None:
     for number in range(2000):
         known(snapshot, f"medicine/{number}")
         known(snapshot, f"nonsense-{number}")
-    assert len(snapshot.accuracies.memo) <= 2
+    assert len(snapshot.accuracies.cache) <= 2
 
 
 topics = st.sampled_from(["a", "a/b", "a/b/c", "a/bc", "b", "b/c"])

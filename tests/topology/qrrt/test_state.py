@@ -180,7 +180,7 @@ class Machine:
             assert snapshot.row_of[row.id] == at
             assert at in snapshot.rows_of[row.name]
             assert before.get(int(snapshot.described[at]), row) is row
-            assert snapshot.columns.there[at] == (row.site in self.alive)
+            assert snapshot.columns.available[at] == (row.site in self.alive)
             first_token_s = self.said.get(row.id, ASSUMED_FIRST_TOKEN_S)
             assert snapshot.columns.first_token_s[at] == first_token_s
         assert sum(map(len, snapshot.rows_of.values())) == len(snapshot.rows)
@@ -247,7 +247,7 @@ def test_what_a_version_holds_cannot_be_written() -> None:
     snapshot = state_of([facility("mdf", deployment("doctor", claimed={"law": 0.5}))]).snapshot()
     known = snapshot.accuracies.topics["law"]
     for array in (
-        snapshot.columns.first_token_s, snapshot.columns.there, snapshot.rows_of["doctor"],
+        snapshot.columns.first_token_s, snapshot.columns.available, snapshot.rows_of["doctor"],
         known.value, known.trust,
     ):  # fmt: skip
         with pytest.raises(ValueError, match="read-only"):
@@ -263,7 +263,7 @@ def test_a_version_is_made_once() -> None:
     after = state.snapshot()
     assert after.version == before.version + 1
     assert after.rows is before.rows
-    assert after.memo is before.memo
+    assert after.cache is before.cache
 
 
 def test_who_has_no_deployments_changes_no_column() -> None:
@@ -302,9 +302,9 @@ def test_only_what_is_ready_at_a_live_site_is_there() -> None:
         deployment("c", state=DeploymentState.LOADING),
     )
     state = state_of([facility("mdf", *models)])
-    assert state.snapshot().columns.there.tolist() == [True, False, False]
+    assert state.snapshot().columns.available.tolist() == [True, False, False]
     state.lost(MDF, NOW_S)
-    assert not state.snapshot().columns.there.any()
+    assert not state.snapshot().columns.available.any()
     assert not state.snapshot().nodes
 
 
@@ -321,7 +321,7 @@ def test_a_node_that_is_gone_for_long_is_forgotten_with_what_it_has() -> None:
     assert not snapshot.rows_of
     state.described(facility("mdf", deployment("doctor")), later_s)
     state.came(MDF, later_s)
-    assert state.snapshot().columns.there.tolist() == [True]
+    assert state.snapshot().columns.available.tolist() == [True]
 
 
 def test_a_unit_that_is_gone_for_good_holds_nothing_degraded() -> None:
@@ -346,7 +346,7 @@ def test_a_node_that_came_back_in_time_is_not_forgotten() -> None:
     state.lost(MDF, NOW_S)
     state.came(MDF, NOW_S + 10)
     state.described(gateway("gw", version=2), NOW_S + 2 * FORGET_AFTER_S)
-    assert state.snapshot().columns.there.tolist() == [True]
+    assert state.snapshot().columns.available.tolist() == [True]
 
 
 def test_demand_goes_with_its_gateway_and_nonsense_is_left_out() -> None:
@@ -372,7 +372,7 @@ def test_figures_that_make_no_sense_are_left_out(wrong: float) -> None:
     state.absorb_serving(serving("mdf", nonsense), NOW_S)
     state.observe("mdf", "doctor", Observation(False, wrong, wrong), NOW_S)
     after = seen(state.snapshot())["columns"]["doctor@mdf"]
-    assert after == {**before, "measured_at_s": NOW_S, "told_at_s": NOW_S}
+    assert after == {**before, "measured_at_s": NOW_S, "reported_at_s": NOW_S}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from daitn.cli.demo.asking import (
     examined,
 )
 from daitn.cli.demo.base import Base, base_sentence, bring, check_base, target_above
-from daitn.cli.demo.expected import ExpectedWay, expected_ways, sentence
+from daitn.cli.demo.expected import ExpectedRoute, expected_routes, sentence
 from daitn.cli.demo.pictures.network import network_picture
 from daitn.cli.demo.pictures.queries import queries_picture
 from daitn.cli.demo.report import BaseReport, DemoReport, make_report
@@ -200,11 +200,11 @@ async def _train(
     return jobs.jobs[0]
 
 
-async def _expected(network: EmbeddedNetwork, job: JobView) -> tuple[ExpectedWay, ...]:
+async def _expected(network: EmbeddedNetwork, job: JobView) -> tuple[ExpectedRoute, ...]:
     """What the first decision on the job's route expected."""
     async with connect(network.endpoint) as session:
         made = await session.ask("decisions", JobQuery(job=job.job), DecisionList)
-    return expected_ways(made.decisions[0]) if made.decisions else ()
+    return expected_routes(made.decisions[0]) if made.decisions else ()
 
 
 async def _deploy_and_ask(

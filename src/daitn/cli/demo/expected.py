@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.objects.jobs import Decided
 
-__all__ = ["ExpectedWay", "expected_ways", "sentence"]
+__all__ = ["ExpectedRoute", "expected_routes", "sentence"]
 
 _WAY = re.compile(r" \(([^()]+)\)$")
 """The name of an obvious plan, at the end of a candidate's id."""
@@ -17,7 +17,7 @@ _CUT_SHORT = "..."
 """Marks the id of a route that lists only its first visits."""
 
 
-class ExpectedWay(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One way to train."""
 
     way: str
@@ -31,7 +31,7 @@ class ExpectedWay(msgspec.Struct, frozen=True, kw_only=True):
     """The planned route lists only its first visits: it takes longer, and so do the others."""
 
 
-def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
+def expected_routes(made: Decided) -> tuple[ExpectedRoute, ...]:
     """The chosen route, then the best of each kind of obvious plan in the ranking.
 
     Empty if no route was chosen.
@@ -48,7 +48,7 @@ def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
         if found and candidate != chosen:
             ways.setdefault(found[1].partition(",")[0], candidate)
     return tuple(
-        ExpectedWay(
+        ExpectedRoute(
             way=way,
             seconds=took_s * ranking[chosen]["time"] / ranking[candidate]["time"],
             chance=ranking[candidate]["reach"],
@@ -58,7 +58,7 @@ def expected_ways(made: Decided) -> tuple[ExpectedWay, ...]:
     )
 
 
-def sentence(ways: Sequence[ExpectedWay]) -> str:
+def sentence(ways: Sequence[ExpectedRoute]) -> str:
     """For people: seconds, and the probability of reaching all targets."""
     if not ways:
         return "the planner had no expectation for any route"

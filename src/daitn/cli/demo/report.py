@@ -6,10 +6,10 @@ import msgspec
 
 from daitn.cli.demo.asking import Said, StreamServed
 from daitn.cli.demo.base import Base
-from daitn.cli.demo.expected import ExpectedWay
+from daitn.cli.demo.expected import ExpectedRoute
 from daitn.objects.jobs import JobState, JobView
 
-__all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "Stop", "make_report"]
+__all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "RouteVisit", "make_report"]
 
 
 class DemoOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class DemoOutcome(msgspec.Struct, frozen=True, kw_only=True):
     items: int | None
 
 
-class Stop(msgspec.Struct, frozen=True, kw_only=True):
+class RouteVisit(msgspec.Struct, frozen=True, kw_only=True):
     """One visit of the route."""
 
     site: str
@@ -71,7 +71,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     """`out/demo/report.json`."""
 
     objectives: tuple[DemoOutcome, ...]
-    route: tuple[Stop, ...]
+    route: tuple[RouteVisit, ...]
     examples: int
     algorithm: str
     seconds: float
@@ -79,7 +79,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     bytes_moved: int
     data_source: str
     reached: bool
-    expected: tuple[ExpectedWay, ...]
+    expected: tuple[ExpectedRoute, ...]
     """What the planner expected before the first visit: of its route, then of obvious ones."""
     model: str
     parameters: int
@@ -102,7 +102,7 @@ MEANS = (
 
 def make_report(
     job: JobView,
-    expected: tuple[ExpectedWay, ...],
+    expected: tuple[ExpectedRoute, ...],
     baselines: tuple[tuple[str, JobView], ...],
     queries: tuple[StreamServed, ...],
     data_source: str,
@@ -134,7 +134,7 @@ def make_report(
             for o in job.objectives
         ),
         route=tuple(
-            Stop(
+            RouteVisit(
                 site=v.site,
                 work=v.work,
                 seconds=v.seconds,

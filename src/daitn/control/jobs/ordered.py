@@ -10,13 +10,13 @@ from daitn.objects.identifiers import Digest
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
-from daitn.objects.orders import MOST_FRESH, Order, Spent
+from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
 from daitn.objects.wire import canonical
 
 __all__ = ["check_ordered"]
 
 
-def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) -> None:
+def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: OrderUsage) -> None:
     """Raise `Refused` unless work at this node is within an order.
 
     `spent`: what the node has done for it before. What depends on links or on the moment is left
@@ -42,7 +42,7 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
             _check_visit(work, order, node, spent)
 
 
-def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
+def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> None:
     wanted = {(objective.topic, objective.metric) for objective in order.intent.objectives}
     if (work.topic, work.metric) not in wanted:
         raise _outside(f"{work.metric} on {work.topic}", "objectives")
@@ -50,7 +50,7 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
         raise _outside(f"more than {order.measurements} measurements", "measurements")
 
 
-def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
+def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
     if work.rule != order.intent.training.rule:
         raise _outside("this rule of merging", "training.merging")
     if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
@@ -94,7 +94,7 @@ def _check_examples(examples: int, order: Order) -> None:
         raise _outside(f"{examples} examples", "budget.examples")
 
 
-def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spent) -> None:
+def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: OrderUsage) -> None:
     intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))

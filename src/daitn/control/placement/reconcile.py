@@ -14,11 +14,11 @@ from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DesiredDeployment
 
-__all__ = ["Place", "Retire", "answers", "chosen_places", "deployed_at", "hindrance", "next_steps"]
+__all__ = ["Deploy", "Retire", "answers", "chosen_places", "deployed_at", "hindrance", "next_steps"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Deploy:
     """Ask a facility to deploy a model."""
 
     desired: DesiredDeployment
@@ -37,16 +37,16 @@ def next_steps(
     desired: Mapping[str, DesiredDeployment],
     retired: Set[str],
     nodes: Iterable[NodeDescriptor],
-) -> list[Place | Retire]:
+) -> list[Deploy | Retire]:
     """Requests that bring the live `nodes` closer to the desired state.
 
     `retired`: names that were desired once; a facility that was offline may still have them.
     Deployments that were never desired here are left alone.
     """
     live = {node.site: node for node in nodes if node.facility is not None}
-    steps: list[Place | Retire] = []
+    steps: list[Deploy | Retire] = []
     for wish in desired.values():
-        steps += [Place(wish, site) for site in wish.places if _lacks(live.get(site), wish)]
+        steps += [Deploy(wish, site) for site in wish.places if _lacks(live.get(site), wish)]
         ready = [site for site in wish.places if answers(live.get(site), wish)]
         if len(ready) == len([site for site in wish.places if site in live]) and ready:
             steps += [

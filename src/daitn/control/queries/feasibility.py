@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from daitn.control.queries.context import QueryRefusal, TooLong
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
-from daitn.topology.qrrt.filters import CONTEXT, FILTERS, RESTED, Filter, FilterCause, rejection
+from daitn.topology.qrrt.filters import (
+    CONTEXT,
+    FILTERS,
+    NOT_EJECTED,
+    Filter,
+    FilterCause,
+    rejection,
+)
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Flags, Qrrt
 
@@ -142,7 +149,9 @@ def _shortest(snapshot: Qrrt) -> Iterator[str]:
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
     """Everything that may answer is disconnected, degraded or failed."""
-    others = [failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != RESTED]
+    others = [
+        failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != NOT_EJECTED
+    ]
     resting = may & ~np.any(others, axis=0)
     until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
     rest_s = float(until_s.min() - cut.now_s) if len(until_s) else None

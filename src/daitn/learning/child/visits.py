@@ -34,7 +34,7 @@ from daitn.learning.sandbox.namespaces import enter_namespaces, see_own_processe
 from daitn.learning.sandbox.policy import Confinement, Mechanism
 from daitn.objects.errors import LimitExceeded
 
-__all__ = ["Visit", "become", "ready_to_fork"]
+__all__ = ["VisitProcess", "become", "ready_to_fork"]
 
 _ANSWERS = 3
 """The descriptor on which a visit answers: the first after its standard streams."""
@@ -73,7 +73,7 @@ class _Pipe:
         os.close(self.writes)
 
 
-class Visit:
+class VisitProcess:
     """The process of one visit, seen from its worker."""
 
     def __init__(self, confinement: Confinement, work: Callable[[int], None]) -> None:

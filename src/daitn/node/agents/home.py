@@ -58,7 +58,7 @@ from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import check_owner, visible
 from daitn.tools.fabric.protocol import Fabric, Handler
-from daitn.tools.fabric.turns import Turns
+from daitn.tools.fabric.turns import RequestRates
 from daitn.tools.mobility.protocol import ModelTransport
 from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks
@@ -112,7 +112,7 @@ class AgentHome:
         """Agents whose weights may not be backed up here yet."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed and are not stored yet."""
-        self._turns = Turns()
+        self._turns = RequestRates()
         self._tasks = Tasks()
 
     def start(self) -> None:

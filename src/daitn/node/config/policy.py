@@ -8,7 +8,7 @@ import msgspec
 
 from daitn.learning.recipe import LEAST_RECORDS
 from daitn.learning.sandbox.policy import Mechanism
-from daitn.objects.access import Limits
+from daitn.objects.access import UsageLimits
 from daitn.objects.descriptors import ANY, DataPolicy
 from daitn.objects.hours import is_zone
 from daitn.objects.text import plain_fields
@@ -27,7 +27,7 @@ class SandboxDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class PolicyConfig(DataPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a data owner allows. The site enforces it, whoever asks."""
 
-    limits: Limits = Limits()
+    limits: UsageLimits = UsageLimits()
     """How much of the data may be used in a day, see below."""
     least_records: Annotated[int, msgspec.Meta(ge=LEAST_RECORDS)] = LEAST_RECORDS
     """Minimum number of records behind any count, mean, measured value or word that leaves the

@@ -44,7 +44,7 @@ def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...
     return tuple(
         (deployed.name, offer)
         for row, deployed in enumerate(snapshot.rows)
-        if deployed.site == site and snapshot.columns.there[row]
+        if deployed.site == site and snapshot.columns.available[row]
         for offer in _offers(snapshot, row, deployed)
     )
 

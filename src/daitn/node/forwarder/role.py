@@ -12,7 +12,7 @@ from functools import partial
 from daitn.identity.links import LinkIdentity
 from daitn.node.config import ForwarderConfig
 from daitn.node.forwarder.offers import granted, home
-from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, Service, new_id
+from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, PacketService, new_id
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Preference
@@ -79,7 +79,7 @@ class ForwarderRole:
         self._tls = tls
         self._listed = listed
         self._offers: list[Callable[[], tuple[Offer, ...]]] = []
-        self._services: dict[str, Service] = {}
+        self._services: dict[str, PacketService] = {}
         settings = ForwarderSettings(owner_per_s=config.owner_per_s, owner_burst=config.owner_burst)
         self.runtime = ForwarderRuntime(site, self, settings)
         if member_of is not None:
@@ -95,7 +95,7 @@ class ForwarderRole:
         self._tasks = Tasks()
 
     def provide(
-        self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, Service]
+        self, offers: Callable[[], tuple[Offer, ...]], services: Mapping[str, PacketService]
     ) -> None:
         """`offers` returns the current offers; `services` serve them, by capability."""
         self._offers.append(offers)
@@ -147,7 +147,7 @@ class ForwarderRole:
         }
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
-        """See `Service`: passes an object to the service of its capability."""
+        """See `PacketService`: passes an object to the service of its capability."""
         if packet.kind is PacketKind.PROBE:
             question = decode(packet.payload, TraceQuestion)
             return encode(self._pending(question.object))

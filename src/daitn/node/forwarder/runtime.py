@@ -38,7 +38,7 @@ from daitn.tools.adjacency.protocol import Adjacency
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 
-__all__ = ["ForwarderRuntime", "NotServed", "Service", "new_id"]
+__all__ = ["ForwarderRuntime", "NotServed", "PacketService", "new_id"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class NotServed(Exception):
         self.refusal = refusal
 
 
-class Service(Protocol):
+class PacketService(Protocol):
     """Serves objects that are delivered at a site."""
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
@@ -76,7 +76,7 @@ class ForwarderRuntime:
     """
 
     def __init__(
-        self, site: SiteId, service: Service, settings: ForwarderSettings | None = None
+        self, site: SiteId, service: PacketService, settings: ForwarderSettings | None = None
     ) -> None:
         self.granted: Callable[[Update], Update] = lambda update: update
         """Leaves of an update what counts."""

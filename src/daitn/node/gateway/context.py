@@ -23,7 +23,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
-__all__ = ["Caller", "Decided", "Outcome", "RequestContext", "Waiting", "price_usd"]
+__all__ = ["Caller", "ChosenPlan", "Outcome", "RequestContext", "Waiting", "price_usd"]
 
 _UNDECIDED = QueryPlan(strategy=Strategy.SINGLE, rows=())
 
@@ -41,7 +41,7 @@ class Caller(msgspec.Struct, frozen=True):
     asked_at: str = ""
 
 
-class Decided(msgspec.Struct):
+class ChosenPlan(msgspec.Struct):
     """The plan; without rows until decided, and for an autonomous query."""
 
     plan: QueryPlan = _UNDECIDED
@@ -92,7 +92,7 @@ class RequestContext(msgspec.Struct, frozen=True):
     intent: QueryIntent
     context: QueryContext
     attempts: Attempts
-    decision: Decided
+    decision: ChosenPlan
     waiting: Waiting
     outcome: Outcome
     lengths: LengthModel

@@ -27,7 +27,7 @@ from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
 from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
-from daitn.node.gateway.context import Caller, Decided, Outcome, RequestContext, Waiting
+from daitn.node.gateway.context import Caller, ChosenPlan, Outcome, RequestContext, Waiting
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.demand import DemandEstimator
 from daitn.node.gateway.errors import (
@@ -295,7 +295,7 @@ class Gateway:
             intent=intent,
             context=context,
             attempts=Attempts(context.paths),
-            decision=Decided(),
+            decision=ChosenPlan(),
             waiting=Waiting(),
             outcome=Outcome(),
             lengths=self._lengths,
@@ -395,7 +395,7 @@ class Gateway:
         """Models that can be queried now, by the shortest name that an owner may use, with their
         owners."""
         snapshot = self._topology.snapshot()
-        available = snapshot.columns.there
+        available = snapshot.columns.available
         return {
             row.name if row.descriptor.owner == owner else row.called[-1]: row.descriptor.owner
             for index, row in enumerate(snapshot.rows)
@@ -412,7 +412,11 @@ class Gateway:
             problems.append("the gateway is stopping")
         if ready and full:
             problems.append(f"the gateway is full: {in_flight} queries are in progress")
-        if ready and self._packets is None and not self._topology.snapshot().columns.there.any():
+        if (
+            ready
+            and self._packets is None
+            and not self._topology.snapshot().columns.available.any()
+        ):
             problems.append("no deployment is available")
         return problems, {
             "site": self._site,

@@ -15,8 +15,8 @@ from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import DECODE_ERRORS, bad_request
 from daitn.openai.needs import PromptLength, length_of, needs_of
 from daitn.openai.requests import (
-    Query,
-    Ranking,
+    QueryFields,
+    RankingFields,
     raw_fields,
     read_query,
     read_ranking,
@@ -61,7 +61,7 @@ class ParsedRequest:
     def __init__(
         self,
         api: Api,
-        fields: Query,
+        fields: QueryFields,
         raw: dict[str, msgspec.Raw],
         constraints: QueryConstraints,
         previous_deployment: str,
@@ -121,7 +121,7 @@ class ParsedRequest:
         if messages is not None:
             users = (message.text for message in reversed(messages) if message.role == "user")
             return next(users, messages[-1].text)
-        if isinstance(self._fields, Ranking):
+        if isinstance(self._fields, RankingFields):
             return text_of_document(self._fields.query or "")
         content = self._fields.prompt if self.api is Api.COMPLETIONS else self._fields.input
         if isinstance(content, str):

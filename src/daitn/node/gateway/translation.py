@@ -8,7 +8,7 @@ from typing import Protocol
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.http import Reply, Request, Response
-from daitn.node.http.exchange import Translation as StreamTranslation
+from daitn.node.http.exchange import StreamTranslation
 from daitn.openai.http import EVENTS
 
 __all__ = ["CountTokens", "Serve", "Translation", "translated"]

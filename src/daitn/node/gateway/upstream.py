@@ -32,7 +32,7 @@ from daitn.openai.failures import (
     CANNOT_REACH,
     FAILED,
     NOT_ADMITTED,
-    Failure,
+    FailureKind,
     of_facility,
 )
 from daitn.openai.http import JSON
@@ -66,7 +66,7 @@ class AttemptFailed(Exception):
     """A deployment did not answer. `site`: the site that was connected to."""
 
     def __init__(
-        self, failure: Failure, reason: str, site: SiteId, answer: Answer | None = None
+        self, failure: FailureKind, reason: str, site: SiteId, answer: Answer | None = None
     ) -> None:
         """`answer`: the error that it answered, if it did."""
         super().__init__(reason)

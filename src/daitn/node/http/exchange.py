@@ -16,7 +16,7 @@ __all__ = [
     "Response",
     "Scope",
     "Stream",
-    "Translation",
+    "StreamTranslation",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -51,7 +51,7 @@ class Connection(Protocol):
         ...
 
 
-class Translation(Protocol):
+class StreamTranslation(Protocol):
     """Translates a stream."""
 
     def begin(self, headers: Mapping[str, str]) -> None:
@@ -90,7 +90,7 @@ class Request:
         self.connection = connection
         self.response_started = False
         """Whether the head of the response has been sent."""
-        self.translation: Translation | None = None
+        self.translation: StreamTranslation | None = None
         """What becomes of a stream before it is sent."""
         self._scope = scope
         self._receive = receive

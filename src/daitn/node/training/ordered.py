@@ -12,7 +12,7 @@ from daitn.identity.orders import OrderBook
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
-from daitn.objects.orders import Spent
+from daitn.objects.orders import OrderUsage
 
 __all__ = ["OrderedWork"]
 
@@ -25,8 +25,8 @@ class OrderedWork:
 
     def __init__(self, orders: OrderBook, folder: Path) -> None:
         self._orders = orders
-        self._store = ItemStore(folder, Spent)
-        self._spent: dict[Digest, Spent] = {}
+        self._store = ItemStore(folder, OrderUsage)
+        self._spent: dict[Digest, OrderUsage] = {}
         for spent in self._store:
             self._spent[spent.order] = spent
         self._forget_ended()
@@ -52,16 +52,16 @@ class OrderedWork:
             self._store.forget(_name(order))
             del self._spent[order]
 
-    def _checked(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> Spent:
+    def _checked(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> OrderUsage:
         order = self._orders.read_work(work)
         assert work.order is not None
         name = work.order.digest
-        spent = self._spent.get(name) or Spent(order=name, until_s=order.until_s)
+        spent = self._spent.get(name) or OrderUsage(order=name, until_s=order.until_s)
         check_ordered(work, order, node, _with(spent, work, -1) if counted else spent)
         return spent
 
 
-def _with(spent: Spent, work: Work, times: int = 1) -> Spent:
+def _with(spent: OrderUsage, work: Work, times: int = 1) -> OrderUsage:
     """What is spent with some work, or without it: -1 times."""
     visits = fresh = examples = measurements = merges = 0
     match work:

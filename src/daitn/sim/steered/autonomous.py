@@ -10,7 +10,7 @@ from daitn.objects.intents import Preference
 from daitn.sim.forwarders import ForwarderNetwork, Returned
 from daitn.sim.steered.measures import Run, SteeredOutcome
 from daitn.sim.steered.plain import DETECT_S
-from daitn.sim.steered.scenario import MIN_FIT, Failure, Query, Scenario
+from daitn.sim.steered.scenario import MIN_FIT, Outage, Scenario, SteeredQuery
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer
@@ -89,7 +89,7 @@ class AutonomousRouting:
             serve_s=lambda packet: serve_s * queries[_number(packet)].luck,
         )
 
-    def _set_out(self, query: Query) -> None:
+    def _set_out(self, query: SteeredQuery) -> None:
         number = query.number.to_bytes(_QUERY_ID, "big")
         self.network.send(query.source, Packet(PacketKind.QUERY, number, self._wants[query.topic]))
 
@@ -106,14 +106,14 @@ class AutonomousRouting:
             taken_s = returned.at_s - query.at_s
             self._outcomes[number] = SteeredOutcome(by, taken_s, fit, self._hops[number])
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Outage) -> None:
         for link in failure.links:
             self.network.disconnect(*sorted(link))
         if failure.site:
             self.network.crash(failure.site)
         self.network.clock.at(failure.until_s, lambda: self._mend(failure))
 
-    def _mend(self, failure: Failure) -> None:
+    def _mend(self, failure: Outage) -> None:
         for link in failure.links:
             a, b = sorted(link)
             self.network.connect(a, b, self.scenario.graph.links[link])

@@ -44,8 +44,10 @@ QUERY_BYTES, PLAN_BYTES = 120, 100
 class Centralised:
     """A `Router` of `plain`."""
 
-    def __init__(self, network: PlainNetwork, *, asked: bool, told_every_s: float = 1.0) -> None:
-        self.network, self._asked, self._told_every_s = network, asked, told_every_s
+    def __init__(
+        self, network: PlainNetwork, *, asked: bool, reported_every_s: float = 1.0
+    ) -> None:
+        self.network, self._asked, self._reported_every_s = network, asked, reported_every_s
         self._qirce = Qirce()
         self._state = _state_of(network.scenario)
         self._known: list[tuple[float, Qrrt, frozenset[Link]]] = []
@@ -90,7 +92,7 @@ class Centralised:
         to_centre = network.graph.ways(network.down, frozenset((network.scenario.centre,)))
         if site in to_centre:
             network.clock.after(to_centre[site][0], lambda: self._hear(serving))
-        network.clock.after(self._told_every_s, lambda: self._report(site))
+        network.clock.after(self._reported_every_s, lambda: self._report(site))
 
     def _hear(self, serving: Serving) -> None:
         self._state.absorb_serving(serving, self.network.now_s)

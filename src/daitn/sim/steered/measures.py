@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.sim.steered.graph import Link
-from daitn.sim.steered.scenario import DEADLINE_S, Query, Scenario
+from daitn.sim.steered.scenario import DEADLINE_S, Scenario, SteeredQuery
 
 __all__ = ["Run", "SteeredOutcome", "after_failures", "figures", "in_steady_state"]
 
-WAY_LASTS_S = 3.0
+ROUTE_LASTS_S = 3.0
 """A path that exists for this long after a query starts would have been enough."""
 
 
@@ -38,14 +38,14 @@ class Run:
     bytes`), and what was `served`."""
 
 
-def in_steady_state(scenario: Scenario) -> tuple[Query, ...]:
+def in_steady_state(scenario: Scenario) -> tuple[SteeredQuery, ...]:
     """Queries sent while nothing failed; drops the last second, which may meet a failure."""
     times = scenario.times
     until_s = times.steady_until_s - 1.0
     return tuple(q for q in scenario.queries if times.warm_s <= q.at_s < until_s)
 
 
-def after_failures(scenario: Scenario) -> tuple[Query, ...]:
+def after_failures(scenario: Scenario) -> tuple[SteeredQuery, ...]:
     """Queries sent in the first seconds after a failure, or in flight when it happened.
 
     Excludes those without a lasting path, and those from a site that failed while it waited.
@@ -57,11 +57,11 @@ def after_failures(scenario: Scenario) -> tuple[Query, ...]:
         for failure in scenario.failures
         if failure.at_s - times.under_way_s <= query.at_s < failure.at_s + times.first_s
         and query.source != failure.site
-        and _had_a_way(scenario, query)
+        and _had_a_route(scenario, query)
     )
 
 
-def figures(scenario: Scenario, run: Run, queries: Sequence[Query]) -> dict[str, float]:
+def figures(scenario: Scenario, run: Run, queries: Sequence[SteeredQuery]) -> dict[str, float]:
     """Figures over some of a scenario's queries. Times are over the answered ones."""
     answered = [run.outcomes[q.number] for q in queries if q.number in run.outcomes]
     missing = [q for q in queries if q.number not in run.outcomes]
@@ -75,13 +75,13 @@ def figures(scenario: Scenario, run: Run, queries: Sequence[Query]) -> dict[str,
         "p99_s": float(np.quantile(seconds, 0.99)),
         "fit": float(np.mean([outcome.fit for outcome in answered] or [np.nan])),
         "hops": float(np.mean([float(outcome.hops) for outcome in answered] or [np.nan])),
-        "lost": sum(_had_a_way(scenario, query) for query in missing),
+        "lost": sum(_had_a_route(scenario, query) for query in missing),
     }
 
 
-def _had_a_way(scenario: Scenario, query: Query) -> bool:
+def _had_a_route(scenario: Scenario, query: SteeredQuery) -> bool:
     """Whether one capable site and a path to it existed all the time for long enough."""
-    until_s = query.at_s + WAY_LASTS_S
+    until_s = query.at_s + ROUTE_LASTS_S
     down: frozenset[Link] = frozenset()
     for failure in scenario.failures:
         if failure.at_s < until_s and failure.until_s > query.at_s:

@@ -15,7 +15,7 @@ from typing import Protocol
 from daitn.sim.clock import Clock
 from daitn.sim.steered.graph import Link
 from daitn.sim.steered.measures import Run, SteeredOutcome
-from daitn.sim.steered.scenario import Failure, Query, Scenario, SimulatedFacility
+from daitn.sim.steered.scenario import Outage, Scenario, SimulatedFacility, SteeredQuery
 
 __all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
 
@@ -23,7 +23,7 @@ LOCAL = ""
 """Next hop of a query that is served locally."""
 DETECT_S = 0.15
 ATTEMPTS = 3
-PATIENCE_S = 4.0
+TIMEOUT_S = 4.0
 """After this time a source sends a query again, then after twice as long: like a forwarder that
 expects half a second."""
 MOST_HOPS = 64
@@ -35,7 +35,7 @@ LINK_STATE_BYTES = 100
 class Flight:
     """One attempt at a query; with flooding, one copy of it."""
 
-    query: Query
+    query: SteeredQuery
     attempt: int
     here: str
     hops: int = 0
@@ -77,7 +77,7 @@ class Server:
     """To the time it ends."""
     waiting: deque[Flight] = field(default_factory=deque)
 
-    def service_s(self, query: Query) -> float:
+    def service_s(self, query: SteeredQuery) -> float:
         return self.facility.serve_s * query.luck
 
 
@@ -120,14 +120,14 @@ class PlainNetwork:
 
     # Queries
 
-    def set_out(self, query: Query, attempt: int) -> None:
+    def set_out(self, query: SteeredQuery, attempt: int) -> None:
         """Send a query from its source, for the first time or again."""
         if query.number in self.outcomes or attempt >= ATTEMPTS:
             return
         flight = Flight(query, attempt, query.source)
         after_s = self.router.begins(flight)
         self.clock.after(after_s, lambda: self.go_on(flight))
-        again_s = PATIENCE_S * 2.0**attempt
+        again_s = TIMEOUT_S * 2.0**attempt
         self.clock.after(again_s, lambda: self.set_out(query, attempt + 1))
 
     def go_on(self, flight: Flight) -> None:
@@ -217,7 +217,7 @@ class PlainNetwork:
 
     # Failures
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Outage) -> None:
         self.down |= frozenset(failure.links)
         self._sessions.update(failure.links)
         server = self.servers.get(failure.site)
@@ -227,11 +227,11 @@ class PlainNetwork:
                 self.router.lost(flight)
         self._flood(failure, DETECT_S)
 
-    def _mend(self, failure: Failure) -> None:
+    def _mend(self, failure: Outage) -> None:
         self.down -= frozenset(failure.links)
         self._flood(failure, 0.0)
 
-    def _flood(self, failure: Failure, after_s: float) -> None:
+    def _flood(self, failure: Outage, after_s: float) -> None:
         """Every site learns of it in time, from the nearest end that it reaches."""
         down, at_s = self.down, self.now_s
         ends = frozenset(site for link in failure.links for site in link)

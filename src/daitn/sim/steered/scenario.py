@@ -17,10 +17,10 @@ __all__ = [
     "DEADLINE_S",
     "MIN_FIT",
     "TOPICS",
-    "Failure",
-    "Query",
+    "Outage",
     "Scenario",
     "SimulatedFacility",
+    "SteeredQuery",
     "Times",
 ]
 
@@ -58,7 +58,7 @@ class SimulatedFacility:
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class SteeredQuery:
     """One arrival."""
 
     number: int
@@ -70,7 +70,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Outage:
     """Links that are down for a while, or all those of a site, which loses its state."""
 
     at_s: float
@@ -114,8 +114,8 @@ class Scenario:
 
     graph: Graph
     facilities: Mapping[str, SimulatedFacility]
-    queries: tuple[Query, ...]
-    failures: tuple[Failure, ...]
+    queries: tuple[SteeredQuery, ...]
+    failures: tuple[Outage, ...]
     times: Times
     prefer: Mapping[str, float]
     """Weights that queries prefer; none: those of the policy."""
@@ -161,7 +161,7 @@ def _failures(
     centre: str,
     times: Times,
     rng: random.Random,
-) -> tuple[Failure, ...]:
+) -> tuple[Outage, ...]:
     """In turn: a link, a facility, two links, a busy transit site."""
     busy = sorted(graph.sites, key=lambda site: (-len(graph.neighbours[site]), site))
     passing = [site for site in busy[: max(4, len(busy) // 4)] if site not in facilities]
@@ -175,7 +175,7 @@ def _failures(
         if kind in ("facility", "site") and sites:
             site = rng.choice(sites)
             links = [frozenset((site, there)) for there in sorted(graph.neighbours[site])]
-        failures.append(Failure(at_s, at_s + times.failure_lasts_s, tuple(links), site))
+        failures.append(Outage(at_s, at_s + times.failure_lasts_s, tuple(links), site))
     return tuple(failures)
 
 
@@ -184,9 +184,9 @@ def _queries(
     facilities: Mapping[str, SimulatedFacility],
     utilisation: float,
     times: Times,
-    failures: tuple[Failure, ...],
+    failures: tuple[Outage, ...],
     rng: random.Random,
-) -> Iterator[Query]:
+) -> Iterator[SteeredQuery]:
     per_s = utilisation * _bearable_per_s(facilities)
     at_s, hot_until_s, number = times.rest_s, 0.0, 0
     topic, places = "", [""]
@@ -199,11 +199,11 @@ def _queries(
         asked = topic if rng.random() < HOT_TOPIC else rng.choice(others)
         luck = math.exp(rng.gauss(-(LUCK_SIGMA**2) / 2, LUCK_SIGMA))
         if not _down(source, at_s, failures):
-            yield Query(number, at_s, source, asked, luck)
+            yield SteeredQuery(number, at_s, source, asked, luck)
             number += 1
 
 
-def _down(site: str, at_s: float, failures: tuple[Failure, ...]) -> bool:
+def _down(site: str, at_s: float, failures: tuple[Outage, ...]) -> bool:
     return any(f.site == site and f.at_s <= at_s <= f.until_s for f in failures)
 
 

@@ -20,9 +20,9 @@ __all__ = [
     "HOP_S",
     "SETTLE_S",
     "UNREACHABLE_S",
-    "Explained",
+    "OriginExplanation",
+    "OriginRoute",
     "OriginRoutes",
-    "Route",
     "RouteAdvert",
     "RouteState",
     "count_up",
@@ -70,7 +70,7 @@ class RouteAdvert:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class OriginRoute:
     """A route to an origin, by its next hop."""
 
     neighbour: str
@@ -84,14 +84,14 @@ class Route:
 class RouteState:
     """A route, feasible or not."""
 
-    route: Route
+    route: OriginRoute
     seqno: int
     feasible: bool
     selected: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class OriginExplanation:
     """All that is known of the routes to an origin."""
 
     origin: str
@@ -126,7 +126,7 @@ class OriginRoutes:
     """The last request of others that was forwarded, when, and to whom."""
     awaiting: dict[str, int] = field(default_factory=dict)
     """Neighbours that wait for a sequence number, with the number."""
-    _routes: tuple[Route, ...] | None = None
+    _routes: tuple[OriginRoute, ...] | None = None
     """A cache of `routes`."""
     _asked: frozenset[str] = frozenset()
     _ask_again_s: float = 0.0
@@ -274,7 +274,7 @@ class OriginRoutes:
         """All routes, the nearest first."""
         return tuple(
             RouteState(
-                Route(neighbour, distance_s, self.adverts[neighbour].distance_s),
+                OriginRoute(neighbour, distance_s, self.adverts[neighbour].distance_s),
                 self.adverts[neighbour].seqno,
                 self.feasible(neighbour),
                 neighbour == self.selected,
@@ -282,11 +282,11 @@ class OriginRoutes:
             for neighbour, distance_s in self.distances_s(costs_s).items()
         )
 
-    def routes(self, costs_s: Mapping[str, float]) -> tuple[Route, ...]:
+    def routes(self, costs_s: Mapping[str, float]) -> tuple[OriginRoute, ...]:
         """The feasible routes: the selected one, then the others, the nearest first."""
         if self._routes is None:
             routes = (
-                Route(neighbour, distance_s, self.adverts[neighbour].distance_s)
+                OriginRoute(neighbour, distance_s, self.adverts[neighbour].distance_s)
                 for neighbour, distance_s in self.distances_s(costs_s).items()
                 if self.feasible(neighbour)
             )

@@ -34,9 +34,9 @@ from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import check, checked_cost, far_apart
 from daitn.steering.routes.origin import (
     UNREACHABLE_S,
-    Explained,
+    OriginExplanation,
+    OriginRoute,
     OriginRoutes,
-    Route,
     RouteAdvert,
     count_up,
     newer,
@@ -52,7 +52,7 @@ from daitn.steering.wire.offers import (
     Update,
 )
 
-__all__ = ["AggregationLimits", "Explained", "Route", "RouteTable"]
+__all__ = ["AggregationLimits", "OriginExplanation", "OriginRoute", "RouteTable"]
 
 HOLD_S = 180.0
 """How long the bound of an unreachable origin is kept: longer than any neighbour may still believe
@@ -427,7 +427,7 @@ class RouteTable:
 
     # Queries
 
-    def routes_to(self, origin: str) -> tuple[Route, ...]:
+    def routes_to(self, origin: str) -> tuple[OriginRoute, ...]:
         """All feasible routes to `origin`: the selected one, then the others, the nearest first."""
         known = self._origins.get(origin)
         return () if known is None or known.selected is None else known.routes(self._costs_s)
@@ -450,10 +450,10 @@ class RouteTable:
         """The origins that are reached."""
         return tuple(sorted(o for o, known in self._origins.items() if known.selected is not None))
 
-    def explain(self, origin: str) -> Explained | None:
+    def explain(self, origin: str) -> OriginExplanation | None:
         """All that is known of the routes to `origin`; None: nothing."""
         known = self._origins.get(origin)
         if known is None:
             return None
         advertised = known.selected is not None and self._aggregation.advertised(origin) is not None
-        return Explained(origin, known.bound, known.states(self._costs_s), advertised)
+        return OriginExplanation(origin, known.bound, known.states(self._costs_s), advertised)

@@ -13,7 +13,7 @@ from daitn.tools import clock
 from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.protocol import Handler
 
-__all__ = ["COSTS", "PER_MINUTE", "Turns"]
+__all__ = ["COSTS", "PER_MINUTE", "RequestRates"]
 
 PER_MINUTE: Final = 120
 COSTS: Final[Mapping[str, int]] = {
@@ -35,7 +35,7 @@ _AT_ONCE: Final = 2
 """Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
 
 
-class Turns:
+class RequestRates:
     """Requests of each member: so many in a minute, and a few at a time.
 
     The rate is a generic cell rate algorithm (ITU-T I.371): a minute's requests may come at once.

@@ -46,7 +46,7 @@ class Source:
     """The state of one holder during one fetch."""
 
     site: SiteId
-    patience_s: float
+    timeout_s: float
     """How long it may deliver nothing while requests are outstanding; doubles when exceeded."""
     window: int = _FIRST_WINDOW
     asked_at_s: dict[Digest, float] = field(default_factory=dict)
@@ -93,14 +93,14 @@ class Source:
 class Exchange:
     """The state of one fetch from several holders, in order of preference."""
 
-    def __init__(self, holders: Sequence[SiteId], *, patience_s: float) -> None:
-        self.sources = {site: Source(site, patience_s) for site in holders}
+    def __init__(self, holders: Sequence[SiteId], *, timeout_s: float) -> None:
+        self.sources = {site: Source(site, timeout_s) for site in holders}
         self._waiting: dict[Digest, None] = {}
         self._asked: dict[Digest, set[SiteId]] = {}
         self._failed: dict[Digest, set[SiteId]] = {}
         self._abandoned: list[FetchChunk] = []
 
-    def want(self, digests: Iterable[Digest]) -> None:
+    def add(self, digests: Iterable[Digest]) -> None:
         """Put chunks on the list."""
         self._waiting.update(dict.fromkeys(digests))
 
@@ -110,7 +110,7 @@ class Exchange:
 
     def asks(self, now_s: float) -> list[FetchChunk]:
         """Requests to make now; returns each only once."""
-        self._check_patience(now_s)
+        self._check_timeouts(now_s)
         asks: list[FetchChunk] = []
         room = IN_FLIGHT - sum(len(source.asked_at_s) for source in self.sources.values())
         for source in self.sources.values():
@@ -252,14 +252,14 @@ class Exchange:
             self._release(FetchChunk(source.site, digest))
             self._abandoned.append(FetchChunk(source.site, digest))
 
-    def _check_patience(self, now_s: float) -> None:
+    def _check_timeouts(self, now_s: float) -> None:
         for source in self.sources.values():
-            if source.asked_at_s and now_s >= source.progress_at_s + source.patience_s:
+            if source.asked_at_s and now_s >= source.progress_at_s + source.timeout_s:
                 for digest in source.asked_at_s:
                     self._failed.setdefault(digest, set()).add(source.site)
                 self._abandon(source, now_s)
-                trouble = f"sent nothing for {source.patience_s:g} s"
-                source.patience_s *= 2
+                trouble = f"sent nothing for {source.timeout_s:g} s"
+                source.timeout_s *= 2
                 self._strike(source, trouble, now_s)
 
     def _moments(self, now_s: float) -> Iterator[float]:
@@ -267,7 +267,7 @@ class Exchange:
             if source.given_up:
                 continue
             if source.asked_at_s:
-                yield source.progress_at_s + source.patience_s
+                yield source.progress_at_s + source.timeout_s
             if source.rest_until_s > now_s:
                 yield source.rest_until_s
             elif source.mean_s is not None and not self._waiting and source.has_room(now_s):

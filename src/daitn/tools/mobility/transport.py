@@ -135,7 +135,7 @@ class ChunkTransport:
         holders: Sequence[SiteId] = [site for site in model.holders if site != self._site]
         if self._prefer is not None:
             holders = self._prefer(holders)
-        fetch = _Fetch(model, Exchange(holders, patience_s=self._stall_s))
+        fetch = _Fetch(model, Exchange(holders, timeout_s=self._stall_s))
         fetch.task = asyncio.create_task(self._run(fetch), name=f"fetch {model.manifest}")
         self._fetches[_key(model)] = fetch
         return fetch
@@ -199,7 +199,7 @@ class ChunkTransport:
     ) -> None:
         """Bring blobs of these sizes here. Raises `Unreachable`, and what the store raises."""
         exchange = fetch.exchange
-        exchange.want(sizes)
+        exchange.add(sizes)
         tasks: dict[asyncio.Task[_Outcome], FetchChunk] = {}
         try:
             while not exchange.done:
@@ -207,7 +207,7 @@ class ChunkTransport:
                     raise _unreachable(digest, fetch)
                 now_s = _now_s()
                 for ask in exchange.asks(now_s):
-                    timeout_s = exchange.sources[ask.site].patience_s * WINDOW
+                    timeout_s = exchange.sources[ask.site].timeout_s * WINDOW
                     getting = self._get(ask, sizes[ask.digest], timeout_s)
                     tasks[asyncio.create_task(getting, name=f"chunk {ask}")] = ask
                 _cancel(tasks, exchange.abandoned())

@@ -75,21 +75,21 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
     For an empty topic, the mean over all topics on which the row has that much trust.
     """
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
-    memo = snapshot.accuracies.memo
-    known = memo.get(key)
+    cache = snapshot.accuracies.cache
+    known = cache.get(key)
     if known is None:
-        known = memo[key] = _worked_out(snapshot, *key)
+        known = cache[key] = _worked_out(snapshot, *key)
     return known
 
 
 def expected_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
     """Value of `accuracy_on`, `UNMEASURED_ACCURACY` where unknown."""
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
-    memo = snapshot.accuracies.expected
-    expected = memo.get(key)
+    cache = snapshot.accuracies.expected
+    expected = cache.get(key)
     if expected is None:
         value = accuracy_on(snapshot, topic, least).value
-        expected = memo[key] = np.nan_to_num(value, nan=UNMEASURED_ACCURACY)
+        expected = cache[key] = np.nan_to_num(value, nan=UNMEASURED_ACCURACY)
     return expected
 
 

@@ -10,12 +10,12 @@ from collections.abc import Hashable
 from operator import is_
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Kept", "cached"]
+__all__ = ["PartsCache", "cached"]
 
 Value = TypeVar("Value")
 
 
-class Kept(Generic[Value]):
+class PartsCache(Generic[Value]):
     """A bounded cache by kind of query; the oldest entry makes room."""
 
     __slots__ = ("_most", "_values", "parts")
@@ -37,9 +37,11 @@ class Kept(Generic[Value]):
         return value
 
 
-def cached(memo: dict[Any, Any], what: str, parts: tuple[object, ...], most: int) -> Kept[Any]:
+def cached(
+    cache: dict[Any, Any], what: str, parts: tuple[object, ...], most: int
+) -> PartsCache[Any]:
     """The cache with this name, emptied if one of its parts changed."""
-    kept: Kept[Any] | None = memo.get(what)
+    kept: PartsCache[Any] | None = cache.get(what)
     if kept is None or not all(map(is_, kept.parts, parts)):
-        kept = memo[what] = Kept(parts, most)
+        kept = cache[what] = PartsCache(parts, most)
     return kept

@@ -15,13 +15,21 @@ from numpy.typing import NDArray
 from daitn.objects.abilities import Need
 from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.relevance import QsQrrt
 from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats, Qrrt
 from daitn.topology.relaxation import as_value
 
-__all__ = ["SAID", "Filter", "FilterCause", "Told", "deployed_at", "filter_kind", "passing_filters"]
+__all__ = [
+    "DESCRIPTOR_FILTERS",
+    "Filter",
+    "FilterCause",
+    "Unmet",
+    "deployed_at",
+    "filter_kind",
+    "passing_filters",
+]
 
 _MOST_KINDS = 256
 
@@ -38,7 +46,7 @@ class FilterCause(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Unmet:
     """Why one row does not pass."""
 
     reason: str
@@ -55,7 +63,7 @@ class Filter:
     field: str
     cause: FilterCause
     passes: Callable[[QsQrrt], Flags | bool]
-    told: Callable[[QsQrrt, int], Told]
+    explain: Callable[[QsQrrt, int], Unmet]
     short: Callable[[QsQrrt], Floats] | None = None
     """Grows with how far each row misses the bound, if the bound is a number."""
 
@@ -86,8 +94,8 @@ def filter_kind(cut: QsQrrt) -> tuple[object, ...]:
 
 
 def passing_filters(cut: QsQrrt, kind: tuple[object, ...]) -> Flags:
-    """The rows that pass all of `SAID`; do not modify. `kind`: see `filter_kind`."""
-    kept: Kept[_Passing] = cached(cut.snapshot.memo, "said", (), _MOST_KINDS)
+    """The rows that pass all of `DESCRIPTOR_FILTERS`; do not modify. `kind`: see `filter_kind`."""
+    kept: PartsCache[_Passing] = cached(cut.snapshot.cache, "said", (), _MOST_KINDS)
     known, described = kept.get(kind), cut.snapshot.described[cut.rows]
     if known is None:
         return kept.put(kind, _Passing(described, _passing(cut))).passes
@@ -101,14 +109,14 @@ def passing_filters(cut: QsQrrt, kind: tuple[object, ...]) -> Flags:
 
 def _passing(cut: QsQrrt) -> Flags:
     passes = np.ones(len(cut.numbers), np.bool_)
-    for filter_ in SAID:
+    for filter_ in DESCRIPTOR_FILTERS:
         passes &= filter_.passes(cut)
     return passes
 
 
 def _any_restricted(snapshot: Qrrt) -> bool:
     restricted = snapshot.columns.restricted
-    kept: Kept[bool] = cached(snapshot.memo, "restricted", (restricted,), 1)
+    kept: PartsCache[bool] = cached(snapshot.cache, "restricted", (restricted,), 1)
     known = kept.get(None)
     return kept.put(None, bool(restricted.any())) if known is None else known
 
@@ -127,9 +135,9 @@ def _widened(listed: tuple[str, ...], name: str) -> str:
     return as_value(sorted({*listed, name}))
 
 
-def _api_told(cut: QsQrrt, position: int) -> Told:
+def _api_reason(cut: QsQrrt, position: int) -> Unmet:
     apis = ", ".join(deployed_at(cut, position).descriptor.apis)
-    return Told(f"answers {apis or 'nothing'}, not {cut.intent.api}")
+    return Unmet(f"answers {apis or 'nothing'}, not {cut.intent.api}")
 
 
 def _private(cut: QsQrrt) -> Flags | bool:
@@ -141,12 +149,12 @@ def _private(cut: QsQrrt) -> Flags | bool:
     return _each(cut, lambda row: not row.facility.keeps_queries)
 
 
-def _private_told(cut: QsQrrt, position: int) -> Told:
+def _private_reason(cut: QsQrrt, position: int) -> Unmet:
     row = deployed_at(cut, position)
     if cut.intent.constraints.privacy is Privacy.UNKEPT:
-        return Told(f"{row.site} keeps queries", relax_to=as_value(Privacy.ANY))
+        return Unmet(f"{row.site} keeps queries", relax_to=as_value(Privacy.ANY))
     wider = Privacy.ANY if row.facility.keeps_queries else Privacy.UNKEPT
-    return Told(f"{row.site} is not the gateway's own site", relax_to=as_value(wider))
+    return Unmet(f"{row.site} is not the gateway's own site", relax_to=as_value(wider))
 
 
 def _meets(need: Need, field: str, reason: str) -> Filter:
@@ -156,11 +164,11 @@ def _meets(need: Need, field: str, reason: str) -> Filter:
         field,
         FilterCause.WISH,
         lambda cut: need not in cut.intent.needs or _each(cut, lambda r: r.descriptor.meets(need)),
-        lambda cut, at: Told(f"{reason}; {_abilities_told(deployed_at(cut, at))}"),
+        lambda cut, at: Unmet(f"{reason}; {_abilities_reason(deployed_at(cut, at))}"),
     )
 
 
-def _abilities_told(row: Deployed) -> str:
+def _abilities_reason(row: Deployed) -> str:
     abilities = row.descriptor.abilities
     return f"it reads {_some(abilities.reads)} and says {_some(abilities.says)}"
 
@@ -182,13 +190,13 @@ _NEEDS = (
     _meets(Need.JSON, "response_format", "its answers cannot be held to a JSON schema"),
 )
 
-SAID = (
+DESCRIPTOR_FILTERS = (
     Filter(
         "api",
         "model",
         FilterCause.WISH,
         lambda cut: _each(cut, lambda row: cut.intent.api in row.descriptor.apis),
-        _api_told,
+        _api_reason,
     ),
     *_NEEDS,
     Filter(
@@ -199,7 +207,9 @@ SAID = (
             not (wanted := cut.intent.constraints.language)
             or _each(cut, lambda row: row.descriptor.abilities.speaks(wanted))
         ),
-        lambda cut, at: Told(f"knows {_some(deployed_at(cut, at).descriptor.abilities.languages)}"),
+        lambda cut, at: Unmet(
+            f"knows {_some(deployed_at(cut, at).descriptor.abilities.languages)}"
+        ),
     ),
     Filter(
         "release",
@@ -208,7 +218,7 @@ SAID = (
         lambda cut: _each(
             cut, lambda row: allows(row.descriptor.policy.release_to, row.jurisdiction)
         ),
-        lambda cut, at: Told(
+        lambda cut, at: Unmet(
             f"may not be hosted in {deployed_at(cut, at).jurisdiction}, says its owner"
         ),
     ),
@@ -217,7 +227,7 @@ SAID = (
         "model",
         FilterCause.WISH,
         lambda cut: _each(cut, lambda row: allows(row.descriptor.policy.askers, cut.intent.owner)),
-        lambda cut, at: Told(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
+        lambda cut, at: Unmet(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
     ),
     Filter(
         "jurisdiction",
@@ -227,7 +237,7 @@ SAID = (
             not (wanted := cut.intent.constraints.jurisdictions)
             or _each(cut, lambda row: row.jurisdiction in wanted)
         ),
-        lambda cut, at: Told(
+        lambda cut, at: Unmet(
             f"is under the law of {deployed_at(cut, at).jurisdiction}",
             relax_to=_widened(
                 cut.intent.constraints.jurisdictions, deployed_at(cut, at).jurisdiction
@@ -242,7 +252,7 @@ SAID = (
             not (wanted := cut.intent.constraints.owners)
             or _each(cut, lambda row: row.provider in wanted)
         ),
-        lambda cut, at: Told(
+        lambda cut, at: Unmet(
             f"its facility is {deployed_at(cut, at).provider}'s",
             relax_to=_widened(cut.intent.constraints.owners, deployed_at(cut, at).provider),
         ),
@@ -252,7 +262,7 @@ SAID = (
         "daitn.privacy",
         FilterCause.WISH,
         _private,
-        _private_told,
+        _private_reason,
         lambda cut: _each(cut, lambda row: row.facility.keeps_queries).astype(np.float64),
     ),
 )

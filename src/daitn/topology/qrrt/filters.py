@@ -16,12 +16,12 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.queries import QueryIntent, Trust
 from daitn.objects.tokens import most_tokens
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.descriptor_filters import (
-    SAID,
+    DESCRIPTOR_FILTERS,
     Filter,
     FilterCause,
-    Told,
+    Unmet,
     deployed_at,
     filter_kind,
     passing_filters,
@@ -33,7 +33,7 @@ from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 __all__ = [
     "CONTEXT",
     "FILTERS",
-    "RESTED",
+    "NOT_EJECTED",
     "Filter",
     "FilterCause",
     "failing",
@@ -54,7 +54,7 @@ class _Standing:
 
     passes: Flags
     """Rows that pass all filters independent of time, load and lengths."""
-    rested_at_s: float
+    ejected_until_s: float
     """After this time no row is suspended for a failure."""
 
 
@@ -63,8 +63,8 @@ def passing(cut: QsQrrt) -> Flags:
     standing, intent = _standing(cut), cut.intent
     passes = standing.passes
     # Skip the check per row if all rows meet a bound.
-    if cut.now_s < standing.rested_at_s:
-        passes = passes & RESTED.passes(cut)
+    if cut.now_s < standing.ejected_until_s:
+        passes = passes & NOT_EJECTED.passes(cut)
     if _most_tokens(intent) > cut.selected.least_context:
         passes = passes & CONTEXT.passes(cut)
     if not cut.paths.everywhere:
@@ -84,15 +84,15 @@ def failing(cut: QsQrrt) -> Flags:
 
 def rejection(cut: QsQrrt, filter_: Filter, position: int) -> Rejection:
     """Why the row at `position` of the cut does not pass; it must be a failing one."""
-    told = filter_.told(cut, position)
+    unmet = filter_.explain(cut, position)
     return Rejection(
         candidate=deployed_at(cut, position).id,
         filter=filter_.name,
-        reason=told.reason,
+        reason=unmet.reason,
         field=filter_.field,
-        shortfall=told.shortfall,
-        unit=told.unit,
-        relax_to=told.relax_to,
+        shortfall=unmet.shortfall,
+        unit=unmet.unit,
+        relax_to=unmet.relax_to,
     )
 
 
@@ -102,11 +102,11 @@ def _standing(cut: QsQrrt) -> _Standing:
     parts = (
         snapshot.described,
         snapshot.accuracies,
-        columns.there,
+        columns.available,
         columns.degraded,
         columns.suspended_until_s,
     )
-    kept: Kept[_Standing] = cached(snapshot.memo, "standing", parts, _MOST_KINDS)
+    kept: PartsCache[_Standing] = cached(snapshot.cache, "standing", parts, _MOST_KINDS)
     said = filter_kind(cut)
     if constraints.min_accuracy is None:
         kind = said
@@ -118,8 +118,8 @@ def _standing(cut: QsQrrt) -> _Standing:
         passes = passing_filters(cut, said)
         for filter_ in _STANDING:
             passes = passes & filter_.passes(cut)
-        rested_at_s = columns.suspended_until_s[cut.rows].max(initial=0.0)
-        known = kept.put(kind, _Standing(passes, float(rested_at_s)))
+        ejected_until_s = columns.suspended_until_s[cut.rows].max(initial=0.0)
+        known = kept.put(kind, _Standing(passes, float(ejected_until_s)))
     return known
 
 
@@ -140,7 +140,7 @@ def _accuracy_misses(cut: QsQrrt) -> Floats:
     return np.nan_to_num(misses, nan=np.inf)
 
 
-def _accurate_told(cut: QsQrrt, position: int) -> Told:
+def _accurate_reason(cut: QsQrrt, position: int) -> Unmet:
     constraints = cut.intent.constraints
     least, value = (
         constraints.min_accuracy or 0.0,
@@ -151,8 +151,8 @@ def _accurate_told(cut: QsQrrt, position: int) -> Told:
         trust = cut.accuracy(Trust.CLAIMED).trust[position]
         have = next((name for name, level in TRUSTED.items() if level == trust), None)
         said = "nothing is known of" if have is None else f"only {have} is known of"
-        return Told(f"{said} its accuracy on {about}, {constraints.trust} is wanted")
-    return Told(
+        return Unmet(f"{said} its accuracy on {about}, {constraints.trust} is wanted")
+    return Unmet(
         f"its accuracy on {about} is {value:.3f}, at least {least:g} is wanted",
         shortfall=least - value,
         unit="accuracy",
@@ -160,11 +160,11 @@ def _accurate_told(cut: QsQrrt, position: int) -> Told:
     )
 
 
-def _context_told(cut: QsQrrt, position: int) -> Told:
+def _context_reason(cut: QsQrrt, position: int) -> Unmet:
     holds = deployed_at(cut, position).descriptor.context_tokens
     tokens_in = math.ceil(np.broadcast_to(_tokens_of_longest(cut), cut.numbers.shape)[position])
     wanted = tokens_in + cut.intent.tokens_out
-    return Told(
+    return Unmet(
         f"holds {holds} tokens of prompt and answer, {wanted} are needed",
         shortfall=float(wanted - holds),
         unit="tokens",
@@ -199,8 +199,8 @@ def _tried(cut: QsQrrt) -> Flags | bool:
     return ~np.isin(cut.numbers, cut.excluded) if cut.excluded else True
 
 
-def _at_most(quantity: str, bound: float | None, value: float, unit: str) -> Told:
-    return Told(
+def _at_most(quantity: str, bound: float | None, value: float, unit: str) -> Unmet:
+    return Unmet(
         f"{quantity} {value:.3g} {unit} is expected, at most {bound:g} is wanted",
         shortfall=value - (bound or 0.0),
         unit=unit,
@@ -214,15 +214,15 @@ _STANDING = (
         "daitn.min_accuracy",
         FilterCause.WISH,
         _accurate,
-        _accurate_told,
+        _accurate_reason,
         _accuracy_misses,
     ),
     Filter(
         "there",
         "model",
         FilterCause.PRESENCE,
-        lambda cut: cut.snapshot.columns.there[cut.rows],
-        lambda cut, at: Told(
+        lambda cut: cut.snapshot.columns.available[cut.rows],
+        lambda cut, at: Unmet(
             f"is {deployed_at(cut, at).descriptor.state}, or its site is disconnected"
         ),
     ),
@@ -231,7 +231,7 @@ _STANDING = (
         "model",
         FilterCause.PRESENCE,
         lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
-        lambda cut, at: Told("a verification unit found that it answers worse than before"),
+        lambda cut, at: Unmet("a verification unit found that it answers worse than before"),
     ),
 )
 """Filters independent of time, load and the query's length."""
@@ -241,16 +241,16 @@ CONTEXT = Filter(
     "max_tokens",
     FilterCause.WISH,
     _context,
-    _context_told,
+    _context_reason,
     lambda cut: -cut.selected.context_tokens.astype(np.float64),
 )
 
-RESTED = Filter(
+NOT_EJECTED = Filter(
     "rested",
     "model",
     FilterCause.PRESENCE,
     lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,
-    lambda cut, at: Told(
+    lambda cut, at: Unmet(
         "failed recently",
         shortfall=float(cut.snapshot.columns.suspended_until_s[cut.rows][at] - cut.now_s),
         unit="s",
@@ -262,7 +262,7 @@ _PATH = Filter(
     "model",
     FilterCause.PRESENCE,
     lambda cut: np.isfinite(cut.rtt_s),
-    lambda cut, at: Told(
+    lambda cut, at: Unmet(
         f"there is no path from {cut.intent.origin} to {deployed_at(cut, at).site}"
     ),
 )
@@ -273,14 +273,14 @@ _CHANGING = (
         "daitn.attempts",
         FilterCause.PRESENCE,
         _tried,
-        lambda cut, at: Told("was tried for this query and failed"),
+        lambda cut, at: Unmet("was tried for this query and failed"),
     ),
     Filter(
         "room",
         "",
         FilterCause.LOAD,
         _room,
-        lambda cut, at: Told(
+        lambda cut, at: Unmet(
             f"is full: {cut.load[at]:.0f} queries are in progress",
             shortfall=float(cut.wait_s[at]),
             unit="s",
@@ -323,7 +323,17 @@ _CHANGING = (
     ),
 )
 
-_ACCURATE, _THERE, _SOUND = _STANDING
+_ACCURATE, _AVAILABLE, _HEALTHY = _STANDING
 _TRIED, *_BOUNDS = _CHANGING
 
-FILTERS = (*SAID, _ACCURATE, CONTEXT, _THERE, _SOUND, RESTED, _TRIED, _PATH, *_BOUNDS)
+FILTERS = (
+    *DESCRIPTOR_FILTERS,
+    _ACCURATE,
+    CONTEXT,
+    _AVAILABLE,
+    _HEALTHY,
+    NOT_EJECTED,
+    _TRIED,
+    _PATH,
+    *_BOUNDS,
+)

@@ -23,7 +23,7 @@ class GatewayLoad:
         self._own: Floats = np.zeros(0)
         self._own_then: Floats = np.zeros(0)
         """This gateway's own count at the facility's last report."""
-        self._told_at_s: Floats = np.zeros(0)
+        self._reported_at_s: Floats = np.zeros(0)
 
     def of(self, snapshot: Qrrt) -> Floats:
         """Estimate per row of the snapshot; a copy.
@@ -34,10 +34,10 @@ class GatewayLoad:
         columns = snapshot.columns
         if snapshot.row_of is not self._row_of:
             self._rearrange(snapshot)
-        elif columns.told_at_s is not self._told_at_s:
-            fresh = columns.told_at_s != self._told_at_s
+        elif columns.reported_at_s is not self._reported_at_s:
+            fresh = columns.reported_at_s != self._reported_at_s
             self._own_then[fresh] = self._own[fresh]
-        self._told_at_s = columns.told_at_s
+        self._reported_at_s = columns.reported_at_s
         others: Floats = np.maximum(columns.in_flight - self._own_then, 0.0)
         return others + self._own
 

@@ -17,7 +17,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints
 from daitn.objects.readings import LinkReading
 from daitn.topology.inbound import is_fresh
-from daitn.topology.qrrt.cache import Kept, cached
+from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.relevance import STALE_AFTER_S
@@ -92,7 +92,7 @@ def permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Pa
     """The paths without relays that may not see the query: relays read it as facilities do."""
     if not (constraints.jurisdictions or constraints.owners):
         return paths
-    kept: Kept[Paths] = cached(paths.memo, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
+    kept: PartsCache[Paths] = cached(paths.cache, "permitted", (snapshot.nodes,), _MOST_PERMITTED)
     kind = constraints.jurisdictions, constraints.owners
     known = kept.get(kind)
     return kept.put(kind, _permitted(paths, snapshot, constraints)) if known is None else known

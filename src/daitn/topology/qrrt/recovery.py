@@ -21,19 +21,19 @@ _USUAL_HALF_S = 600.0
 class Recovery:
     """One figure of one deployment, as its facility reports it."""
 
-    __slots__ = ("_said", "_since_s", "_told_at_s", "_usual")
+    __slots__ = ("_reported_at_s", "_said", "_since_s", "_usual")
 
     def __init__(self, said: float, now_s: float) -> None:
         self._said = self._usual = said
-        self._since_s = self._told_at_s = now_s
+        self._since_s = self._reported_at_s = now_s
 
     def expected(self, said: float, now_s: float) -> float:
         """What to expect of the deployment now, of which its facility said so."""
         if said != self._said:
             self._said, self._since_s = said, now_s
-            slower = 1.0 - 0.5 ** (max(0.0, now_s - self._told_at_s) / _USUAL_HALF_S)
+            slower = 1.0 - 0.5 ** (max(0.0, now_s - self._reported_at_s) / _USUAL_HALF_S)
             self._usual = min(said, self._usual + slower * (said - self._usual))
-        self._told_at_s = now_s
+        self._reported_at_s = now_s
         if said <= SLOW * self._usual:
             return said
         kept: float = 0.5 ** (max(0.0, now_s - self._since_s) / HALF_S)

@@ -59,7 +59,7 @@ def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
         columns.price_out,
         columns.context_tokens,
     )
-    kept = cached(snapshot.memo, "selected", parts, _MOST_SELECTED)
+    kept = cached(snapshot.cache, "selected", parts, _MOST_SELECTED)
     kind = intent.model, intent.site
     known: Selected | None = kept.get(kind)
     if known is None:

@@ -69,7 +69,7 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
         site=deployed.site,
         runtime=said.runtime,
         state=said.state,
-        there=bool(columns.there[row]),
+        there=bool(columns.available[row]),
         degraded=bool(columns.degraded[row]),
         accuracy=tuple(
             KnownAccuracy(

@@ -70,7 +70,7 @@ class Deployed:
 class Columns(NamedTuple):
     """The current figures of each row. The arrays are read-only and have one entry per row."""
 
-    there: Flags
+    available: Flags
     """Its site is alive and it reports that it is ready."""
     degraded: Flags
     """A verification unit reports that it answers worse than before."""
@@ -81,7 +81,7 @@ class Columns(NamedTuple):
     per_token_s: Floats
     in_flight: Floats
     """Queries being answered or waiting there, from all gateways, as last reported."""
-    told_at_s: Floats
+    reported_at_s: Floats
     """When the facility reported it; 0: never."""
     error_share: Floats
     measured_at_s: Floats
@@ -125,7 +125,7 @@ class Accuracies:
     """The rows' accuracies, per topic on which anything is known."""
 
     topics: Mapping[str, Accuracy] = field(default_factory=dict)
-    memo: dict[tuple[str | None, int], Accuracy] = field(
+    cache: dict[tuple[str | None, int], Accuracy] = field(
         default_factory=dict, compare=False, repr=False
     )
     """Cache of `daitn.topology.qrrt.accuracy`, by topic of `topics` and level of trust."""
@@ -148,20 +148,20 @@ class Paths:
     relays: tuple[SiteId, ...]
     measured: Flags
     """Whether it is based on a measurement; otherwise assumed."""
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Cache of values derived from these paths."""
 
     @property
     def everywhere(self) -> bool:
         """Whether every row is reachable."""
-        known: bool | None = self.memo.get("everywhere")
+        known: bool | None = self.cache.get("everywhere")
         if known is None:
-            known = self.memo["everywhere"] = bool(np.isfinite(self.rtt_s).all())
+            known = self.cache["everywhere"] = bool(np.isfinite(self.rtt_s).all())
         return known
 
     def apart(self) -> Paths:
         """The same paths with a cache of their own, for another thread."""
-        return replace(self, memo={})
+        return replace(self, cache={})
 
     def via(self, row: int) -> SiteId | None:
         """The site in between on the path to a row; none: nobody is."""
@@ -193,7 +193,7 @@ class Qrrt:
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     demand: Map[SiteId, Demand] = field(default_factory=Map)
     """Demand per gateway."""
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Cache of derived values, which all versions share: each entry names what it is derived from
     (`daitn.topology.qrrt.cache`)."""
 
@@ -204,4 +204,4 @@ class Qrrt:
 
     def apart(self) -> Qrrt:
         """The same version with caches of its own, for another thread."""
-        return replace(self, accuracies=Accuracies(self.accuracies.topics), memo={})
+        return replace(self, accuracies=Accuracies(self.accuracies.topics), cache={})

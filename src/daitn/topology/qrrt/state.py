@@ -61,7 +61,7 @@ _FLOATS = {
     "first_token_s": ASSUMED_FIRST_TOKEN_S,
     "per_token_s": ASSUMED_PER_TOKEN_S,
     "in_flight": 0.0,
-    "told_at_s": 0.0,
+    "reported_at_s": 0.0,
     "error_share": 0.0,
     "measured_at_s": 0.0,
     "slots": 0.0,
@@ -71,7 +71,7 @@ _FLOATS = {
     **_RATES,
 }
 """What a new row has in each column."""
-_FLAGS = ("there", "degraded", "restricted")
+_FLAGS = ("available", "degraded", "restricted")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
 """Figures that facilities report of their deployments, and their upper bounds."""
 _RATE_STEP = 0.002
@@ -122,7 +122,7 @@ class QrrtState:
         """Those that snapshots show, in the order of `Columns`."""
         self._descriptors = 0
         """How many descriptors rows have had; numbers them."""
-        self._memo: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
         self._seen: dict[str, Seen] = {}
         self._recoveries: dict[str, dict[str, Recovery]] = {}
@@ -147,7 +147,7 @@ class QrrtState:
                 gateways=self._gateways,
                 links=self._links.known,
                 demand=self._demand,
-                memo=self._memo,
+                cache=self._cache,
             )
         return self._snapshot
 
@@ -184,7 +184,7 @@ class QrrtState:
             self._alive.add(site)
             self._gone_at_s.pop(site, None)
             self._tell_live(site, self._nodes.get(site))
-            self._tell_there(site)
+            self._update_available(site)
             self._changed(now_s)
 
     def lost(self, site: SiteId, now_s: float) -> None:
@@ -195,7 +195,7 @@ class QrrtState:
             self._tell_live(site, None)
             if site in self._demand:
                 self._demand = self._demand.delete(site)
-            self._tell_there(site)
+            self._update_available(site)
             self._forget(now_s)
             self._changed(now_s)
 
@@ -244,7 +244,7 @@ class QrrtState:
             if row is None:
                 continue
             floats["in_flight"][row] = max(0, reading.in_flight) + max(0, reading.waiting)
-            floats["told_at_s"][row] = now_s
+            floats["reported_at_s"][row] = now_s
             seen = self._seen.get(id_)
             for name, most in _SERVED:
                 said = getattr(reading, name)
@@ -407,7 +407,7 @@ class QrrtState:
         self._floats["queue"][row] = said.queue
         self._floats["price_in"][row] = said.price_usd_per_1k_in / 1000
         self._floats["price_out"][row] = said.price_usd_per_1k_out / 1000
-        self._flags["there"][row] = self._is_there(deployed)
+        self._flags["available"][row] = self._is_available(deployed)
 
     def _tell_live(self, site: SiteId, node: NodeDescriptor | None) -> None:
         """`node`: of the site, if it is there and described."""
@@ -421,12 +421,12 @@ class QrrtState:
             others = (name for name in self._gateways if name != site)
             self._gateways = tuple(sorted((*others, site) if gateway else others))
 
-    def _tell_there(self, site: SiteId) -> None:
+    def _update_available(self, site: SiteId) -> None:
         for id_ in self._ids_at.get(site, ()):
             number = self._row_of[id_]
-            self._flags["there"][number] = self._is_there(self._rows[number])
+            self._flags["available"][number] = self._is_available(self._rows[number])
 
-    def _is_there(self, row: Deployed) -> bool:
+    def _is_available(self, row: Deployed) -> bool:
         return row.site in self._alive and row.descriptor.state is DeploymentState.READY
 
     def _know(self, row: int) -> None:

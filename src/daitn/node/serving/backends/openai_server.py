@@ -46,7 +46,7 @@ from daitn.openai.failures import (
     TOO_LONG,
     UNREADY,
     UNSUITED,
-    Failure,
+    FailureKind,
     of_server,
     status_said,
 )
@@ -423,7 +423,7 @@ async def _read_small(answer: ClientResponse) -> bytes | None:
     return body if answer.status == 200 else None
 
 
-def _passed_on(status: int, error: Error, failure: Failure) -> ApiError:
+def _passed_on(status: int, error: Error, failure: FailureKind) -> ApiError:
     """The server's own error, in OpenAI's form whatever the server's is."""
     code = error.code if isinstance(error.code, str) else ""
     if status >= 500:  # 501 of llama.cpp without embeddings, for one: clients would try again.

@@ -27,7 +27,7 @@ from daitn.node.serving.local.gguf import GgufFacts, read_gguf
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput, NotFound, StorageFull
 
-__all__ = ["FIX_FOR_ROOM", "KEY_VARIABLES", "Plan", "chosen", "field_of"]
+__all__ = ["FIX_FOR_ROOM", "KEY_VARIABLES", "EnginePlan", "chosen", "field_of"]
 
 KEY_VARIABLES = ("LLAMA_API_KEY", "VLLM_API_KEY")
 """In which servers find the key that they are to ask for: arguments are everybody's to see."""
@@ -43,7 +43,7 @@ FIX_FOR_ROOM = (
 )
 
 
-class Plan(NamedTuple):
+class EnginePlan(NamedTuple):
     """How a model is run."""
 
     engine: Engine
@@ -66,7 +66,7 @@ def field_of(config: ModelConfig, name: str) -> str:
     return f"facility.models[{config.name}].{name}"
 
 
-def chosen(config: ModelConfig, threads: int) -> Plan:
+def chosen(config: ModelConfig, threads: int) -> EnginePlan:
     """How to run a model here and now. It reads files, and asks programs.
 
     Raises `NotFound`, `InvalidInput`, `Corrupt` and `StorageFull`, which name the field and say
@@ -77,7 +77,7 @@ def chosen(config: ModelConfig, threads: int) -> Plan:
     return _of_folder(config)
 
 
-def _of_file(config: ModelConfig, threads: int) -> Plan:
+def _of_file(config: ModelConfig, threads: int) -> EnginePlan:
     field = field_of(config, "gguf")
     if config.backend not in (None, *_OF_FILES):
         raise _unfit(config, "a file", _OF_FILES)
@@ -101,7 +101,7 @@ def _of_file(config: ModelConfig, threads: int) -> Plan:
         "ranks": Api.RERANK in apis,
         "pools": facts.embeds,
     }
-    return Plan(
+    return EnginePlan(
         engine=engine,
         described=_described(engine),
         why=why,
@@ -210,7 +210,7 @@ _LEAST_BATCH, _MOST_BATCH = 512, 8192
 _WANTED = {"embeddings": "embeddings", "reranking": "ranks"}
 
 
-def _of_folder(config: ModelConfig) -> Plan:
+def _of_folder(config: ModelConfig) -> EnginePlan:
     folder, field = Path(config.folder), field_of(config, "folder")
     if config.backend in _OF_FILES:
         raise _unfit(config, "a folder", (Engine.VLLM, Engine.TRANSFORMERS))
@@ -232,7 +232,9 @@ def _of_folder(config: ModelConfig) -> Plan:
     return _by_vllm(config, program, sum(free), why) if use_vllm else _embedded(config, why)
 
 
-def _by_vllm(config: ModelConfig, program: tuple[str, ...], free_bytes: int, why: str) -> Plan:
+def _by_vllm(
+    config: ModelConfig, program: tuple[str, ...], free_bytes: int, why: str
+) -> EnginePlan:
     """`program`: vLLM's, empty if there is none. `free_bytes`: of all GPUs, 0 without any."""
     if not program:
         raise NotFound(
@@ -260,7 +262,7 @@ def _by_vllm(config: ModelConfig, program: tuple[str, ...], free_bytes: int, why
             *config.options,
         )
 
-    return Plan(
+    return EnginePlan(
         engine=Engine.VLLM,
         described=_described(Engine.VLLM),
         why=why,
@@ -272,7 +274,7 @@ def _by_vllm(config: ModelConfig, program: tuple[str, ...], free_bytes: int, why
     )
 
 
-def _embedded(config: ModelConfig, why: str) -> Plan:
+def _embedded(config: ModelConfig, why: str) -> EnginePlan:
     if config.options:
         raise InvalidInput(
             "transformers takes no arguments",
@@ -280,7 +282,7 @@ def _embedded(config: ModelConfig, why: str) -> Plan:
             fix="leave it out, or state `backend: vllm`",
         )
     size_bytes = weights_bytes(Path(config.folder))
-    return Plan(
+    return EnginePlan(
         engine=Engine.TRANSFORMERS,
         described=_described(Engine.TRANSFORMERS),
         why=why,

@@ -25,7 +25,13 @@ from daitn.node.serving.backends.embedded import EmbeddedBackend, engine_of, war
 from daitn.node.serving.backends.openai_server import OpenAiBackend, described
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.backends.server_facts import NO_FACTS, ServerFacts
-from daitn.node.serving.local.choosing import FIX_FOR_ROOM, KEY_VARIABLES, Plan, chosen, field_of
+from daitn.node.serving.local.choosing import (
+    FIX_FOR_ROOM,
+    KEY_VARIABLES,
+    EnginePlan,
+    chosen,
+    field_of,
+)
 from daitn.node.serving.local.folder import parts_of
 from daitn.node.serving.local.process import ServerProcess
 from daitn.node.serving.request import ServingRequest
@@ -173,7 +179,7 @@ class LocalModel:
         )
         return "; ".join(words)
 
-    def _planned(self, plan: Plan, apis: tuple[Api, ...]) -> UpstreamConfig:
+    def _planned(self, plan: EnginePlan, apis: tuple[Api, ...]) -> UpstreamConfig:
         """Its entry, as if it were a server of somebody else's."""
         entry = _entry(self._config, apis, plan.slots)
         self._engine = plan.described
@@ -182,7 +188,7 @@ class LocalModel:
         return entry
 
     @asynccontextmanager
-    async def _by_server(self, plan: Plan) -> AsyncIterator[_Running]:
+    async def _by_server(self, plan: EnginePlan) -> AsyncIterator[_Running]:
         """Run a server, wait until it is well, and end it."""
         assert self._node.facility is not None
         port, key = _free_port(), secrets.token_urlsafe(32)
@@ -213,7 +219,7 @@ class LocalModel:
         field = field_of(self._config, "gguf" if self._config.gguf else "folder")
         return self._loading.of(self._config.name, needed_bytes, field=field, fix=FIX_FOR_ROOM)
 
-    async def _until_well(self, process: ServerProcess, url: str, plan: Plan) -> None:
+    async def _until_well(self, process: ServerProcess, url: str, plan: EnginePlan) -> None:
         """Raises `WorkFailed` if it ends, or shows no sign of life for too long: prints nothing and
         uses no processor."""
         stall_s = self._node.stall_s + plan.size_bytes / SLOWEST_LOAD_BPS
@@ -260,7 +266,7 @@ class LocalModel:
         return WorkFailed(f"its server {how}{said}", fix=f"see {process.log}")
 
     @asynccontextmanager
-    async def _in_engine(self, plan: Plan) -> AsyncIterator[_Running]:
+    async def _in_engine(self, plan: EnginePlan) -> AsyncIterator[_Running]:
         """Load a folder with the recipe's engine, as models that the network trained."""
         if RECIPE not in self._recipes.recipes:
             raise NotFound(

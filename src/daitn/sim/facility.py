@@ -7,16 +7,16 @@ from collections import deque
 
 from daitn.control.queries.attempts import Cause
 from daitn.objects.readings import ServingReading
-from daitn.sim.attempt import Attempt, Served
+from daitn.sim.attempt import Served, SimulatedAttempt
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
 from daitn.sim.network import DeploymentSpec
 from daitn.topology.qrrt.observation import averaged
 
-__all__ = ["Station"]
+__all__ = ["SimulatedFacility"]
 
 
-class Station:
+class SimulatedFacility:
     """Serves attempts, in virtual time."""
 
     def __init__(self, spec: DeploymentSpec, clock: Clock) -> None:
@@ -24,9 +24,9 @@ class Station:
         self._clock = clock
         self._alive = True
         self._times = 1.0
-        self._coming: dict[Attempt, None] = {}
-        self._serving: dict[Attempt, None] = {}
-        self._waiting: deque[Attempt] = deque()
+        self._coming: dict[SimulatedAttempt, None] = {}
+        self._serving: dict[SimulatedAttempt, None] = {}
+        self._waiting: deque[SimulatedAttempt] = deque()
         self._first_token_s: float | None = None
         self._per_token_s: float | None = None
         self._measured_at_s = 0.0
@@ -46,12 +46,12 @@ class Station:
             per_token_s=self._per_token_s,
         )
 
-    def comes(self, attempt: Attempt) -> None:
+    def comes(self, attempt: SimulatedAttempt) -> None:
         """An attempt was sent and will arrive at its time."""
         self._coming[attempt] = None
         self._clock.at(attempt.reaches_at_s, lambda: self._reached(attempt))
 
-    def cancel(self, attempt: Attempt) -> None:
+    def cancel(self, attempt: SimulatedAttempt) -> None:
         """The gateway no longer wants the answer."""
         if self._coming.pop(attempt, attempt) is None:
             return
@@ -100,7 +100,7 @@ class Station:
         """Duration of its answer here now, from slot to end."""
         return self._times * arrival.luck * self.spec.service_s(arrival.tokens_out)
 
-    def _reached(self, attempt: Attempt) -> None:
+    def _reached(self, attempt: SimulatedAttempt) -> None:
         if self._coming.pop(attempt, attempt) is not None:
             return
         attempt.reached_at_s = self._clock.now_s
@@ -113,16 +113,16 @@ class Station:
         else:
             self._tell(attempt, Cause.FULL)
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: SimulatedAttempt) -> None:
         attempt.began_at_s = self._clock.now_s
         self._serving[attempt] = None
         self._end_at(attempt, self._clock.now_s + self.service_s(attempt.arrival))
 
-    def _end_at(self, attempt: Attempt, at_s: float) -> None:
+    def _end_at(self, attempt: SimulatedAttempt, at_s: float) -> None:
         attempt.ends_at_s = at_s
         self._clock.at(at_s, lambda: self._ends(attempt, at_s))
 
-    def _ends(self, attempt: Attempt, at_s: float) -> None:
+    def _ends(self, attempt: SimulatedAttempt, at_s: float) -> None:
         if attempt not in self._serving or attempt.ends_at_s != at_s:
             return  # It was cancelled, broke off, or now ends at another time.
         del self._serving[attempt]
@@ -146,9 +146,9 @@ class Station:
             per_token_s = (seconds - first_s) / (tokens - 1)
             self._per_token_s = averaged(self._per_token_s, per_token_s, age_s)
 
-    def _tell(self, attempt: Attempt, told: Served | Cause) -> None:
+    def _tell(self, attempt: SimulatedAttempt, told: Served | Cause) -> None:
         self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, told))
 
 
-def _reaches(attempt: Attempt) -> float:
+def _reaches(attempt: SimulatedAttempt) -> float:
     return attempt.reaches_at_s
