@@ -21,6 +21,7 @@ __all__ = [
     "SiteBelief",
 ]
 
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 
 
@@ -115,6 +116,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
     """Jurisdictions into which the data's owner lets a model that learned there travel."""
+    compression: Compression = Compression.NONE
+    """Of a round's visit: in which form the site that merges gets what it made."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

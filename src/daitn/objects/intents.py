@@ -12,6 +12,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.text import Line, plain_fields
@@ -175,6 +176,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how often a site goes through its records in each."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
+    compression: Compression | None = None
+    """Of rounds: in which form what a site trained travels to the site that merges; left out: in 8
+    bits where that takes much of the round's time, else whole."""
 
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:

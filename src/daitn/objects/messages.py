@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
+from daitn.objects.compression import Compression
 from daitn.objects.deployments import (
     DeploymentTerms,
     Evidence,
@@ -98,6 +99,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
+    compression: Compression = Compression.NONE
+    """In which form the result is left for a merge, where it has what `model` has."""
     purpose: Word = ""
     """As the intent states it."""
     order: SignedOrder | None = None

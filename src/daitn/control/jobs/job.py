@@ -257,6 +257,7 @@ class Job:
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,
+            compression=stop.compression,
             model=base.model if base else None,
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
@@ -290,5 +291,5 @@ class Job:
 def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
     if base is None:
         return work.model is None and work.dataset == stop.dataset
-    asked = (stop.dataset, stop.examples, base.model, base.entries)
-    return (work.dataset, work.examples, work.model, work.previous) == asked
+    asked = (stop.dataset, stop.examples, stop.compression, base.model, base.entries)
+    return (work.dataset, work.examples, work.compression, work.model, work.previous) == asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from daitn.objects.compression import Compression
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest
@@ -35,11 +36,23 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
         raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
     match work:
         case VerifyWork():
+            _check_whole(work)
             _check_measurement(work, order, spent)
         case MergeWork():
             _check_merge(work, order, spent)
         case VisitWork():
+            _check_whole(work)
             _check_visit(work, order, node, spent)
+
+
+def _check_whole(work: VisitWork | VerifyWork) -> None:
+    """Raise `Refused` for work on a model's update: that is for a merge alone."""
+    given = {model.manifest for model in work.models}
+    for entry in work.lineage:
+        fact = entry.fact
+        update = isinstance(fact, Visit) and fact.compression is not Compression.NONE
+        if update and left_by(fact) in given:
+            raise _outside("work on an update that no merge has made a model of", "training")
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
@@ -90,6 +103,9 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     _check_examples(trained + work.examples, order)
+    wish = intent.training.compression
+    if wish is not None and work.compression not in (Compression.NONE, wish):
+        raise _outside(f"an update as {work.compression}", "training.compression")
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)
         done = sum(visit.examples for visit in visits if visit.site == node.site)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from daitn.control.jobs.job import Outstanding
+from daitn.objects.compression import Compression
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.merging import OuterStep
 from daitn.objects.messages import (
@@ -92,4 +93,6 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
         return "it started from another model"
     if fact.dataset != work.dataset or not _is_part(fact.examples, work.examples):
         return "it trained on something else, or on more or less than was ordered"
+    if fact.compression not in (Compression.NONE, work.compression):
+        return "its update is compressed in another way"
     return ""

@@ -2,19 +2,22 @@
 
 (McMahan et al. 2017, arXiv:1602.05629.) A round goes on with the sites that are left when others
 fail, and with another aggregator when that fails. It is merged once nobody is at work for it, once
-it has enough models, or once it is due. Who is at work for it still is *overdue*, and what such a
-visit makes is merged in the next round, in which it counts the less the more rounds it is behind
-(Nguyen et al. 2022, "Federated learning with buffered asynchronous aggregation", arXiv:2106.06639).
+it has enough models, or once it is due and has half of them. Who is at work for it still is
+*overdue*, and what such a visit makes is merged in the next round, in which it counts the less the
+more rounds it is behind (Nguyen et al. 2022, "Federated learning with buffered asynchronous
+aggregation", arXiv:2106.06639).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from statistics import median
 
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate, RoundInProgress
 from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
+from daitn.objects.compression import Compression
 from daitn.objects.decisions import Round
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import SiteId, VisitId
@@ -113,7 +116,10 @@ def is_awaited(job: Job) -> bool:
     at_work = any(_is_open(job, visit) for visit in now.stops)
     if gathered < _least_models(job):
         return at_work or bool(job.overdue)
-    return at_work and not now.due and not 0 < now.enough <= gathered
+    enough = now.enough or math.inf
+    if now.due:
+        enough = min(enough, math.ceil(len(now.stops) / 2))
+    return at_work and gathered < enough
 
 
 def close(job: Job) -> None:
@@ -245,7 +251,8 @@ def only_model(job: Job) -> Contribution | None:
     if rule is None or (rule.outer, rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
         return None
     only = now.made[0]
-    return only if only.visit.model_in == now.base.model.manifest else None
+    whole = only.visit.compression is Compression.NONE
+    return only if whole and only.visit.model_in == now.base.model.manifest else None
 
 
 def are_enough(job: Job) -> bool:

@@ -12,11 +12,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from daitn.control.route import pace
 from daitn.control.route.costs import NEVER_S, costs, transfer_s
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows, narrowed
+from daitn.objects.compression import Compression
 from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
@@ -34,6 +37,9 @@ _BUFFER = 0.5
 """Share of the sites whose updates `fedbuff` merges at once: the faster half sets its pace."""
 _CAUTION = -1.0
 """By so many standard deviations slower than expected a round's sites may be, see `costs`."""
+_SLOW_LINK = 0.25
+"""Share of what a visit takes from which on the way of its update is worth shortening: in 8 bits it
+is a quarter as long, and no accuracy was seen to be lost by it."""
 _TOLD = 20
 
 
@@ -82,7 +88,7 @@ def next_round(
     buffered = intent.training.algorithm is Algorithm.FEDBUFF
     found = Round(
         start=start.model,
-        visits=stops,
+        visits=_compressed(question, start, stops, merging[0][0]),
         aggregators=tuple(site for site, _ in merging),
         enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
         within_s=within,
@@ -164,6 +170,20 @@ def _stops(
         if examples >= max(1, option.dataset.least_examples)
     )
     return stops, pace.within_s(amounts, costs(question, options, hope=_CAUTION))
+
+
+def _compressed(
+    question: RouteQuestion, start: RouteStart, stops: Sequence[PlannedVisit], aggregator: SiteId
+) -> tuple[PlannedVisit, ...]:
+    """The visits, whose updates travel as the intent says, or in 8 bits where they take long."""
+    wish, found = question.intent.training.compression, []
+    for stop in stops:
+        takes_s = transfer_s(
+            question.topology.snapshot, (stop.site,), aggregator, start.size_bytes, question.now_s
+        )
+        form = Compression.INT8 if takes_s > _SLOW_LINK * stop.expected_s else Compression.NONE
+        found.append(msgspec.structs.replace(stop, compression=wish or form))
+    return tuple(found)
 
 
 def _aggregators(
