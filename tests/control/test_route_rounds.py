@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -9,10 +13,12 @@ import pytest
 
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.rounds import next_round
+from daitn.control.route.trees import groups
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, Algorithm
+from daitn.objects.merging import MOST_MERGED, Algorithm, MergeRule, Reduces
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -123,7 +129,8 @@ def test_robust_rules_wait_for_enough_sites() -> None:
 
 def test_a_round_and_a_lineage_have_a_bound() -> None:
     many = tuple(general(f"s{n:03}", {"information": n + 1}) for n in range(MOST_MERGED + 20))
-    chosen = sizes(asked(many))
+    assert len(sizes(asked(many))) == MOST_MERGED + 20, "they merge in groups"
+    chosen = sizes(asked(many, algorithm=Algorithm.MEDIAN))
     assert len(chosen) == MOST_MERGED
     assert "s000" not in chosen, "the smallest stay away"
     found = next_round(asked(healthcare()), (0.5,), MOST_VISITS - 3)
@@ -197,3 +204,97 @@ def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -
     assert waiting is not None
     assert not waiting.visits
     assert waiting.within_s is None
+
+
+def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
+    many = tuple(
+        general(f"s{n:03}", {"information": n + 1}, place="US" if n % 3 else "CH")
+        for n in range(MOST_MERGED + 20)
+    )
+    found = next_round(asked(many), (0.5,)).round
+    assert found is not None
+    assert len(found.groups) == 2
+    members = [k for group in found.groups for k in group.visits]
+    assert sorted(members) == list(range(MOST_MERGED + 20))
+    for group in found.groups:
+        assert {found.visits[k].site for k in group.visits} == set(group.aggregators)
+        assert len({int(site[1:]) % 3 == 0 for site in group.aggregators}) == 1
+
+
+def test_a_good_network_has_no_groups() -> None:
+    found = next_round(asked(healthcare()), (0.5,)).round
+    assert found is not None
+    assert not found.groups
+
+
+def planted(rng: random.Random, sizes_: tuple[int, ...]) -> dict[tuple[str, str], float]:
+    """Seconds between sites of clusters, whose links are good inside and slow outside."""
+    of = {f"{c}{k}": c for c, size in enumerate(sizes_) for k in range(size)}
+    return {
+        (a, b): rng.uniform(0.01, 0.05) if of[a] == of[b] else rng.uniform(2.0, 6.0)
+        for a, b in itertools.permutations(of, 2)
+    }
+
+
+def tree_time_s(
+    partition: Iterable[Iterable[str]], at: str, seconds: dict[tuple[str, str], float]
+) -> float:
+    """Of the best aggregators, tried out."""
+
+    def gathered_s(group: Sequence[str], to: str) -> float:
+        return sum(seconds[one, to] for one in group if one != to)
+
+    best = math.inf
+    groups_ = [list(group) for group in partition]
+    for to in itertools.product(*groups_):
+        inside = max(gathered_s(group, one) for group, one in zip(groups_, to, strict=True))
+        best = min(best, inside + sum(seconds[one, at] for one in to if one != at))
+    return best
+
+
+def partitions(sites: list[str]) -> Iterator[list[list[str]]]:
+    if not sites:
+        yield []
+        return
+    first, *rest = sites
+    for smaller in partitions(rest):
+        for k, group in enumerate(smaller):
+            yield [*smaller[:k], [first, *group], *smaller[k + 1 :]]
+        yield [[first], *smaller]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_take_little_longer_than_the_best_of_all_partitions(seed: int) -> None:
+    rng = random.Random(seed)
+    seconds = planted(rng, rng.choice([(3, 3), (2, 2, 2), (4, 2), (3, 2, 1)]))
+    sites = sorted({a for a, _ in seconds})
+    at = min(sites, key=lambda site: sum(seconds[one, site] for one in sites if one != site))
+    found = groups(
+        [SiteId(site) for site in sites],
+        SiteId(at),
+        MergeRule(),
+        lambda a, b: 0.0 if a == b else seconds[a, b],
+        lambda site: "",
+        0.1,
+    )
+    grouped = [[sites[k] for k in group.visits] for group in found]
+    alone = [[site] for site in sites if not any(site in group for group in grouped)]
+    best_s = min(tree_time_s(partition, at, seconds) for partition in partitions(sites))
+    assert tree_time_s([*grouped, *alone], at, seconds) <= 1.5 * best_s
+    robust = MergeRule(reduction=Reduces.MEDIAN)
+    assert not groups([SiteId(s) for s in sites], SiteId(at), robust, lambda a, b: 1.0, str, 0.1)
+
+
+def test_updates_are_compressed_where_links_are_slow_or_as_the_intent_says() -> None:
+    def forms(question_: RouteQuestion) -> set[Compression]:
+        found = next_round(question_, (0.5,)).round
+        assert found is not None
+        return {stop.compression for stop in found.visits}
+
+    near = asked(healthcare())
+    assert forms(near) == {Compression.NONE}
+    large = replace(START, size_bytes=10**11)
+    assert Compression.INT8 in forms(asked(healthcare(), start=large))
+    training = Training(algorithm=Algorithm.FEDAVG, compression=Compression.TOPK)
+    wish = msgspec.structs.replace(near.intent, training=training)
+    assert forms(replace(near, intent=wish)) == {Compression.TOPK}

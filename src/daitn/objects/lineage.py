@@ -126,6 +126,8 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     rule: MergeRule
     starts: tuple[Digest, ...] = ()
     """What each of the models was trained from; empty: all from `base`."""
+    part: bool = False
+    """Whether it merged a group of a round's models, for the merge that makes the round's model."""
     behind: tuple[int, ...] = ()
     """By how many rounds each of them is older than `base`; empty: none is."""
     model_out: Digest

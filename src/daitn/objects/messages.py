@@ -156,6 +156,8 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     """The examples that each of them was trained on since `base`."""
     rule: MergeRule
     previous: tuple[Digest, ...]
+    part: bool = False
+    """Whether the models are a group of a round's, for another merge."""
     starts: Annotated[tuple[ModelRef, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
     """What each of them was trained from; empty: all from `base`."""
     behind: Annotated[

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_LOSSES",
     "MAX_WITHOUT_PROGRESS",
     "Contribution",
+    "GroupInProgress",
     "Job",
     "ModelCandidate",
     "Outstanding",
@@ -63,6 +64,21 @@ class Contribution:
 
 
 @dataclass
+class GroupInProgress:
+    """Visits of a round whose models are merged first."""
+
+    visits: frozenset[VisitId]
+    aggregators: list[SiteId]
+    """Sites of the group that may merge, best first."""
+    merging: VisitId | None = None
+    """The work of merging them."""
+    of: tuple[Contribution, ...] = ()
+    """What is merged there, or was."""
+    merged: tuple[Digest, Merge, ModelRef] | None = None
+    """What came of it: entry, fact and model."""
+
+
+@dataclass
 class RoundInProgress:
     """Sites that train the same model, and what they have made of it."""
 
@@ -70,6 +86,7 @@ class RoundInProgress:
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
     stops: dict[VisitId, PlannedVisit]
+    groups: list[GroupInProgress] = field(default_factory=list)
     enough: int = 0
     within_s: float | None = None
     """Both as of a `Round`."""
@@ -100,6 +117,8 @@ class ModelCandidate:
     """Which round of the job made it, from 1; 0: none."""
     merged: Merge | None = None
     """Of a round with several models."""
+    parts: tuple[Merge, ...] = ()
+    """The merges of groups before that."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
@@ -220,6 +239,8 @@ class Job:
         made = [*(self.round.made if self.round else ()), *self.late]
         starts = {one.visit.model_in for one in made}
         kept = [one.model for one in made]
+        groups = self.round.groups if self.round else []
+        kept += [group.merged[2] for group in groups if group.merged]
         kept += [one.model for one in self.checkpoints if one.model.manifest in starts]
         return tuple([*kept, self.moments] if self.moments else kept)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from daitn.objects.compression import Compression
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
-from daitn.objects.identifiers import Digest
+from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
+from daitn.objects.merging import MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
@@ -46,13 +48,19 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
 
 
 def _check_whole(work: VisitWork | VerifyWork) -> None:
-    """Raise `Refused` for work on a model's update: that is for a merge alone."""
+    """Raise `Refused` for work on an update, or on what a group merged: both are for a merge."""
     given = {model.manifest for model in work.models}
     for entry in work.lineage:
         fact = entry.fact
-        update = isinstance(fact, Visit) and fact.compression is not Compression.NONE
-        if update and left_by(fact) in given:
-            raise _outside("work on an update that no merge has made a model of", "training")
+        match fact:
+            case Visit():
+                whole = fact.compression is Compression.NONE
+            case Merge():
+                whole = not fact.part
+            case _:
+                whole = True
+        if not whole and left_by(fact) in given:
+            raise _outside("work on a part of a round before it is merged", "training")
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
@@ -64,14 +72,15 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
 
 
 def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
-    if work.rule != order.intent.training.rule:
+    rule = order.intent.training.rule
+    in_groups = rule is not None and rule.reduction is Reduces.MEAN and not work.starts
+    if work.rule != (MergeRule() if work.part and in_groups else rule):
         raise _outside("this rule of merging", "training.merging")
     if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
-    # Of two visits that left the same model, the later one counts.
-    made = {(visit.model_in, visit.model_out): visit for visit in visits}
+    made = _learned(work.lineage)
     starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]
     behind = [rounds_behind(work.lineage, work.base.manifest, start) for start in starts]
     if tuple(behind) != (work.behind or (0,) * len(work.trained)):
@@ -79,13 +88,41 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     merged = [
         made.get((start, model.manifest)) for start, model in zip(starts, work.trained, strict=True)
     ]
-    if tuple(visit.examples if visit else 0 for visit in merged) != work.shares:
+    if tuple(one.examples if one else 0 for one in merged) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
-    if len({(visit.site, visit.dataset) for visit in merged if visit}) < len(merged):
+    data = [each for one in merged if one for each in one.data]
+    if len(set(data)) < len(data):
         raise _outside("a merge in which data counts twice", "training")
     kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
     if work.moments is not None and work.moments.manifest not in kept:
         raise _outside("a merge with what no merge of it remembers", "training")
+
+
+class _Learned(NamedTuple):
+    """What a model learned since its start."""
+
+    examples: int
+    data: tuple[tuple[SiteId, str], ...]
+    """Sites and their data sets."""
+
+
+def _learned(lineage: Sequence[Entry]) -> dict[tuple[Digest, Digest], _Learned]:
+    """By start and model. Of two visits that left the same model, the later one counts."""
+    found: dict[tuple[Digest, Digest], _Learned] = {}
+    for entry in lineage:
+        match entry.fact:
+            case Visit() as visit:
+                data = ((visit.site, visit.dataset),)
+                found[visit.model_in, visit.model_out] = _Learned(visit.examples, data)
+            case Merge(part=True) as merge if merge.rule == MergeRule():
+                each = [found.get((merge.base, model)) for model in merge.models]
+                all_of = [one for one in each if one is not None]
+                if len(all_of) == len(each):
+                    found[merge.base, merge.model_out] = _Learned(
+                        sum(one.examples for one in all_of),
+                        tuple(data for one in all_of for data in one.data),
+                    )
+    return found
 
 
 def _check_examples(examples: int, order: Order) -> None:

@@ -73,8 +73,9 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
         return "its model is not the one that its entry names"
     if (fact.base, *fact.models) != tuple(one.manifest for one in (work.base, *work.trained)):
         return "it merged other models"
-    asked = (work.shares, work.rule, tuple(one.manifest for one in work.starts), work.behind)
-    if (fact.shares, fact.rule, fact.starts, fact.behind) != asked:
+    starts = tuple(one.manifest for one in work.starts)
+    asked = (work.shares, work.rule, work.part, starts, work.behind)
+    if (fact.shares, fact.rule, fact.part, fact.starts, fact.behind) != asked:
         return "it merged in another way"
     if bool(fact.moments) != (work.rule.outer is not OuterStep.PLAIN) or fact.moments_bytes < 0:
         return "it remembers what the rule has not to remember"

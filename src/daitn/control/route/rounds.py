@@ -15,16 +15,18 @@ from typing import NamedTuple
 import msgspec
 
 from daitn.control.route import pace
-from daitn.control.route.costs import NEVER_S, costs, transfer_s
+from daitn.control.route.costs import NEVER_S, costs, overhead_s, transfer_s
+from daitn.control.route.priors import guessed
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
+from daitn.control.route.trees import groups, most_members
 from daitn.objects.access import allows, narrowed
 from daitn.objects.compression import Compression
-from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
+from daitn.objects.decisions import Decision, Group, PlannedVisit, Round, Scored
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, Algorithm
+from daitn.objects.merging import Algorithm, MergeRule
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
@@ -40,6 +42,8 @@ _CAUTION = -1.0
 _SLOW_LINK = 0.25
 """Share of what a visit takes from which on the way of its update is worth shortening: in 8 bits it
 is a quarter as long, and no accuracy was seen to be lost by it."""
+_MOST_AGGREGATORS = 256
+"""Sites that are considered."""
 _TOLD = 20
 
 
@@ -86,8 +90,10 @@ def next_round(
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     merging = _aggregators(question, start, [option.site for option in members])
     buffered = intent.training.algorithm is Algorithm.FEDBUFF
+    assert rule is not None
     found = Round(
         start=start.model,
+        groups=_groups(question, start, stops, merging[0][0], rule),
         visits=_compressed(question, start, stops, merging[0][0]),
         aggregators=tuple(site for site, _ in merging),
         enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
@@ -109,7 +115,8 @@ def _members(question: RouteQuestion, start: RouteStart, busy: frozenset[str]) -
         if all(allows(within, place) for place in there) and _is_measured(question, within):
             release_to, places = within, there
             members.append(option)
-    return sorted(members[:MOST_MERGED], key=lambda option: option.id)
+    most = most_members(question.intent.training.rule)
+    return sorted(members[:most], key=lambda option: option.id)
 
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:
@@ -172,6 +179,25 @@ def _stops(
     return stops, pace.within_s(amounts, costs(question, options, hope=_CAUTION))
 
 
+def _groups(
+    question: RouteQuestion,
+    start: RouteStart,
+    stops: Sequence[PlannedVisit],
+    at: SiteId,
+    rule: MergeRule,
+) -> tuple[Group, ...]:
+    def takes_s(source: SiteId, target: SiteId) -> float:
+        snapshot, size = question.topology.snapshot, start.size_bytes
+        return transfer_s(snapshot, (source,), target, size, question.now_s)
+
+    def place_of(site: SiteId) -> str:
+        return jurisdiction_of(question, site)
+
+    sites = [stop.site for stop in stops]
+    merging_s = overhead_s(question.history) or guessed("overhead", question.experience, 0.0)
+    return groups(sites, at, rule, takes_s, place_of, merging_s) if sites else ()
+
+
 def _compressed(
     question: RouteQuestion, start: RouteStart, stops: Sequence[PlannedVisit], aggregator: SiteId
 ) -> tuple[PlannedVisit, ...]:
@@ -202,7 +228,7 @@ def _aggregators(
         ]
         return gathered + max(spread, default=0.0)
 
-    seconds = {site: takes_s(site) for site in dict.fromkeys(sites)}
+    seconds = {site: takes_s(site) for site in list(dict.fromkeys(sites))[:_MOST_AGGREGATORS]}
     return sorted(seconds.items(), key=lambda one: (one[1], one[0]))
 
 
@@ -227,7 +253,8 @@ def _decision(
 
 
 def _named(found: Round, aggregator: SiteId) -> str:
-    return f"{len({stop.site for stop in found.visits})} sites, merged at {aggregator}"
+    groups = f" in {len(found.groups)} groups and the rest" if found.groups else ""
+    return f"{len({stop.site for stop in found.visits})} sites{groups}, merged at {aggregator}"
 
 
 def _none(question: RouteQuestion, *, why: str = "", waits: str = "") -> NextRound:

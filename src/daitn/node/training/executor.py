@@ -513,6 +513,7 @@ class Executor:
                 rule=work.rule,
                 starts=tuple(start.manifest for start in work.starts),
                 behind=work.behind,
+                part=work.part,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
                 moments=moments.manifest if moments else Digest(""),
