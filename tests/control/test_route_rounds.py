@@ -157,9 +157,9 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
     asks = replace(asked(options), flops_per_example=1e10)
     found = next_round(asks, (0.5,)).round
     assert found is not None
-    examples = {stop.site: stop.examples for stop in found.visits}
+    examples = {str(stop.site): stop.examples for stop in found.visits}
     assert (examples["a"], examples["b"], examples["small"]) == (1000, 1000, 300)
-    ends_s = {stop.site: stop.expected_s for stop in found.visits}
+    ends_s = {str(stop.site): stop.expected_s for stop in found.visits}
     assert ends_s["slow"] == pytest.approx(ends_s["a"], rel=0.05)
     assert examples["slowest"] == 100, "whoever takes part trains on a tenth"
     assert found.within_s is not None

@@ -13,6 +13,9 @@ UPDATE = ".update.safetensors"
 class Compression(enum.StrEnum):
     """Of the update that a visit of a round made."""
 
+    AUTO = "auto"
+    """The network chooses: `int8` where the way to the site that merges takes much of the round's
+    time, else `none`."""
     NONE = "none"
     """The whole model, as it is."""
     BF16 = "bf16"

@@ -118,7 +118,7 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     release_to: tuple[str, ...]
     """Jurisdictions into which the data's owner lets a model that learned there travel."""
     compression: Compression = Compression.NONE
-    """Of a round's visit: in which form the site that merges gets what it made."""
+    """Of a round's visit: in which form the site that merges gets what it made; never `auto`."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

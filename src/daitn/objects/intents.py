@@ -176,9 +176,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how often a site goes through its records in each."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
-    compression: Compression | None = None
-    """Of rounds: in which form what a site trained travels to the site that merges; left out: in 8
-    bits where that takes much of the round's time, else whole."""
+    compression: Compression = Compression.AUTO
+    """Of rounds: in which form what a site trained travels to the site that merges, see below."""
 
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:

@@ -108,6 +108,10 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     lineage: Descent = ()
     """Of an order's model: the visits and merges that made it, each after what it was given."""
 
+    def __post_init__(self) -> None:
+        if self.compression is Compression.AUTO:
+            raise ValueError("compression: auto is a wish, and no form")
+
     @property
     def models(self) -> tuple[ModelRef, ...]:
         """What it starts from."""

@@ -141,7 +141,10 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
         raise _outside(f"more than {order.visits} visits", "visits")
     _check_examples(trained + work.examples, order)
     wish = intent.training.compression
-    if wish is not None and work.compression not in (Compression.NONE, wish):
+    if work.compression is not Compression.NONE and wish not in (
+        Compression.AUTO,
+        work.compression,
+    ):
         raise _outside(f"an update as {work.compression}", "training.compression")
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)

@@ -208,7 +208,9 @@ def _compressed(
             question.topology.snapshot, (stop.site,), aggregator, start.size_bytes, question.now_s
         )
         form = Compression.INT8 if takes_s > _SLOW_LINK * stop.expected_s else Compression.NONE
-        found.append(msgspec.structs.replace(stop, compression=wish or form))
+        if wish is not Compression.AUTO:
+            form = wish
+        found.append(msgspec.structs.replace(stop, compression=form))
     return tuple(found)
 
 
