@@ -176,7 +176,7 @@ def _stops(
         for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
         if examples >= max(1, option.dataset.least_examples)
     )
-    return stops, pace.within_s(amounts, costs(question, options, hope=_CAUTION))
+    return stops, pace.within_s(amounts, priced, costs(question, options, hope=_CAUTION))
 
 
 def _groups(
