@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import msgspec
@@ -9,10 +12,12 @@ import pytest
 
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.rounds import next_round
+from daitn.control.route.trees import groups
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, Algorithm
+from daitn.objects.merging import MOST_MERGED, Algorithm, MergeRule, Reduces
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -123,7 +128,8 @@ def test_robust_rules_wait_for_enough_sites() -> None:
 
 def test_a_round_and_a_lineage_have_a_bound() -> None:
     many = tuple(general(f"s{n:03}", {"information": n + 1}) for n in range(MOST_MERGED + 20))
-    chosen = sizes(asked(many))
+    assert len(sizes(asked(many))) == MOST_MERGED + 20, "they merge in groups"
+    chosen = sizes(asked(many, algorithm=Algorithm.MEDIAN))
     assert len(chosen) == MOST_MERGED
     assert "s000" not in chosen, "the smallest stay away"
     found = next_round(asked(healthcare()), (0.5,), MOST_VISITS - 3)
@@ -151,9 +157,9 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
     asks = replace(asked(options), flops_per_example=1e10)
     found = next_round(asks, (0.5,)).round
     assert found is not None
-    examples = {stop.site: stop.examples for stop in found.visits}
+    examples = {str(stop.site): stop.examples for stop in found.visits}
     assert (examples["a"], examples["b"], examples["small"]) == (1000, 1000, 300)
-    ends_s = {stop.site: stop.expected_s for stop in found.visits}
+    ends_s = {str(stop.site): stop.expected_s for stop in found.visits}
     assert ends_s["slow"] == pytest.approx(ends_s["a"], rel=0.05)
     assert examples["slowest"] == 100, "whoever takes part trains on a tenth"
     assert found.within_s is not None
@@ -197,3 +203,98 @@ def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -
     assert waiting is not None
     assert not waiting.visits
     assert waiting.within_s is None
+
+
+def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
+    many = tuple(
+        general(f"s{n:03}", {"information": n + 1}, place="US" if n % 3 else "CH")
+        for n in range(MOST_MERGED + 20)
+    )
+    found = next_round(asked(many), (0.5,)).round
+    assert found is not None
+    assert len(found.groups) == 2
+    members = [k for group in found.groups for k in group.visits]
+    assert sorted(members) == list(range(MOST_MERGED + 20))
+    for group in found.groups:
+        assert {found.visits[k].site for k in group.visits} == set(group.aggregators)
+        assert len({int(site[1:]) % 3 == 0 for site in group.aggregators}) == 1
+
+
+def test_a_good_network_has_no_groups() -> None:
+    found = next_round(asked(healthcare()), (0.5,)).round
+    assert found is not None
+    assert not found.groups
+
+
+def planted(rng: random.Random, sizes_: tuple[int, ...]) -> dict[tuple[str, str], float]:
+    """Seconds between sites of clusters, whose links are good inside and slow outside."""
+    of = {f"{c}{k}": c for c, size in enumerate(sizes_) for k in range(size)}
+    return {
+        (a, b): rng.uniform(0.01, 0.05) if of[a] == of[b] else rng.uniform(2.0, 6.0)
+        for a, b in itertools.permutations(of, 2)
+    }
+
+
+def fewest_crossings(
+    partition: Iterable[Iterable[str]], at: str, seconds: dict[tuple[str, str], float]
+) -> int:
+    """Models over slow links with the best aggregators, tried out."""
+
+    def slow(one: str, to: str) -> bool:
+        return one != to and seconds[one, to] > 1.0
+
+    groups_ = [list(group) for group in partition]
+    return min(
+        sum(slow(one, to) for group, to in zip(groups_, tried, strict=True) for one in group)
+        + sum(slow(to, at) for to in tried)
+        for tried in itertools.product(*groups_)
+    )
+
+
+def partitions(sites: list[str]) -> Iterator[list[list[str]]]:
+    if not sites:
+        yield []
+        return
+    first, *rest = sites
+    for smaller in partitions(rest):
+        for k, group in enumerate(smaller):
+            yield [*smaller[:k], [first, *group], *smaller[k + 1 :]]
+        yield [[first], *smaller]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_partition_has_fewer_models_cross_slow_links_than_the_groups(seed: int) -> None:
+    rng = random.Random(seed)
+    seconds = planted(rng, rng.choice([(3, 3), (2, 2, 2), (4, 2), (3, 2, 1)]))
+    sites = sorted({a for a, _ in seconds})
+    at = min(sites, key=lambda site: sum(seconds[one, site] for one in sites if one != site))
+    found = groups(
+        [SiteId(site) for site in sites],
+        SiteId(at),
+        MergeRule(),
+        lambda a, b: 0.0 if a == b else seconds[a, b],
+        lambda site: "",
+        0.1,
+    )
+    grouped = [[sites[k] for k in group.visits] for group in found]
+    alone = [[site] for site in sites if not any(site in group for group in grouped)]
+    fewest = min(fewest_crossings(partition, at, seconds) for partition in partitions(sites))
+    assert found
+    assert fewest_crossings([*grouped, *alone], at, seconds) == fewest
+    robust = MergeRule(reduction=Reduces.MEDIAN)
+    assert not groups([SiteId(s) for s in sites], SiteId(at), robust, lambda a, b: 1.0, str, 0.1)
+
+
+def test_updates_are_compressed_where_links_are_slow_or_as_the_intent_says() -> None:
+    def forms(question_: RouteQuestion) -> set[Compression]:
+        found = next_round(question_, (0.5,)).round
+        assert found is not None
+        return {stop.compression for stop in found.visits}
+
+    near = asked(healthcare())
+    assert forms(near) == {Compression.NONE}
+    large = msgspec.structs.replace(START, size_bytes=10**11)
+    assert Compression.INT8 in forms(asked(healthcare(), start=large))
+    training = Training(algorithm=Algorithm.FEDAVG, compression=Compression.TOPK)
+    wish = msgspec.structs.replace(near.intent, training=training)
+    assert forms(replace(near, intent=wish)) == {Compression.TOPK}

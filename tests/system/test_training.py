@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from daitn.identity.signing import check_lineage
-from daitn.objects.lineage import Lineage, Merge, Verification
+from daitn.objects.lineage import Lineage, Merge, Verification, Visit
 from daitn.objects.wire import checked
 from tests.scenes.breast_cancer import write_intent
 from tests.scenes.waiting import wait_until
@@ -50,11 +50,15 @@ def test_a_classifier_learns_at_three_hospitals_and_comes_home(
     check_explained(shared, job)
 
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "fedadam", "median"])
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [("fedavg", {}), ("fedadam", {"compression": "int8"}), ("median", {}), ("fedbuff", {})],
+)
 def test_hospitals_train_in_rounds_and_one_of_them_merges(
-    shared: Network, tmp_path: Path, algorithm: str
+    shared: Network, tmp_path: Path, algorithm: str, more: dict[str, object]
 ) -> None:
-    intent = write_intent(tmp_path, name=algorithm, training={"algorithm": algorithm, "epochs": 3})
+    training = {"algorithm": algorithm, "epochs": 3, **more}
+    intent = write_intent(tmp_path, name=algorithm, training=training)
     out = tmp_path / "model"
     ended = shared.daitn("train", "-f", str(intent), "--watch", "-o", str(out), "--json")
     assert ended.returncode == 0, ended.stderr + ended.stdout
@@ -65,7 +69,8 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
     assert rounds == set(range(1, len(rounds) + 1))
     for number in rounds:
         sites = [visit["site"] for visit in job["route"] if visit["round"] == number]
-        assert sorted(sites) == ["east", "north", "west"]
+        assert set(sites) <= {"east", "north", "west"}
+        assert len(set(sites)) == len(sites) >= 2, "half of them at least: who is late comes later"
     lineage = checked(json.loads((out / "lineage.json").read_text()), Lineage, "lineage")
     keys = {
         n["descriptor"]["site"]: n["descriptor"]["public_key"] for n in shared.json("get", "nodes")
@@ -73,13 +78,20 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
     check_lineage(lineage, keys)
     merges = [entry for entry in lineage.entries if isinstance(entry.fact, Merge)]
     assert len(merges) == len(rounds)
-    assert all(len(entry.previous) == 3 for entry in merges)
+    facts = [entry.fact for entry in merges if isinstance(entry.fact, Merge)]
+    assert sum(len(fact.models) for fact in facts) == len(job["route"])
+    updates = [
+        entry.fact
+        for entry in lineage.entries
+        if isinstance(entry.fact, Visit) and entry.fact.compression == "int8"
+    ]
+    assert bool(updates) == (len(rounds) > 1 and "compression" in more)
     assert "merged at" in (out / "README.md").read_text()
     explained = shared.json("explain", job["job"])
-    assert explained["decision"]["chosen"].startswith("3 sites, merged at ")
+    assert "merged at" in explained["decision"]["chosen"]
     shown = shared.daitn("explain", job["job"]).stdout
     assert "at the same time" in shown
-    assert all(site in shown for site in ("east", "north", "west"))
+    assert any(site in shown for site in ("east", "north", "west"))
 
 
 def check_explained(network: Network, job: dict[str, Any]) -> None:

@@ -12,11 +12,14 @@ from daitn.learning.child.frames import Ready
 from daitn.learning.recipe import Fault, Form, LocalTask, MergeTask, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import Saving
+from daitn.objects.compression import Compression
 from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import Digest
 
 __all__ = [
     "Advanced",
     "Command",
+    "CompressUpdate",
     "Describe",
     "EstimateFootprint",
     "Evaluate",
@@ -29,6 +32,7 @@ __all__ = [
     "MergeModels",
     "ProbeSpeed",
     "Probed",
+    "RebuildWeights",
     "Reply",
     "Task",
     "Train",
@@ -135,6 +139,29 @@ class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     moments: str
 
 
+class CompressUpdate(msgspec.Struct, frozen=True, kw_only=True, tag="compress"):
+    """Leave of a trained model what differs from its base, see `learning/compression.py`."""
+
+    base: str
+    of: Digest
+    """The base's."""
+    trained: str
+    how: Compression
+    left: str
+    """File for what is lost now."""
+    before: str = ""
+    """File of what was lost before; empty: nothing."""
+
+
+class RebuildWeights(msgspec.Struct, frozen=True, kw_only=True, tag="rebuild"):
+    """Make weights of an update and its base."""
+
+    base: str
+    of: Digest
+    update: str
+    out: str
+
+
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate"):
     """`Recipe.evaluate`."""
 
@@ -157,6 +184,8 @@ Command = (
     | ExportModel
     | Train
     | MergeModels
+    | CompressUpdate
+    | RebuildWeights
     | Evaluate
 )
 

@@ -20,6 +20,7 @@ from daitn.learning.child.inside import error_report, send
 from daitn.learning.commands import (
     Advanced,
     Command,
+    CompressUpdate,
     Describe,
     EstimateFootprint,
     Evaluate,
@@ -31,6 +32,7 @@ from daitn.learning.commands import (
     Kept,
     MergeModels,
     ProbeSpeed,
+    RebuildWeights,
     Reply,
     Task,
     Train,
@@ -102,6 +104,8 @@ class Service:
     def _perform(self, command: Command) -> object:
         if isinstance(command, ProbeSpeed):
             return importlib.import_module("daitn.learning.probe").probe()
+        if isinstance(command, CompressUpdate | RebuildWeights):
+            return _compression(command)
         recipe = self._recipe(command.recipe)
         match command:
             case Describe():
@@ -211,6 +215,18 @@ def _export(recipe: Recipe, command: ExportModel) -> object:
             fix="leave out --format",
         )
     return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
+
+
+def _compression(command: CompressUpdate | RebuildWeights) -> object:
+    from daitn.learning.compression import compress, rebuild
+
+    base = Path(command.base)
+    if isinstance(command, RebuildWeights):
+        rebuild(base, command.of, Path(command.update), Path(command.out))
+        return None
+    before = Path(command.before) if command.before else None
+    compress(base, command.of, Path(command.trained), command.how, before, Path(command.left))
+    return None
 
 
 def _merge(recipe: Recipe, command: MergeModels) -> object:

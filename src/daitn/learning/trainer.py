@@ -13,6 +13,7 @@ import msgspec
 from daitn.learning.child.outside import ProcessFailed
 from daitn.learning.commands import (
     Command,
+    CompressUpdate,
     Describe,
     EstimateFootprint,
     Evaluate,
@@ -24,6 +25,7 @@ from daitn.learning.commands import (
     MergeModels,
     Probed,
     ProbeSpeed,
+    RebuildWeights,
     Task,
     Train,
 )
@@ -47,7 +49,9 @@ from daitn.learning.recipe import (
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
 from daitn.learning.saving import Saving
+from daitn.objects.compression import Compression
 from daitn.objects.errors import Corrupt, WorkFailed
+from daitn.objects.identifiers import Digest
 from daitn.objects.wire import decode
 
 __all__ = ["Trainer"]
@@ -212,6 +216,33 @@ class Trainer:
             recipe=recipe, config=dict(config), task=task, out=str(out), moments=str(moments)
         )
         return await self._call(command, tuple[str, ...], limits=limits)
+
+    async def compress(
+        self,
+        base: Path,
+        of: Digest,
+        trained: Path,
+        how: Compression,
+        before: Path | None,
+        left: Path,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        command = CompressUpdate(
+            base=str(base),
+            of=of,
+            trained=str(trained),
+            how=how,
+            before=str(before or ""),
+            left=str(left),
+        )
+        await self._call(command, NoneType, limits=limits)
+
+    async def rebuild(
+        self, base: Path, of: Digest, update: Path, out: Path, *, limits: Limits | None = None
+    ) -> None:
+        command = RebuildWeights(base=str(base), of=of, update=str(update), out=str(out))
+        await self._call(command, NoneType, limits=limits)
 
     async def evaluate(
         self,

@@ -7,7 +7,9 @@ expects, so that nothing is allocated for a tensor that nobody asked for.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -43,8 +45,8 @@ class Header(NamedTuple):
         return sum(map(math.prod, self.shapes.values()))
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a file of weights.
+def read_header(path: Path, also: Mapping[str, int] = MappingProxyType({})) -> Header:
+    """Read the header of a file of weights. `also`: further number types, with their bytes.
 
     Raises `NotFound`, and `Corrupt` for one that is malformed, too large, or of other number types.
     """
@@ -56,6 +58,7 @@ def read_header(path: Path) -> Header:
         raise _corrupt(path, f"its header has {length} bytes, at most {MOST_HEADER_BYTES} are read")
     shapes: dict[str, Shape] = {}
     size_bytes = 0
+    types = {**_BYTES, **also}
     try:
         # The library checks that the tensors cover the file without gaps and overlaps.
         with safe_open(path, framework="pt") as file:
@@ -64,10 +67,10 @@ def read_header(path: Path) -> Header:
                 raise _corrupt(path, "it has too many tensors, or too long names")
             for name in names:
                 tensor = file.get_slice(name)
-                if tensor.get_dtype() not in _BYTES:
+                if tensor.get_dtype() not in types:
                     raise _corrupt(path, f"{name} has the type {tensor.get_dtype()}")
                 shapes[name] = tuple(tensor.get_shape())
-                size_bytes += _BYTES[tensor.get_dtype()] * math.prod(shapes[name])
+                size_bytes += types[tensor.get_dtype()] * math.prod(shapes[name])
             return Header(shapes, dict(file.metadata() or {}), size_bytes)
     except SafetensorError as error:
         raise _corrupt(path, str(error)) from error

@@ -30,6 +30,7 @@ from daitn.learning.child.visits import VisitProcess, become, ready_to_fork
 from daitn.learning.commands import (
     Advanced,
     Command,
+    CompressUpdate,
     Evaluate,
     ExportModel,
     ImportModel,
@@ -39,6 +40,7 @@ from daitn.learning.commands import (
     Kept,
     MergeModels,
     ProbeSpeed,
+    RebuildWeights,
     Reply,
     Task,
     Train,
@@ -274,6 +276,11 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
             models = [path for model in folders for path in with_links(model)]
             before = (task.moments,) if task.moments else ()
             return (*models, *before), (out, os.path.dirname(moments))
+        case CompressUpdate(base=base, trained=trained, before=lost, left=left):
+            earlier = (lost,) if lost else ()
+            return (*with_links(base), *earlier), (trained, os.path.dirname(left))
+        case RebuildWeights(base=base, update=update, out=out):
+            return (*with_links(base), *with_links(update)), (out,)
         case Evaluate(model=model, test=test):
             return (*with_links(model), test), ()
         case _:

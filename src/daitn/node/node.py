@@ -295,9 +295,7 @@ class Node:
         """`ModelsNeeded` -> nothing: delete every other model, once it is left out for half an
         hour."""
         needed = decode(payload, ModelsNeeded)
-        freed = await self._executor.models.retain(
-            lambda: frozenset(needed.models) | self._in_use()
-        )
+        freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
         if freed:
             log.info("freed %d bytes of models no longer needed", freed)
         return b""

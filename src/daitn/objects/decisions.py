@@ -12,6 +12,7 @@ __all__ = [
     "Assessment",
     "Compared",
     "Decision",
+    "Group",
     "PlannedVisit",
     "Rejection",
     "Relaxation",
@@ -21,6 +22,7 @@ __all__ = [
     "SiteBelief",
 ]
 
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 
 
@@ -115,6 +117,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
     """Jurisdictions into which the data's owner lets a model that learned there travel."""
+    compression: Compression = Compression.NONE
+    """Of a round's visit: in which form the site that merges gets what it made; never `auto`."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +133,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Estimated probability of that, in [0, 1]."""
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Visits of a round whose models are merged first, and with the others then."""
+
+    visits: tuple[int, ...]
+    """Positions among those of the round."""
+    aggregators: tuple[SiteId, ...]
+    """Sites of the group, best first."""
+
+
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """Visits at the same time, from one checkpoint, whose models are merged."""
 
@@ -136,6 +149,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[PlannedVisit, ...]
     aggregators: tuple[SiteId, ...]
     """Sites that may merge the models, best first."""
+    groups: tuple[Group, ...] = ()
+    """Of some visits; empty: all are merged at once."""
     enough: int = 0
     """Models, those of late visits too, after which it waits for no other; 0: for all."""
     within_s: float | None = None

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
+from daitn.objects.merging import AT_ONCE, LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.text import Line, plain_fields
 from daitn.objects.value import Contributions
 
@@ -186,6 +187,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     record's label; left out: 1."""
     contributions: Contributions = Contributions.VISITS
     """How it is found what each data set brought, see below."""
+    compression: Compression = Compression.AUTO
+    """Of rounds: in which form what a site trained travels to the site that merges, see below."""
 
     def __post_init__(self) -> None:
         of = {
@@ -196,6 +199,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name, algorithms in of.items():
             if getattr(self, name) is not None and self.algorithm not in algorithms:
                 raise ValueError(f"{name}: {self.algorithm} has none: leave it out")
+        lossy = self.compression not in (Compression.AUTO, Compression.NONE)
+        if lossy and self.algorithm in AT_ONCE:
+            raise ValueError(f"compression: {self.algorithm} needs whole models: leave it out")
         if self.merging is not None and self.algorithm not in RULES:
             raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
         own = RULES.get(self.algorithm)

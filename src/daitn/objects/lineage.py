@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 from blake3 import blake3
 
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.merging import MergeRule
 from daitn.objects.wire import canonical
@@ -80,6 +81,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     """As of an `Origin`."""
     release_to: tuple[Word, ...] = ("*",)
     """Jurisdictions into which models that learned from this data may travel; `*`: all."""
+    compression: Compression = Compression.NONE
+    """Other than `none`: `model_out` is an update of `model_in`, of which a merge makes a model."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
@@ -123,6 +126,8 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     rule: MergeRule
     starts: tuple[Digest, ...] = ()
     """What each of the models was trained from; empty: all from `base`."""
+    part: bool = False
+    """Whether it merged a group of a round's models, for the merge that makes the round's model."""
     behind: tuple[int, ...] = ()
     """By how many rounds each of them is older than `base`; empty: none is."""
     model_out: Digest

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 __all__ = [
+    "AT_ONCE",
     "LOCAL_RULES",
     "MOST_BEHIND",
     "MOST_MERGED",
@@ -201,3 +202,7 @@ LOCAL_RULES = {
     Algorithm.LWF: LocalRule(distillation=1.0),
 }
 """What sites do in visits of each algorithm; of others, nothing more than the recipe's."""
+
+AT_ONCE = (Algorithm.FEDSEQ, Algorithm.SCAFFOLD)
+"""Rounds that wait for all, whose models travel whole and are merged at once: chains take as long
+as their visits together, and variates belong to the round's base."""

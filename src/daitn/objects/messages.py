@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
+from daitn.objects.compression import Compression
 from daitn.objects.deployments import (
     DeploymentTerms,
     Evidence,
@@ -98,6 +99,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
+    compression: Compression = Compression.NONE
+    """In which form the result is left for a merge, where it has what `model` has."""
     purpose: Word = ""
     """As the intent states it."""
     order: SignedOrder | None = None
@@ -109,6 +112,10 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     own: ModelRef | None = None
     """Of an algorithm with variates: the model that the site made of this data in the round before;
     none: it has made none, or that is lost."""
+
+    def __post_init__(self) -> None:
+        if self.compression is Compression.AUTO:
+            raise ValueError("compression: auto is a wish, and no form")
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
@@ -158,6 +165,8 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     """The examples that each of them was trained on since `base`."""
     rule: MergeRule
     previous: tuple[Digest, ...]
+    part: bool = False
+    """Whether the models are a group of a round's, for another merge."""
     starts: Annotated[tuple[ModelRef, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
     """What each of them was trained from; empty: all from `base`."""
     behind: Annotated[

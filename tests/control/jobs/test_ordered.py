@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from daitn.control.jobs.ordered import check_ordered
+from daitn.objects.compression import Compression
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import (
@@ -19,7 +20,7 @@ from daitn.objects.intents import (
     TrainingIntent,
 )
 from daitn.objects.lineage import Entry, Merge, Visit
-from daitn.objects.merging import Algorithm, MergeRule
+from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, OrderUsage
@@ -309,3 +310,69 @@ def test_a_late_model_is_merged_from_where_it_started_and_as_old_as_it_is() -> N
         with pytest.raises(Refused) as refused:
             check_ordered(late_merge(**changes), order, HERE, spent())
         assert refused.value.field == "training", changes
+
+
+def grouped_merge(**changes: Any) -> MergeWork:
+    """Of what a group merged of `m1` and `m2`, and of a model of another site."""
+    group = merge(part=True, rule=MergeRule())
+    facts = (
+        msgspec.structs.replace(
+            late_merge().lineage[2].fact, part=True, rule=MergeRule(), model_out=Digest("g1")
+        ),
+        msgspec.structs.replace(visited("alone", 30).fact, model_out=Digest("m4")),
+    )
+    entries = tuple(Entry(fact=fact, previous=(), public_key="", signature="") for fact in facts)
+    work = merge(
+        trained=(ref("g1"), ref("m4")), shares=(100, 30), lineage=(*group.lineage, *entries),
+        rule=RULES[Algorithm.FEDADAM],
+    )  # fmt: skip
+    return msgspec.structs.replace(work, **changes)
+
+
+def test_groups_are_merged_by_their_mean_and_what_they_make_is_for_a_merge_alone() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDADAM)))
+    check_ordered(grouped_merge(), order, HERE, spent())
+    check_ordered(merge(part=True, rule=MergeRule()), order, HERE, spent())
+    refusals: tuple[tuple[MergeWork, str], ...] = (
+        (merge(part=True, rule=RULES[Algorithm.FEDADAM]), "training.merging"),
+        (merge(rule=MergeRule()), "training.merging"),
+        (grouped_merge(shares=(101, 30)), "training"),
+        (grouped_merge(trained=(ref("g1"), ref("m1")), shares=(100, 60)), "training"),
+        (grouped_merge(lineage=grouped_merge().lineage[1:]), "training"),
+    )
+    for work, field in refusals:
+        with pytest.raises(Refused) as refused:
+            check_ordered(work, order, HERE, spent())
+        assert refused.value.field == field
+    robust = ordered(wanted(training=Training(algorithm=Algorithm.MEDIAN)))
+    with pytest.raises(Refused, match="rule of merging"):
+        check_ordered(merge(part=True, rule=MergeRule()), robust, HERE, spent())
+    lineage = grouped_merge().lineage
+    for work in (VISIT, MEASURE):
+        with pytest.raises(Refused, match="part of a round"):
+            check_ordered(
+                msgspec.structs.replace(work, model=ref("g1"), lineage=lineage),
+                order,
+                HERE,
+                spent(),
+            )
+
+
+def test_updates_travel_in_the_ordered_form_and_are_visited_by_nobody() -> None:
+    int8 = msgspec.structs.replace(VISIT, compression=Compression.INT8)
+    check_ordered(int8, ordered(INTENT), HERE, spent())
+    whole = wanted(training=Training(algorithm=Algorithm.FEDAVG, compression=Compression.NONE))
+    with pytest.raises(Refused) as refused:
+        check_ordered(int8, ordered(whole), HERE, spent())
+    assert refused.value.field == "training.compression"
+    fact = msgspec.structs.replace(
+        visited("slow", 30).fact, model_out=Digest("u1"), compression=Compression.INT8
+    )
+    lineage = (Entry(fact=fact, previous=(), public_key="", signature=""),)
+    with pytest.raises(Refused, match="part of a round"):
+        check_ordered(
+            msgspec.structs.replace(MEASURE, model=ref("u1"), lineage=lineage),
+            ordered(INTENT),
+            HERE,
+            spent(),
+        )

@@ -17,7 +17,7 @@ from daitn.control.jobs.machine import replay
 from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
-from daitn.objects.decisions import Round
+from daitn.objects.decisions import Group, Round
 from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Training
@@ -32,13 +32,14 @@ from daitn.objects.jobs import (
     SiteLost,
     WorkStalled,
 )
-from daitn.objects.lineage import Lineage, Merge, Visit, descent
-from daitn.objects.merging import Algorithm
+from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
+from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork
 
 from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
 
 SITES = ("general", "specialist", "third")
+SOUTH = ("south1", "south2", "south3")
 
 
 class RoundsWorld(World):
@@ -56,6 +57,7 @@ class RoundsWorld(World):
         super().__init__(msgspec.structs.replace(INTENT, training=training))
         self.most, self.enough, self.within_s = most, enough, within_s
         self.sites: tuple[str, ...] = SITES
+        self.groups: tuple[tuple[str, ...], ...] = ()
 
     def planned(self) -> Planned:
         latest = self.job.latest
@@ -64,9 +66,19 @@ class RoundsWorld(World):
         sites = [site for site in self.sites if site not in self.job.excluded]
         if self.job.rounds >= self.most or not sites:
             return Planned(route=None, decision=DECISION)
+        idle = [site for site in sites if f"{site}/qa" not in self.job.busy]
+        groups = [[site for site in group if site in idle] for group in self.groups]
         planned = Round(
             start=latest.model.manifest,
-            visits=tuple(stop(site) for site in sites if f"{site}/qa" not in self.job.busy),
+            visits=tuple(stop(site) for site in idle),
+            groups=tuple(
+                Group(
+                    visits=tuple(idle.index(site) for site in group),
+                    aggregators=tuple(map(SiteId, group)),
+                )
+                for group in groups
+                if len(group) > 1
+            ),
             aggregators=tuple(SiteId(site) for site in reversed(sites)),
             enough=self.enough,
             within_s=self.within_s,
@@ -341,12 +353,15 @@ def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
         max_size=60,
     ),
     st.integers(0, 3),
+    st.booleans(),
 )
 @settings(max_examples=250, deadline=None)
 def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
-    fates: list[tuple[str, int]], enough: int
+    fates: list[tuple[str, int]], enough: int, in_groups: bool
 ) -> None:
     world = RoundsWorld(enough=enough, within_s=5.0)
+    if in_groups:
+        world.sites, world.groups = (*SITES, *SOUTH), (SITES[:2], SOUTH)
     slow: list[Command] = []
     for fate, which in fates:
         if world.job.state.final or not (world.pending or slow):
@@ -396,6 +411,13 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
     assert job.spent_examples == sum(
         entry.fact.examples for entry in job.lineage if isinstance(entry.fact, Visit)
     )
+    for merge in merges(world):
+        made_of = [e.fact for e in job.lineage if left_by(e.fact) in merge.models]
+        assert sum(merge.shares) == sum(
+            fact.examples if isinstance(fact, Visit) else sum(fact.shares)
+            for fact in made_of
+            if isinstance(fact, Visit | Merge)
+        )
     again = replay(world.facts)
     assert (again.state, again.made, again.lineage) == (job.state, job.made, job.lineage)
     assert again.outstanding == job.outstanding
@@ -512,3 +534,86 @@ def test_a_control_centre_that_restarts_goes_on_with_the_round() -> None:
     assert {c.site for c in starts} == {"specialist", "third"}
     world.run()
     assert state_of(world) is JobState.REACHED
+
+
+def grouped(**options: Any) -> RoundsWorld:
+    """Two groups, of three and two sites, and a site alone."""
+    world = RoundsWorld(**options)
+    world.sites, world.groups = (*SITES, *SOUTH), (SOUTH, SITES[:2])
+    return world
+
+
+def merge_works(world: World) -> dict[str, MergeWork]:
+    given = world.job.outstanding.values()
+    return {o.site: o.work for o in given if isinstance(o.work, MergeWork)}
+
+
+def test_groups_merge_first_and_their_models_are_merged_with_the_rest() -> None:
+    world = grouped(algorithm=Algorithm.FEDADAM)
+    first = world.run_until(is_merge)
+    parts = merge_works(world)
+    assert {site: len(work.trained) for site, work in parts.items()} == {"south1": 3, "general": 2}
+    assert all(work.part and work.rule == MergeRule() for work in parts.values())
+    assert all(work.moments is None for work in parts.values())
+    world.pending.insert(0, first)
+    world.run_until(lambda c: is_merge(c) and len(merges(world)) == 2)
+    ((at, whole),) = merge_works(world).items()
+    assert at == "south3"
+    assert not whole.part
+    assert whole.rule.outer == "adam"
+    assert whole.shares == (300, 200, 100)
+    assert {model.manifest for model in whole.trained} >= {m.model_out for m in merges(world)}
+    world.pending.append(StartWork(SiteId(at), whole))
+    world.run()
+    job = world.job
+    assert state_of(world) is JobState.REACHED
+    check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
+    assert job.best is not None
+    made_of = descent(job.lineage, job.best.model.manifest)
+    assert len(made_of) == 1 + len(merges(world)) + len(job.made)
+    assert view(job, world.now_s).bytes_moved == sum(visit.bytes_in for visit in job.made) + 10
+
+
+@pytest.mark.parametrize("end", ["fails", "lost", "stalls"])
+def test_the_next_site_of_a_group_merges_when_its_aggregator_dies(end: str) -> None:
+    world = grouped()
+    dying = world.run_until(is_merge)
+    assert isinstance(dying, StartWork)
+    events: dict[str, JobEvent] = {
+        "fails": Reported(failed(dying, "WorkFailed")),
+        "lost": SiteLost(dying.site),
+        "stalls": WorkStalled(site=dying.site, visit=dying.work.visit, silent_s=1e3),
+    }
+    assert dying.site == "south1"
+    world.feed(events[end])
+    assert set(merge_works(world)) == {"south2", "general"}, "the other group goes on"
+    assert len(merge_works(world)["south2"].trained) == 3
+    world.feed(Reported(world.done(dying)))  # Late: it is of no use any more.
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    rounds_made = {visit.round for visit in world.job.made}
+    assert len(world.job.made) == 6 * len(rounds_made)
+
+
+def test_a_group_merges_anew_when_its_model_cannot_be_fetched() -> None:
+    world = grouped()
+    world.run_until(lambda c: is_merge(c) and len(merges(world)) == 2)
+    whole = next(o for o in world.job.outstanding.values() if isinstance(o.work, MergeWork))
+    command = StartWork(whole.site, whole.work)
+    world.feed(Reported(failed(command, "Unreachable", "models[0]")))
+    assert set(merge_works(world)) == {"south2"}
+    assert world.job.failures == {"south1": 1}
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
+def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
+    world = grouped()
+    for _ in SOUTH:
+        part = world.run_until(lambda c: is_merge(c) and getattr(c, "site", "") in SOUTH)
+        assert isinstance(part, StartWork)
+        world.feed(Reported(failed(part, "WorkFailed")))
+    world.run_until(lambda c: is_merge(c) and not merge_works(world).get("general"))
+    ((_, whole),) = merge_works(world).items()
+    assert len(whole.trained) == 5
+    assert sum(whole.shares) == 600

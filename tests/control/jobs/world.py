@@ -189,7 +189,8 @@ class World:
                 transfer_s=0.1, overhead_s=0.1, bytes_in=9, base=work.base.manifest,
                 models=tuple(model.manifest for model in work.trained), shares=work.shares,
                 rule=work.rule, starts=tuple(start.manifest for start in work.starts),
-                behind=work.behind, model_out=Digest(f"{work.visit:0>64}"), size_bytes=1,
+                behind=work.behind, part=work.part, model_out=Digest(f"{work.visit:0>64}"),
+                size_bytes=1,
                 moments=Digest("m" * 64) if work.rule.outer != "plain" else Digest(""),
                 moments_bytes=2, order=self.order,
             )  # fmt: skip

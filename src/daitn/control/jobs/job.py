@@ -22,6 +22,7 @@ __all__ = [
     "MAX_LOSSES",
     "MAX_WITHOUT_PROGRESS",
     "Contribution",
+    "GroupInProgress",
     "Job",
     "ModelCandidate",
     "Outstanding",
@@ -77,6 +78,21 @@ class Contribution:
 
 
 @dataclass
+class GroupInProgress:
+    """Visits of a round whose models are merged first."""
+
+    visits: frozenset[VisitId]
+    aggregators: list[SiteId]
+    """Sites of the group that may merge, best first."""
+    merging: VisitId | None = None
+    """The work of merging them."""
+    of: tuple[Contribution, ...] = ()
+    """What is merged there, or was."""
+    merged: tuple[Digest, Merge, ModelRef] | None = None
+    """What came of it: entry, fact and model."""
+
+
+@dataclass
 class RoundInProgress:
     """Sites that train the same model, and what they have made of it."""
 
@@ -86,6 +102,7 @@ class RoundInProgress:
     stops: dict[VisitId, PlannedVisit]
     then: dict[VisitId, tuple[PlannedVisit, ...]]
     """What follows a visit, before models are merged."""
+    groups: list[GroupInProgress] = field(default_factory=list)
     enough: int = 0
     within_s: float | None = None
     """Both as of a `Round`."""
@@ -119,6 +136,8 @@ class ModelCandidate:
     """Which round of the job made it, from 1; 0: none."""
     merged: Merge | None = None
     """Of a round with several models."""
+    parts: tuple[Merge, ...] = ()
+    """The merges of groups before that."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
@@ -249,6 +268,8 @@ class Job:
         made = [*(now.made if now else ()), *(now.latest.values() if now else ()), *self.late]
         starts = {one.chain[0].visit.model_in for one in made}
         kept = [one.model for one in made]
+        groups = self.round.groups if self.round else []
+        kept += [group.merged[2] for group in groups if group.merged]
         kept += [one.model for one in self.checkpoints if one.model.manifest in starts]
         kept += self.own.values()
         return tuple([*kept, self.moments] if self.moments else kept)
@@ -295,6 +316,7 @@ class Job:
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,
+            compression=stop.compression,
             model=model,
             previous=previous,
             purpose=self.intent.purpose,
@@ -330,5 +352,5 @@ class Job:
 def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
     if base is None:
         return work.model is None and work.dataset == stop.dataset
-    asked = (stop.dataset, stop.examples, base.model, base.entries)
-    return (work.dataset, work.examples, work.model, work.previous) == asked
+    asked = (stop.dataset, stop.examples, stop.compression, base.model, base.entries)
+    return (work.dataset, work.examples, work.compression, work.model, work.previous) == asked

@@ -70,7 +70,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
-from daitn.objects.messages import VisitWork, WorkOutcome, WorkState
+from daitn.objects.messages import MergeWork, VisitWork, WorkOutcome, WorkState
 
 __all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
 
@@ -242,12 +242,13 @@ def _after_visits(job: Job, *ended: VisitId) -> Commands:
         entry = next(one for one in job.lineage if one.digest == only.entry)
         job.candidate = rounds.candidate_of(job, entry, only.model)
         return _verify(job)
-    found = rounds.merge_work(job)
-    if found is None:
-        return _lose_round(job)
     job.state = JobState.MERGING
-    job.detail = f"merging {len(now.made)} models at {found[0]}"
-    return (start(job, *found),)
+    starts = tuple(start(job, *found) for found in rounds.merge_works(job))
+    merging = [o.site for o in job.outstanding.values() if isinstance(o.work, MergeWork)]
+    if not merging:
+        return _lose_round(job)
+    job.detail = f"merging {len(now.made)} models at {', '.join(merging)}"
+    return starts
 
 
 def _on_round_due(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -271,6 +272,8 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         assert outcome.entry is not None
         assert outcome.model is not None
         job.lineage.append(outcome.entry)
+        if rounds.take_part(job, outcome.entry, outcome.model):
+            return _after_visits(job)
         job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
         return _verify(job)
     error = reason_of(outcome)
@@ -278,9 +281,9 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.moments = None
         note_failure(job, outcome.site, error)
         return _after_visits(job)
-    made_at = rounds.leave_out(job, error)
+    made_at = rounds.leave_out(job, outcome.visit, error)
     if made_at is None:
-        rounds.give_up_aggregator(job, outcome.site)
+        rounds.give_up_aggregator(job, outcome.visit, outcome.site)
     blamed = made_at or outcome.site
     job.failures[blamed] = job.failures.get(blamed, 0) + 1
     note_failure(job, blamed, error)
@@ -293,15 +296,21 @@ def _on_aggregator_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     if not stops:
         return ()
     note_loss(job, event.site)
-    rounds.give_up_aggregator(job, event.site)
+    for stop in stops:
+        rounds.give_up_aggregator(job, stop.visit, event.site)
     return (*stops, *_after_visits(job))
 
 
 def _on_merge_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert isinstance(event, WorkStalled)
-    if is_under_way(job, event):
-        rounds.give_up_aggregator(job, event.site)
-    return _on_visit_stalled(job, event, now_s)
+    if not is_under_way(job, event):
+        return ()
+    job.failures[event.site] = job.failures.get(event.site, 0) + 1
+    stops = drop(job, event.site)
+    for stop in stops:
+        rounds.give_up_aggregator(job, stop.visit, event.site)
+    note_failure(job, event.site, stall_of(event))
+    return (*stops, *_after_visits(job))
 
 
 def _on_visit_failed(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:

@@ -95,8 +95,8 @@ def _made_visits(
     base = candidate.base
     verifications = {fact.visit: fact for fact in candidate.measured.values()}
     common_bytes = sum(fact.bytes_in for fact in verifications.values())
-    if candidate.merged is not None:
-        common_bytes += candidate.merged.bytes_in
+    merges = [*candidate.parts, *([candidate.merged] if candidate.merged else [])]
+    common_bytes += sum(merge.bytes_in for merge in merges)
     for one in candidate.visits:
         assert base is not None
         visit = one.visit

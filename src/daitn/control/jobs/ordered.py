@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
+from daitn.objects.compression import Compression
 from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_topic
 from daitn.objects.errors import Refused
-from daitn.objects.identifiers import Digest
+from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
+from daitn.objects.merging import MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
 from daitn.objects.wire import canonical
 
 __all__ = ["check_ordered"]
+
+T = TypeVar("T")
 
 
 def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: OrderUsage) -> None:
@@ -35,11 +40,29 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: OrderUs
         raise _outside(f"work for the purpose {work.purpose!r}", "purpose")
     match work:
         case VerifyWork():
+            _check_whole(work)
             _check_measurement(work, order, spent)
         case MergeWork():
             _check_merge(work, order, spent)
         case VisitWork():
+            _check_whole(work)
             _check_visit(work, order, node, spent)
+
+
+def _check_whole(work: VisitWork | VerifyWork) -> None:
+    """Raise `Refused` for work on an update, or on what a group merged: both are for a merge."""
+    given = {model.manifest for model in work.models}
+    for entry in work.lineage:
+        fact = entry.fact
+        match fact:
+            case Visit():
+                whole = fact.compression is Compression.NONE
+            case Merge():
+                whole = not fact.part
+            case _:
+                whole = True
+        if not whole and left_by(fact) in given:
+            raise _outside("work on a part of a round before it is merged", "training")
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> None:
@@ -51,23 +74,25 @@ def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> Non
 
 
 def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
-    if work.rule != order.intent.training.rule:
+    rule = order.intent.training.rule
+    in_groups = rule is not None and rule.reduction is Reduces.MEAN and not work.starts
+    if work.rule != (MergeRule() if work.part and in_groups else rule):
         raise _outside("this rule of merging", "training.merging")
     if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
+    learned = _learned(work.lineage)
     starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]
     behind = [rounds_behind(work.lineage, work.base.manifest, start) for start in starts]
     if tuple(behind) != (work.behind or (0,) * len(work.trained)):
         raise _outside("a merge of models that are older than it says", "training")
-    chains = [
-        _chain(model.manifest, start, visits)
-        for start, model in zip(starts, work.trained, strict=True)
+    merged = [
+        learned(start, model.manifest) for start, model in zip(starts, work.trained, strict=True)
     ]
-    if tuple(sum(visit.examples for visit in chain) for chain in chains) != work.shares:
+    if tuple(one.examples for one in merged) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
-    data = [(visit.site, visit.dataset) for chain in chains for visit in chain]
+    data = [each for one in merged for each in one.data]
     if len(set(data)) < len(data):
         raise _outside("a merge in which data counts twice", "training")
     kept = {entry.fact.moments for entry in work.lineage if isinstance(entry.fact, Merge)}
@@ -75,17 +100,46 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
         raise _outside("a merge with what no merge of it remembers", "training")
 
 
-def _chain(model: Digest, base: Digest, visits: Sequence[Visit]) -> list[Visit]:
-    """The visits by which a model came from the base; none if it did not."""
+class _Learned(NamedTuple):
+    """What a model learned since its start."""
+
+    examples: int = 0
+    data: tuple[tuple[SiteId, str], ...] = ()
+    """Sites and their data sets."""
+
+
+def _learned(lineage: Sequence[Entry]) -> Callable[[Digest, Digest], _Learned]:
+    """What a model learned since a start: by a chain of visits, or as what a group merged; nothing
+    if it did not come from there."""
     # Of two visits that left the same model, the later one counts.
-    made = {visit.model_out: visit for visit in visits}
-    chain: list[Visit] = []
-    while model != base:
-        if (visit := made.pop(model, None)) is None:
-            return []
-        chain.append(visit)
-        model = visit.model_in
-    return chain
+    visits = {visit.model_out: visit for visit in _facts(lineage, Visit)}
+    merged = dict[tuple[Digest, Digest], _Learned]()
+
+    def since(start: Digest, model: Digest) -> _Learned:
+        if (start, model) in merged:
+            return merged[start, model]
+        chain, seen = list[Visit](), set[Digest]()
+        while model != start:
+            visit = visits.get(model)
+            if visit is None or model in seen:
+                return _Learned()
+            seen.add(model)
+            chain.append(visit)
+            model = visit.model_in
+        data = tuple((visit.site, visit.dataset) for visit in chain)
+        return _Learned(sum(visit.examples for visit in chain), data)
+
+    for merge in _facts(lineage, Merge):
+        each = [since(merge.base, model) for model in merge.models]
+        if merge.part and merge.rule == MergeRule() and all(one.data for one in each):
+            merged[merge.base, merge.model_out] = _Learned(
+                sum(one.examples for one in each), tuple(data for one in each for data in one.data)
+            )
+    return since
+
+
+def _facts(lineage: Sequence[Entry], kind: type[T]) -> Iterator[T]:
+    return (entry.fact for entry in lineage if isinstance(entry.fact, kind))
 
 
 def _check_examples(examples: int, order: Order) -> None:
@@ -111,6 +165,12 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Ord
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     _check_examples(trained + work.examples, order)
+    wish = intent.training.compression
+    if work.compression is not Compression.NONE and wish not in (
+        Compression.AUTO,
+        work.compression,
+    ):
+        raise _outside(f"an update as {work.compression}", "training.compression")
     if intent.route:
         here = sum(visit.examples for visit in intent.route if visit.site == node.site)
         done = sum(visit.examples for visit in visits if visit.site == node.site)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from daitn.control.jobs.job import Outstanding
+from daitn.objects.compression import Compression
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.merging import OuterStep
 from daitn.objects.messages import (
@@ -72,8 +73,9 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
         return "its model is not the one that its entry names"
     if (fact.base, *fact.models) != tuple(one.manifest for one in (work.base, *work.trained)):
         return "it merged other models"
-    asked = (work.shares, work.rule, tuple(one.manifest for one in work.starts), work.behind)
-    if (fact.shares, fact.rule, fact.starts, fact.behind) != asked:
+    starts = tuple(one.manifest for one in work.starts)
+    asked = (work.shares, work.rule, work.part, starts, work.behind)
+    if (fact.shares, fact.rule, fact.part, fact.starts, fact.behind) != asked:
         return "it merged in another way"
     if bool(fact.moments) != (work.rule.outer is not OuterStep.PLAIN) or fact.moments_bytes < 0:
         return "it remembers what the rule has not to remember"
@@ -92,4 +94,6 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
         return "it started from another model"
     if fact.dataset != work.dataset or not _is_part(fact.examples, work.examples):
         return "it trained on something else, or on more or less than was ordered"
+    if fact.compression not in (Compression.NONE, work.compression):
+        return "its update is compressed in another way"
     return ""

@@ -2,28 +2,39 @@
 
 (McMahan et al. 2017, arXiv:1602.05629.) A round goes on with the sites that are left when others
 fail, and with another aggregator when that fails. It is merged once nobody is at work for it, once
-it has enough models, or once it is due. Who is at work for it still is *overdue*, and what such a
-visit makes is merged in the next round, in which it counts the less the more rounds it is behind
-(Nguyen et al. 2022, "Federated learning with buffered asynchronous aggregation", arXiv:2106.06639).
+it has enough models, or once it is due and has half of them. Who is at work for it still is
+*overdue*, and what such a visit makes is merged in the next round, in which it counts the less the
+more rounds it is behind (Nguyen et al. 2022, "Federated learning with buffered asynchronous
+aggregation", arXiv:2106.06639).
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
-from daitn.control.jobs.job import Contribution, Job, ModelCandidate, RoundInProgress
+from daitn.control.jobs.job import (
+    Contribution,
+    GroupInProgress,
+    Job,
+    ModelCandidate,
+    RoundInProgress,
+)
 from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
+from daitn.objects.compression import Compression
 from daitn.objects.decisions import Round
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import SiteId, VisitId
+from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.jobs import Checkpoint, JobState
 from daitn.objects.lineage import Entry, Merge, Visit, rounds_behind
-from daitn.objects.merging import MOST_BEHIND, OuterStep
+from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, MergeRule, OuterStep
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 
@@ -39,8 +50,9 @@ __all__ = [
     "has_own",
     "is_awaited",
     "leave_out",
-    "merge_work",
+    "merge_works",
     "only_model",
+    "take_part",
     "without_own",
 ]
 
@@ -63,6 +75,13 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
         then={work.visit: rest for (_, work), rest in zip(works, then, strict=True)},
+        groups=[
+            GroupInProgress(
+                visits=frozenset(works[k][1].visit for k in group.visits),
+                aggregators=list(group.aggregators),
+            )
+            for group in planned.groups
+        ],
         enough=planned.enough,
         within_s=planned.within_s,
         began_at_s=job.at_s,
@@ -142,7 +161,10 @@ def is_awaited(job: Job) -> bool:
     at_work = any(_is_open(job, visit) for visit in now.stops)
     if gathered < _least_models(job):
         return at_work or bool(job.overdue)
-    return at_work and not now.due and not 0 < now.enough <= gathered
+    enough = now.enough or math.inf
+    if now.due:
+        enough = min(enough, math.ceil(len(now.stops) / 2))
+    return at_work and gathered < enough
 
 
 def close(job: Job) -> None:
@@ -176,71 +198,164 @@ def _behind(job: Job, base: Checkpoint, made: Contribution) -> int | None:
     return rounds_behind(job.lineage, base.model.manifest, made.chain[0].visit.model_in)
 
 
-def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
-    """The work of the next aggregator; none where no site is left to merge."""
-    now = job.round
-    rule = job.intent.training.rule
+def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
+    """The merges that can begin: of groups, or of the round once all groups are merged; none where
+    no site is left to merge, or others have begun that come first."""
+    now, rule = job.round, job.intent.training.rule
     assert now is not None
     assert rule is not None
-    if not now.aggregators:
-        return None
-    models = tuple(one.model for one in now.made)
-    starts, behind = _starts(job)
-    work = MergeWork(
+    found = []
+    for group in now.groups:
+        models = _of_group(job, group)
+        if group.merging in job.outstanding or (group.merged and group.of == models):
+            continue
+        group.merged, group.merging, group.of = None, None, models
+        if len(models) > 1 and group.aggregators:
+            pieces = [_Piece(one.model, one.examples, one.entry) for one in models]
+            work = _merge_work(job, pieces, MergeRule(), part=True)
+            group.merging = work.visit
+            found.append((_idle(job, group.aggregators), work))
+    merging = any(group.merging in job.outstanding for group in now.groups)
+    if found or merging or not now.aggregators:
+        return tuple(found)
+    for one, _ in _pieces(job)[MOST_MERGED:]:
+        if isinstance(one, Contribution):  # Of a group that nobody is left to merge.
+            now.made.remove(one)
+    work = _merge_work(job, [piece for _, piece in _pieces(job)], rule)
+    return ((_idle(job, now.aggregators), work),)
+
+
+class _Piece(NamedTuple):
+    """A model that is merged: a visit's, or a group's."""
+
+    model: ModelRef
+    share: int
+    entry: Digest
+    start: Digest | None = None
+    """What it was trained from; none: from the round's base."""
+
+
+def _of_group(job: Job, group: GroupInProgress) -> tuple[Contribution, ...]:
+    """The group's models from the round's base."""
+    assert job.round is not None
+    return tuple(one for one in job.round.made if one.visit.visit in group.visits)
+
+
+def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
+    """What the round's last merge takes, each with whom it is of."""
+    now = job.round
+    assert now is not None
+    found: list[tuple[Contribution | GroupInProgress, _Piece]] = []
+    in_groups = set[Digest]()
+    for group in now.groups:
+        if group.merged is not None:
+            entry, fact, model = group.merged
+            found.append((group, _Piece(model, sum(fact.shares), entry)))
+            in_groups |= {one.entry for one in group.of}
+    for one in now.made:
+        if one.entry not in in_groups:
+            start = one.chain[0].visit.model_in
+            piece = _Piece(one.model, one.examples, one.entry, start)
+            found.append((one, piece))
+    return found
+
+
+def _merge_work(
+    job: Job, pieces: Sequence[_Piece], rule: MergeRule, *, part: bool = False
+) -> MergeWork:
+    assert job.round is not None
+    base, models = job.round.base.model, tuple(piece.model for piece in pieces)
+    starts, behind = _starts(job, pieces)
+    return MergeWork(
         visit=VisitId(job.next_visit_id()),
         job=job.id,
         recipe=job.intent.model.recipe,
         config=job.intent.model.config,
         seed=job.intent.model.seed + job.works,
         owner=job.intent.owner,
-        base=now.base.model,
+        base=base,
         trained=models,
-        shares=tuple(one.examples for one in now.made),
+        shares=tuple(piece.share for piece in pieces),
+        part=part,
         starts=starts,
         behind=behind,
         rule=rule,
-        previous=tuple(one.entry for one in now.made),
-        moments=job.moments,
+        previous=tuple(piece.entry for piece in pieces),
+        moments=None if part else job.moments,
         purpose=job.intent.purpose,
         order=job.order,
-        lineage=job.descent_of(now.base.model, *models, *starts),
+        lineage=job.descent_of(base, *models, *starts),
     )
-    return _aggregator(job), work
 
 
-def _starts(job: Job) -> tuple[tuple[ModelRef, ...], tuple[int, ...]]:
+def _starts(job: Job, pieces: Sequence[_Piece]) -> tuple[tuple[ModelRef, ...], tuple[int, ...]]:
     """What each model was trained from, and how many rounds it is behind; nothing if none is."""
-    now = job.round
-    assert now is not None
-    behind = tuple(_behind(job, now.base, one) or 0 for one in now.made)
+    assert job.round is not None
+    base = job.round.base.model.manifest
+    starts = [piece.start or base for piece in pieces]
+    behind = tuple(rounds_behind(job.lineage, base, start) or 0 for start in starts)
     if not any(behind):
         return (), ()
     known = {checkpoint.model.manifest: checkpoint.model for checkpoint in job.checkpoints}
-    return tuple(known[one.chain[0].visit.model_in] for one in now.made), behind
+    return tuple(known[start] for start in starts), behind
 
 
-def _aggregator(job: Job) -> SiteId:
+def _idle(job: Job, sites: Sequence[SiteId]) -> SiteId:
     """The best that does not train; the best, where all do."""
-    assert job.round is not None
     busy = {stop.site for stop in job.overdue.values()}
-    sites = job.round.aggregators
     return next((site for site in sites if site not in busy), sites[0])
 
 
-def leave_out(job: Job, error: ErrorReport) -> SiteId | None:
-    """Go on without the model that an aggregator complains of; returns who made it."""
-    assert job.round is not None
+def take_part(job: Job, entry: Entry, model: ModelRef) -> bool:
+    """Take the merged model of a group; whether it is one."""
+    fact = entry.fact
+    if not (isinstance(fact, Merge) and fact.part):
+        return False
+    group = _group_of(job, fact.visit)
+    if group is not None:
+        group.merged, group.merging = (entry.digest, fact, model), None
+    return True
+
+
+def _group_of(job: Job, merging: VisitId) -> GroupInProgress | None:
+    groups = job.round.groups if job.round else []
+    return next((group for group in groups if group.merging == merging), None)
+
+
+def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
+    """Go on without the model that an aggregator complains of; returns who made it. One that a
+    group's aggregator made is merged anew by another."""
+    now = job.round
+    assert now is not None
     named = _OF_MODEL.fullmatch(error.field)
-    number = int(named.group(1)) if named else len(job.round.made)
-    if number >= len(job.round.made):
+    if named is None:
         return None
-    return job.round.made.pop(number).visit.site
+    number, group = int(named.group(1)), _group_of(job, merging)
+    merged: list[Contribution | GroupInProgress] = (
+        list(group.of) if group is not None else [one for one, _ in _pieces(job)]
+    )
+    if number >= len(merged):
+        return None
+    one = merged[number]
+    if isinstance(one, Contribution):
+        now.made.remove(one)
+        return one.visit.site
+    assert one.merged is not None
+    site = one.merged[1].site
+    one.merged = None
+    one.aggregators.remove(site)
+    return site
 
 
-def give_up_aggregator(job: Job, site: SiteId) -> None:
-    """Have another site merge."""
+def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:
+    """Have another site merge what a site does not."""
     assert job.round is not None
-    job.round.aggregators = [other for other in job.round.aggregators if other != site]
+    group = _group_of(job, merging)
+    of = job.round.aggregators if group is None else group.aggregators
+    if site in of:
+        of.remove(site)
+    if group is not None:
+        group.merging = None
 
 
 def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
@@ -251,6 +366,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         job.moments = ModelRef(
             manifest=fact.moments, size_bytes=fact.moments_bytes, holders=(fact.site,)
         )
+    parts = [group.merged[1] for group in now.groups if group.merged]
     release_to = now.base.release_to
     visits = tuple(one for last in now.made for one in last.chain)
     for one in visits:
@@ -267,6 +383,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         made_at=fact.site,
         round=job.rounds + 1,
         merged=fact if isinstance(fact, Merge) else None,
+        parts=tuple(parts),
     )
 
 
@@ -277,7 +394,8 @@ def only_model(job: Job) -> Contribution | None:
     if rule is None or (rule.outer, rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
         return None
     only = now.made[0]
-    return only if only.chain[0].visit.model_in == now.base.model.manifest else None
+    whole = only.visit.compression is Compression.NONE
+    return only if whole and only.chain[0].visit.model_in == now.base.model.manifest else None
 
 
 def _held_by(model: ModelRef, site: SiteId) -> ModelRef:

@@ -19,7 +19,8 @@ _SLOWER = 1.5
 _LEAST_PART = 0.1
 """Of its records, which a site trains on however slow it is: less is not worth the transfer."""
 _MARGIN = 2.0
-"""Times that a round may take what is expected of its slowest site by a cautious guess."""
+"""Times that a round may take what is expected of its slowest site by a cautious guess: other
+work may begin at a site meanwhile."""
 
 
 def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
@@ -34,11 +35,13 @@ def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
     return found
 
 
-def within_s(examples: Sequence[int], cautious: Costs) -> float:
-    """Seconds after which a round waits for nobody; `cautious`: costs that are rather too high."""
+def within_s(examples: Sequence[int], *guesses: Costs) -> float:
+    """Seconds after which a round waits for nobody, by the guess that is the most cautious for each
+    site."""
     ends = [
         fixed + float(each) * n
-        for n, fixed, each in zip(examples, _fixed_s(cautious), cautious.example_s, strict=True)
+        for priced in guesses
+        for n, fixed, each in zip(examples, _fixed_s(priced), priced.example_s, strict=True)
     ]
     return min(_MARGIN * max(ends), NEVER_S)
 

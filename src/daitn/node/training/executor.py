@@ -27,11 +27,13 @@ from daitn.node.config import DatasetConfig, NodeConfig, TestSetConfig
 from daitn.node.disclosure import LossGate
 from daitn.node.training.begun import BegunVisit, BegunVisits, UnderWay, digest_of
 from daitn.node.training.bounds import Capacity, check_estimate, check_size, within
+from daitn.node.training.feedback import Feedback
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
+from daitn.objects.compression import UPDATE, Compression
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, SiteId
@@ -61,6 +63,8 @@ _KEPT_AT_ONCE = 2
 """Savepoints on disk: one, and the next while it is written."""
 _MOMENTS = "moments.safetensors"
 """What a merge's outer step remembers."""
+_LOST = "lost.safetensors"
+"""What compression loses of an update."""
 _MOST_OUTPUTS = 5
 """Of a merge, in models: the model, and two moments of four bytes for each number of two."""
 _SLOWEST_FLOPS = 1e9
@@ -105,6 +109,7 @@ class Executor:
         self._turns = Turns()
         """For the training engine."""
         self._capacity: Capacity | None = None
+        self._feedback = Feedback(Path(config.state) / "feedback")
         self.models = WorkModels(config.site, store, transport, releases)
 
     def offer(self, descriptor: NodeDescriptor) -> None:
@@ -114,6 +119,11 @@ class Executor:
         self._data.offer(descriptor)
         if descriptor.compute is not None:
             self._speed_flops = descriptor.compute.speed_flops
+
+    async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
+        """Delete what is of no use any more, see `WorkModels.retain`; returns the bytes freed."""
+        await asyncio.to_thread(self._feedback.retain, needed())
+        return await self.models.retain(needed)
 
     @property
     def site(self) -> SiteId:
@@ -268,9 +278,12 @@ class Executor:
             begun = self._begin(work, dataset, made_of, attempt)
             async with within(self._config.longest_s, begun.worked_s):
                 trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
+            compressed = await self._compress(work, model, folder, out, limits)
         release_to = dataset.terms.release_to
         carried = await self.models.carried(model, trained.carried)
         result, manifest = await self.models.pack(work, out, release_to, carried)
+        if compressed:
+            self._feedback.keep(work, folder / "lost" / _LOST)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -290,10 +303,44 @@ class Executor:
                 size_bytes=manifest.size_bytes,
                 order=_order_of(work),
                 release_to=release_to,
+                compression=work.compression if compressed else Compression.NONE,
             ),
             work,
             result,
         )
+
+    async def _compress(
+        self, work: VisitWork, model: ModelRef, folder: Path, out: Path, limits: Limits
+    ) -> bool:
+        """Leave of what was trained an update, if that is asked for and it fits the model."""
+        if work.compression is Compression.NONE:
+            return False
+        await self._trainer.compress(
+            folder / "in",
+            model.manifest,
+            out,
+            work.compression,
+            self._feedback.before(work),
+            _new_folder(folder / "lost") / _LOST,
+            limits=limits,
+        )
+        return bool(_updates_in(out))
+
+    async def _rebuild(
+        self, number: int, start: ModelRef, base: str, folder: Path, limits: Limits
+    ) -> None:
+        """Make a fetched model whole that came as an update. Raises `Corrupt` if it is none of
+        what it was to be trained from."""
+        model = folder / str(number)
+        if not (parts := _updates_in(model)):
+            return
+        out = _new_folder(folder / f"whole-{number}")
+        with _about(f"models[{number}]"):
+            await self._trainer.rebuild(Path(base), start.manifest, model, out, limits=limits)
+        for part in parts:
+            part.unlink()
+        for whole in out.iterdir():
+            whole.replace(model / whole.name)
 
     def _begin(
         self, work: VisitWork, dataset: DatasetConfig, made_of: str, attempt: Attempt
@@ -450,6 +497,9 @@ class Executor:
             self._begin_order(work)
             self._publish_progress(work, "merging", 0, 0)
             merging = time.perf_counter()
+            for number in range(len(work.trained)):
+                start = work.starts[number] if work.starts else work.base
+                await self._rebuild(number, start, starts[start.manifest], folder, limits)
             left = await self._trainer.merge(
                 work.recipe, work.config, task, out, kept / _MOMENTS, limits=limits
             )
@@ -476,6 +526,7 @@ class Executor:
                 rule=work.rule,
                 starts=tuple(start.manifest for start in work.starts),
                 behind=work.behind,
+                part=work.part,
                 model_out=result.manifest,
                 size_bytes=manifest.size_bytes,
                 moments=moments.manifest if moments else Digest(""),
@@ -569,6 +620,10 @@ def _with_companions(footprint: Footprint, work: VisitWork) -> Footprint:
 
 def _order_of(work: Work) -> Digest:
     return work.order.digest if work.order else Digest("")
+
+
+def _updates_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"*{UPDATE}"))
 
 
 @contextmanager

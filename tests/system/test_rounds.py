@@ -1,0 +1,92 @@
+"""Rounds of real processes, of which one is slow and one dies as it merges for its group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Network, started
+from .test_dynamics import SLOW_MODEL, job_of, stop_worker, submit, training, wait_for
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
+
+IN_GROUPS = """
+import asyncio, os, pathlib, sys
+
+if "daitn.cli.app" in sys.orig_argv:
+    from daitn.control.route import trees
+    from daitn.learning.trainer import Trainer
+
+    trees._NEAR, trees._WORTH = 1.0, 1e9
+    merge, armed = Trainer.merge, pathlib.Path(__file__).with_name("armed")
+
+    async def merge_or_hang(self, *arguments, **options):
+        try:
+            armed.unlink()
+        except FileNotFoundError:
+            return await merge(self, *arguments, **options)
+        await asyncio.sleep(3600.0)
+
+    Trainer.merge = merge_or_hang
+"""
+"""On one machine all links are alike. Here all sites are a group nevertheless, and a merge hangs as
+soon as there is a file `armed`."""
+ROUNDS: dict[str, Any] = {"algorithm": "fedavg", "epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    folder = tmp_path_factory.mktemp("grouped")
+    (folder / "sitecustomize.py").write_text(IN_GROUPS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        network = started(folder)
+    yield network
+    network.processes.stop()
+
+
+def sites_of(job: Any, number: int) -> set[str]:
+    return {visit["site"] for visit in job["route"] if visit["round"] == number}
+
+
+def test_a_round_goes_on_without_a_slow_site_whose_model_is_merged_later(
+    grouped: Network, tmp_path: Path
+) -> None:
+    budget = {"examples": 10**6}
+    submit(grouped, tmp_path, name="slow", model=SLOW_MODEL, training=ROUNDS, budget=budget)
+    wait_for(grouped, "slow", training("east"))
+    slow = stop_worker(grouped.processes.pid("east"))
+    try:
+        first = wait_for(grouped, "slow", lambda job: sites_of(job, 1))
+    finally:
+        slow.resume()
+    assert sites_of(first, 1) == {"north", "west"}
+    later = wait_for(
+        grouped, "slow", lambda job: any(visit["site"] == "east" for visit in job["route"])
+    )
+    joined = next(visit for visit in later["route"] if visit["site"] == "east")
+    assert joined["round"] > 1
+    assert len([v for v in later["route"] if v["round"] == joined["round"]]) >= 2
+    grouped.daitn("cancel", "slow-1")
+    assert job_of(grouped, "slow")["working"] == []
+
+
+def test_the_next_site_merges_when_the_aggregator_of_a_group_is_killed(
+    grouped: Network, tmp_path: Path
+) -> None:
+    armed = grouped.folder / "armed"
+    armed.touch()
+    submit(grouped, tmp_path, name="killed", training=ROUNDS, budget={"examples": 10**6})
+    merging = wait_for(
+        grouped, "killed", lambda job: job["state"] == "merging" and not armed.exists()
+    )
+    (victim,) = merging["working"]
+    grouped.processes.kill(victim)
+    went_on = wait_for(grouped, "killed", lambda job: sites_of(job, 1))
+    assert sites_of(went_on, 1) == {"east", "north", "west"} - {victim}, "its model died with it"
+    grouped.daitn("cancel", "killed-1")
+    grouped.mend()
