@@ -24,7 +24,10 @@ __all__ = ["import_command", "import_folder"]
 
 def import_command(
     folder: Annotated[
-        Path, typer.Argument(help="A folder in the format of `transformers`, on this machine.")
+        Path,
+        typer.Argument(
+            help="A folder in the format of `transformers`, or with a `model.json` of xgboost."
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder for its parts.")],
     recipe: Annotated[

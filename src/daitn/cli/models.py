@@ -92,7 +92,8 @@ def export_command(
             "--format",
             help="`parts`: as it travels, to verify and to train on; `hf`: a folder "
             "of transformers; `peft`: adapters for peft and vLLM, with their base; `merged`: "
-            "transformers, the adapters merged in; `gguf`: the same for llama.cpp.",
+            "transformers, the adapters merged in; `gguf`: the same for llama.cpp; `xgboost`: "
+            "boosted trees for xgboost.",
         ),
     ] = Form.PARTS,
     keys_file: KeysOption = None,
