@@ -18,7 +18,7 @@ from daitn.objects.intents import (
     Training,
     TrainingIntent,
 )
-from daitn.objects.lineage import Entry, Visit
+from daitn.objects.lineage import Entry, Visit, left_by
 from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
@@ -262,3 +262,43 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
         check_ordered(merge(), few, HERE, spent())
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(), ordered(INTENT), HERE, spent())
+
+
+def test_models_of_chains_count_for_all_that_they_learned_where_chains_are_ordered() -> None:
+    first, second = merge().lineage
+    onward = msgspec.structs.replace(second.fact, model_in=Digest("m1"))
+    chain = (first, msgspec.structs.replace(second, fact=onward))
+    work = merge(trained=(ref("m2"),), shares=(100,), lineage=chain)
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDSEQ)))
+    check_ordered(work, order, HERE, spent())
+    twice = merge(shares=(60, 100), lineage=chain)
+    with pytest.raises(Refused, match="data counts twice"):
+        check_ordered(twice, order, HERE, spent())
+    plain = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG)))
+    with pytest.raises(Refused, match="several sites"):
+        check_ordered(work, plain, HERE, spent())
+
+
+def test_a_site_trains_in_the_ordered_way_only() -> None:
+    ewc = Training(algorithm=Algorithm.EWC, consolidation=0.5)
+    work = msgspec.structs.replace(VISIT, local=ewc.local)
+    check_ordered(work, ordered(wanted(training=ewc)), HERE, spent())
+    for training in (Training(), Training(algorithm=Algorithm.EWC)):
+        with pytest.raises(Refused, match="this way of training"):
+            check_ordered(work, ordered(wanted(training=training)), HERE, spent())
+
+
+def test_a_visit_goes_on_from_what_was_made_of_its_own_data_only() -> None:
+    training = Training(algorithm=Algorithm.SCAFFOLD)
+    order = ordered(wanted(training=training))
+    for site, fits in ((HERE.site, True), ("elsewhere", False)):
+        made = visited(site, 50)
+        work = msgspec.structs.replace(
+            VISIT, local=training.local, own=ref(left_by(made.fact)), lineage=(made,),
+            model=ref("m0"),
+        )  # fmt: skip
+        if fits:
+            check_ordered(work, order, HERE, spent())
+        else:
+            with pytest.raises(Refused, match="other data"):
+                check_ordered(work, order, HERE, spent())

@@ -9,6 +9,7 @@ from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
 from daitn.objects.wire import canonical
@@ -58,6 +59,9 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
     chains = [_chain(model.manifest, work.base.manifest, visits) for model in work.trained]
+    chained = order.intent.training.algorithm is Algorithm.FEDSEQ
+    if not chained and max(map(len, chains)) > 1:
+        raise _outside("a merge of models that were at several sites", "training")
     if tuple(sum(visit.examples for visit in chain) for chain in chains) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
     data = [(visit.site, visit.dataset) for chain in chains for visit in chain]
