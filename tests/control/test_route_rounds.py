@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import combinations
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from daitn.control.route.chains import chains, unlike
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.rounds import next_round
 from daitn.control.route.trees import groups
@@ -298,3 +303,40 @@ def test_updates_are_compressed_where_links_are_slow_or_as_the_intent_says() -> 
     training = Training(algorithm=Algorithm.FEDAVG, compression=Compression.TOPK)
     wish = msgspec.structs.replace(near.intent, training=training)
     assert forms(replace(near, intent=wish)) == {Compression.TOPK}
+
+
+def test_sites_that_differ_form_chains_and_chains_are_alike() -> None:
+    sites = [{label: 100} for label in ("a", "a", "b", "b", "c", "c")]
+    found = chains(sites)
+    assert sorted(map(len, found)) == [3, 3]
+    assert all(len({*sites[chain[0]], *sites[chain[1]], *sites[chain[2]]}) == 3 for chain in found)
+    assert [len(chains([{"a": 1}] * count)) for count in (1, 2, 3, 9, 16)] == [1, 2, 2, 3, 4]
+    assert chains([{}, {}]) == [[0], [1]], "sites that publish no labels"
+
+
+def test_chains_are_nearly_as_mixed_as_the_best_division() -> None:
+    """Against all ways of making two chains of three sites."""
+    rng = np.random.default_rng(0)
+    gaps = []
+    for _ in range(40):
+        shares = rng.dirichlet([0.3] * 4, size=6) * rng.integers(50, 400, size=(6, 1))
+        labels = [{str(k): int(n) for k, n in enumerate(site) if n >= 1} for site in shares]
+
+        def apart(parts: Iterable[Iterable[int]], labels: Any = labels) -> float:
+            everything: Counter[str] = sum(map(Counter, labels), Counter[str]())
+            held = [sum((Counter(labels[m]) for m in part), Counter[str]()) for part in parts]
+            return sum(unlike(one, everything) for one in held)
+
+        halves = ((set(some), set(range(6)) - set(some)) for some in combinations(range(6), 3))
+        gaps.append(apart(chains(labels)) - min(map(apart, halves)))
+    assert min(gaps) > -1e-9
+    assert np.mean(gaps) < 0.1, "of two at most"
+
+
+def test_a_round_of_chains_has_all_sites_and_says_so() -> None:
+    found = next_round(asked(healthcare(), algorithm=Algorithm.FEDSEQ), (0.5,))
+    assert found.round is not None
+    stops = [*found.round.visits, *(stop for chain in found.round.then for stop in chain)]
+    assert {stop.site for stop in stops} == {one.site for one in healthcare()}
+    assert len(found.round.visits) == len(found.round.then) == 3
+    assert str(found.decision.chosen).startswith("9 sites in 3 chains, merged at ")

@@ -19,7 +19,7 @@ from daitn.objects.intents import (
     Training,
     TrainingIntent,
 )
-from daitn.objects.lineage import Entry, Merge, Visit
+from daitn.objects.lineage import Entry, Merge, Visit, left_by
 from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
@@ -348,10 +348,10 @@ def test_groups_are_merged_by_their_mean_and_what_they_make_is_for_a_merge_alone
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(part=True, rule=MergeRule()), robust, HERE, spent())
     lineage = grouped_merge().lineage
-    for work in (VISIT, MEASURE):
+    for other in (VISIT, MEASURE):
         with pytest.raises(Refused, match="part of a round"):
             check_ordered(
-                msgspec.structs.replace(work, model=ref("g1"), lineage=lineage),
+                msgspec.structs.replace(other, model=ref("g1"), lineage=lineage),
                 order,
                 HERE,
                 spent(),
@@ -362,6 +362,7 @@ def test_updates_travel_in_the_ordered_form_and_are_visited_by_nobody() -> None:
     int8 = msgspec.structs.replace(VISIT, compression=Compression.INT8)
     check_ordered(int8, ordered(INTENT), HERE, spent())
     whole = wanted(training=Training(algorithm=Algorithm.FEDAVG, compression=Compression.NONE))
+    int8 = msgspec.structs.replace(int8, local=whole.training.local)
     with pytest.raises(Refused) as refused:
         check_ordered(int8, ordered(whole), HERE, spent())
     assert refused.value.field == "training.compression"
@@ -376,3 +377,43 @@ def test_updates_travel_in_the_ordered_form_and_are_visited_by_nobody() -> None:
             HERE,
             spent(),
         )
+
+
+def test_models_of_chains_count_for_all_that_they_learned_where_chains_are_ordered() -> None:
+    first, second = merge().lineage
+    onward = msgspec.structs.replace(second.fact, model_in=Digest("m1"))
+    chain = (first, msgspec.structs.replace(second, fact=onward))
+    work = merge(trained=(ref("m2"),), shares=(100,), lineage=chain)
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDSEQ)))
+    check_ordered(work, order, HERE, spent())
+    twice = merge(shares=(60, 100), lineage=chain)
+    with pytest.raises(Refused, match="data counts twice"):
+        check_ordered(twice, order, HERE, spent())
+    plain = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG)))
+    with pytest.raises(Refused, match="several sites"):
+        check_ordered(work, plain, HERE, spent())
+
+
+def test_a_site_trains_in_the_ordered_way_only() -> None:
+    ewc = Training(algorithm=Algorithm.EWC, consolidation=0.5)
+    work = msgspec.structs.replace(VISIT, local=ewc.local)
+    check_ordered(work, ordered(wanted(training=ewc)), HERE, spent())
+    for training in (Training(), Training(algorithm=Algorithm.EWC)):
+        with pytest.raises(Refused, match="this way of training"):
+            check_ordered(work, ordered(wanted(training=training)), HERE, spent())
+
+
+def test_a_visit_goes_on_from_what_was_made_of_its_own_data_only() -> None:
+    training = Training(algorithm=Algorithm.SCAFFOLD)
+    order = ordered(wanted(training=training))
+    for site, fits in ((HERE.site, True), ("elsewhere", False)):
+        made = visited(site, 50)
+        work = msgspec.structs.replace(
+            VISIT, local=training.local, own=ref(left_by(made.fact)), lineage=(made,),
+            model=ref("m0"),
+        )  # fmt: skip
+        if fits:
+            check_ordered(work, order, HERE, spent())
+        else:
+            with pytest.raises(Refused, match="other data"):
+                check_ordered(work, order, HERE, spent())

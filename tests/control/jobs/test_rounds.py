@@ -33,8 +33,8 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
-from daitn.objects.merging import Algorithm, MergeRule
-from daitn.objects.messages import MergeWork, VisitWork
+from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
+from daitn.objects.messages import MergeWork, VisitWork, Work
 
 from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
 
@@ -54,6 +54,7 @@ class RoundsWorld(World):
         within_s: float | None = None,
     ) -> None:
         training = Training(algorithm=algorithm)
+        self.chained = algorithm is Algorithm.FEDSEQ
         super().__init__(msgspec.structs.replace(INTENT, training=training))
         self.most, self.enough, self.within_s = most, enough, within_s
         self.sites: tuple[str, ...] = SITES
@@ -66,6 +67,15 @@ class RoundsWorld(World):
         sites = [site for site in self.sites if site not in self.job.excluded]
         if self.job.rounds >= self.most or not sites:
             return Planned(route=None, decision=DECISION)
+        if self.chained and len(sites) > 1:
+            first, second, *others = (stop(site) for site in sites)
+            planned = Round(
+                start=latest.model.manifest,
+                visits=(first, *others),
+                aggregators=tuple(SiteId(site) for site in reversed(sites)),
+                then=((second,), *((),) * len(others)),
+            )
+            return Planned(route=None, round=planned, decision=DECISION)
         idle = [site for site in sites if f"{site}/qa" not in self.job.busy]
         groups = [[site for site in group if site in idle] for group in self.groups]
         planned = Round(
@@ -342,11 +352,117 @@ def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
     return late, merge
 
 
+def test_a_chain_goes_from_site_to_site_and_its_last_model_is_merged() -> None:
+    world = RoundsWorld(Algorithm.FEDSEQ)
+    world.run_until(is_merge)
+    visits = [s for s in world.started if isinstance(s.work, VisitWork) and s.work.model]
+    made = {start.site: world.done(start) for start in visits}
+    second = next(start for start in visits if start.site == "specialist")
+    assert made[SiteId("general")].model is not None
+    assert model_of(second) == made[SiteId("general")].model
+    assert state_of(world) is JobState.MERGING
+    assert world.job.round is not None
+    assert [one.examples for one in world.job.round.made] == [100, 200]
+    world.pending.append(StartWork(*_only(world)))
+    world.run()
+    first, *_ = merges(world)
+    assert first.shares == (100, 200)
+    assert state_of(world) is JobState.REACHED
+    assert [(v.site, v.round) for v in world.job.made][:3] == [
+        ("third", 1), ("general", 1), ("specialist", 1)
+    ]  # fmt: skip
+    check_lineage(Lineage(job=world.job.id, entries=tuple(world.job.lineage)))
+
+
+def _only(world: World) -> tuple[SiteId, Work]:
+    (given_,) = world.job.outstanding.values()
+    return given_.site, given_.work
+
+
+@pytest.mark.parametrize("site", ["general", "specialist"])
+@pytest.mark.parametrize("how", ["fails", "lost", "stalls", "elsewhere"])
+def test_a_chain_goes_on_without_a_site(site: str, how: str) -> None:
+    """From what the site was given, be that the checkpoint or what the one before it made."""
+    world = RoundsWorld(Algorithm.FEDSEQ)
+    begun = world.run_until(is_visit_at(site))
+    assert isinstance(begun, StartWork)
+    match how:
+        case "fails":
+            world.feed(Reported(failed(begun, "WorkFailed")))
+        case "lost":
+            world.feed(SiteLost(SiteId(site)))
+        case "stalls":
+            world.feed(WorkStalled(site=SiteId(site), visit=begun.work.visit, silent_s=900.0))
+        case _:
+            outcome = world.done(begun)
+            assert outcome.entry is not None
+            fact = msgspec.structs.replace(outcome.entry.fact, release_to=("XX",))
+            entry = sign_entry(fact, outcome.entry.previous, KEYS["general"])
+            world.feed(Reported(msgspec.structs.replace(outcome, entry=entry)))
+    world.pending = [c for c in world.pending if not isinstance(c, StopWork)]
+    world.run_until(is_merge)
+    assert world.job.round is not None
+    other = "specialist" if site == "general" else "general"
+    assert [[c.visit.site for c in one.chain] for one in world.job.round.made] == [
+        ["third"], [other]
+    ]  # fmt: skip
+    world.pending.append(StartWork(*_only(world)))
+    world.run()
+    assert state_of(world).final
+    assert merges(world)[0].shares == (100, 100)
+
+
+def owns(world: World) -> dict[str, VisitWork]:
+    """The visits of the round in progress, by their sites."""
+    under_way = world.job.outstanding.values()
+    return {str(o.site): o.work for o in under_way if isinstance(o.work, VisitWork)}
+
+
+def test_each_site_is_given_what_it_made_in_the_round_before() -> None:
+    world = RoundsWorld(Algorithm.SCAFFOLD)
+    world.skill = {"broad": -2.0, "expert": -2.0}
+    world.run_until(lambda c: is_visit_at("general")(c) and world.job.rounds == 0)
+    assert all(work.own is None and work.local.variates for work in owns(world).values())
+    world.pending.insert(0, StartWork(SiteId("general"), owns(world)["general"]))
+    world.run_until(lambda c: is_visit_at("general")(c) and world.job.rounds == 1)
+    (merge,) = merges(world)
+    made = {e.fact.site: e.fact.model_out for e in world.job.lineage if isinstance(e.fact, Visit)}
+    for site, work in owns(world).items():
+        assert work.own is not None
+        assert work.own.manifest == made[SiteId(site)]
+        assert work.own.holders == tuple(dict.fromkeys((SiteId(site), merge.site)))
+    assert {ref.manifest for ref in world.job.between_rounds} >= set(made.values())
+
+
+def test_a_site_that_lost_what_it_made_trains_without_it_and_goes_on_the_round_after() -> None:
+    world = RoundsWorld(Algorithm.SCAFFOLD)
+    world.skill = {"broad": -2.0, "expert": -2.0}
+    begun = world.run_until(lambda c: is_visit_at("general")(c) and world.job.rounds == 1)
+    assert isinstance(begun, StartWork)
+    world.feed(Reported(failed(begun, "Unreachable", "own")))
+    again = owns(world)["general"]
+    assert again.own is None
+    assert world.job.failures == {}
+    repeated = StartWork(SiteId("general"), again)
+    world.pending.remove(repeated)
+    world.feed(Reported(failed(repeated, "Unreachable", "own")))
+    assert world.job.failures == {SiteId("general"): 1}, "it was given nothing to lose"
+    world.run()
+    later = [s.work for s in world.started if isinstance(s.work, VisitWork) and s.work.own]
+    assert {s.site for s in world.started if s.work in later} == set(SITES)
+    assert world.job.state.final
+    assert world.job.own == {}, "it goes when the job ends"
+
+
 @given(
+    st.sampled_from([Algorithm.FEDAVG, Algorithm.FEDSEQ, Algorithm.SCAFFOLD]),
     st.lists(
         st.tuples(
             st.sampled_from(
-                ["done", "fails", "corrupt", "lost", "stalls", "waits", "due", "late", "again"]
+                [
+                    *("done", "fails", "corrupt", "own", "lost", "stalls"),
+                    *("waits", "due", "late", "again"),
+                ]
             ),
             st.integers(0, 9),
         ),
@@ -357,10 +473,11 @@ def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
 )
 @settings(max_examples=250, deadline=None)
 def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
-    fates: list[tuple[str, int]], enough: int, in_groups: bool
+    algorithm: Algorithm, fates: list[tuple[str, int]], enough: int, in_groups: bool
 ) -> None:
-    world = RoundsWorld(enough=enough, within_s=5.0)
-    if in_groups:
+    whole = algorithm in AT_ONCE
+    world = RoundsWorld(algorithm, enough=0 if whole else enough, within_s=None if whole else 5.0)
+    if in_groups and not whole:
         world.sites, world.groups = (*SITES, *SOUTH), (SITES[:2], SOUTH)
     slow: list[Command] = []
     for fate, which in fates:
@@ -393,6 +510,8 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
                 event = Reported(failed(work, "WorkFailed"))
             case "corrupt":
                 event = Reported(failed(work, "Corrupt", f"models[{which}]"))
+            case "own":
+                event = Reported(failed(work, "Unreachable", "own"))
             case "lost":
                 event = SiteLost(work.site)
             case _:
@@ -412,15 +531,22 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
         entry.fact.examples for entry in job.lineage if isinstance(entry.fact, Visit)
     )
     for merge in merges(world):
-        made_of = [e.fact for e in job.lineage if left_by(e.fact) in merge.models]
-        assert sum(merge.shares) == sum(
-            fact.examples if isinstance(fact, Visit) else sum(fact.shares)
-            for fact in made_of
-            if isinstance(fact, Visit | Merge)
-        )
+        assert sum(merge.shares) == sum(learned(world, model) for model in merge.models)
     again = replay(world.facts)
     assert (again.state, again.made, again.lineage) == (job.state, job.made, job.lineage)
     assert again.outstanding == job.outstanding
+
+
+def learned(world: World, model: Digest) -> int:
+    """The examples that a merged model learned from in its round, at one site or several."""
+    (made,) = (e.fact for e in world.job.lineage if left_by(e.fact) == model)
+    if isinstance(made, Merge):
+        return sum(made.shares)
+    assert isinstance(made, Visit)
+    checkpoints = {one.model.manifest for one in world.job.checkpoints}
+    if made.model_in in checkpoints:
+        return made.examples
+    return made.examples + learned(world, made.model_in)
 
 
 def still_wanted(world: World, commands: list[Command]) -> list[Command]:

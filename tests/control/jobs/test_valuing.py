@@ -55,7 +55,8 @@ class ValuedWorld(RoundsWorld):
         if isinstance(work, VerifyWork):
             place = 0 if work.topic == "medicine" else 1
             value = self.worth(work.model.manifest)[place]
-            return msgspec.structs.replace(found, value=value, standard_error=0.01)
+            measured: LineageFact = msgspec.structs.replace(found, value=value, standard_error=0.01)
+            return measured
         if isinstance(work, MergeWork):
             members = [m for model in work.trained for m in self.made[model.manifest][0]]
             self.made[found.model_out] = frozenset(members), work.base.manifest

@@ -11,7 +11,7 @@ from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
 from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
-from daitn.objects.merging import MergeRule, Reduces
+from daitn.objects.merging import Algorithm, MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
 from daitn.objects.wire import canonical
@@ -82,7 +82,8 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
         raise _outside(f"more than {order.visits} merges", "visits")
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     _check_examples(sum(visit.examples for visit in visits), order)
-    learned = _learned(work.lineage)
+    chained = order.intent.training.algorithm is Algorithm.FEDSEQ
+    learned = _learned(work.lineage, chained=chained)
     starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]
     behind = [rounds_behind(work.lineage, work.base.manifest, start) for start in starts]
     if tuple(behind) != (work.behind or (0,) * len(work.trained)):
@@ -108,7 +109,7 @@ class _Learned(NamedTuple):
     """Sites and their data sets."""
 
 
-def _learned(lineage: Sequence[Entry]) -> Callable[[Digest, Digest], _Learned]:
+def _learned(lineage: Sequence[Entry], *, chained: bool) -> Callable[[Digest, Digest], _Learned]:
     """What a model learned since a start: by a chain of visits, or as what a group merged; nothing
     if it did not come from there."""
     # Of two visits that left the same model, the later one counts.
@@ -126,6 +127,8 @@ def _learned(lineage: Sequence[Entry]) -> Callable[[Digest, Digest], _Learned]:
             seen.add(model)
             chain.append(visit)
             model = visit.model_in
+        if len(chain) > 1 and not chained:
+            raise _outside("a merge of models that were at several sites", "training")
         data = tuple((visit.site, visit.dataset) for visit in chain)
         return _Learned(sum(visit.examples for visit in chain), data)
 

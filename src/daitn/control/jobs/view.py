@@ -12,6 +12,7 @@ from daitn.control.jobs.job import Job
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import WorkStatus
 
 __all__ = ["SILENT_S", "JobNews", "algorithm", "view"]
@@ -74,8 +75,9 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
 
 
 def _algorithm(job: Job) -> str:
-    if job.intent.training.rule is not None:
-        return str(job.intent.training.algorithm)
+    stated = job.intent.training.algorithm
+    if stated not in (Algorithm.AUTO, Algorithm.SEQUENTIAL):
+        return str(stated)
     return algorithm(tuple(made.site for made in job.made))
 
 
