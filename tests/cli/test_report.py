@@ -189,7 +189,7 @@ def test_four_thousand_visits_fit_into_a_page_that_says_what_it_leaves_out() -> 
     seen = Read(long)
     assert re.search(r"3,960 of 4,000 stages are left out", seen.text)
     assert "decisions are left out" in seen.text
-    assert "of 700 sites are drawn" in seen.text
+    assert "18 most visited of 700 sites are drawn" in seen.text
 
 
 def test_all_facts_go_out_as_json() -> None:

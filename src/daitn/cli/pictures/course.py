@@ -14,7 +14,7 @@ __all__ = ["CoursePoint", "course"]
 _WIDTH, _HEIGHT = 720.0, 300.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 112.0, 16.0, 44.0
 _DOTS = 60
-"""Above this many points only lines are drawn."""
+"""Above this many points they are small, and without errors."""
 _TICKS = 12
 _APART = 28.0
 """Least distance of two names at the right."""
@@ -97,6 +97,10 @@ class _Course:
                 stroke_linejoin="round", stroke_linecap="round",
             )  # fmt: skip
         if len(known) > _DOTS:
+            for point in known:
+                at = self._at(point.number, point.values[name])
+                look = {} if point.kept else {"opacity": 0.45}
+                yield element("circle", cx=at.real, cy=at.imag, r=1.5, fill=colour, **look)
             return
         for point in known:
             at = self._at(point.number, point.values[name])

@@ -14,11 +14,14 @@ from daitn.topology.snapshot import SiteState
 __all__ = ["MOST_SITES", "Journey", "flows"]
 
 Journey = tuple[SiteId, SiteId]
-MOST_SITES = 24
+MOST_SITES = 18
 """Drawn; a ring of more is unreadable."""
-_WIDTH, _HEIGHT = 640.0, 480.0
-_CENTRE = complex(_WIDTH / 2, _HEIGHT / 2)
+_WIDTH = 640.0
 _AXES = complex(205.0, 178.0)
+_MARGIN = 62.0
+"""Above and below the ring, for names."""
+_FEW = 10
+"""Sites for which a smaller ring does."""
 
 
 def flows(
@@ -27,7 +30,7 @@ def flows(
     visits: Counter[SiteId],
     journeys: Counter[Journey],
 ) -> str:
-    """An SVG without a style of its own. `sites`: in the order of the ring, `MOST_SITES` at most;
+    """An SVG without a style of its own. `sites`: in the order of the ring, 1 to `MOST_SITES`;
     `journeys`: of the model from site to site, and how often."""
     places = {site: _place(number, len(sites)) for number, site in enumerate(sites)}
     shown = {
@@ -40,15 +43,18 @@ def flows(
     for site, at in places.items():
         body += _site(site, at, states.get(site), visits[site], max(visits.values(), default=1))
     label = f"Map of {len(sites)} sites and {sum(shown.values()):,} journeys of the model"
+    top = min(at.imag for at in places.values()) - _MARGIN
+    height = max(at.imag for at in places.values()) + _MARGIN - top
     return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" '
-        f'class="wide">{"".join(body)}</svg>'
+        f'<svg role="img" aria-label="{label}" class="wide" '
+        f'viewBox="{-_WIDTH / 2:.0f} {top:.0f} {_WIDTH:.0f} {height:.0f}">{"".join(body)}</svg>'
     )
 
 
 def _place(number: int, of: int) -> complex:
-    turn = cmath.rect(1, 2 * math.pi * (number + 0.5) / of - math.pi / 2)
-    return _CENTRE + complex(_AXES.real * turn.real, _AXES.imag * turn.imag)
+    """Around 0."""
+    turn = cmath.rect(min(1.0, 0.5 + 0.5 * of / _FEW), 2 * math.pi * (number + 0.5) / of)
+    return complex(_AXES.real * turn.imag, -_AXES.imag * turn.real)
 
 
 def _arrows(
@@ -58,7 +64,7 @@ def _arrows(
         start, end = places[source], places[target]
         way = end - start
         bow = 0.12 * abs(way) * (way * -1j) / abs(way)
-        middle = (start + end) / 2 + bow + 0.12 * (_CENTRE - (start + end) / 2)
+        middle = (start + end) / 2 + bow - 0.06 * (start + end)
         width = 1.2 + 4.5 * times / most
         head = (end - middle) / abs(end - middle)
         tip = end - 17 * head
@@ -85,9 +91,9 @@ def _site(
         yield element("rect", x=at.real - 8, y=at.imag - 8, width=16, height=16, rx=3, **look)
     else:
         yield element("circle", cx=at.real, cy=at.imag, r=radius, **look)
-    out = (at - _CENTRE).real / _AXES.real
+    out = at.real / _AXES.real
     anchor = "middle" if abs(out) < 0.3 else "start" if out > 0 else "end"
-    below = at.imag > _CENTRE.imag
+    below = at.imag > 0
     beside = complex(math.copysign(radius + 6, out), 1)
     label = at + (
         (1j * (radius + 15) if below else -1j * (radius + 20)) if anchor == "middle" else beside

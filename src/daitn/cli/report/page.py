@@ -47,7 +47,7 @@ margin-top:16px}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th{font-weight:600;color:var(--soft);text-align:left;vertical-align:bottom}
 th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--edge)}
-td{vertical-align:top;min-width:34px}
+td{vertical-align:top}td:not(.n){min-width:92px}td.n{min-width:30px}
 tr:last-child td{border-bottom:0}.n{text-align:right;white-space:nowrap}
 code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 svg.wide{display:block;width:100%;min-width:560px;height:auto}
@@ -142,7 +142,8 @@ def _sentence(job: JobView) -> str:
     if job.state is JobState.REACHED:
         return "Every target holds, as independent verification units measured."
     sentence = job.sentence[:1].upper() + job.sentence[1:]
-    return f"{sentence}: {job.detail}." if job.detail else f"{sentence}."
+    why = job.detail.partition(";")[0]  # The rest is said below.
+    return f"{sentence}: {why}." if why else f"{sentence}."
 
 
 def _targets(facts: ReportFacts) -> Safe:
