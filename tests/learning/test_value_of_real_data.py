@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from tests.learning.test_merging import DIGITS, table
 
 from daitn.control.value.game import NOBODY, Coalition, Game, Worth
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import MergeTask
 from daitn.objects.merging import MergeRule
-from tests.learning.test_merging import DIGITS, table
 
 CLEAN, TWIN, POISONED, OTHER, SMALL = range(5)
 """Sites: the first two hold the same records; the third has its labels mixed up; the fourth has
@@ -38,7 +38,7 @@ class Hospital:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.recipe = Classifier()
-        self.measurements = 0
+        self.measured: dict[Coalition, Worth] = {}
         features, labels = load_digits(return_X_y=True)
         rng = np.random.default_rng(0)
         order = rng.permutation(len(labels))
@@ -72,10 +72,13 @@ class Hospital:
         return out
 
     def worth(self, sites: Coalition) -> Worth:
-        self.measurements += 1
-        out = self.folder / f"merged-{self.measurements}"
-        if not sites:
-            return self._measured(self.warm)
+        if sites not in self.measured:
+            self.measured[sites] = self._measured(self._merged(sites) if sites else self.warm)
+        return self.measured[sites]
+
+    def _merged(self, sites: Coalition) -> Path:
+        name = "-".join(map(str, sorted(sites)))
+        out = self.folder / f"merged-{name}"
         out.mkdir()
         task = MergeTask(
             base=str(self.warm),
@@ -84,8 +87,8 @@ class Hospital:
             rule=MergeRule(),
             seed=1,
         )
-        self.recipe.merge(task, DIGITS, out, self.folder / f"moments-{self.measurements}")
-        return self._measured(out)
+        self.recipe.merge(task, DIGITS, out, self.folder / f"moments-{name}")
+        return out
 
     def _measured(self, model: Path) -> Worth:
         found = self.recipe.evaluate(model, DIGITS, self.test, "accuracy")
@@ -110,12 +113,11 @@ def test_a_poisoned_site_does_harm_and_twins_share(tmp_path: Path) -> None:
     scene = Hospital(tmp_path)
     exact = scene.values(Game(5, "digits", most=30))
     values = [value for value, _ in exact]
-    print(values)
     assert values[POISONED] < 0.0
     assert values[POISONED] == min(values)
     assert values[TWIN] == pytest.approx(values[CLEAN], abs=1e-9)
-    assert scene.measurements == 32
+    assert len(scene.measured) == 32
     sampled = scene.values(Game(5, "digits", most=12))
     for (near, spread), (true, _) in zip(sampled, exact, strict=True):
-        assert abs(near - true) <= max(4 * spread, 0.05)
+        assert abs(near - true) <= 4 * spread
     assert sampled[POISONED][0] < 0.0
