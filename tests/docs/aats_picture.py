@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daitn.cli.demo.pictures.drawing import box, document, element, line, pair, text
+from daitn.cli.pictures.drawing import box, document, element, line, pair, text
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer

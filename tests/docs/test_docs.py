@@ -30,6 +30,7 @@ WALK = (
     "tutorial/first-training.md",
     "tutorial/from-training-to-queries.md",
     "how-to/write-an-intent.md",
+    "how-to/read-a-report.md",
     "how-to/bring-your-own-model.md",
     "how-to/run-a-site.md",
     "how-to/say-what-you-let-in.md",
@@ -180,6 +181,9 @@ def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
     assert "allows no more visits of me today" in told
     assert "signed by a control centre" in told
     assert "It depends." in told
+    assert "value of data, by visits" in told
+    assert "value of data, by shapley" in told
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert told.count("\ngold\n") == 3
     assert "tin, says metals-1" in told
     assert "gold, says cheap-1" in told

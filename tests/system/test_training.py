@@ -57,7 +57,7 @@ def test_a_classifier_learns_at_three_hospitals_and_comes_home(
 def test_hospitals_train_in_rounds_and_one_of_them_merges(
     shared: Network, tmp_path: Path, algorithm: str, more: dict[str, object]
 ) -> None:
-    training = {"algorithm": algorithm, "epochs": 3, **more}
+    training = {"algorithm": algorithm, "epochs": 3, "contributions": "shapley", **more}
     intent = write_intent(tmp_path, name=algorithm, training=training)
     out = tmp_path / "model"
     ended = shared.daitn("train", "-f", str(intent), "--watch", "-o", str(out), "--json")
@@ -92,6 +92,28 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
     shown = shared.daitn("explain", job["job"]).stdout
     assert "at the same time" in shown
     assert any(site in shown for site in ("east", "north", "west"))
+    if algorithm != "fedbuff":  # Whose late models are of no coalition.
+        check_valued(shared, job, [len(fact.models) for fact in facts], tmp_path / "report.html")
+
+
+def check_valued(network: Network, job: dict[str, Any], sites: list[int], page: Path) -> None:
+    """Its rounds, of so many sites, are measured with some of them only, and the report tells it."""
+    value = network.json("value", job["job"], "--measure")
+    assert value["valuation"] == "ended", value
+    assert value["method"] == "shapley", value
+    assert value["rounds_measured"] == value["rounds"] == len(sites)
+    assert {credit["site"] for credit in value["credits"]} == {"east", "north", "west"}
+    gained = job["objectives"][0]["reached"] - job["untrained"]["tumours"]
+    assert value["gain"]["tumours"] == pytest.approx(gained)
+    assert sum(c["value"]["tumours"] for c in value["credits"]) == pytest.approx(gained)
+    assert all(c["standard_error"]["tumours"] > 0 for c in value["credits"])
+    if job["algorithm"] != "median":  # Which merges no fewer than three.
+        assert value["coalitions"] == sum(2**count - 2 for count in sites)
+    assert network.daitn("report", job["job"], "-o", str(page)).returncode == 0
+    said = page.read_text()
+    assert "divided by Shapley values" in said
+    assert "entries are signed with their sites" in said
+    assert network.json("report", job["job"])["value"] == value
 
 
 def check_explained(network: Network, job: dict[str, Any]) -> None:

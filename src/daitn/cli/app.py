@@ -25,9 +25,11 @@ from daitn.cli import (
     tokens,
     topology,
     train,
+    value,
 )
 from daitn.cli.demo.command import demo
 from daitn.cli.importing import import_command
+from daitn.cli.report.command import report
 from daitn.cli.session import screen
 
 __all__ = ["app", "main"]
@@ -53,6 +55,8 @@ app.command()(deploy.retire)
 app.command()(get.get)
 app.command()(describe.describe)
 app.command()(explain.explain)
+app.command()(report)
+app.command()(value.value)
 app.command()(steering.ping)
 app.command()(steering.traceroute)
 app.command()(steering.trace)

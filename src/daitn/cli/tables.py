@@ -17,15 +17,18 @@ from daitn.objects.text import counted
 from daitn.tools import clock
 
 __all__ = [
+    "REJECTED_COLUMNS",
     "age",
     "assessment_table",
     "decided_table",
     "decision_table",
     "decisions_table",
     "deployment_table",
+    "expected_words",
     "job_table",
     "placement_table",
     "plain_table",
+    "rejected_rows",
     "route_table",
     "route_words",
     "size",
@@ -164,12 +167,16 @@ def assessment_table(assessment: Assessment) -> RenderableType:
         title = "any one of these would make it feasible"
         parts.append(plain_table(title, ("field", "now", "change to", "effect"), rows_))
     if assessment.rejections:
-        parts.append(_rejected(assessment.rejections))
+        rows = rejected_rows(assessment.rejections)
+        parts.append(plain_table("left out", REJECTED_COLUMNS, rows))
     return Group(*parts)
 
 
-def _rejected(rejections: Iterable[Rejection]) -> Table:
-    """What was left out, one line for each filter and field, told by the nearest miss."""
+REJECTED_COLUMNS = ("what", "filter", "reason", "would need")
+
+
+def rejected_rows(rejections: Iterable[Rejection]) -> list[tuple[str, ...]]:
+    """What was left out, one row for each filter and field, told by the nearest miss."""
     groups: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
     for rejection in rejections:
         groups[rejection.filter, rejection.field].append(rejection)
@@ -181,7 +188,7 @@ def _rejected(rejections: Iterable[Rejection]) -> Table:
         whose = f"{nearest.candidate}: " if len(candidates) > 1 else ""
         fix = f"{field}: {nearest.relax_to}" if field and nearest.relax_to else field or "-"
         rows.append((", ".join(candidates[:_NAMED]) + more, name, whose + nearest.reason, fix))
-    return plain_table("left out", ("what", "filter", "reason", "would need"), rows)
+    return rows
 
 
 def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
@@ -233,12 +240,14 @@ def _comparison(decision: Decision) -> Iterator[RenderableType]:
     chosen = next((s for s in decision.ranking if s.candidate == decision.chosen), None)
     if chosen is None or chosen.expected_s is None or not decision.compared:
         return
-    others = [f"{one.plan}: {_expected(one.expected_s, one.chance)}" for one in decision.compared]
-    mine = _expected(chosen.expected_s, chosen.terms.get("reach", 0.0))
+    others = [
+        f"{one.plan}: {expected_words(one.expected_s, one.chance)}" for one in decision.compared
+    ]
+    mine = expected_words(chosen.expected_s, chosen.terms.get("reach", 0.0))
     yield Text(f"expected: {mine}; the obvious routes: {', '.join(others)}")
 
 
-def _expected(seconds: float, chance: float) -> str:
+def expected_words(seconds: float, chance: float) -> str:
     """As `22 s (80%)`: until the targets hold, with the chance of that, or until its end."""
     return (
         f"{seconds:.1f} s ({chance:.0%})"

@@ -25,7 +25,7 @@ from daitn.objects.jobs import (
     ValueAsked,
     WorkStalled,
 )
-from daitn.objects.lineage import LineageFact, Merge, Verification
+from daitn.objects.lineage import LineageFact, Merge, Verification, Visit
 from daitn.objects.merging import Algorithm
 from daitn.objects.messages import MergeWork, VerifyWork, Work
 from daitn.objects.value import Contributions, Credit, Valuation, ValueOfData
@@ -51,18 +51,19 @@ class ValuedWorld(RoundsWorld):
         """Model to the sites whose updates are in it, and the model that these were made from."""
 
     def fact(self, site: SiteId, work: Work) -> LineageFact:
-        found: Any = super().fact(site, work)
+        found = super().fact(site, work)
         if isinstance(work, VerifyWork):
             place = 0 if work.topic == "medicine" else 1
             value = self.worth(work.model.manifest)[place]
             measured: LineageFact = msgspec.structs.replace(found, value=value, standard_error=0.01)
             return measured
         if isinstance(work, MergeWork):
+            assert isinstance(found, Merge)
             members = [m for model in work.trained for m in self.made[model.manifest][0]]
             self.made[found.model_out] = frozenset(members), work.base.manifest
-        elif work.model is not None:
-            self.made[found.model_out] = frozenset({str(site)}), work.model.manifest
-        return found  # type: ignore[no-any-return]
+        elif isinstance(found, Visit):
+            self.made[found.model_out] = frozenset({str(site)}), found.model_in
+        return found
 
     def worth(self, model: str) -> tuple[float, float]:
         members, base = self.made.get(model, (frozenset[str](), None))

@@ -26,8 +26,6 @@ from daitn.cli.demo.asking import (
 )
 from daitn.cli.demo.base import Base, base_sentence, bring, check_base, target_above
 from daitn.cli.demo.expected import ExpectedRoute, expected_routes, sentence
-from daitn.cli.demo.pictures.network import network_picture
-from daitn.cli.demo.pictures.queries import queries_picture
 from daitn.cli.demo.report import BaseReport, DemoReport, make_report
 from daitn.cli.demo.scenario import (
     BASE_PLACES,
@@ -38,7 +36,11 @@ from daitn.cli.demo.scenario import (
     write_scenario,
 )
 from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.pictures.network import network_picture
+from daitn.cli.pictures.queries import queries_picture
 from daitn.cli.protection import protection
+from daitn.cli.report.facts import gather
+from daitn.cli.report.page import page
 from daitn.cli.session import ExitCode, connect, print_json, run, screen
 from daitn.cli.tables import job_table, plain_table, size
 from daitn.learning.corpora.split import MOST_ITEMS
@@ -157,6 +159,7 @@ async def _demo(
             queries, compared = await _ask_both(network, out, base, job, measured, quiet)
         async with connect(network.endpoint) as session:
             sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
+            facts = await gather(session, job.job)
     finally:
         network.stop()
     total_s = time.perf_counter() - began
@@ -166,6 +169,7 @@ async def _demo(
     picture = network_picture(job, trainers, others, prepared.source)
     (out / "network.svg").write_text(picture)
     (out / "queries.svg").write_text(queries_picture(queries))
+    (out / "report.html").write_text(page(facts), encoding="utf-8")
     if not quiet:
         _show(job, report, out)
     return report
@@ -317,7 +321,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
         Panel.fit(
             f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
             f"{report.seconds:.0f} s for the job, {report.total_seconds:.0f} s in all.\n"
-            f"Report: {out / 'report.json'}   "
+            f"Report: {out / 'report.html'}, {out / 'report.json'}   "
             f"Pictures: {out / 'network.svg'}, {out / 'queries.svg'}   "
             f"Model: {out / 'model'}"
         )

@@ -65,6 +65,9 @@ def value_of(job: Job, owner_of: Callable[[SiteId], OwnerId]) -> ValueOfData:
             job=job.id, method=Contributions.NONE, why="there is no measured model yet"
         )
     valuing = job.valuing
+    if valuing is None and job.intent.training.contributions is Contributions.NONE:
+        why = "the intent asks for none (training.contributions)"
+        return ValueOfData(job=job.id, method=Contributions.NONE, why=why)
     rounds = valuing.measured if valuing else {}
     shared = {key for key, one in rounds.items() if one.game.shares(one.known) is not None}
     merges = [step for step in steps.steps if isinstance(step.made.fact, Merge)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -99,9 +99,7 @@ class Game:
         orders = [self._added(order, path) for order, path in complete]
         if len(orders) < _LEAST_ORDERS:
             return None
-        return tuple(
-            _averaged([order[player] for order in orders], known) for player in range(self.players)
-        )
+        return _averaged(orders, known)
 
     def _coalitions(self) -> Iterator[Coalition]:
         """Those that are worth something of their own, but that of everybody; small ones first."""
@@ -166,19 +164,29 @@ def _move(weights: dict[Coalition, float], before: Coalition, after: Coalition, 
     weights[before] = weights.get(before, 0.0) - by
 
 
-def _averaged(orders: list[dict[Coalition, float]], known: Known) -> Share:
-    weights: dict[Coalition, float] = {}
-    for order in orders:
-        for key, weight in order.items():
-            weights[key] = weights.get(key, 0.0) + weight / len(orders)
-    objectives = range(len(known[NOBODY].values))
-    sampled = []
-    for objective in objectives:
-        added = [
-            sum(weight * known[key].values[objective] for key, weight in order.items())
-            for order in orders
-        ]
-        mean = sum(added) / len(added)
-        spread = sum((one - mean) ** 2 for one in added) / (len(added) - 1)
-        sampled.append(spread / len(added))
-    return Share(weights, tuple(sampled))
+def _averaged(orders: list[tuple[dict[Coalition, float], ...]], known: Known) -> tuple[Share, ...]:
+    """The mean over orders. Two or three show too little of how much one player's parts vary, so
+    that they vary at least as much as those of all players do on average."""
+    weights: list[dict[Coalition, float]] = []
+    spreads: list[list[float]] = []
+    for parts in zip(*orders, strict=True):
+        mean: dict[Coalition, float] = {}
+        for part in parts:
+            for key, weight in part.items():
+                mean[key] = mean.get(key, 0.0) + weight / len(orders)
+        weights.append(mean)
+        spreads.append([_spread(parts, known, n) for n in range(len(known[NOBODY].values))])
+    pooled = [sum(column) / len(column) for column in zip(*spreads, strict=True)]
+    return tuple(
+        Share(mean, tuple(map(max, own, pooled)))
+        for mean, own in zip(weights, spreads, strict=True)
+    )
+
+
+def _spread(parts: Sequence[Mapping[Coalition, float]], known: Known, objective: int) -> float:
+    """Variance of the mean of a player's parts."""
+    worths = [
+        sum(weight * known[key].values[objective] for key, weight in part.items()) for part in parts
+    ]
+    mean = sum(worths) / len(worths)
+    return sum((one - mean) ** 2 for one in worths) / (len(worths) - 1) / len(worths)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from daitn.cli.demo.pictures.chart import BAR_ROW, COLUMN_WIDTH, Chart, bars, chart_height
-from daitn.cli.demo.pictures.drawing import document, element, line, text
-from daitn.cli.demo.pictures.route_map import Map
-from daitn.cli.demo.pictures.visits import LOSS_COLOUR, objective_colour
+from daitn.cli.pictures.chart import BAR_ROW, COLUMN_WIDTH, Chart, bars, chart_height
+from daitn.cli.pictures.drawing import document, element, line, text
+from daitn.cli.pictures.route_map import Map
+from daitn.cli.pictures.visits import LOSS_COLOUR, objective_colour
 from daitn.cli.tables import size
 from daitn.objects.jobs import JobView
 from daitn.topology.snapshot import SiteState

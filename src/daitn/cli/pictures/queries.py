@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from daitn.cli.demo.asking import StreamServed
-from daitn.cli.demo.pictures.drawing import box, document, element, text
+from daitn.cli.pictures.drawing import box, document, element, text
 
 __all__ = ["queries_picture"]
 

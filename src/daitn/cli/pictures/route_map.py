@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from daitn.cli.demo.pictures.drawing import box, element, line, pair, shortened, text
-from daitn.cli.demo.pictures.visits import objective_colour, start_of, visit_colour
+from daitn.cli.pictures.drawing import box, element, line, pair, shortened, text
+from daitn.cli.pictures.visits import objective_colour, start_of, visit_colour
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.jobs import JobView, VisitView
 from daitn.topology.snapshot import SiteState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from daitn.cli.demo.pictures.drawing import box, element, line, pair, shortened, text
-from daitn.cli.demo.pictures.visits import LOSS_COLOUR, objective_colour, start_of, successful
+from daitn.cli.pictures.drawing import box, element, line, pair, shortened, text
+from daitn.cli.pictures.visits import LOSS_COLOUR, objective_colour, start_of, successful
 from daitn.objects.jobs import JobView, ObjectiveView
 
 __all__ = ["BAR_ROW", "Chart", "bars", "chart_height"]
