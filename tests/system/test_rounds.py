@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from .conftest import Network, started
+from tests.scenes.breast_cancer import write_network
+
+from .conftest import Network, running
 from .test_dynamics import SLOW_MODEL, job_of, stop_worker, submit, training, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -21,7 +24,8 @@ if "daitn.cli.app" in sys.orig_argv:
     from daitn.control.route import trees
     from daitn.learning.trainer import Trainer
 
-    trees._NEAR, trees._WORTH = 1.0, 1e9
+    trees._WORTH = 1e9
+    trees._by_links = lambda sites, takes_s: [sorted(sites)[:2], sorted(sites)[2:]]
     merge, armed = Trainer.merge, pathlib.Path(__file__).with_name("armed")
 
     async def merge_or_hang(self, *arguments, **options):
@@ -33,8 +37,8 @@ if "daitn.cli.app" in sys.orig_argv:
 
     Trainer.merge = merge_or_hang
 """
-"""On one machine all links are alike. Here all sites are a group nevertheless, and a merge hangs as
-soon as there is a file `armed`."""
+"""On one machine all links are alike. Here the first two sites are a group nevertheless, and a
+merge hangs as soon as there is a file `armed`."""
 ROUNDS: dict[str, Any] = {"algorithm": "fedavg", "epochs": 3}
 
 
@@ -44,7 +48,11 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     (folder / "sitecustomize.py").write_text(IN_GROUPS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        network = started(folder)
+        path = write_network(folder)
+        plain = yaml.safe_load(path.read_text())
+        plain["defaults"]["stall_s"] = 600.0
+        path.write_text(yaml.safe_dump(plain))
+        network = running(folder, path)
     yield network
     network.processes.stop()
 

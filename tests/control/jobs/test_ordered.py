@@ -348,6 +348,12 @@ def test_groups_are_merged_by_their_mean_and_what_they_make_is_for_a_merge_alone
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(part=True, rule=MergeRule()), robust, HERE, spent())
     lineage = grouped_merge().lineage
+    part = lineage[2]
+    same = msgspec.structs.replace(
+        part, fact=msgspec.structs.replace(part.fact, part=False, models=(Digest("g1"),))
+    )
+    alike = msgspec.structs.replace(MEASURE, model=ref("g1"), lineage=(*lineage, same))
+    check_ordered(alike, order, HERE, spent())
     for work in (VISIT, MEASURE):
         with pytest.raises(Refused, match="part of a round"):
             check_ordered(

@@ -617,3 +617,14 @@ def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
     ((_, whole),) = merge_works(world).items()
     assert len(whole.trained) == 5
     assert sum(whole.shares) == 600
+
+
+def test_a_group_that_is_all_of_a_round_is_merged_at_once() -> None:
+    world = grouped()
+    for site in (*SITES,):
+        world.job.failures[site] = 2
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    assert isinstance(merge.work, MergeWork)
+    assert not merge.work.part
+    assert len(merge.work.trained) == 3

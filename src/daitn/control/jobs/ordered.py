@@ -10,7 +10,7 @@ from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
-from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
+from daitn.objects.lineage import Entry, LineageFact, Merge, Visit, given_to, left_by, rounds_behind
 from daitn.objects.merging import MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, Spent
@@ -49,18 +49,22 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: Spent) 
 
 def _check_whole(work: VisitWork | VerifyWork) -> None:
     """Raise `Refused` for work on an update, or on what a group merged: both are for a merge."""
-    given = {model.manifest for model in work.models}
+    whole: dict[Digest, bool] = {}
     for entry in work.lineage:
-        fact = entry.fact
-        match fact:
-            case Visit():
-                whole = fact.compression is Compression.NONE
-            case Merge():
-                whole = not fact.part
-            case _:
-                whole = True
-        if not whole and left_by(fact) in given:
-            raise _outside("work on a part of a round before it is merged", "training")
+        left = left_by(entry.fact)
+        whole[left] = whole.get(left, False) or _is_whole(entry.fact)
+    if not all(whole.get(model.manifest, True) for model in work.models):
+        raise _outside("work on a part of a round before it is merged", "training")
+
+
+def _is_whole(fact: LineageFact) -> bool:
+    match fact:
+        case Visit():
+            return fact.compression is Compression.NONE
+        case Merge():
+            return not fact.part
+        case _:
+            return True
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:

@@ -181,7 +181,8 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         if group.merging in job.outstanding or (group.merged and group.of == models):
             continue
         group.merged, group.merging, group.of = None, None, models
-        if len(models) > 1 and group.aggregators:
+        alone = len(models) == len(now.made) <= MOST_MERGED
+        if len(models) > 1 and group.aggregators and not alone:
             pieces = [_Piece(one.model, one.visit.examples, one.entry) for one in models]
             work = _merge_work(job, pieces, MergeRule(), part=True)
             group.merging = work.visit
