@@ -382,3 +382,22 @@ def test_updates_travel_in_the_ordered_form_and_are_visited_by_nobody() -> None:
             HERE,
             spent(),
         )
+
+
+def test_partial_work_counts_for_the_site_s_data_and_no_more() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG, epochs=2.0)))
+    samples = HERE.datasets[0].samples
+    part = msgspec.structs.replace(VISIT, dataset=HERE.datasets[0].name, examples=1)
+    check_ordered(msgspec.structs.replace(part, stands_for=2 * samples), order, HERE, spent())
+    with pytest.raises(Refused, match="counts as"):
+        check_ordered(
+            msgspec.structs.replace(part, stands_for=2 * samples + 1), order, HERE, spent()
+        )
+    signed = merge().lineage[0]
+    slow = msgspec.structs.replace(
+        signed, fact=msgspec.structs.replace(signed.fact, stands_for=200)
+    )
+    lineage = (slow, *merge().lineage[1:])
+    check_ordered(merge(lineage=lineage, shares=(200, 40)), order, HERE, spent())
+    with pytest.raises(Refused, match="count for more"):
+        check_ordered(merge(lineage=lineage), order, HERE, spent())

@@ -278,6 +278,7 @@ class Job:
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,
+            stands_for=stop.stands_for if base else 0,
             compression=stop.compression,
             model=base.model if base else None,
             previous=base.entries if base else (),
@@ -312,5 +313,6 @@ class Job:
 def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
     if base is None:
         return work.model is None and work.dataset == stop.dataset
-    asked = (stop.dataset, stop.examples, stop.compression, base.model, base.entries)
-    return (work.dataset, work.examples, work.compression, work.model, work.previous) == asked
+    form = (work.stands_for, work.compression) == (stop.stands_for, stop.compression)
+    asked = (stop.dataset, stop.examples, base.model, base.entries)
+    return form and (work.dataset, work.examples, work.model, work.previous) == asked

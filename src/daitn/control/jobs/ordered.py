@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -92,7 +93,7 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
     merged = [
         made.get((start, model.manifest)) for start, model in zip(starts, work.trained, strict=True)
     ]
-    if tuple(one.examples if one else 0 for one in merged) != work.shares:
+    if tuple(one.share if one else 0 for one in merged) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
     data = [each for one in merged if one for each in one.data]
     if len(set(data)) < len(data):
@@ -105,7 +106,7 @@ def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
 class _Learned(NamedTuple):
     """What a model learned since its start."""
 
-    examples: int
+    share: int
     data: tuple[tuple[SiteId, str], ...]
     """Sites and their data sets."""
 
@@ -117,13 +118,13 @@ def _learned(lineage: Sequence[Entry]) -> dict[tuple[Digest, Digest], _Learned]:
         match entry.fact:
             case Visit() as visit:
                 data = ((visit.site, visit.dataset),)
-                found[visit.model_in, visit.model_out] = _Learned(visit.examples, data)
+                found[visit.model_in, visit.model_out] = _Learned(visit.share, data)
             case Merge(part=True) as merge if merge.rule == MergeRule():
                 each = [found.get((merge.base, model)) for model in merge.models]
                 all_of = [one for one in each if one is not None]
                 if len(all_of) == len(each):
                     found[merge.base, merge.model_out] = _Learned(
-                        sum(one.examples for one in all_of),
+                        sum(one.share for one in all_of),
                         tuple(data for one in all_of for data in one.data),
                     )
     return found
@@ -158,6 +159,9 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
     dataset = next((one for one in node.datasets if one.name == work.dataset), None)
     if dataset is None:
         return  # Refused where the data set is looked up.
+    most = max(math.ceil(intent.training.epochs * dataset.samples), dataset.least_examples)
+    if work.stands_for > max(most, work.examples):
+        raise _outside(f"a visit that counts as {work.stands_for} examples", "training.epochs")
     if not any(covers_topic(asked, own) for asked in intent.data.topics for own in dataset.topics):
         raise _outside(f"the data set {dataset.name}", "data.topics")
     for requirement in intent.requirements:

@@ -183,7 +183,7 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         group.merged, group.merging, group.of = None, None, models
         alone = len(models) == len(now.made) <= MOST_MERGED
         if len(models) > 1 and group.aggregators and not alone:
-            pieces = [_Piece(one.model, one.visit.examples, one.entry) for one in models]
+            pieces = [_Piece(one.model, one.visit.share, one.entry) for one in models]
             work = _merge_work(job, pieces, MergeRule(), part=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
@@ -226,7 +226,7 @@ def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
             in_groups |= {one.entry for one in group.of}
     for one in now.made:
         if one.entry not in in_groups:
-            piece = _Piece(one.model, one.visit.examples, one.entry, one.visit.model_in)
+            piece = _Piece(one.model, one.visit.share, one.entry, one.visit.model_in)
             found.append((one, piece))
     return found
 
