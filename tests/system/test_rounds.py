@@ -13,7 +13,7 @@ import yaml
 from tests.scenes.breast_cancer import write_network
 
 from .conftest import Network, running
-from .test_dynamics import SLOW_MODEL, job_of, stop_worker, submit, training, wait_for
+from .test_dynamics import job_of, stop_worker, submit, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -61,24 +61,35 @@ def sites_of(job: Any, number: int) -> set[str]:
     return {visit["site"] for visit in job["route"] if visit["round"] == number}
 
 
+def without(job: Any, site: str) -> list[int]:
+    """Rounds in which a site did not take part."""
+    numbers = sorted({visit["round"] for visit in job["route"]})
+    return [number for number in numbers if site not in sites_of(job, number)]
+
+
 def test_a_round_goes_on_without_a_slow_site_whose_model_is_merged_later(
     grouped: Network, tmp_path: Path
 ) -> None:
-    budget = {"examples": 10**6}
-    submit(grouped, tmp_path, name="slow", model=SLOW_MODEL, training=ROUNDS, budget=budget)
-    wait_for(grouped, "slow", training("east"))
+    submit(grouped, tmp_path, name="slow", training=ROUNDS, budget={"examples": 10**6})
+    wait_for(grouped, "slow", lambda job: job["state"] in ("verifying", "visiting", "merging"))
     slow = stop_worker(grouped.processes.pid("east"))
     try:
-        first = wait_for(grouped, "slow", lambda job: sites_of(job, 1))
+        went_on = wait_for(grouped, "slow", lambda job: without(job, "east"))
     finally:
         slow.resume()
-    assert sites_of(first, 1) == {"north", "west"}
+    number = without(went_on, "east")[0]
+    assert sites_of(went_on, number) == {"north", "west"}
     later = wait_for(
-        grouped, "slow", lambda job: any(visit["site"] == "east" for visit in job["route"])
+        grouped,
+        "slow",
+        lambda job: any(v["site"] == "east" and v["round"] > number for v in job["route"]),
     )
-    joined = next(visit for visit in later["route"] if visit["site"] == "east")
-    assert joined["round"] > 1
-    assert len([v for v in later["route"] if v["round"] == joined["round"]]) >= 2
+    joined = next(
+        visit["round"]
+        for visit in later["route"]
+        if visit["site"] == "east" and visit["round"] > number
+    )
+    assert len(sites_of(later, joined)) >= 2
     grouped.daitn("cancel", "slow-1")
     assert job_of(grouped, "slow")["working"] == []
 

@@ -103,7 +103,8 @@ class Service:
         if isinstance(command, ProbeSpeed):
             return importlib.import_module("daitn.learning.probe").probe()
         if isinstance(command, CompressUpdate | RebuildWeights):
-            return _compression(command)
+            _compression(command)
+            return None
         recipe = self._recipe(command.recipe)
         match command:
             case Describe():
@@ -201,16 +202,15 @@ def _export(recipe: Recipe, command: ExportModel) -> object:
     return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
 
 
-def _compression(command: CompressUpdate | RebuildWeights) -> object:
+def _compression(command: CompressUpdate | RebuildWeights) -> None:
     from daitn.learning.compression import compress, rebuild
 
     base = Path(command.base)
     if isinstance(command, RebuildWeights):
-        return rebuild(base, command.of, Path(command.update), Path(command.out))
+        rebuild(base, command.of, Path(command.update), Path(command.out))
+        return
     before = Path(command.before) if command.before else None
-    return compress(
-        base, command.of, Path(command.trained), command.how, before, Path(command.left)
-    )
+    compress(base, command.of, Path(command.trained), command.how, before, Path(command.left))
 
 
 def _merge(recipe: Recipe, command: MergeModels) -> object:
