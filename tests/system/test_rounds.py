@@ -25,7 +25,9 @@ if "daitn.cli.app" in sys.orig_argv:
     from daitn.learning.trainer import Trainer
 
     trees._WORTH = 1e9
-    trees._by_links = lambda sites, takes_s: [sorted(sites)[:2], sorted(sites)[2:]]
+    trees._by_links = lambda sites, takes_s: [
+        part for part in (sorted(sites)[:2], sorted(sites)[2:]) if part
+    ]
     merge, armed = Trainer.merge, pathlib.Path(__file__).with_name("armed")
 
     async def merge_or_hang(self, *arguments, **options):
@@ -103,9 +105,10 @@ def test_the_next_site_merges_when_the_aggregator_of_a_group_is_killed(
     merging = wait_for(
         grouped, "killed", lambda job: job["state"] == "merging" and not armed.exists()
     )
-    (victim,) = merging["working"]
+    victim = merging["detail"].rsplit(" ", 1)[1]
+    assert victim in merging["working"]
     grouped.processes.kill(victim)
     went_on = wait_for(grouped, "killed", lambda job: sites_of(job, 1))
-    assert sites_of(went_on, 1) == {"east", "north", "west"} - {victim}, "its model died with it"
+    assert victim not in sites_of(went_on, 1), "its own model died with it"
     grouped.daitn("cancel", "killed-1")
     grouped.mend()
