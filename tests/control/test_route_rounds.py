@@ -167,6 +167,7 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
     ends_s = {str(stop.site): stop.expected_s for stop in found.visits}
     assert ends_s["slow"] == pytest.approx(ends_s["a"], rel=0.05)
     assert examples["slowest"] == 100, "whoever takes part trains on a tenth"
+    assert [stop.stands_for for stop in found.visits] == [0, 0, 1000, 1000, 0], "for all it has"
     assert found.within_s is not None
     assert found.within_s >= 2.0 * max(ends_s.values())
     everything = replace(asks, intent=asked(options, algorithm=Algorithm.FEDBUFF).intent)

@@ -97,6 +97,14 @@ def test_weights_that_the_base_does_not_have_travel_as_they_are(tmp_path: Path) 
     assert not (tmp_path / "left").exists()
 
 
+def test_a_frozen_part_stays_as_it_is(tmp_path: Path) -> None:
+    base, trained = folder(tmp_path / "base", tensors(1)), folder(tmp_path / "it", tensors(2))
+    save_file(tensors(3), base / "base.safetensors")
+    (trained / "base.safetensors").symlink_to(base / "base.safetensors")
+    compress(base, "digest", trained, Compression.INT8, None, tmp_path / "left")
+    assert {path.name for path in trained.iterdir()} == {PART, "base.safetensors"}
+
+
 def changed(sent: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:
     merged = {**sent, **{name.replace("__", "."): one for name, one in changes.items()}}
     return {name: one for name, one in merged.items() if one is not None}

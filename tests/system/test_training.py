@@ -97,7 +97,7 @@ def test_hospitals_train_in_rounds_and_one_of_them_merges(
 
 
 def check_valued(network: Network, job: dict[str, Any], sites: list[int], page: Path) -> None:
-    """Its rounds, of so many sites, are measured with some of them only, and the report tells it."""
+    """Its rounds, of so many sites, are measured with some of these only; the report tells it."""
     value = network.json("value", job["job"], "--measure")
     assert value["valuation"] == "ended", value
     assert value["method"] == "shapley", value

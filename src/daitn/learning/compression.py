@@ -9,6 +9,7 @@ dimensions are few numbers, of which some are counts and variances: they travel 
 
 from __future__ import annotations
 
+import filecmp
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +55,8 @@ def compress(
         header = read_header(path)
         if not start.is_file() or read_header(start).shapes != header.shapes:
             continue
+        if filecmp.cmp(path, start, shallow=False):
+            continue  # A frozen part, which keeps its digest and travels no more.
         sent = _compressed(path, start, how, feedback, lost)
         metadata = {**header.metadata, _BASE: of, _HOW: how.value}
         save_file(sent, path.with_name(path.name.removesuffix(_WEIGHTS) + UPDATE), metadata)

@@ -105,7 +105,8 @@ class Service:
         if isinstance(command, ProbeSpeed):
             return importlib.import_module("daitn.learning.probe").probe()
         if isinstance(command, CompressUpdate | RebuildWeights):
-            return _compression(command)
+            _compression(command)
+            return None
         recipe = self._recipe(command.recipe)
         match command:
             case Describe():
@@ -217,16 +218,15 @@ def _export(recipe: Recipe, command: ExportModel) -> object:
     return recipe.export_model(Path(command.model), command.config, command.form, Path(command.out))
 
 
-def _compression(command: CompressUpdate | RebuildWeights) -> object:
+def _compression(command: CompressUpdate | RebuildWeights) -> None:
     from daitn.learning.compression import compress, rebuild
 
     base = Path(command.base)
     if isinstance(command, RebuildWeights):
         rebuild(base, command.of, Path(command.update), Path(command.out))
-        return None
+        return
     before = Path(command.before) if command.before else None
     compress(base, command.of, Path(command.trained), command.how, before, Path(command.left))
-    return None
 
 
 def _merge(recipe: Recipe, command: MergeModels) -> object:

@@ -117,6 +117,9 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
     """Jurisdictions into which the data's owner lets a model that learned there travel."""
+    stands_for: int = 0
+    """Of a round's visit: examples that the site would train on if it were not slow, as which its
+    update counts; 0: `examples`."""
     compression: Compression = Compression.NONE
     """Of a round's visit: in which form the site that merges gets what it made; never `auto`."""
 

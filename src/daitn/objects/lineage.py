@@ -81,8 +81,15 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     """As of an `Origin`."""
     release_to: tuple[Word, ...] = ("*",)
     """Jurisdictions into which models that learned from this data may travel; `*`: all."""
+    stands_for: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    """Examples as which the update counts in a merge; 0: `examples`."""
     compression: Compression = Compression.NONE
     """Other than `none`: `model_out` is an update of `model_in`, of which a merge makes a model."""
+
+    @property
+    def share(self) -> int:
+        """How much what it made counts in a merge."""
+        return self.stands_for or self.examples
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):
@@ -122,7 +129,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     """What the models were trained from."""
     models: tuple[Digest, ...]
     shares: tuple[int, ...]
-    """How much each of the models counts: the examples that it was trained on since `base`."""
+    """How much each of the models counts: the examples that its visit was of, or stands for."""
     rule: MergeRule
     starts: tuple[Digest, ...] = ()
     """What each of the models was trained from; empty: all from `base`."""

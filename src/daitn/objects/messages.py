@@ -99,6 +99,9 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
     model: ModelRef | None
     previous: tuple[Digest, ...]
+    stands_for: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
+    """Examples as which the update counts in a merge, of which a slow site does a part; 0:
+    `examples`."""
     compression: Compression = Compression.NONE
     """In which form the result is left for a merge, where it has what `model` has."""
     purpose: Word = ""
@@ -162,7 +165,7 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
         tuple[Annotated[int, msgspec.Meta(gt=0, le=10**12)], ...],
         msgspec.Meta(min_length=1, max_length=MOST_MERGED),
     ]
-    """The examples that each of them was trained on since `base`."""
+    """The examples that the visit of each of them was of, or stands for."""
     rule: MergeRule
     previous: tuple[Digest, ...]
     part: bool = False

@@ -348,6 +348,12 @@ def test_groups_are_merged_by_their_mean_and_what_they_make_is_for_a_merge_alone
     with pytest.raises(Refused, match="rule of merging"):
         check_ordered(merge(part=True, rule=MergeRule()), robust, HERE, spent())
     lineage = grouped_merge().lineage
+    part = lineage[2]
+    same = msgspec.structs.replace(
+        part, fact=msgspec.structs.replace(part.fact, part=False, models=(Digest("g1"),))
+    )
+    alike = msgspec.structs.replace(MEASURE, model=ref("g1"), lineage=(*lineage, same))
+    check_ordered(alike, order, HERE, spent())
     for other in (VISIT, MEASURE):
         with pytest.raises(Refused, match="part of a round"):
             check_ordered(
@@ -417,3 +423,22 @@ def test_a_visit_goes_on_from_what_was_made_of_its_own_data_only() -> None:
         else:
             with pytest.raises(Refused, match="other data"):
                 check_ordered(work, order, HERE, spent())
+
+
+def test_partial_work_counts_for_the_site_s_data_and_no_more() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG, epochs=2.0)))
+    samples = HERE.datasets[0].samples
+    part = msgspec.structs.replace(VISIT, dataset=HERE.datasets[0].name, examples=1)
+    check_ordered(msgspec.structs.replace(part, stands_for=2 * samples), order, HERE, spent())
+    with pytest.raises(Refused, match="counts as"):
+        check_ordered(
+            msgspec.structs.replace(part, stands_for=2 * samples + 1), order, HERE, spent()
+        )
+    signed = merge().lineage[0]
+    slow = msgspec.structs.replace(
+        signed, fact=msgspec.structs.replace(signed.fact, stands_for=200)
+    )
+    lineage = (slow, *merge().lineage[1:])
+    check_ordered(merge(lineage=lineage, shares=(200, 40)), order, HERE, spent())
+    with pytest.raises(Refused, match="count for more"):
+        check_ordered(merge(lineage=lineage), order, HERE, spent())

@@ -362,7 +362,7 @@ def test_a_chain_goes_from_site_to_site_and_its_last_model_is_merged() -> None:
     assert model_of(second) == made[SiteId("general")].model
     assert state_of(world) is JobState.MERGING
     assert world.job.round is not None
-    assert [one.examples for one in world.job.round.made] == [100, 200]
+    assert [one.share for one in world.job.round.made] == [100, 200]
     world.pending.append(StartWork(*_only(world)))
     world.run()
     first, *_ = merges(world)
@@ -743,3 +743,14 @@ def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
     ((_, whole),) = merge_works(world).items()
     assert len(whole.trained) == 5
     assert sum(whole.shares) == 600
+
+
+def test_a_group_that_is_all_of_a_round_is_merged_at_once() -> None:
+    world = grouped()
+    for site in SITES:
+        world.job.failures[SiteId(site)] = 2
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    assert isinstance(merge.work, MergeWork)
+    assert not merge.work.part
+    assert len(merge.work.trained) == 3

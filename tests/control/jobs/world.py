@@ -206,7 +206,7 @@ class World:
             job=work.job, visit=work.visit, site=site, dataset=work.dataset, at_s=self.now_s,
             seconds=2.0, transfer_s=0.1, overhead_s=0.01, bytes_in=7, examples=work.examples,
             loss=1.0, model_in=work.model.manifest, model_out=Digest(f"{work.visit:0>64}"),
-            size_bytes=1, order=self.order,
+            size_bytes=1, order=self.order, stands_for=work.stands_for,
         )  # fmt: skip
 
 

@@ -72,9 +72,9 @@ class Contribution:
         return (*(self.before.chain if self.before else ()), self)
 
     @property
-    def examples(self) -> int:
-        """That its model learned from in the round."""
-        return sum(one.visit.examples for one in self.chain)
+    def share(self) -> int:
+        """The examples for which its model counts in the round."""
+        return sum(one.visit.share for one in self.chain)
 
 
 @dataclass
@@ -316,6 +316,7 @@ class Job:
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,
+            stands_for=stop.stands_for if base else 0,
             compression=stop.compression,
             model=model,
             previous=previous,
@@ -352,5 +353,6 @@ class Job:
 def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
     if base is None:
         return work.model is None and work.dataset == stop.dataset
-    asked = (stop.dataset, stop.examples, stop.compression, base.model, base.entries)
-    return (work.dataset, work.examples, work.compression, work.model, work.previous) == asked
+    form = (work.stands_for, work.compression) == (stop.stands_for, stop.compression)
+    asked = (stop.dataset, stop.examples, base.model, base.entries)
+    return form and (work.dataset, work.examples, work.model, work.previous) == asked

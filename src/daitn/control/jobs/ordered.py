@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
-from daitn.objects.lineage import Entry, Merge, Visit, given_to, left_by, rounds_behind
+from daitn.objects.lineage import Entry, LineageFact, Merge, Visit, given_to, left_by, rounds_behind
 from daitn.objects.merging import Algorithm, MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
@@ -51,18 +52,22 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: OrderUs
 
 def _check_whole(work: VisitWork | VerifyWork) -> None:
     """Raise `Refused` for work on an update, or on what a group merged: both are for a merge."""
-    given = {model.manifest for model in work.models}
+    whole: dict[Digest, bool] = {}
     for entry in work.lineage:
-        fact = entry.fact
-        match fact:
-            case Visit():
-                whole = fact.compression is Compression.NONE
-            case Merge():
-                whole = not fact.part
-            case _:
-                whole = True
-        if not whole and left_by(fact) in given:
-            raise _outside("work on a part of a round before it is merged", "training")
+        left = left_by(entry.fact)
+        whole[left] = whole.get(left, False) or _is_whole(entry.fact)
+    if not all(whole.get(model.manifest, True) for model in work.models):
+        raise _outside("work on a part of a round before it is merged", "training")
+
+
+def _is_whole(fact: LineageFact) -> bool:
+    match fact:
+        case Visit():
+            return fact.compression is Compression.NONE
+        case Merge():
+            return not fact.part
+        case _:
+            return True
 
 
 def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> None:
@@ -91,7 +96,7 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
     merged = [
         learned(start, model.manifest) for start, model in zip(starts, work.trained, strict=True)
     ]
-    if tuple(one.examples for one in merged) != work.shares:
+    if tuple(one.share for one in merged) != work.shares:
         raise _outside("a merge in which models count for more than they learned", "training")
     data = [each for one in merged for each in one.data]
     if len(set(data)) < len(data):
@@ -104,7 +109,7 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
 class _Learned(NamedTuple):
     """What a model learned since its start."""
 
-    examples: int = 0
+    share: int = 0
     data: tuple[tuple[SiteId, str], ...] = ()
     """Sites and their data sets."""
 
@@ -130,13 +135,13 @@ def _learned(lineage: Sequence[Entry], *, chained: bool) -> Callable[[Digest, Di
         if len(chain) > 1 and not chained:
             raise _outside("a merge of models that were at several sites", "training")
         data = tuple((visit.site, visit.dataset) for visit in chain)
-        return _Learned(sum(visit.examples for visit in chain), data)
+        return _Learned(sum(visit.share for visit in chain), data)
 
     for merge in _facts(lineage, Merge):
         each = [since(merge.base, model) for model in merge.models]
         if merge.part and merge.rule == MergeRule() and all(one.data for one in each):
             merged[merge.base, merge.model_out] = _Learned(
-                sum(one.examples for one in each), tuple(data for one in each for data in one.data)
+                sum(one.share for one in each), tuple(data for one in each for data in one.data)
             )
     return since
 
@@ -182,6 +187,9 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Ord
     dataset = next((one for one in node.datasets if one.name == work.dataset), None)
     if dataset is None:
         return  # Refused where the data set is looked up.
+    most = max(math.ceil(intent.training.epochs * dataset.samples), dataset.least_examples)
+    if work.stands_for > max(most, work.examples):
+        raise _outside(f"a visit that counts as {work.stands_for} examples", "training.epochs")
     if not any(covers_topic(asked, own) for asked in intent.data.topics for own in dataset.topics):
         raise _outside(f"the data set {dataset.name}", "data.topics")
     for requirement in intent.requirements:

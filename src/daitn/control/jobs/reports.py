@@ -94,6 +94,8 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
         return "it started from another model"
     if fact.dataset != work.dataset or not _is_part(fact.examples, work.examples):
         return "it trained on something else, or on more or less than was ordered"
+    if fact.stands_for != work.stands_for:
+        return "it counts as more or less than was ordered"
     if fact.compression not in (Compression.NONE, work.compression):
         return "its update is compressed in another way"
     return ""

@@ -210,8 +210,9 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         if group.merging in job.outstanding or (group.merged and group.of == models):
             continue
         group.merged, group.merging, group.of = None, None, models
-        if len(models) > 1 and group.aggregators:
-            pieces = [_Piece(one.model, one.examples, one.entry) for one in models]
+        alone = len(models) == len(now.made) <= MOST_MERGED
+        if len(models) > 1 and group.aggregators and not alone:
+            pieces = [_Piece(one.model, one.share, one.entry) for one in models]
             work = _merge_work(job, pieces, MergeRule(), part=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
@@ -255,7 +256,7 @@ def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
     for one in now.made:
         if one.entry not in in_groups:
             start = one.chain[0].visit.model_in
-            piece = _Piece(one.model, one.examples, one.entry, start)
+            piece = _Piece(one.model, one.share, one.entry, start)
             found.append((one, piece))
     return found
 

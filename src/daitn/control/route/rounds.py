@@ -149,11 +149,12 @@ def _stops(
         max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
         for option in options
     ]
+    parts = [1.0] * len(options)
     if intent.training.algorithm is not Algorithm.FEDBUFF:
-        wanted = [
-            max(n, float(option.dataset.least_examples))
-            for n, option in zip(pace.evened(wanted, priced), options, strict=True)
-        ]
+        evened = pace.evened(wanted, priced)
+        least = [float(option.dataset.least_examples) for option in options]
+        parts = [max(n, m) / all_ for n, m, all_ in zip(evened, least, wanted, strict=True)]
+    wanted = [n * part for n, part in zip(wanted, parts, strict=True)]
     budget, spent = intent.budget, question.spent
     usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
     affordable = 1.0
@@ -177,6 +178,7 @@ def _stops(
             expected_cost_usd=float(priced.price_usd[k] * examples),
             expected={},
             release_to=option.dataset.policy.release_to,
+            stands_for=int(examples / parts[k] + 0.5) if parts[k] < 1.0 else 0,
         )
         for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
         if examples >= max(1, option.dataset.least_examples)

@@ -51,6 +51,8 @@ def groups(
         clusters = _by_place(different, place_of)
     else:
         clusters = _by_links(different, takes_s)
+    if len(clusters) == 1 and len(sites) <= MOST_MERGED:
+        return ()
     if len(clusters) > MOST_MERGED // 2:
         clusters = [different]
     clusters = [part for cluster in clusters for part in _parts(cluster, sites)]

@@ -303,6 +303,7 @@ class Executor:
                 size_bytes=manifest.size_bytes,
                 order=_order_of(work),
                 release_to=release_to,
+                stands_for=work.stands_for,
                 compression=work.compression if compressed else Compression.NONE,
             ),
             work,
