@@ -64,10 +64,9 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
 
-    @property
-    def usual_mu(self) -> float:
-        """The pull on a model that nobody merges."""
-        return 0.03 if self.proximal is None else self.proximal
+    def pull(self, *, merged: bool) -> float:
+        """`proximal`, as it is where models are merged or not."""
+        return (0.0 if merged else 0.03) if self.proximal is None else self.proximal
 
     def layer_sizes(self, columns: int) -> tuple[int, ...]:
         """Sizes of all layers, inputs first."""
