@@ -31,7 +31,7 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.transport import ChunkTransport
 from tests.scenes.clinic_site import SITE, clinic_config, clinic_descriptor
 
-__all__ = ["EXAMPLES", "Told", "VisitedSite"]
+__all__ = ["CONFIG", "EXAMPLES", "Told", "VisitedSite"]
 
 EXAMPLES = 6000
 _ROWS = 400

@@ -120,14 +120,9 @@ class LocalRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     variates: bool = False
     """Steps are corrected by control variates (SCAFFOLD)."""
     consolidation: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
-    """Pull towards the weights that arrived, of each by how much it mattered before (EWC)."""
+    """Pull towards the weights that arrived, by how much they mattered before (EWC)."""
     distillation: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.0
     """Weight of what the model that arrived says about the site's records (LwF)."""
-
-    @property
-    def copies(self) -> int:
-        """Sets of numbers, as large as the weights that are trained, that travel with the model."""
-        return int(self.variates) + int(self.consolidation > 0.0)
 
 
 class Algorithm(enum.StrEnum):
@@ -168,8 +163,7 @@ class Algorithm(enum.StrEnum):
     DARE = "dare"
     """Rounds; random parts of the updates are averaged."""
     EWC = "ewc"
-    """As `sequential`; weights that mattered elsewhere are held, by `consolidation`: the model
-    takes twice the room."""
+    """As `sequential`; what mattered at the sites before is held, by `consolidation`."""
     LWF = "lwf"
     """As `sequential`; what the model that arrived says about the site's records is taught again,
     by `distillation`."""
@@ -198,7 +192,7 @@ LOCAL_RULES = {
     Algorithm.FEDPROX: LocalRule(merged=True, mu=0.03),
     Algorithm.SCAFFOLD: LocalRule(merged=True, variates=True),
     Algorithm.FEDSEQ: LocalRule(),
-    Algorithm.EWC: LocalRule(consolidation=0.1),
+    Algorithm.EWC: LocalRule(consolidation=0.3),
     Algorithm.LWF: LocalRule(distillation=1.0),
 }
 """What sites do in visits of each algorithm; of others, nothing more than the recipe's."""

@@ -68,10 +68,9 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         name_classes(self, self.classes)
         plain_fields(self, "label")
 
-    @property
-    def usual_mu(self) -> float:
-        """The pull on a model that nobody merges."""
-        return 0.03 if self.proximal is None else self.proximal
+    def pull(self, *, merged: bool) -> float:
+        """`proximal`, as it is where models are merged or not."""
+        return (0.0 if merged else 0.03) if self.proximal is None else self.proximal
 
     def layer_sizes(self, columns: int) -> tuple[int, ...]:
         """Sizes of all layers, inputs first."""

@@ -93,16 +93,15 @@ def arranged(state: State, columns: tuple[str, ...]) -> State:
         return state
     at = [state.columns.index(column) for column in columns]
     (weight, bias), *rest = state.layers
-    told = state.standard
+    told, variate = state.standard, list(state.companions.variate)
     assert told is not None
+    variate[:1] = [first[:, at] for first in variate[:1]]
     return replace(
         state,
         columns=columns,
         layers=[(weight[:, at], bias), *rest],
         standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
-        companions=Companions(
-            *([one[0][:, at], *one[1:]] if one else () for one in state.companions)
-        ),
+        companions=state.companions._replace(variate=variate),
     )
 
 

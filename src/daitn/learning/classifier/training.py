@@ -94,7 +94,7 @@ def _fit(
         for weight, bias in state.layers
     ]
     tensors = [tensor for layer in layers for tensor in layer]
-    local = Steps(rule, tensors, state.companions, own, config.usual_mu)
+    local = Steps(rule, tensors, state.companions, own, config.pull(merged=rule.merged))
     taught = _taught(inputs, layers) if rule.distillation else None
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)
     guess = math.log(len(config.classes))

@@ -1,6 +1,7 @@
 """The numbers that an algorithm sends along with a model, as a part of it.
 
-They are float32, one tensor for each that is trained: `variate.NAME`, `importance.NAME`.
+They are float32, one tensor for each that is trained: `variate.NAME` of its shape, and
+`importance.NAME` with one number for each unit, of the shape (units, 1, ...).
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ COMPANIONS = "companions.safetensors"
 
 
 class Companions(NamedTuple):
-    """Numbers beside the weights that are trained, of the same shapes and in their order; empty:
-    there are none."""
+    """Numbers beside the weights that are trained, in their order; empty: there are none."""
 
     variate: Sequence[Tensor] = ()
     """Of SCAFFOLD: in a site's model its own, in a merged one the mean."""
@@ -40,7 +40,10 @@ def read_companions(model: Path, shapes: Mapping[str, Shape]) -> Companions:
     path = model / COMPANIONS
     if not path.is_file():
         return Companions()
-    expected = {f"{kind}.{name}": shapes[name] for kind in Companions._fields for name in shapes}
+    expected = {f"variate.{name}": shape for name, shape in shapes.items()} | {
+        f"importance.{name}": (*shape[:1], *(1 for _ in shape[1:]))
+        for name, shape in shapes.items()
+    }
     found = read_header(path).shapes
     wrong = sorted(name for name, shape in found.items() if expected.get(name) != shape)
     tensors = read_tensors(path) if not wrong else {}

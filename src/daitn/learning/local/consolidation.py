@@ -2,15 +2,16 @@
 in neural networks", arXiv:1612.00796, and Schwarz et al. 2018, "Progress & compress",
 arXiv:1805.06370.
 
-A visit pulls each weight towards its value on arrival, by how much it mattered at the sites before:
-by the diagonal of the Fisher information there, a mean of squared gradients. Adam keeps one already
-(Kingma and Ba 2014, arXiv:1412.6980, section 2), of batches. As in the second article, each visit's
-has the same mean, and older ones fade. The anchor is what arrives, so that only the diagonal
-travels.
+A visit pulls weights towards their values on arrival, by how much they mattered at the sites
+before: by the diagonal of the Fisher information there, a mean of squared gradients. Adam keeps one
+already (Kingma and Ba 2014, arXiv:1412.6980, section 2), of batches. As in the second article, each
+visit's has the same mean, and older ones fade. The anchor is what arrives, so that only the
+diagonal travels.
 
-A squared gradient is made of records. It leaves with noise, in powers of two of its mean, and none
-is told apart from its neighbours by less than a factor of two: far coarser than the weights beside
-it, which moved where it is not zero.
+A squared gradient is made of records: where a unit is moved by one record alone, those of its
+weights are the squares of that record's values. So one number travels for all weights into a unit,
+their mean: it tells of no value, and hardly adds to the model's size. It leaves with noise, in
+powers of two.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from daitn.learning.blur import normal
 
-__all__ = ["importance_after"]
+__all__ = ["importance_after", "units"]
 
 _FADES = 0.9
 """Share of an importance that a further visit leaves: the article's gamma."""
@@ -33,25 +34,33 @@ _NOISE = 0.5
 """Deviation of the noise, in powers of two."""
 
 
+def units(weight: Tensor) -> Tensor:
+    """The mean over the weights into each unit: (units, 1, ...) of a (units, ...) tensor."""
+    inward = tuple(range(1, weight.dim()))
+    return weight.mean(dim=inward, keepdim=True) if inward else weight
+
+
 @torch.no_grad()
 def importance_after(
     before: Sequence[Tensor], squares: Sequence[Tensor], seed: int
 ) -> list[Tensor]:
-    """The importance of each weight after a visit, in float32.
+    """The importance of each unit's weights after a visit, in float32.
 
-    `before`: as it arrived, zeros at first; `squares`: the visit's means of squared gradients;
-    `seed`: the site's secret, by which the noise is drawn.
+    `before`: as it arrived, empty at first; `squares`: the visit's means of squared gradients, of
+    the shapes of the weights; `seed`: the site's secret, by which the noise is drawn.
     """
-    mean = torch.cat([square.flatten() for square in squares]).double().mean().item()
+    energy = [units(square.float()).cpu() for square in squares]
+    known = [each.cpu() for each in before] or [torch.zeros_like(each) for each in energy]
+    mean = torch.cat([each.flatten() for each in energy]).double().mean().item()
     if not mean > 0.0:
-        return [importance * _FADES for importance in before]
+        return [importance * _FADES for importance in known]
     digest = hashlib.blake2b(f"importance {seed}".encode(), digest_size=32)
-    for square in squares:
-        digest.update(square.float().cpu().contiguous().numpy().tobytes())
+    for each in energy:
+        digest.update(each.contiguous().numpy().tobytes())
     after = []
-    for number, (importance, square) in enumerate(zip(before, squares, strict=True)):
-        noise = torch.from_numpy(normal(digest.digest() + number.to_bytes(8), square.numel()))
-        octave = (square.float().cpu() / mean).log2() + _NOISE * noise.reshape(square.shape)
+    for number, (importance, each) in enumerate(zip(known, energy, strict=True)):
+        noise = torch.from_numpy(normal(digest.digest() + number.to_bytes(8), each.numel()))
+        octave = (each / mean).log2() + _NOISE * noise.reshape(each.shape)
         told = octave.round().clamp(-_OCTAVES, _OCTAVES).exp2()
-        after.append(importance * _FADES + told.to(importance))
+        after.append(importance * _FADES + told)
     return after

@@ -27,9 +27,8 @@ class Steps:
         usual_mu: float,
     ) -> None:
         """`companions`: those of the model that arrived; `own`: the variate that the site left last
-        time; `usual_mu`: the recipe's pull towards what arrived, where nothing is merged."""
-        usual = 0.0 if rule.merged else usual_mu
-        self._mu = usual if rule.mu is None else rule.mu
+        time; `usual_mu`: the recipe's pull towards what arrived, unless the rule has one."""
+        self._mu = usual_mu if rule.mu is None else rule.mu
         self._rule = rule
         self._weights = weights
         self.arrived = [weight.detach().clone() for weight in weights]
@@ -73,8 +72,9 @@ class Steps:
         if self._variates is not None and self.rates:
             variate = self._variates.after(self.arrived, self._weights, self.rates)
         if self._rule.consolidation:
-            none = [torch.zeros_like(weight) for weight in self.arrived]
-            slots = zip(self._weights, none, strict=True)
-            squares = [optimiser.state[weight].get("exp_avg_sq", zero) for weight, zero in slots]
-            importance = importance_after(self._importance or none, squares, seed)
+            squares = [
+                optimiser.state[weight].get("exp_avg_sq", torch.zeros_like(weight))
+                for weight in self._weights
+            ]
+            importance = importance_after(self._importance, squares, seed)
         return Companions(variate, importance)

@@ -609,9 +609,9 @@ class Executor:
 
 
 def _with_companions(footprint: Footprint, work: VisitWork) -> Footprint:
-    """What training needs with the numbers that travel beside the weights, and with those that it
-    keeps of them meanwhile."""
-    more = work.local.copies * footprint.size_bytes
+    """What training needs with variates, which are as large as the weights: those that travel, and
+    those that it keeps of them meanwhile."""
+    more = footprint.size_bytes * work.local.variates
     return msgspec.structs.replace(
         footprint,
         size_bytes=footprint.size_bytes + more,
