@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tests.scenes.breast_cancer import write_intent, write_network
 
 from .conftest import Network, running
