@@ -1,8 +1,8 @@
 """A model's parts as named arrays, which is what Flower's servers average, and back.
 
-Each tensor of a part in safetensors is an array, `part/tensor`. Any other part is an array of its
-bytes, `part`: the mean of equal bytes is the same bytes, and sites whose parts differ (in their
-columns, say) notice when they read the mean.
+Each tensor of a part in safetensors is an array, `part/tensor`. Any other part, and one
+without tensors, is an array of its bytes, `part`: the mean of equal bytes is the same bytes, and
+sites whose parts differ (in their columns, say) notice when they read the mean.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ def arrays_of(folder: Path) -> Arrays:
     found: Arrays = {}
     for path in sorted(folder.iterdir()):
         if path.suffix != _WEIGHTS:
-            found[path.name] = np.frombuffer(path.read_bytes(), np.uint8).copy()
+            found[path.name] = _bytes(path)
             continue
         try:
             tensors = load_file(path)
         except (SafetensorError, TypeError) as error:
             raise InvalidInput(f"{path.name}: {error}", field="model", fix="use float32") from error
+        if not tensors:  # Of a model whose columns are not known yet.
+            found[path.name] = _bytes(path)
         for name, tensor in tensors.items():
             if tensor.dtype.kind != "f":
                 raise InvalidInput(
@@ -55,12 +57,10 @@ def write_parts(arrays: Mapping[str, NDArray[Any]], out: Path) -> None:
     tensors: dict[str, Arrays] = defaultdict(dict)
     for name, array in arrays.items():
         part, _, tensor = name.partition("/")
-        if not _PART.fullmatch(part) or bool(tensor) != part.endswith(_WEIGHTS):
+        if not _PART.fullmatch(part) or (tensor and not part.endswith(_WEIGHTS)):
             raise Corrupt(f"{name!r} is no array of a part", field="arrays", fix="start anew")
         if not bool(np.isfinite(array).all()):
-            raise Corrupt(
-                f"{name} has values that are not finite", field="arrays", fix="start anew"
-            )
+            raise _not_finite(name)
         if tensor:
             tensors[part][tensor] = np.ascontiguousarray(array)
         else:
@@ -82,6 +82,12 @@ def check_like(arrays: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[
                 fix="mend the app",
             )
         if not bool(np.isfinite(array).all()):
-            raise Corrupt(
-                f"{name} has values that are not finite", field="arrays", fix="train less"
-            )
+            raise _not_finite(name)
+
+
+def _bytes(path: Path) -> NDArray[np.uint8]:
+    return np.frombuffer(path.read_bytes(), np.uint8).copy()
+
+
+def _not_finite(name: str) -> Corrupt:
+    return Corrupt(f"{name} has values that are not finite", field="arrays", fix="train less")

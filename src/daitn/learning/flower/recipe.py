@@ -8,6 +8,7 @@ it out (`node_config["data"]`), and arrays; what it returns are the arrays of th
 from __future__ import annotations
 
 import csv
+import datetime
 import importlib
 import tempfile
 import time
@@ -43,6 +44,8 @@ WEIGHTS = "arrays.safetensors"
 _BYTES = 8
 """Of a number, at most."""
 _COPIES = 6
+_TTL_S = 86400.0
+"""Of a message; the site's limits end a visit before."""
 _ENGINE_BYTES = 500 << 20
 _Setting = bool | int | float | Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -198,7 +201,7 @@ class FlowerApp:
     ) -> Any:
         """The content of the app's reply. It reads a copy of the table, of what its owner lets out;
         the label is the last column."""
-        from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+        from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 
         app = _entry(settings.app).load()
         table = read_table(data, settings.label, self._selection)
@@ -218,10 +221,28 @@ class FlowerApp:
                 state=RecordDict(),
                 run_config=_run(settings),
             )
-            reply = app(Message(content, dst_node_id=0, message_type=kind), context)
+            reply = app(_message(kind, content), context)
         if reply.has_error():
             raise InvalidInput("the app replied with an error", field="model.config.app")
         return reply.content
+
+
+def _message(kind: str, content: Any) -> Any:
+    """A message as if a server had sent it."""
+    from flwr.app import Message, Metadata
+
+    metadata = Metadata(
+        run_id=0,
+        message_id="",
+        src_node_id=0,
+        dst_node_id=0,
+        reply_to_message_id="",
+        group_id="",
+        created_at=datetime.datetime.now(datetime.UTC).timestamp(),
+        ttl=_TTL_S,
+        message_type=kind,
+    )
+    return Message(metadata=metadata, content=content)
 
 
 def _run(settings: FlowerConfig) -> dict[str, Any]:
