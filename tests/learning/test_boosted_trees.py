@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from daitn.learning.boosted_trees.config import parse_config
 from daitn.learning.boosted_trees.ensemble import END, Ensemble
 from daitn.learning.boosted_trees.parts import State
 from daitn.learning.recipe import DataFault, Fault, MergeTask, Progress, Selection, Trained
+from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import RULES, Algorithm, MergeRule
 
@@ -653,3 +655,51 @@ def test_an_estimate_is_of_the_largest_model(tmp_path: Path) -> None:
     written = (tmp_path / parts.TREES).stat().st_size
     assert written == pytest.approx(BoostedTrees().estimate(config).size_bytes, rel=0.05)
     assert len(state(tmp_path, config).trees) == 400
+
+
+def counted(folder: Path, seed: int) -> bool:
+    """Whether the leaves of a first tree tell how many records of a class come there."""
+    features, labels = whole_numbers(seed, 200, 2)
+    features = np.nan_to_num(features, nan=5.0)
+    config = {"classes": ["0", "1"], "depth": 1, "rounds": 1}
+    folder.mkdir()
+    fresh, out = initialise(folder / "fresh", config), folder / "out"
+    visit(fresh, config, write(folder / "data.csv", features, labels), out, 200, seed=seed)
+    tree = state(out, config).trees
+    left = features[:, tree.column[0, 0]] < tree.threshold[0, 0]
+    told = []
+    for side, leaf in zip((left, ~left), tree.leaf[0].astype(float), strict=True):
+        records = int(side.sum())
+        # A leaf is 0.3 G / (H + 1), of records of which each is thought as likely as not.
+        told.append(round(records / 2 + leaf / 0.3 * (records / 4 + 1)))
+    return told == [int(labels[left].sum()), int(labels[~left].sum())]
+
+
+def test_leaves_do_not_count_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(counted(tmp_path / f"now-{seed}", seed) for seed in range(20)) <= 1
+    monkeypatch.setattr(training, "_NOISE", 0.0)
+    monkeypatch.setattr(training, "_ROUNDING", 0.0)
+    assert sum(counted(tmp_path / f"exact-{seed}", seed) for seed in range(20)) == 20
+
+
+@pytest.mark.processes
+async def test_forked_workers_grow_the_same_trees_and_start_no_thread(tmp_path: Path) -> None:
+    """A worker imports xgboost ahead for visits that are copies of it, so that may start none."""
+    data = write(tmp_path / "data.csv", *whole_numbers(1, 100, 2))
+    config = {"classes": ["0", "1"]}
+    fresh = initialise(tmp_path / "fresh", config)
+    trainer = Trainer(threads=2)
+    await trainer.start()
+    worker = psutil.Process(trainer.pid).children()[-1]
+    before = worker.num_threads()
+    try:
+        for number in range(3):
+            (out := tmp_path / f"{number}").mkdir()
+            await trainer.train(
+                "boosted-trees", fresh, config, data, 100, 1, out, lambda progress: None
+            )
+            assert worker.num_threads() <= before
+    finally:
+        await trainer.close()
+    made = {(tmp_path / f"{number}" / parts.TREES).read_bytes() for number in range(3)}
+    assert len(made) == 1

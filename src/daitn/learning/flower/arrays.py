@@ -1,0 +1,93 @@
+"""A model's parts as named arrays, which is what Flower's servers average, and back.
+
+Each tensor of a part in safetensors is an array, `part/tensor`. Any other part, and one
+without tensors, is an array of its bytes, `part`: the mean of equal bytes is the same bytes, and
+sites whose parts differ (in their columns, say) notice when they read the mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from daitn.objects.errors import Corrupt, InvalidInput
+
+__all__ = ["Arrays", "arrays_of", "check_like", "write_parts"]
+
+Arrays = dict[str, NDArray[Any]]
+
+_WEIGHTS = ".safetensors"
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def arrays_of(folder: Path) -> Arrays:
+    """Raises `InvalidInput` for weights of which there is no mean."""
+    found: Arrays = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix != _WEIGHTS:
+            found[path.name] = _bytes(path)
+            continue
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, TypeError) as error:
+            raise InvalidInput(f"{path.name}: {error}", field="model", fix="use float32") from error
+        if not tensors:  # Of a model whose columns are not known yet.
+            found[path.name] = _bytes(path)
+        for name, tensor in tensors.items():
+            if tensor.dtype.kind != "f":
+                raise InvalidInput(
+                    f"{name} in {path.name} is of {tensor.dtype}, of which there is no mean",
+                    field="model.recipe",
+                    fix="use a recipe whose models are weights",
+                )
+            found[f"{path.name}/{name}"] = tensor
+    return found
+
+
+def write_parts(arrays: Mapping[str, NDArray[Any]], out: Path) -> None:
+    """Write the parts into the folder `out`. Raises `Corrupt` for arrays that are none."""
+    tensors: dict[str, Arrays] = defaultdict(dict)
+    for name, array in arrays.items():
+        part, _, tensor = name.partition("/")
+        if not _PART.fullmatch(part) or (tensor and not part.endswith(_WEIGHTS)):
+            raise Corrupt(f"{name!r} is no array of a part", field="arrays", fix="start anew")
+        if not bool(np.isfinite(array).all()):
+            raise _not_finite(name)
+        if tensor:
+            tensors[part][tensor] = np.ascontiguousarray(array)
+        else:
+            # A server may have averaged them.
+            (out / part).write_bytes(np.rint(array).clip(0, 255).astype(np.uint8).tobytes())
+    for part, held in tensors.items():
+        save_file(held, out / part)
+
+
+def check_like(arrays: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `Corrupt` for arrays that are not the next of these: floats of the same shapes."""
+    if arrays.keys() != before.keys():
+        raise Corrupt("other arrays came back than went in", field="arrays", fix="mend the app")
+    for name, array in arrays.items():
+        if array.shape != before[name].shape or array.dtype != before[name].dtype:
+            raise Corrupt(
+                f"{name} came back as {array.dtype} of {array.shape}",
+                field="arrays",
+                fix="mend the app",
+            )
+        if not bool(np.isfinite(array).all()):
+            raise _not_finite(name)
+
+
+def _bytes(path: Path) -> NDArray[np.uint8]:
+    return np.frombuffer(path.read_bytes(), np.uint8).copy()
+
+
+def _not_finite(name: str) -> Corrupt:
+    return Corrupt(f"{name} has values that are not finite", field="arrays", fix="train less")
