@@ -118,7 +118,7 @@ class GatewayApi:
         if path == RESPONSES:
             return await self._responses.answer(request, *await self._read(request))
         if path.startswith(f"{RESPONSES}/"):
-            return await self._responses.handle_kept(request, path, self._caller(request))
+            return await self._responses.handle_stored(request, path, self._caller(request))
         api = PATHS.get(path)
         if api is None:
             return self._handle_other(request, path)
