@@ -61,8 +61,8 @@ class DrrtFeed:
     ) -> None:
         """`verifiers` and `roster`: see `Membership`."""
         self._fabric = fabric
-        known = JournalKeys(journal)
-        self.membership = Membership(fabric, known, self, roster=roster, verifiers=verifiers)
+        self._keys = JournalKeys(journal)
+        self.membership = Membership(fabric, self._keys, self, roster=roster, verifiers=verifiers)
         self._on_joined = on_joined
         self._on_lost = on_lost
         self._state = DrrtState()
@@ -73,7 +73,7 @@ class DrrtFeed:
 
     async def start(self) -> None:
         self._started_s = time.monotonic()
-        self._known = frozenset(known.sites())
+        self._known = frozenset(self._keys.sites())
         self._subscription = await self._fabric.subscribe(keys.ALL_SENSED, self._on_sensed)
         await self.membership.start()
 

@@ -18,9 +18,9 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
-from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
+from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle

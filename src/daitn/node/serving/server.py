@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import (
     error_response,
@@ -18,6 +17,7 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
+from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import ServingRequest, read_query
 from daitn.node.serving.responses import StoredResponses
@@ -150,7 +150,7 @@ class ServingServer:
         if descriptor.state is not DeploymentState.READY:
             message = f"{descriptor.name} is {descriptor.state}"
             raise ApiError(503, "unavailable", message, retry_after_s=1.0)
-        if not allows(descriptor.policy.askers, owner):
+        if not allows(descriptor.policy.mandates, owner):
             message = f"the owner of {descriptor.name} does not admit {owner or 'unnamed owners'}"
             raise ApiError(403, "not_allowed", message)
 
