@@ -96,8 +96,8 @@ class Gateway:
         `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
         sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
         certificates for `https://` addresses. `owner`: who runs the site. `mandates`: checks in
-        whose name is asked; none in a network without a roster. Raises `InvalidInput` for keys of other
-        owners where there is one."""
+        whose name is asked; none in a network without a roster. Raises `InvalidInput` for keys of
+        other owners where there is one."""
         self._site = site
         self._config = config
         self._topology = topology
