@@ -114,7 +114,7 @@ async def test_only_what_its_owner_signed_is_deployed(world: World, members: Mem
     for grant in refused:
         with pytest.raises((Refused, Corrupt)):
             world.service.deploy(wish(grant))
-    for changed in ({"mandates": ("rival",)}, {"price_usd_per_1k_in": 1.0}, {"to": ()}):
+    for changed in ({"askers": ("rival",)}, {"price_usd_per_1k_in": 1.0}, {"to": ()}):
         with pytest.raises(Refused):
             world.service.deploy(msgspec.structs.replace(wish(granted(members)), **changed))
     assert world.service.all().deployments == ()

@@ -128,7 +128,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         server = stack.enter_context(OpenAiServer(text="the truth"))
         lies = stack.enter_context(OpenAiServer(text="a lie"))
         offered = {"url": server.url, "apis": ["chat"]}
-        private = {"name": "private", "policy": {"mandates": ["acme", "carl"]}, **offered}
+        private = {"name": "private", "policy": {"askers": ["acme", "carl"]}, **offered}
         hall = facility("hall", {"name": "doctor", **offered}, private, owner="acme")
         evil = facility("evil", {"name": "quack", "url": lies.url, "apis": ["chat"]}, owner="rival")
         evil["roles"], evil["gateway"] = ["facility", "gateway"], gateway("evil")["gateway"]

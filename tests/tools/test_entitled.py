@@ -214,7 +214,7 @@ def test_a_control_centre_places_what_its_owner_leaves_to_it(members: Members) -
     [
         {"recipe": "other"},
         {"config": digest("c")},
-        {"policy": ModelPolicy(mandates=("rival",))},
+        {"policy": ModelPolicy(askers=("rival",))},
         {"policy": ModelPolicy(release_to=("FR",))},
         {"price_usd_per_1k_in": 1.0},
         {"price_usd_per_1k_out": 1.0},

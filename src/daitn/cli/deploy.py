@@ -119,7 +119,7 @@ def deploy(
         replicas=_replicas(replicas),
         price_usd_per_1k_in=price_in,
         price_usd_per_1k_out=price_out,
-        mandates=tuple(asker or ("*",)),
+        askers=tuple(asker or ("*",)),
     )
     deployed = run(_deploy(center, intent, days, wait))
     print_json(to_json(deployed)) if as_json else screen.print(deployment_table(deployed))

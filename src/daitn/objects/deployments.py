@@ -94,7 +94,7 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     release_to: Words = ("*",)
     """Jurisdictions in which the model may be hosted; `*`: all."""
-    mandates: Words = ("*",)
+    askers: Words = ("*",)
     """Query owners who may ask it; `*`: all."""
 
 

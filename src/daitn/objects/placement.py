@@ -48,7 +48,7 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     """If the control centre chooses; with `AUTO_REPLICAS` it chooses the number, too."""
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
-    mandates: tuple[str, ...] = ("*",)
+    askers: tuple[str, ...] = ("*",)
     """Query owners who may query it."""
     grant: Signed | None = None
     """The `DeploymentGrant` of the model's owner."""
@@ -63,7 +63,7 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
         return DeploymentTerms(
             recipe=model.recipe,
             config=config_digest(model.config),
-            policy=ModelPolicy(release_to=model.release_to, mandates=self.mandates),
+            policy=ModelPolicy(release_to=model.release_to, askers=self.askers),
             price_usd_per_1k_in=self.price_usd_per_1k_in,
             price_usd_per_1k_out=self.price_usd_per_1k_out,
         )

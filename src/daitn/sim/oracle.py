@@ -24,7 +24,7 @@ _TRUE = frozenset(
     {
         "api",
         "release",
-        "mandates",
+        "askers",
         "jurisdiction",
         "owner",
         "privacy",

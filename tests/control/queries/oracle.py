@@ -194,7 +194,7 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
     "release": lambda q, c: _listed(
         c.deployed.descriptor.policy.release_to, c.deployed.jurisdiction
     ),
-    "mandates": lambda q, c: _listed(c.deployed.descriptor.policy.mandates, q.intent.owner),
+    "askers": lambda q, c: _listed(c.deployed.descriptor.policy.askers, q.intent.owner),
     "jurisdiction": lambda q, c: (
         not q.intent.constraints.jurisdictions
         or c.deployed.jurisdiction in q.intent.constraints.jurisdictions

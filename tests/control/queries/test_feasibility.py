@@ -279,7 +279,7 @@ def test_the_trust_that_is_there_is_told() -> None:
 
 
 def test_an_owner_that_is_not_let_in_is_told() -> None:
-    state = one(policy=ModelPolicy(mandates=("university",)))
+    state = one(policy=ModelPolicy(askers=("university",)))
     refusal = refused(asked(state, intent()))
     assert (refusal.code, refusal.field) == ("infeasible", "model")
     assert refusal.decision.rejections[0].reason == "its owner does not let me ask it"

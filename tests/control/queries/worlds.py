@@ -143,7 +143,7 @@ class World:
             price_usd_per_1k_out=choose([0.0, 0.01, 0.1]),
             claimed={topic: choose([0.5, 1.0]) for topic in TOPICS if self.usually(False, True)},
             policy=self.usually(
-                ModelPolicy(), ModelPolicy(release_to=("US",)), ModelPolicy(mandates=("me",))
+                ModelPolicy(), ModelPolicy(release_to=("US",)), ModelPolicy(askers=("me",))
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Deployments that fail, hang, break off or are late, and mandates that go away."""
+"""Deployments that fail, hang, break off or are late, and askers that go away."""
 
 from __future__ import annotations
 

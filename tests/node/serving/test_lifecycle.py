@@ -248,7 +248,7 @@ async def test_what_a_site_no_longer_lets_in_stays_away_until_it_does_again(
         ({}, {"size_bytes": -(2**60)}, InvalidInput, "model.size_bytes"),
         ({}, {"price_usd_per_1k_in": -1.0}, Corrupt, ""),
         ({}, {"price_usd_per_1k_in": float("nan")}, Corrupt, ""),
-        ({}, {"policy": ModelPolicy(mandates=("x" * 1000,))}, Corrupt, ""),
+        ({}, {"policy": ModelPolicy(askers=("x" * 1000,))}, Corrupt, ""),
     ],
 )
 async def test_what_may_or_can_not_be_here_is_refused_with_the_reason_and_not_kept(
@@ -424,7 +424,7 @@ async def test_a_facility_hosts_what_its_owner_signed(
     for changed in (
         {"recipe": "causal-lm"},
         {"config": {"voice": 2}},
-        {"policy": ModelPolicy(mandates=("rival",))},
+        {"policy": ModelPolicy(askers=("rival",))},
         {"policy": ModelPolicy(release_to=("US",))},
         {"price_usd_per_1k_in": 1.0},
         {"price_usd_per_1k_out": 1.0},

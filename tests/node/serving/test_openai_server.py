@@ -303,7 +303,7 @@ async def test_the_name_of_the_model_is_replaced_wherever_the_bytes_are_cut(
 async def test_only_who_shows_a_pass_and_may_ask_comes_in(
     server: OpenAiServer, tmp_path: Path
 ) -> None:
-    policy = ModelPolicy(mandates=("ada", "bob"))
+    policy = ModelPolicy(askers=("ada", "bob"))
     async with before(server.url, tmp_path, policy=policy, apis=(Api.CHAT,)) as site:
         for headers in ({}, {**HEADERS, "daitn-pass": "forged"}):
             status, said, _ = await site.post(CHAT, BODY, headers)

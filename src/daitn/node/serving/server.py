@@ -150,7 +150,7 @@ class ServingServer:
         if descriptor.state is not DeploymentState.READY:
             message = f"{descriptor.name} is {descriptor.state}"
             raise ApiError(503, "unavailable", message, retry_after_s=1.0)
-        if not allows(descriptor.policy.mandates, owner):
+        if not allows(descriptor.policy.askers, owner):
             message = f"the owner of {descriptor.name} does not admit {owner or 'unnamed owners'}"
             raise ApiError(403, "not_allowed", message)
 

@@ -223,12 +223,10 @@ DESCRIPTOR_FILTERS = (
         ),
     ),
     Filter(
-        "mandates",
+        "askers",
         "model",
         FilterCause.WISH,
-        lambda cut: _each(
-            cut, lambda row: allows(row.descriptor.policy.mandates, cut.intent.owner)
-        ),
+        lambda cut: _each(cut, lambda row: allows(row.descriptor.policy.askers, cut.intent.owner)),
         lambda cut, at: Unmet(f"its owner does not let {cut.intent.owner or 'strangers'} ask it"),
     ),
     Filter(

@@ -402,7 +402,7 @@ class QrrtState:
         self._descriptors += 1
         self._described[row] = self._descriptors
         self._context_tokens[row] = said.context_tokens
-        self._flags["restricted"][row] = "*" not in said.policy.mandates
+        self._flags["restricted"][row] = "*" not in said.policy.askers
         self._floats["slots"][row] = said.slots
         self._floats["queue"][row] = said.queue
         self._floats["price_in"][row] = said.price_usd_per_1k_in / 1000
