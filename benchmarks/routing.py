@@ -40,7 +40,6 @@ from daitn.control.queries.lengths import (
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
 from daitn.objects.randomness import Rng
-from daitn.sim.asking import Ended
 from daitn.sim.choosing import (
     Chooser,
     Chosen,
@@ -53,6 +52,7 @@ from daitn.sim.choosing import (
 from daitn.sim.faults import Dies, Fault, Slows
 from daitn.sim.load import Arrival, Lengths, LoadPhase, QueryLoad, recorded
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
+from daitn.sim.query import Ended
 from daitn.sim.world import World
 
 GATEWAYS = tuple(SiteId(name) for name in ("north", "south", "west"))

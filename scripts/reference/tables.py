@@ -118,7 +118,7 @@ def _failures() -> list[Row]:
         )
     ]
     for failure in FAILURES:
-        said = ", ".join(f"{status} `{code}`" for status, code in failure.said)
+        said = ", ".join(f"{status} `{code}`" for status, code in failure.statuses)
         rows.append(
             (
                 failure.name,

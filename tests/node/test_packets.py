@@ -20,13 +20,13 @@ from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
-from daitn.node.asking import Askers
 from daitn.node.config import check_node_config
 from daitn.node.forwarder.offers import home
 from daitn.node.forwarder.protection import sign_packet
 from daitn.node.forwarder.query_client import PacketAnswer, PacketQueryClient
 from daitn.node.forwarder.query_service import PacketQuestion, QueryService
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed
+from daitn.node.mandates import Mandates
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import OwnerId, SiteId
@@ -120,7 +120,7 @@ async def scene(servers: dict[str, OpenAiServer]) -> AsyncIterator[Scene]:
 
 @asynccontextmanager
 async def built(
-    servers: dict[str, OpenAiServer], askers: Askers | None = None
+    servers: dict[str, OpenAiServer], mandates: Mandates | None = None
 ) -> AsyncIterator[Scene]:
     clinics, key, known = ReceiverKey.generate(), SigningKey.generate(), dict[SiteId, str]()
     offers = {
@@ -143,7 +143,7 @@ async def built(
                 lambda offer=offer: (("doctor", offer),),  # type: ignore[misc]
                 known.get,
                 [clinics] if site == "clinic" else [],
-                askers=askers,
+                mandates=mandates,
             )
             stack.push_async_callback(service.close)
             runtimes[site] = ForwarderRuntime(SiteId(site), service)
@@ -343,11 +343,11 @@ async def test_a_packet_asks_in_no_owners_name_without_a_mandate(
     """Any gateway, and whoever took its signature away, could name any owner."""
     members, gate = Members(), SiteId("gate")
     passes = PassBook(SiteId("near"), lambda site: None)
-    askers = Askers(SiteId("near"), members.book(), passes, {gate: "host"}.get)
+    mandates = Mandates(SiteId("near"), members.book(), passes, {gate: "host"}.get)
     acmes = signed_text(members.mandate())
     others = signed_text(members.mandate(gateways=(SiteId("door"),)))
     rivals = signed_text(members.mandate("rival", owner=OwnerId("rival")))
-    async with built(servers, askers) as scene:
+    async with built(servers, mandates) as scene:
         for name in ("acme", "host"):
             with pytest.raises(ApiError, match="nobody known here signed"):
                 await scene.ask(owner=name, mandate=acmes)

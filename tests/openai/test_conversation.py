@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from daitn.openai.conversation import (
     RANDOM_BYTES,
-    KeptResponse,
+    StoredResponse,
     as_items,
     input_items,
-    read_kept,
+    read_stored,
     response_id,
     site_of,
 )
@@ -68,11 +68,11 @@ def test_any_text_may_be_given_as_an_id(text: str) -> None:
 
 @given(JSON)
 def test_what_was_not_kept_is_not_read(value: object) -> None:
-    kept = read_kept(json.dumps(value).encode())
+    kept = read_stored(json.dumps(value).encode())
     if kept is not None:
         assert isinstance(value, dict)
         assert len(kept.items) == len(value["input"]) + len(value["response"]["output"])
-        assert read_kept(kept.encoded) == kept
+        assert read_stored(kept.encoded) == kept
 
 
 @given(st.integers(0, 30), st.integers(1, 10), st.booleans())
@@ -112,5 +112,5 @@ def test_texts_become_items() -> None:
     ]
     with pytest.raises(ApiError):
         input_items([], after="msg_1", limit=1, newest_first=True)
-    kept = KeptResponse([msgspec.Raw(b"{}")], msgspec.Raw(b'{"output": [1]}'))
+    kept = StoredResponse([msgspec.Raw(b"{}")], msgspec.Raw(b'{"output": [1]}'))
     assert [bytes(one) for one in kept.items] == [b"{}", b"1"]

@@ -17,7 +17,7 @@ from daitn.openai.failures import (
     FailureKind,
     of_facility,
     of_server,
-    status_said,
+    stated_status,
 )
 from daitn.openai.hints import retry_after_s
 
@@ -102,7 +102,7 @@ def test_a_context_too_small_is_known_whatever_is_said_of_it(
     message: str, told: Excess, status: int
 ) -> None:
     assert of_server(status, Error(message, code=status)) is TOO_LONG
-    assert status_said(Error(message)) == 400
+    assert stated_status(Error(message)) == 400
     assert excess_of(message) == told
 
 
@@ -180,7 +180,7 @@ def test_a_facilitys_code_counts_more_than_its_status() -> None:
     ],
 )
 def test_an_error_within_a_200_has_a_status(error: Error, status: int) -> None:
-    assert status_said(error) == status
+    assert stated_status(error) == status
 
 
 @pytest.mark.parametrize(

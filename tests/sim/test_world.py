@@ -17,7 +17,6 @@ from daitn.control.queries.retry_budget import LEAST_PER_S, SHARE, WINDOW_S
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryStatus
 from daitn.objects.randomness import Rng
-from daitn.sim.asking import Ended
 from daitn.sim.choosing import (
     Chooser,
     Chosen,
@@ -31,6 +30,7 @@ from daitn.sim.clock import Clock
 from daitn.sim.faults import Dies, Slows
 from daitn.sim.load import Arrival, Lengths, LoadPhase, QueryKind, QueryLoad, recorded
 from daitn.sim.network import DeploymentSpec, FacilitySpec, Network
+from daitn.sim.query import Ended
 from daitn.sim.world import World
 
 GATE = SiteId("gate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
@@ -96,11 +96,6 @@ class DrrtFeed:
     def key_of(self, site: SiteId) -> str | None:
         """The public key of a site; none for one that is no member, or unknown."""
         return self.membership.key_of(site)
-
-    def keys_of(self, sites: Iterable[SiteId]) -> dict[SiteId, str]:
-        """The keys with which sites, past members too, signed their lineage entries."""
-        known = {site: self._keys.get(site) for site in sites}
-        return {site: key for site, key in known.items() if key is not None}
 
     def described(self, node: NodeDescriptor) -> None:
         self._state.absorb(node, clock.now_s())

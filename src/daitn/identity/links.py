@@ -72,7 +72,6 @@ class LinkKeys:
         """What this end says of itself."""
         self._signer = ""
         """The neighbour's key in the roster, by which its proof counts."""
-        self._peer = b""
         self._peer_at_ms = -1
         self._sends: bytes | None = None
         self._takes: bytes | None = None
@@ -103,7 +102,7 @@ class LinkKeys:
             raise Corrupt("the proof has no usable key", field="proof") from None
         secret = blake3(shared, derive_key_context=_CONTEXT).digest()
         own, other = self._identity.site, self._neighbour
-        self._signer, self._peer, self._peer_at_ms = expected, public, at_ms
+        self._signer, self._peer_at_ms = expected, at_ms
         self._sends = _direction_key(secret, own, other, self._public, public)
         self._takes = _direction_key(secret, other, own, public, self._public)
         return True

@@ -89,7 +89,6 @@ class AuditLog:
         self._now_s = now_s
         self._most_bytes = most_file_bytes
         self._number, self._digest = 0, START
-        self._signature = ""
         self._claimed = (0, START)
         """Number and digest of the entry from which the next claim goes on: usually the latest that
         a control centre has signed."""

@@ -21,13 +21,13 @@ from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
 from daitn.node.admission import Admission
-from daitn.node.asking import Askers, stated_owner
 from daitn.node.config import ForwarderConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
 from daitn.node.forwarder.query_service import QueryService
 from daitn.node.forwarder.role import ForwarderRole
 from daitn.node.gateway.gateway import Gateway
+from daitn.node.mandates import Mandates, stated_owner
 from daitn.node.serving.facility import ADMITTED_ROLES, Facility
 from daitn.node.verifier.deployments import DeploymentVerifier
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -95,10 +95,10 @@ class Roles:
         )
         passes = PassBook(config.site, self._admitted_key)
         grants = None if roster is None else roster.grants()
-        self._askers: Askers | None = None
+        self._mandates: Mandates | None = None
         if grants is not None and roster is not None:
-            self._askers = Askers(config.site, grants, passes, self._owner_of)
-            roster.listen(self._askers.forget)
+            self._mandates = Mandates(config.site, grants, passes, self._owner_of)
+            roster.listen(self._mandates.forget)
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
@@ -109,7 +109,7 @@ class Roles:
                 transport,
                 passes.holder,
                 changed,
-                self._askers.speaks_for if self._askers else stated_owner,
+                self._mandates.speaks_for if self._mandates else stated_owner,
                 grants,
                 key,
                 released,
@@ -136,7 +136,7 @@ class Roles:
                 self._query_client(config.forwarder, key),
                 config.tls,
                 config.owner,
-                self._askers,
+                self._mandates,
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
@@ -169,7 +169,7 @@ class Roles:
                 self._membership.key_of,
                 [ReceiverKey.at(Path(path)) for path in forwarder.receives],
                 config.tls,
-                self._askers,
+                self._mandates,
                 self._gateway_of if self._roster else None,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)

@@ -48,12 +48,12 @@ _REPLACED_IN_ENTRIES = _REPLACED - {"name"}
 
 
 class AnswerFailed(AnswerBroken):
-    """The server says in its answer that it failed. `said`: what it says around the error."""
+    """The server says in its answer that it failed. `body`: the error and what is around it."""
 
-    def __init__(self, error: Error, said: bytes = b"") -> None:
+    def __init__(self, error: Error, body: bytes = b"") -> None:
         super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
         self.error = error
-        self.said = said
+        self.body = body
 
 
 class _Piece(ErrorFields):
@@ -123,7 +123,7 @@ def _finite(number: str) -> float | None:
 def _failure(name: bytes, piece: _Piece) -> Error | None:
     """The error in an event or a whole answer, in any of the forms in use; none if there is
     none."""
-    if (error := piece.said(named=name == b"error")) is not None:
+    if (error := piece.stated_error(named=name == b"error")) is not None:
         return error
     for choice in piece.objects:
         if choice.get("error"):
@@ -150,8 +150,8 @@ class StreamReader:
         "_seen",
         "_size",
         "done",
+        "has_content",
         "pieces",
-        "said",
         "usage",
     )
 
@@ -178,7 +178,7 @@ class StreamReader:
         self._seen: set[int] = set()
         self._ended: set[int] = set()
         self._calls = False
-        self.said = False
+        self.has_content = False
         """Whether the answer has begun."""
         self.done = False
         """Whether nothing follows any more."""
@@ -215,14 +215,16 @@ class StreamReader:
             self._take(rest + b"\n\n", last=True)
         if not self.done:
             if not self.finished:
-                raise AnswerBroken(why or ("it ended too early" if self.said else _EMPTY))
+                raise AnswerBroken(why or ("it ended too early" if self.has_content else _EMPTY))
             self._end()
         return self._released()
 
     def _take(self, block: bytes, *, last: bool = False) -> None:
         event = read_event(block)
         if event is None:
-            if self.said:  # It keeps connections alive; before, nothing is sent that it could.
+            if (
+                self.has_content
+            ):  # It keeps connections alive; before, nothing is sent that it could.
                 self._out.append(block)
             return
         if event.data.strip() == b"[DONE]":
@@ -269,12 +271,12 @@ class StreamReader:
                 self._calls = self._calls or bool(delta.get("tool_calls"))
             if choice.get("finish_reason"):
                 self._ended.add(index)
-                self.said = True
+                self.has_content = True
             elif said:
                 self._ended.discard(index)  # Some servers end a choice, and go on.
             says = says or said
         if says:
-            self.said = True
+            self.has_content = True
             self.pieces += 1
         if piece.usage is not _NOTHING:
             self.usage = usage_of(piece.usage) or self.usage
@@ -282,7 +284,7 @@ class StreamReader:
     def _take_done(self) -> None:
         """Some servers never name a `finish_reason`; theirs ends here. Where one choice has it and
         another does not, that one was cut off, and a tool call without it may have been."""
-        if not self.said:
+        if not self.has_content:
             raise AnswerBroken(_EMPTY)
         if not self._ended >= self._seen and (self._ended or self._calls):
             raise AnswerBroken("one of its choices has no end")
@@ -293,7 +295,7 @@ class StreamReader:
         self.done = True
 
     def _released(self) -> bytes:
-        if not self.said or not self._out:
+        if not self.has_content or not self._out:
             return b""
         out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()

@@ -16,24 +16,24 @@ from daitn.objects.identifiers import SiteId, is_name
 from daitn.openai.errors import DECODE_ERRORS, bad_request
 
 __all__ = [
-    "MAX_KEPT_BYTES",
+    "MAX_STORED_BYTES",
     "RANDOM_BYTES",
-    "KeptResponse",
+    "StoredResponse",
     "as_items",
     "input_items",
-    "read_kept",
+    "read_stored",
     "response_id",
     "site_of",
 ]
 
 RANDOM_BYTES = 16
 """Of an id: nobody guesses 128 bits."""
-MAX_KEPT_BYTES = 1 << 24
+MAX_STORED_BYTES = 1 << 24
 """Of a response with its conversation. A longer one fits into few contexts."""
 _PREFIX = "resp_"
 
 
-class KeptResponse(msgspec.Struct, frozen=True):
+class StoredResponse(msgspec.Struct, frozen=True):
     """A response, and the items that led to it."""
 
     input: list[msgspec.Raw]
@@ -62,14 +62,14 @@ class _Response(msgspec.Struct):
 
 _ENCODER = msgspec.json.Encoder()
 _RESPONSE = msgspec.json.Decoder(_Response)
-_KEPT = msgspec.json.Decoder(KeptResponse)
+_STORED = msgspec.json.Decoder(StoredResponse)
 _INPUT = msgspec.json.Decoder(str | list[dict[str, Any]])
 
 
-def read_kept(body: bytes) -> KeptResponse | None:
+def read_stored(body: bytes) -> StoredResponse | None:
     """What a facility kept; none: it is something else."""
     try:
-        kept = _KEPT.decode(body)
+        kept = _STORED.decode(body)
         _RESPONSE.decode(kept.response)
     except DECODE_ERRORS:
         return None

@@ -76,7 +76,7 @@ class ErrorFields(msgspec.Struct):
     code: Any = None
     param: Any = None
 
-    def said(self, *, named: bool = False) -> Error | None:
+    def stated_error(self, *, named: bool = False) -> Error | None:
         """The error; none if there is none. `named`: what is around the fields says that it is
         one."""
         if self.error:
@@ -103,7 +103,7 @@ def read_error(body: bytes) -> Error | None:
         told = _ANY_BODY.decode(body)
     except DECODE_ERRORS:
         return None
-    error = told.said()
+    error = told.stated_error()
     if error is None and told.detail and told.choices is None:
         return error_of({"message": told.detail})
     return error

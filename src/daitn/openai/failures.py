@@ -30,7 +30,7 @@ __all__ = [
     "FailureKind",
     "of_facility",
     "of_server",
-    "status_said",
+    "stated_status",
 ]
 
 
@@ -54,7 +54,7 @@ class FailureKind(NamedTuple):
 
     name: str
     when: str
-    said: tuple[tuple[int, str], ...]
+    statuses: tuple[tuple[int, str], ...]
     """Status and `code` with which facilities and gateways say it; none: they do not."""
     cause: Cause | None
     """None: no other deployment is asked."""
@@ -174,7 +174,7 @@ FAILURES: Final = (
     NOT_ADMITTED,
     CANNOT_REACH,
 )
-_SAID: Final = {pair: failure for failure in FAILURES for pair in failure.said}
+_BY_STATUS: Final = {pair: failure for failure in FAILURES for pair in failure.statuses}
 
 _CLIENTS = frozenset({400, 406, 412, 414, 416, 417, 422, 428, 431})
 _UNSUITED = frozenset({413, 415, 501})
@@ -234,11 +234,11 @@ def of_facility(
     """The row of what a facility, or a gateway that relays, answers: by its code, or as of the
     server whose error it passes on."""
     code = error.code if error is not None else None
-    said = _SAID.get((status, code)) if isinstance(code, str) else None
+    said = _BY_STATUS.get((status, code)) if isinstance(code, str) else None
     return said or of_server(status, error, retry_after_s)
 
 
-def status_said(error: Error) -> int:
+def stated_status(error: Error) -> int:
     """The status of an error that came within a 200."""
     if isinstance(error.code, int) and 300 <= error.code < 600:
         return error.code

@@ -33,17 +33,17 @@ class ResponsesAnswer:
         self._begun = False
         self._sequence = 0
         self._id = ""
-        self._kept = False
+        self._stored = False
         self.ended = False
         """Whether all but the end of a stream has been translated."""
 
     def keep_as(self, id_: str) -> None:
         """The response will be kept under this id."""
-        self._id, self._kept = id_, True
+        self._id, self._stored = id_, True
 
-    def not_kept(self) -> None:
+    def not_stored(self) -> None:
         """The response is not kept after all."""
-        self._kept = False
+        self._stored = False
 
     def read_whole(self, body: bytes) -> None:
         """Take a whole answer in."""
@@ -168,9 +168,9 @@ class ResponsesAnswer:
             "incomplete_details": None if reason is None else {"reason": reason},
             "model": chat.model,
             "output": output,
-            "store": self._kept,
+            "store": self._stored,
             "usage": self._usage() if ended else None,
-            **self._request.said,
+            **self._request.echoed,
         }
 
     def _usage(self) -> dict[str, Any]:

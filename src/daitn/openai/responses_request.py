@@ -135,7 +135,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True):
     body: bytes
     names: dict[str, str]
     """Fields of the chat, under the names that the request has for them."""
-    said: dict[str, Any]
+    echoed: dict[str, Any]
     """Fields of the request that its answer repeats."""
     previous: str = ""
     """The response from which it goes on."""

@@ -13,13 +13,13 @@ from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
-from daitn.sim.asking import Ended, SimulatedQuery
 from daitn.sim.attempt import SimulatedAttempt
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
 from daitn.sim.facility import SimulatedFacility
 from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
+from daitn.sim.query import Ended, SimulatedQuery
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.observation import Observation
 from daitn.topology.qrrt.paths import paths_from

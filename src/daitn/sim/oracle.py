@@ -21,7 +21,17 @@ from daitn.topology.qrrt.snapshot import Floats
 __all__ = ["Oracle"]
 
 _TRUE = frozenset(
-    {"api", "release", "askers", "jurisdiction", "owner", "privacy", "accuracy", "context", "sound"}
+    {
+        "api",
+        "release",
+        "askers",
+        "jurisdiction",
+        "owner",
+        "privacy",
+        "accuracy",
+        "context",
+        "sound",
+    }
 )
 """Filters on constant facts, whose results are therefore true."""
 

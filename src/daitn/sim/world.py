@@ -12,7 +12,6 @@ from daitn.control.queries.context import QueryContext
 from daitn.control.queries.lengths import AnswerLengths, LengthModel
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Serving
-from daitn.sim.asking import Ended
 from daitn.sim.choosing import Chooser
 from daitn.sim.clock import Clock
 from daitn.sim.facility import SimulatedFacility
@@ -22,6 +21,7 @@ from daitn.sim.links import SimulatedLinks
 from daitn.sim.load import Arrival
 from daitn.sim.network import Network, described, findings
 from daitn.sim.oracle import Oracle
+from daitn.sim.query import Ended
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["World"]

@@ -9,10 +9,10 @@ import pytest
 from daitn.identity.grants import split_token
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import PassBook, sign_pass
-from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig, KeyConfig
-from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
+from daitn.node.gateway.auth import ApiKeys, Authenticator, Tokens
 from daitn.node.gateway.gateway import Gateway
+from daitn.node.mandates import Mandates
 from daitn.objects.errors import InvalidInput, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError
@@ -32,16 +32,16 @@ class Scene:
         self.keys = {GATE: SigningKey.generate(), DOOR: SigningKey.generate()}
         self.owners = {GATE: "host", DOOR: "rival"}
 
-    def askers(self, site: SiteId = MDF) -> Askers:
+    def mandates(self, site: SiteId = MDF) -> Mandates:
         passes = PassBook(site, lambda one: key.public if (key := self.keys.get(one)) else None)
-        return Askers(site, self.members.book(), passes, self.owners.get)
+        return Mandates(site, self.members.book(), passes, self.owners.get)
 
-    def door(self, keys: tuple[KeyConfig, ...] = (), **said: Any) -> Doorkeeper:
+    def door(self, keys: tuple[KeyConfig, ...] = (), **said: Any) -> Authenticator:
         settings = {"needs_token": False, **said}
-        return Doorkeeper(
+        return Authenticator(
             ApiKeys(keys),
             "host",
-            Tokens(GATE, self.askers(GATE)),
+            Tokens(GATE, self.mandates(GATE)),
             clocks=(lambda: self.members.now_s, lambda: self.members.now_s),
             **settings,
         )
@@ -65,7 +65,9 @@ def test_a_token_asks_in_its_owners_name_and_shows_no_secret(scene: Scene) -> No
         caller = door.admit(f"Bearer {token}")
         assert (caller.owner, caller.relayed_by) == ("acme", None)
         assert caller.mandate == split_token(token)[1]
-        assert scene.askers().speaks_for(GATE, scene.shown("acme", caller.mandate), NOW_S) == "acme"
+        assert (
+            scene.mandates().speaks_for(GATE, scene.shown("acme", caller.mandate), NOW_S) == "acme"
+        )
 
 
 def test_a_token_that_does_not_hold_is_refused(scene: Scene) -> None:
@@ -95,8 +97,8 @@ def test_a_token_that_does_not_hold_is_refused(scene: Scene) -> None:
 
 
 def test_a_token_ends_with_its_time_and_its_owner(scene: Scene) -> None:
-    token, askers = scene.members.token(), scene.askers(GATE)
-    tokens = Tokens(GATE, askers)
+    token, mandates = scene.members.token(), scene.mandates(GATE)
+    tokens = Tokens(GATE, mandates)
     tokens.admit(token, NOW_S, 0.0)
     scene.members.now_s = NOW_S + 100
     with pytest.raises(ApiError):
@@ -104,7 +106,7 @@ def test_a_token_ends_with_its_time_and_its_owner(scene: Scene) -> None:
     scene.members.now_s = NOW_S
     tokens.admit(token, NOW_S, 0.0)
     scene.members.revoke("acme")
-    askers.forget()
+    mandates.forget()
     with pytest.raises(ApiError):
         tokens.admit(token, NOW_S, 0.0)
 
@@ -138,9 +140,9 @@ def test_a_facility_believes_no_gateway_that_names_an_owner(scene: Scene) -> Non
     """A gateway that signs its own pass could name any owner: 20 of 20 were let in."""
     _, mandate = split_token(scene.members.token())
     _, rivals = split_token(scene.members.token("rival", "gate"))
-    askers = scene.askers()
-    assert askers.speaks_for(GATE, scene.shown(""), NOW_S) == ""
-    assert askers.speaks_for(GATE, scene.shown("host"), NOW_S) == "host"
+    mandates = scene.mandates()
+    assert mandates.speaks_for(GATE, scene.shown(""), NOW_S) == ""
+    assert mandates.speaks_for(GATE, scene.shown("host"), NOW_S) == "host"
     for site, headers in (
         (GATE, scene.shown("acme")),
         (GATE, scene.shown("acme", rivals)),
@@ -150,20 +152,20 @@ def test_a_facility_believes_no_gateway_that_names_an_owner(scene: Scene) -> Non
         (SiteId("unknown"), scene.shown("acme", mandate)),
     ):
         with pytest.raises(Refused):
-            askers.speaks_for(site, headers, NOW_S)
+            mandates.speaks_for(site, headers, NOW_S)
 
 
 def test_a_relaying_gateway_needs_the_first_ones_pass(scene: Scene) -> None:
     _, mandate = split_token(scene.members.token())
-    askers = scene.askers()
+    mandates = scene.mandates()
     relayed = scene.shown("acme", mandate, GATE)
-    assert askers.speaks_for(DOOR, relayed, NOW_S) == "acme"
-    assert askers.speaks_for(DOOR, scene.shown("host", origin=GATE), NOW_S) == "host"
+    assert mandates.speaks_for(DOOR, relayed, NOW_S) == "acme"
+    assert mandates.speaks_for(DOOR, scene.shown("host", origin=GATE), NOW_S) == "host"
     stolen = {**relayed, "daitn-origin-pass": sign_pass(GATE, DOOR, NOW_S, scene.keys[GATE])}
     forged = {**relayed, "daitn-origin-pass": sign_pass(GATE, MDF, NOW_S, scene.keys[DOOR])}
     for headers in (stolen, forged, scene.shown("acme", mandate, DOOR)):
         with pytest.raises(Refused):
-            askers.speaks_for(DOOR, headers, NOW_S)
+            mandates.speaks_for(DOOR, headers, NOW_S)
 
 
 def test_a_gateways_file_gives_out_no_keys_of_others(scene: Scene) -> None:
@@ -176,7 +178,7 @@ def test_a_gateways_file_gives_out_no_keys_of_others(scene: Scene) -> None:
             lambda shown, now_s: GATE,
             lambda text: ("", 0.0),
             owner="host",
-            askers=scene.askers(GATE),
+            mandates=scene.mandates(GATE),
         )
 
     made("host")

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daitn.node.serving.responses import KeptResponses
+from daitn.node.serving.responses import StoredResponses
 from daitn.openai.conversation import response_id
 from daitn.openai.errors import ApiError
 from daitn.tools import clock
@@ -21,15 +21,15 @@ DAY_S = 86400.0
 BODY = json.dumps({"input": [], "response": {"output": []}}).encode()
 
 
-def kept(folder: Path, most: int = 100, most_bytes: int = 1 << 20) -> KeptResponses:
-    return KeptResponses(folder, most, most_bytes, 30 * DAY_S)
+def kept(folder: Path, most: int = 100, most_bytes: int = 1 << 20) -> StoredResponses:
+    return StoredResponses(folder, most, most_bytes, 30 * DAY_S)
 
 
 def id_of(number: int) -> str:
     return response_id("mdf", number.to_bytes(16, "big"))
 
 
-async def found(keeper: KeptResponses, owner: str, count: int) -> list[int]:
+async def found(keeper: StoredResponses, owner: str, count: int) -> list[int]:
     numbers = []
     for number in range(count):
         try:

@@ -12,9 +12,9 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.sealing import ReceiverKey, class_id, class_of
 from daitn.identity.tls import trusting
-from daitn.node.asking import Askers
 from daitn.node.forwarder.protection import check_packet, open_payload, seal_payload
 from daitn.node.forwarder.runtime import NotServed
+from daitn.node.mandates import Mandates
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.identifiers import SiteId
@@ -93,12 +93,12 @@ class QueryService:
         key_of: Callable[[SiteId], str | None],
         receives: Iterable[ReceiverKey] = (),
         tls: str = "",
-        askers: Askers | None = None,
+        mandates: Mandates | None = None,
         gateway_of: Callable[[str], SiteId | None] | None = None,
     ) -> None:
         """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
         `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
-        the site belongs; `tls`: the folder of its certificate, if it has one; `askers`: checks in
+        the site belongs; `tls`: the folder of its certificate, if it has one; `mandates`: checks in
         whose name is asked; `gateway_of`: the gateway with a public key in the roster. Without a
         roster there are neither, and queries need no signature."""
         self._gateway_of = gateway_of
@@ -109,7 +109,7 @@ class QueryService:
         self._server = server
         self._offers = offers
         self._tls = tls
-        self._askers = askers
+        self._mandates = mandates
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -161,12 +161,12 @@ class QueryService:
 
     def _check_owner(self, signer: SiteId | None, owner: str, mandate: str) -> None:
         """Only a source that signed may ask in an owner's name."""
-        if self._askers is None or not owner:
+        if self._mandates is None or not owner:
             return
         if signer is None:
             raise _denied(f"nobody known here signed that {owner} asks")
         try:
-            self._askers.check(signer, owner, mandate, clock.wall_s())
+            self._mandates.check(signer, owner, mandate, clock.wall_s())
         except Refused as error:
             raise _denied(error.problem) from None
 

@@ -7,9 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
-from daitn.node.gateway.auth import Doorkeeper
+from daitn.node.gateway.auth import Authenticator
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.cors import Cors
@@ -28,6 +27,7 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
+from daitn.node.mandates import Mandates
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
@@ -63,8 +63,8 @@ class GatewayApi:
         conversations: Conversations,
         models: Callable[[str], Mapping[str, str]],
         health: Health,
-        doorkeeper: Doorkeeper,
-        askers: Askers | None,
+        authenticator: Authenticator,
+        mandates: Mandates | None,
     ) -> None:
         self._config = config
         self._admit = admit
@@ -73,8 +73,8 @@ class GatewayApi:
         self._serve = serve
         self._models = models
         self._health = health
-        self._doorkeeper = doorkeeper
-        self._askers = askers
+        self._authenticator = authenticator
+        self._mandates = mandates
         self._problems = ThrottledLog(log)
         self._cors = Cors(config.origins)
         self._server = HttpServer(
@@ -118,7 +118,7 @@ class GatewayApi:
         if path == RESPONSES:
             return await self._responses.answer(request, *await self._read(request))
         if path.startswith(f"{RESPONSES}/"):
-            return await self._responses.handle_kept(request, path, self._caller(request))
+            return await self._responses.handle_stored(request, path, self._caller(request))
         api = PATHS.get(path)
         if api is None:
             return self._handle_other(request, path)
@@ -167,13 +167,13 @@ class GatewayApi:
         headers = request.headers
         gateway_pass = headers.get(PeerHeader.PASS)
         if gateway_pass is None:
-            return self._doorkeeper.admit(headers.get("authorization"), headers.get("x-api-key"))
+            return self._authenticator.admit(headers.get("authorization"), headers.get("x-api-key"))
         owner, mandate = headers.get(PeerHeader.OWNER, ""), headers.get(PeerHeader.MANDATE, "")
         now_s = clock.wall_s()
         try:
             site = self._admit(gateway_pass, now_s)
-            if self._askers is not None and owner:
-                self._askers.check(site, owner, mandate, now_s)
+            if self._mandates is not None and owner:
+                self._mandates.check(site, owner, mandate, now_s)
         except Refused as error:
             self._problems.warning("pass", "a relayed query was not admitted: %a", error.problem)
             raise ApiError(401, "invalid_pass", error.problem, param=PeerHeader.PASS) from None

@@ -7,44 +7,31 @@ import hmac
 from collections.abc import Callable
 
 from daitn.identity.grants import TOKEN_PREFIX, split_token
-from daitn.node.asking import Askers
 from daitn.node.config import KeyConfig
 from daitn.node.gateway.context import Caller
+from daitn.node.mandates import Mandates
 from daitn.objects.errors import Refused
 from daitn.objects.grants import Mandate
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError
+from daitn.steering.buckets import Bucket
 
-__all__ = ["ApiKeys", "Doorkeeper", "Tokens"]
+__all__ = ["ApiKeys", "Authenticator", "Tokens"]
 
 _SCHEME = "bearer "
 _MOST_TOKENS = 10_000
 
 
-class _Bucket:
-    """A token bucket: `burst` at once, `per_s` in the long run."""
-
-    __slots__ = ("_at_s", "_burst", "_per_s", "_tokens")
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s = per_s
-        self._burst = burst
-        self._tokens = float(burst)
-        self._at_s = 0.0
-
-    def take(self, now_s: float, owner: str) -> None:
-        """Take a token. Raises `ApiError` (429) if there is none."""
-        passed_s = max(0.0, now_s - self._at_s)
-        self._tokens = min(self._burst, self._tokens + passed_s * self._per_s)
-        self._at_s = now_s
-        if self._tokens < 1.0:
-            raise ApiError(
-                429,
-                "rate_limited",
-                f"this key of {owner} exceeds its query rate at this gateway",
-                retry_after_s=(1.0 - self._tokens) / self._per_s,
-            )
-        self._tokens -= 1.0
+def _take(bucket: Bucket, now_s: float, owner: str) -> None:
+    """Take a token of a bucket. Raises `ApiError` (429) if there is none."""
+    wait_s = bucket.take(now_s)
+    if wait_s:
+        raise ApiError(
+            429,
+            "rate_limited",
+            f"this key of {owner} exceeds its query rate at this gateway",
+            retry_after_s=wait_s,
+        )
 
 
 class ApiKeys:
@@ -52,7 +39,7 @@ class ApiKeys:
 
     def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
         self._keys = {key.sha256: key.owner for key in keys}
-        self._buckets = {key.sha256: _Bucket(key.per_s, key.burst) for key in keys}
+        self._buckets = {key.sha256: Bucket(key.per_s, key.burst, 0.0) for key in keys}
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -68,43 +55,43 @@ class ApiKeys:
         if not found:
             raise unknown_key()
         owner = self._keys[found[0]]
-        self._buckets[found[0]].take(now_s, owner)
+        _take(self._buckets[found[0]], now_s, owner)
         return owner
 
 
 class Tokens:
     """Owners' tokens. Each is checked once, and again after the roster has changed."""
 
-    def __init__(self, site: SiteId, askers: Askers) -> None:
+    def __init__(self, site: SiteId, mandates: Mandates) -> None:
         self._site = site
-        self._askers = askers
-        self._buckets: dict[str, _Bucket] = {}
+        self._mandates = mandates
+        self._buckets: dict[str, Bucket] = {}
         """Per secret's digest."""
 
     def admit(self, token: str, wall_s: float, now_s: float) -> Caller:
         """Who asks with a token. Raises `ApiError` as `ApiKeys.admit` does."""
         try:
             secret, text = split_token(token)
-            mandate = self._askers.mandate(text, wall_s)
+            mandate = self._mandates.mandate(text, wall_s)
             if not hmac.compare_digest(mandate.secret, secret):
                 raise Refused("its secret is wrong")
             if self._site not in mandate.gateways:
                 raise Refused(f"it is for {', '.join(mandate.gateways)}, and not for {self._site}")
         except Refused as error:
             raise ApiError(401, "invalid_api_key", f"the token: {error.problem}") from None
-        self._bucket(mandate).take(now_s, mandate.owner)
+        _take(self._bucket(mandate), now_s, mandate.owner)
         return Caller(owner=mandate.owner, mandate=text)
 
-    def _bucket(self, mandate: Mandate) -> _Bucket:
+    def _bucket(self, mandate: Mandate) -> Bucket:
         bucket = self._buckets.get(mandate.secret)
         if bucket is None:
             if len(self._buckets) >= _MOST_TOKENS:
                 self._buckets.clear()
-            bucket = self._buckets[mandate.secret] = _Bucket(mandate.per_s, mandate.burst)
+            bucket = self._buckets[mandate.secret] = Bucket(mandate.per_s, mandate.burst, 0.0)
         return bucket
 
 
-class Doorkeeper:
+class Authenticator:
     """Says who asks, by the headers `authorization` or `x-api-key` of a request."""
 
     def __init__(

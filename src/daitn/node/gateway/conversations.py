@@ -12,7 +12,13 @@ from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import AttemptFailed, Upstream
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints
-from daitn.openai.conversation import RANDOM_BYTES, KeptResponse, read_kept, response_id, site_of
+from daitn.openai.conversation import (
+    RANDOM_BYTES,
+    StoredResponse,
+    read_stored,
+    response_id,
+    site_of,
+)
 from daitn.openai.errors import ApiError, read_error
 from daitn.openai.failures import CANNOT_REACH
 from daitn.tools.throttled import ThrottledLog
@@ -42,13 +48,13 @@ class Conversations:
 
     async def find(
         self, caller: Caller, id_: str, constraints: QueryConstraints
-    ) -> KeptResponse | None:
+    ) -> StoredResponse | None:
         """A kept response; none: nobody keeps one of this id for the caller. `constraints`: of who
         may see it. Raises `ApiError` if its facility does not tell."""
         status, body = await self._reach(caller, "GET", id_, b"", constraints)
         if status == 404:
             return None
-        kept = read_kept(body) if status == 200 else None
+        kept = read_stored(body) if status == 200 else None
         if kept is None:
             raise _untold(id_, status, body)
         return kept
@@ -62,7 +68,7 @@ class Conversations:
         return status == 200
 
     async def keep(
-        self, caller: Caller, id_: str, kept: KeptResponse, constraints: QueryConstraints
+        self, caller: Caller, id_: str, kept: StoredResponse, constraints: QueryConstraints
     ) -> bool:
         """Have a response kept; false: it is not."""
         try:

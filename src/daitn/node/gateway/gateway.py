@@ -22,11 +22,10 @@ from daitn.control.queries.lengths import AnswerLengths, expecting
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
-from daitn.node.asking import Askers
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
 from daitn.node.gateway.api import GatewayApi
-from daitn.node.gateway.auth import ApiKeys, Doorkeeper, Tokens
+from daitn.node.gateway.auth import ApiKeys, Authenticator, Tokens
 from daitn.node.gateway.context import Caller, ChosenPlan, Outcome, RequestContext, Waiting
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.demand import DemandEstimator
@@ -49,6 +48,7 @@ from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request
 from daitn.node.http.api import json_response
+from daitn.node.mandates import Mandates
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
@@ -90,14 +90,14 @@ class Gateway:
         packets: Packets | None = None,
         tls: str = "",
         owner: str = "",
-        askers: Askers | None = None,
+        mandates: Mandates | None = None,
     ) -> None:
         """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
         `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
         sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
-        certificates for `https://` addresses. `owner`: who runs the site. `askers`: checks in whose
-        name is asked; none in a network without a roster. Raises `InvalidInput` for keys of other
-        owners where there is one."""
+        certificates for `https://` addresses. `owner`: who runs the site. `mandates`: checks in
+        whose name is asked; none in a network without a roster. Raises `InvalidInput` for keys of
+        other owners where there is one."""
         self._site = site
         self._config = config
         self._topology = topology
@@ -121,8 +121,8 @@ class Gateway:
             Conversations(topology, self._started),
             self._models,
             self._health,
-            _doorkeeper(site, config, owner, askers),
-            askers,
+            _authenticator(site, config, owner, mandates),
+            mandates,
         )
         self._seed = zlib.crc32(site.encode()) << 32
         self._query_count = 0
@@ -427,10 +427,10 @@ class Gateway:
         }
 
 
-def _doorkeeper(
-    site: SiteId, config: GatewayConfig, owner: str, askers: Askers | None
-) -> Doorkeeper:
-    if askers is not None:
+def _authenticator(
+    site: SiteId, config: GatewayConfig, owner: str, mandates: Mandates | None
+) -> Authenticator:
+    if mandates is not None:
         for position, key in enumerate(config.keys):
             if key.owner != owner:
                 raise InvalidInput(
@@ -438,10 +438,10 @@ def _doorkeeper(
                     field=f"gateway.keys[{position}].owner",
                     fix=f"let {key.owner} make a token: `daitn token create --gateway {site}`",
                 )
-    return Doorkeeper(
+    return Authenticator(
         ApiKeys(config.keys),
-        "" if askers is None else owner,
-        None if askers is None else Tokens(site, askers),
+        "" if mandates is None else owner,
+        None if mandates is None else Tokens(site, mandates),
         needs_token=config.needs_token,
         clocks=(clock.wall_s, time.monotonic),
     )

@@ -18,7 +18,13 @@ from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import json_response, read_body, wrong_method
 from daitn.objects.deployments import Api
-from daitn.openai.conversation import MAX_KEPT_BYTES, KeptResponse, as_items, input_items, site_of
+from daitn.openai.conversation import (
+    MAX_STORED_BYTES,
+    StoredResponse,
+    as_items,
+    input_items,
+    site_of,
+)
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
@@ -68,7 +74,7 @@ class Responses:
 
     async def _previous(
         self, request: Request, caller: Caller, previous: str, body: bytes
-    ) -> KeptResponse:
+    ) -> StoredResponse:
         """The response that a query goes on from. Raises `ApiError`."""
         constraints = read_constraints(raw_fields(body).get("daitn"), request.raw_headers)
         kept = await self._conversations.find(caller, previous, constraints)
@@ -83,13 +89,13 @@ class Responses:
             )
         return kept
 
-    async def handle_kept(self, request: Request, path: str, caller: Caller) -> Response:
+    async def handle_stored(self, request: Request, path: str, caller: Caller) -> Response:
         """Answer about a kept response. Raises `ApiError`."""
         id_, _, rest = path.removeprefix(f"{RESPONSES}/").partition("/")
         if rest not in ("", _ITEMS):
             raise ApiError(404, "not_found", f"nothing is served at {path}")
         if caller.relayed_by is not None and not rest:
-            body = await read_body(request, MAX_KEPT_BYTES) if request.method == "PUT" else b""
+            body = await read_body(request, MAX_STORED_BYTES) if request.method == "PUT" else b""
             status, told = await self._conversations.relay(caller, request.method, id_, body)
             return Response(told, status, {"content-type": JSON})
         constraints = read_constraints(None, request.raw_headers)
@@ -154,11 +160,11 @@ class _Keeping:
             return
         before, body = self.conversation
         given = [_raw(item) for item in as_items(raw_fields(body)["input"], self._id)]
-        kept = KeptResponse([*before, *given], msgspec.Raw(self._answer.response()))
+        kept = StoredResponse([*before, *given], msgspec.Raw(self._answer.response()))
         if not await self._conversations.keep(
             self._caller, self._id, kept, self._parsed.constraints
         ):
-            self._answer.not_kept()
+            self._answer.not_stored()
 
 
 def _raw(value: Any) -> msgspec.Raw:
@@ -169,7 +175,7 @@ def _not_found(id_: str) -> ApiError:
     return ApiError(404, "not_found", f"Response with id '{id_[:200]}' not found.", param="id")
 
 
-def _page(request: Request, kept: KeptResponse) -> bytes:
+def _page(request: Request, kept: StoredResponse) -> bytes:
     """A page of the items before a response. Raises `ApiError`."""
     wanted = request.query
     limit = wanted.get("limit", str(_USUAL_ITEMS))

@@ -67,7 +67,7 @@ class IncomingAnswer:
             model=self._model,
         )
         self._ready = reader.feed(self._head)
-        while not reader.said:
+        while not reader.has_content:
             chunk = await self._read()
             self._ready += reader.feed(chunk) if chunk else reader.end()
         return True

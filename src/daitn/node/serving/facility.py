@@ -18,14 +18,14 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
-from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.config import NodeConfig
 from daitn.node.http import HttpServer
+from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
-from daitn.node.serving.responses import KeptResponses
+from daitn.node.serving.responses import StoredResponses
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import (
@@ -127,7 +127,7 @@ class Facility:
                 key,
             )
         sealed = None if receiver is None else Unsealer(config.site, receiver)
-        self._responses = KeptResponses(
+        self._responses = StoredResponses(
             Path(config.state) / "responses",
             config.facility.kept_responses if config.facility.keeps_queries else 0,
             config.facility.kept_bytes,

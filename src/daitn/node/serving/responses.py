@@ -15,11 +15,11 @@ from blake3 import blake3
 
 from daitn.files.items import ItemStore
 from daitn.objects.errors import StorageFull
-from daitn.openai.conversation import MAX_KEPT_BYTES
+from daitn.openai.conversation import MAX_STORED_BYTES
 from daitn.openai.errors import ApiError, bad_request
 from daitn.tools import clock
 
-__all__ = ["KeptResponses"]
+__all__ = ["StoredResponses"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class _File(NamedTuple):
     """When it was written, by the wall clock."""
 
 
-class KeptResponses:
+class StoredResponses:
     """Keeps the newest within bounds. Where there is no room, the oldest go of the owner who has
     most."""
 
@@ -74,7 +74,7 @@ class KeptResponses:
                 return
             if known is not None:
                 raise bad_request("another response has this id", "id", status=409)
-            if not self.keeps or len(body) > min(self._most_bytes, MAX_KEPT_BYTES):
+            if not self.keeps or len(body) > min(self._most_bytes, MAX_STORED_BYTES):
                 raise bad_request("the response is longer than those kept here", "body", status=413)
             try:
                 await asyncio.to_thread(self._store.put, name, _Stored(body))

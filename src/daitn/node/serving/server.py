@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from daitn.node.asking import SpeaksFor, stated_owner
 from daitn.node.http import Reply, Request, Response
 from daitn.node.http.api import (
     error_response,
@@ -18,15 +17,16 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
+from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.request import ServingRequest, read_query
-from daitn.node.serving.responses import KeptResponses
+from daitn.node.serving.responses import StoredResponses
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
-from daitn.openai.conversation import MAX_KEPT_BYTES, read_kept, site_of
+from daitn.openai.conversation import MAX_STORED_BYTES, read_stored, site_of
 from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.http import JSON, PATHS
 from daitn.openai.responses import model_list
@@ -52,7 +52,7 @@ class ServingServer:
         self,
         admit: Admit,
         backends: Callable[[], Mapping[str, Backend]],
-        responses: KeptResponses,
+        responses: StoredResponses,
         speaks_for: SpeaksFor = stated_owner,
         unsealer: Unsealer | None = None,
     ) -> None:
@@ -109,8 +109,8 @@ class ServingServer:
     async def _kept(self, request: Request, owner: str, id_: str) -> Response:
         """Keep a response, give it out, or keep it no longer."""
         if request.method == "PUT":
-            body = await read_body(request, MAX_KEPT_BYTES)
-            if site_of(id_) is None or read_kept(body) is None:
+            body = await read_body(request, MAX_STORED_BYTES)
+            if site_of(id_) is None or read_stored(body) is None:
                 raise bad_request("is not a response in the form that is kept", "body")
             await self._responses.put(owner, id_, body)
             return json_response({"id": id_})

@@ -48,7 +48,7 @@ from daitn.openai.failures import (
     UNSUITED,
     FailureKind,
     of_server,
-    status_said,
+    stated_status,
 )
 from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON, as_event
@@ -164,8 +164,8 @@ class OpenAiBackend:
             finally:
                 answer.close()
         except AnswerFailed as failed:
-            status = status_said(failed.error)
-            return self._failed(status, failed.error, {}, _WITHIN, failed.said)
+            status = stated_status(failed.error)
+            return self._failed(status, failed.error, {}, _WITHIN, failed.body)
         except AnswerBroken as broken:
             self._suspect()
             raise _upstream_failed(broken.reason) from None
@@ -251,11 +251,11 @@ class OpenAiBackend:
         return self._failed(response.status, read_error(body), response.headers, what, body)
 
     def _failed(
-        self, status: int, known: Error | None, headers: Mapping[str, str], what: str, said: bytes
+        self, status: int, known: Error | None, headers: Mapping[str, str], what: str, body: bytes
     ) -> Reply:
         """What the facility answers where the server says an error, whose form may not be `known`;
-        `what` the server did, and all that it `said`. Raises `ApiError`."""
-        text = said[:MAX_ERROR_BYTES].decode(errors="replace")
+        `what` the server did, and the `body` that it sent. Raises `ApiError`."""
+        text = body[:MAX_ERROR_BYTES].decode(errors="replace")
         error = known or Error(text[:_MAX_QUOTED])
         hint_s = retry_after_s(headers, text, clock.wall_s())
         failure = of_server(status, error, hint_s)
@@ -439,7 +439,7 @@ def _passed_on(status: int, error: Error, failure: FailureKind) -> ApiError:
 def _quoted(what: str, error: Error) -> str:
     """What a server did, with its own words. An error that only its operator can mend may name what
     is no client's business."""
-    if not error.words or of_server(status_said(error), error) is MISCONFIGURED:
+    if not error.words or of_server(stated_status(error), error) is MISCONFIGURED:
         return what
     return f"{what}: {error.words}"
 

@@ -10,7 +10,7 @@ from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import Mandate
 from daitn.objects.identifiers import SiteId
 
-__all__ = ["Askers", "SpeaksFor", "stated_owner"]
+__all__ = ["Mandates", "SpeaksFor", "stated_owner"]
 
 _MOST_KNOWN = 10_000
 
@@ -24,7 +24,7 @@ def stated_owner(site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
     return headers.get("daitn-owner", "")[:200]
 
 
-class Askers:
+class Mandates:
     """Checks in whose name sites ask; remembers mandates until they end or the roster changes."""
 
     def __init__(
