@@ -241,6 +241,7 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
         memory_bytes=needs.memory_bytes,
         labels=needs.labels,
         labels_field=needs.labels_field,
+        private=needs.private,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Fault, Form, MergeTask, Progress, Selection
+from daitn.learning.recipe import DpSgd, Fault, Form, MergeTask, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import Saving
 from daitn.objects.errors import ErrorReport
@@ -122,6 +122,8 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     selection: Selection = Selection()
     saving: Saving | None = None
     """None: it keeps no savepoints."""
+    privacy: DpSgd | None = None
+    """None: it trains without differential privacy."""
 
 
 class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):

@@ -39,9 +39,11 @@ from daitn.learning.commands import (
 )
 from daitn.learning.recipe import (
     DataFault,
+    DpSgd,
     Exporting,
     Importing,
     Merging,
+    Private,
     Progress,
     Recipe,
     RecipeFacts,
@@ -118,7 +120,7 @@ class Service:
             case ExportModel():
                 return _export(recipe, command)
             case Train():
-                return _train(self._resumed(recipe, command), command, self._advance)
+                return _train(self._made_ready(recipe, command), command, self._advance)
             case MergeModels():
                 return _merge(recipe, command)
             case Evaluate():
@@ -131,12 +133,15 @@ class Service:
             self._recipes[name] = registry.load(name)
         return self._recipes[name]
 
-    def _resumed(self, recipe: Recipe, command: Train) -> Recipe:
-        """The recipe, bound to the owner's terms and, if it can resume, to the visit's savepoints.
+    def _made_ready(self, recipe: Recipe, command: Train) -> Recipe:
+        """The recipe, bound to the owner's terms, to privacy and, if it can resume, to the visit's
+        savepoints.
 
-        Raises `InvalidInput` as `_bound`.
+        Raises `InvalidInput` as `_bound`, and if it cannot train privately.
         """
         bound = _bound(recipe, command)
+        if command.privacy is not None:
+            bound = _private(bound, command.privacy)
         if command.saving is None or not isinstance(bound, Resuming):
             return bound
         return bound.resuming(FileSavepoints(command.saving, self._keep))
@@ -175,6 +180,16 @@ def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) ->
         return recipe.selecting(command.selection)
     check_no_columns(command.recipe, command.selection)
     return recipe
+
+
+def _private(recipe: Recipe, terms: DpSgd) -> Recipe:
+    if not isinstance(recipe, Private):
+        raise InvalidInput(
+            f"the recipe {recipe.name} does not train with differential privacy",
+            field="model.recipe",
+            fix="take a recipe that does, such as classifier or causal-lm",
+        )
+    return recipe.privately(terms)
 
 
 def _import(recipe: Recipe, command: ImportModel) -> object:

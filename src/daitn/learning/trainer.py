@@ -32,6 +32,7 @@ from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -176,10 +177,12 @@ class Trainer:
         limits: Limits | None = None,
         saving: Saving | None = None,
         kept: Callable[[int], None] = lambda _: None,
+        privacy: DpSgd | None = None,
     ) -> Trained:
         """Train, calling `watch` on the event loop as training advances. `limits`: what it may
         take, where that is not the usual. `saving`: the savepoints of a recipe that can resume;
-        `kept` is told the number of each, after `watch` was told all that is in it."""
+        `kept` is told the number of each, after `watch` was told all that is in it. `privacy`: how,
+        with differential privacy."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -190,6 +193,7 @@ class Trainer:
             out=str(out),
             selection=selection,
             saving=saving,
+            privacy=privacy,
         )
         return await self._call(command, Trained, watch, limits, kept)
 

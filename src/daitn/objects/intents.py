@@ -14,6 +14,7 @@ import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.objects.privacy import PrivacyWish
 from daitn.objects.text import Line, plain_fields
 
 __all__ = [
@@ -175,6 +176,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how often a site goes through its records in each."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
+    privacy: PrivacyWish | None = None
+    """Differential privacy of the records, see below; left out: as far as data owners demand it."""
 
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:

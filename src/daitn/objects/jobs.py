@@ -108,6 +108,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    private: bool = False
+    """Whether it can be trained with differential privacy."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
     learning: dict[str, tuple[float, float]] = {}

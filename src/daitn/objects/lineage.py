@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.merging import MergeRule
+from daitn.objects.privacy import PrivacySpent
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -79,6 +80,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     """As of an `Origin`."""
     release_to: tuple[Word, ...] = ("*",)
     """Jurisdictions into which models that learned from this data may travel; `*`: all."""
+    privacy: PrivacySpent | None = None
+    """What it may tell of any record; none: there is no such bound."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"):

@@ -27,6 +27,7 @@ from daitn.objects.lineage import MOST_VISITS, Entry
 from daitn.objects.merging import MOST_MERGED, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
+from daitn.objects.privacy import PrivacyWish
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
 from daitn.objects.roster import SignedRoster
 
@@ -99,6 +100,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     model: ModelRef | None
     previous: tuple[Digest, ...]
     purpose: Word = ""
+    """As the intent states it."""
+    privacy: PrivacyWish | None = None
     """As the intent states it."""
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""

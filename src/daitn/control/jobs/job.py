@@ -238,6 +238,7 @@ class Job:
             model=base.model if base else None,
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
+            privacy=self.intent.training.privacy,
             order=self.order,
             lineage=self.descent_of(base.model) if base else (),
         )

@@ -81,6 +81,8 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Spe
     trained = max(spent.examples, sum(visit.examples for visit in visits))
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
+    if work.privacy != intent.training.privacy:
+        raise _outside("this privacy", "training.privacy")
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     _check_examples(trained + work.examples, order)

@@ -15,6 +15,7 @@ from daitn.learning.recipe import (
     LEAST_RECORDS,
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -52,20 +53,29 @@ class CausalLm:
     abilities = Abilities(says=(Says.TEXT, Says.VECTOR), tools=False, json_schema=False)
 
     def __init__(
-        self, least_records: int = LEAST_RECORDS, savepoints: Savepoints | None = None
+        self,
+        least_records: int = LEAST_RECORDS,
+        savepoints: Savepoints | None = None,
+        privacy: DpSgd | None = None,
     ) -> None:
-        """A tokenizer is learned from words that occur in at least `least_records` records."""
+        """A tokenizer is learned from words that occur in at least `least_records` records, and
+        none with `privacy`."""
         self._least_records = least_records
         self._savepoints = savepoints
+        self._privacy = privacy
 
     def selecting(self, selection: Selection) -> CausalLm:
         """See `Selecting`."""
         check_no_columns(self.name, selection)
-        return CausalLm(selection.least_records, self._savepoints)
+        return CausalLm(selection.least_records, self._savepoints, self._privacy)
 
     def resuming(self, savepoints: Savepoints) -> CausalLm:
         """See `Resuming`."""
-        return CausalLm(self._least_records, savepoints)
+        return CausalLm(self._least_records, savepoints, self._privacy)
+
+    def privately(self, terms: DpSgd) -> CausalLm:
+        """See `Private`."""
+        return CausalLm(self._least_records, self._savepoints, terms)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -120,13 +130,21 @@ class CausalLm:
         out: Path,
         watch: Callable[[Progress], None],
     ) -> Trained:
-        """See `Recipe.train`. At the first site a fresh model learns its tokenizer."""
+        """See `Recipe.train`. At the first site a fresh model learns its tokenizer; one that trains
+        privately reads bytes."""
         settings = CausalLmConfig.of(config)
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
         pairs = read_pairs(data)
-        from daitn.learning.causal_lm import models, tokens, training
+        from daitn.learning.causal_lm import models, private, tokens, training
 
+        if self._privacy is not None:
+            loaded = models.load(model, settings)
+            trained = private.train_privately(
+                loaded, settings, pairs, self._privacy, watch, self._savepoints
+            )
+            carried = models.save(loaded, settings, model, out)
+            return msgspec.structs.replace(trained, carried=carried)
         loaded, others = models.load_on_all(model, settings)
         if tokens.knows_only_bytes(loaded.tokenizer):
             records = ((pair.question, pair.answer) for pair in pairs)

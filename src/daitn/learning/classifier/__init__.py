@@ -18,6 +18,7 @@ from daitn.learning.classifier.table import LABEL, profile, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -68,19 +69,27 @@ class Classifier:
     abilities = Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False, json_schema=False)
 
     def __init__(
-        self, selection: Selection | None = None, savepoints: Savepoints | None = None
+        self,
+        selection: Selection | None = None,
+        savepoints: Savepoints | None = None,
+        privacy: DpSgd | None = None,
     ) -> None:
         """`selection`: how the owner of the data limits its columns."""
         self._selection = selection or Selection()
         self._savepoints = savepoints
+        self._privacy = privacy
 
     def selecting(self, selection: Selection) -> Classifier:
         """See `Selecting`."""
-        return Classifier(selection, self._savepoints)
+        return Classifier(selection, self._savepoints, self._privacy)
 
     def resuming(self, savepoints: Savepoints) -> Classifier:
         """See `Resuming`."""
-        return Classifier(self._selection, savepoints)
+        return Classifier(self._selection, savepoints, self._privacy)
+
+    def privately(self, terms: DpSgd) -> Classifier:
+        """See `Private`."""
+        return Classifier(self._selection, self._savepoints, terms)
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
@@ -98,6 +107,7 @@ class Classifier:
             # Of a table, only the labels that its owner names are published, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
+            private=bool(settings.ranges),
             merges_fresh=True,
             learning=_learning(settings.learning_rate),
         )
@@ -139,6 +149,7 @@ class Classifier:
             watch,
             self._selection.least_records,
             self._savepoints,
+            self._privacy,
         )
         parts.write(state, out)
         return trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal
 
@@ -12,7 +13,14 @@ from daitn.learning.recipe import Config
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
-__all__ = ["LEAST_DEVIATION", "METRICS", "MOST_DEVIATIONS", "ClassifierConfig", "parse_config"]
+__all__ = [
+    "ANY_COLUMN",
+    "LEAST_DEVIATION",
+    "METRICS",
+    "MOST_DEVIATIONS",
+    "ClassifierConfig",
+    "parse_config",
+]
 
 METRICS = ("accuracy", "balanced_accuracy")
 """Metrics by which a classifier can be measured; `evaluation` computes them."""
@@ -21,6 +29,9 @@ LEAST_DEVIATION = 1e-3
 """Of a column: one that hardly varies is not magnified beyond this."""
 MOST_DEVIATIONS = 5.0
 """Values are clipped here, so that no outlier decides a class."""
+
+ANY_COLUMN = "*"
+"""In `ranges`: every column that is not named."""
 
 # The bounds keep a visiting model from exhausting a site.
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -53,6 +64,10 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)] = 32
     """Examples per step; fewer where a visit would have less than eight steps."""
+    ranges: Annotated[dict[ClassName, tuple[float, float]], msgspec.Meta(max_length=100_000)] = {}
+    """The least and the greatest usual value of each column, for instance `{age: [0, 100]}`, by
+    which it is scaled; `*`: of all others. Left out: it is scaled by the records, which
+    differential privacy does not allow."""
 
     def __post_init__(self) -> None:
         classes = tuple(map(plain, self.classes))
@@ -62,6 +77,9 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         plain_fields(self, "label")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice")
+        for column, (low, high) in self.ranges.items():
+            if not (math.isfinite(high - low) and low < high):
+                raise ValueError(f"ranges: {column} is from {low:g} to {high:g}")
 
     def layer_sizes(self, columns: int) -> tuple[int, ...]:
         """Sizes of all layers, inputs first."""

@@ -20,11 +20,12 @@ from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import State, settle
-from daitn.learning.classifier.scale import merged, scale_of, shared
+from daitn.learning.classifier.private import fit_privately
+from daitn.learning.classifier.scale import merged, scale_of, shared, stated
 from daitn.learning.classifier.table import Table
 from daitn.learning.engine import engine_device
 from daitn.learning.optimising import restore, state_bytes
-from daitn.learning.recipe import Progress, Savepoints, Trained
+from daitn.learning.recipe import DpSgd, Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 
@@ -44,9 +45,11 @@ def train(
     watch: Callable[[Progress], None],
     least_records: int,
     savepoints: Savepoints | None = None,
+    privacy: DpSgd | None = None,
 ) -> Trained:
     """Train `state` in place on `examples` rows of the table from the file `data`, from the latest
-    of the visit's savepoints on. The rows are shuffled anew whenever all were used."""
+    of the visit's savepoints on. The rows are shuffled anew whenever all were used, but where
+    `privacy` says how they are drawn."""
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
@@ -54,9 +57,16 @@ def train(
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
     targets = class_indices(table.labels, config, data)
-    features = shared(table.features, least_records)
-    state.standard = merged(state.standard, scale_of(features, examples))
+    features = table.features
+    if config.ranges:
+        state.standard = stated(config.ranges, table.columns)
+    else:
+        features = shared(features, least_records)
+        state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)
+    if privacy is not None:
+        fit_privately(state, config, inputs, targets, privacy, watch, savepoints)
+        return Trained(examples=privacy.examples, seconds=time.perf_counter() - started)
     _fit(state, config, inputs, targets, examples, seed, watch, savepoints)
     return Trained(examples=examples, seconds=time.perf_counter() - started)
 

@@ -19,7 +19,7 @@ from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint, MergeTask, Progress, Trained
+from daitn.learning.recipe import Config, DpSgd, Footprint, MergeTask, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
@@ -30,6 +30,7 @@ from daitn.node.training.bounds import Capacity, check_estimate, check_size, wit
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
+from daitn.node.training.private import PrivacyLedger, Private
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.descriptors import NodeDescriptor
@@ -83,9 +84,12 @@ class Executor:
         orders: OrderBook | None = None,
         releases: Releases | None = None,
         begun: BegunVisits | None = None,
+        privacy: PrivacyLedger | None = None,
     ) -> None:
         """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
-        may go. `begun` keeps savepoints of visits; none: there are none."""
+        may go. `begun` keeps savepoints of visits; none: there are none. `privacy` counts what they
+        tell; none: it does so in the state folder."""
+        self._privacy = privacy or PrivacyLedger(Path(config.state) / "privacy", key)
         self._begun = begun if config.save_every_s else None
         self._config = config
         self._trainer = trainer
@@ -180,6 +184,7 @@ class Executor:
             size_bytes=footprint.size_bytes,
             labels=footprint.labels,
             labels_field=footprint.labels_field,
+            private=footprint.private,
             merges_fresh=footprint.merges_fresh,
             learning=footprint.learning,
         )
@@ -248,13 +253,22 @@ class Executor:
         limits = await self._bounds(work, work.examples)
         await self._data.inspect_changed(work.recipe, dataset)
         gate.check_examples(work.examples, self._data.facts(dataset).least_examples)
+        private = await self._private(work, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         seed = gate.drawn(work, self._key)
         async with self._turns.turn(place):
-            made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
+            spent = private.spent if private else None
+            made_of = ""
+            if self._begun or private:
+                made_of = await asyncio.to_thread(digest_of, work, dataset, seed, spent)
             begun = self._begin(work, dataset, made_of, attempt)
+            terms = None
+            if private is not None:
+                terms = self._privacy.begin(work, dataset, private, made_of, resumes=begun.got_on)
             async with within(self._config.longest_s, begun.worked_s):
-                trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
+                trained, losses, out = await self._train(
+                    work, dataset, begun, seed, folder, limits, terms
+                )
         release_to = dataset.terms.release_to
         carried = await self.models.carried(model, trained.carried)
         result, manifest = await self.models.pack(work, out, release_to, carried)
@@ -277,10 +291,29 @@ class Executor:
                 size_bytes=manifest.size_bytes,
                 order=_order_of(work),
                 release_to=release_to,
+                privacy=spent,
             ),
             work,
             result,
         )
+
+    async def _private(self, work: VisitWork, dataset: DatasetConfig) -> Private | None:
+        """How the visit is to be trained privately, if anybody asks for that.
+
+        Raises `InvalidInput` for a model that cannot be, and as `PrivacyLedger.check`.
+        """
+        private = self._privacy.planned(work, dataset, self._data.facts(dataset).items)
+        if private is None:
+            return None
+        if not (await self._footprint(work.recipe, work.config)).private:
+            raise InvalidInput(
+                f"{work.recipe} cannot train this configuration with differential privacy",
+                field="model.config",
+                fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
+                "none, and leave out training.privacy",
+            )
+        self._privacy.check(work, dataset, private)
+        return private
 
     def _begin(
         self, work: VisitWork, dataset: DatasetConfig, made_of: str, attempt: Attempt
@@ -311,6 +344,7 @@ class Executor:
         seed: int,
         folder: Path,
         limits: Limits,
+        privacy: DpSgd | None,
     ) -> tuple[Trained, LossGate, Path]:
         """Train, from the visit's savepoint on, and again from the latest if the process that
         trains dies or hangs after it kept one. Returns the folder of the parts, too."""
@@ -340,6 +374,7 @@ class Executor:
                         limits=limits,
                         saving=under_way.saving(self._config.save_every_s),
                         kept=partial(under_way.kept, losses),
+                        privacy=privacy,
                     )
             except ProcessFailed as error:
                 begun, resumed = under_way.begun, resumed + 1
