@@ -18,6 +18,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
+from daitn.objects.privacy import PrivacySpent
 
 __all__ = [
     "ActionFailed",
@@ -300,6 +301,8 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """To the site and to the verifiers that measured the result."""
     cost_usd: float
     loss: float | None
+    privacy: PrivacySpent | None = None
+    """What it may tell of any record; none: there is no such bound."""
     values: dict[str, float]
     """Measured after the visit."""
     gains: dict[str, float]

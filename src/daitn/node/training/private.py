@@ -65,6 +65,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """All charges of one data set."""
 
     dataset: str
+    demand: PrivacyDemand | None = None
+    """Of its owner, as of the latest charge."""
     charges: tuple[Charge, ...] = ()
 
     def of(self, order: str) -> tuple[Mechanism, ...]:
@@ -178,7 +180,11 @@ class PrivacyLedger:
             mechanism=mechanism,
             nonce=secrets.token_bytes(_NONCE_BYTES),
         )
-        charged = msgspec.structs.replace(ledger, charges=(*ledger.charges, charge))
+        charged = Ledger(
+            dataset=dataset.name,
+            demand=dataset.terms.privacy,
+            charges=(*ledger.charges, charge),
+        )
         self._keep(charged)
         self._read[dataset.name] = charged, spent + spent_by([mechanism])
         self._changed()
