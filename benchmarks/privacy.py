@@ -2,8 +2,8 @@
 
 Three sites hold a quarter of a public table each, the last quarter is the test set. A classifier
 visits each site once, for ten epochs, with the noise, the sampling and the clipping that a site's
-node would choose. Breast cancer (569 records, 30 columns) has its columns' ranges from its published
-description; digits (1,797 records) have 16 shades.
+node would choose. The ranges of the columns of breast cancer (569 records, 30 columns) are in its
+published description; digits (1,797 records, 64 columns) have 16 shades.
 """
 
 from __future__ import annotations

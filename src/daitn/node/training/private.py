@@ -217,7 +217,7 @@ class PrivacyLedger:
             except FileNotFoundError:
                 return Ledger(dataset=dataset), NOTHING
             except OSError as error:
-                raise _unreadable(self._path(dataset), error.strerror) from None
+                raise _unreadable(self._path(dataset), str(error.strerror)) from None
             ledger = _decoded(self._path(dataset), data)
             spent = spent_by(each.mechanism for each in ledger.charges)
             self._read[dataset] = ledger, spent
