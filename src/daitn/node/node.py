@@ -26,6 +26,7 @@ from daitn.node.sandbox import check_sandbox
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.executor import Executor
 from daitn.node.training.private import PrivacyLedger
+from daitn.node.training.sums import SecureSums
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -103,6 +104,9 @@ class Node:
         admission = Admission(self._audit, (*config.datasets, *config.tests))
         releases = Releases(state / "releases", self._store)
         begun = BegunVisits(state / "visits")
+        self._sums: SecureSums | None = None
+        if orders is not None:
+            self._sums = SecureSums(config.site, state / "sums", self._key, fabric, orders)
         self._privacy = PrivacyLedger(state / "privacy", self._key, self._changed.set)
         self._executor = Executor(
             config,
@@ -117,6 +121,7 @@ class Node:
             releases,
             begun,
             self._privacy,
+            self._sums,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -266,6 +271,7 @@ class Node:
             "status": self._on_status,
             "stop": self._on_stop,
             "retain": self._on_retain,
+            **(self._sums.handlers() if self._sums else {}),
             **(self._roles.handlers() if self._roles else {}),
             **(self._agents.handlers() if self._agents else {}),
         }

@@ -82,6 +82,9 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True):
     owner brought: such parts can be made to carry records away. Otherwise only models learn here
     that a site of the network made."""
 
+    secure_aggregation: bool = False
+    """Whether what models learn here leaves in sums with other sites' alone: only jobs with
+    `training.secure_aggregation` train."""
     privacy: PrivacyDemand | None = None
     """Differential privacy of what models learn here, and how much of it there is; left out: none
     is demanded."""

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.objects.merging import RULES, Algorithm, MergeRule, Reduces
 from daitn.objects.privacy import PrivacyWish
 from daitn.objects.text import Line, plain_fields
 
@@ -178,6 +178,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: how models are merged; left out: as the algorithm does."""
     privacy: PrivacyWish | None = None
     """Differential privacy of the records, see below; left out: as far as data owners demand it."""
+    secure_aggregation: bool = False
+    """Of rounds that average: whether sites merge by a sum of which nobody sees a summand."""
 
     def __post_init__(self) -> None:
         if self.merging is not None and self.algorithm not in RULES:
@@ -188,6 +190,13 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 if getattr(self.merging, name) != getattr(own, name):
                     stated = getattr(own, name)
                     raise ValueError(f"merging.{name}: {self.algorithm} needs {name}: {stated}")
+        if self.secure_aggregation and self.rule is None:
+            raise ValueError(f"secure_aggregation: {self.algorithm} has no rounds to aggregate")
+        if self.secure_aggregation and self.rule and self.rule.reduction is not Reduces.MEAN:
+            raise ValueError(
+                f"secure_aggregation: {self.rule.reduction} looks at each site's model, of which a "
+                "secure sum shows none: take fedavg, fedadam, fedyogi or diloco"
+            )
         if self.rule is not None and self.rule.least_models is None:
             reduction = self.rule.reduction
             raise ValueError(f"merging.tolerates: {reduction} tolerates no model that lies")

@@ -128,6 +128,8 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     moments: Digest = Digest("")
     """What the outer step remembers, as the parts of a model; empty: nothing."""
     moments_bytes: int = 0
+    summed: tuple[SiteId, ...] = ()
+    """Whose models are in a secure sum: some may be lost in between. Empty: it is none."""
     order: Digest = Digest("")
     """As of an `Origin`."""
 

@@ -103,6 +103,8 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     """As the intent states it."""
     privacy: PrivacyWish | None = None
     """As the intent states it."""
+    secure: bool = False
+    """Whether the result stays at the site, for a sum of which nobody sees a summand."""
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
     lineage: Descent = ()
@@ -158,6 +160,8 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     previous: tuple[Digest, ...]
     moments: ModelRef | None = None
     """What the outer step of the job's last merge remembers; none: this is the first."""
+    secure: bool = False
+    """Whether they stay at their sites, and are merged by a sum of which nobody sees a summand."""
     purpose: Word = ""
     order: SignedOrder | None = None
     lineage: Descent = ()

@@ -6,9 +6,23 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.identifiers import SiteId, Word
+from daitn.objects.identifiers import SiteId, VisitId, Word
 
-__all__ = ["MOST_MEMBERS", "Agreement", "MemberKeys", "Revealed", "SumTerms"]
+__all__ = [
+    "MOST_MEMBERS",
+    "Agreement",
+    "AgreementWanted",
+    "Joined",
+    "KeysWanted",
+    "MaskedWanted",
+    "MemberKeys",
+    "RevealWanted",
+    "Revealed",
+    "SharesWanted",
+    "SumQuestion",
+    "SumTerms",
+    "TensorPlace",
+]
 
 MOST_MEMBERS = 1024
 
@@ -68,3 +82,61 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
     """Of who is in the sum."""
     keys: Shares
     """Of who shared out secrets and is not in it."""
+
+
+class TensorPlace(msgspec.Struct, frozen=True):
+    """A tensor among a member's numbers."""
+
+    file: Word
+    name: Word
+    shape: tuple[int, ...]
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member's numbers are, without any of them."""
+
+    places: Annotated[tuple[TensorPlace, ...], msgspec.Meta(max_length=65_536)]
+    """In order."""
+    facts: dict[Word, dict[str, str]]
+    """Of each file of tensors."""
+    parts: dict[Word, bytes]
+    """The model's other parts."""
+
+
+class KeysWanted(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
+    """Ask a member for its `MemberKeys`."""
+
+    sum: VisitId
+    numbers: int
+
+
+class SharesWanted(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
+    """Ask a member for its secrets in shares, sealed by member."""
+
+    sum: VisitId
+    keys: Annotated[dict[SiteId, MemberKeys], msgspec.Meta(max_length=MOST_MEMBERS)]
+
+
+class MaskedWanted(msgspec.Struct, frozen=True, kw_only=True, tag="masked"):
+    """Ask a member for its masked numbers."""
+
+    sum: VisitId
+    shares: Annotated[dict[SiteId, bytes], msgspec.Meta(max_length=MOST_MEMBERS)]
+
+
+class AgreementWanted(msgspec.Struct, frozen=True, kw_only=True, tag="agreement"):
+    """Ask a member for its `Agreement`."""
+
+    sum: VisitId
+    shared: Members
+    summed: Members
+
+
+class RevealWanted(msgspec.Struct, frozen=True, kw_only=True, tag="reveal"):
+    """Ask a member for what it `Revealed`."""
+
+    sum: VisitId
+    signatures: Annotated[dict[SiteId, Word], msgspec.Meta(max_length=MOST_MEMBERS)]
+
+
+SumQuestion = KeysWanted | SharesWanted | MaskedWanted | AgreementWanted | RevealWanted

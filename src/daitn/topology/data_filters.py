@@ -187,6 +187,14 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
             "recipe classifier needs the ranges of its columns for it",
             field="model.config.ranges" if wanted.intent.model.recipe == "classifier" else "model",
         )
+    training = wanted.intent.training
+    if candidate.dataset.policy.secure_aggregation and not training.secure_aggregation:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="secure-aggregation",
+            reason="its owner lets out what models learn in sums with other sites' alone",
+            field="training.secure_aggregation",
+        )
     if demand and left == 0:
         yield Rejection(
             candidate=candidate.id,

@@ -239,6 +239,7 @@ class Job:
             previous=base.entries if base else (),
             purpose=self.intent.purpose,
             privacy=self.intent.training.privacy,
+            secure=self.intent.training.secure_aggregation and base is not None,
             order=self.order,
             lineage=self.descent_of(base.model) if base else (),
         )

@@ -74,6 +74,8 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
         return "it merged other models"
     if (fact.shares, fact.rule) != (work.shares, work.rule):
         return "it merged in another way"
+    if bool(fact.summed) != work.secure:
+        return "it merged in another way"
     if bool(fact.moments) != (work.rule.outer is not OuterStep.PLAIN) or fact.moments_bytes < 0:
         return "it remembers what the rule has not to remember"
     return ""

@@ -30,6 +30,8 @@ __all__ = [
     "merge_work",
 ]
 
+_LEAST_SUMMED = 2
+"""Sites: a sum of one is that one."""
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
@@ -83,6 +85,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         rule=rule,
         previous=tuple(one.entry for one in now.made),
         moments=job.moments,
+        secure=job.intent.training.secure_aggregation,
         purpose=job.intent.purpose,
         order=job.order,
         lineage=job.descent_of(now.base.model, *models),
@@ -141,4 +144,7 @@ def are_enough(job: Job) -> bool:
     rule = job.intent.training.rule
     assert job.round is not None
     assert rule is not None
-    return len(job.round.made) >= (rule.least_models or 1)
+    least = _LEAST_SUMMED if job.intent.training.secure_aggregation else 1
+    return len({one.visit.site for one in job.round.made}) >= least and (
+        len(job.round.made) >= (rule.least_models or 1)
+    )

@@ -31,6 +31,7 @@ from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
 from daitn.node.training.private import PrivacyLedger, Private
+from daitn.node.training.sums import SecureSums
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.descriptors import NodeDescriptor
@@ -85,10 +86,13 @@ class Executor:
         releases: Releases | None = None,
         begun: BegunVisits | None = None,
         privacy: PrivacyLedger | None = None,
+        sums: SecureSums | None = None,
     ) -> None:
         """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
         may go. `begun` keeps savepoints of visits; none: there are none. `privacy` counts what they
-        tell; none: it does so in the state folder."""
+        tell; none: it does so in the state folder. `sums` merges what stays at its site; none: only
+        what leaves is merged."""
+        self._sums = sums
         self._privacy = privacy or PrivacyLedger(Path(config.state) / "privacy", key)
         self._begun = begun if config.save_every_s else None
         self._config = config
@@ -249,6 +253,13 @@ class Executor:
     ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work, attempt)
+        if dataset.terms.secure_aggregation and not work.secure:
+            raise Refused(
+                f"the owner of data set {dataset.name} lets out what models learn in sums alone",
+                field="training.secure_aggregation",
+                fix="state `secure_aggregation: true`, with an algorithm that averages in rounds",
+            )
+        sums = self._summing(work)
         gate = dataset.disclosure
         limits = await self._bounds(work, work.examples)
         await self._data.inspect_changed(work.recipe, dataset)
@@ -270,8 +281,11 @@ class Executor:
                     work, dataset, begun, seed, folder, limits, terms
                 )
         release_to = dataset.terms.release_to
-        carried = await self.models.carried(model, trained.carried)
-        result, manifest = await self.models.pack(work, out, release_to, carried)
+        if sums is not None:
+            result = await asyncio.to_thread(sums.keep, out)
+        else:
+            carried = await self.models.carried(model, trained.carried)
+            result, _ = await self.models.pack(work, out, release_to, carried)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -288,7 +302,7 @@ class Executor:
                 loss=losses.loss(),
                 model_in=model.manifest,
                 model_out=result.manifest,
-                size_bytes=manifest.size_bytes,
+                size_bytes=result.size_bytes,
                 order=_order_of(work),
                 release_to=release_to,
                 privacy=spent,
@@ -312,7 +326,8 @@ class Executor:
                 fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
                 "none, and leave out training.privacy",
             )
-        self._privacy.check(work, dataset, private)
+        if self._counted_at_s(work) is None:  # What goes on is charged already.
+            self._privacy.check(work, dataset, private)
         return private
 
     def _begin(
@@ -437,10 +452,16 @@ class Executor:
         self._admit_merge(work)
         limits = await self._bounds(work, 0)
         moved = await self._fetch(work, work.base, _new_folder(folder / "base"))
-        for number, model in enumerate(work.trained):
-            with _about(f"models[{number}]"):
-                into = _new_folder(folder / str(number))
-                moved = summed(moved, await self._fetch(work, model, into))
+        sums, members = self._summing(work), tuple[SiteId, ...]()
+        if sums is not None:
+            self._publish_progress(work, "summing", 0, 0)
+            into = _new_folder(folder / "0")
+            members = await sums.gather(work, folder / "base", into)
+        else:
+            for number, model in enumerate(work.trained):
+                with _about(f"models[{number}]"):
+                    into = _new_folder(folder / str(number))
+                    moved = summed(moved, await self._fetch(work, model, into))
         before = ""
         if work.moments is not None:
             with _about("moments"):
@@ -450,8 +471,10 @@ class Executor:
         out, kept = _new_folder(folder / "out"), _new_folder(folder / "kept")
         task = MergeTask(
             base=str(folder / "base"),
-            models=tuple(str(folder / str(number)) for number in range(len(work.trained))),
-            shares=tuple(map(float, work.shares)),
+            models=(str(folder / "0"),)
+            if sums
+            else tuple(str(folder / str(number)) for number in range(len(work.trained))),
+            shares=(1.0,) if sums else tuple(map(float, work.shares)),
             rule=work.rule,
             seed=work.seed,
             moments=before,
@@ -488,11 +511,22 @@ class Executor:
                 size_bytes=manifest.size_bytes,
                 moments=moments.manifest if moments else Digest(""),
                 moments_bytes=moments.size_bytes if moments else 0,
+                summed=members,
                 order=_order_of(work),
             ),
             work,
             result,
         )
+
+    def _summing(self, work: VisitWork | MergeWork) -> SecureSums | None:
+        """What sums the results of such work, if nobody is to see them. Raises `Refused`."""
+        if work.secure and self._sums is None:
+            raise Refused(
+                "without a roster nobody knows whose sum it is",
+                field="training.secure_aggregation",
+                fix="found a network, see `daitn up`",
+            )
+        return self._sums if work.secure else None
 
     def _admit_merge(self, work: MergeWork) -> None:
         """Raise `Refused` unless a data owner here would let the model's owner train: nobody else's
