@@ -188,32 +188,3 @@ def test_weights_that_an_owner_brings_go_on_learning(shared: Network, tmp_path: 
     refused = shared.daitn("train", "-f", str(elsewhere), "--dry-run")
     assert refused.returncode == 3
     assert "start from their owner's weights" in refused.stdout
-
-
-def test_hospitals_merge_by_a_sum_of_which_nobody_sees_a_summand(
-    own: Network, tmp_path: Path
-) -> None:
-    """One of them is killed while the first round is under way, and comes back later."""
-    intent = write_intent(
-        tmp_path,
-        name="secret",
-        training={"algorithm": "fedavg", "epochs": 3, "secure_aggregation": True},
-    )
-    out = tmp_path / "model"
-    submitted = own.json("train", "-f", str(intent))
-    job = submitted["job"]
-    kept = [own.folder / "state" / name / "sums" for name in ("east", "north", "west")]
-    wait_until(lambda: any(folder.is_dir() and any(folder.iterdir()) for folder in kept))
-    own.processes.kill("north")
-    own.mend()
-    wait_until(lambda: own.json("describe", "job", job)["state"] == "reached", 200.0)
-    own.json("get", "model", job, "-o", str(out))
-    lineage = checked(json.loads((out / "lineage.json").read_text()), Lineage, "lineage")
-    merges = [entry.fact for entry in lineage.entries if isinstance(entry.fact, Merge)]
-    assert merges
-    for merge in merges:
-        assert len(merge.summed) >= 2
-        assert set(merge.summed) <= {"east", "north", "west"}
-        for site in ("east", "north", "west"):
-            models = own.folder / "state" / site / "models"
-            assert not any(path.name in merge.models for path in models.rglob("*"))

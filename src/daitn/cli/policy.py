@@ -184,6 +184,7 @@ def _page(policy: PolicyConfig) -> Group:
         ("work begins", hours),
         ("trained models may travel to", _listed(policy.release_to)),
         ("differential privacy of weights", _demanded(policy.privacy)),
+        ("sums with other sites' alone", "yes" if policy.secure_aggregation else "no"),
     ]
     limits = policy.limits
     private = [
