@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -89,7 +89,8 @@ class TensorPlace(msgspec.Struct, frozen=True):
 
     file: Word
     name: Word
-    shape: tuple[int, ...]
+    kind: Literal["F16", "F32", "F64"]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):

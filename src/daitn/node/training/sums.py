@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import shutil
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -59,6 +59,7 @@ from daitn.objects.secure_sum import (
     TensorPlace,
 )
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric, Handler
 
@@ -79,7 +80,11 @@ _MOST_NUMBERS = 1 << 23
 _MOST_VALUE = 2.0**36
 """Of a weight. With a hundred members, numbers are then exact to 10^-6."""
 _TENSORS = ".safetensors"
-_FLOATS = ("F16", "F32", "F64")
+_FLOATS: dict[str, type[np.floating[Any]]] = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "F64": np.float64,
+}
 
 
 class _Sum:
@@ -90,6 +95,8 @@ class _Sum:
         self.work = work
         self.folders = folders
         self.member: Member | None = None
+        self.turn = threading.Lock()
+        """For its phases, of which two at once could pass for one."""
 
 
 class SecureSums:
@@ -114,7 +121,7 @@ class SecureSums:
             make_folder(self._folder)
             self._folder.chmod(0o700)
             for old in self._folder.iterdir():
-                if time.time() - old.stat().st_mtime > _KEPT_S:  # noqa: TID251 - of files
+                if clock.wall_s() - old.stat().st_mtime > _KEPT_S:
                     shutil.rmtree(old, ignore_errors=True)
             shutil.rmtree(into, ignore_errors=True)
             shutil.copytree(made, into)
@@ -160,6 +167,10 @@ class SecureSums:
         one = self._sums.get(question.sum)
         if one is None:
             raise NotFound("this site has no part in this sum", field="sum")
+        with one.turn:
+            return self._answer(one, question)
+
+    def _answer(self, one: _Sum, question: SumQuestion) -> bytes:
         if isinstance(question, KeysWanted):
             terms = _terms(one.work, question.numbers)
             one.member = Member(terms, self._site, self._key.sign, self._verify)
@@ -177,7 +188,7 @@ class SecureSums:
             case AgreementWanted(shared=shared, summed=summed):
                 return encode(one.member.agreement(shared, summed))
             case RevealWanted(signatures=signatures):
-                del self._sums[question.sum]
+                self._sums.pop(question.sum, None)
                 return encode(one.member.revealed(signatures))
 
     def _forget(self, one: _Sum) -> None:
@@ -336,13 +347,14 @@ def _joined(folder: Path) -> Joined:
             facts[path.name] = file.metadata() or {}
             for name in sorted(file.keys()):
                 piece = file.get_slice(name)
-                if piece.get_dtype() not in _FLOATS:
+                kind, shape = piece.get_dtype(), tuple(piece.get_shape())
+                if kind not in _FLOATS:
                     raise InvalidInput(
-                        f"a secure sum has no numbers of the kind {piece.get_dtype()}",
+                        f"a secure sum has no numbers of the kind {kind}",
                         field="training.secure_aggregation",
                         fix="configure weights of 32 bits",
                     )
-                places.append(TensorPlace(path.name, name, tuple(piece.get_shape())))
+                places.append(TensorPlace(path.name, name, kind, shape))
     return Joined(places=tuple(places), facts=facts, parts=parts)
 
 
@@ -358,11 +370,11 @@ def _numbers(folder: Path) -> NDArray[np.float64]:
 
 def _write(like: Joined, numbers: NDArray[np.float64], base: Path, into: Path) -> None:
     """The parts of a model with these numbers; those that no visit changed are the base's."""
-    files: dict[str, dict[str, NDArray[np.float32]]] = {}
+    files: dict[str, dict[str, NDArray[Any]]] = {}
     at = 0
     for place in like.places:
         size = _size(place)
-        tensor = numbers[at : at + size].astype(np.float32).reshape(place.shape)
+        tensor = numbers[at : at + size].astype(_FLOATS[place.kind]).reshape(place.shape)
         files.setdefault(_plain(place.file), {})[place.name] = tensor
         at += size
     for name, tensors in files.items():
