@@ -1,7 +1,7 @@
 """A site whose executor makes a model and trains it once, with savepoints all the time.
 
 As a program it does so in a process of its own, and kills itself or its worker in mid-visit:
-`python -m tests.scenes.visited_site FOLDER node|worker|nothing`.
+`python -m tests.scenes.visited_site FOLDER node|worker|nothing [privately]`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from daitn.node.training.executor import Executor
 from daitn.objects.identifiers import JobId, VisitId
 from daitn.objects.lineage import Visit
 from daitn.objects.messages import VisitWork, WorkProgress
+from daitn.objects.privacy import PrivacyDemand, PrivacySpent, PrivacyWish
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.transport import ChunkTransport
@@ -46,14 +47,22 @@ class Told(msgspec.Struct, frozen=True):
     model: str
     loss: float | None
     steps: list[tuple[int, float | None]]
+    privacy: PrivacySpent | None = None
 
 
 class VisitedSite:
     """A data site with its real parts, in `folder`."""
 
-    def __init__(self, folder: Path, kills: str = "nothing") -> None:
+    def __init__(
+        self, folder: Path, kills: str = "nothing", demand: PrivacyDemand | None = None
+    ) -> None:
+        """`demand`: of privacy, by the data's owner."""
         rows = [f"{n % 7},{-n % 5},{'ab'[n % 7 // 4]}" for n in range(_ROWS)]
         config = clinic_config(folder, rows, save_every_s=0.02)
+        (notes,) = config.datasets
+        policy = msgspec.structs.replace(notes.terms, privacy=demand)
+        notes = msgspec.structs.replace(notes, policy=policy)
+        config = msgspec.structs.replace(config, datasets=(notes,))
         state = Path(config.state)
         self._kills = kills
         self.begun = BegunVisits(state / "visits")
@@ -106,9 +115,12 @@ class VisitedSite:
         fact = done.entry.fact
         assert isinstance(fact, Visit)
         assert fact.examples == EXAMPLES
-        return Told(fact.model_out, fact.loss, self.steps)
+        return Told(fact.model_out, fact.loss, self.steps, fact.privacy)
 
 
 if __name__ == "__main__":
-    told = asyncio.run(VisitedSite(Path(sys.argv[1]), sys.argv[2]).visit())
+    wish = PrivacyWish(epsilon=3.0) if sys.argv[3:] == ["privately"] else None
+    config = CONFIG | ({"ranges": {"*": [-7, 7]}} if wish else {})
+    site = VisitedSite(Path(sys.argv[1]), sys.argv[2])
+    told = asyncio.run(site.visit(privacy=wish, config=config))
     sys.stdout.write(msgspec.json.encode(told).decode())

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from daitn.node.audit import entries
+from daitn.objects.lineage import Lineage, Merge
+from daitn.objects.wire import checked
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.waiting import PATIENCE_S, wait_until
 
@@ -213,3 +215,24 @@ def test_a_deadline_ends_a_job_with_what_it_has(own: Network, tmp_path: Path) ->
     assert "its time (budget.duration_s) is up" in job["detail"]
     assert job["model"] is not None
     assert [visit["site"] for visit in job["route"]] == ["west"]
+
+
+def test_a_secure_round_goes_on_without_a_member_that_dies(own: Network, tmp_path: Path) -> None:
+    """Each merge is a sum of two hospitals at least, and no hospital's own model leaves it."""
+    secure = {"algorithm": "fedavg", "epochs": 3, "secure_aggregation": True}
+    submit(own, tmp_path, name="secure", training=secure, budget={})
+    kept = own.folder / "state" / "north" / "sums"
+    wait_until(lambda: kept.is_dir() and any(kept.iterdir()))
+    own.processes.kill("north")
+    wait_for(own, "secure", lambda job: any(visit["round"] > 1 for visit in job["route"]))
+    out = tmp_path / "model"
+    own.json("model", "export", "secure-1", "-o", str(out))
+    own.daitn("cancel", "secure-1")
+    lineage = checked(json.loads((out / "lineage.json").read_text()), Lineage, "lineage")
+    merges = [entry.fact for entry in lineage.entries if isinstance(entry.fact, Merge)]
+    assert merges
+    assert all(2 <= len(merge.summed) <= 3 for merge in merges)
+    models = {model for merge in merges for model in merge.models}
+    names = {path.name for path in own.folder.rglob("state/*/models/**/*")}
+    assert models
+    assert not models & names

@@ -159,6 +159,7 @@ def cut(
     memory_bytes: int = 1_000_000_000,
     labels: tuple[str, ...] = (),
     now_s: float = NOW_S,
+    private: bool = False,
 ) -> MsDrrt:
     return relevant_to(
         snapshot,
@@ -169,4 +170,5 @@ def cut(
         memory_bytes=memory_bytes,
         labels=labels,
         labels_field="model.config.classes" if labels else "",
+        private=private,
     )

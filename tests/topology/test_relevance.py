@@ -15,7 +15,10 @@ from daitn.objects.intents import (
     PinnedVisit,
     Quantity,
     Requirement,
+    Training,
 )
+from daitn.objects.merging import Algorithm
+from daitn.objects.privacy import PrivacyDemand, PrivacyWish
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.relaxation import relaxed
 from daitn.topology.snapshot import Drrt, MsDrrt
@@ -388,3 +391,34 @@ def test_a_lost_verifier_cannot_measure() -> None:
     relevant = cut(drrt(nodes(), lost=["clinic"]), intent())
     assert relevant.verifiers[EXPERT] == ()
     assert told(relevant, "clinic")["verifier-alive"].field == "objectives[1]"
+
+
+def test_data_is_left_out_whose_privacy_is_spent_or_whose_owner_wants_sums() -> None:
+    demand = PrivacyDemand(epsilon_total=3.0, epsilon_per_visit=1.0)
+    private = DataPolicy(recipes=(RECIPE,), privacy=demand)
+    summed = DataPolicy(recipes=(RECIPE,), secure_aggregation=True)
+    held = {
+        "left": msgspec.structs.replace(
+            dataset("left", "medicine", policy=private), private_visits_left=2
+        ),
+        "spent": msgspec.structs.replace(
+            dataset("spent", "medicine", policy=private), private_visits_left=0
+        ),
+        "summed": dataset("summed", "medicine", policy=summed),
+    }
+    snapshot = drrt([*(data_site(name, one) for name, one in held.items()), *nodes()])
+    able = cut(snapshot, intent(), private=True)
+    assert "left" in {option.site for option in able.options}
+    refused = told(able, "spent/questions")
+    assert set(refused) == {"privacy-budget"}
+    assert "epsilon 3" in refused["privacy-budget"].reason
+    refused = told(able, "summed/questions")
+    assert set(refused) == {"secure-aggregation"}
+    assert refused["secure-aggregation"].field == "training.secure_aggregation"
+    assert set(told(cut(snapshot, intent()), "left/questions")) == {"privacy"}
+    rounds = Training(algorithm=Algorithm.FEDAVG, secure_aggregation=True)
+    secure = msgspec.structs.replace(intent(), training=rounds)
+    assert "summed" in {option.site for option in cut(snapshot, secure).options}
+    wish = Training(privacy=PrivacyWish(epsilon=1.0))
+    wished = msgspec.structs.replace(intent(), training=wish)
+    assert not cut(snapshot, wished).options

@@ -250,6 +250,7 @@ def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float)
         memory_bytes=needs.memory_bytes,
         labels=needs.labels,
         labels_field=needs.labels_field,
+        private=needs.private,
     )
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from daitn.cli.session import JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table, size
 from daitn.node.audit import Verified, entries
 from daitn.node.audit import verify as verified
+from daitn.node.training.private import Ledger, ledgers
 from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.errors import InvalidInput
 from daitn.objects.wire import to_json
+from daitn.policy.accounting import epsilon, spent_by
 
 __all__ = ["app"]
 
@@ -24,6 +28,8 @@ PathArgument = Annotated[
     Path, typer.Argument(help="The site's state folder, the folder `audit` in it, or one file.")
 ]
 _SHOWN_DIGITS = 12
+_USUAL_DELTA = 1e-5
+"""At which epsilons are told of data whose owner demands no privacy."""
 
 
 @app.command()
@@ -85,6 +91,78 @@ def verify(
         ("digest of the last entry", checked.digest),
     ]
     screen.print(plain_table("whole", ("", ""), rows))
+
+
+@app.command()
+def privacy(
+    state: Annotated[Path, typer.Argument(help="The site's state folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what visits told of any record of each data set, and how much more they may.
+
+    Only visits with differential privacy count: what others tell has no bound. Epsilons of several
+    visits add up to less than their sum.
+
+    Example: daitn audit privacy state/north
+    """
+    found = run(_spent(state))
+    if as_json:
+        print_json(to_json(found))
+        return
+    columns = ("data", "job", "owner", "visits", "epsilon", "of", "delta")
+    rows = [
+        (
+            each.dataset,
+            each.job or "all together",
+            each.owner,
+            str(each.visits),
+            f"{each.epsilon:.3g}",
+            "" if each.of is None else f"{each.of:g}",
+            f"{each.delta:g}",
+        )
+        for each in found
+    ]
+    screen.print(plain_table("", columns, (map(_printable, row) for row in rows)))
+
+
+class SpentPrivacy(msgspec.Struct, frozen=True, kw_only=True):
+    """What one job's visits, or all, told of any record of a data set."""
+
+    dataset: str
+    job: str = ""
+    """Empty: all."""
+    owner: str = ""
+    visits: int
+    epsilon: float
+    of: float | None = None
+    """Of all: what the data's owner allows, as of the latest visit; none: any amount."""
+    delta: float
+
+
+async def _spent(state: Path) -> tuple[SpentPrivacy, ...]:
+    return tuple(row for ledger in ledgers(state) for row in _of_ledger(ledger))
+
+
+def _of_ledger(ledger: Ledger) -> Iterator[SpentPrivacy]:
+    delta = ledger.demand.delta if ledger.demand else _USUAL_DELTA
+    jobs = {(charge.job, charge.owner): None for charge in ledger.charges}
+    for job, owner in jobs:
+        own = [each.mechanism for each in ledger.charges if (each.job, each.owner) == (job, owner)]
+        yield SpentPrivacy(
+            dataset=ledger.dataset,
+            job=job,
+            owner=owner,
+            visits=len(own),
+            epsilon=epsilon(spent_by(own), delta),
+            delta=delta,
+        )
+    yield SpentPrivacy(
+        dataset=ledger.dataset,
+        visits=len(ledger.charges),
+        epsilon=epsilon(spent_by(each.mechanism for each in ledger.charges), delta),
+        of=ledger.demand.epsilon_total if ledger.demand else None,
+        delta=delta,
+    )
 
 
 async def _found(path: Path, owner: str, since: str) -> tuple[AuditEntry, ...]:

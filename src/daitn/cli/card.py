@@ -44,12 +44,16 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
         "",
         "## Where it learned",
         "",
-        "| site | data set | examples | loss |",
-        "|---|---|---|---|",
+        "| site | data set | examples | loss | epsilon |",
+        "|---|---|---|---|---|",
     ]
-    lines += [f"| {v.site} | {v.dataset} | {v.examples} | {_loss(v.loss)} |" for v in visits]
+    lines += [
+        f"| {v.site} | {v.dataset} | {v.examples} | {_loss(v.loss)} | {_epsilon(v)} |"
+        for v in visits
+    ]
     lines += [
         "",
+        "Epsilon is what a visit may tell of any record (differential privacy of weights). "
         "The loss is the mean over the last tenth of a visit, blurred and rounded by the site. "
         "Losses of different sites and recipes are not to be compared: what the model can do is "
         "measured above.",
@@ -62,6 +66,12 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
     ]
     lines += [f"- {_entry_line(fact)}" for fact in facts]
     return "\n".join(lines) + "\n"
+
+
+def _epsilon(visit: Visit) -> str:
+    """As the site signed it."""
+    spent = visit.privacy
+    return "no bound" if spent is None else f"{spent.epsilon:.3g} (delta {spent.delta:g})"
 
 
 def _counted(visits: list[Visit]) -> str:

@@ -19,6 +19,7 @@ from daitn.objects.access import AccessRequest, DailyUsage, Ruling, refusals, ru
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
 from daitn.objects.hours import is_open
+from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.wire import to_json
 from daitn.tools import clock
 
@@ -184,6 +185,8 @@ def _page(policy: PolicyConfig) -> Group:
         ("start models of their owners", "yes" if policy.start_models else "no"),
         ("work begins", hours),
         ("trained models may travel to", _listed(policy.release_to)),
+        ("differential privacy of weights", _demanded(policy.privacy)),
+        ("sums with other sites' alone", "yes" if policy.secure_aggregation else "no"),
     ]
     limits = policy.limits
     private = [
@@ -200,13 +203,26 @@ def _page(policy: PolicyConfig) -> Group:
             "yes, of labels with as many" if policy.label_values else "no",
         ),
         ("wording of questions", "as hashed counts" if policy.sketch else "no"),
-        ("trained weights", "yes, to all who may hold the model: they can remember records"),
+        (
+            "trained weights",
+            "yes, to all who may hold the model: they can remember records"
+            + (", within epsilon" if policy.privacy else ""),
+        ),
         ("records", "never"),
     ]
     return Group(
         plain_table("allowed, and published", ("", ""), published),
         plain_table("limits, which stay at the site", ("", ""), private),
         plain_table("what leaves", ("", ""), leaves),
+    )
+
+
+def _demanded(demand: PrivacyDemand | None) -> str:
+    if demand is None:
+        return "as the model's owner wishes"
+    return (
+        f"epsilon {demand.epsilon_per_visit:g} a visit, {demand.epsilon_total:g} of all visits "
+        f"ever, delta {demand.delta:g}"
     )
 
 

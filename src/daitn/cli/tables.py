@@ -125,7 +125,9 @@ def _route(job: JobView) -> Table:
     names = [objective.name for objective in job.objectives]
     columns = ["", "site", "work", "train s", "move s", "verify s", "bytes", *names]
     in_rounds = any(visit.round for visit in job.route)
-    table = plain_table("", [*columns, "round"] if in_rounds else columns, ())
+    in_private = any(visit.privacy for visit in job.route)
+    columns += [*(["epsilon"] if in_private else []), *(["round"] if in_rounds else [])]
+    table = plain_table("", columns, ())
     for number, visit in enumerate(job.route, 1):
         gains = [f"{visit.values[n]:.3f} ({visit.gains[n]:+.3f})" for n in names]
         table.add_row(
@@ -137,6 +139,7 @@ def _route(job: JobView) -> Table:
             f"{visit.verify_s:.1f}",
             size(visit.bytes_in),
             *gains,
+            *([f"{visit.privacy.epsilon:.3g}" if visit.privacy else "-"] if in_private else []),
             *([str(visit.round or "-")] if in_rounds else []),
         )
     return table
@@ -180,7 +183,7 @@ def rejected_rows(rejections: Iterable[Rejection]) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
     for rejection in rejections:
         groups[rejection.filter, rejection.field].append(rejection)
-    rows = []
+    rows = list[tuple[str, ...]]()
     for (name, field), group in groups.items():
         nearest = min(group, key=lambda r: r.shortfall)
         candidates = list(dict.fromkeys(r.candidate for r in group))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from daitn.learning.child.frames import Ready
-from daitn.learning.recipe import Fault, Form, LocalTask, MergeTask, Progress, Selection
+from daitn.learning.recipe import DpSgd, Fault, Form, LocalTask, MergeTask, Progress, Selection
 from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import Saving
 from daitn.objects.compression import Compression
@@ -127,6 +127,8 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     saving: Saving | None = None
     """None: it keeps no savepoints."""
     local: LocalTask = LocalTask()
+    privacy: DpSgd | None = None
+    """None: it trains without differential privacy."""
 
 
 class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):

@@ -29,6 +29,7 @@ __all__ = [
     "Config",
     "DataFault",
     "DataProfile",
+    "DpSgd",
     "Exported",
     "Exporting",
     "Fault",
@@ -41,6 +42,7 @@ __all__ = [
     "Measured",
     "MergeTask",
     "Merging",
+    "Private",
     "Progress",
     "Recipe",
     "RecipeFacts",
@@ -132,6 +134,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     measured on it. Empty: any."""
     labels_field: str = ""
     """The field of the intent that lists them, for instance `model.config.classes`."""
+    private: bool = False
+    """Whether it can be trained with differential privacy."""
     merges_fresh: bool = False
     """Whether models can be merged that sites trained from a fresh one, and not only from one that
     has visited a site."""
@@ -396,6 +400,39 @@ class Adapting(Protocol):
 
         Raises `InvalidInput` naming `training` for what it cannot do.
         """
+        ...
+
+
+class DpSgd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a visit trains with differential privacy (Abadi et al. 2016, arXiv:1607.00133).
+
+    Each step takes each record with the probability `rate`, clips each record's gradient to the
+    norm `clip`, adds Gaussian noise of `noise * clip` to the sum, and divides it by `lot`.
+    """
+
+    secret: bytes
+    """Of the site: what is drawn follows from it and from nothing else."""
+    rate: float
+    steps: int
+    noise: float
+    clip: float
+    lot: float
+    """Records of a step, on the average, by the number that the site publishes."""
+
+    @property
+    def examples(self) -> int:
+        """Of all steps, on the average: how many it were tells of the records."""
+        return max(1, round(self.steps * self.lot))
+
+
+@runtime_checkable
+class Private(Protocol):
+    """The part of a recipe that trains with differential privacy."""
+
+    def privately(self, terms: DpSgd) -> Recipe:
+        """The same recipe, whose `train` takes these steps, whatever number of examples it is
+        given. All that it writes and reports of the records comes of them: no loss, no scale, no
+        word and no failure of its own."""
         ...
 
 

@@ -42,9 +42,11 @@ from daitn.learning.commands import (
 from daitn.learning.recipe import (
     Adapting,
     DataFault,
+    DpSgd,
     Exporting,
     Importing,
     Merging,
+    Private,
     Progress,
     Recipe,
     RecipeFacts,
@@ -125,7 +127,7 @@ class Service:
             case ExportModel():
                 return _export(recipe, command)
             case Train():
-                return _train(self._ready(recipe, command), command, self._advance)
+                return _train(self._made_ready(recipe, command), command, self._advance)
             case MergeModels():
                 return _merge(recipe, command)
             case Evaluate():
@@ -138,13 +140,15 @@ class Service:
             self._recipes[name] = registry.load(name)
         return self._recipes[name]
 
-    def _ready(self, recipe: Recipe, command: Train) -> Recipe:
-        """The recipe, bound to the owner's terms, to what the algorithm asks for and, if it can
-        resume, to the visit's savepoints.
+    def _made_ready(self, recipe: Recipe, command: Train) -> Recipe:
+        """The recipe, bound to the owner's terms, to what the algorithm asks for, to privacy and,
+        if it can resume, to the visit's savepoints.
 
-        Raises `InvalidInput` as `_bound` and `_adapted`.
+        Raises `InvalidInput` as `_bound` and `_adapted`, and if it cannot train privately.
         """
         bound = _adapted(_bound(recipe, command), command)
+        if command.privacy is not None:
+            bound = _private(bound, command.privacy)
         if command.saving is None or not isinstance(bound, Resuming):
             return bound
         return bound.resuming(FileSavepoints(command.saving, self._keep))
@@ -196,6 +200,16 @@ def _adapted(recipe: Recipe, command: Train) -> Recipe:
             fix="take the algorithm sequential, or fedavg",
         )
     return recipe
+
+
+def _private(recipe: Recipe, terms: DpSgd) -> Recipe:
+    if not isinstance(recipe, Private):
+        raise InvalidInput(
+            f"the recipe {recipe.name} does not train with differential privacy",
+            field="model.recipe",
+            fix="take a recipe that does, such as classifier or causal-lm",
+        )
+    return recipe.privately(terms)
 
 
 def _import(recipe: Recipe, command: ImportModel) -> object:

@@ -34,6 +34,7 @@ from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -183,11 +184,12 @@ class Trainer:
         local: LocalTask = _NOTHING_MORE,
         saving: Saving | None = None,
         kept: Callable[[int], None] = lambda _: None,
+        privacy: DpSgd | None = None,
     ) -> Trained:
         """Train, calling `watch` on the event loop as training advances. `limits`: what it may
         take, where that is not the usual. `local`: what the algorithm asks for. `saving`: the
         savepoints of a recipe that can resume; `kept` is told the number of each, after `watch` was
-        told all that is in it."""
+        told all that is in it. `privacy`: how, with differential privacy."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -199,6 +201,7 @@ class Trainer:
             selection=selection,
             saving=saving,
             local=local,
+            privacy=privacy,
         )
         return await self._call(command, Trained, watch, limits, kept)
 

@@ -199,8 +199,10 @@ class Admission:
         assert model is not None
         left = {"model": model.manifest, "size_bytes": model.size_bytes}
         if isinstance(fact, Visit):
-            losses = {} if fact.loss is None else {"loss": fact.loss}
-            self._ended(attempt, AuditEvent.VISITED, values=losses, **left)
+            values = {} if fact.loss is None else {"loss": fact.loss}
+            if fact.privacy is not None:
+                values |= {"epsilon": fact.privacy.epsilon, "delta": fact.privacy.delta}
+            self._ended(attempt, AuditEvent.VISITED, values=values, **left)
         else:
             self._ended(attempt, AuditEvent.MADE, **left)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,8 @@ from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.executor import Executor
+from daitn.node.training.private import PrivacyLedger
+from daitn.node.training.sums import SecureSums
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
 from daitn.objects.descriptors import NodeDescriptor, Role
@@ -103,6 +104,10 @@ class Node:
         admission = Admission(self._audit, (*config.datasets, *config.tests))
         releases = Releases(state / "releases", self._store)
         begun = BegunVisits(state / "visits")
+        self._sums: SecureSums | None = None
+        if orders is not None:
+            self._sums = SecureSums(config.site, state / "sums", self._key, fabric, orders)
+        self._privacy = PrivacyLedger(state / "privacy", self._key, self._changed.set)
         self._executor = Executor(
             config,
             self._trainer,
@@ -115,6 +120,8 @@ class Node:
             orders,
             releases,
             begun,
+            self._privacy,
+            self._sums,
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
@@ -165,7 +172,7 @@ class Node:
         if self._roles is not None:
             self._roles.offer(self.descriptor)
             await self._roles.start()
-            self.descriptor = self._roles.described(self.descriptor)
+        self.descriptor = self._now_described(self.descriptor)
         await self._chunks.start()
         for verb, handler in self._handlers().items():
             served = await self._fabric.serve(keys.site_do(self._config.site, verb), handler)
@@ -180,7 +187,7 @@ class Node:
         self._tasks.repeat(self._mark_time, "time")
         if self._roles is not None:
             await self._roles.listen()
-            self._tasks.repeat(partial(self._publish_changes, self._roles), "descriptor")
+        self._tasks.repeat(self._publish_changes, "descriptor")
         if self._agents is not None:
             self._agents.start()
 
@@ -234,13 +241,18 @@ class Node:
         except DaitnError as error:
             log.warning("the time was not written to disk: %s", error)
 
-    async def _publish_changes(self, roles: Roles) -> None:
+    def _now_described(self, node: NodeDescriptor) -> NodeDescriptor:
+        """The descriptor, with what changes in it while the node runs."""
+        node = self._privacy.described(node, self._config.datasets)
+        return node if self._roles is None else self._roles.described(node)
+
+    async def _publish_changes(self) -> None:
         """Publish the descriptor whenever it changes."""
         await self._changed.wait()
         await asyncio.sleep(PUBLISH_AFTER_S)
         self._changed.clear()
         assert self.descriptor is not None
-        changed = roles.described(self.descriptor)
+        changed = self._now_described(self.descriptor)
         if changed == self.descriptor:
             return
         version = self.descriptor.version + 1
@@ -259,6 +271,7 @@ class Node:
             "status": self._on_status,
             "stop": self._on_stop,
             "retain": self._on_retain,
+            **(self._sums.handlers() if self._sums else {}),
             **(self._roles.handlers() if self._roles else {}),
             **(self._agents.handlers() if self._agents else {}),
         }

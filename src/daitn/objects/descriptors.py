@@ -11,6 +11,7 @@ from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.hours import window
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.lineage import Entry
+from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.text import Line
 
 __all__ = [
@@ -81,6 +82,13 @@ class DataPolicy(msgspec.Struct, frozen=True, kw_only=True):
     owner brought: such parts can be made to carry records away. Otherwise only models learn here
     that a site of the network made."""
 
+    secure_aggregation: bool = False
+    """Whether what models learn here leaves in sums with other sites' alone: only jobs with
+    `training.secure_aggregation` train."""
+    privacy: PrivacyDemand | None = None
+    """Differential privacy of what models learn here, and how much of it there is; left out: none
+    is demanded."""
+
     def __post_init__(self) -> None:
         for text in self.hours:
             if text != ANY:
@@ -133,6 +141,9 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     policy: DataPolicy
     least_examples: Count = 1
     """Minimum examples of a visit: a shorter one would show what single records teach."""
+    private_visits_left: Annotated[int, msgspec.Meta(ge=0, le=10**6)] | None = None
+    """About how many visits `policy.privacy` still allows, in coarse steps, rounded down; none: it
+    demands no privacy."""
     sketch: TopicSketch | None = None
     """How its questions are worded, if its owner agrees to publish that."""
 

@@ -14,7 +14,16 @@ import msgspec
 
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.merging import AT_ONCE, LOCAL_RULES, RULES, Algorithm, LocalRule, MergeRule
+from daitn.objects.merging import (
+    AT_ONCE,
+    LOCAL_RULES,
+    RULES,
+    Algorithm,
+    LocalRule,
+    MergeRule,
+    Reduces,
+)
+from daitn.objects.privacy import PrivacyWish
 from daitn.objects.text import Line, plain_fields
 from daitn.objects.value import Contributions
 
@@ -189,6 +198,10 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How it is found what each data set brought, see below."""
     compression: Compression = Compression.AUTO
     """Of rounds: in which form what a site trained travels to the site that merges, see below."""
+    privacy: PrivacyWish | None = None
+    """Differential privacy of the records, see below; left out: as far as data owners demand it."""
+    secure_aggregation: bool = False
+    """Of rounds that average: whether sites merge by a sum of which nobody sees a summand."""
 
     def __post_init__(self) -> None:
         of = {
@@ -210,6 +223,26 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 if getattr(self.merging, name) != getattr(own, name):
                     stated = getattr(own, name)
                     raise ValueError(f"merging.{name}: {self.algorithm} needs {name}: {stated}")
+        if self.secure_aggregation and self.rule is None:
+            raise ValueError(f"secure_aggregation: {self.algorithm} has no rounds to aggregate")
+        if self.secure_aggregation and self.rule and self.rule.reduction is not Reduces.MEAN:
+            raise ValueError(
+                f"secure_aggregation: {self.rule.reduction} looks at each site's model, of which a "
+                "secure sum shows none: take fedavg, fedadam, fedyogi or diloco"
+            )
+        if self.secure_aggregation and self.algorithm in (*AT_ONCE, Algorithm.FEDBUFF):
+            raise ValueError(
+                f"secure_aggregation: {self.algorithm} needs each site's model: take fedavg, "
+                "fedadam, fedyogi or diloco"
+            )
+        if self.secure_aggregation and (lossy or self.contributions is Contributions.SHAPLEY):
+            field = "compression" if lossy else "contributions"
+            raise ValueError(f"{field}: nobody sees what one site made: leave it out")
+        if self.privacy is not None and self.local not in (LocalRule(), LocalRule(merged=True)):
+            raise ValueError(
+                f"privacy: {self.algorithm} learns more from the records than it covers: take "
+                "sequential, fedavg or another one that asks no more of a visit"
+            )
         if self.rule is not None and self.rule.least_models is None:
             reduction = self.rule.reduction
             raise ValueError(f"merging.tolerates: {reduction} tolerates no model that lies")

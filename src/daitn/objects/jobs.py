@@ -18,6 +18,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
+from daitn.objects.privacy import PrivacySpent
 
 __all__ = [
     "ActionFailed",
@@ -110,6 +111,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    private: bool = False
+    """Whether it can be trained with differential privacy."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
     learning: dict[str, tuple[float, float]] = {}
@@ -314,6 +317,8 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """To the site and to the verifiers that measured the result."""
     cost_usd: float
     loss: float | None
+    privacy: PrivacySpent | None = None
+    """What it may tell of any record; none: there is no such bound."""
     values: dict[str, float]
     """Measured after the visit."""
     gains: dict[str, float]

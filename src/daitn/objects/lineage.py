@@ -17,6 +17,7 @@ from blake3 import blake3
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.merging import MergeRule
+from daitn.objects.privacy import PrivacySpent
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -81,6 +82,8 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     """As of an `Origin`."""
     release_to: tuple[Word, ...] = ("*",)
     """Jurisdictions into which models that learned from this data may travel; `*`: all."""
+    privacy: PrivacySpent | None = None
+    """What it may tell of any record; none: there is no such bound."""
     stands_for: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
     """Examples as which the update counts in a merge; 0: `examples`."""
     compression: Compression = Compression.NONE
@@ -142,6 +145,8 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     moments: Digest = Digest("")
     """What the outer step remembers, as the parts of a model; empty: nothing."""
     moments_bytes: int = 0
+    summed: tuple[SiteId, ...] = ()
+    """Whose models are in a secure sum: some may be lost in between. Empty: it is none."""
     order: Digest = Digest("")
     """As of an `Origin`."""
 

@@ -28,6 +28,7 @@ from daitn.objects.lineage import MOST_VISITS, Entry
 from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, LocalRule, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
+from daitn.objects.privacy import PrivacyWish
 from daitn.objects.readings import LinkReading, LoadReading, ServingReading
 from daitn.objects.roster import SignedRoster
 
@@ -106,6 +107,10 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     """In which form the result is left for a merge, where it has what `model` has."""
     purpose: Word = ""
     """As the intent states it."""
+    privacy: PrivacyWish | None = None
+    """As the intent states it."""
+    secure: bool = False
+    """Whether the result stays at the site, for a sum of which nobody sees a summand."""
     order: SignedOrder | None = None
     """Its owner's; none on a fabric without signatures."""
     lineage: Descent = ()
@@ -179,6 +184,8 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     """By how many rounds each of them is older than `base`: it counts the less for it."""
     moments: ModelRef | None = None
     """What the outer step of the job's last merge remembers; none: this is the first."""
+    secure: bool = False
+    """Whether they stay at their sites, and are merged by a sum of which nobody sees a summand."""
     purpose: Word = ""
     order: SignedOrder | None = None
     lineage: Descent = ()

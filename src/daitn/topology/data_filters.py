@@ -76,6 +76,8 @@ class Wanted:
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    private: bool = False
+    """Whether the model can be trained with differential privacy."""
 
 
 def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
@@ -85,6 +87,7 @@ def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
         *_recipe(candidate, wanted),
         *_labels(candidate, wanted),
         *_access(candidate, wanted),
+        *_privacy(candidate, wanted),
         *_topic(candidate, wanted),
         *_memory(candidate, wanted),
         *_release(candidate, wanted),
@@ -168,6 +171,37 @@ def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
             filter=_RULES[no.rule],
             reason=f"the data owner {no.reason}",
             field=no.field,
+        )
+
+
+def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+    """What was told of records is never taken back, so nothing is relaxed."""
+    demand, left = candidate.dataset.policy.privacy, candidate.dataset.private_visits_left
+    wish = wanted.intent.training.privacy
+    if (demand or wish) and not wanted.private:
+        whose = "its owner demands" if demand else "the intent asks for"
+        yield Rejection(
+            candidate=candidate.id,
+            filter="privacy",
+            reason=f"{whose} differential privacy, and the model cannot be trained with it; the "
+            "recipe classifier needs the ranges of its columns for it",
+            field="model.config.ranges" if wanted.intent.model.recipe == "classifier" else "model",
+        )
+    training = wanted.intent.training
+    if candidate.dataset.policy.secure_aggregation and not training.secure_aggregation:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="secure-aggregation",
+            reason="its owner lets out what models learn in sums with other sites' alone",
+            field="training.secure_aggregation",
+        )
+    if demand and left == 0:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="privacy-budget",
+            reason=f"its privacy is spent: less is left of epsilon {demand.epsilon_total:g} than a "
+            f"visit takes ({demand.epsilon_per_visit:g})",
+            field="",
         )
 
 

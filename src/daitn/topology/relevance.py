@@ -41,14 +41,15 @@ def relevant_to(
     stale_after_s: float = STALE_AFTER_S,
     labels: tuple[str, ...] = (),
     labels_field: str = "",
+    private: bool = False,
 ) -> MsDrrt:
     """Cut the topology for `intent`.
 
     `data_schema`, `test_schema` and `memory_bytes` are what the intent's recipe needs, `labels`
-    those that its model distinguishes, and `labels_field` the field that names them (see
-    `WorkNeeds`). Readings older than `stale_after_s` at `now_s` are reported as stale and not used:
-    a requirement that depends on one fails, a queue that depends on one is 0. Coverage is 0 if
-    nobody can measure.
+    those that its model distinguishes, `labels_field` the field that names them, and `private`
+    whether it can be trained with differential privacy (see `WorkNeeds`). Readings older than
+    `stale_after_s` at `now_s` are reported as stale and not used: a requirement that depends on one
+    fails, a queue that depends on one is 0. Coverage is 0 if nobody can measure.
     """
     rejections: list[Rejection] = []
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]] = {}
@@ -68,6 +69,7 @@ def relevant_to(
         severed=lambda one, other: severed(snapshot, one, other, now_s, stale_after_s),
         labels=labels,
         labels_field=labels_field,
+        private=private,
     )
     options: list[DataOption] = []
     tested = {name: pooled_labels(v.test for v in found) for name, found in verifiers.items()}

@@ -110,9 +110,10 @@ class _Course:
                     self._at(point.number, point.values[name] + e) for e in (-error, error)
                 )
                 yield line(low, high, stroke=colour, stroke_width=1.2, opacity=0.55)
-            look = {"fill": colour, "class_": "ring"} if point.kept else {"class_": "node"}
-            rim = {} if point.kept else {"style": f"stroke:{colour}"}
-            yield element("circle", cx=at.real, cy=at.imag, r=4.0, stroke_width=1.5, **look, **rim)
+            look: dict[str, str] = {"class_": "node", "style": f"stroke:{colour}"}
+            if point.kept:
+                look = {"class_": "ring", "fill": colour}
+            yield element("circle", cx=at.real, cy=at.imag, r=4.0, stroke_width=1.5, **look)
 
     def _names(self) -> Iterator[str]:
         """At the right, moved apart where two would touch."""

@@ -321,6 +321,8 @@ class Job:
             model=model,
             previous=previous,
             purpose=self.intent.purpose,
+            privacy=self.intent.training.privacy,
+            secure=self.intent.training.secure_aggregation and base is not None,
             order=self.order,
             lineage=self.descent_of(*given),
             local=self.intent.training.local,

@@ -188,6 +188,8 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
         )
     stop = event.route.visits[0]
     base = next((c for c in job.checkpoints if c.model.manifest == event.route.start), None)
+    if base is not None and job.intent.training.secure_aggregation:
+        return _fail(job, _NO_ROUND, now_s)
     job.stop, job.base = stop, base
     job.state = JobState.VISITING if base else JobState.PREPARING
     job.detail = f"{'training' if base else 'making the fresh model'} at {stop.site}"
@@ -566,6 +568,12 @@ def _holders(candidate: ModelCandidate) -> str:
     return " or ".join(candidate.model.holders) or "anybody"
 
 
+_NO_ROUND = ErrorReport(
+    code="InvalidInput",
+    problem="a fresh model of this recipe cannot be merged, and a first visit would show a site's",
+    field="training.secure_aggregation",
+    fix="state model.start, or leave out training.secure_aggregation",
+)
 Handler = Callable[[Job, JobEvent, float], Commands]
 
 _ALWAYS: dict[type, Handler] = {

@@ -111,6 +111,7 @@ def _made_visits(
             bytes_in=visit.bytes_in + common_bytes,
             cost_usd=one.cost_usd,
             loss=visit.loss,
+            privacy=visit.privacy,
             values={str(name): value for name, value in values.items()},
             gains={str(name): value - base.values[name] for name, value in values.items()},
             model=candidate.model.manifest,

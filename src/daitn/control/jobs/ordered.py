@@ -17,7 +17,7 @@ from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
 from daitn.objects.wire import canonical
 
-__all__ = ["check_ordered"]
+__all__ = ["check_ordered", "check_summed"]
 
 T = TypeVar("T")
 
@@ -83,6 +83,8 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
     in_groups = rule is not None and rule.reduction is Reduces.MEAN and not work.starts
     if work.rule != (MergeRule() if work.part and in_groups else rule):
         raise _outside("this rule of merging", "training.merging")
+    if work.secure != order.intent.training.secure_aggregation:
+        raise _outside("this way of merging", "training.secure_aggregation")
     if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
@@ -170,6 +172,10 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Ord
         raise _outside("a visit with what was made of other data", "training")
     if work.model is None and spent.fresh >= MOST_FRESH:
         raise _outside(f"more than {MOST_FRESH} fresh models", "model")
+    if work.privacy != intent.training.privacy:
+        raise _outside("this privacy", "training.privacy")
+    if work.secure != (intent.training.secure_aggregation and work.model is not None):
+        raise _outside("a model that leaves its site like this", "training.secure_aggregation")
     if max(spent.visits, _in_a_row(work.lineage)) >= order.visits:
         raise _outside(f"more than {order.visits} visits", "visits")
     _check_examples(trained + work.examples, order)
@@ -231,4 +237,13 @@ def _check_requirement(
 def _outside(what: str, field: str) -> Refused:
     return Refused(
         f"the owner's order does not include {what}", field=field, fix="order it with an intent"
+    )
+
+
+def check_summed(work: MergeWork, order: Order) -> None:
+    """Raise `Refused` unless a secure sum is within an order, whoever counts the order's merges."""
+    if not work.secure:
+        raise _outside("a merge in the open", "training.secure_aggregation")
+    _check_merge(
+        work, order, OrderUsage(order=work.order.digest if work.order else Digest(""), until_s=0)
     )

@@ -77,6 +77,8 @@ def _of_merge(work: MergeWork, fact: LineageFact, made: str) -> str:
     asked = (work.shares, work.rule, work.part, starts, work.behind)
     if (fact.shares, fact.rule, fact.part, fact.starts, fact.behind) != asked:
         return "it merged in another way"
+    if bool(fact.summed) != work.secure:
+        return "it merged in another way"
     if bool(fact.moments) != (work.rule.outer is not OuterStep.PLAIN) or fact.moments_bytes < 0:
         return "it remembers what the rule has not to remember"
     return ""

@@ -62,6 +62,8 @@ one data set differ by less, unless something else begins there."""
 _LEAST_ROUND_S = 1.0
 """Sooner no round is due: shorter than that, what a report takes is most of it."""
 
+_LEAST_SUMMED = 2
+"""Sites: a sum of one is that one."""
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
@@ -283,6 +285,7 @@ def _merge_work(
         rule=rule,
         previous=tuple(piece.entry for piece in pieces),
         moments=None if part else job.moments,
+        secure=job.intent.training.secure_aggregation,
         purpose=job.intent.purpose,
         order=job.order,
         lineage=job.descent_of(base, *models, *starts),
@@ -424,7 +427,10 @@ def has_own(job: Job, visit: VisitId) -> bool:
 def are_enough(job: Job) -> bool:
     """Whether so many models were made that the rule tolerates those that may lie."""
     assert job.round is not None
-    return len(job.round.made) >= _least_models(job)
+    made, secure = job.round.made, job.intent.training.secure_aggregation
+    if secure and len({one.visit.site for one in made}) < _LEAST_SUMMED:
+        return False
+    return len(made) >= _least_models(job)
 
 
 def _least_models(job: Job) -> int:

@@ -155,6 +155,8 @@ def _descent(job: Job) -> Descent | None:
 def _rounds(
     job: Job, most: int = MOST_MEASURED, before: Mapping[Digest, RoundPlayed] | None = None
 ) -> dict[Digest, RoundPlayed]:
+    if job.intent.training.secure_aggregation:
+        return {}  # Nobody knows what any one site made.
     steps = _descent(job)
     return rounds_of(steps, _objectives(job), most, before or {}) if steps else {}
 

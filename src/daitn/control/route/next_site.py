@@ -162,6 +162,7 @@ def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -
         memory_bytes=needs.memory_bytes,
         labels=needs.labels,
         labels_field=needs.labels_field,
+        private=needs.private,
     )
     return replace(question, topology=topology)
 

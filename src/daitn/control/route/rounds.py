@@ -95,7 +95,7 @@ def next_round(
     found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
     if algorithm is Algorithm.FEDSEQ:
         found = _in_chains(found, options)
-    if algorithm not in AT_ONCE:
+    if algorithm not in AT_ONCE and not intent.training.secure_aggregation:
         buffered = algorithm is Algorithm.FEDBUFF
         found = msgspec.structs.replace(
             found,

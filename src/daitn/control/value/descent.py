@@ -33,6 +33,16 @@ class Step:
         return self.made.digest
 
     @property
+    def together(self) -> bool:
+        """Whether it merged the models of single visits that all began with its base."""
+        fact = self.made.fact
+        return (
+            isinstance(fact, Merge)
+            and len(self.visits) == len(fact.models)
+            and all(_began(visit) == fact.base for visit in self.visits)
+        )
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Of each visit, its part of the examples; sums to 1."""
         examples = [e.fact.examples for e in self.visits if isinstance(e.fact, Visit)]
@@ -89,12 +99,30 @@ def _maker(
 def _step(known: dict[Digest, Entry], made: Entry) -> Step | None:
     """The step that ended with an entry; none of one that created a model."""
     if isinstance(made.fact, Merge):
-        visits = tuple(known[digest] for digest in made.previous if digest in known)
+        base = made.fact.base
+        visits = tuple(visit for digest in made.previous for visit in _visits(known, digest, base))
     elif isinstance(made.fact, Visit):
-        visits = (made,)
+        base, visits = made.fact.model_in, (made,)
     else:
         return None
-    base = [known[digest] for visit in visits[:1] for digest in visit.previous if digest in known]
-    if not base:
+    first = next((one for one in visits if _began(one) == base), None)
+    before = [known[digest] for digest in first.previous if digest in known] if first else []
+    if not before:
         return None
-    return Step(made, visits, base[0].previous[0] if base[0].previous else START)
+    return Step(made, visits, before[0].previous[0] if before[0].previous else START)
+
+
+def _visits(known: dict[Digest, Entry], digest: Digest, base: Digest) -> tuple[Entry, ...]:
+    """The visits of a round in one of its models, which a chain or a group of sites may have made."""
+    entry = known.get(digest)
+    if entry is None or not isinstance(entry.fact, Visit | Merge):
+        return ()
+    earlier: tuple[Digest, ...] = () if _began(entry) == base else entry.previous
+    if isinstance(entry.fact, Merge):
+        earlier = entry.previous
+    found = tuple(visit for one in earlier for visit in _visits(known, one, base))
+    return (*found, entry) if isinstance(entry.fact, Visit) else found
+
+
+def _began(entry: Entry) -> Digest | None:
+    return entry.fact.model_in if isinstance(entry.fact, Visit) else None

@@ -88,7 +88,7 @@ def rounds_of(
     found = []
     for step in descent.steps:
         start, end = (worth_of(descent, at, objectives) for at in (step.before, step.after))
-        if isinstance(step.made.fact, Merge) and len(step.visits) > 1 and start and end:
+        if step.together and len(step.visits) > 1 and start and end:
             moved = max(abs(b - a) for a, b in zip(start.values, end.values, strict=True))
             found.append((moved, step, start, end))
     found.sort(key=lambda one: -one[0])

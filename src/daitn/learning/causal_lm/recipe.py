@@ -15,6 +15,7 @@ from daitn.learning.recipe import (
     LEAST_RECORDS,
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -57,21 +58,23 @@ class CausalLm:
         least_records: int = LEAST_RECORDS,
         savepoints: Savepoints | None = None,
         task: LocalTask | None = None,
+        privacy: DpSgd | None = None,
     ) -> None:
-        """A tokenizer is learned from words that occur in at least `least_records` records;
-        `task`: what the algorithm asks of a visit."""
+        """A tokenizer is learned from words that occur in at least `least_records` records, and
+        none with `privacy`; `task`: what the algorithm asks of a visit."""
         self._least_records = least_records
         self._savepoints = savepoints
         self._task = task or LocalTask()
+        self._privacy = privacy
 
     def selecting(self, selection: Selection) -> CausalLm:
         """See `Selecting`."""
         check_no_columns(self.name, selection)
-        return CausalLm(selection.least_records, self._savepoints, self._task)
+        return CausalLm(selection.least_records, self._savepoints, self._task, self._privacy)
 
     def resuming(self, savepoints: Savepoints) -> CausalLm:
         """See `Resuming`."""
-        return CausalLm(self._least_records, savepoints, self._task)
+        return CausalLm(self._least_records, savepoints, self._task, self._privacy)
 
     def adapting(self, task: LocalTask) -> CausalLm:
         """See `Adapting`."""
@@ -81,7 +84,11 @@ class CausalLm:
                 field="training.algorithm",
                 fix="take the algorithm ewc, or sequential",
             )
-        return CausalLm(self._least_records, self._savepoints, task)
+        return CausalLm(self._least_records, self._savepoints, task, self._privacy)
+
+    def privately(self, terms: DpSgd) -> CausalLm:
+        """See `Private`."""
+        return CausalLm(self._least_records, self._savepoints, self._task, terms)
 
     def estimate(self, config: Config) -> Footprint:
         """See `Recipe.estimate`."""
@@ -136,14 +143,22 @@ class CausalLm:
         out: Path,
         watch: Callable[[Progress], None],
     ) -> Trained:
-        """See `Recipe.train`. At the first site a fresh model learns its tokenizer."""
+        """See `Recipe.train`. At the first site a fresh model learns its tokenizer; one that trains
+        privately reads bytes."""
         settings = CausalLmConfig.of(config)
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
         pairs = read_pairs(data)
-        from daitn.learning.causal_lm import models, tokens, training
+        from daitn.learning.causal_lm import models, private, tokens, training
         from daitn.learning.local.companions import read_companions
 
+        if self._privacy is not None:
+            loaded = models.load(model, settings)
+            trained = private.train_privately(
+                loaded, settings, pairs, self._privacy, watch, self._savepoints
+            )
+            carried = models.save(loaded, settings, model, out)
+            return msgspec.structs.replace(trained, carried=carried)
         loaded, others = models.load_on_all(model, settings)
         if tokens.knows_only_bytes(loaded.tokenizer):
             records = ((pair.question, pair.answer) for pair in pairs)

@@ -219,6 +219,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         activations = tokens * kept + heads
     return Footprint(
         parameters=weights + adapters,
+        private=True,
         flops_per_example=flops,
         memory_bytes=int(
             held_bytes(weights, inside, held, settings.base_precision) * bool(settings.base)

@@ -40,7 +40,7 @@ from daitn.learning.recipe import Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.merging import LocalRule
 
-__all__ = ["train"]
+__all__ = ["optimiser_of", "peak_of", "schedule", "train"]
 
 _WARM = 0.1
 """Share of a visit over which the learning rate rises."""
@@ -79,10 +79,8 @@ def train(
     replicas = Replicas([model.network, *others])
     weights = replicas.weights
     local = Steps(rule, weights, model.companions, variate, usual_mu=0.0)
-    peak = settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
-    optimiser = torch.optim.AdamW(
-        weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True
-    )
+    peak = peak_of(settings, model)
+    optimiser = optimiser_of(weights, peak)
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
     # Each device reads as many pieces, none larger than where there is one device.
@@ -99,7 +97,7 @@ def train(
     while batch is not None and 2 * left_out <= examples:
         done += batch.records
         for options in optimiser.param_groups:
-            options["lr"] = peak * _schedule(done / examples)
+            options["lr"] = peak * schedule(done / examples)
         optimiser.zero_grad()
         loss, own = _descend(replicas, batch)
         following = next(batches, None)  # Laid out while a GPU is busy with this one.
@@ -111,7 +109,7 @@ def train(
                 _descend(replicas, layout.batch(groups))
         local.pull()
         if _step(optimiser, weights):
-            local.stepped(peak * _schedule(done / examples))
+            local.stepped(peak * schedule(done / examples))
         replicas.spread()
         told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
         watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
@@ -138,7 +136,17 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
     rates: float
 
 
-def _schedule(done: float) -> float:
+def peak_of(settings: CausalLmConfig, model: Model) -> float:
+    """The greatest learning rate of a visit: the more a model has seen, the lower."""
+    return settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
+
+
+def optimiser_of(weights: Sequence[nn.Parameter], peak: float) -> torch.optim.Optimizer:
+    """What moves the weights."""
+    return torch.optim.AdamW(weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True)
+
+
+def schedule(done: float) -> float:
     """The learning rate's factor after the share `done` of a visit."""
     return min(1.0, done / _WARM) * max(_FLOOR, 1 - (1 - _FLOOR) * done)
 

@@ -18,6 +18,7 @@ from daitn.learning.classifier.table import LABEL, profile, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
+    DpSgd,
     Exported,
     Footprint,
     Form,
@@ -73,24 +74,30 @@ class Classifier:
         selection: Selection | None = None,
         savepoints: Savepoints | None = None,
         task: LocalTask | None = None,
+        privacy: DpSgd | None = None,
     ) -> None:
         """`selection`: how the owner of the data limits its columns; `task`: what the algorithm
         asks of a visit."""
         self._selection = selection or Selection()
         self._savepoints = savepoints
         self._task = task or LocalTask()
+        self._privacy = privacy
 
     def selecting(self, selection: Selection) -> Classifier:
         """See `Selecting`."""
-        return Classifier(selection, self._savepoints, self._task)
+        return Classifier(selection, self._savepoints, self._task, self._privacy)
 
     def resuming(self, savepoints: Savepoints) -> Classifier:
         """See `Resuming`."""
-        return Classifier(self._selection, savepoints, self._task)
+        return Classifier(self._selection, savepoints, self._task, self._privacy)
 
     def adapting(self, task: LocalTask) -> Classifier:
         """See `Adapting`."""
-        return Classifier(self._selection, self._savepoints, task)
+        return Classifier(self._selection, self._savepoints, task, self._privacy)
+
+    def privately(self, terms: DpSgd) -> Classifier:
+        """See `Private`."""
+        return Classifier(self._selection, self._savepoints, self._task, terms)
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
@@ -108,6 +115,7 @@ class Classifier:
             # Of a table, only the labels that its owner names are published, see `profile`.
             labels=settings.classes if settings.label == LABEL else (),
             labels_field="model.config.classes",
+            private=bool(settings.ranges),
             merges_fresh=True,
             learning=_learning(settings.learning_rate),
         )
@@ -152,6 +160,7 @@ class Classifier:
             self._savepoints,
             self._task.rule,
             own,
+            self._privacy,
         )
         parts.write(state, out)
         return trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
 __all__ = [
+    "ANY_COLUMN",
     "LEAST_DEVIATION",
     "METRICS",
     "MOST_DEVIATIONS",
@@ -30,6 +32,9 @@ LEAST_DEVIATION = 1e-3
 """Of a column: one that hardly varies is not magnified beyond this."""
 MOST_DEVIATIONS = 5.0
 """Values are clipped here, so that no outlier decides a class."""
+
+ANY_COLUMN = "*"
+"""In `ranges`: every column that is not named."""
 
 # The bounds keep a visiting model from exhausting a site.
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
@@ -63,10 +68,17 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)] = 32
     """Examples per step; fewer where a visit would have less than eight steps."""
+    ranges: Annotated[dict[ClassName, tuple[float, float]], msgspec.Meta(max_length=100_000)] = {}
+    """The least and the greatest usual value of each column, for instance `{age: [0, 100]}`, by
+    which it is scaled; `*`: of all others. Left out: it is scaled by the records, which
+    differential privacy does not allow."""
 
     def __post_init__(self) -> None:
         name_classes(self, self.classes)
         plain_fields(self, "label")
+        for column, (low, high) in self.ranges.items():
+            if not (math.isfinite(high - low) and low < high):
+                raise ValueError(f"ranges: {column} is from {low:g} to {high:g}")
 
     def pull(self, *, merged: bool) -> float:
         """`proximal`, as it is where models are merged or not."""

@@ -7,16 +7,20 @@ differ in it, and then by a step, whatever the record.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from daitn.learning.classifier.complaints import some
+from daitn.learning.classifier.config import ANY_COLUMN
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.classifier.table import different_rows
+from daitn.learning.recipe import DataFault, Fault
 
-__all__ = ["merged", "scale_of", "shared"]
+__all__ = ["merged", "scale_of", "shared", "stated"]
 
 _TAIL = 10
 """Values at either end of a column that count as the next one: no outlier shows."""
@@ -43,6 +47,27 @@ def shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.floa
         if len(present) < least_records or unusual < min(max(1, least_records), usual):
             column[:] = np.nan
     return kept
+
+
+def stated(ranges: Mapping[str, tuple[float, float]], columns: Sequence[str]) -> Standard:
+    """The scaling that the model's owner states: of values spread evenly over each column's range.
+
+    Raises `DataFault` for a column without one.
+    """
+    found = [ranges.get(column, ranges.get(ANY_COLUMN)) for column in columns]
+    missing = [column for column, each in zip(columns, found, strict=True) if each is None]
+    if missing:
+        raise DataFault(
+            Fault.OTHER_COLUMNS,
+            f"model.config.ranges has none for {some(missing)}",
+            field="model.config.ranges",
+            fix=f"state the range of every column, or one for all others as {ANY_COLUMN!r}",
+        )
+    low, high = np.array(found, np.float64).reshape(-1, 2).T
+    count = torch.ones(len(columns), dtype=torch.float64)
+    return Standard(
+        mean=_single((low + high) / 2), var=_single((high - low) ** 2 / 12), count=count
+    )
 
 
 def scale_of(features: NDArray[np.float32], examples: int) -> Standard:

@@ -20,14 +20,15 @@ from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import State, arranged, settle
-from daitn.learning.classifier.scale import merged, scale_of, shared
+from daitn.learning.classifier.private import fit_privately
+from daitn.learning.classifier.scale import merged, scale_of, shared, stated
 from daitn.learning.classifier.table import Table
 from daitn.learning.engine import engine_device
 from daitn.learning.local.companions import Companions
 from daitn.learning.local.distillation import distilled
 from daitn.learning.local.steps import Steps
 from daitn.learning.optimising import restore, state_bytes
-from daitn.learning.recipe import Progress, Savepoints, Trained
+from daitn.learning.recipe import DpSgd, Progress, Savepoints, Trained
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import LocalRule
@@ -51,9 +52,11 @@ def train(
     savepoints: Savepoints | None = None,
     rule: LocalRule = _NOTHING_MORE,
     own: State | None = None,
+    privacy: DpSgd | None = None,
 ) -> Trained:
     """Train `state` in place on `examples` rows of the table from the file `data`, from the latest
-    of the visit's savepoints on. The rows are shuffled anew whenever all were used.
+    of the visit's savepoints on. The rows are shuffled anew whenever all were used, but where
+    `privacy` says how they are drawn.
 
     `rule`: what the algorithm asks for; `own`: the model that the site made of the table before.
     """
@@ -64,9 +67,18 @@ def train(
         table = table.arranged(state.columns, data)
     settle(state, config, table.columns)
     targets = class_indices(table.labels, config.classes, data)
-    features = shared(table.features, least_records)
-    state.standard = merged(state.standard, scale_of(features, examples))
+    features = table.features
+    if config.ranges:
+        state.standard = stated(config.ranges, table.columns)
+    else:
+        features = shared(features, least_records)
+        state.standard = merged(state.standard, scale_of(features, examples))
     inputs = scaled(features, state.standard)
+    if privacy is not None:
+        fit_privately(
+            state, config, inputs, targets, privacy, watch, savepoints, merged=rule.merged
+        )
+        return Trained(examples=privacy.examples, seconds=time.perf_counter() - started)
     kept = Companions()
     if own is not None and set(own.columns) == set(state.columns):
         kept = arranged(own, state.columns).companions

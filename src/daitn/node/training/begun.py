@@ -27,6 +27,7 @@ from daitn.node.disclosure import LossGate, LossState
 from daitn.objects.errors import StorageFull
 from daitn.objects.identifiers import VisitId, checked_name
 from daitn.objects.messages import VisitWork
+from daitn.objects.privacy import PrivacySpent
 from daitn.objects.wire import canonical
 from daitn.tools import clock
 
@@ -169,8 +170,11 @@ class UnderWay:
             self._visits.put(self._visit, self.begun)
 
 
-def digest_of(work: VisitWork, dataset: DatasetConfig, seed: int) -> str:
-    """A digest of all that decides a visit's result: by the seed, a secret of the site's, too."""
+def digest_of(
+    work: VisitWork, dataset: DatasetConfig, seed: int, privacy: PrivacySpent | None = None
+) -> str:
+    """A digest of all that decides a visit's result: by the seed, a secret of the site's, too, but
+    for the draws of a private one."""
     data = ""
     with contextlib.suppress(OSError):  # Its recipe says what is wrong with it.
         if os.path.isfile(dataset.path):
@@ -180,5 +184,5 @@ def digest_of(work: VisitWork, dataset: DatasetConfig, seed: int) -> str:
     own = work.own.manifest if work.own else ""
     how = (work.recipe, work.config, work.local, own)
     facts = (work.visit, work.job, work.owner, how, work.examples, model)
-    terms = (dataset.name, data, dataset.selection, seed, __version__)
+    terms = (dataset.name, data, dataset.selection, seed, privacy, __version__)
     return hashlib.blake2b(canonical((facts, terms))).hexdigest()

@@ -19,7 +19,7 @@ from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
 from daitn.learning.child.outside import ProcessFailed, ProcessOverLimit
 from daitn.learning.consultant import Consultant
-from daitn.learning.recipe import Config, Footprint, LocalTask, MergeTask, Progress, Trained
+from daitn.learning.recipe import Config, DpSgd, Footprint, LocalTask, MergeTask, Progress, Trained
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.node.admission import Admission, Attempt, request_of
@@ -31,6 +31,8 @@ from daitn.node.training.feedback import Feedback
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork
+from daitn.node.training.private import PrivacyLedger, Private
+from daitn.node.training.sums import SecureSums
 from daitn.node.training.turns import Turns
 from daitn.node.training.work_queue import FETCHING, WorkResult
 from daitn.objects.compression import UPDATE, Compression
@@ -39,7 +41,7 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused, Unrea
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
-from daitn.objects.merging import discount
+from daitn.objects.merging import LocalRule, discount
 from daitn.objects.messages import (
     MergeWork,
     RecipeQuestion,
@@ -88,9 +90,15 @@ class Executor:
         orders: OrderBook | None = None,
         releases: Releases | None = None,
         begun: BegunVisits | None = None,
+        privacy: PrivacyLedger | None = None,
+        sums: SecureSums | None = None,
     ) -> None:
         """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
-        may go. `begun` keeps savepoints of visits; none: there are none."""
+        may go. `begun` keeps savepoints of visits; none: there are none. `privacy` counts what they
+        tell; none: it does so in the state folder. `sums` merges what stays at its site; none: only
+        what leaves is merged."""
+        self._sums = sums
+        self._privacy = privacy or PrivacyLedger(Path(config.state) / "privacy", key)
         self._begun = begun if config.save_every_s else None
         self._config = config
         self._trainer = trainer
@@ -191,6 +199,7 @@ class Executor:
             size_bytes=footprint.size_bytes,
             labels=footprint.labels,
             labels_field=footprint.labels_field,
+            private=footprint.private,
             merges_fresh=footprint.merges_fresh,
             learning=footprint.learning,
         )
@@ -262,10 +271,18 @@ class Executor:
     ) -> WorkResult:
         began = time.perf_counter()
         dataset = self._dataset(work, attempt)
+        if dataset.terms.secure_aggregation and not work.secure:
+            raise Refused(
+                f"the owner of data set {dataset.name} lets out what models learn in sums alone",
+                field="training.secure_aggregation",
+                fix="state `secure_aggregation: true`, with an algorithm that averages in rounds",
+            )
+        sums = self._summing(work)
         gate = dataset.disclosure
         limits = await self._bounds(work, work.examples)
         await self._data.inspect_changed(work.recipe, dataset)
         gate.check_examples(work.examples, self._data.facts(dataset).least_examples)
+        private = await self._private(work, dataset)
         moved = await self._fetch(work, model, _new_folder(folder / "in"))
         if work.own is not None:
             with _about("own"):
@@ -274,14 +291,25 @@ class Executor:
                 )
         seed = gate.drawn(work, self._key)
         async with self._turns.turn(place):
-            made_of = await asyncio.to_thread(digest_of, work, dataset, seed) if self._begun else ""
+            spent = private.spent if private else None
+            made_of = ""
+            if self._begun or private:
+                made_of = await asyncio.to_thread(digest_of, work, dataset, seed, spent)
             begun = self._begin(work, dataset, made_of, attempt)
+            terms = None
+            if private is not None:
+                terms = self._privacy.begin(work, dataset, private, made_of, resumes=begun.got_on)
             async with within(self._config.longest_s, begun.worked_s):
-                trained, losses, out = await self._train(work, dataset, begun, seed, folder, limits)
-            compressed = await self._compress(work, model, folder, out, limits)
+                trained, losses, out = await self._train(
+                    work, dataset, begun, seed, folder, limits, terms
+                )
+            compressed = sums is None and await self._compress(work, model, folder, out, limits)
         release_to = dataset.terms.release_to
-        carried = await self.models.carried(model, trained.carried)
-        result, manifest = await self.models.pack(work, out, release_to, carried)
+        if sums is not None:
+            result = await asyncio.to_thread(sums.keep, out)
+        else:
+            carried = await self.models.carried(model, trained.carried)
+            result, _ = await self.models.pack(work, out, release_to, carried)
         if compressed:
             self._feedback.keep(work, folder / "lost" / _LOST)
         seconds = time.perf_counter() - began
@@ -300,11 +328,12 @@ class Executor:
                 loss=losses.loss(),
                 model_in=model.manifest,
                 model_out=result.manifest,
-                size_bytes=manifest.size_bytes,
+                size_bytes=result.size_bytes,
                 order=_order_of(work),
                 release_to=release_to,
                 stands_for=work.stands_for,
                 compression=work.compression if compressed else Compression.NONE,
+                privacy=spent,
             ),
             work,
             result,
@@ -343,6 +372,31 @@ class Executor:
         for whole in out.iterdir():
             whole.replace(model / whole.name)
 
+    async def _private(self, work: VisitWork, dataset: DatasetConfig) -> Private | None:
+        """How the visit is to be trained privately, if anybody asks for that.
+
+        Raises `InvalidInput` for a model that cannot be, and as `PrivacyLedger.check`.
+        """
+        private = self._privacy.planned(work, dataset, self._data.facts(dataset).items)
+        if private is None:
+            return None
+        if not (await self._footprint(work.recipe, work.config)).private:
+            raise InvalidInput(
+                f"{work.recipe} cannot train this configuration with differential privacy",
+                field="model.config",
+                fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
+                "none, and leave out training.privacy",
+            )
+        if work.local not in (LocalRule(), LocalRule(merged=True)):
+            raise InvalidInput(
+                "the algorithm learns more from the records than differential privacy covers",
+                field="training.algorithm",
+                fix="take sequential, fedavg or another one that asks no more of a visit",
+            )
+        if self._counted_at_s(work) is None:  # What goes on is charged already.
+            self._privacy.check(work, dataset, private)
+        return private
+
     def _begin(
         self, work: VisitWork, dataset: DatasetConfig, made_of: str, attempt: Attempt
     ) -> BegunVisit:
@@ -372,6 +426,7 @@ class Executor:
         seed: int,
         folder: Path,
         limits: Limits,
+        privacy: DpSgd | None,
     ) -> tuple[Trained, LossGate, Path]:
         """Train, from the visit's savepoint on, and again from the latest if the process that
         trains dies or hangs after it kept one. Returns the folder of the parts, too."""
@@ -404,6 +459,7 @@ class Executor:
                         ),
                         saving=under_way.saving(self._config.save_every_s),
                         kept=partial(under_way.kept, losses),
+                        privacy=privacy,
                     )
             except ProcessFailed as error:
                 begun, resumed = under_way.begun, resumed + 1
@@ -466,10 +522,16 @@ class Executor:
         self._admit_merge(work)
         limits = await self._bounds(work, 0)
         moved = await self._fetch(work, work.base, _new_folder(folder / "base"))
-        for number, model in enumerate(work.trained):
-            with _about(f"models[{number}]"):
-                into = _new_folder(folder / str(number))
-                moved = summed(moved, await self._fetch(work, model, into))
+        sums, members = self._summing(work), tuple[SiteId, ...]()
+        if sums is not None:
+            self._publish_progress(work, "summing", 0, 0)
+            into = _new_folder(folder / "0")
+            members = await sums.gather(work, folder / "base", into)
+        else:
+            for number, model in enumerate(work.trained):
+                with _about(f"models[{number}]"):
+                    into = _new_folder(folder / str(number))
+                    moved = summed(moved, await self._fetch(work, model, into))
         starts = {work.base.manifest: str(folder / "base")}
         for number, start in enumerate(work.starts):
             if start.manifest not in starts:
@@ -486,8 +548,10 @@ class Executor:
         out, kept = _new_folder(folder / "out"), _new_folder(folder / "kept")
         task = MergeTask(
             base=str(folder / "base"),
-            models=tuple(str(folder / str(number)) for number in range(len(work.trained))),
-            shares=tuple(map(float, work.shares)),
+            models=(str(folder / "0"),)
+            if sums
+            else tuple(str(folder / str(number)) for number in range(len(work.trained))),
+            shares=(1.0,) if sums else tuple(map(float, work.shares)),
             rule=work.rule,
             seed=work.seed,
             starts=tuple(starts[start.manifest] for start in work.starts),
@@ -532,11 +596,22 @@ class Executor:
                 size_bytes=manifest.size_bytes,
                 moments=moments.manifest if moments else Digest(""),
                 moments_bytes=moments.size_bytes if moments else 0,
+                summed=members,
                 order=_order_of(work),
             ),
             work,
             result,
         )
+
+    def _summing(self, work: VisitWork | MergeWork) -> SecureSums | None:
+        """What sums the results of such work, if nobody is to see them. Raises `Refused`."""
+        if work.secure and self._sums is None:
+            raise Refused(
+                "without a roster nobody knows whose sum it is",
+                field="training.secure_aggregation",
+                fix="found a network, see `daitn up`",
+            )
+        return self._sums if work.secure else None
 
     def _admit_merge(self, work: MergeWork) -> None:
         """Raise `Refused` unless a data owner here would let the model's owner train: nobody else's

@@ -57,7 +57,9 @@ class OfferedData:
             for test in self._tests
             if (test.topic, test.test_schema) == (described.topic, described.test_schema)
         } | {
-            _file(dataset): Offered(least_examples=described.least_examples)
+            _file(dataset): Offered(
+                items=described.samples, least_examples=described.least_examples
+            )
             for described in descriptor.datasets
             for dataset in self._datasets
             if dataset.name == described.name

@@ -70,6 +70,8 @@ SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
     "stop": SiteVerb(_CENTER),
     "retain": SiteVerb(_CENTER),
     "chunk": SiteVerb(_ALL),
+    "join": SiteVerb(_SITES, Role.DATA),
+    "sum": SiteVerb(_SITES, Role.DATA),
     "deploy": SiteVerb(_CENTER, Role.FACILITY),
     "retire": SiteVerb(_CENTER, Role.FACILITY),
     "queries": SiteVerb(_PEOPLE, Role.GATEWAY),
