@@ -110,10 +110,10 @@ class _Course:
                     self._at(point.number, point.values[name] + e) for e in (-error, error)
                 )
                 yield line(low, high, stroke=colour, stroke_width=1.2, opacity=0.55)
-            look: dict[str, str] = {"class_": "node", "style": f"stroke:{colour}"}
+            point_of = {"class_": "node", "style": f"stroke:{colour}"}
             if point.kept:
-                look = {"class_": "ring", "fill": colour}
-            yield element("circle", cx=at.real, cy=at.imag, r=4.0, stroke_width=1.5, **look)
+                point_of = {"class_": "ring", "fill": colour}
+            yield element("circle", cx=at.real, cy=at.imag, r=4.0, stroke_width=1.5, **point_of)
 
     def _names(self) -> Iterator[str]:
         """At the right, moved apart where two would touch."""

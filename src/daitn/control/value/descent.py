@@ -113,7 +113,7 @@ def _step(known: dict[Digest, Entry], made: Entry) -> Step | None:
 
 
 def _visits(known: dict[Digest, Entry], digest: Digest, base: Digest) -> tuple[Entry, ...]:
-    """The visits of a round in one of its models, which a chain or a group of sites may have made."""
+    """The visits of a round in one of its models, which several sites may have made."""
     entry = known.get(digest)
     if entry is None or not isinstance(entry.fact, Visit | Merge):
         return ()
