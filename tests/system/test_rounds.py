@@ -76,7 +76,7 @@ def test_a_round_goes_on_without_a_slow_site_whose_model_is_merged_later(
     wait_for(grouped, "slow", lambda job: job["state"] in ("verifying", "visiting", "merging"))
     slow = stop_worker(grouped.processes.pid("east"))
     try:
-        went_on = wait_for(grouped, "slow", lambda job: without(job, "east"))
+        went_on = wait_for(grouped, "slow", lambda job: bool(without(job, "east")))
     finally:
         slow.resume()
     number = without(went_on, "east")[0]
@@ -108,7 +108,7 @@ def test_the_next_site_merges_when_the_aggregator_of_a_group_is_killed(
     victim = merging["detail"].rsplit(" ", 1)[1]
     assert victim in merging["working"]
     grouped.processes.kill(victim)
-    went_on = wait_for(grouped, "killed", lambda job: sites_of(job, 1))
+    went_on = wait_for(grouped, "killed", lambda job: bool(sites_of(job, 1)))
     assert victim not in sites_of(went_on, 1), "its own model died with it"
     grouped.daitn("cancel", "killed-1")
     grouped.mend()

@@ -623,8 +623,7 @@ def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
 
 def test_a_group_that_is_all_of_a_round_is_merged_at_once() -> None:
     world = grouped()
-    for site in (*SITES,):
-        world.job.failures[site] = 2
+    world.job.failures |= dict.fromkeys(map(SiteId, SITES), 2)
     merge = world.run_until(is_merge)
     assert isinstance(merge, StartWork)
     assert isinstance(merge.work, MergeWork)
