@@ -15,7 +15,7 @@ from daitn.learning.compression import compress, rebuild
 from daitn.objects.compression import UPDATE, Compression
 from daitn.objects.errors import Corrupt
 
-FORMS = [form for form in Compression if form is not Compression.NONE]
+FORMS = [Compression.BF16, Compression.INT8, Compression.TOPK]
 WEIGHTS = "weights.safetensors"
 PART = f"weights{UPDATE}"
 

@@ -21,7 +21,7 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.question import first_question, route_question, timed_visits
+from daitn.control.jobs.question import first_question, round_question, route_question
 from daitn.control.jobs.valuing import to_be_valued
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
@@ -170,7 +170,7 @@ class JobExecutor:
 
     async def _round(self, job: Job, asked: RouteQuestion, snapshot: Drrt) -> Planned:
         topology = await asyncio.to_thread(_cut, snapshot, job.intent, job.needs, asked.now_s)
-        question = replace(asked, topology=topology, history=timed_visits(job))
+        question = round_question(job, asked, topology)
         shortfalls = [job.shortfall(checkpoint) for checkpoint in job.checkpoints]
         assert job.latest is not None
         behind = len(descent(job.lineage, job.latest.model.manifest))

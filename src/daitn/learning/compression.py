@@ -119,13 +119,15 @@ def _sent(update: Tensor, how: Compression) -> _Sent:
             steps = update / scale if float(scale) > 0.0 else torch.zeros_like(update)
             steps = steps.round().to(torch.int8)
             return _Sent({"values": steps, "scale": scale}, steps.float() * scale)
-        case _:
+        case Compression.TOPK:
             flat = update.flatten()
             index = flat.abs().topk(math.ceil(_KEPT * flat.numel()), sorted=False).indices
             values = flat[index].bfloat16()
             full = torch.zeros_like(flat).index_put((index,), values.float())
             where = index.to(torch.int32)
             return _Sent({"values": values, "index": where}, full.reshape(update.shape))
+        case _:
+            raise ValueError(f"{how} is no form of an update")
 
 
 def _check_fits(part: str, header: Header, base: Header) -> None:

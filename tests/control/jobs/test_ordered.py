@@ -354,14 +354,10 @@ def test_groups_are_merged_by_their_mean_and_what_they_make_is_for_a_merge_alone
     )
     alike = msgspec.structs.replace(MEASURE, model=ref("g1"), lineage=(*lineage, same))
     check_ordered(alike, order, HERE, spent())
-    for other in (VISIT, MEASURE):
+    for given in (VISIT, MEASURE):
+        on_part = msgspec.structs.replace(given, model=ref("g1"), lineage=lineage)
         with pytest.raises(Refused, match="part of a round"):
-            check_ordered(
-                msgspec.structs.replace(other, model=ref("g1"), lineage=lineage),
-                order,
-                HERE,
-                spent(),
-            )
+            check_ordered(on_part, order, HERE, spent())
 
 
 def test_updates_travel_in_the_ordered_form_and_are_visited_by_nobody() -> None:

@@ -14,6 +14,7 @@ from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
+from daitn.control.jobs.question import round_question, route_question
 from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
@@ -36,6 +37,7 @@ from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
 from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork, Work
 
+from ..route_world import healthcare, topology
 from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
 
 SITES = ("general", "specialist", "third")
@@ -747,10 +749,22 @@ def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
 
 def test_a_group_that_is_all_of_a_round_is_merged_at_once() -> None:
     world = grouped()
-    for site in SITES:
-        world.job.failures[SiteId(site)] = 2
+    world.job.failures |= dict.fromkeys(map(SiteId, SITES), 2)
     merge = world.run_until(is_merge)
     assert isinstance(merge, StartWork)
     assert isinstance(merge.work, MergeWork)
     assert not merge.work.part
     assert len(merge.work.trained) == 3
+
+
+def test_what_is_overdue_is_as_good_as_spent() -> None:
+    world = RoundsWorld(within_s=5.0)
+    late, merge = first_is_late(world)
+    world.feed(Reported(world.done(merge)))
+    world.run_until(is_visit_at("general"))
+    seen = topology(healthcare())
+    asked = round_question(world.job, route_question(world.job, seen, world.now_s), seen)
+    assert asked.spent.examples == 300
+    assert asked.spent.cost_usd == 1.5
+    assert [visit.option_id for visit in asked.history] == ["general/qa", "specialist/qa"]
+    assert late.work.visit in world.job.overdue

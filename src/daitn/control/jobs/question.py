@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import msgspec
+
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
     Believed,
@@ -15,7 +19,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["first_question", "route_question", "starts", "timed_visits"]
+__all__ = ["first_question", "round_question", "route_question", "starts"]
 
 
 def first_question(
@@ -61,9 +65,20 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     )
 
 
-def timed_visits(job: Job) -> tuple[PastVisit, ...]:
-    """All of its visits, for what they took: what one of a round gained is not in them."""
-    return tuple(_visit(job, visit, False) for visit in job.made)
+def round_question(job: Job, asked: RouteQuestion, topology: MsDrrt) -> RouteQuestion:
+    """The question as that of the next round: all visits tell what visits take, and what is overdue
+    is as good as spent."""
+    overdue, spent = job.overdue.values(), asked.spent
+    return replace(
+        asked,
+        topology=topology,
+        history=tuple(_visit(job, visit, False) for visit in job.made),
+        spent=msgspec.structs.replace(
+            spent,
+            cost_usd=spent.cost_usd + sum(stop.expected_cost_usd for stop in overdue),
+            examples=spent.examples + sum(stop.examples for stop in overdue),
+        ),
+    )
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:
