@@ -164,7 +164,7 @@ def test_chains_are_nearly_as_mixed_as_the_best_division() -> None:
         labels = [{str(k): int(n) for k, n in enumerate(site) if n >= 1} for site in shares]
 
         def apart(parts: Iterable[Iterable[int]], labels: Any = labels) -> float:
-            everything = sum(map(Counter, labels), Counter())
+            everything: Counter[str] = sum(map(Counter, labels), Counter())
             held = [sum((Counter(labels[m]) for m in part), Counter()) for part in parts]
             return sum(unlike(one, everything) for one in held)
 
