@@ -219,12 +219,12 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     if made.round is not None:
         rows = [
             (
-                visit.site,
-                visit.examples,
-                f"{visit.expected_s:.1f}",
-                f"{visit.expected_cost_usd:.2f}",
+                " > ".join(visit.site for visit in chain),
+                sum(visit.examples for visit in chain),
+                f"{sum(visit.expected_s for visit in chain):.1f}",
+                f"{sum(visit.expected_cost_usd for visit in chain):.2f}",
             )
-            for visit in made.round.visits
+            for chain in made.round.chains
         ]
         parts.append(plain_table("at the same time", ("site", "work", "seconds", "USD"), rows))
     if made.waiting_for:

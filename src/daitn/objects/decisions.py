@@ -162,6 +162,12 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     """Of each of the visits, those that follow it one after another before models are merged;
     empty: none do."""
 
+    @property
+    def chains(self) -> tuple[tuple[PlannedVisit, ...], ...]:
+        """Each of the visits, with those that follow it."""
+        then = self.then or ((),) * len(self.visits)
+        return tuple((first, *rest) for first, rest in zip(self.visits, then, strict=True))
+
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):
     """A single change to an intent that would make it feasible on its own."""

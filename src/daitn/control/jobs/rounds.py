@@ -71,12 +71,13 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base)) for stop in planned.visits]
-    then = planned.then or ((),) * len(works)
     job.round = RoundInProgress(
         base=base,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
-        then={work.visit: rest for (_, work), rest in zip(works, then, strict=True)},
+        then={
+            work.visit: chain[1:] for (_, work), chain in zip(works, planned.chains, strict=True)
+        },
         groups=[
             GroupInProgress(
                 visits=frozenset(works[k][1].visit for k in group.visits),

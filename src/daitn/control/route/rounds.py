@@ -274,9 +274,8 @@ def _decision(
 
 
 def _named(found: Round, aggregator: SiteId) -> str:
-    rest = [stop for chain in found.then for stop in chain]
-    sites = {stop.site for stop in (*found.visits, *rest)}
-    chained = f" in {len(found.visits)} chains" if rest else ""
+    sites = {stop.site for chain in found.chains for stop in chain}
+    chained = f" in {len(found.visits)} chains" if found.then else ""
     grouped = f" in {len(found.groups)} groups and the rest" if found.groups else ""
     return f"{len(sites)} sites{chained}{grouped}, merged at {aggregator}"
 
