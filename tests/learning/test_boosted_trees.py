@@ -20,7 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.boosted_trees import BoostedTrees, parts, training
 from daitn.learning.boosted_trees.config import parse_config
-from daitn.learning.boosted_trees.ensemble import END, Ensemble
+from daitn.learning.boosted_trees.ensemble import END, Ensemble, log_probabilities
 from daitn.learning.boosted_trees.parts import State
 from daitn.learning.recipe import DataFault, Fault, MergeTask, Progress, Selection, Trained
 from daitn.learning.trainer import Trainer
@@ -38,7 +38,10 @@ def names(columns: int) -> list[str]:
 
 
 def write(
-    path: Path, features: NDArray[Any], labels: Sequence[object], columns: Sequence[str] = ()
+    path: Path,
+    features: NDArray[Any],
+    labels: Sequence[object] | NDArray[np.int64],
+    columns: Sequence[str] = (),
 ) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -371,7 +374,7 @@ def test_what_is_exported_scores_the_same_elsewhere_and_comes_back(
     data = write(tmp_path / "data.csv", features, [classes[n] for n in target], columns)
     model = tmp_path / "model"
     visit(initialise(tmp_path / "fresh", config), config, data, model, len(target))
-    likely = np.exp(training.log_probabilities(margins(model, config, features)))
+    likely = np.exp(log_probabilities(margins(model, config, features)))
 
     (out := tmp_path / "xgboost").mkdir()
     BoostedTrees().export_model(model, config, Form.XGBOOST, out)
@@ -427,6 +430,7 @@ def test_answers_name_the_class_of_a_record(tmp_path: Path) -> None:
     answering = BoostedTrees().open(tmp_path / "model", config)
     record = {"x0": 11, "x1": 11, "x2": None, "x3": 3}
     (piece,) = answering.answer(_asked(json.dumps(record)))
+    assert piece is not None
     assert piece.text == "well"
     assert piece.logprob > math.log(0.6)
     with pytest.raises(InvalidInput):
@@ -483,7 +487,7 @@ def test_arrays_of_strangers_are_refused_or_score_numbers(
         return
     scores = found.trees.margins(np.array([[0.5, np.nan], [-1e30, 1e30]], np.float32), 3)
     assert np.isfinite(scores).all()
-    assert np.isfinite(training.log_probabilities(scores)).all()
+    assert np.isfinite(log_probabilities(scores)).all()
 
 
 @settings(max_examples=150, deadline=None)
