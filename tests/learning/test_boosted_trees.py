@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,10 @@ def names(columns: int) -> list[str]:
 
 
 def write(
-    path: Path, features: NDArray[Any], labels: Iterable[object], columns: Sequence[str] = ()
+    path: Path,
+    features: NDArray[Any],
+    labels: Sequence[object] | NDArray[np.int64],
+    columns: Sequence[str] = (),
 ) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

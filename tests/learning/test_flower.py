@@ -1,5 +1,5 @@
-"""Bridges to Flower. What needs Flower itself runs where DAITN_FLOWER_PYTHON names a Python that
-has it: it cannot be installed beside DA-ITN, whose uvicorn it forbids."""
+"""Bridges to Flower. What needs Flower runs where DAITN_FLOWER_PYTHON names a Python that has it,
+which is not this one: Flower forbids the uvicorn that DA-ITN needs."""
 
 from __future__ import annotations
 
