@@ -149,10 +149,13 @@ class PendingTable:
 
     def add_step(self, entry: PendingEntry, step: RoutingStep, outline: Outline) -> None:
         """Record a search for a next hop, with the outline alone if the decision does not fit."""
-        if self._bytes + _step_weight(step) > self._most_bytes:
+        weight = _step_weight(step)
+        if self._bytes + weight > self._most_bytes:
             step = RoutingStep(step.at_s, step.choice, outline)
+            weight = _step_weight(step)
         entry.steps += (step,)
-        self._count(entry)
+        entry.weight += weight
+        self._bytes += weight
 
     def _count(self, entry: PendingEntry) -> None:
         weight = _weight(entry)
