@@ -307,3 +307,21 @@ def test_nothing_is_measured_of_a_job_that_runs() -> None:
         ask(world)
     assert valued(world).credits == ()
     assert valued(World()).why
+
+
+def test_a_lineage_in_which_a_model_comes_back_ends() -> None:
+    world = World()
+    original = world.fact
+
+    def fact(site: SiteId, work: Work) -> LineageFact:
+        found = original(site, work)
+        if isinstance(found, Visit):
+            return msgspec.structs.replace(found, model_out=found.model_in)
+        return found
+
+    world.fact = fact  # type: ignore[method-assign]
+    world.run()
+    found = valued(world)
+    assert found.gain
+    for objective, gain in found.gain.items():
+        assert sum(c.value[objective] for c in found.credits) == pytest.approx(gain)

@@ -299,7 +299,7 @@ def _label_rows(facts: ReportFacts, name: str) -> list[tuple[float, tuple[Shown,
     ]
     if not way:
         return []
-    rows = []
+    rows: list[tuple[float, tuple[Shown, ...]]] = []
     for label, now in sorted(way[-1].by_label.items()):
         values = [fact.by_label[label] for fact in way if label in fact.by_label]
         best, before = max(values), way[0].by_label.get(label)

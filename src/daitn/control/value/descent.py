@@ -89,7 +89,8 @@ def _maker(
 def _step(known: dict[Digest, Entry], made: Entry) -> Step | None:
     """The step that ended with an entry; none of one that created a model."""
     if isinstance(made.fact, Merge):
-        visits = tuple(known[digest] for digest in made.previous if digest in known)
+        before = (known[digest] for digest in made.previous if digest in known)
+        visits = tuple(entry for entry in before if isinstance(entry.fact, Visit))
     elif isinstance(made.fact, Visit):
         visits = (made,)
     else:
