@@ -325,3 +325,14 @@ def test_a_lineage_in_which_a_model_comes_back_ends() -> None:
     assert found.gain
     for objective, gain in found.gain.items():
         assert sum(c.value[objective] for c in found.credits) == pytest.approx(gain)
+
+
+def test_an_intent_may_ask_for_no_contributions() -> None:
+    world = ended(most=1)
+    training = Training(algorithm=Algorithm.FEDAVG, contributions=Contributions.NONE)
+    world.job.intent = msgspec.structs.replace(INTENT, training=training)
+    assert not to_be_valued(world.job)
+    assert (valued(world).method, valued(world).credits) == (Contributions.NONE, ())
+    ask(world)  # Whoever asks by command is answered.
+    world.run()
+    assert valued(world).method is Contributions.SHAPLEY
