@@ -156,7 +156,7 @@ def _map_note(facts: ReportFacts) -> Safe:
     sites = len({visit.site for visit in facts.job.route})
     words = "Filled: visited. Squares measure models and train none."
     if not _in_rounds(facts) and len(facts.job.route) <= _MOST_ARROWS:
-        words += " Numbers: the order of visits. Colours: the target that gained most."
+        words += " Numbers: the order of visits. Colours: the target that gained most; red: none."
     if _in_rounds(facts):
         words += " In a round, models go from the sites to the one that merges them, and back."
     if sites > MOST_SITES:
