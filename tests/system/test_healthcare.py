@@ -104,6 +104,7 @@ def test_what_was_trained_is_found_and_asked(report: Any, out: Path) -> None:
 
 
 def test_there_is_a_picture_and_a_model_with_its_card(out: Path) -> None:
+    assert "Where the model comes from" in (out / "report.html").read_text()
     root = ElementTree.parse(out / "network.svg").getroot()
     assert root.tag.endswith("svg")
     text = "".join(root.itertext())

@@ -183,7 +183,7 @@ def rejected_rows(rejections: Iterable[Rejection]) -> list[tuple[str, ...]]:
     groups: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
     for rejection in rejections:
         groups[rejection.filter, rejection.field].append(rejection)
-    rows = list[tuple[str, ...]]()
+    rows: list[tuple[str, ...]] = []
     for (name, field), group in groups.items():
         nearest = min(group, key=lambda r: r.shortfall)
         candidates = list(dict.fromkeys(r.candidate for r in group))

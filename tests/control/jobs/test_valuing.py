@@ -308,3 +308,32 @@ def test_nothing_is_measured_of_a_job_that_runs() -> None:
         ask(world)
     assert valued(world).credits == ()
     assert valued(World()).why
+
+
+def test_a_lineage_in_which_a_model_comes_back_ends() -> None:
+    world = World()
+    original = world.fact
+
+    def fact(site: SiteId, work: Work) -> LineageFact:
+        found = original(site, work)
+        if isinstance(found, Visit):
+            return msgspec.structs.replace(found, model_out=found.model_in)
+        return found
+
+    world.fact = fact  # type: ignore[method-assign]
+    world.run()
+    found = valued(world)
+    assert found.gain
+    for objective, gain in found.gain.items():
+        assert sum(c.value[objective] for c in found.credits) == pytest.approx(gain)
+
+
+def test_an_intent_may_ask_for_no_contributions() -> None:
+    world = ended(most=1)
+    training = Training(algorithm=Algorithm.FEDAVG, contributions=Contributions.NONE)
+    world.job.intent = msgspec.structs.replace(INTENT, training=training)
+    assert not to_be_valued(world.job)
+    assert (valued(world).method, valued(world).credits) == (Contributions.NONE, ())
+    ask(world)  # Whoever asks by command is answered.
+    world.run()
+    assert valued(world).method is Contributions.SHAPLEY

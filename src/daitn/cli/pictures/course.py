@@ -99,8 +99,10 @@ class _Course:
         if len(known) > _DOTS:
             for point in known:
                 at = self._at(point.number, point.values[name])
-                look = {} if point.kept else {"opacity": 0.45}
-                yield element("circle", cx=at.real, cy=at.imag, r=1.5, fill=colour, **look)
+                opacity = 1.0 if point.kept else 0.45
+                yield element(
+                    "circle", cx=at.real, cy=at.imag, r=1.5, fill=colour, opacity=str(opacity)
+                )
             return
         for point in known:
             at = self._at(point.number, point.values[name])

@@ -59,7 +59,7 @@ async def _written(
 ) -> ReportFacts:
     checked_name(job, "job")
     async with connect(center, site) as session:
-        facts = await gather(session, JobId(job))
+        facts = await gather(session, JobId(job), travels=bool(site))
     if out is not None or not as_json:
         replace_file(out or Path(f"{job}.html"), page(facts).encode())
     return facts

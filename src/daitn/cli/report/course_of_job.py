@@ -156,7 +156,7 @@ def _map_note(facts: ReportFacts) -> Safe:
     sites = len({visit.site for visit in facts.job.route})
     words = "Filled: visited. Squares measure models and train none."
     if not _in_rounds(facts) and len(facts.job.route) <= _MOST_ARROWS:
-        words += " Numbers: the order of visits. Colours: the target that gained most."
+        words += " Numbers: the order of visits. Colours: the target that gained most; red: none."
     if _in_rounds(facts):
         words += " In a round, models go from the sites to the one that merges them, and back."
     if sites > MOST_SITES:
@@ -299,7 +299,7 @@ def _label_rows(facts: ReportFacts, name: str) -> list[tuple[float, tuple[Shown,
     ]
     if not way:
         return []
-    rows = list[tuple[float, tuple[Shown, ...]]]()
+    rows: list[tuple[float, tuple[Shown, ...]]] = []
     for label, now in sorted(way[-1].by_label.items()):
         values = [fact.by_label[label] for fact in way if label in fact.by_label]
         best, before = max(values), way[0].by_label.get(label)

@@ -92,8 +92,9 @@ class ReportFacts(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(self.way)
 
 
-async def gather(session: Session, job: JobId) -> ReportFacts:
-    """Ask for everything that is known of a job. Raises `NotFound`, `Refused` or `Unreachable`."""
+async def gather(session: Session, job: JobId, *, travels: bool = False) -> ReportFacts:
+    """Ask for everything that is known of a job. `travels`: its model does so on its own, and the
+    session is with its origin. Raises `NotFound`, `Refused` or `Unreachable`."""
     query = JobQuery(job=job)
     view = (await session.ask("jobs", query, JobList)).jobs[0]
     decisions = (await session.ask("decisions", query, DecisionList)).decisions
@@ -109,7 +110,9 @@ async def gather(session: Session, job: JobId) -> ReportFacts:
         decisions=decisions,
         entries=entries,
         proof=_proof(view.job, entries, session, sites),
-        value=await _value(session, view, entries, sites),
+        value=_by_visits(view, entries, sites)
+        if travels
+        else await session.ask("value", ValueQuestion(job=job), ValueOfData),
         sites=_that_matter(view, entries, sites),
         made_at_s=clock.wall_s(),
         version=__version__,
@@ -124,12 +127,10 @@ async def _sites(session: Session) -> tuple[SiteState, ...]:
     return ()
 
 
-async def _value(
-    session: Session, view: JobView, entries: tuple[Entry, ...], sites: tuple[SiteState, ...]
+def _by_visits(
+    view: JobView, entries: tuple[Entry, ...], sites: tuple[SiteState, ...]
 ) -> ValueOfData:
-    """As the control centre measured it; of a model that travels by itself, by its lineage."""
-    with contextlib.suppress(NotFound, Unreachable):
-        return await session.ask("value", ValueQuestion(job=view.job), ValueOfData)
+    """By the lineage alone."""
     owners = {site.descriptor.site: site.descriptor.owner for site in sites}
     objectives = {o.name: (o.topic, o.metric) for o in view.objectives}
     descent = descent_of(entries, view.model.manifest if view.model else Digest(""))

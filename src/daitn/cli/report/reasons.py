@@ -36,7 +36,9 @@ def algorithm_section(facts: ReportFacts) -> Safe | None:
     first = next((one for one in facts.decisions if one.decision.compared), None)
     if first is not None:
         parts.append(tag("p", f"Routes that were compared at decision {first.number}:"))
-        parts.append(table(("route", "until its end", ""), _compared(first.decision), (1,)))
+        parts.append(
+            table(("route", "until its end (chance)", ""), _compared(first.decision), (1,))
+        )
     if told := facts.decisions[0].decision.experience:
         parts.append(bullets(told[:_MOST]))
     return section("algorithm", "How it was trained, and why", *parts)
@@ -91,6 +93,8 @@ def decisions_section(facts: ReportFacts) -> Safe | None:
 def _chosen(one: Decided) -> str:
     if one.waiting_for:
         return f"waits for {one.waiting_for}"
+    if one.decision.chosen is None and one.round is not None:
+        return f"{len(one.round.visits)} sites at once"
     return one.decision.chosen or "no more visits"
 
 
@@ -119,7 +123,9 @@ def refused_section(facts: ReportFacts) -> Safe | None:
             parts.append(tag("p", f"{len(rows) - _MOST:,} more left out.", class_="soft"))
     if not parts:
         parts = [tag("p", "Nothing: all data sets and verifiers of the topic were eligible.")]
-    return section("refused", "What was refused or left out, and why", *parts)
+    ended = facts.job.state.final and bool(facts.job.detail)
+    title = "How it ended, and what was left out" if ended else "What was left out, and why"
+    return section("refused", title, *parts)
 
 
 def _rejections(facts: ReportFacts) -> list[Rejection]:
