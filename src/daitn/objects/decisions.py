@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.merging import Algorithm, MergeRule
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +101,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """For a route: of the sites that may be visited, the most promising first."""
     experience: tuple[str, ...] = ()
     """For a route: sentences on which earlier jobs count, and what they changed."""
+    algorithms: tuple[Compared, ...] = ()
+    """Where the network chooses the algorithm: each, with what is expected of it from now on, the
+    chosen one first."""
 
 
 class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +140,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[PlannedVisit, ...]
     aggregators: tuple[SiteId, ...]
     """Sites that may merge the models, best first."""
+    algorithm: Algorithm
+    rule: MergeRule
+    """How they are merged."""
 
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):

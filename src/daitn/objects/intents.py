@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
-from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.objects.merging import CONSIDERED, RULES, Algorithm, MergeRule
 from daitn.objects.text import Line, plain_fields
 
 __all__ = [
@@ -193,6 +193,13 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def rule(self) -> MergeRule | None:
         """How a round's models are merged; none: there are no rounds."""
         return self.merging or RULES.get(self.algorithm)
+
+    @property
+    def rules(self) -> dict[Algorithm, MergeRule]:
+        """How rounds may merge, by algorithm: several where the network chooses."""
+        if self.algorithm is Algorithm.AUTO:
+            return {one: RULES[one] for one in CONSIDERED}
+        return {self.algorithm: self.rule} if self.rule is not None else {}
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

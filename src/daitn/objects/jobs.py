@@ -108,6 +108,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that the model distinguishes; empty: it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
+    merges: bool = False
+    """Whether the recipe merges models that sites trained apart from one another."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
     learning: dict[str, tuple[float, float]] = {}

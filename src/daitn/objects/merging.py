@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 __all__ = [
+    "CONSIDERED",
     "MOST_MERGED",
     "RULES",
     "TOLERANT",
@@ -100,7 +101,7 @@ class Algorithm(enum.StrEnum):
     """How the sites train one model."""
 
     AUTO = "auto"
-    """The network chooses; at present always `sequential`."""
+    """The network chooses before each visit or round, from what is measured."""
     SEQUENTIAL = "sequential"
     """The model goes from site to site, by the route that is computed after each visit."""
     FEDAVG = "fedavg"
@@ -138,3 +139,6 @@ RULES = {
     Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
 }
 """How each algorithm that trains in rounds merges."""
+
+CONSIDERED = (Algorithm.FEDAVG, Algorithm.DILOCO, Algorithm.TIES)
+"""Algorithms that `auto` compares with `sequential`; the others have to be named."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent
-from daitn.objects.merging import Algorithm
+from daitn.objects.merging import CONSIDERED, RULES, Algorithm
 from daitn.objects.messages import MergeWork, VisitWork
 
 from .world import DECISION, INTENT, KEYS, World, failed, stop
@@ -43,6 +43,7 @@ class RoundsWorld(World):
 
     def __init__(self, algorithm: Algorithm = Algorithm.FEDAVG, most: int = 6) -> None:
         training = Training(algorithm=algorithm)
+        self.algorithm = algorithm
         super().__init__(msgspec.structs.replace(INTENT, training=training))
         self.most = most
         self.sites: tuple[str, ...] = SITES
@@ -58,8 +59,25 @@ class RoundsWorld(World):
             start=latest.model.manifest,
             visits=tuple(stop(site) for site in sites),
             aggregators=tuple(SiteId(site) for site in reversed(sites)),
+            algorithm=self.algorithm,
+            rule=RULES[self.algorithm],
         )
         return Planned(route=None, round=planned, decision=DECISION)
+
+
+class SwitchingWorld(RoundsWorld):
+    """The network chooses: visits and rounds in the order of `ways`, then visits."""
+
+    def __init__(self, ways: Sequence[Algorithm], most: int = 6) -> None:
+        super().__init__(Algorithm.AUTO, most)
+        self.ways = list(ways)
+
+    def planned(self) -> Planned:
+        if self.job.latest is None or len(self.job.checkpoints) > 2 * self.most:
+            return World.planned(self)
+        number = len(self.job.checkpoints) - 1
+        self.algorithm = self.ways[number] if number < len(self.ways) else Algorithm.SEQUENTIAL
+        return World.planned(self) if self.algorithm is Algorithm.SEQUENTIAL else super().planned()
 
 
 def is_visit_at(site: str) -> Callable[[Command], bool]:
@@ -267,6 +285,27 @@ def test_the_outer_steps_memory_goes_from_merge_to_merge() -> None:
     assert not world.job.between_rounds
 
 
+def test_an_outer_step_remembers_only_what_led_to_the_model() -> None:
+    """After a visit, or a merge by another rule, its memory is about another model."""
+    ways = [Algorithm.DILOCO, Algorithm.SEQUENTIAL, Algorithm.DILOCO, Algorithm.FEDAVG]
+    world = SwitchingWorld([*ways, Algorithm.DILOCO, Algorithm.DILOCO], most=20)
+    world.skill = {"broad": 0.0, "expert": -5.0}
+    seen = []
+    for _ in range(5):
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        assert isinstance(merge.work, MergeWork)
+        seen.append((merge.work.rule.outer, merge.work.moments is not None))
+        world.feed(Reported(world.done(merge)))
+    none = [("momentum", False), ("momentum", False), ("plain", False), ("momentum", False)]
+    assert seen == [*none, ("momentum", True)]
+    job = world.job
+    assert view(job, world.now_s).algorithm == (
+        "diloco, then sequential, then diloco, then fedavg, then diloco"
+    )
+    check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
+
+
 def test_an_outer_step_begins_anew_where_its_memory_cannot_be_fetched() -> None:
     world = RoundsWorld(Algorithm.FEDADAM)
     first = world.run_until(is_merge)
@@ -308,20 +347,45 @@ def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object],
     assert mismatch(Outstanding(merge.site, merge.work), outcome) == ""
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["done", "fails", "corrupt", "lost", "stalls"]), st.integers(0, 9)
-        ),
-        max_size=60,
-    )
+FATES = st.lists(
+    st.tuples(st.sampled_from(["done", "fails", "corrupt", "lost", "stalls"]), st.integers(0, 9)),
+    max_size=60,
 )
+
+
+@given(FATES)
 @settings(max_examples=150, deadline=None)
 def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
     fates: list[tuple[str, int]],
 ) -> None:
-    world = RoundsWorld()
-    for fate, which in fates:
+    _withstands(RoundsWorld(), fates)
+
+
+@given(
+    st.lists(st.sampled_from([Algorithm.SEQUENTIAL, *CONSIDERED]), max_size=8),
+    FATES,
+    st.integers(0, 60),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_job_may_change_its_algorithm_at_any_time(
+    ways: list[Algorithm], fates: list[tuple[str, int]], crash: int
+) -> None:
+    world = SwitchingWorld(ways)
+    _withstands(world, fates, crash)
+    for entry in world.job.lineage:
+        if isinstance(entry.fact, Merge):
+            assert entry.fact.rule in [RULES[one] for one in CONSIDERED]
+    assert not world.job.between_rounds or not world.job.state.final
+
+
+def _withstands(
+    world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None
+) -> None:
+    """Let works meet their fates, and the control centre crash once; then check the books."""
+    for number, (fate, which) in enumerate(fates):
+        if number == crash:
+            world.pending.clear()
+            world.feed(Recovered())
         if world.job.state.final or not world.pending:
             break
         works = [c for c in world.pending if isinstance(c, StartWork)]

@@ -12,6 +12,7 @@ from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, Visi
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
+from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -67,6 +68,7 @@ class RoundInProgress:
     """Sites that train the same model, and what they have made of it."""
 
     base: Checkpoint
+    rule: MergeRule
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
     stops: dict[VisitId, PlannedVisit]
@@ -128,6 +130,8 @@ class Job:
     round: RoundInProgress | None = None
     moments: ModelRef | None = None
     """What the outer step of the last merge remembers."""
+    algorithms: list[Algorithm] = field(default_factory=list)
+    """How it was trained so far, one after the other, each time that this changed."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)

@@ -51,7 +51,8 @@ def _check_measurement(work: VerifyWork, order: Order, spent: Spent) -> None:
 
 
 def _check_merge(work: MergeWork, order: Order, spent: Spent) -> None:
-    if work.rule != order.intent.training.rule:
+    intent = order.intent
+    if intent.route or work.rule not in intent.training.rules.values():
         raise _outside("this rule of merging", "training.merging")
     if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
         raise _outside(f"more than {order.visits} merges", "visits")

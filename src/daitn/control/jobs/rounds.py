@@ -37,8 +37,11 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base)) for stop in planned.visits]
+    if _remembers(job) is not planned.rule.outer:
+        job.moments = None
     job.round = RoundInProgress(
         base=base,
+        rule=planned.rule,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
     )
@@ -64,9 +67,7 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
 def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
     """The work of the next aggregator; none where no site is left to merge."""
     now = job.round
-    rule = job.intent.training.rule
     assert now is not None
-    assert rule is not None
     if not now.aggregators:
         return None
     models = tuple(one.model for one in now.made)
@@ -80,7 +81,7 @@ def merge_work(job: Job) -> tuple[SiteId, MergeWork] | None:
         base=now.base.model,
         trained=models,
         shares=tuple(one.visit.examples for one in now.made),
-        rule=rule,
+        rule=now.rule,
         previous=tuple(one.entry for one in now.made),
         moments=job.moments,
         purpose=job.intent.purpose,
@@ -132,13 +133,22 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
 
 def is_plain(job: Job) -> bool:
     """Whether a round with one model leaves that model."""
-    rule = job.intent.training.rule
-    return rule is not None and (rule.outer, rule.rate) == (OuterStep.PLAIN, 1.0)
+    assert job.round is not None
+    rule = job.round.rule
+    return (rule.outer, rule.rate) == (OuterStep.PLAIN, 1.0)
 
 
 def are_enough(job: Job) -> bool:
     """Whether so many models were made that the rule tolerates those that may lie."""
-    rule = job.intent.training.rule
     assert job.round is not None
-    assert rule is not None
-    return len(job.round.made) >= (rule.least_models or 1)
+    return len(job.round.made) >= (job.round.rule.least_models or 1)
+
+
+def _remembers(job: Job) -> OuterStep | None:
+    """The outer step of the latest model, if a merge made that; none otherwise."""
+    latest = job.latest
+    for entry in reversed(job.lineage):
+        if isinstance(entry.fact, Merge):
+            made_latest = latest is not None and entry.fact.model_out == latest.model.manifest
+            return entry.fact.rule.outer if made_latest else None
+    return None

@@ -12,6 +12,7 @@ from daitn.control.jobs.job import Job
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import WorkStatus
 
 __all__ = ["SILENT_S", "JobNews", "algorithm", "view"]
@@ -74,9 +75,13 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
 
 
 def _algorithm(job: Job) -> str:
+    """How it was trained, in order: `cyclic, then diloco`. Of rounds that were asked for, no word
+    is lost on the first visit, which makes the model."""
     if job.intent.training.rule is not None:
         return str(job.intent.training.algorithm)
-    return algorithm(tuple(made.site for made in job.made))
+    visits = algorithm(tuple(made.site for made in job.made if not made.round))
+    ways = [visits if one is Algorithm.SEQUENTIAL else one for one in job.algorithms]
+    return ", then ".join(ways) or visits
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:

@@ -180,6 +180,7 @@ class Executor:
             size_bytes=footprint.size_bytes,
             labels=footprint.labels,
             labels_field=footprint.labels_field,
+            merges=recipe.merges,
             merges_fresh=footprint.merges_fresh,
             learning=footprint.learning,
         )
