@@ -15,6 +15,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -308,6 +309,8 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """Measured: of a round, the merged one."""
     round: int = 0
     """Which round of the job it was part of, from 1; 0: none."""
+    algorithm: Algorithm = Algorithm.SEQUENTIAL
+    """How the round was merged."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,7 @@ class RoundInProgress:
     """Sites that train the same model, and what they have made of it."""
 
     base: Checkpoint
+    algorithm: Algorithm
     rule: MergeRule
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
@@ -92,6 +93,7 @@ class ModelCandidate:
     """The site that made it; none for weights supplied by the owner."""
     round: int = 0
     """Which round of the job made it, from 1; 0: none."""
+    algorithm: Algorithm = Algorithm.SEQUENTIAL
     merged: Merge | None = None
     """Of a round with several models."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
@@ -130,8 +132,6 @@ class Job:
     round: RoundInProgress | None = None
     moments: ModelRef | None = None
     """What the outer step of the last merge remembers."""
-    algorithms: list[Algorithm] = field(default_factory=list)
-    """How it was trained so far, one after the other, each time that this changed."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)

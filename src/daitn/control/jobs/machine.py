@@ -67,7 +67,6 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
-from daitn.objects.merging import Algorithm
 from daitn.objects.messages import VisitWork, WorkOutcome, WorkState
 
 __all__ = ["RETRY_AT_MOST_S", "decisions", "handle", "replay", "submit"]
@@ -185,23 +184,15 @@ def _on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     base = next((c for c in job.checkpoints if c.model.manifest == event.route.start), None)
     job.stop, job.base = stop, base
     job.state = JobState.VISITING if base else JobState.PREPARING
-    if base:
-        _trains_by(job, Algorithm.SEQUENTIAL)
     job.detail = f"{'training' if base else 'making the fresh model'} at {stop.site}"
     return (start(job, stop.site, job.visit_work(stop, base)),)
 
 
 def _begin_round(job: Job, planned: Round) -> Commands:
     works = rounds.begin(job, planned)
-    _trains_by(job, planned.algorithm)
     job.state = JobState.VISITING
     job.detail = f"round {job.rounds + 1}: training at {', '.join(site for site, _ in works)}"
     return tuple(start(job, site, work) for site, work in works)
-
-
-def _trains_by(job: Job, algorithm: Algorithm) -> None:
-    if job.algorithms[-1:] != [algorithm]:
-        job.algorithms.append(algorithm)
 
 
 def _on_visit_reported(job: Job, event: JobEvent, now_s: float) -> Commands:

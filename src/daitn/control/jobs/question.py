@@ -13,6 +13,7 @@ from daitn.control.route.question import (
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
+from daitn.objects.lineage import descent
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["first_question", "route_question", "starts"]
@@ -41,11 +42,8 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
-        # What a round gained is nobody's alone.
         history=tuple(
-            _visit(job, visit, i not in continued)
-            for i, visit in enumerate(job.made)
-            if not visit.round
+            _visit(job, visit, i not in continued) for i, visit in enumerate(job.made)
         ),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
@@ -57,8 +55,19 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         experience=_experience(job.needs),
         cut_off=frozenset(job.cut_off),
         excluded=job.excluded,
+        merges=_can_merge(job),
+        shortfalls=tuple(map(job.shortfall, job.checkpoints)),
+        behind=len(descent(job.lineage, job.latest.model.manifest)) if job.latest else 0,
         now_s=now_s,
     )
+
+
+def _can_merge(job: Job) -> bool:
+    """Whether the latest model can be trained by several sites and merged. A fresh model is made by
+    the first visit of a route, which some recipes need to train, too."""
+    if not job.needs.merges or job.latest is None:
+        return False
+    return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:
@@ -111,4 +120,6 @@ def _visit(job: Job, made: VisitView, abandoned: bool) -> PastVisit:
         overhead_s=made.overhead_s,
         verify_s=made.verify_s,
         abandoned=abandoned,
+        round=made.round,
+        algorithm=made.algorithm,
     )

@@ -41,6 +41,7 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
         job.moments = None
     job.round = RoundInProgress(
         base=base,
+        algorithm=planned.algorithm,
         rule=planned.rule,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
@@ -127,6 +128,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         parents=(entry.digest,),
         made_at=fact.site,
         round=job.rounds + 1,
+        algorithm=now.algorithm,
         merged=fact if isinstance(fact, Merge) else None,
     )
 

@@ -12,7 +12,6 @@ from daitn.control.jobs.job import Job
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
-from daitn.objects.merging import Algorithm
 from daitn.objects.messages import WorkStatus
 
 __all__ = ["SILENT_S", "JobNews", "algorithm", "view"]
@@ -80,8 +79,8 @@ def _algorithm(job: Job) -> str:
     if job.intent.training.rule is not None:
         return str(job.intent.training.algorithm)
     visits = algorithm(tuple(made.site for made in job.made if not made.round))
-    ways = [visits if one is Algorithm.SEQUENTIAL else one for one in job.algorithms]
-    return ", then ".join(ways) or visits
+    ways = [visits if not made.round else str(made.algorithm) for made in job.made]
+    return ", then ".join(way for way, _ in itertools.groupby(ways)) or visits
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:

@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from daitn.control.route.costs import NEVER_S, costs, transfer_s
+import numpy as np
+
+from daitn.control.route.costs import NEVER_S, Costs, costs, overhead_s, transfer_s
+from daitn.control.route.priors import guessed
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
+from daitn.control.route.value_model import Floats
 from daitn.objects.access import allows, narrowed
 from daitn.objects.decisions import Decision, PlannedVisit, Round, Scored
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED
+from daitn.objects.merging import MOST_MERGED, Algorithm, MergeRule
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["NextRound", "next_round"]
@@ -40,33 +44,37 @@ class NextRound(NamedTuple):
     """Without a round, where it is for good."""
     waits: str = ""
     """Without a round, where more sites would change it."""
+    seconds: float = NEVER_S
+    """Expected, from giving the work until the merged model is measured."""
 
 
-def next_round(question: RouteQuestion, shortfalls: Sequence[float], behind: int = 0) -> NextRound:
-    """The round from the latest checkpoint, which must exist.
-
-    `shortfalls`: of the job's checkpoints, oldest first, before any training and after each round.
-    `behind`: entries of the lineage that made it.
-    """
+def next_round(question: RouteQuestion, algorithm: Algorithm, rule: MergeRule) -> NextRound:
+    """The round from the latest checkpoint, which may be a model that is still to be made."""
     intent, start = question.intent, question.checkpoints[0]
-    assert start.model is not None
     patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
-    if _stalled(shortfalls, patience):
+    if _stalled(question.shortfalls, patience):
         return _none(question, why=f"{patience} rounds brought the targets no nearer")
     options = _members(question, start)
-    rule = intent.training.rule
-    needed = (rule.least_models if rule else None) or 1
+    needed = rule.least_models or 1
     if len(options) < needed:
-        name = intent.training.algorithm
-        return _none(question, waits=f"{name} needs {needed} sites, {len(options)} can take part")
-    stops = _stops(question, options)
+        return _none(question, waits=f"{algorithm} needs {needed} sites, {len(options)} can take part")
+    priced = costs(question, options)
+    stops, seconds = _stops(question, options, priced)
     if len(stops) < needed:
         return _none(question, why="the budget does not allow another round")
-    if behind + len(stops) + 1 > MOST_VISITS:
+    if question.behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
-    merging = _aggregators(question, start, [option.site for option in options])
-    found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
-    return NextRound(found, _decision(question, found, merging))
+    merging = _aggregators(question, start, [stop.site for stop in stops])
+    found = Round(
+        start=start.model or Digest(""),
+        visits=stops,
+        aggregators=tuple(site for site, _ in merging),
+        algorithm=algorithm,
+        rule=rule,
+    )
+    return NextRound(
+        found, _decision(question, found, merging), seconds=seconds + merging[0][1]
+    )
 
 
 def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
@@ -99,9 +107,12 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
     )
 
 
-def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[PlannedVisit, ...]:
-    """The visits, shortened alike where the budget does not allow all; none if it allows none."""
-    intent, priced = question.intent, costs(question, options)
+def _stops(
+    question: RouteQuestion, options: Sequence[DataOption], priced: Costs
+) -> tuple[tuple[PlannedVisit, ...], float]:
+    """The visits, shortened alike where the budget does not allow all; none if it allows none. And
+    the seconds of a round, without what the models' ways to and from an aggregator take."""
+    intent = question.intent
     wanted = [
         max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
         for option in options
@@ -119,20 +130,38 @@ def _stops(question: RouteQuestion, options: Sequence[DataOption]) -> tuple[Plan
     if budget.examples is not None:
         share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
     amounts = [int(share * n + 1e-9) for n in wanted]
-    seconds = priced.start_s[0] + priced.visit_s + priced.wait_s
-    return tuple(
+    train_s = _spread_s(priced.start_s[0]) + priced.wait_s + priced.example_s * amounts
+    started_s = overhead_s(question.history)
+    if started_s is None:
+        started_s = guessed("overhead", question.experience, 0.0)
+    members = [k for k, option in enumerate(options) if _trains(option, amounts[k])]
+    stops = tuple(
         PlannedVisit(
             site=option.site,
             dataset=option.dataset.name,
             examples=examples,
-            expected_s=float(min(seconds[k] + priced.example_s[k] * examples, NEVER_S)),
+            expected_s=float(min(priced.visit_s[k] + train_s[k], NEVER_S)),
             expected_cost_usd=float(priced.price_usd[k] * examples),
             expected={},
             release_to=option.dataset.policy.release_to,
         )
-        for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
-        if examples >= max(1, option.dataset.least_examples)
+        for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )
+    fixed_s = priced.visit_s[members].min(initial=NEVER_S) + started_s
+    return stops, float(train_s[members].max(initial=0.0) + fixed_s)
+
+
+def _trains(option: DataOption, examples: int) -> bool:
+    return examples >= max(1, option.dataset.least_examples)
+
+
+def _spread_s(alone: Floats) -> Floats:
+    """Seconds until each site has the model, when all fetch it at once: who has it serves them over
+    one line, which is no faster than the fastest of these `alone` found it."""
+    fetching = alone > 0.0
+    least = fetching.sum() * alone[fetching].min(initial=NEVER_S) if fetching.any() else 0.0
+    shared: Floats = np.where(fetching, np.maximum(alone, least), 0.0)
+    return shared
 
 
 def _aggregators(
