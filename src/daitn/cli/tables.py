@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daitn.objects.decisions import Assessment, Decision, Rejection, Route, SiteBelief
+from daitn.objects.decisions import (
+    Assessment,
+    Compared,
+    Decision,
+    Rejection,
+    Route,
+    SiteBelief,
+)
 from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
 from daitn.objects.text import counted
@@ -18,6 +25,7 @@ from daitn.tools import clock
 
 __all__ = [
     "age",
+    "algorithms_told",
     "assessment_table",
     "decided_table",
     "decision_table",
@@ -221,11 +229,19 @@ def decided_table(made: Decided, of: int) -> RenderableType:
         parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
     if made.why:
         parts.append(Text(made.why))
+    if made.decision.algorithms:
+        parts.append(Text(algorithms_told(made.decision.algorithms)))
     parts.extend(_comparison(made.decision))
     parts.extend(Text(f"- {told}") for told in made.decision.experience)
     if made.decision.beliefs:
         parts.append(_beliefs(made.decision.beliefs))
     return Group(*parts, decision_table(made.decision))
+
+
+def algorithms_told(ways: Sequence[Compared]) -> str:
+    """Which algorithm was chosen, and what was expected of it and the others."""
+    told = [f"{way.plan} {_expected(way.expected_s, way.chance)}" for way in ways]
+    return f"algorithm {ways[0].plan}: expected {'; '.join(told)}"
 
 
 def _comparison(decision: Decision) -> Iterator[RenderableType]:

@@ -163,6 +163,8 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     relaxations: tuple[Relaxation, ...]
     route: Route | None = None
     """The route it would take, if there is one."""
+    round: Round | None = None
+    """The first of the rounds by which it was judged instead."""
     could_begin: bool = True
     """Whether the job would make a visit if its owner insisted, though it is not feasible."""
     snapshot_version: int

@@ -378,9 +378,7 @@ def test_a_job_may_change_its_algorithm_at_any_time(
     assert not world.job.between_rounds or not world.job.state.final
 
 
-def _withstands(
-    world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None
-) -> None:
+def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
     """Let works meet their fates, and the control centre crash once; then check the books."""
     for number, (fate, which) in enumerate(fates):
         if number == crash:

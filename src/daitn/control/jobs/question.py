@@ -29,6 +29,7 @@ def first_question(
         flops_per_example=needs.flops_per_example,
         checkpoints=(_fresh(needs),),
         experience=_experience(needs),
+        merges=needs.merges,
         now_s=now_s,
     )
 
@@ -42,9 +43,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
-        history=tuple(
-            _visit(job, visit, i not in continued) for i, visit in enumerate(job.made)
-        ),
+        history=tuple(_visit(job, visit, i not in continued) for i, visit in enumerate(job.made)),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
             cost_usd=job.spent_usd,

@@ -22,9 +22,7 @@ __all__ = ["merged_skills"]
 _STRENGTH: Mapping[Algorithm, float] = {Algorithm.DILOCO: 2.0, Algorithm.TIES: 2.0}
 
 
-def merged_skills(
-    before: Floats, after: Floats, shares: Floats, algorithm: Algorithm
-) -> Floats:
+def merged_skills(before: Floats, after: Floats, shares: Floats, algorithm: Algorithm) -> Floats:
     """Skills (N, D, L) of a model that K sites got with the skills `before` (N, D, L), left with
     `after` (K, N, D, L), and that counts each of them for its part of `shares` (K,)."""
     weights = shares / shares.sum()

@@ -175,7 +175,6 @@ class Taught:
         exposure[known.field[site]] += known.share[site] * examples
         return Taught(after_visit(known, draws, self.skills, visit), seen, exposure, fresh=False)
 
-
     def merged(self, made: Sequence[Taught], algorithm: Algorithm) -> Taught:
         """What a merge makes of the models that sites made of this one."""
         if not made:

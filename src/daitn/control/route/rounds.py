@@ -48,8 +48,13 @@ class NextRound(NamedTuple):
     """Expected, from giving the work until the merged model is measured."""
 
 
-def next_round(question: RouteQuestion, algorithm: Algorithm, rule: MergeRule) -> NextRound:
-    """The round from the latest checkpoint, which may be a model that is still to be made."""
+def next_round(
+    question: RouteQuestion, algorithm: Algorithm, rule: MergeRule, part: float = 1.0
+) -> NextRound:
+    """The round from the latest checkpoint, which may be a model that is still to be made.
+
+    `part`: of what the intent says that each site trains in a round.
+    """
     intent, start = question.intent, question.checkpoints[0]
     patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
     if _stalled(question.shortfalls, patience):
@@ -57,9 +62,11 @@ def next_round(question: RouteQuestion, algorithm: Algorithm, rule: MergeRule) -
     options = _members(question, start)
     needed = rule.least_models or 1
     if len(options) < needed:
-        return _none(question, waits=f"{algorithm} needs {needed} sites, {len(options)} can take part")
+        return _none(
+            question, waits=f"{algorithm} needs {needed} sites, {len(options)} can take part"
+        )
     priced = costs(question, options)
-    stops, seconds = _stops(question, options, priced)
+    stops, seconds = _stops(question, options, priced, part)
     if len(stops) < needed:
         return _none(question, why="the budget does not allow another round")
     if question.behind + len(stops) + 1 > MOST_VISITS:
@@ -72,9 +79,7 @@ def next_round(question: RouteQuestion, algorithm: Algorithm, rule: MergeRule) -
         algorithm=algorithm,
         rule=rule,
     )
-    return NextRound(
-        found, _decision(question, found, merging), seconds=seconds + merging[0][1]
-    )
+    return NextRound(found, _decision(question, found, merging), seconds=seconds + merging[0][1])
 
 
 def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
@@ -94,8 +99,10 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:
     """Whether a site is not known to be cut off from all holders of the model."""
-    return site in start.holders or any(
-        (site, holder) not in question.cut_off for holder in start.holders
+    return (
+        not start.holders
+        or site in start.holders
+        or any((site, holder) not in question.cut_off for holder in start.holders)
     )
 
 
@@ -108,13 +115,16 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
 
 
 def _stops(
-    question: RouteQuestion, options: Sequence[DataOption], priced: Costs
+    question: RouteQuestion, options: Sequence[DataOption], priced: Costs, part: float
 ) -> tuple[tuple[PlannedVisit, ...], float]:
     """The visits, shortened alike where the budget does not allow all; none if it allows none. And
     the seconds of a round, without what the models' ways to and from an aggregator take."""
     intent = question.intent
     wanted = [
-        max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
+        max(
+            part * intent.training.epochs * option.dataset.samples,
+            float(option.dataset.least_examples),
+        )
         for option in options
     ]
     budget, spent = intent.budget, question.spent

@@ -43,6 +43,7 @@ class Merger(Protocol):
         goes on. `before`: the merge whose memory the outer step goes on with."""
         ...
 
+
 _REST = "(others)"
 """Represents all items of labels that are too rare to be reported."""
 

@@ -155,7 +155,10 @@ class Grounds:
             moments=kept if remembers else Digest(""),
             moments_bytes=size if remembers else 0,
         )
-        return Finished(end_s, _done(given, fact, ModelRef(manifest=made, size_bytes=size, holders=(given.site,))))
+        return Finished(
+            end_s,
+            _done(given, fact, ModelRef(manifest=made, size_bytes=size, holders=(given.site,))),
+        )
 
     def _verifies(self, job: Job, given: Outstanding, work: VerifyWork, now_s: float) -> Finished:
         world = self._world
