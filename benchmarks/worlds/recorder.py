@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.worlds.routes import Effort, planned
-from daitn.learning.recipe import LEAST_RECORDS, Config, Merging, MergeTask, Progress, Recipe
+from daitn.learning.recipe import LEAST_RECORDS, Config, MergeTask, Merging, Progress, Recipe
 from daitn.node.disclosure import LossGate
 from daitn.objects.merging import MergeRule
 from daitn.sim.learning.recordings import (

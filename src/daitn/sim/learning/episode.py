@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, submit
 from daitn.control.jobs.question import route_question
-from daitn.control.route.question import RouteQuestion
+from daitn.control.route.question import RouteQuestion, steps
 from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Round, Route
 from daitn.objects.descriptors import ANY
@@ -78,6 +78,8 @@ class Episode:
     failed_visits: int
     why: str
     route: tuple[VisitSeen, ...]
+    steps: tuple[str, ...] = ()
+    """The algorithm of each measured visit or round."""
     decision_s: tuple[float, ...] = ()
     """Real seconds of each decision, if the caller supplies a timer."""
 
@@ -255,6 +257,7 @@ class _Run:
             failed_visits=self._failed,
             why=EpisodeEnd.REACHED if reached else (self._why or job.detail),
             route=tuple(VisitSeen(made.site, made.work, made.values) for made in job.made),
+            steps=tuple(str(one.algorithm) for one in steps(self._question().history)),
             decision_s=tuple(self._decision_s),
         )
 
