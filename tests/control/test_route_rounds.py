@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from daitn.control.route.question import RouteQuestion, RouteStart
-from daitn.control.route.rounds import next_round
+from daitn.control.route.rounds import NextRound, next_round
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, Algorithm
+from daitn.objects.merging import MOST_MERGED, RULES, Algorithm
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -36,13 +36,22 @@ def asked(
     return question(wanted, topology(options), checkpoints=(start,))
 
 
+def following(
+    found: RouteQuestion, shortfalls: tuple[float, ...] = (0.5,), behind: int = 0
+) -> NextRound:
+    training = found.intent.training
+    assert training.rule is not None
+    there = replace(found, shortfalls=shortfalls, behind=behind)
+    return next_round(there, training.algorithm, training.rule)
+
+
 def sizes(found: RouteQuestion) -> dict[str, int]:
-    planned = next_round(found, (0.5,)).round
+    planned = following(found).round
     return {stop.site: stop.examples for stop in planned.visits} if planned else {}
 
 
 def test_every_site_trains_on_its_records_and_one_of_them_merges() -> None:
-    found = next_round(asked(healthcare()), (0.5,))
+    found = following(asked(healthcare()))
     assert found.round is not None
     samples = {one.site: one.dataset.samples for one in healthcare()}
     assert {stop.site: stop.examples for stop in found.round.visits} == samples
@@ -73,7 +82,7 @@ def test_the_aggregator_is_the_best_connected_site() -> None:
             links = links.set(source, links[source].set(target, link))
     wanted = asked(options)
     there = replace(seen, snapshot=replace(seen.snapshot, links=links))
-    found = next_round(replace(wanted, topology=there), (0.5,))
+    found = following(replace(wanted, topology=there))
     assert found.round is not None
     assert found.round.aggregators[-1] == "a"
 
@@ -99,7 +108,7 @@ def test_budgets_shorten_all_visits_alike_and_free_data_costs_nothing() -> None:
     assert sizes(asked(options, budget=Budget(examples=300))) == {"dear": 200, "free": 100}
     assert sizes(asked(options, budget=Budget(cost_usd=50.0))) == {"dear": 500, "free": 500}
     assert sizes(asked(options, budget=Budget(cost_usd=0.0))) == {"free": 500}
-    none = next_round(asked(options, budget=Budget(examples=1)), (0.5,))
+    none = following(asked(options, budget=Budget(examples=1)))
     assert none.round is None
     assert "budget" in none.why
 
@@ -115,10 +124,10 @@ def test_no_site_is_asked_for_less_than_it_trains_on() -> None:
 
 def test_robust_rules_wait_for_enough_sites() -> None:
     few = tuple(general(f"s{number}", {"information": 100}) for number in range(4))
-    found = next_round(asked(few, algorithm=Algorithm.KRUM), (0.5,))
+    found = following(asked(few, algorithm=Algorithm.KRUM))
     assert found.round is None
     assert found.waits == "krum needs 5 sites, 4 can take part"
-    assert next_round(asked(few, algorithm=Algorithm.MEDIAN), (0.5,)).round is not None
+    assert following(asked(few, algorithm=Algorithm.MEDIAN)).round is not None
 
 
 def test_a_round_and_a_lineage_have_a_bound() -> None:
@@ -126,7 +135,7 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
     chosen = sizes(asked(many))
     assert len(chosen) == MOST_MERGED
     assert "s000" not in chosen, "the smallest stay away"
-    found = next_round(asked(healthcare()), (0.5,), MOST_VISITS - 3)
+    found = following(asked(healthcare()), behind=MOST_VISITS - 3)
     assert found.round is None
     assert "lineage" in found.why
 
@@ -135,6 +144,23 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
 def test_rounds_without_gain_end(budget: Budget, patience: int) -> None:
     wanted = asked(healthcare(), budget=budget)
     still = (0.5, *(0.6 for _ in range(patience)))
-    assert "nearer" in next_round(wanted, still).why
-    assert next_round(wanted, still[:-1]).round is not None
-    assert next_round(wanted, (*still[:-1], 0.4)).round is not None
+    assert "nearer" in following(wanted, still).why
+    assert following(wanted, still[:-1]).round is not None
+    assert following(wanted, (*still[:-1], 0.4)).round is not None
+
+
+def test_a_round_lasts_as_long_as_its_slowest_site_and_the_ways_of_the_models() -> None:
+    """Who has the model serves all sites over one line; the aggregator takes one after another."""
+    options = tuple(general(f"s{n}", {"information": 100}) for n in range(4))
+    alone = following(asked(options[:1]))
+    all_four = following(asked(options))
+    slow = (*options[:3], general("s3", {"information": 100}, speed=1e9))
+    waits = following(asked(slow))
+    assert alone.seconds < all_four.seconds < waits.seconds
+    assert waits.round is not None
+    slowest = max(stop.expected_s for stop in waits.round.visits)
+    assert waits.seconds > slowest
+    parts = next_round(asked(slow), Algorithm.FEDAVG, RULES[Algorithm.FEDAVG], 0.25)
+    assert parts.round is not None
+    assert {stop.examples for stop in parts.round.visits} == {25}
+    assert parts.seconds < waits.seconds
