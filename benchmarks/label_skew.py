@@ -261,12 +261,13 @@ def main() -> None:
                 say(f"{one.algorithm:8} rate {one.rate:g}: {values}")
         (there := Path(folder) / "choice").mkdir()
         of = case(there, options.clients, 1e-3)
-        choices = [choice(of, *network) for network in NETWORKS]
-    for made in choices:
-        say(
-            f"a visit starts in {made.overhead_s:g} s, an example takes {made.example_s:g} s: "
-            f"{'; '.join(made.expected)}"
-        )
+        choices = []
+        for network in NETWORKS:
+            choices.append(made := choice(of, *network))
+            say(
+                f"a visit starts in {made.overhead_s:g} s, an example takes {made.example_s:g} s: "
+                f"{'; '.join(made.expected)}"
+            )
     if options.json:
         print(json.dumps(msgspec.to_builtins({"curves": found, "choices": choices})))
 

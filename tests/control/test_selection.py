@@ -12,7 +12,7 @@ import pytest
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.posterior import Taught
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
-from daitn.control.route.round_rollout import play_rounds
+from daitn.control.route.round_rollout import HORIZON, play_rounds
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.selection import expected_rounds, next_step
 from daitn.control.route.starting_plans import epochs
@@ -73,7 +73,7 @@ def test_rounds_are_played_out_as_one_visit_after_another_would_be(
     outcome = play_rounds(asked, found)
     assert found.round is not None
     assert outcome is not None
-    assert outcome.rounds.tolist() == naively(asked, found.round, 24)
+    assert outcome.rounds.tolist() == naively(asked, found.round, HORIZON)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -86,7 +86,7 @@ def test_the_choice_is_that_of_all_plans_and_rounds_where_it_matters(seed: int) 
     together = min(
         outcome.effort
         for algorithm in CONSIDERED
-        for part in (1.0, 0.25, 0.0625)
+        for part in (4.0, 1.0, 0.25, 0.0625)
         if (outcome := play_rounds(asked, rounds_of(wanted, algorithm, part))) is not None
     )
     chosen = next_step(wanted)

@@ -15,6 +15,7 @@ from daitn.objects.decisions import (
     Compared,
     Decision,
     Rejection,
+    Round,
     Route,
     SiteBelief,
 )
@@ -167,6 +168,10 @@ def assessment_table(assessment: Assessment) -> RenderableType:
         parts.append(Text("`daitn train --insist` starts it all the same", "dim"))
     if assessment.route is not None:
         parts.append(route_table("expected route", assessment.route))
+    if assessment.round is not None:
+        parts.append(
+            _round_table(f"expected in each round, {assessment.round.algorithm}", assessment.round)
+        )
     if assessment.relaxations:
         rows_ = [(r.field, r.current, r.proposed, r.effect) for r in assessment.relaxations]
         title = "any one of these would make it feasible"
@@ -215,16 +220,7 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     if made.route is not None:
         parts.append(route_table("chosen route", made.route))
     if made.round is not None:
-        rows = [
-            (
-                visit.site,
-                visit.examples,
-                f"{visit.expected_s:.1f}",
-                f"{visit.expected_cost_usd:.2f}",
-            )
-            for visit in made.round.visits
-        ]
-        parts.append(plain_table("at the same time", ("site", "work", "seconds", "USD"), rows))
+        parts.append(_round_table(f"at the same time, {made.round.algorithm}", made.round))
     if made.waiting_for:
         parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
     if made.why:
@@ -236,6 +232,15 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     if made.decision.beliefs:
         parts.append(_beliefs(made.decision.beliefs))
     return Group(*parts, decision_table(made.decision))
+
+
+def _round_table(title: str, planned: Round) -> Table:
+    """Who trains at the same time, and on how much."""
+    rows = [
+        (visit.site, visit.examples, f"{visit.expected_s:.1f}", f"{visit.expected_cost_usd:.2f}")
+        for visit in planned.visits
+    ]
+    return plain_table(title, ("site", "work", "seconds", "USD"), rows)
 
 
 def algorithms_told(ways: Sequence[Compared]) -> str:

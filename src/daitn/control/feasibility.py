@@ -2,9 +2,9 @@
 
 An intent is feasible if MTRCE finds a route, or rounds if it asks for them, with any chance of
 reaching every target within budget, requirements and the data owners' rules: before anything is
-measured, a prediction that rejects a job must be certain. The assessment reports the chance, from the same beliefs that later steer the
-job. Otherwise it reports every reason, and the smallest single changes to the intent that would
-make it feasible (`daitn.control.relaxations`).
+measured, a prediction that rejects a job must be certain. The assessment reports the chance, from
+the same beliefs that later steer the job. Otherwise it reports every reason, and the smallest
+single changes to the intent that would make it feasible (`daitn.control.relaxations`).
 
 A route pinned by the owner is judged as it stands, and is not feasible if it hardly ever reaches.
 Weights supplied by the owner, whose knowledge is unknown, are only checked for obstacles. An owner

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -249,6 +249,7 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
     measured, error = np.zeros((len(rows), count)), np.full((len(rows), count), np.inf)
     by_label = np.zeros((len(rows), count, label_count))
     label_error = np.full(by_label.shape, np.inf)
+    unmerged = _followed_in_round([history[k].round for k in rows])
     for row, k in enumerate(rows):
         for o, name in enumerate(known.objectives):
             if name not in history[k].after:
@@ -257,10 +258,9 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
             own = history[k].standard_error.get(name) or _DEFAULT_SE
             early = _EARLY[min(depth[row], len(_EARLY) - 1)]
             error[row, o] = np.hypot(own, early * _MODEL_SD)
-            if history[k].round and row + 1 < len(rows):
-                if history[rows[row + 1]].round == history[k].round:
-                    error[row, o] = np.inf
-                    continue
+            if row in unmerged:
+                error[row, o] = np.inf
+                continue
             for label, value in history[k].by_label.get(name, {}).items():
                 if label in known.labels:
                     at = known.labels.index(label)
@@ -280,6 +280,12 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
         label_error,
         tuple((history[k].round, history[k].algorithm) for k in rows),
     )
+
+
+def _followed_in_round(rounds: Sequence[int]) -> frozenset[int]:
+    """Rows that another visit of the same round follows: what was measured is the merged model."""
+    pairs = pairwise(rounds)
+    return frozenset(row for row, (one, then) in enumerate(pairs) if one and one == then)
 
 
 def _depths(parent: Indices) -> list[int]:

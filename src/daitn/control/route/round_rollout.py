@@ -11,15 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.merged import merged_skills
-from daitn.control.route.rollout import HORIZON, utility
+from daitn.control.route.rollout import utility
 from daitn.control.route.rounds import NextRound
 from daitn.control.route.task import RouteTask
 from daitn.control.route.value_model import Floats, Indices, Visits, after_visit, anchored, values
 from daitn.objects.decisions import Round
 
-__all__ = ["RoundsOutcome", "play_rounds"]
+__all__ = ["FEW", "HORIZON", "RoundsOutcome", "play_rounds"]
 
-_MOST_ROWS = 6_000
+HORIZON = 64
+"""Rounds that are looked ahead: more than visits of a route, each of which may be as long as some
+rounds."""
+FEW = 12
+"""Draws by which sizes of a round are compared."""
+_MOST_ROWS = 3_000
 """Sites times draws: with more sites, fewer draws are looked at."""
 _FEWEST_DRAWS = 8
 
@@ -38,9 +43,11 @@ class RoundsOutcome:
     """Weighted share of the draws that reach all targets."""
 
 
-def play_rounds(task: RouteTask, found: NextRound) -> RoundsOutcome | None:
+def play_rounds(
+    task: RouteTask, found: NextRound, most_draws: int | None = None
+) -> RoundsOutcome | None:
     """Rounds like this one from the latest model on, until the targets hold or nothing is left;
-    none where not even one fits."""
+    none where not even one fits. `most_draws`: of those that are looked at."""
     planned = found.round
     if planned is None:
         return None
@@ -49,7 +56,7 @@ def play_rounds(task: RouteTask, found: NextRound) -> RoundsOutcome | None:
     most = _affordable(task, found.seconds, usd, float(examples))
     if most < 1:
         return None
-    draws = _looked_at(task, len(planned.visits))
+    draws = _looked_at(task, len(planned.visits), most_draws or len(task.draws))
     rounds, missing = _followed(task, planned, most, draws)
     count = np.where(rounds > 0, rounds, most)
     spent = task.effort(count * found.seconds, count * usd)
@@ -71,10 +78,10 @@ def _affordable(task: RouteTask, seconds: float, usd: float, examples: float) ->
     return int(min(HORIZON, *shares))
 
 
-def _looked_at(task: RouteTask, sites: int) -> Indices:
-    """The mode and as many other draws as there is time for, and the hopeful ones."""
+def _looked_at(task: RouteTask, sites: int, most: int) -> Indices:
+    """The mode and as many other draws as there is time for, and the hopeful one."""
     count = len(task.draws)
-    few = max(_FEWEST_DRAWS, _MOST_ROWS // sites)
+    few = min(most, max(_FEWEST_DRAWS, _MOST_ROWS // sites))
     return np.arange(count) if few >= count else np.r_[0 : few - 1, count - 1]
 
 

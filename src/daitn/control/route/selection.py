@@ -15,7 +15,7 @@ import numpy as np
 
 from daitn.control.route.engine import Mtrce, Planning
 from daitn.control.route.question import RouteQuestion, steps
-from daitn.control.route.round_rollout import play_rounds
+from daitn.control.route.round_rollout import FEW, play_rounds
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.task import RouteTask
 from daitn.objects.decisions import Compared, Decision, Round, Route
@@ -30,7 +30,7 @@ _STALLED = 3
 _PROGRESS = 0.3
 """Standard errors that count as progress."""
 _LEAST_SITES = 2
-_PARTS = (1.0, 0.25, 0.0625)
+_PARTS = (4.0, 1.0, 0.25, 0.0625)
 """Of what the intent says that each site trains in a round: short rounds forget less between two
 merges, long ones move fewer models."""
 
@@ -132,16 +132,19 @@ def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
     ways = []
     for algorithm, rule in intent.training.rules.items():
         found = [next_round(question, algorithm, rule, part) for part in parts]
-        sizes = [way for one in found if (way := _played(planning.asked, algorithm, one))]
-        if sizes:
-            ways.append(min(sizes, key=lambda way: way.effort))
+        sizes = [way for one in found if (way := _played(planning.asked, algorithm, one, FEW))]
+        best = min(sizes, key=lambda way: way.effort, default=None)
+        if best is not None and best.found is not None:
+            ways.append(_played(planning.asked, algorithm, best.found) or best)
     return ways
 
 
-def _played(task: RouteTask, algorithm: Algorithm, found: NextRound) -> _Way | None:
+def _played(
+    task: RouteTask, algorithm: Algorithm, found: NextRound, most_draws: int | None = None
+) -> _Way | None:
     if found.round is None or len(found.round.visits) < _LEAST_SITES:
         return None
-    outcome = play_rounds(task, found)
+    outcome = play_rounds(task, found, most_draws)
     if outcome is None:
         return None
     reached = outcome.rounds[outcome.rounds > 0]

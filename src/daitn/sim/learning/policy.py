@@ -32,7 +32,7 @@ class RoutePolicy(Protocol):
     def name(self) -> str: ...
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | Round | None:
-        """The next visit or round; None gives up (or waits, if disconnected sites may come back)."""
+        """The next visit or round; None gives up, or waits if disconnected sites may come back."""
         ...
 
 
