@@ -1,7 +1,7 @@
 """A hundred clients with one class each: one after the other, or in rounds?
 
     python -m benchmarks.label_skew [--clients 100] [--passes 10] [--rate 0.001 --rate 0.003]
-        [--choice-only] [--json]
+        [--algorithm NAME ...] [--choice-only] [--json]
 
 scikit-learn's handwritten digits are divided so that each client has records of one class alone.
 Each algorithm starts from the same fresh model and goes over all clients' records in passes: one
@@ -59,6 +59,7 @@ ROUNDS = (
     Algorithm.TIES,
 )
 CYCLIC = "cyclic"
+ALGORITHMS = (CYCLIC, *map(str, ROUNDS))
 CLASSES = tuple("0123456789")
 NETWORKS = ((0.1, 1e-3), (1.0, 1e-3), (1.0, 1.0))
 """Seconds to start a visit, and of one training example."""
@@ -225,13 +226,15 @@ def choice(of: Case, overhead_s: float, example_s: float) -> Choice:
     )
 
 
-def curves(folder: Path, clients: int, passes: int, rates: Sequence[float]) -> Iterator[Curve]:
+def curves(
+    folder: Path, clients: int, passes: int, rates: Sequence[float], algorithms: Sequence[str]
+) -> Iterator[Curve]:
     """Each algorithm at its best learning rate."""
     cases = []
     for rate in rates:
         (there := folder / f"{rate:g}").mkdir()
         cases.append((rate, case(there, clients, rate)))
-    for algorithm in (CYCLIC, *map(str, ROUNDS)):
+    for algorithm in algorithms:
         tried = [
             Curve(algorithm=algorithm, rate=rate, accuracy=curve(of, algorithm, passes))
             for rate, of in cases
@@ -246,6 +249,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--passes", type=int, default=10)
     parser.add_argument("--rate", type=float, action="append")
+    parser.add_argument("--algorithm", action="append", choices=ALGORITHMS)
     parser.add_argument("--choice-only", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -255,7 +259,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not options.choice_only:
             rates = options.rate or [1e-3, 3e-3]
-            for one in curves(Path(folder), options.clients, options.passes, rates):
+            names = options.algorithm or ALGORITHMS
+            for one in curves(Path(folder), options.clients, options.passes, rates, names):
                 found.append(one)
                 values = " ".join(f"{value:.3f}" for value in one.accuracy)
                 say(f"{one.algorithm:8} rate {one.rate:g}: {values}")
