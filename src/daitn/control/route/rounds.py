@@ -26,7 +26,7 @@ from daitn.objects.lineage import MOST_VISITS
 from daitn.objects.merging import MOST_MERGED, Algorithm, MergeRule
 from daitn.topology.snapshot import DataOption
 
-__all__ = ["NextRound", "next_round"]
+__all__ = ["Members", "NextRound", "members", "next_round"]
 
 _PATIENCE = 10
 """Rounds without a smaller shortfall after which a job without a budget ends."""
@@ -48,30 +48,52 @@ class NextRound(NamedTuple):
     """Expected, from giving the work until the merged model is measured."""
 
 
+class Members(NamedTuple):
+    """Who can take part in rounds from the latest checkpoint, whatever the algorithm."""
+
+    options: Sequence[DataOption]
+    priced: Costs
+    merging: Sequence[tuple[SiteId, float]]
+    """Their sites, with the seconds that the models' ways take where one merges; soonest first."""
+
+
+def members(question: RouteQuestion) -> Members:
+    """Who can take part now: takes the longest of what a round is planned by."""
+    start = question.checkpoints[0]
+    options = _members(question, start)
+    merging = _aggregators(question, start, [option.site for option in options])
+    return Members(options, costs(question, options), merging)
+
+
 def next_round(
-    question: RouteQuestion, algorithm: Algorithm, rule: MergeRule, part: float = 1.0
+    question: RouteQuestion,
+    algorithm: Algorithm,
+    rule: MergeRule,
+    part: float = 1.0,
+    among: Members | None = None,
 ) -> NextRound:
     """The round from the latest checkpoint, which may be a model that is still to be made.
 
-    `part`: of what the intent says that each site trains in a round.
+    `part`: of what the intent says that each site trains in a round; `among`: the question's
+    members, where they are known.
     """
     intent, start = question.intent, question.checkpoints[0]
     patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
     if _stalled(question.shortfalls, patience):
         return _none(question, why=f"{patience} rounds brought the targets no nearer")
-    options = _members(question, start)
+    options, priced, merging = among or members(question)
     needed = rule.least_models or 1
     if len(options) < needed:
         return _none(
             question, waits=f"{algorithm} needs {needed} sites, {len(options)} can take part"
         )
-    priced = costs(question, options)
     stops, seconds = _stops(question, options, priced, part)
     if len(stops) < needed:
         return _none(question, why="the budget does not allow another round")
     if question.behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
-    merging = _aggregators(question, start, [stop.site for stop in stops])
+    training = {stop.site for stop in stops}
+    merging = [one for one in merging if one[0] in training]
     found = Round(
         start=start.model or Digest(""),
         visits=stops,
