@@ -17,7 +17,7 @@ from daitn.sim.learning.learner import Floats
 __all__ = ["DRIFT", "merged_rows"]
 
 DRIFT = 0.35
-"""See `docs/reference/benchmarks.md` for how it was calibrated."""
+"""A guess: it has not been calibrated on recorded merges."""
 
 
 def merged_rows(
