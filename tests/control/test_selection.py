@@ -90,7 +90,7 @@ def test_the_choice_is_that_of_all_plans_and_rounds_where_it_matters(seed: int) 
         if (outcome := play_rounds(asked, rounds_of(wanted, algorithm, part))) is not None
     )
     chosen = next_step(wanted)
-    if together < 0.85 * in_a_row:
+    if together < 0.45 * in_a_row:
         plan = Mtrce().planned(wanted)
         assert chosen.round is not None or plan.effort < in_a_row
     if in_a_row < 0.85 * together:
