@@ -23,7 +23,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -41,7 +40,7 @@ from daitn.learning.recipe import Selection
 from daitn.objects.decisions import Round
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget
-from daitn.objects.merging import RULES, Algorithm
+from daitn.objects.merging import RULES, Algorithm, MergeRule
 from daitn.objects.randomness import Rng
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families.nodes import data_node, needs, verifier_node
@@ -151,10 +150,24 @@ class _Untrained:
     def values(self, models: Floats) -> Floats:
         return np.full((len(models), 1, len(CLASSES)), 1 / len(CLASSES))
 
-    def trained(self, *visit: object) -> Floats:
+    def trained(
+        self,
+        models: Floats,
+        dataset: Indices,
+        examples: Floats,
+        at_s: Floats,
+        rng: np.random.Generator | None,
+    ) -> Floats:
         raise NotImplementedError("the job ends before its first training")
 
-    def merged(self, *merge: object) -> tuple[Floats, Floats]:
+    def merged(
+        self,
+        base: Floats,
+        models: Floats,
+        shares: Floats,
+        rule: MergeRule,
+        moments: Floats | None,
+    ) -> tuple[Floats, Floats]:
         raise NotImplementedError("the job ends before its first training")
 
 
@@ -254,7 +267,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     repeatable()
-    say = (lambda text: None) if options.json else partial(print, flush=True)
+
+    def say(text: str) -> None:
+        if not options.json:
+            print(text, flush=True)
+
     found: list[Curve] = []
     with tempfile.TemporaryDirectory() as folder:
         if not options.choice_only:

@@ -131,7 +131,8 @@ def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
     if intent.route or not question.merges or planning.asked is None:
         return []
     parts = _PARTS if intent.training.rule is None else _PARTS[:1]
-    ways, among = [], members(question)
+    ways: list[_Way] = []
+    among = members(question)
     for algorithm, rule in intent.training.rules.items():
         found = [next_round(question, algorithm, rule, part, among) for part in parts]
         sizes = [way for one in found if (way := _played(planning.asked, algorithm, one, FEW))]
