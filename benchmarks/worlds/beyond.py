@@ -11,14 +11,18 @@ from pathlib import Path
 from benchmarks.worlds.files import load
 from benchmarks.worlds.recorder import Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
-from daitn.sim.learning.replay import Trainer
+from daitn.sim.learning.replay import Merger, Trainer
 
 __all__ = ["trainer"]
 
 
-def trainer(family: str, split: str) -> Trainer | None:
-    """Trains and measures models of a table's split along any route; none for other families."""
-    return _recorders(family)[split].node if family in TABLES else None
+def trainer(family: str, split: str) -> tuple[Trainer, Merger] | None:
+    """Trains and measures models of a table's split along any route, and merges them; none for
+    other families."""
+    if family not in TABLES:
+        return None
+    recorder = _recorders(family)[split]
+    return recorder.node, recorder.merged
 
 
 @cache

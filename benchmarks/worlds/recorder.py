@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.worlds.routes import Effort, planned
-from daitn.learning.recipe import LEAST_RECORDS, Config, Progress, Recipe
+from daitn.learning.recipe import LEAST_RECORDS, Config, MergeTask, Merging, Progress, Recipe
 from daitn.node.disclosure import LossGate
+from daitn.objects.merging import MergeRule
 from daitn.sim.learning.recordings import (
     RecordedModel,
     Route,
@@ -29,6 +30,8 @@ from daitn.sim.learning.recordings import (
 __all__ = ["Case", "Recorder", "SiteData", "TestData", "repeatable"]
 
 _DIGITS = 4
+MERGED = -1
+"""In place of a site: the step of a route that stands for a merged model, by its number."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,51 @@ class Recorder:
             pass
         return self.nodes[route]
 
+    def merged(
+        self,
+        base: Route,
+        made: tuple[Route, ...],
+        shares: tuple[float, ...],
+        rule: MergeRule,
+        before: Route | None,
+    ) -> Route:
+        """Merge the models of some routes; see `daitn.sim.learning.replay.Merger`. Merging the same
+        models again gives the same model, and takes no time."""
+        asked = repr((base, made, shares, rule, before)).encode()
+        route: Route = ((MERGED, int.from_bytes(hashlib.sha256(asked).digest()[:6], "big")),)
+        if route in self.nodes:
+            return route
+        recipe, out = self.case.recipe, _emptied(self._model(route))
+        assert isinstance(recipe, Merging)
+        task = MergeTask(
+            base=str(self._made(base)),
+            models=tuple(str(self._made(one)) for one in made),
+            shares=shares,
+            rule=rule,
+            seed=self.case.seed,
+            moments=str(self._moments(before)) if before else "",
+        )
+        for part in recipe.merge(task, self.case.config, out, self._moments(route)):
+            shutil.copyfile(Path(task.base) / part, out / part)
+        out.rename(self._model(route))
+        self.nodes[route] = RecordedModel(
+            split=self.case.name,
+            route=route,
+            seconds=0.0,
+            loss=None,
+            measured=self._measure(route),
+        )
+        return route
+
+    def _made(self, route: Route) -> Path:
+        """The folder of a route's model, which is trained again if it was only recorded."""
+        if not self._model(route).exists():
+            self._train(route)
+        return self._model(route)
+
+    def _moments(self, merged: Route) -> Path:
+        return self._model(merged).with_suffix(".moments")
+
     def trained(self, targets: dict[str, float]) -> TrainedSplit:
         """All that is recorded so far."""
         case = self.case
@@ -136,7 +184,8 @@ class Recorder:
         return TrainedSplit(split=split, nodes=self.nodes)
 
     def _walk(self, route: Route) -> Iterator[RecordedModel]:
-        beginnings = [route[:length] for length in range(len(route) + 1)]
+        first = 1 if route and route[0][0] == MERGED else 0
+        beginnings = [route[:length] for length in range(first, len(route) + 1)]
         missing = [beginning for beginning in beginnings if beginning not in self.nodes]
         for beginning in missing:
             seconds, loss = self._train(beginning)

@@ -9,6 +9,7 @@ import msgspec
 
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Round
 from daitn.objects.intents import Budget
 from daitn.objects.randomness import Rng
 from daitn.sim.learning.baselines.ring import Ring
@@ -29,7 +30,7 @@ class Watched:
     """A policy, and all that it was asked and answered."""
 
     policy: RoutePolicy = field(default_factory=PlannedPolicy)
-    asked: list[tuple[RouteQuestion, VisitChosen | None]] = field(default_factory=list)
+    asked: list[tuple[RouteQuestion, VisitChosen | Round | None]] = field(default_factory=list)
     last: RouteQuestion | None = None
     """What would be asked when the job is over."""
 
@@ -37,7 +38,7 @@ class Watched:
     def name(self) -> str:
         return self.policy.name
 
-    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
+    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | Round | None:
         chosen = self.policy.next_visit(question, rng)
         self.asked.append((question, chosen))
         return chosen

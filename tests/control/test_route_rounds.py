@@ -16,13 +16,13 @@ import pytest
 
 from daitn.control.route.chains import chains, unlike
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
-from daitn.control.route.rounds import next_round
+from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.trees import groups
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, Algorithm, MergeRule, Reduces
+from daitn.objects.merging import MOST_MERGED, RULES, Algorithm, MergeRule, Reduces
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -46,13 +46,22 @@ def asked(
     return question(wanted, topology(options), checkpoints=(start,))
 
 
+def following(
+    found: RouteQuestion, shortfalls: tuple[float, ...] = (0.5,), behind: int = 0
+) -> NextRound:
+    training = found.intent.training
+    assert training.rule is not None
+    there = replace(found, shortfalls=shortfalls, behind=behind)
+    return next_round(there, training.algorithm, training.rule)
+
+
 def sizes(found: RouteQuestion) -> dict[str, int]:
-    planned = next_round(found, (0.5,)).round
+    planned = following(found).round
     return {stop.site: stop.examples for stop in planned.visits} if planned else {}
 
 
 def test_every_site_trains_on_its_records_and_one_of_them_merges() -> None:
-    found = next_round(asked(healthcare()), (0.5,))
+    found = following(asked(healthcare()))
     assert found.round is not None
     samples = {one.site: one.dataset.samples for one in healthcare()}
     assert {stop.site: stop.examples for stop in found.round.visits} == samples
@@ -83,7 +92,7 @@ def test_the_aggregator_is_the_best_connected_site() -> None:
             links = links.set(source, links[source].set(target, link))
     wanted = asked(options)
     there = replace(seen, snapshot=replace(seen.snapshot, links=links))
-    found = next_round(replace(wanted, topology=there), (0.5,))
+    found = following(replace(wanted, topology=there))
     assert found.round is not None
     assert found.round.aggregators[-1] == "a"
 
@@ -109,7 +118,7 @@ def test_budgets_shorten_all_visits_alike_and_free_data_costs_nothing() -> None:
     assert sizes(asked(options, budget=Budget(examples=300))) == {"dear": 200, "free": 100}
     assert sizes(asked(options, budget=Budget(cost_usd=50.0))) == {"dear": 500, "free": 500}
     assert sizes(asked(options, budget=Budget(cost_usd=0.0))) == {"free": 500}
-    none = next_round(asked(options, budget=Budget(examples=1)), (0.5,))
+    none = following(asked(options, budget=Budget(examples=1)))
     assert none.round is None
     assert "budget" in none.why
 
@@ -125,10 +134,10 @@ def test_no_site_is_asked_for_less_than_it_trains_on() -> None:
 
 def test_robust_rules_wait_for_enough_sites() -> None:
     few = tuple(general(f"s{number}", {"information": 100}) for number in range(4))
-    found = next_round(asked(few, algorithm=Algorithm.KRUM), (0.5,))
+    found = following(asked(few, algorithm=Algorithm.KRUM))
     assert found.round is None
     assert found.waits == "krum needs 5 sites, 4 can take part"
-    assert next_round(asked(few, algorithm=Algorithm.MEDIAN), (0.5,)).round is not None
+    assert following(asked(few, algorithm=Algorithm.MEDIAN)).round is not None
 
 
 def test_a_round_and_a_lineage_have_a_bound() -> None:
@@ -137,7 +146,7 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
     chosen = sizes(asked(many, algorithm=Algorithm.MEDIAN))
     assert len(chosen) == MOST_MERGED
     assert "s000" not in chosen, "the smallest stay away"
-    found = next_round(asked(healthcare()), (0.5,), MOST_VISITS - 3)
+    found = following(asked(healthcare()), behind=MOST_VISITS - 3)
     assert found.round is None
     assert "lineage" in found.why
 
@@ -146,9 +155,9 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
 def test_rounds_without_gain_end(budget: Budget, patience: int) -> None:
     wanted = asked(healthcare(), budget=budget)
     still = (0.5, *(0.6 for _ in range(patience)))
-    assert "nearer" in next_round(wanted, still).why
-    assert next_round(wanted, still[:-1]).round is not None
-    assert next_round(wanted, (*still[:-1], 0.4)).round is not None
+    assert "nearer" in following(wanted, still).why
+    assert following(wanted, still[:-1]).round is not None
+    assert following(wanted, (*still[:-1], 0.4)).round is not None
 
 
 def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> None:
@@ -160,7 +169,7 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
         general("slowest", {"information": 1000}, speed=1e8),
     )
     asks = replace(asked(options), flops_per_example=1e10)
-    found = next_round(asks, (0.5,)).round
+    found = following(asks).round
     assert found is not None
     examples = {str(stop.site): stop.examples for stop in found.visits}
     assert (examples["a"], examples["b"], examples["small"]) == (1000, 1000, 300)
@@ -171,7 +180,7 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
     assert found.within_s is not None
     assert found.within_s >= 2.0 * max(ends_s.values())
     everything = replace(asks, intent=asked(options, algorithm=Algorithm.FEDBUFF).intent)
-    buffered = next_round(everything, (0.5,)).round
+    buffered = following(everything).round
     assert buffered is not None
     assert {stop.examples for stop in buffered.visits} == {1000, 300}
     assert buffered.enough == 3
@@ -199,13 +208,13 @@ def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -
     )
     asks = asked(options, algorithm=Algorithm.FEDBUFF)
     assert set(sizes(asks)) == {"us", "ch"}
-    found = next_round(asks, (0.5,), busy=frozenset({"bound/pairs"})).round
+    found = following(replace(asks, busy=frozenset({"bound/pairs"}))).round
     assert found is not None
     assert [stop.site for stop in found.visits] == ["us"]
     assert set(found.aggregators) == {"us", "bound"}
     assert found.enough == 1
     everybody = frozenset(one.id for one in options)
-    waiting = next_round(asks, (0.5,), busy=everybody).round
+    waiting = following(replace(asks, busy=everybody)).round
     assert waiting is not None
     assert not waiting.visits
     assert waiting.within_s is None
@@ -216,7 +225,7 @@ def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
         general(f"s{n:03}", {"information": n + 1}, place="US" if n % 3 else "CH")
         for n in range(MOST_MERGED + 20)
     )
-    found = next_round(asked(many), (0.5,)).round
+    found = following(asked(many)).round
     assert found is not None
     assert len(found.groups) == 2
     members = [k for group in found.groups for k in group.visits]
@@ -227,7 +236,7 @@ def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
 
 
 def test_a_good_network_has_no_groups() -> None:
-    found = next_round(asked(healthcare()), (0.5,)).round
+    found = following(asked(healthcare())).round
     assert found is not None
     assert not found.groups
 
@@ -293,7 +302,7 @@ def test_no_partition_has_fewer_models_cross_slow_links_than_the_groups(seed: in
 
 def test_updates_are_compressed_where_links_are_slow_or_as_the_intent_says() -> None:
     def forms(question_: RouteQuestion) -> set[Compression]:
-        found = next_round(question_, (0.5,)).round
+        found = following(question_).round
         assert found is not None
         return {stop.compression for stop in found.visits}
 
@@ -335,9 +344,26 @@ def test_chains_are_nearly_as_mixed_as_the_best_division() -> None:
 
 
 def test_a_round_of_chains_has_all_sites_and_says_so() -> None:
-    found = next_round(asked(healthcare(), algorithm=Algorithm.FEDSEQ), (0.5,))
+    found = following(asked(healthcare(), algorithm=Algorithm.FEDSEQ))
     assert found.round is not None
     stops = [*found.round.visits, *(stop for chain in found.round.then for stop in chain)]
     assert {stop.site for stop in stops} == {one.site for one in healthcare()}
     assert len(found.round.visits) == len(found.round.then) == 3
     assert str(found.decision.chosen).startswith("9 sites in 3 chains, merged at ")
+
+
+def test_a_round_lasts_as_long_as_its_slowest_site_and_the_ways_of_the_models() -> None:
+    """Who has the model serves all sites over one line; the aggregator takes one after another."""
+    options = tuple(general(f"s{n}", {"information": 100}) for n in range(4))
+    alone = following(asked(options[:1]))
+    all_four = following(asked(options))
+    slow = (*options[:3], general("s3", {"information": 100}, speed=1e9))
+    waits = following(asked(slow))
+    assert alone.seconds < all_four.seconds < waits.seconds
+    assert waits.round is not None
+    slowest = max(stop.expected_s for stop in waits.round.visits)
+    assert waits.seconds > slowest
+    parts = next_round(asked(slow), Algorithm.FEDAVG, RULES[Algorithm.FEDAVG], 0.25)
+    assert parts.round is not None
+    assert {stop.examples for stop in parts.round.visits} == {25}
+    assert parts.seconds < waits.seconds

@@ -21,15 +21,15 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.question import first_question, round_question, route_question
+from daitn.control.jobs.question import first_question, route_question
 from daitn.control.jobs.valuing import to_be_valued
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
 from daitn.control.route.question import RouteQuestion
-from daitn.control.route.rounds import next_round
+from daitn.control.route.selection import NextStep, next_step
 from daitn.objects.access import allows
-from daitn.objects.decisions import Assessment, Decision, Route
+from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
@@ -44,7 +44,6 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     WorkNeeds,
 )
-from daitn.objects.lineage import descent
 from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
 from daitn.objects.value import MOST_MEASURED, VALUED_WITHIN_S
 from daitn.objects.wire import decode, encode
@@ -147,43 +146,25 @@ class JobExecutor:
         now_s, snapshot = clock.now_s(), self._snapshot()
         asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
-        def planned() -> tuple[RouteQuestion, Route | None, Decision]:
+        def planned() -> tuple[RouteQuestion, NextStep]:
             topology = _cut(snapshot, asked.intent, job.needs, now_s)
             question = replace(asked, topology=topology)
-            return question, *Mtrce().plan(question)
+            return question, next_step(question)
 
         away = _holders_away(job, snapshot)
-        if not away and _in_rounds(job):
-            return await self._round(job, asked, snapshot)
-        question, route, decision = await asyncio.to_thread(planned)
+        question, step = await asyncio.to_thread(planned)
         if away:
-            return Planned(route=None, decision=decision, waiting_for=away)
-        if route is not None:
-            return Planned(route=route, decision=decision)
+            return Planned(route=None, decision=step.decision, waiting_for=away)
+        if step.route is not None or step.round is not None:
+            return Planned(route=step.route, round=step.round, decision=step.decision)
+        away = _sites_away(job, question.topology, self._not_back())
+        why = step.why or step.waits
         return Planned(
             route=None,
-            decision=decision,
-            waiting_for=_sites_away(job, question.topology, self._not_back()),
-            why=await asyncio.to_thread(Mtrce().why_none, question),
-            unvisited=unvisited(job, question.topology, decision),
-        )
-
-    async def _round(self, job: Job, asked: RouteQuestion, snapshot: Drrt) -> Planned:
-        topology = await asyncio.to_thread(_cut, snapshot, job.intent, job.needs, asked.now_s)
-        question = round_question(job, asked, topology)
-        shortfalls = [job.shortfall(checkpoint) for checkpoint in job.checkpoints]
-        assert job.latest is not None
-        behind = len(descent(job.lineage, job.latest.model.manifest))
-        found = await asyncio.to_thread(next_round, question, shortfalls, behind, job.busy)
-        if found.round is not None:
-            return Planned(route=None, round=found.round, decision=found.decision)
-        away = _sites_away(job, topology, self._not_back())
-        return Planned(
-            route=None,
-            decision=found.decision,
-            waiting_for="" if found.why else away,
-            why=found.why or found.waits,
-            unvisited=unvisited(job, topology, found.decision),
+            decision=step.decision,
+            waiting_for="" if step.why else away,
+            why=why or await asyncio.to_thread(Mtrce().why_none, question),
+            unvisited=unvisited(job, question.topology, step.decision),
         )
 
     async def _verifiers(
@@ -230,14 +211,6 @@ class JobExecutor:
             )
         except DaitnError as error:
             log.info("%s did not confirm that it stops %s: %s", site, cancel.visit, error.problem)
-
-
-def _in_rounds(job: Job) -> bool:
-    """Whether sites train at the same time now. A fresh model is made by the first visit of a
-    route, which some recipes need to train, too."""
-    if job.intent.training.rule is None or job.latest is None:
-        return False
-    return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
 
 
 def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:

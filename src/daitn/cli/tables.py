@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daitn.objects.decisions import Assessment, Decision, Rejection, Route, SiteBelief
+from daitn.objects.decisions import (
+    Assessment,
+    Compared,
+    Decision,
+    Rejection,
+    Round,
+    Route,
+    SiteBelief,
+)
 from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
 from daitn.objects.text import counted
@@ -19,6 +27,7 @@ from daitn.tools import clock
 __all__ = [
     "REJECTED_COLUMNS",
     "age",
+    "algorithms_told",
     "assessment_table",
     "decided_table",
     "decision_table",
@@ -165,6 +174,10 @@ def assessment_table(assessment: Assessment) -> RenderableType:
         parts.append(Text("`daitn train --insist` starts it all the same", "dim"))
     if assessment.route is not None:
         parts.append(route_table("expected route", assessment.route))
+    if assessment.round is not None:
+        parts.append(
+            _round_table(f"expected in each round, {assessment.round.algorithm}", assessment.round)
+        )
     if assessment.relaxations:
         rows_ = [(r.field, r.current, r.proposed, r.effect) for r in assessment.relaxations]
         title = "any one of these would make it feasible"
@@ -217,25 +230,33 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     if made.route is not None:
         parts.append(route_table("chosen route", made.route))
     if made.round is not None:
-        rows = [
-            (
-                " > ".join(visit.site for visit in chain),
-                sum(visit.examples for visit in chain),
-                f"{sum(visit.expected_s for visit in chain):.1f}",
-                f"{sum(visit.expected_cost_usd for visit in chain):.2f}",
-            )
-            for chain in made.round.chains
-        ]
-        parts.append(plain_table("at the same time", ("site", "work", "seconds", "USD"), rows))
+        parts.append(_round_table(f"at the same time, {made.round.algorithm}", made.round))
     if made.waiting_for:
         parts.append(Text(f"no route now: it waits for {made.waiting_for}"))
     if made.why:
         parts.append(Text(made.why))
+    if made.decision.algorithms:
+        parts.append(Text(algorithms_told(made.decision.algorithms)))
     parts.extend(_comparison(made.decision))
     parts.extend(Text(f"- {told}") for told in made.decision.experience)
     if made.decision.beliefs:
         parts.append(_beliefs(made.decision.beliefs))
     return Group(*parts, decision_table(made.decision))
+
+
+def _round_table(title: str, planned: Round) -> Table:
+    """Who trains at the same time, and on how much."""
+    rows = [
+        (visit.site, visit.examples, f"{visit.expected_s:.1f}", f"{visit.expected_cost_usd:.2f}")
+        for visit in planned.visits
+    ]
+    return plain_table(title, ("site", "work", "seconds", "USD"), rows)
+
+
+def algorithms_told(ways: Sequence[Compared]) -> str:
+    """Which algorithm was chosen, and what was expected of it and the others."""
+    told = [f"{way.plan} {expected_words(way.expected_s, way.chance)}" for way in ways]
+    return f"algorithm {ways[0].plan}: expected {'; '.join(told)}"
 
 
 def _comparison(decision: Decision) -> Iterator[RenderableType]:

@@ -1,10 +1,10 @@
 """T-FAM, the training feasibility assessment module (paper, section III).
 
-An intent is feasible if MTRCE finds a route with any chance of reaching every target within budget,
-requirements and the data owners' rules: before anything is measured, a prediction that rejects a
-job must be certain. The assessment reports the chance, from the same beliefs that later steer the
-job. Otherwise it reports every reason, and the smallest single changes to the intent that would
-make it feasible (`daitn.control.relaxations`).
+An intent is feasible if MTRCE finds a route, or rounds if it asks for them, with any chance of
+reaching every target within budget, requirements and the data owners' rules: before anything is
+measured, a prediction that rejects a job must be certain. The assessment reports the chance, from
+the same beliefs that later steer the job. Otherwise it reports every reason, and the smallest
+single changes to the intent that would make it feasible (`daitn.control.relaxations`).
 
 A route pinned by the owner is judged as it stands, and is not feasible if it hardly ever reaches.
 Weights supplied by the owner, whose knowledge is unknown, are only checked for obstacles. An owner
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from daitn.control.relaxations import Feasible, Judge, smallest_changes
-from daitn.control.route.engine import Mtrce
+from daitn.control.route.engine import Mtrce, Planning
 from daitn.control.route.question import RouteQuestion
+from daitn.control.route.rounds import next_round
+from daitn.control.route.selection import ExpectedRounds, expected_rounds
 from daitn.control.route.task import most_taught, task
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route
 from daitn.objects.intents import TrainingIntent
@@ -33,6 +35,8 @@ _SURE = 0.8
 """Below this chance the owner gets a caution."""
 _RELAXED_LOOKS = 0
 """Relaxed intents are judged by the obvious plans alone, because many are tried."""
+_LIKELY = 0.5
+"""From this chance on, rounds are expected to reach."""
 _HARDLY = 0.01
 """A pinned route with a smaller chance is not feasible. A computed one may be: it changes with what
 is measured, a pinned one does not."""
@@ -46,19 +50,66 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
     `cut` gives the topology for a changed intent, on the same snapshot as `question.topology`.
     Raises `InvalidInput` if a preference names an unknown scorer.
     """
-    route, decision = Mtrce().plan(question)
-    feasible = _feasible(question, route)
-    rejections = (*question.topology.rejections, *decision.rejections)
-    reasons = _cautions(route) if feasible else _reasons(question, route, decision)
+    judged = _judged(question, Mtrce())
+    feasible = judged.feasible
+    rejections = (*question.topology.rejections, *judged.decision.rejections)
+    reasons = _cautions(judged) if feasible else _reasons(judged)
+    expected = judged.rounds
     return Assessment(
         feasible=feasible,
         reasons=tuple(reasons),
         rejections=rejections,
         relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
-        route=route,
-        could_begin=feasible or _could_begin(question, route),
+        route=None if expected else judged.route,
+        round=expected.found.round if expected else None,
+        could_begin=feasible or bool(expected) or _could_begin(question, judged.route),
         snapshot_version=question.snapshot_version,
     )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A question, and the route or the rounds that answer it."""
+
+    question: RouteQuestion
+    planning: Planning
+    rounds: ExpectedRounds | None
+    """Instead of the route, where the intent asks for rounds, or only they may reach."""
+
+    @property
+    def route(self) -> Route | None:
+        return self.planning.route
+
+    @property
+    def decision(self) -> Decision:
+        return self.planning.decision
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether the intent asks for rounds."""
+        return self.question.intent.training.rule is not None
+
+    @property
+    def feasible(self) -> bool:
+        if _unmeasured(self.question):
+            return False
+        if self.question.holds:
+            return True
+        if self.rounds is not None or self.in_rounds:
+            brought = bool(self.question.intent.model.start)
+            return self.rounds is not None and (brought or self.rounds.chance > 0.0)
+        return _feasible(self.question, self.route)
+
+
+def _judged(question: RouteQuestion, engine: Mtrce) -> _Judged:
+    """By rounds if the intent asks for them, else by a route; by rounds too if no route reaches and
+    the network may choose them."""
+    planning = engine.planned(question)
+    asked = question.intent.training.rule is not None
+    if not asked and _feasible(question, planning.route):
+        return _Judged(question, planning, None)
+    found = expected_rounds(question, planning)
+    return _Judged(question, planning, found if asked or (found and found.chance > 0.0) else None)
 
 
 def _could_begin(question: RouteQuestion, route: Route | None) -> bool:
@@ -75,10 +126,36 @@ def _verdict(
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
-        route, decision = Mtrce(looks=_RELAXED_LOOKS).plan(changed)
-        return Feasible(route, decision) if _feasible(changed, route) else None
+        judged = _judged(changed, Mtrce(looks=_RELAXED_LOOKS))
+        return _how(judged) if judged.feasible else None
 
     return judge
+
+
+def _how(judged: _Judged) -> Feasible:
+    route, rounds = judged.route, judged.rounds
+    if rounds is not None and rounds.found.round is not None:
+        planned, count = rounds.found.round, max(1, rounds.rounds)
+        taken = {
+            "duration_s": rounds.seconds,
+            "cost_usd": count * sum(visit.expected_cost_usd for visit in planned.visits),
+            "examples": float(count * sum(visit.examples for visit in planned.visits)),
+        }
+        return Feasible(_rounds_of(rounds), rounds.chance >= _LIKELY, taken)
+    if route is None:
+        return Feasible("")
+    taken = {
+        "duration_s": sum(visit.expected_s for visit in route.visits),
+        "cost_usd": sum(visit.expected_cost_usd for visit in route.visits),
+        "examples": float(sum(visit.examples for visit in route.visits)),
+    }
+    return Feasible(f"the route {judged.decision.chosen}", route.reaches, taken)
+
+
+def _rounds_of(rounds: ExpectedRounds) -> str:
+    planned = rounds.found.round
+    assert planned is not None
+    return f"rounds of {planned.algorithm} ({rounds.found.decision.chosen})"
 
 
 def _feasible(question: RouteQuestion, route: Route | None) -> bool:
@@ -91,18 +168,26 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
     return route.chance >= _HARDLY if question.intent.route else route.chance > 0.0
 
 
-def _cautions(route: Route | None) -> Iterator[str]:
+def _cautions(judged: _Judged) -> Iterator[str]:
     """Caution about a feasible intent whose targets are uncertain."""
-    if route is not None and route.chance < _SURE:
+    route, rounds = judged.route, judged.rounds
+    if rounds is not None:
+        if rounds.chance < _SURE:
+            yield (
+                f"{_rounds_of(rounds)} reach the targets with a chance {_chance(rounds.chance)}, "
+                f"about {counted(rounds.rounds, 'round')} in {rounds.seconds:.0f} s; "
+                "the first measurements will tell"
+            )
+    elif route is not None and route.chance < _SURE:
         yield (
-            f"the targets are within reach with a chance {_chance(route)}: "
+            f"the targets are within reach with a chance {_chance(route.chance)}: "
             f"{_values(route)} expected after {counted(len(route.visits), 'visit')}; "
             "the first measurements will tell"
         )
 
 
-def _chance(route: Route) -> str:
-    return f"of about {route.chance:.0%}" if route.chance >= _HARDLY else f"below {_HARDLY:.0%}"
+def _chance(chance: float) -> str:
+    return f"of about {chance:.0%}" if chance >= _HARDLY else f"below {_HARDLY:.0%}"
 
 
 def _values(route: Route) -> str:
@@ -116,7 +201,8 @@ def _unmeasured(question: RouteQuestion) -> list[str]:
     return [name for name in names if not question.topology.verifiers.get(name)]
 
 
-def _reasons(question: RouteQuestion, route: Route | None, decision: Decision) -> Iterator[str]:
+def _reasons(judged: _Judged) -> Iterator[str]:
+    question, route, decision = judged.question, judged.route, judged.decision
     unmeasured = _unmeasured(question)
     for name in unmeasured:
         topic = question.intent.objective(name).topic
@@ -125,8 +211,26 @@ def _reasons(question: RouteQuestion, route: Route | None, decision: Decision) -
         yield from _pinned_reasons(question, route, decision)
     elif not question.topology.options:
         yield from _no_data(question)
+    elif judged.in_rounds and not unmeasured:
+        yield from _short_of_target_in_rounds(judged)
     elif not unmeasured:
         yield from _short_of_target(question, route, decision)
+
+
+def _short_of_target_in_rounds(judged: _Judged) -> Iterator[str]:
+    question, training = judged.question, judged.question.intent.training
+    assert training.rule is not None
+    if not question.merges:
+        recipe = question.intent.model.recipe
+        yield f"the recipe {recipe} does not merge models, as {training.algorithm} has to"
+        return
+    unreachable = list(_ceilings(question))
+    yield from unreachable
+    found = next_round(question, training.algorithm, training.rule)
+    if found.round is None:
+        yield found.why or found.waits
+    elif not unreachable:
+        yield f"no rounds of {training.algorithm} are expected to reach all targets together"
 
 
 def _pinned_reasons(
@@ -139,7 +243,7 @@ def _pinned_reasons(
         yield f"the stated route {rejection.candidate} {rejection.reason}"
     if route is not None:
         yield (
-            f"the stated route reaches the targets with a chance {_chance(route)}: "
+            f"the stated route reaches the targets with a chance {_chance(route.chance)}: "
             f"{_values(route)} expected at its end"
         )
 

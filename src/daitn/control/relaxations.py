@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
+from immutables import Map
 
 from daitn.control.route.question import RouteQuestion
-from daitn.objects.decisions import Decision, Rejection, Relaxation, Route
+from daitn.objects.decisions import Rejection, Relaxation
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
 from daitn.topology.relaxation import DROPPED, as_value, relaxed
@@ -25,10 +26,14 @@ __all__ = ["Feasible", "Judge", "smallest_changes"]
 
 @dataclass(frozen=True)
 class Feasible:
-    """How a changed intent would be satisfied; without a route if the targets already hold."""
+    """How a changed intent would be satisfied."""
 
-    route: Route | None
-    decision: Decision
+    way: str
+    """For instance `the route ghr:400`; empty: the targets hold as measured."""
+    reaches: bool = False
+    """Whether it is expected to reach every target, and does not only perhaps."""
+    taken: Mapping[str, float] = Map()
+    """What it takes of each limit of the budget."""
 
 
 Judge = Callable[[RouteQuestion], Feasible | None]
@@ -99,15 +104,13 @@ class _Trial:
 
     def told(self, change: _Change, way: Feasible) -> Relaxation:
         stated = bool(self.question.intent.route)
-        sure = "is expected to" if way.route and way.route.reaches else "may"
+        sure = "is expected to" if way.reaches else "may"
         effect = "can be followed" if stated else f"{sure} reach every target"
         return Relaxation(
             field=change.field,
             current=_current(self.question.intent, change.field),
             proposed=change.value,
-            effect=f"the route {way.decision.chosen} {effect}"
-            if way.route
-            else "the targets hold as measured",
+            effect=f"{way.way} {effect}" if way.way else "the targets hold as measured",
         )
 
 
@@ -151,23 +154,14 @@ def _budget(trial: _Trial, field: str) -> Relaxation | None:
     if limit is None:
         return None
     unlimited = trial.flips(_Change(f"budget.{field}", DROPPED))
-    if unlimited is None or unlimited.route is None:
+    if unlimited is None or not unlimited.way:
         return None
-    most = getattr(trial.question.spent, field) + _taken(unlimited.route, field)
+    most = getattr(trial.question.spent, field) + unlimited.taken[field]
     ladder = [max(float(limit), most / 1e3)]
     while ladder[-1] < most:
         ladder.append(ladder[-1] * (1.0 + _BUDGET_TOLERANCE))
     values = dict.fromkeys(_rounded(value, field) for value in ladder[1:])
     return trial.first([_Change(f"budget.{field}", as_value(value)) for value in values])
-
-
-def _taken(route: Route, field: str) -> float:
-    taken = {
-        "duration_s": sum(visit.expected_s for visit in route.visits),
-        "cost_usd": sum(visit.expected_cost_usd for visit in route.visits),
-        "examples": sum(visit.examples for visit in route.visits),
-    }
-    return float(taken[field])
 
 
 def _rounded(value: float, field: str) -> float:

@@ -117,6 +117,8 @@ class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The APIs through which its models answer; empty: they do not."""
     abilities: Abilities = Abilities()
     """What its models read and say."""
+    merges: bool = False
+    """Whether it merges models that sites trained apart from one another."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):

@@ -178,6 +178,7 @@ def _facts(recipe: Recipe) -> RecipeFacts:
         metrics=recipe.metrics,
         apis=recipe.apis if isinstance(recipe, Answering) else (),
         abilities=recipe.abilities if isinstance(recipe, StatingAbilities) else Abilities(),
+        merges=isinstance(recipe, Merging),
     )
 
 

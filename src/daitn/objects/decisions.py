@@ -24,6 +24,7 @@ __all__ = [
 
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.merging import Algorithm, MergeRule
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +103,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """For a route: of the sites that may be visited, the most promising first."""
     experience: tuple[str, ...] = ()
     """For a route: sentences on which earlier jobs count, and what they changed."""
+    algorithms: tuple[Compared, ...] = ()
+    """Where the network chooses the algorithm: each, with what is expected of it from now on, the
+    chosen one first."""
 
 
 class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +172,10 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         then = self.then or ((),) * len(self.visits)
         return tuple((first, *rest) for first, rest in zip(self.visits, then, strict=True))
 
+    algorithm: Algorithm
+    rule: MergeRule
+    """How they are merged."""
+
 
 class Relaxation(msgspec.Struct, frozen=True, kw_only=True):
     """A single change to an intent that would make it feasible on its own."""
@@ -187,6 +195,8 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     relaxations: tuple[Relaxation, ...]
     route: Route | None = None
     """The route it would take, if there is one."""
+    round: Round | None = None
+    """The first of the rounds by which it was judged instead."""
     could_begin: bool = True
     """Whether the job would make a visit if its owner insisted, though it is not feasible."""
     snapshot_version: int

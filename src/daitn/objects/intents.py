@@ -16,6 +16,7 @@ from daitn.objects.compression import Compression
 from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import (
     AT_ONCE,
+    CONSIDERED,
     LOCAL_RULES,
     RULES,
     Algorithm,
@@ -253,9 +254,23 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.merging or RULES.get(self.algorithm)
 
     @property
+    def rules(self) -> dict[Algorithm, MergeRule]:
+        """How rounds may merge, by algorithm: several where the network chooses."""
+        if self.algorithm is Algorithm.AUTO:
+            return {one: RULES[one] for one in CONSIDERED}
+        return {self.algorithm: self.rule} if self.rule is not None else {}
+
+    @property
     def local(self) -> LocalRule:
-        """What sites do in visits."""
-        rule = LOCAL_RULES.get(self.algorithm, LocalRule())
+        """What sites do in visits, but for rounds that the network chose."""
+        return self.local_in(None)
+
+    def local_in(self, chosen: Algorithm | None) -> LocalRule:
+        """What sites do in the rounds of an algorithm that the network chose."""
+        algorithm = self.algorithm
+        if chosen is not None and algorithm is Algorithm.AUTO:
+            algorithm = chosen
+        rule = LOCAL_RULES.get(algorithm, LocalRule())
         names = ("mu", "consolidation", "distillation")
         stated = {name: getattr(self, name) for name in names}
         changed = {name: value for name, value in stated.items() if value is not None}

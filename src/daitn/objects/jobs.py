@@ -15,6 +15,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -113,6 +114,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """The field of the intent that names them."""
     private: bool = False
     """Whether it can be trained with differential privacy."""
+    merges: bool = False
+    """Whether the recipe merges models that sites trained apart from one another."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
     learning: dict[str, tuple[float, float]] = {}
@@ -327,6 +330,8 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """Measured: of a round, the merged one."""
     round: int = 0
     """Which round of the job it was part of, from 1; 0: none."""
+    algorithm: Algorithm = Algorithm.SEQUENTIAL
+    """How the round was merged."""
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 __all__ = [
     "AT_ONCE",
+    "CONSIDERED",
     "LOCAL_RULES",
     "MOST_BEHIND",
     "MOST_MERGED",
@@ -129,7 +130,7 @@ class Algorithm(enum.StrEnum):
     """How the sites train one model."""
 
     AUTO = "auto"
-    """The network chooses; at present always `sequential`."""
+    """The network chooses before each visit or round, from what is measured."""
     SEQUENTIAL = "sequential"
     """The model goes from site to site, by the route that is computed after each visit."""
     FEDAVG = "fedavg"
@@ -200,3 +201,6 @@ LOCAL_RULES = {
 AT_ONCE = (Algorithm.FEDSEQ, Algorithm.SCAFFOLD)
 """Rounds that wait for all, whose models travel whole and are merged at once: chains take as long
 as their visits together, and variates belong to the round's base."""
+
+CONSIDERED = (Algorithm.FEDAVG, Algorithm.DILOCO, Algorithm.TIES)
+"""Algorithms that `auto` compares with `sequential`; the others have to be named."""

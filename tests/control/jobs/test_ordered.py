@@ -20,7 +20,7 @@ from daitn.objects.intents import (
     TrainingIntent,
 )
 from daitn.objects.lineage import Entry, Merge, Visit, left_by
-from daitn.objects.merging import RULES, Algorithm, MergeRule
+from daitn.objects.merging import CONSIDERED, RULES, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import MOST_EXAMPLES, MOST_FRESH, MOST_VISITS, Order, OrderUsage
@@ -261,8 +261,22 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
     few = ordered(wanted(training=order.intent.training, budget=Budget(examples=99)))
     with pytest.raises(Refused, match="100 examples"):
         check_ordered(merge(), few, HERE, spent())
+    for other in (Training(algorithm=Algorithm.SEQUENTIAL), Training(algorithm=Algorithm.DILOCO)):
+        with pytest.raises(Refused, match="rule of merging"):
+            check_ordered(merge(), ordered(wanted(training=other)), HERE, spent())
+
+
+def test_an_owner_who_leaves_the_choice_has_ordered_what_may_be_chosen_and_nothing_else() -> None:
+    order = ordered(wanted(training=Training(algorithm=Algorithm.AUTO)))
+    for algorithm in CONSIDERED:
+        check_ordered(merge(rule=RULES[algorithm]), order, HERE, spent())
     with pytest.raises(Refused, match="rule of merging"):
-        check_ordered(merge(), ordered(INTENT), HERE, spent())
+        check_ordered(merge(rule=RULES[Algorithm.KRUM]), order, HERE, spent())
+    with pytest.raises(Refused, match="rule of merging"):
+        check_ordered(merge(rule=MergeRule(rate=2.0)), order, HERE, spent())
+    stated = ordered(wanted(route=(PinnedVisit(site=SiteId("clinic"), examples=100),)))
+    with pytest.raises(Refused, match="rule of merging"):
+        check_ordered(merge(), stated, HERE, spent())
 
 
 def late_merge(**changes: Any) -> MergeWork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
-from daitn.control.jobs.question import round_question, route_question
+from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
@@ -34,7 +34,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
-from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
+from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork, Work
 
 from ..route_world import healthcare, topology
@@ -57,6 +57,7 @@ class RoundsWorld(World):
     ) -> None:
         training = Training(algorithm=algorithm)
         self.chained = algorithm is Algorithm.FEDSEQ
+        self.algorithm = algorithm
         super().__init__(msgspec.structs.replace(INTENT, training=training))
         self.most, self.enough, self.within_s = most, enough, within_s
         self.sites: tuple[str, ...] = SITES
@@ -76,6 +77,8 @@ class RoundsWorld(World):
                 visits=(first, *others),
                 aggregators=tuple(SiteId(site) for site in reversed(sites)),
                 then=((second,), *((),) * len(others)),
+                algorithm=self.algorithm,
+                rule=RULES[self.algorithm],
             )
             return Planned(route=None, round=planned, decision=DECISION)
         idle = [site for site in sites if f"{site}/qa" not in self.job.busy]
@@ -94,8 +97,25 @@ class RoundsWorld(World):
             aggregators=tuple(SiteId(site) for site in reversed(sites)),
             enough=self.enough,
             within_s=self.within_s,
+            algorithm=self.algorithm,
+            rule=RULES[self.algorithm],
         )
         return Planned(route=None, round=planned, decision=DECISION)
+
+
+class SwitchingWorld(RoundsWorld):
+    """The network chooses: visits and rounds in the order of `ways`, then visits."""
+
+    def __init__(self, ways: Sequence[Algorithm], most: int = 6) -> None:
+        super().__init__(Algorithm.AUTO, most)
+        self.ways = list(ways)
+
+    def planned(self) -> Planned:
+        if self.job.latest is None or len(self.job.checkpoints) > 2 * self.most:
+            return World.planned(self)
+        number = len(self.job.checkpoints) - 1
+        self.algorithm = self.ways[number] if number < len(self.ways) else Algorithm.SEQUENTIAL
+        return World.planned(self) if self.algorithm is Algorithm.SEQUENTIAL else super().planned()
 
 
 def is_visit_at(site: str) -> Callable[[Command], bool]:
@@ -303,6 +323,27 @@ def test_the_outer_steps_memory_goes_from_merge_to_merge() -> None:
     assert not world.job.between_rounds
 
 
+def test_an_outer_step_remembers_only_what_led_to_the_model() -> None:
+    """After a visit, or a merge by another rule, its memory is about another model."""
+    ways = [Algorithm.DILOCO, Algorithm.SEQUENTIAL, Algorithm.DILOCO, Algorithm.FEDAVG]
+    world = SwitchingWorld([*ways, Algorithm.DILOCO, Algorithm.DILOCO], most=20)
+    world.skill = {"broad": 0.0, "expert": -5.0}
+    seen = []
+    for _ in range(5):
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        assert isinstance(merge.work, MergeWork)
+        seen.append((merge.work.rule.outer, merge.work.moments is not None))
+        world.feed(Reported(world.done(merge)))
+    none = [("momentum", False), ("momentum", False), ("plain", False), ("momentum", False)]
+    assert seen == [*none, ("momentum", True)]
+    job = world.job
+    assert view(job, world.now_s).algorithm == (
+        "diloco, then sequential, then diloco, then fedavg, then diloco"
+    )
+    check_lineage(Lineage(job=job.id, entries=tuple(job.lineage)))
+
+
 def test_an_outer_step_begins_anew_where_its_memory_cannot_be_fetched() -> None:
     world = RoundsWorld(Algorithm.FEDADAM)
     first = world.run_until(is_merge)
@@ -456,20 +497,23 @@ def test_a_site_that_lost_what_it_made_trains_without_it_and_goes_on_the_round_a
     assert world.job.own == {}, "it goes when the job ends"
 
 
+FATES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *("done", "fails", "corrupt", "own", "lost", "stalls"),
+                *("waits", "due", "late", "again"),
+            ]
+        ),
+        st.integers(0, 9),
+    ),
+    max_size=60,
+)
+
+
 @given(
     st.sampled_from([Algorithm.FEDAVG, Algorithm.FEDSEQ, Algorithm.SCAFFOLD]),
-    st.lists(
-        st.tuples(
-            st.sampled_from(
-                [
-                    *("done", "fails", "corrupt", "own", "lost", "stalls"),
-                    *("waits", "due", "late", "again"),
-                ]
-            ),
-            st.integers(0, 9),
-        ),
-        max_size=60,
-    ),
+    FATES,
     st.integers(0, 3),
     st.booleans(),
 )
@@ -481,8 +525,34 @@ def test_whatever_fails_the_job_ends_and_nothing_counts_twice(
     world = RoundsWorld(algorithm, enough=0 if whole else enough, within_s=None if whole else 5.0)
     if in_groups and not whole:
         world.sites, world.groups = (*SITES, *SOUTH), (SITES[:2], SOUTH)
+    _withstands(world, fates)
+
+
+@given(
+    st.lists(st.sampled_from([Algorithm.SEQUENTIAL, *CONSIDERED]), max_size=8),
+    FATES,
+    st.integers(0, 60),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_job_may_change_its_algorithm_at_any_time(
+    ways: list[Algorithm], fates: list[tuple[str, int]], crash: int
+) -> None:
+    world = SwitchingWorld(ways)
+    _withstands(world, fates, crash)
+    for entry in world.job.lineage:
+        if isinstance(entry.fact, Merge):
+            assert entry.fact.rule in [RULES[one] for one in CONSIDERED]
+    assert not world.job.between_rounds or not world.job.state.final
+
+
+def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
+    """Let works meet their fates, and the control centre crash once; then check the books."""
     slow: list[Command] = []
-    for fate, which in fates:
+    for number, (fate, which) in enumerate(fates):
+        if number == crash:
+            world.pending.clear()
+            slow.clear()
+            world.feed(Recovered())
         if world.job.state.final or not (world.pending or slow):
             break
         if fate == "due":
@@ -763,7 +833,7 @@ def test_what_is_overdue_is_as_good_as_spent() -> None:
     world.feed(Reported(world.done(merge)))
     world.run_until(is_visit_at("general"))
     seen = topology(healthcare())
-    asked = round_question(world.job, route_question(world.job, seen, world.now_s), seen)
+    asked = route_question(world.job, seen, world.now_s)
     assert asked.spent.examples == 300
     assert asked.spent.cost_usd == 1.5
     assert [visit.option_id for visit in asked.history] == ["general/qa", "specialist/qa"]

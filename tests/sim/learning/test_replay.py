@@ -90,7 +90,9 @@ def test_off_the_recorded_tree_the_same_seed_gives_the_same_model() -> None:
 
 def test_beyond_the_recording_models_are_really_trained() -> None:
     trained, _ = first()
-    learner = replay(trained, trainer=trainer(FAMILY, trained.split.split))
+    training = trainer(FAMILY, trained.split.split)
+    assert training is not None
+    learner = replay(trained, trainer=training[0])
     route = ((0, 37), (1, 41), (0, 29))
     one, other = (followed(learner, route, seed) for seed in (1, 2))
     assert (one == other).all()

@@ -25,7 +25,7 @@ from daitn.cli.demo.asking import (
     examined,
 )
 from daitn.cli.demo.base import Base, base_sentence, bring, check_base, target_above
-from daitn.cli.demo.expected import ExpectedRoute, expected_routes, sentence
+from daitn.cli.demo.expected import choices, expected_routes, sentence
 from daitn.cli.demo.report import BaseReport, DemoReport, make_report
 from daitn.cli.demo.scenario import (
     BASE_PLACES,
@@ -46,7 +46,7 @@ from daitn.cli.tables import job_table, plain_table, size
 from daitn.learning.corpora.split import MOST_ITEMS
 from daitn.objects.errors import WorkFailed
 from daitn.objects.identifiers import JobId
-from daitn.objects.jobs import JobView
+from daitn.objects.jobs import Decided, JobView
 from daitn.objects.requests import DecisionList, JobList, JobQuery
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
@@ -144,8 +144,10 @@ async def _demo(
         measured = await _measured(network, out, base, quiet) if base else {}
         options = ["-o", str(out / "model"), *(["--insist"] if base else ())]
         job = await _train(network, out, "healthcare", options, quiet)
-        expected = await _expected(network, job)
-        _say(quiet, sentence(expected))
+        made = await _decisions(network, job)
+        expected, chosen = expected_routes(made[0]) if made else (), choices(made)
+        for line in (sentence(expected), *chosen):
+            _say(quiet, line)
         others = tuple(
             [
                 (name, await _train(network, out, intent, ["--insist"], quiet))
@@ -163,7 +165,7 @@ async def _demo(
     finally:
         network.stop()
     total_s = time.perf_counter() - began
-    report = make_report(job, expected, others, queries, prepared.source, total_s, compared)
+    report = make_report(job, expected, chosen, others, queries, prepared.source, total_s, compared)
     (out / "report.json").write_text(to_json(report) + "\n")
     trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
     picture = network_picture(job, trainers, others, prepared.source)
@@ -204,11 +206,11 @@ async def _train(
     return jobs.jobs[0]
 
 
-async def _expected(network: EmbeddedNetwork, job: JobView) -> tuple[ExpectedRoute, ...]:
-    """What the first decision on the job's route expected."""
+async def _decisions(network: EmbeddedNetwork, job: JobView) -> tuple[Decided, ...]:
+    """The decisions on the job's way."""
     async with connect(network.endpoint) as session:
         made = await session.ask("decisions", JobQuery(job=job.job), DecisionList)
-    return expected_routes(made.decisions[0]) if made.decisions else ()
+    return made.decisions
 
 
 async def _deploy_and_ask(

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from daitn.cli.tables import algorithms_told
 from daitn.objects.jobs import Decided
+from daitn.objects.text import counted
 
-__all__ = ["ExpectedRoute", "expected_routes", "sentence"]
+__all__ = ["ExpectedRoute", "choices", "expected_routes", "sentence"]
 
 _WAY = re.compile(r" \(([^()]+)\)$")
 """The name of an obvious plan, at the end of a candidate's id."""
@@ -56,6 +58,18 @@ def expected_routes(made: Decided) -> tuple[ExpectedRoute, ...]:
         )
         for way, candidate in ways.items()
     )
+
+
+def choices(made: Sequence[Decided]) -> tuple[str, ...]:
+    """Which algorithm the network chose, and why, each time that it changed."""
+    found: dict[int, str] = {}
+    before = ""
+    for one in made:
+        ways = one.decision.algorithms
+        if ways and ways[0].plan != before:
+            before = ways[0].plan
+            found[one.visits_before] = algorithms_told(ways)
+    return tuple(f"after {counted(at, 'visit')}: {told}" for at, told in found.items())
 
 
 def sentence(ways: Sequence[ExpectedRoute]) -> str:

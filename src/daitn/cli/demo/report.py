@@ -81,6 +81,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     reached: bool
     expected: tuple[ExpectedRoute, ...]
     """What the planner expected before the first visit: of its route, then of obvious ones."""
+    chosen: tuple[str, ...]
+    """Which algorithm was chosen, and why, each time that it changed."""
     model: str
     parameters: int
     model_bytes: int
@@ -103,6 +105,7 @@ MEANS = (
 def make_report(
     job: JobView,
     expected: tuple[ExpectedRoute, ...],
+    chosen: tuple[str, ...],
     baselines: tuple[tuple[str, JobView], ...],
     queries: tuple[StreamServed, ...],
     data_source: str,
@@ -154,6 +157,7 @@ def make_report(
         data_source=data_source,
         reached=job.state is JobState.REACHED,
         expected=expected,
+        chosen=chosen,
         model=job.model.manifest if job.model else "",
         parameters=job.needs.parameters,
         model_bytes=job.model.size_bytes if job.model else 0,

@@ -13,6 +13,7 @@ from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, Visi
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
+from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -97,6 +98,8 @@ class RoundInProgress:
     """Sites that train the same model, and what they have made of it."""
 
     base: Checkpoint
+    algorithm: Algorithm
+    rule: MergeRule
     aggregators: list[SiteId]
     """Sites that may merge, best first; the first one does."""
     stops: dict[VisitId, PlannedVisit]
@@ -134,6 +137,7 @@ class ModelCandidate:
     """The site that made it; none for weights supplied by the owner."""
     round: int = 0
     """Which round of the job made it, from 1; 0: none."""
+    algorithm: Algorithm = Algorithm.SEQUENTIAL
     merged: Merge | None = None
     """Of a round with several models."""
     parts: tuple[Merge, ...] = ()
@@ -292,10 +296,15 @@ class Job:
         return VisitId(f"{self.id}.{self.works}")
 
     def visit_work(
-        self, stop: PlannedVisit, base: Checkpoint | None, after: Contribution | None = None
+        self,
+        stop: PlannedVisit,
+        base: Checkpoint | None,
+        algorithm: Algorithm | None = None,
+        after: Contribution | None = None,
     ) -> VisitWork:
         """The work of a stop: training from `base`, or making the fresh model if there is none.
-        `after`: the visit of the same round from which it goes on.
+        `algorithm`: of its round; none: it is of no round. `after`: the visit of the same round
+        from which it goes on.
 
         A site that was lost during the same work gets that again, and goes on with it.
         """
@@ -325,7 +334,7 @@ class Job:
             secure=self.intent.training.secure_aggregation and base is not None,
             order=self.order,
             lineage=self.descent_of(*given),
-            local=self.intent.training.local,
+            local=self.intent.training.local_in(algorithm),
             own=own,
         )
 

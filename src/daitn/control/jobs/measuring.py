@@ -116,5 +116,6 @@ def _made_visits(
             gains={str(name): value - base.values[name] for name, value in values.items()},
             model=candidate.model.manifest,
             round=candidate.round,
+            algorithm=candidate.algorithm,
         )
         common_bytes = 0

@@ -79,9 +79,11 @@ def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> Non
 
 
 def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
-    rule = order.intent.training.rule
-    in_groups = rule is not None and rule.reduction is Reduces.MEAN and not work.starts
-    if work.rule != (MergeRule() if work.part and in_groups else rule):
+    intent = order.intent
+    rules = () if intent.route else tuple(intent.training.rules.values())
+    if work.part and not work.starts and any(rule.reduction is Reduces.MEAN for rule in rules):
+        rules = (MergeRule(),)
+    if work.rule not in rules:
         raise _outside("this rule of merging", "training.merging")
     if work.secure != order.intent.training.secure_aggregation:
         raise _outside("this way of merging", "training.secure_aggregation")
@@ -162,7 +164,8 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Ord
     intent = order.intent
     visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     trained = max(spent.examples, sum(visit.examples for visit in visits))
-    if work.local != intent.training.local:
+    training = intent.training
+    if work.local not in {training.local_in(one) for one in (None, *training.rules)}:
         raise _outside("this way of training", "training")
     data = (node.site, work.dataset)
     if work.own is not None and not any(

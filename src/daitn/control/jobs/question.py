@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import msgspec
-
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
     Believed,
@@ -17,9 +13,10 @@ from daitn.control.route.question import (
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
+from daitn.objects.lineage import descent
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["first_question", "round_question", "route_question", "starts"]
+__all__ = ["first_question", "route_question", "starts"]
 
 
 def first_question(
@@ -32,6 +29,7 @@ def first_question(
         flops_per_example=needs.flops_per_example,
         checkpoints=(_fresh(needs),),
         experience=_experience(needs),
+        merges=needs.merges,
         now_s=now_s,
     )
 
@@ -45,40 +43,32 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
-        # What a round gained is nobody's alone.
-        history=tuple(
-            _visit(job, visit, i not in continued)
-            for i, visit in enumerate(job.made)
-            if not visit.round
-        ),
+        history=tuple(_visit(job, visit, i not in continued) for i, visit in enumerate(job.made)),
         spent=Spent(
             duration_s=now_s - job.submitted_at_s,
-            cost_usd=job.spent_usd,
-            examples=job.spent_examples,
+            # What is overdue is as good as spent.
+            cost_usd=job.spent_usd + sum(stop.expected_cost_usd for stop in job.overdue.values()),
+            examples=job.spent_examples + sum(stop.examples for stop in job.overdue.values()),
         ),
         verify_s=job.verify_s,
         insisted=job.insist,
         experience=_experience(job.needs),
         cut_off=frozenset(job.cut_off),
         excluded=job.excluded,
+        merges=_can_merge(job),
+        busy=job.busy,
+        shortfalls=tuple(map(job.shortfall, job.checkpoints)),
+        behind=len(descent(job.lineage, job.latest.model.manifest)) if job.latest else 0,
         now_s=now_s,
     )
 
 
-def round_question(job: Job, asked: RouteQuestion, topology: MsDrrt) -> RouteQuestion:
-    """The question as that of the next round: all visits tell what visits take, and what is overdue
-    is as good as spent."""
-    overdue, spent = job.overdue.values(), asked.spent
-    return replace(
-        asked,
-        topology=topology,
-        history=tuple(_visit(job, visit, False) for visit in job.made),
-        spent=msgspec.structs.replace(
-            spent,
-            cost_usd=spent.cost_usd + sum(stop.expected_cost_usd for stop in overdue),
-            examples=spent.examples + sum(stop.examples for stop in overdue),
-        ),
-    )
+def _can_merge(job: Job) -> bool:
+    """Whether the latest model can be trained by several sites and merged. A fresh model is made by
+    the first visit of a route, which some recipes need to train, too."""
+    if not job.needs.merges or job.latest is None:
+        return False
+    return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:
@@ -131,4 +121,6 @@ def _visit(job: Job, made: VisitView, abandoned: bool) -> PastVisit:
         overhead_s=made.overhead_s,
         verify_s=made.verify_s,
         abandoned=abandoned,
+        round=made.round,
+        algorithm=made.algorithm,
     )

@@ -70,9 +70,13 @@ _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
-    works = [(stop, job.visit_work(stop, base)) for stop in planned.visits]
+    works = [(stop, job.visit_work(stop, base, planned.algorithm)) for stop in planned.visits]
+    if _remembers(job) is not planned.rule.outer:
+        job.moments = None
     job.round = RoundInProgress(
         base=base,
+        algorithm=planned.algorithm,
+        rule=planned.rule,
         aggregators=list(planned.aggregators),
         stops={work.visit: stop for stop, work in works},
         then={
@@ -126,7 +130,7 @@ def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
     latest = now.latest.pop(visit, None)
     if rest := now.then.pop(visit, ()):
         stop = rest[0]
-        work = job.visit_work(stop, now.base, latest)
+        work = job.visit_work(stop, now.base, now.algorithm, latest)
         now.stops[work.visit], now.then[work.visit] = stop, rest[1:]
         if latest is not None:
             now.latest[work.visit] = latest
@@ -162,7 +166,7 @@ def is_awaited(job: Job) -> bool:
     assert now is not None
     gathered = len(now.made) + len(_usable(job))
     at_work = any(_is_open(job, visit) for visit in now.stops)
-    if gathered < _least_models(job):
+    if gathered < _least_models(now):
         return at_work or bool(job.overdue)
     enough = now.enough or math.inf
     if now.due:
@@ -204,9 +208,8 @@ def _behind(job: Job, base: Checkpoint, made: Contribution) -> int | None:
 def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
     """The merges that can begin: of groups, or of the round once all groups are merged; none where
     no site is left to merge, or others have begun that come first."""
-    now, rule = job.round, job.intent.training.rule
+    now = job.round
     assert now is not None
-    assert rule is not None
     found = []
     for group in now.groups:
         models = _of_group(job, group)
@@ -225,7 +228,7 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
     for one, _ in _pieces(job)[MOST_MERGED:]:
         if isinstance(one, Contribution):  # Of a group that nobody is left to merge.
             now.made.remove(one)
-    work = _merge_work(job, [piece for _, piece in _pieces(job)], rule)
+    work = _merge_work(job, [piece for _, piece in _pieces(job)], now.rule)
     return ((_idle(job, now.aggregators), work),)
 
 
@@ -387,6 +390,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
         parents=(entry.digest,),
         made_at=fact.site,
         round=job.rounds + 1,
+        algorithm=now.algorithm,
         merged=fact if isinstance(fact, Merge) else None,
         parts=tuple(parts),
     )
@@ -394,9 +398,9 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
 
 def only_model(job: Job) -> Contribution | None:
     """The model that a round leaves that needs no merging: its only one, trained from its base."""
-    now, rule = job.round, job.intent.training.rule
+    now = job.round
     assert now is not None
-    if rule is None or (rule.outer, rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
+    if (now.rule.outer, now.rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
         return None
     only = now.made[0]
     whole = only.visit.compression is Compression.NONE
@@ -411,11 +415,12 @@ def _held_by(model: ModelRef, site: SiteId) -> ModelRef:
 
 def without_own(job: Job, visit: VisitId) -> tuple[SiteId, VisitWork]:
     """The work of a stop again, whose site has lost what it made before, as have all others."""
-    assert job.round is not None
-    stop = job.round.stops.pop(visit)
+    now = job.round
+    assert now is not None
+    stop = now.stops.pop(visit)
     job.own.pop((stop.site, stop.dataset), None)
-    work = job.visit_work(stop, job.round.base)
-    job.round.stops[work.visit], job.round.then[work.visit] = stop, job.round.then.pop(visit)
+    work = job.visit_work(stop, now.base, now.algorithm)
+    now.stops[work.visit], now.then[work.visit] = stop, now.then.pop(visit)
     return stop.site, work
 
 
@@ -431,10 +436,18 @@ def are_enough(job: Job) -> bool:
     made, secure = job.round.made, job.intent.training.secure_aggregation
     if secure and len({one.visit.site for one in made}) < _LEAST_SUMMED:
         return False
-    return len(made) >= _least_models(job)
+    return len(made) >= _least_models(job.round)
 
 
-def _least_models(job: Job) -> int:
-    rule = job.intent.training.rule
-    assert rule is not None
-    return rule.least_models or 1
+def _least_models(now: RoundInProgress) -> int:
+    return now.rule.least_models or 1
+
+
+def _remembers(job: Job) -> OuterStep | None:
+    """The outer step of the latest model, if a merge made that; none otherwise."""
+    latest = job.latest
+    for entry in reversed(job.lineage):
+        if isinstance(entry.fact, Merge):
+            made_latest = latest is not None and entry.fact.model_out == latest.model.manifest
+            return entry.fact.rule.outer if made_latest else None
+    return None

@@ -75,10 +75,14 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
 
 
 def _algorithm(job: Job) -> str:
+    """How it was trained, in order: `cyclic, then diloco`. Where an algorithm was asked for, no
+    word is lost on the first visit, which makes the model."""
     stated = job.intent.training.algorithm
     if stated not in (Algorithm.AUTO, Algorithm.SEQUENTIAL):
         return str(stated)
-    return algorithm(tuple(made.site for made in job.made))
+    visits = algorithm(tuple(made.site for made in job.made if not made.round))
+    ways = [visits if not made.round else str(made.algorithm) for made in job.made]
+    return ", then ".join(way for way, _ in itertools.groupby(ways)) or visits
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:

@@ -29,7 +29,7 @@ from daitn.objects.decisions import Decision, Route
 from daitn.objects.intents import TrainingIntent
 from daitn.policy.pipeline import weights_under
 
-__all__ = ["Mtrce"]
+__all__ = ["Mtrce", "Planning"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
 _ELSEWHERE = 0.85
@@ -53,6 +53,18 @@ class _Found:
 
 
 @dataclass(frozen=True)
+class Planning:
+    """The next route, and what it was chosen from."""
+
+    route: Route | None
+    decision: Decision
+    asked: RouteTask | None
+    """None where nothing was compared: no data, no verifier, or the targets hold."""
+    effort: float
+    """Of the route, see `PlanOutcomes.effort`; infinite without one."""
+
+
+@dataclass(frozen=True)
 class Mtrce:
     """Computes training routes. Pure: the same question gives the same route and decision."""
 
@@ -61,7 +73,12 @@ class Mtrce:
     """Maximum number of plan changes that a decision tries; more never give a worse plan."""
 
     def plan(self, question: RouteQuestion) -> tuple[Route | None, Decision]:
-        """The next route, and why; None if no visit is worthwhile.
+        """The next route, and why; None if no visit is worthwhile; see `planned`."""
+        found = self.planned(question)
+        return found.route, found.decision
+
+    def planned(self, question: RouteQuestion) -> Planning:
+        """The next route, why, and what is expected of it; None if no visit is worthwhile.
 
         None: all targets hold as measured, nobody measures an objective, a pinned route is
         finished, no visit fits the budget and the rules, or a job without a budget makes no
@@ -89,13 +106,14 @@ class Mtrce:
             snapshot_version=question.snapshot_version,
             now_s=question.now_s,
         )
-        told = _told(decision, {one.id: one for one in routes})
-        return (best.route if best else None), msgspec.structs.replace(
-            told,
+        told = msgspec.structs.replace(
+            _told(decision, {one.id: one for one in routes}),
             compared=compared(found.plans) if found.plans else (),
             beliefs=site_beliefs(found.asked) if found.asked else (),
             experience=experience_told(question),
         )
+        effort = _least(found.plans) if best and found.plans else np.inf
+        return Planning(best.route if best else None, told, found.asked, effort)
 
     def why_none(self, question: RouteQuestion) -> str:
         """Why a job has no route any more, for its owner; empty if other reasons are reported."""

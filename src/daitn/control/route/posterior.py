@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 import numpy as np
 
+from daitn.control.route.merged import merged_skills
 from daitn.control.route.priors import SHAPE, Prior
 from daitn.control.route.question import PastVisit
 from daitn.control.route.value_model import (
@@ -28,6 +30,7 @@ from daitn.control.route.value_model import (
     start_skills,
     values,
 )
+from daitn.objects.merging import Algorithm
 
 __all__ = ["Belief", "Taught", "believed", "drawn", "hopeful", "parents", "taught", "untaught"]
 
@@ -91,6 +94,9 @@ class _Seen:
     by_label: Floats
     label_error: Floats
     """(V, O, L); infinite if not reported."""
+    rounds: tuple[tuple[int, Algorithm], ...]
+    """(V,): the number of the round, 0 for none, and how it was merged. Of a round only the last
+    visit is measured."""
 
 
 def believed(
@@ -169,6 +175,19 @@ class Taught:
         exposure[known.field[site]] += known.share[site] * examples
         return Taught(after_visit(known, draws, self.skills, visit), seen, exposure, fresh=False)
 
+    def merged(self, made: Sequence[Taught], algorithm: Algorithm) -> Taught:
+        """What a merge makes of the models that sites made of this one."""
+        if not made:
+            return self
+        more = np.array([one.seen.sum() - self.seen.sum() for one in made])
+        after = np.stack([one.skills for one in made])
+        return Taught(
+            merged_skills(self.skills, after, np.maximum(more, 1.0), algorithm),
+            self.seen + sum(one.seen - self.seen for one in made),
+            self.exposure + sum(one.exposure - self.exposure for one in made),
+            fresh=False,
+        )
+
 
 def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
     """A model before its first visit; `start` as for `believed`."""
@@ -184,10 +203,16 @@ def taught(
     """The model that these visits made; ignores visits to options that no longer exist."""
     column = known.index()
     model = untaught(known, draws, start)
-    for visit in visits:
-        position = column.get(visit.option_id)
-        if position is not None and visit.examples > 0:
-            model = model.after(known, draws, position, float(visit.examples))
+    for (number, algorithm), together in groupby(visits, lambda one: (one.round, one.algorithm)):
+        made = []
+        for visit in together:
+            position = column.get(visit.option_id)
+            if position is None or visit.examples <= 0:
+                continue
+            after = model.after(known, draws, position, float(visit.examples))
+            made.append(after)
+            model = model if number else after
+        model = model.merged(made, algorithm) if number else model
     return model
 
 
@@ -203,6 +228,8 @@ def parents(history: Sequence[PastVisit]) -> tuple[int, ...]:
 
 
 def _follows(earlier: PastVisit, later: PastVisit) -> bool:
+    if later.round and later.round == earlier.round:
+        return False
     shared = earlier.after.keys() & later.before.keys()
     return bool(shared) and all(
         abs(earlier.after[name] - later.before[name]) < _SAME_VALUE for name in shared
@@ -222,6 +249,7 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
     measured, error = np.zeros((len(rows), count)), np.full((len(rows), count), np.inf)
     by_label = np.zeros((len(rows), count, label_count))
     label_error = np.full(by_label.shape, np.inf)
+    unmerged = _followed_in_round([history[k].round for k in rows])
     for row, k in enumerate(rows):
         for o, name in enumerate(known.objectives):
             if name not in history[k].after:
@@ -230,6 +258,9 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
             own = history[k].standard_error.get(name) or _DEFAULT_SE
             early = _EARLY[min(depth[row], len(_EARLY) - 1)]
             error[row, o] = np.hypot(own, early * _MODEL_SD)
+            if row in unmerged:
+                error[row, o] = np.inf
+                continue
             for label, value in history[k].by_label.get(name, {}).items():
                 if label in known.labels:
                     at = known.labels.index(label)
@@ -247,7 +278,14 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
         error,
         by_label,
         label_error,
+        tuple((history[k].round, history[k].algorithm) for k in rows),
     )
+
+
+def _followed_in_round(rounds: Sequence[int]) -> frozenset[int]:
+    """Rows that another visit of the same round follows: what was measured is the merged model."""
+    pairs = pairwise(rounds)
+    return frozenset(row for row, (one, then) in enumerate(pairs) if one and one == then)
 
 
 def _depths(parent: Indices) -> list[int]:
@@ -341,11 +379,16 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
     start = untaught(known, draws, seen.start)
     states: list[Taught] = []
     told: list[Floats] = []
+    together: list[Taught] = []
     value_told, label_told = np.isfinite(seen.error), np.isfinite(seen.label_error)
     for row in range(len(seen.site)):
         parent = int(seen.parent[row])
-        model = states[parent] if parent >= 0 else start
-        model = model.after(known, draws, int(seen.site[row]), float(seen.examples[row]))
+        before = states[parent] if parent >= 0 else start
+        model = before.after(known, draws, int(seen.site[row]), float(seen.examples[row]))
+        number, algorithm = seen.rounds[row]
+        together = together if number and row and seen.rounds[row - 1][0] == number else []
+        together.append(model)
+        model = before.merged(together, algorithm) if number else model
         states.append(model)
         found = values(known, draws, model.skills)
         whole = (found * known.shares).sum(axis=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.merging import Algorithm
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "RouteQuestion",
     "RouteStart",
     "Spent",
+    "steps",
 ]
 
 
@@ -51,6 +53,20 @@ class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
     """Until all objectives were measured, including transfers to the verifiers."""
     abandoned: bool = False
     """The job later returned to a model that does not include this visit."""
+    round: int = 0
+    """Which round of the job it was part of, from 1; 0: none. `after` is what that reached."""
+    algorithm: Algorithm = Algorithm.SEQUENTIAL
+    """How the round was merged."""
+
+
+def steps(history: Sequence[PastVisit]) -> tuple[PastVisit, ...]:
+    """The visits, of each round only the last: it tells what the round reached."""
+    following = (*history, None)[1:]
+    return tuple(
+        one
+        for one, then in zip(history, following, strict=True)
+        if not one.round or then is None or then.round != one.round
+    )
 
 
 class RouteStart(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +121,15 @@ class RouteQuestion:
     """Sites where the route cannot begin now because they refuse the model; it may come later."""
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
+    merges: bool = False
+    """Whether several sites can train the latest model, and one of them merge what they made."""
+    busy: frozenset[str] = frozenset()
+    """Data sets, by id, that train for an earlier round still, or whose late models the next one
+    merges."""
+    shortfalls: tuple[float, ...] = ()
+    """Of all checkpoints, oldest first: before any training and after each visit or round."""
+    behind: int = 0
+    """Entries of the lineage behind the latest model."""
     begun: Mapping[str, Believed] = field(default_factory=dict)
     """What would be believed without earlier jobs: the recipe's own estimates."""
     past_jobs: int = 0

@@ -24,7 +24,7 @@ from daitn.control.route.value_model import (
     values,
 )
 
-__all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play"]
+__all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play", "utility"]
 
 HORIZON = 24
 """Number of visits that a plan looks ahead."""
@@ -107,7 +107,7 @@ def play(task: RouteTask, plans: Sequence[Plan], rows: Indices | None = None) ->
         cost_usd=cost_usd,
         examples=np.where(nothing, 0.0, way.told[at]),
         missing=missing,
-        effort=_utility(each, task.weight[draws], task.caution),
+        effort=utility(each, task.weight[draws], task.caution),
         chance=(visits > 0) @ task.weight[draws] / task.weight[draws].sum(),
         allowed=way.length,
     )
@@ -141,7 +141,7 @@ def expected(task: RouteTask, plan: Plan, visits: int) -> Expected:
     )
 
 
-def _utility(each: Floats, weight: Floats, caution: float) -> Floats:
+def utility(each: Floats, weight: Floats, caution: float) -> Floats:
     """Weighted mean, moved by `caution` towards the mean of the worst quarter."""
     total = each @ weight / weight.sum()
     if caution <= 0.0:

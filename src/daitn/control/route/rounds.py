@@ -13,24 +13,26 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from daitn.control.route import pace
 from daitn.control.route.chains import chains
-from daitn.control.route.costs import NEVER_S, costs, overhead_s, transfer_s
+from daitn.control.route.costs import NEVER_S, Costs, costs, overhead_s, transfer_s
 from daitn.control.route.priors import guessed
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
 from daitn.control.route.trees import groups, most_members
+from daitn.control.route.value_model import Floats
 from daitn.objects.access import allows, narrowed
 from daitn.objects.compression import Compression
 from daitn.objects.decisions import Decision, Group, PlannedVisit, Round, Scored
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
 from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
 from daitn.topology.snapshot import DataOption
 
-__all__ = ["NextRound", "next_round"]
+__all__ = ["Members", "NextRound", "members", "next_round"]
 
 _PATIENCE = 10
 """Rounds without a smaller shortfall after which a job without a budget ends."""
@@ -57,42 +59,75 @@ class NextRound(NamedTuple):
     """Without a round, where it is for good."""
     waits: str = ""
     """Without a round, where more sites would change it."""
+    seconds: float = NEVER_S
+    """Expected, from giving the work until the merged model is measured."""
+
+
+class Members(NamedTuple):
+    """Who can take part in rounds from the latest checkpoint, whatever the algorithm."""
+
+    options: Sequence[DataOption]
+    """Those that are not busy."""
+    late: int
+    """How many are."""
+    priced: Costs
+    cautious: Costs
+    """Rather too high."""
+    merging: Sequence[tuple[SiteId, float]]
+    """The sites of all, with the seconds that the models' ways take where one merges; soonest
+    first."""
+
+
+def members(question: RouteQuestion) -> Members:
+    """Who can take part now: takes the longest of what a round is planned by."""
+    start = question.checkpoints[0]
+    everybody = _members(question, start)
+    options = [option for option in everybody if option.id not in question.busy]
+    return Members(
+        options=options,
+        late=len(everybody) - len(options),
+        priced=costs(question, options),
+        cautious=costs(question, options, hope=_CAUTION),
+        merging=_aggregators(question, start, [option.site for option in everybody]),
+    )
 
 
 def next_round(
     question: RouteQuestion,
-    shortfalls: Sequence[float],
-    behind: int = 0,
-    busy: frozenset[str] = frozenset(),
+    algorithm: Algorithm,
+    rule: MergeRule,
+    part: float = 1.0,
+    among: Members | None = None,
 ) -> NextRound:
-    """The round from the latest checkpoint, which must exist.
+    """The round from the latest checkpoint, which may be a model that is still to be made.
 
-    `shortfalls`: of the job's checkpoints, oldest first, before any training and after each round.
-    `behind`: entries of the lineage that made it. `busy`: data sets, by id, that train for an
-    earlier round still, or whose late models this one merges.
+    `part`: of what the intent says that each site trains in a round; `among`: the question's
+    members, where they are known.
     """
     intent, start = question.intent, question.checkpoints[0]
-    assert start.model is not None
     patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
-    if _stalled(shortfalls, patience):
+    if _stalled(question.shortfalls, patience):
         return _none(question, why=f"{patience} rounds brought the targets no nearer")
-    members = _members(question, start, busy)
-    options = [option for option in members if option.id not in busy]
-    rule = intent.training.rule
-    needed = (rule.least_models if rule else None) or 1
-    if len(members) < needed:
-        name = intent.training.algorithm
-        return _none(question, waits=f"{name} needs {needed} sites, {len(members)} can take part")
-    stops, within = _stops(question, options) if options else ((), None)
-    late = len(members) - len(options)
+    among = among or members(question)
+    options, late = among.options, among.late
+    needed = rule.least_models or 1
+    if len(options) + late < needed:
+        there = len(options) + late
+        return _none(question, waits=f"{algorithm} needs {needed} sites, {there} can take part")
+    stops, within, seconds = _stops(question, among, algorithm, part)
     if len(stops) + late < needed:
         return _none(question, why="the budget does not allow another round")
-    if behind + len(stops) + 1 > MOST_VISITS:
+    if question.behind + len(stops) + 1 > MOST_VISITS:
         return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
-    merging = _aggregators(question, start, [option.site for option in members])
-    algorithm = intent.training.algorithm
-    assert rule is not None
-    found = Round(start=start.model, visits=stops, aggregators=tuple(site for site, _ in merging))
+    idle = {option.site for option in options} - {stop.site for stop in stops}
+    merging = [one for one in among.merging if one[0] not in idle]
+    found = Round(
+        start=start.model or Digest(""),
+        visits=stops,
+        aggregators=tuple(site for site, _ in merging),
+        algorithm=algorithm,
+        rule=rule,
+    )
     if algorithm is Algorithm.FEDSEQ:
         found = _in_chains(found, options)
     if algorithm not in AT_ONCE and not intent.training.secure_aggregation:
@@ -104,14 +139,15 @@ def next_round(
             enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
             within_s=within,
         )
-    return NextRound(found, _decision(question, found, merging))
+    return NextRound(found, _decision(question, found, merging), seconds=seconds + merging[0][1])
 
 
-def _members(question: RouteQuestion, start: RouteStart, busy: frozenset[str]) -> list[DataOption]:
+def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
     """Data sets that take part, by id; the rules of those that are busy bind all others."""
     release_to, members = start.release_to, list[DataOption]()
     places = set[str]()
     options = question.topology.options
+    busy = question.busy
     for option in sorted(options, key=lambda one: (one.id not in busy, -one.dataset.samples)):
         if option.site in question.excluded or not _reaches(question, start, option.site):
             continue
@@ -126,8 +162,10 @@ def _members(question: RouteQuestion, start: RouteStart, busy: frozenset[str]) -
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:
     """Whether a site is not known to be cut off from all holders of the model."""
-    return site in start.holders or any(
-        (site, holder) not in question.cut_off for holder in start.holders
+    return (
+        not start.holders
+        or site in start.holders
+        or any((site, holder) not in question.cut_off for holder in start.holders)
     )
 
 
@@ -140,21 +178,27 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
 
 
 def _stops(
-    question: RouteQuestion, options: Sequence[DataOption]
-) -> tuple[tuple[PlannedVisit, ...], float]:
-    """The visits, shortened alike where the budget does not allow all; none if it allows none. And
-    the seconds after which nobody is waited for."""
-    intent, priced = question.intent, costs(question, options)
+    question: RouteQuestion, among: Members, algorithm: Algorithm, part: float
+) -> tuple[tuple[PlannedVisit, ...], float | None, float]:
+    """The visits, shortened alike where the budget does not allow all; none if it allows none. Then
+    the seconds after which nobody is waited for, and those that the round is expected to take,
+    without what the models' ways to and from an aggregator do."""
+    intent, options, priced = question.intent, among.options, among.priced
+    if not options:
+        return (), None, 0.0
     wanted = [
-        max(intent.training.epochs * option.dataset.samples, float(option.dataset.least_examples))
+        max(
+            part * intent.training.epochs * option.dataset.samples,
+            float(option.dataset.least_examples),
+        )
         for option in options
     ]
     parts = [1.0] * len(options)
-    if intent.training.algorithm is not Algorithm.FEDBUFF:
+    if algorithm is not Algorithm.FEDBUFF:
         evened = pace.evened(wanted, priced)
         least = [float(option.dataset.least_examples) for option in options]
         parts = [max(n, m) / all_ for n, m, all_ in zip(evened, least, wanted, strict=True)]
-    wanted = [n * part for n, part in zip(wanted, parts, strict=True)]
+    wanted = [n * share for n, share in zip(wanted, parts, strict=True)]
     budget, spent = intent.budget, question.spent
     usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
     affordable = 1.0
@@ -168,22 +212,46 @@ def _stops(
     if budget.examples is not None:
         share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
     amounts = [int(share * n + 1e-9) for n in wanted]
-    seconds = priced.start_s[0] + priced.visit_s + priced.wait_s
+    train_s = _spread_s(priced.start_s[0]) + priced.wait_s + priced.example_s * amounts
+    started_s = overhead_s(question.history)
+    if started_s is None:
+        started_s = guessed("overhead", question.experience, 0.0)
+    members = [k for k, option in enumerate(options) if _trains(option, amounts[k])]
     stops = tuple(
         PlannedVisit(
             site=option.site,
             dataset=option.dataset.name,
             examples=examples,
-            expected_s=float(min(seconds[k] + priced.example_s[k] * examples, NEVER_S)),
+            expected_s=float(min(priced.visit_s[k] + train_s[k], NEVER_S)),
             expected_cost_usd=float(priced.price_usd[k] * examples),
             expected={},
             release_to=option.dataset.policy.release_to,
-            stands_for=int(examples / parts[k] + 0.5) if parts[k] < 1.0 else 0,
+            stands_for=_stands_for(examples, parts[k], intent.training.epochs, option),
         )
-        for k, (option, examples) in enumerate(zip(options, amounts, strict=True))
-        if examples >= max(1, option.dataset.least_examples)
+        for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )
-    return stops, pace.within_s(amounts, priced, costs(question, options, hope=_CAUTION))
+    fixed_s = priced.visit_s[members].min(initial=NEVER_S) + started_s
+    within = pace.within_s(amounts, priced, among.cautious)
+    return stops, within, float(train_s[members].max(initial=0.0) + fixed_s)
+
+
+def _stands_for(examples: int, part: float, epochs: float, option: DataOption) -> int:
+    """The examples of which these are a part; not more than a round has that nobody chose."""
+    whole = min(int(examples / part + 0.5), int(epochs * option.dataset.samples))
+    return whole if part < 1.0 and whole > examples else 0
+
+
+def _trains(option: DataOption, examples: int) -> bool:
+    return examples >= max(1, option.dataset.least_examples)
+
+
+def _spread_s(alone: Floats) -> Floats:
+    """Seconds until each site has the model, when all fetch it at once: who has it serves them over
+    one line, which is no faster than the fastest of these `alone` found it."""
+    fetching = alone > 0.0
+    least = fetching.sum() * alone[fetching].min(initial=NEVER_S) if fetching.any() else 0.0
+    shared: Floats = np.where(fetching, np.maximum(alone, least), 0.0)
+    return shared
 
 
 def _groups(

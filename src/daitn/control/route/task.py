@@ -14,7 +14,7 @@ import numpy as np
 from daitn.control.route.costs import Costs, costs
 from daitn.control.route.posterior import Belief, Taught, believed, drawn, hopeful, taught
 from daitn.control.route.priors import prior
-from daitn.control.route.question import RouteQuestion, RouteStart
+from daitn.control.route.question import RouteQuestion, RouteStart, steps
 from daitn.control.route.value_model import (
     Draws,
     Flags,
@@ -271,7 +271,7 @@ def _visits(question: RouteQuestion, known: Setting, targets: Floats, errors: Fl
     for visit in question.history:
         if visit.option_id in column:
             harm = _short(visit.after, names, targets) - _short(visit.before, names, targets)
-            harmful = harm > max(_HARM, 3.0 * float(errors.mean()))
+            harmful = not visit.round and harm > max(_HARM, 3.0 * float(errors.mean()))
             count[column[visit.option_id]] += _HARM_COUNTS if harmful else 1
     return count
 
@@ -280,7 +280,8 @@ def _gained(question: RouteQuestion, known: Setting, targets: Floats) -> Floats:
     column, names = known.index(), question.intent.objective_names()
     gained = np.full(len(known.options), np.nan)
     for visit in question.history:
-        if visit.option_id in column:
+        # What a round gained is nobody's alone.
+        if visit.option_id in column and not visit.round:
             before, after = (_short(v, names, targets) for v in (visit.before, visit.after))
             gained[column[visit.option_id]] = before - after
     return gained
@@ -291,7 +292,7 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
     names = question.intent.objective_names()
     first = question.history[0].before if question.history else {}
     least, since = _short(first, names, targets) if first else np.inf, 0
-    for visit in question.history:
+    for visit in steps(question.history):
         short = _short(visit.after, names, targets)
         if short < least - _PROGRESS * float(errors.mean()):
             least, since = short, 0
@@ -302,12 +303,13 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
 
 def _undone(question: RouteQuestion, known: Setting, targets: Floats, errors: Floats) -> bool:
     column, names = known.index(), question.intent.objective_names()
-    last = [column[v.option_id] for v in question.history[-2:] if v.option_id in column]
+    latest = [visit for visit in steps(question.history)[-2:] if not visit.round]
+    last = [column[v.option_id] for v in latest if v.option_id in column]
     if len(known.labels) > 1 and any((known.share[k] > 0.0).sum() == 1 for k in last):
         return True
     lost = [
         _short(visit.after, names, targets) - _short(visit.before, names, targets)
-        for visit in question.history[-2:]
+        for visit in latest
     ]
     return len(lost) == 2 and float(np.mean(lost)) > 2.0 * float(errors.mean())
 

@@ -200,6 +200,7 @@ class Executor:
             labels=footprint.labels,
             labels_field=footprint.labels_field,
             private=footprint.private,
+            merges=recipe.merges,
             merges_fresh=footprint.merges_fresh,
             learning=footprint.learning,
         )

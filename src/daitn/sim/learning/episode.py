@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, submit
 from daitn.control.jobs.question import route_question
-from daitn.control.route.question import RouteQuestion
+from daitn.control.route.question import RouteQuestion, steps
 from daitn.objects.access import allows
-from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
+from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Round, Route
 from daitn.objects.descriptors import ANY
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import (
@@ -78,6 +78,8 @@ class Episode:
     failed_visits: int
     why: str
     route: tuple[VisitSeen, ...]
+    steps: tuple[str, ...] = ()
+    """The algorithm of each measured visit or round."""
     decision_s: tuple[float, ...] = ()
     """Real seconds of each decision, if the caller supplies a timer."""
 
@@ -132,13 +134,19 @@ class _Run:
                 self._plan()
             case JobState.WAITING:
                 self._wait()
-            case JobState.PREPARING | JobState.VISITING:
-                (given,) = self._job.outstanding.values()
-                made = len(self._job.lineage)
-                self._take(self._grounds.does(self._job, given, self._now_s))
-                self._failed += len(self._job.lineage) == made
+            case JobState.PREPARING | JobState.VISITING | JobState.MERGING:
+                self._work()
             case _:
                 self._verify()
+
+    def _work(self) -> None:
+        """All that sites have to do now, at the same time."""
+        job, given = self._job, tuple(self._job.outstanding.values())
+        made = len(job.lineage)
+        ends = [self._grounds.does(job, one, self._now_s) for one in given]
+        for finished in sorted(ends, key=lambda end: end.at_s):
+            self._take(finished)
+        self._failed += len(given) - (len(job.lineage) - made)
 
     def _plan(self) -> None:
         question = self._question()
@@ -151,6 +159,9 @@ class _Run:
             waiting_for = "" if self._over() else _away(question, self._job)
             self._why = self._why or EpisodeEnd.GAVE_UP
             self._feed(Planned(route=None, decision=_decision(question), waiting_for=waiting_for))
+            return
+        if isinstance(chosen, Round):
+            self._feed(Planned(route=None, round=chosen, decision=_decision(question)))
             return
         option = _option(question, chosen)
         usd = option.dataset.price_usd_per_1k * chosen.examples / 1000.0
@@ -246,6 +257,7 @@ class _Run:
             failed_visits=self._failed,
             why=EpisodeEnd.REACHED if reached else (self._why or job.detail),
             route=tuple(VisitSeen(made.site, made.work, made.values) for made in job.made),
+            steps=tuple(str(one.algorithm) for one in steps(self._question().history)),
             decision_s=tuple(self._decision_s),
         )
 

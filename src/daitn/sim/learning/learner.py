@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from daitn.objects.merging import MergeRule
+
 __all__ = ["Examined", "Floats", "Indices", "Learner"]
 
 Floats = NDArray[np.float64]
@@ -52,6 +54,21 @@ class Learner(Protocol):
         rng: np.random.Generator | None,
     ) -> Floats:
         """Each row after its visit that begins at `at_s`. Without `rng` there is no luck."""
+        ...
+
+    def merged(
+        self,
+        base: Floats,
+        models: Floats,
+        shares: Floats,
+        rule: MergeRule,
+        moments: Floats | None,
+    ) -> tuple[Floats, Floats]:
+        """The model (W,) that a site makes of `models` (K, W), which were trained from `base`, and
+        what its outer step then remembers, a row of floats that is private to the learner.
+
+        `shares` (K,): examples of each; `moments`: what the merge before it remembers.
+        """
         ...
 
     def values(self, models: Floats) -> Floats:

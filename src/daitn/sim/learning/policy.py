@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import RouteQuestion
+from daitn.objects.decisions import Round
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.randomness import Rng
 
@@ -30,8 +31,8 @@ class RoutePolicy(Protocol):
     @property
     def name(self) -> str: ...
 
-    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
-        """The next visit; None gives up (or waits, if disconnected sites may come back)."""
+    def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | Round | None:
+        """The next visit or round; None gives up, or waits if disconnected sites may come back."""
         ...
 
 

@@ -28,7 +28,9 @@ from functools import cached_property
 
 import numpy as np
 
+from daitn.objects.merging import MergeRule
 from daitn.sim.learning.learner import Floats, Indices
+from daitn.sim.learning.merging import merged_rows
 
 __all__ = ["Growth", "PowerLaw"]
 
@@ -127,6 +129,26 @@ class PowerLaw:
         lately = after[:, 2 * pools :]
         after[:, 2 * pools :] = lately * keep + self.shares[pool] * (1.0 - keep)
         return after
+
+    def merged(
+        self,
+        base: Floats,
+        models: Floats,
+        shares: Floats,
+        rule: MergeRule,
+        moments: Floats | None,
+    ) -> tuple[Floats, Floats]:
+        """See `merging`. Sites are as far apart as the labels that they taught."""
+        pools = len(self.records)
+        lately = models[:, 2 * pools :]
+        mean = np.tensordot(shares / shares.sum(), lately, axes=1)
+        apart = 0.5 * np.abs(lately - mean).sum(axis=1) @ (shares / shares.sum())
+        row, moments = merged_rows(base, models, shares, rule, moments, float(apart))
+        row[:pools] = np.maximum(row[:pools], 0.0)
+        row[pools : 2 * pools] = models[:, pools : 2 * pools].max(axis=0)
+        row[2 * pools :] = np.maximum(row[2 * pools :], 1e-6)
+        row[2 * pools :] /= row[2 * pools :].sum()
+        return row, moments
 
     def values(self, models: Floats) -> Floats:
         pools = len(self.records)

@@ -11,18 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
+from daitn.objects.merging import MergeRule
 from daitn.sim.learning.learner import Examined, Floats, Indices
 from daitn.sim.learning.measuring import LEAST_ITEMS
+from daitn.sim.learning.merging import merged_rows
 from daitn.sim.learning.recordings import RecordedModel, Route, Split, TrainedSplit
 from daitn.sim.learning.surrogate import FADES, Surrogate, SurrogateVisits, fitted, seen_after
 
-__all__ = ["KnownModels", "Replay", "Trainer", "items_of", "replay"]
+__all__ = ["KnownModels", "Merger", "Replay", "Trainer", "items_of", "replay"]
 
 Trainer = Callable[[Route], RecordedModel]
 """Trains a model along a route and measures it."""
+
+
+class Merger(Protocol):
+    """Merges models that were trained along routes."""
+
+    def __call__(
+        self,
+        base: Route,
+        made: tuple[Route, ...],
+        shares: tuple[float, ...],
+        rule: MergeRule,
+        before: Route | None,
+    ) -> Route:
+        """The name of the merged model: a route of one step that is no visit, from which a trainer
+        goes on. `before`: the merge whose memory the outer step goes on with."""
+        ...
+
 
 _REST = "(others)"
 """Represents all items of labels that are too rare to be reported."""
@@ -59,6 +79,7 @@ class Replay:
     known: KnownModels
     surrogate: Surrogate
     trainer: Trainer | None = None
+    merger: Merger | None = None
 
     def fresh(self, count: int) -> Floats:
         sites = len(self.split.sites)
@@ -102,6 +123,43 @@ class Replay:
             child = self.known.add(route, numbers_of(self.trainer(route), self.tests))
         return -1 if child is None else child
 
+    def merged(
+        self,
+        base: Floats,
+        models: Floats,
+        shares: Floats,
+        rule: MergeRule,
+        moments: Floats | None,
+    ) -> tuple[Floats, Floats]:
+        """Really merged where all were really trained; else numbers are merged, see `merging`."""
+        nodes = [int(node) for node in (base[0], *models[:, 0])]
+        if self.merger is None or self.trainer is None or min(nodes) < 0:
+            return self._guessed(base, models, shares, rule, moments)
+        start, *made = (self.known.routes[node] for node in nodes)
+        before = None if moments is None else self.known.routes[int(moments[0])]
+        route = self.merger(start, tuple(made), tuple(map(float, shares)), rule, before)
+        node = self.known.index.get(route)
+        if node is None:
+            node = self.known.add(route, numbers_of(self.trainer(route), self.tests))
+        width, sites = len(self.known.numbers[0]), base[1 + len(self.known.numbers[0]) :]
+        seen = sites + (models[:, 1 + width :] - sites).sum(axis=0)
+        return np.concatenate([[float(node)], self.known.numbers[node], seen]), np.array([node])
+
+    def _guessed(
+        self,
+        base: Floats,
+        models: Floats,
+        shares: Floats,
+        rule: MergeRule,
+        moments: Floats | None,
+    ) -> tuple[Floats, Floats]:
+        row, moments = merged_rows(base, models, shares, rule, moments)
+        width = 1 + len(self.known.numbers[0])
+        row[0] = -1.0
+        row[1:width] = np.clip(row[1:width], 0.0, 1.0)
+        row[width:] = base[width:] + (models[:, width:] - base[width:]).sum(axis=0)
+        return row, moments
+
     def values(self, models: Floats) -> Floats:
         """Unreported labels share what is left of the objective's value."""
         numbers = models[:, 1 : 1 + len(self.known.numbers[0])]
@@ -139,6 +197,7 @@ def replay(
     *,
     held_out: bool = True,
     trainer: Trainer | None = None,
+    merger: Merger | None = None,
 ) -> Replay:
     """The learner of a split. `repeats` train the surrogate and are not replayed.
 
@@ -154,7 +213,7 @@ def replay(
     taught = [nodes]
     for other in repeats:
         taught.append({r: n for r, n in other.nodes.items() if held_out or not n.held_out})
-    return Replay(split, tests, known, _surrogate(split, tests, taught), trainer)
+    return Replay(split, tests, known, _surrogate(split, tests, taught), trainer, merger)
 
 
 def items_of(split: Split, number: int) -> Examined:

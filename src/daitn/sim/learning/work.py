@@ -10,8 +10,9 @@ from daitn.control.jobs.job import Job, Outstanding
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import JobEvent, Reported, SiteLost
-from daitn.objects.lineage import Entry, LineageFact, Origin, Verification, Visit
-from daitn.objects.messages import VerifyWork, VisitWork, WorkOutcome, WorkState
+from daitn.objects.lineage import Entry, LineageFact, Merge, Origin, Verification, Visit
+from daitn.objects.merging import OuterStep
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import measured
@@ -43,23 +44,25 @@ class Grounds:
     def __init__(self, world: LearningWorld) -> None:
         self._world = world
         self._models: dict[Digest, Floats] = {}
+        self._moments: dict[Digest, Floats] = {}
         self._visits = 0
 
     def does(self, job: Job, given: Outstanding, now_s: float) -> Finished:
-        """Do a piece of work that begins at `now_s`."""
+        """Do a piece of work that begins at `now_s`, with all others that the job waits for."""
         if isinstance(given.work, VerifyWork):
             return self._verifies(job, given, given.work, now_s)
-        assert isinstance(given.work, VisitWork), "recorded worlds know no rounds"
-        return self._visit(given, given.work, now_s)
+        if isinstance(given.work, MergeWork):
+            return self._merges(given, given.work, now_s)
+        return self._visit(given, given.work, now_s, len(job.outstanding))
 
-    def _visit(self, given: Outstanding, work: VisitWork, now_s: float) -> Finished:
+    def _visit(self, given: Outstanding, work: VisitWork, now_s: float, together: int) -> Finished:
         world, begin_s = self._world, now_s - BEGIN_S
         number = world.index[given.site]
         site = world.sites[number]
         self._visits += 1
         if not site.is_there(begin_s):
             return Finished(now_s + NOTICED_AFTER_S, SiteLost(given.site))
-        transfer_s = self._fetch_s(work.model, given.site)
+        transfer_s = self._fetch_s(work.model, given.site, together)
         training_s = work.examples * site.example_s
         overhead_s = site.overhead_s + (INITIALISE_S if work.model is None else 0.0)
         took_s = transfer_s + overhead_s + training_s
@@ -111,6 +114,52 @@ class Grounds:
         model = ModelRef(manifest=made, size_bytes=world.needs.size_bytes, holders=(given.site,))
         return Finished(end_s, _done(given, fact, model))
 
+    def _merges(self, given: Outstanding, work: MergeWork, now_s: float) -> Finished:
+        """The aggregator's line takes one model after the other; merging itself takes no time."""
+        world = self._world
+        site = world.sites[world.index[given.site]]
+        if not site.is_there(now_s - BEGIN_S):
+            return Finished(now_s + NOTICED_AFTER_S, SiteLost(given.site))
+        fetched = [self._fetch_s(model, given.site) for model in work.models]
+        end_s = now_s + site.overhead_s + sum(fetched)
+        left_s = site.leaves_within(now_s - BEGIN_S, end_s - BEGIN_S)
+        if left_s is not None:
+            return Finished(BEGIN_S + left_s + NOTICED_AFTER_S, SiteLost(given.site))
+        self._visits += 1
+        made, kept = Digest(f"{self._visits:064x}"), Digest(f"moments{self._visits:057x}")
+        model, self._moments[kept] = world.learner.merged(
+            self._models[work.base.manifest][0],
+            np.concatenate([self._models[model.manifest] for model in work.trained]),
+            np.array(work.shares, dtype=np.float64),
+            work.rule,
+            self._moments[work.moments.manifest] if work.moments else None,
+        )
+        self._models[made] = model[None]
+        remembers = work.rule.outer is not OuterStep.PLAIN
+        size = world.needs.size_bytes
+        fact = Merge(
+            job=work.job,
+            visit=work.visit,
+            site=given.site,
+            at_s=end_s,
+            seconds=0.0,
+            transfer_s=sum(fetched),
+            overhead_s=site.overhead_s,
+            bytes_in=size * sum(took_s > 0.0 for took_s in fetched),
+            base=work.base.manifest,
+            models=tuple(model.manifest for model in work.trained),
+            shares=work.shares,
+            rule=work.rule,
+            model_out=made,
+            size_bytes=size,
+            moments=kept if remembers else Digest(""),
+            moments_bytes=size if remembers else 0,
+        )
+        return Finished(
+            end_s,
+            _done(given, fact, ModelRef(manifest=made, size_bytes=size, holders=(given.site,))),
+        )
+
     def _verifies(self, job: Job, given: Outstanding, work: VerifyWork, now_s: float) -> Finished:
         world = self._world
         number = next(
@@ -148,10 +197,12 @@ class Grounds:
         values: Floats = self._world.learner.values(self._models[model])[0]
         return values
 
-    def _fetch_s(self, model: ModelRef | None, target: SiteId) -> float:
+    def _fetch_s(self, model: ModelRef | None, target: SiteId, together: int = 1) -> float:
+        """From the best holder, whose line `together` sites share."""
         if model is None:
             return 0.0
-        return min(self._world.transfer_s(holder, target) for holder in model.holders)
+        world = self._world
+        return min(world.transfer_s(holder, target, together) for holder in model.holders)
 
     def _said_s(self, number: int, examples: int) -> float:
         compute = self._world.sites[number].node.compute

@@ -115,11 +115,16 @@ class LearningWorld:
         everybody: Sequence[GroundSite | Verifier] = (*self.sites, *self.verifiers)
         return {end.name: end for end in everybody}
 
-    def transfer_s(self, source: SiteId, target: SiteId) -> float:
-        """Seconds to move the model from one site to another; 0 if it is there."""
+    def transfer_s(self, source: SiteId, target: SiteId, together: int = 1) -> float:
+        """Seconds to move the model from one site to another; 0 if it is there.
+
+        `together`: how many share the source's line.
+        """
         if source == target:
             return 0.0
         rtt_s, throughput_bps = self.link(source, target)
+        share_bps = self.ends[source].access_bps * self.link_factor / together
+        throughput_bps = min(throughput_bps, share_bps)
         return rtt_s + self.needs.size_bytes / throughput_bps
 
     def link(self, source: SiteId, target: SiteId) -> tuple[float, float]:

@@ -26,6 +26,8 @@ FAMILIES: dict[str, Callable[[int], LearningWorld]] = {
     "duplicates": data_stress.duplicates,
     "single class": data_stress.single_class,
     "conflicting": data_stress.conflicting,
+    "clients": data_stress.clients,
+    "alike": data_stress.alike,
     "out of reach": data_stress.out_of_reach,
 }
 """By name; the function's docstring describes each family."""

@@ -11,6 +11,8 @@ from daitn.sim.learning.families.synthetic import finished
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
+    "alike",
+    "clients",
     "conflicting",
     "duplicates",
     "inflated",
@@ -120,6 +122,51 @@ def conflicting(seed: int) -> LearningWorld:
             draft.transfer[other, column] = 1.0 if other == tested else -rng.uniform(0.1, 0.45)
     for number, tested in enumerate(topics):
         draft.sites[number].topic = tested
+    return finished(draft)
+
+
+def clients(seed: int) -> LearningWorld:
+    """Fifty to a hundred small sites with one class each, over fast links: in a row, each undoes
+    what the others taught."""
+    draft = drafted("clients", seed, sites=(50, 100))
+    rng = draft.rng
+    classes = len(draft.labels)
+    draft.objectives = (0,)
+    draft.test_items = [tuple([int(rng.integers(60, 150))] * classes)]
+    draft.chance = 1.0 / classes
+    draft.transfer = np.ones((len(draft.topics), 1))
+    draft.ceiling = np.full((1, classes), float(rng.uniform(0.9, 1.0)))
+    draft.scale = np.full((1, classes), log_uniform(rng, 5.0, 50.0))
+    for number, site in enumerate(draft.sites):
+        site.topic, site.shares = 0, np.eye(classes)[number % classes]
+        site.records = int(log_uniform(rng, 50.0, 500.0))
+        site.access_bps = log_uniform(rng, 3e7, 3e8)
+    draft.size_bytes = int(log_uniform(rng, 1e5, 1e7))
+    draft.constants |= {
+        "starve": float(rng.uniform(0.8, 1.5)),
+        "recent_examples": log_uniform(rng, 150.0, 600.0),
+        "spill": 0.1,
+        "warm_up": 0.0,
+    }
+    draft.terms = replace(draft.terms, reference_examples=(60,), ease=(0.6, 0.97))
+    return finished(draft)
+
+
+def alike(seed: int) -> LearningWorld:
+    """Twenty to sixty alike sites over fast links, at which training takes long."""
+    draft = drafted("alike", seed, sites=(20, 60))
+    rng = draft.rng
+    shares, example_s = draft.sites[0].shares, log_uniform(rng, 1e-2, 1e-1)
+    records = log_uniform(rng, 200.0, 2000.0)
+    draft.objectives, draft.test_items = (0,), draft.test_items[:1]
+    draft.transfer = np.ones((len(draft.topics), 1))
+    draft.ceiling, draft.scale = draft.ceiling[:1], draft.scale[:1]
+    for site in draft.sites:
+        site.topic, site.shares = 0, shares
+        site.records = int(records * rng.lognormal(0.0, 0.2))
+        site.example_s = example_s * float(rng.lognormal(0.0, 0.2))
+        site.access_bps = log_uniform(rng, 3e7, 3e8)
+    draft.size_bytes = int(log_uniform(rng, 1e6, 1e8))
     return finished(draft)
 
 

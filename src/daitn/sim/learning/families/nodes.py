@@ -108,4 +108,6 @@ def needs(flops_per_example: float, size_bytes: int) -> WorkNeeds:
         flops_per_example=flops_per_example,
         memory_bytes=4 * size_bytes,
         size_bytes=size_bytes,
+        merges=True,
+        merges_fresh=True,
     )

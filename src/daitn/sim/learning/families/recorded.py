@@ -17,7 +17,7 @@ from daitn.sim.learning.families.nodes import needs
 from daitn.sim.learning.families.seeds import is_validation
 from daitn.sim.learning.families.targets import provisional, settled
 from daitn.sim.learning.recordings import Recording, Split, TrainedSplit
-from daitn.sim.learning.replay import Replay, Trainer, replay
+from daitn.sim.learning.replay import Merger, Replay, Trainer, replay
 from daitn.sim.learning.world import LearningWorld
 
 __all__ = [
@@ -38,11 +38,11 @@ _BROAD = "broad"
 """The objective that every split has; it is combined with one of the split's experts."""
 
 
-Trainers = Callable[[str, str], Trainer | None]
-"""Gives a trainer of unrecorded models for a family's split, if there is one."""
+Trainers = Callable[[str, str], tuple[Trainer, Merger] | None]
+"""Gives what trains and merges unrecorded models of a family's split, if anything does."""
 
 
-def _nobody(family: str, split: str) -> Trainer | None:
+def _nobody(family: str, split: str) -> None:
     return None
 
 
@@ -93,8 +93,9 @@ def _family(
     def learner(number: int, place: int, expert: str) -> Replay:
         trained = recordings[number].splits[place]
         repeats = (other.asking(expert) for other in repeats_of(recordings[number], trained))
-        trainer = trainers(recordings[number].header.family, trained.split.split)
-        return replay(trained.asking(expert), repeats, trainer=trainer)
+        real = trainers(recordings[number].header.family, trained.split.split)
+        trainer, merger = real or (None, None)
+        return replay(trained.asking(expert), repeats, trainer=trainer, merger=merger)
 
     def world(seed: int) -> LearningWorld:
         rng = np.random.default_rng((seed, zlib.crc32(name.encode())))

@@ -1,0 +1,155 @@
+"""Whether the network chooses the right algorithm: `auto` beside each algorithm by name.
+
+    python -m benchmarks.selection [--development | --validation] [--episodes 24]
+        [--family F ...] [--jobs N] [--json out.json]
+
+Every policy leads the same jobs of the learning worlds. Of recorded tables, models are trained and
+merged there and then; targets and budgets are set on the regression of the recording, so that a
+world is made in seconds. The other truths are power-law learners, with the merge model of
+`daitn.sim.learning.merging`. A policy that misses counts its whole budget; episodes in which nobody
+reaches the targets do not count. Tune on `--development` seeds and report `--validation` seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from statistics import geometric_mean
+
+import msgspec
+
+from benchmarks.worlds.beyond import trainer
+from benchmarks.worlds.files import load
+from benchmarks.worlds.tables import TABLES
+from daitn.objects.merging import CONSIDERED
+from daitn.sim.learning.episode import run
+from daitn.sim.learning.families import FAMILIES as SYNTHETIC
+from daitn.sim.learning.families.recorded import recorded_family
+from daitn.sim.learning.families.seeds import DEVELOPMENT, VALIDATION
+from daitn.sim.learning.in_rounds import InRounds
+from daitn.sim.learning.planned import PlannedPolicy
+from daitn.sim.learning.policy import RoutePolicy
+from daitn.sim.learning.replay import Replay
+from daitn.sim.learning.selected import SelectedPolicy
+from daitn.sim.learning.topologies import Topologies
+from daitn.sim.learning.world import LearningWorld
+
+SEQUENTIAL, AUTO = "sequential", "auto"
+WAYS: dict[str, Callable[[], RoutePolicy]] = {
+    SEQUENTIAL: PlannedPolicy,
+    **{str(one): (lambda one=one: InRounds(one)) for one in CONSIDERED},  # type: ignore[misc]
+    AUTO: SelectedPolicy,
+}
+FAMILIES = (*TABLES, "plain", "single class", "conflicting", "slow links", "clients", "alike")
+CLOSE = 1.2
+"""Times the best algorithm's time that count as right."""
+
+
+class Led(msgspec.Struct, frozen=True, kw_only=True):
+    """One world under every policy."""
+
+    family: str
+    seed: int
+    sites: int
+    budget_s: float
+    seconds: dict[str, float]
+    """Of the policies that reached."""
+    chosen: tuple[str, ...]
+    """What `auto` did, step by step."""
+
+    def of(self, way: str) -> float:
+        return self.seconds.get(way, self.budget_s)
+
+    @property
+    def best_s(self) -> float | None:
+        """Of the algorithms by name."""
+        named = [s for way, s in self.seconds.items() if way != AUTO]
+        return min(named, default=None)
+
+
+@cache
+def _made(family: str) -> Callable[[int], LearningWorld]:
+    return SYNTHETIC[family] if family in SYNTHETIC else recorded_family(load(family))
+
+
+def world(family: str, seed: int) -> LearningWorld:
+    """A world whose table is trained and merged for real."""
+    made = _made(family)(seed)
+    real = trainer(family, made.split) if made.split else None
+    if real is None or not isinstance(made.learner, Replay):
+        return made
+    return replace(made, learner=replace(made.learner, trainer=real[0], merger=real[1]))
+
+
+def led(piece: tuple[str, int]) -> Led:
+    """Every policy through one world."""
+    family, seed = piece
+    ground = world(family, seed)
+    topologies = Topologies(ground)
+    episodes = {way: run(ground, policy(), topologies) for way, policy in WAYS.items()}
+    return Led(
+        family=family,
+        seed=seed,
+        sites=len(ground.sites),
+        budget_s=ground.intent.budget.duration_s or 0.0,
+        seconds={way: round(one.seconds, 2) for way, one in episodes.items() if one.reached},
+        chosen=episodes[AUTO].steps,
+    )
+
+
+def table(found: Sequence[Led]) -> Iterator[str]:
+    """Per policy: how often it reached and was close to the best algorithm of each world."""
+    counted = [one for one in found if one.best_s is not None]
+    yield f"{len(found)} worlds; an algorithm by name reached in {len(counted)}"
+    yield "| algorithm | reached | within 1.2 of the best | time over the best | best in |"
+    yield "|---|---|---|---|---|"
+    for way in WAYS:
+        ratios = [one.of(way) / one.best_s for one in counted if one.best_s]
+        reached = sum(way in one.seconds for one in counted)
+        close = sum(
+            ratio <= CLOSE and way in one.seconds
+            for ratio, one in zip(ratios, counted, strict=True)
+        )
+        best = sum(one.seconds.get(way) == one.best_s for one in counted)
+        mean = geometric_mean(ratios) if ratios else float("nan")
+        yield (
+            f"| {way} | {reached} of {len(counted)} | {close / max(1, len(counted)):.0%} "
+            f"| {mean:.2f} | {best} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_PLAIN)
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--development", dest="first", action="store_const", const=DEVELOPMENT)
+    seeds.add_argument("--validation", dest="first", action="store_const", const=VALIDATION)
+    parser.set_defaults(first=DEVELOPMENT)
+    parser.add_argument("--episodes", type=int, default=24)
+    parser.add_argument("--family", action="append", choices=FAMILIES)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    families = options.family or FAMILIES
+    pieces = [
+        (families[number % len(families)], options.first + number // len(families))
+        for number in range(options.episodes)
+    ]
+    found: list[Led] = []
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for one in pool.map(led, pieces) if options.jobs > 1 else map(led, pieces):
+            found.append(one)
+            print(json.dumps(msgspec.to_builtins(one)), flush=True)
+    print("\n".join(table(found)))
+    if options.json:
+        options.json.write_bytes(msgspec.json.encode(found))
+
+
+_PLAIN = argparse.RawDescriptionHelpFormatter
+
+if __name__ == "__main__":
+    main()
