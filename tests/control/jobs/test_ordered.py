@@ -438,7 +438,12 @@ def test_a_visit_goes_on_from_what_was_made_of_its_own_data_only() -> None:
 def test_partial_work_counts_for_the_site_s_data_and_no_more() -> None:
     order = ordered(wanted(training=Training(algorithm=Algorithm.FEDAVG, epochs=2.0)))
     samples = HERE.datasets[0].samples
-    part = msgspec.structs.replace(VISIT, dataset=HERE.datasets[0].name, examples=1)
+    part = msgspec.structs.replace(
+        VISIT,
+        dataset=HERE.datasets[0].name,
+        examples=1,
+        local=order.intent.training.local,
+    )
     check_ordered(msgspec.structs.replace(part, stands_for=2 * samples), order, HERE, spent())
     with pytest.raises(Refused, match="counts as"):
         check_ordered(
