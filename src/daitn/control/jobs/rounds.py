@@ -59,8 +59,8 @@ __all__ = [
 _PATIENCE = 2.0
 """Times that a site may take what is expected of it at the pace of others. Visits of one site to
 one data set differ by less, unless something else begins there."""
-_LEAST_ROUND_S = 1.0
-"""Sooner no round is due: shorter than that, what a report takes is most of it."""
+_LEAST_ROUND_S = 5.0
+"""Sooner no round is due: a report that gets lost comes again after up to five seconds."""
 
 _LEAST_SUMMED = 2
 """Sites: a sum of one is that one."""
