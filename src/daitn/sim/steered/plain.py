@@ -15,7 +15,7 @@ from typing import Protocol
 from daitn.sim.clock import Clock
 from daitn.sim.steered.graph import Link
 from daitn.sim.steered.measures import Run, SteeredOutcome
-from daitn.sim.steered.scenario import Outage, Scenario, SimulatedFacility, SteeredQuery
+from daitn.sim.steered.scenario import Outage, Scenario, SteeredFacility, SteeredQuery
 
 __all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
 
@@ -72,7 +72,7 @@ class Router(Protocol):
 class Server:
     """A facility at work, first come, first served."""
 
-    facility: SimulatedFacility
+    facility: SteeredFacility
     serving: dict[Flight, float] = field(default_factory=dict)
     """To the time it ends."""
     waiting: deque[Flight] = field(default_factory=deque)

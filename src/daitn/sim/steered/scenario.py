@@ -19,7 +19,7 @@ __all__ = [
     "TOPICS",
     "Outage",
     "Scenario",
-    "SimulatedFacility",
+    "SteeredFacility",
     "SteeredQuery",
     "Times",
 ]
@@ -44,7 +44,7 @@ FEWEST, MOST, SITES_PER = 6, 12, 6
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedFacility:
+class SteeredFacility:
     """What serves at one site."""
 
     slots: int
@@ -113,7 +113,7 @@ class Scenario:
     """The whole scenario."""
 
     graph: Graph
-    facilities: Mapping[str, SimulatedFacility]
+    facilities: Mapping[str, SteeredFacility]
     queries: tuple[SteeredQuery, ...]
     failures: tuple[Outage, ...]
     times: Times
@@ -143,7 +143,7 @@ class Scenario:
         return Scenario(graph, facilities, queries, drawn, times, dict(prefer or {}), centre)
 
 
-def _facilities(graph: Graph, rng: random.Random) -> dict[str, SimulatedFacility]:
+def _facilities(graph: Graph, rng: random.Random) -> dict[str, SteeredFacility]:
     number = min(MOST, max(FEWEST, len(graph.sites) // SITES_PER))
     number = min(number, len(graph.sites))
     found = {}
@@ -151,13 +151,13 @@ def _facilities(graph: Graph, rng: random.Random) -> dict[str, SimulatedFacility
         slower = (SERVE_S[1] / SERVE_S[0]) ** rng.random()
         fits = {topic: rng.uniform(*FITS) for topic in TOPICS}
         fits[TOPICS[at % len(TOPICS)]] = rng.uniform(0.8, FITS[1])
-        found[site] = SimulatedFacility(rng.randint(2, 6), SERVE_S[0] * slower, fits)
+        found[site] = SteeredFacility(rng.randint(2, 6), SERVE_S[0] * slower, fits)
     return found
 
 
 def _failures(
     graph: Graph,
-    facilities: Mapping[str, SimulatedFacility],
+    facilities: Mapping[str, SteeredFacility],
     centre: str,
     times: Times,
     rng: random.Random,
@@ -181,7 +181,7 @@ def _failures(
 
 def _queries(
     graph: Graph,
-    facilities: Mapping[str, SimulatedFacility],
+    facilities: Mapping[str, SteeredFacility],
     utilisation: float,
     times: Times,
     failures: tuple[Outage, ...],
@@ -207,7 +207,7 @@ def _down(site: str, at_s: float, failures: tuple[Outage, ...]) -> bool:
     return any(f.site == site and f.at_s <= at_s <= f.until_s for f in failures)
 
 
-def _bearable_per_s(facilities: Mapping[str, SimulatedFacility]) -> float:
+def _bearable_per_s(facilities: Mapping[str, SteeredFacility]) -> float:
     """The highest rate that can be served, whichever topic is hot.
 
     By max-flow min-cut: for every set of topics, the demand cannot exceed the capacity of the
