@@ -191,7 +191,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of rounds: pull of each site towards the weights that arrived; left out: 0.03 of `fedprox`,
     else what the recipe's configuration says."""
     consolidation: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] | None = None
-    """Of `ewc`: the same pull, by how much weights mattered before; left out: 0.3."""
+    """Of `ewc`: the same pull, by how much weights mattered before; left out: 0.1."""
     distillation: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
     """Of `lwf`: how much it counts what the model that arrived says of a record, against the
     record's label; left out: 1."""

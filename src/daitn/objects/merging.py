@@ -193,7 +193,7 @@ LOCAL_RULES = {
     Algorithm.FEDPROX: LocalRule(merged=True, mu=0.03),
     Algorithm.SCAFFOLD: LocalRule(merged=True, variates=True),
     Algorithm.FEDSEQ: LocalRule(),
-    Algorithm.EWC: LocalRule(consolidation=0.3),
+    Algorithm.EWC: LocalRule(consolidation=0.1),
     Algorithm.LWF: LocalRule(distillation=1.0),
 }
 """What sites do in visits of each algorithm; of others, nothing more than the recipe's."""
