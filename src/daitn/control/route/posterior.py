@@ -155,14 +155,14 @@ class Taught:
 
     def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
         """The state after one more visit."""
-        count = len(draws)
         visit = Visits(
-            site=np.full(count, site),
-            examples=np.full(count, examples),
-            before=np.full(count, self.seen[site]),
-            total=np.full(count, self.seen.sum()),
+            site=np.array([site]),
+            examples=np.array([examples]),
+            before=self.seen[[site]],
+            total=np.array([self.seen.sum()]),
             exposure=self.exposure[None],
-            fresh=np.full(count, self.fresh),
+            fresh=np.array([self.fresh]),
+            made=np.zeros(len(draws), dtype=np.int64),
         )
         seen, exposure = self.seen.copy(), self.exposure.copy()
         seen[site] += examples
@@ -348,7 +348,7 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
         model = model.after(known, draws, int(seen.site[row]), float(seen.examples[row]))
         states.append(model)
         found = values(known, draws, model.skills)
-        whole = (found * known.shares).sum(axis=2)
+        whole = np.einsum("nol,ol->no", found, known.shares)
         missed = (whole - seen.measured[row]) / seen.error[row]
         told.append(missed[:, value_told[row]])
         if label_told[row].any():

@@ -38,6 +38,8 @@ _FEW = 12
 _BATCH, _CLOSER = 80, 10
 """Changes are compared in batches of this size, whole batches only, so that more looks continue
 along the same path. The most promising under `_FEW` draws are played out under all."""
+_FAR = 1.25
+"""A change with so many times the best plan's effort under a few draws is not looked at again."""
 _EVIDENCE = 0.02
 _STALLED = 3
 """After this many consecutive visits without measured progress, beliefs have no say."""
@@ -54,28 +56,32 @@ def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
     if not obvious or task.stalled >= _STALLED:
         return _plainly(task, found)
     left = looks - len(obvious)
-    best, least = obvious[int(found.order()[0])], float(found.effort.min())
-    kept: list[Plan] = list(obvious)
-    rivals = [obvious[int(k)] for k in found.order()[:4]]
+    order = found.order()
+    best = found.only(int(order[0]))
+    rivals = [obvious[int(k)] for k in order[:4]]
     tried: set[Plan] = set(obvious)
+    improved: list[PlanOutcomes] = []
     while left > 0:
-        changes = [plan for plan in _changes(task, best, rivals) if plan not in tried]
-        better, effort = best, least
+        plan = best.plans[0]
+        changes = [one for one in _changes(task, plan, rivals) if one not in tried]
+        better = best
         for batch in (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH)):
             left -= len(batch)
             if left < 0:
                 break
-            closer = _promising_of(task, batch)
-            outcome = play(task, closer)
+            closer = _promising_of(task, batch, plan)
+            if not closer:
+                continue
+            outcome = play(task, closer, enough=float(better.effort[0]))
             at = int(outcome.order()[0])
-            if outcome.effort[at] < effort:
-                better, effort = closer[at], float(outcome.effort[at])
+            if outcome.effort[at] < better.effort[0]:
+                better = outcome.only(at)
         tried.update(changes)
-        if not (changes and effort < (1.0 - _EVIDENCE) * least):
+        if not (changes and better.effort[0] < (1.0 - _EVIDENCE) * best.effort[0]):
             break
-        best, least = better, effort
-        kept.append(best)
-    return play(task, kept)
+        best = better
+        improved.append(best)
+    return found.joined(improved)
 
 
 def _plainly(task: RouteTask, found: PlanOutcomes) -> PlanOutcomes:
@@ -105,11 +111,13 @@ def _turn(task: RouteTask, plan: Plan) -> float:
     return float(np.median([examples / records[option] for option, examples in plan.stops]))
 
 
-def _promising_of(task: RouteTask, plans: list[Plan]) -> list[Plan]:
+def _promising_of(task: RouteTask, plans: list[Plan], best: Plan) -> list[Plan]:
+    """The most promising plans under a few draws, and none that is far worse than `best` there."""
     count = len(task.draws)
     few = np.r_[0:_FEW, count - 1]
-    order = play(task, plans, few).order()
-    return [plans[int(k)] for k in order[:_CLOSER]]
+    enough = _FAR * float(play(task, (best,), few).effort[0])
+    outcome = play(task, plans, few, enough)
+    return [plans[int(k)] for k in outcome.order()[:_CLOSER] if outcome.effort[k] <= enough]
 
 
 def _changes(task: RouteTask, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
