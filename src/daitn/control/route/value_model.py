@@ -279,9 +279,7 @@ def _exp(exponent: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.exp(exponent.astype(np.float32))
 
 
-def _growth(
-    known: Setting, draws: Draws, site: Indices, made: Indices, drawn: Indices
-) -> Floats:
+def _growth(known: Setting, draws: Draws, site: Indices, made: Indices, drawn: Indices) -> Floats:
     """(L, N): rate at which a label's gap closes, per example."""
     labelled = draws.labelled[drawn]
     growth: Floats = (known.pace[site].T - 1.0).take(made, axis=1)
@@ -291,9 +289,7 @@ def _growth(
     return growth
 
 
-def _worth(
-    known: Setting, draws: Draws, visits: Visits, made: Indices, drawn: Indices
-) -> Floats:
+def _worth(known: Setting, draws: Draws, visits: Visits, made: Indices, drawn: Indices) -> Floats:
     """(N,): effective number of examples of a visit."""
     warm, ripe = draws.warm[drawn], draws.ripe[drawn]
     horizon = draws.repeats[drawn] * known.records[visits.site[made]]
