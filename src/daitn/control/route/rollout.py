@@ -235,10 +235,10 @@ def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: F
     """(P, H): examples of earlier visits to the same option."""
     before = np.stack([task.starts[plan.start].model.seen for plan in plans])
     before = np.take_along_axis(before, option, axis=1)
-    for depth in range(1, option.shape[1]):
-        same = option[:, :depth] == option[:, depth : depth + 1]
-        before[:, depth] += (same * examples[:, :depth]).sum(axis=1)
-    return before
+    earlier = np.tri(option.shape[1], k=-1, dtype=bool)
+    same = (option[:, :, None] == option[:, None, :]) & earlier
+    found: Floats = before + np.einsum("phk,pk->ph", same, examples)
+    return found
 
 
 def _exposure(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
@@ -273,10 +273,12 @@ def _followed(
     missing = open_[start_of].reshape(visits.shape)
     column = np.tile(np.arange(count), len(plans))
     noise = task.noise[drawn]
+    effort = task.effort(way.seconds, way.cost_usd)
     for depth in range(way.option.shape[1]):
         going = (way.length > depth)[plan]
         if enough < np.inf:
-            going &= (_least(task, way, visits, missing, draws, depth) <= enough)[plan]
+            least = _least(task, way, effort, visits, missing, draws, depth)
+            going &= (least <= enough)[plan]
         if not going.all():
             plan, drawn, column, skills, believed, off, noise = _only(
                 going, plan, drawn, column, skills, believed, off, noise
@@ -307,14 +309,19 @@ def _followed(
 
 
 def _least(
-    task: RouteTask, way: _Way, visits: Indices, missing: Floats, draws: Indices, depth: int
+    task: RouteTask,
+    way: _Way,
+    effort: Floats,
+    visits: Indices,
+    missing: Floats,
+    draws: Indices,
+    depth: int,
 ) -> Floats:
     """(P,): less than this no plan's effort can become, after `depth` visits."""
-    rows = np.arange(len(visits))
-    effort = task.effort(way.seconds, way.cost_usd)
-    goes_on = np.minimum(effort[:, depth], task.miss)
-    ended = np.where((way.length > depth)[:, None], goes_on[:, None], task.miss * (1.0 + missing))
-    each = np.where(visits > 0, effort[rows[:, None], np.maximum(visits - 1, 0)], ended)
+    goes_on = np.minimum(effort[:, depth], task.miss)[:, None]
+    ended = np.where((way.length > depth)[:, None], goes_on, task.miss * (1.0 + missing))
+    reached = np.take_along_axis(effort, np.maximum(visits - 1, 0), axis=1)
+    each = np.where(visits > 0, reached, ended)
     return _utility(each, task.weight[draws], task.caution)
 
 

@@ -35,7 +35,7 @@ _CHANGED = 6
 _OTHERS = 10
 """Options to try in the place of another."""
 _FEW = 12
-_BATCH, _CLOSER = 80, 10
+_BATCH, _CLOSER = 160, 16
 """Changes are compared in batches of this size, whole batches only, so that more looks continue
 along the same path. The most promising under `_FEW` draws are played out under all."""
 _FAR = 1.25
@@ -64,12 +64,12 @@ def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
     while left > 0:
         plan = best.plans[0]
         changes = [one for one in _changes(task, plan, rivals) if one not in tried]
-        better = best
+        better, enough = best, _FAR * float(play(task, (plan,), _few(task)).effort[0])
         for batch in (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH)):
             left -= len(batch)
             if left < 0:
                 break
-            closer = _promising_of(task, batch, plan)
+            closer = _promising_of(task, batch, enough)
             if not closer:
                 continue
             outcome = play(task, closer, enough=float(better.effort[0]))
@@ -111,12 +111,13 @@ def _turn(task: RouteTask, plan: Plan) -> float:
     return float(np.median([examples / records[option] for option, examples in plan.stops]))
 
 
-def _promising_of(task: RouteTask, plans: list[Plan], best: Plan) -> list[Plan]:
-    """The most promising plans under a few draws, and none that is far worse than `best` there."""
-    count = len(task.draws)
-    few = np.r_[0:_FEW, count - 1]
-    enough = _FAR * float(play(task, (best,), few).effort[0])
-    outcome = play(task, plans, few, enough)
+def _few(task: RouteTask) -> Indices:
+    return np.r_[0:_FEW, len(task.draws) - 1]
+
+
+def _promising_of(task: RouteTask, plans: list[Plan], enough: float) -> list[Plan]:
+    """The most promising plans under a few draws, none whose effort exceeds `enough` there."""
+    outcome = play(task, plans, _few(task), enough)
     return [plans[int(k)] for k in outcome.order()[:_CLOSER] if outcome.effort[k] <= enough]
 
 
