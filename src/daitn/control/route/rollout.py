@@ -262,9 +262,7 @@ def _followed(
     plan = np.repeat(np.arange(len(plans)), count)
     drawn = np.tile(draws, len(plans))
     start_of = np.array([one.start for one in plans], dtype=np.int64)[plan]
-    skills = np.stack([np.moveaxis(start.model.skills, 0, -1) for start in task.starts])
-    skills = np.moveaxis(skills, 0, -2)[..., start_of, drawn]
-    skills = np.moveaxis(skills, -1, 0)
+    skills = np.stack([start.model.skills for start in task.starts])[start_of, drawn]
     believed = np.stack([start.believed for start in task.starts])[start_of, drawn]
     off = np.stack([start.off for start in task.starts])[start_of, drawn]
     fresh = np.array([task.starts[one.start].model.fresh for one in plans], dtype=bool)
@@ -328,8 +326,7 @@ def _least(
 def _only(rows: Flags, *arrays: Any) -> tuple[Any, ...]:
     """These rows; each array keeps its order in memory."""
     at = np.flatnonzero(rows)
-    last = (np.moveaxis(array, 0, -1).take(at, axis=-1) for array in arrays)
-    return tuple(np.moveaxis(array, -1, 0) for array in last)
+    return tuple(array.T.take(at, axis=-1).T for array in arrays)
 
 
 def _open(task: RouteTask, start: Start) -> float:

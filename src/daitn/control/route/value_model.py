@@ -253,25 +253,23 @@ def after_visit(
     growth *= worth
     fading = (draws.fading / draws.tau)[drawn] * visits.examples[made]
     share = np.where(visits.fresh[made], 1.0, 1.0 - draws.averaged[drawn])
-    before = np.moveaxis(skills, 0, -1)
-    rows = np.arange(count)
-    own = before[field, :, rows].T
+    before = skills.transpose(1, 2, 0)
+    here = (np.arange(len(known.fields))[:, None] == field)[:, None]
+    own = np.where(here, before, 0.0).sum(axis=0)
     speed = growth + fading * unrehearsed.T.take(made, axis=1)
     level = draws.level[drawn, site] * growth / np.maximum(speed, _LEAST)
     learnt = level + (own - level) / (1.0 + speed * np.abs(own - level))
     learnt = own + share * (learnt - own)
     if len(known.fields) == 1:
-        return np.moveaxis(learnt[None], -1, 0)
+        return learnt[None].transpose(2, 0, 1)
     apart = (settled * known.apart[field_at][:, :, None]).astype(np.float32)
-    away = np.moveaxis(apart, 0, -1).take(made, axis=-1)
+    away = apart.transpose(1, 2, 0).take(made, axis=-1)
     away *= -fading.astype(np.float32)
     left = _exp(away)
     left -= 1.0
     left *= share.astype(np.float32)
     left += 1.0
-    after = before * left
-    after[field, :, rows] = learnt.T
-    return np.moveaxis(after, -1, 0)
+    return np.where(here, learnt, before * left).transpose(2, 0, 1)
 
 
 def _exp(exponent: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -315,7 +313,7 @@ def whole_values(
 
 def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
     """Value (N, O, L) on every label of every objective."""
-    missed = np.moveaxis(_missed(draws.teaches, skills, np.arange(len(skills))), -1, 0)
+    missed = _missed(draws.teaches, skills, np.arange(len(skills))).transpose(2, 0, 1)
     floor = _floors(known, draws)[:, :, None]
     found: Floats = floor + (draws.ceiling[:, :, None] - floor) * (1.0 - missed)
     return found
@@ -323,8 +321,8 @@ def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
 
 def _missed(teaches: Floats, skills: Floats, drawn: Indices) -> Floats:
     """(O, L, N): the share of a label's items that no field covers."""
-    covers = np.moveaxis(teaches, 0, -1).take(drawn, axis=-1)[:, :, None]
-    known = np.moveaxis(skills, 0, -1)[:, None]
+    covers = teaches.transpose(1, 2, 0).take(drawn, axis=-1)[:, :, None]
+    known = skills.transpose(1, 2, 0)[:, None]
     missed: Floats = covers[0] * known[0]
     np.subtract(1.0, missed, out=missed)
     for field in range(1, len(covers)):
