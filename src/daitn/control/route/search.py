@@ -37,16 +37,20 @@ _OTHERS = 10
 _FEW = 12
 _BATCH, _CLOSER = 160, 16
 """Changes are compared in batches of this size, whole batches only, so that more looks continue
-along the same path. The most promising under `_FEW` draws are played out under all."""
+along the same path. The most promising under `_FEW` draws are played out under all. Over 34
+decisions, plans became 1 % worse in effort with 8 of them and 6 % with 6 and fewer looks."""
 _FAR = 1.25
 """A change with so many times the best plan's effort under a few draws is not looked at again."""
 _EVIDENCE = 0.02
+"""A change must save at least this share: less is within what 49 draws tell apart."""
 _STALLED = 3
-"""After this many consecutive visits without measured progress, beliefs have no say."""
+"""After this many consecutive visits without measured progress, beliefs have no say. Two happen by
+luck alone: the same visits with another seed measure 0.08 to 0.16 apart."""
 _LONG_TURN = 0.75
-"""Epochs."""
+"""Epochs: between the half and the whole ones of the obvious plans."""
 _LEAST_ROUND, _ROUND = 4, 6
-"""Visits for which one plain plan is then followed: one round of the sites, within these bounds."""
+"""Visits for which one plain plan is then followed: one round of the sites, and neither so short
+that it shows nothing nor so long that a bad one uses up the budget."""
 
 
 def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
