@@ -73,7 +73,7 @@ def after_visit(
                 growth = _rate(known, told, site, label) * worth
                 speed = growth + fades
                 towards = told.level[site] * growth / max(speed, array._LEAST)
-                new = towards + (skill - towards) / (1.0 + speed * abs(skill - towards))
+                new = towards + (skill - towards) * exp(-speed)
             else:
                 new = skill * exp(-fades * float(known.apart[own_field, field]))
             after[field].append(skill + share * (new - skill))
