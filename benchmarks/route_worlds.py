@@ -2,11 +2,14 @@
 
     python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
         [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--json]
+        [--results FILE [--so-far]]
     python -m benchmarks.route_worlds --calibration
 
 Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
 `--validation` seeds: the two ranges share no world. Decisions are timed by what they take of one
-processor, so that other work on the machine does not count.
+processor, so that other work on the machine does not count. `--results` keeps each world as soon as
+it was led, so that a run may be cut short and gone on with; families take turns, so that what there
+is holds about as many worlds of each. `--so-far` only tells what the file holds.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
+
+import msgspec
 
 from benchmarks.worlds import files
 from benchmarks.worlds.beyond import trainer
@@ -57,7 +63,7 @@ RECORDED = tuple(name for name in files.families() if judgeable(recording(name))
 FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
 EARLIER, _EARLIER_FROM = 20, 500_000
 """Jobs of the same family, with seeds so far away, that a policy with experience leads first."""
-_CHUNK = 8
+_CHUNK = 2
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
 
@@ -115,7 +121,8 @@ def led(piece: Piece) -> list[Judged]:
 def pieces(
     families: Sequence[str], episodes: int, first: int, policies: Sequence[str], oracle: bool
 ) -> list[Piece]:
-    """Equal shares of the episodes; whole families where a policy gathers experience."""
+    """Equal shares of the episodes, families in turn; whole ones where a policy learns from job to
+    job."""
     each = -(-episodes // len(families))
     if each > MOST_SEEDS:
         raise SystemExit(f"at most {MOST_SEEDS} episodes of a family")
@@ -124,9 +131,26 @@ def pieces(
     seeds = range(first, first + each)
     return [
         Piece(name, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
-        for name in families
         for at in range(0, each, chunk)
+        for name in families
     ]
+
+
+def leading(work: Sequence[Piece], jobs: int) -> Iterator[list[Judged]]:
+    """The pieces' worlds, piece by piece in this order."""
+    if jobs == 1:
+        yield from map(led, work)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(led, work)
+
+
+def kept(results: Path | None) -> list[Judged]:
+    """The worlds that a file of results holds, one a line."""
+    if results is None or not results.exists():
+        return []
+    lines = results.read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=Judged) for line in lines]
 
 
 def main() -> None:
@@ -140,17 +164,22 @@ def main() -> None:
     first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
     work = pieces(families, arguments.episodes, first, policies, not arguments.no_oracle)
     began_s = time.perf_counter()
-    if arguments.jobs > 1:
-        with ProcessPoolExecutor(arguments.jobs) as pool:
-            judged = [world for found in pool.map(led, work) for world in found]
-    else:
-        judged = [world for piece in work for world in led(piece)]
+    judged = kept(arguments.results)
+    there = {(world.family, world.seed) for world in judged}
+    if not arguments.so_far:
+        left = [piece for piece in work if {(piece.family, one) for one in piece.seeds} - there]
+        for found in leading(left, arguments.jobs):
+            judged += found
+            if arguments.results is not None:
+                with arguments.results.open("ab") as file:
+                    file.writelines(msgspec.json.encode(world) + b"\n" for world in found)
     took_s = time.perf_counter() - began_s
     groups = {name: [w for w in judged if w.family == name] for name in families}
     groups["all"] = judged
     table = {
         group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in policies]
         for group, worlds in groups.items()
+        if worlds
     }
     if arguments.json:
         found = {group: [asdict(row) for row in rows] for group, rows in table.items()}
@@ -213,6 +242,8 @@ def parsed() -> argparse.Namespace:
         "--calibration", action="store_true", help="only judge the recorded worlds' surrogates"
     )
     parser.add_argument("--no-oracle", action="store_true", help="do not look back")
+    parser.add_argument("--results", type=Path, help="keep each world in this file")
+    parser.add_argument("--so-far", action="store_true", help="only tell what --results holds")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args()
 

@@ -268,7 +268,7 @@ class TestStatedRoute:
         assert said.route is not None
         assert said.route.chance >= 0.01
 
-    def test_one_that_hardly_ever_reaches_is_not_feasible_and_may_be_insisted_on(self) -> None:
+    def test_one_that_never_reaches_is_not_feasible_and_may_be_insisted_on(self) -> None:
         hopeless = msgspec.structs.replace(
             intent(broad=0.99), route=(PinnedVisit(site=SiteId("cdc"), examples=40),)
         )
@@ -280,6 +280,14 @@ class TestStatedRoute:
         assert said.reasons[0].startswith(
             "the stated route reaches the targets with a chance below 1%: broad 0."
         )
+
+    def test_lessons_alone_do_not_refuse_it(self) -> None:
+        """A few jobs that learned slowly are no proof that the next one does."""
+        asked = self.asked("cdc", "ninds")
+        slow = {"tau": Believed(9.0, 0.1), "ceiling": Believed(-1.0, 0.1)}
+        taught = replace(question(asked, HEALTHCARE(asked)), experience=slow)
+        assert Mtrce().plan(taught)[0].chance == 0.0  # type: ignore[union-attr]
+        assert assess(taught, HEALTHCARE).feasible
 
     def test_one_that_is_too_long_may_be_insisted_on_as_far_as_it_goes(self) -> None:
         asked = self.asked("cdc", "ninds", budget=Budget(examples=1_500))

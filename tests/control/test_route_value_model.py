@@ -57,9 +57,10 @@ def test_arrays_are_what_plain_loops_make(case: Case) -> None:
             exposure=visit.exposure[row].tolist(),
             fresh=bool(visit.fresh[row]),
         )
-        np.testing.assert_allclose(taught[row], expected, rtol=1e-7, atol=SMALL)
+        # What fades is computed in single precision.
+        np.testing.assert_allclose(taught[row], expected, rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(
-            found[row], plain.values(case.known, told, expected), rtol=1e-7, atol=SMALL
+            found[row], plain.values(case.known, told, expected), rtol=1e-6, atol=1e-6
         )
 
 

@@ -6,7 +6,8 @@ measured, a prediction that rejects a job must be certain. The assessment report
 the same beliefs that later steer the job. Otherwise it reports every reason, and the smallest
 single changes to the intent that would make it feasible (`daitn.control.relaxations`).
 
-A route pinned by the owner is judged as it stands, and is not feasible if it hardly ever reaches.
+A route pinned by the owner is judged as it stands, and is not feasible if not even a hopeful view
+of it reaches, with or without what earlier jobs taught.
 Weights supplied by the owner, whose knowledge is unknown, are only checked for obstacles. An owner
 may insist on a job that is not feasible: the assessment says whether it could make a visit.
 """
@@ -38,8 +39,7 @@ _RELAXED_LOOKS = 0
 _LIKELY = 0.5
 """From this chance on, rounds are expected to reach."""
 _HARDLY = 0.01
-"""A pinned route with a smaller chance is not feasible. A computed one may be: it changes with what
-is measured, a pinned one does not."""
+"""A smaller chance is told as being below this."""
 _SHOWN = 3
 """Candidates named in a sentence."""
 
@@ -165,7 +165,11 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
         return True
     if route is None or question.intent.model.start:
         return route is not None
-    return route.chance >= _HARDLY if question.intent.route else route.chance > 0.0
+    if route.chance > 0.0 or not question.intent.route:
+        return route.chance > 0.0
+    # Earlier jobs may have taught too much too surely: a job that is refused teaches nothing more.
+    doubted, _ = Mtrce().plan(replace(question, experience=question.begun))
+    return doubted is not None and doubted.chance > 0.0
 
 
 def _cautions(judged: _Judged) -> Iterator[str]:

@@ -37,6 +37,7 @@ _DEFAULT_SD = 1.5
 """Of the logarithm of such a link's speed, or of a queued visit's duration: with two of these, from
 a slow line to a gigabit network."""
 _DEFAULT_RTT_S = 0.05
+"""Across a country; it counts little beside the transfer."""
 _STALE_AFTER_S = 600.0
 """A transfer is assumed to take half as long again with a reading of this age, and twice as long
 from twice the age on, as over a link without measurements: an old link may have got worse."""
@@ -49,7 +50,8 @@ while too slow a speed would end jobs with a deadline."""
 _LEAST_SPEED_FLOPS = 1.0
 """A lower report counts as none."""
 _QUEUED_VISIT_S = 30.0
-"""Duration of a visit queued ahead of ours, before this job has measured its own."""
+"""Duration of a visit queued ahead of ours, before this job has measured its own: visits of the
+recorded corpora took seconds to minutes."""
 
 
 class Moves:

@@ -57,7 +57,7 @@ __all__ = [
 _FIRST_ITEMS = 200
 """Size of a test set before it was used: a standard error of 0.03."""
 _ONE_WAY = 2.0
-"""Factor from a one-way delay to a round trip."""
+"""Factor from a one-way delay to a round trip: links are advertised alike in both directions."""
 
 NOWHERE = MsDrrt(snapshot=Drrt(0, 0.0), options=(), verifiers={}, rejections=())
 """Placeholder topology of a question that is asked before the topology is cut."""

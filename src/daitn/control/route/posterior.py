@@ -36,23 +36,29 @@ __all__ = ["Belief", "Taught", "believed", "drawn", "hopeful", "parents", "taugh
 
 _SHAPE = len(SHAPE)
 _MODEL_SD = 0.03
-"""Model error of an objective's value."""
+"""Model error of an objective's value. With it and the next, the misfit at the end of 19 simulated
+jobs of as many families was 0.02 to 2.6, with a median of 0.26: 1 or less in 14 power-law worlds of
+few visits, 0.7 to 2.6 on recorded training, where the misfit widens the posterior."""
 _LABEL_SD = 0.10
-"""The same for one label's value."""
+"""The same for one label's value, which has a fraction of the items."""
 _EARLY = (2.5, 1.7, 1.3, 1.0)
 """Factor on both after the first, second and third visit of a fresh model, whose results depend
 much on where it began."""
 _BROUGHT = 1000.0
-"""Examples of everything that owner-supplied weights are assumed to have seen."""
+"""Examples of everything that owner-supplied weights are assumed to have seen: more than
+`value_model._SETTLED`, so that they fade slowly, and few enough to be taught. A guess."""
 _DEFAULT_SE = 0.02
-"""For a measurement without a standard error."""
+"""For a measurement without a standard error: that of 90 % over 225 items."""
 _SAME_VALUE = 1e-9
 _STEP = 1e-3
+"""Of finite differences, in prior standard deviations: far above rounding, far below curvature."""
 _ROUNDS = 10
+"""At most, of Gauss-Newton; it ends when a round gains less than a thousandth."""
 _BAD_SHARE = 0.08
 _BAD_LEVEL = -2.0
 """This share of the unvisited sites is believed to teach next to nothing, whatever their
-descriptors claim."""
+descriptors claim. No network has told yet how many do; with one such site in twelve a route does
+not rest on a single unvisited one."""
 _USUAL_SD = 1.0
 """Spread of the others; the prior of a visited site is wider, as it may be of either kind."""
 _SEED = 20
@@ -161,14 +167,14 @@ class Taught:
 
     def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
         """The state after one more visit."""
-        count = len(draws)
         visit = Visits(
-            site=np.full(count, site),
-            examples=np.full(count, examples),
-            before=np.full(count, self.seen[site]),
-            total=np.full(count, self.seen.sum()),
+            site=np.array([site]),
+            examples=np.array([examples]),
+            before=self.seen[[site]],
+            total=np.array([self.seen.sum()]),
             exposure=self.exposure[None],
-            fresh=np.full(count, self.fresh),
+            fresh=np.array([self.fresh]),
+            made=np.zeros(len(draws), dtype=np.int64),
         )
         seen, exposure = self.seen.copy(), self.exposure.copy()
         seen[site] += examples
@@ -391,7 +397,7 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
         model = before.merged(together, algorithm) if number else model
         states.append(model)
         found = values(known, draws, model.skills)
-        whole = (found * known.shares).sum(axis=2)
+        whole = np.einsum("nol,ol->no", found, known.shares)
         missed = (whole - seen.measured[row]) / seen.error[row]
         told.append(missed[:, value_told[row]])
         if label_told[row].any():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from daitn.control.route.value_model import (
     Visits,
     after_visit,
     anchored,
-    values,
+    whole_values,
 )
 
 __all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play", "utility"]
@@ -66,6 +67,20 @@ class PlanOutcomes:
         """Indices of the plans, best first."""
         return np.argsort(self.effort, kind="stable")
 
+    def only(self, plan: int) -> PlanOutcomes:
+        """One plan's outcome."""
+        arrays = {name: getattr(self, name)[[plan]] for name in _ARRAYS}
+        return PlanOutcomes(plans=(self.plans[plan],), **arrays)
+
+    def joined(self, others: Sequence[PlanOutcomes]) -> PlanOutcomes:
+        """These outcomes, then others under the same draws."""
+        found = (self, *others)
+        arrays = {name: np.concatenate([getattr(one, name) for one in found]) for name in _ARRAYS}
+        return PlanOutcomes(plans=tuple(plan for one in found for plan in one.plans), **arrays)
+
+
+_ARRAYS = tuple(name for name in PlanOutcomes.__dataclass_fields__ if name != "plans")
+
 
 @dataclass(frozen=True)
 class _Way:
@@ -87,11 +102,20 @@ class _Way:
     """(P,): number of allowed visits."""
 
 
-def play(task: RouteTask, plans: Sequence[Plan], rows: Indices | None = None) -> PlanOutcomes:
-    """Play all plans out under the draws at `rows`, or under all."""
+def play(
+    task: RouteTask,
+    plans: Sequence[Plan],
+    rows: Indices | None = None,
+    enough: float = np.inf,
+) -> PlanOutcomes:
+    """Play all plans out under the draws at `rows`, or under all.
+
+    A plan is given up once its effort is certain to exceed `enough`. Of such a plan the effort is
+    only known to be more, and the rest is not known.
+    """
     draws = np.arange(len(task.draws)) if rows is None else rows
     way = _way(task, plans)
-    visits, missing = _followed(task, plans, way, draws)
+    visits, missing = _followed(task, plans, way, draws, enough)
     shape = visits.shape
     last = np.where(visits > 0, visits, way.length[:, None]) - 1
     at = (np.arange(shape[0])[:, None], np.maximum(last, 0))
@@ -132,7 +156,7 @@ def expected(task: RouteTask, plan: Plan, visits: int) -> Expected:
     usual = task.weight / task.weight.sum()
     for depth, (site, examples) in enumerate(plan.stops[:visits]):
         model = model.after(known, task.draws, site, float(examples))
-        whole = (values(known, task.draws, model.skills) * known.shares).sum(axis=2)
+        whole = whole_values(known, task.draws, model.skills)
         found[depth] = usual @ anchored(whole, start.believed, start.off)
     return Expected(
         found,
@@ -211,10 +235,10 @@ def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: F
     """(P, H): examples of earlier visits to the same option."""
     before = np.stack([task.starts[plan.start].model.seen for plan in plans])
     before = np.take_along_axis(before, option, axis=1)
-    for depth in range(1, option.shape[1]):
-        same = option[:, :depth] == option[:, depth : depth + 1]
-        before[:, depth] += (same * examples[:, :depth]).sum(axis=1)
-    return before
+    earlier = np.tri(option.shape[1], k=-1, dtype=bool)
+    same = (option[:, :, None] == option[:, None, :]) & earlier
+    found: Floats = before + np.einsum("phk,pk->ph", same, examples)
+    return found
 
 
 def _exposure(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
@@ -227,47 +251,82 @@ def _exposure(task: RouteTask, plans: Sequence[Plan], option: Indices, examples:
 
 
 def _followed(
-    task: RouteTask, plans: Sequence[Plan], way: _Way, draws: Indices
+    task: RouteTask, plans: Sequence[Plan], way: _Way, draws: Indices, enough: float
 ) -> tuple[Indices, Floats]:
-    """After which visit each plan reaches under each draw, and what is missing at the end."""
+    """After which visit each plan reaches under each draw, and what is missing at the end.
+
+    A plan whose effort is certain to exceed `enough` is given up: it reaches under no draw under
+    which it has not reached by then.
+    """
     known, count = task.known, len(draws)
-    plan_of = np.repeat(np.arange(len(plans)), count)
-    draw_of = np.tile(draws, len(plans))
-    starts = [task.starts[plan.start] for plan in plans]
-    skills = np.concatenate([start.model.skills[draws] for start in starts])
-    believed = np.concatenate([start.believed[draws] for start in starts])
-    off = np.concatenate([start.off[draws] for start in starts])
-    fresh = np.repeat(np.array([start.model.fresh for start in starts]), count)
-    visits = np.zeros(len(plan_of), dtype=np.int64)
-    missing = np.repeat(np.array([_open(task, start) for start in starts]), count)
-    missing = missing.astype(np.float64)
-    active = np.arange(len(plan_of))
+    plan = np.repeat(np.arange(len(plans)), count)
+    drawn = np.tile(draws, len(plans))
+    start_of = np.array([one.start for one in plans], dtype=np.int64)[plan]
+    skills = np.stack([start.model.skills for start in task.starts])[start_of, drawn]
+    believed = np.stack([start.believed for start in task.starts])[start_of, drawn]
+    off = np.stack([start.off for start in task.starts])[start_of, drawn]
+    fresh = np.array([task.starts[one.start].model.fresh for one in plans], dtype=bool)
+    visits = np.zeros((len(plans), count), dtype=np.int64)
+    open_ = np.array([_open(task, start) for start in task.starts])
+    missing = open_[start_of].reshape(visits.shape)
+    column = np.tile(np.arange(count), len(plans))
+    noise = task.noise[drawn]
+    effort = task.effort(way.seconds, way.cost_usd)
     for depth in range(way.option.shape[1]):
-        going = way.length[plan_of[active]] > depth
+        going = (way.length > depth)[plan]
+        if enough < np.inf:
+            least = _least(task, way, effort, visits, missing, draws, depth)
+            going &= (least <= enough)[plan]
         if not going.all():
-            active, skills = active[going], skills[going]
-        if not len(active):
+            plan, drawn, column, skills, believed, off, noise = _only(
+                going, plan, drawn, column, skills, believed, off, noise
+            )
+        if not len(plan):
             break
-        plan, drawn = plan_of[active], draw_of[active]
-        parameters = task.draws.take(drawn)
-        visit = Visits(
-            site=way.option[plan, depth],
-            examples=way.examples[plan, depth],
-            before=way.before[plan, depth],
-            total=way.total[plan, depth],
-            exposure=way.exposure[plan, depth],
-            fresh=fresh[active] & (depth == 0),
+        made = Visits(
+            site=way.option[:, depth],
+            examples=way.examples[:, depth],
+            before=way.before[:, depth],
+            total=way.total[:, depth],
+            exposure=way.exposure[:, depth],
+            fresh=fresh & (depth == 0),
+            made=plan,
         )
-        skills = after_visit(known, parameters, skills, visit)
-        whole = (values(known, parameters, skills) * known.shares).sum(axis=2)
-        measured = anchored(whole, believed[active], off[active]) + task.noise[drawn]
-        short = np.maximum(0.0, task.targets - measured)
-        missing[active] = short.sum(axis=1) / task.short_at_start
-        done = ~np.any(short > 0.0, axis=1)
+        skills = after_visit(known, task.draws, skills, made, drawn)
+        whole = whole_values(known, task.draws, skills, drawn)
+        short = np.maximum(0.0, task.targets - anchored(whole, believed, off) - noise)
+        left = short.sum(axis=1)
+        missing[plan, column] = left / task.short_at_start
+        done = left <= 0.0
         if done.any():
-            visits[active[done]] = depth + 1
-            active, skills = active[~done], skills[~done]
-    return visits.reshape(len(plans), count), missing.reshape(len(plans), count)
+            visits[plan[done], column[done]] = depth + 1
+            plan, drawn, column, skills, believed, off, noise = _only(
+                ~done, plan, drawn, column, skills, believed, off, noise
+            )
+    return visits, missing
+
+
+def _least(
+    task: RouteTask,
+    way: _Way,
+    effort: Floats,
+    visits: Indices,
+    missing: Floats,
+    draws: Indices,
+    depth: int,
+) -> Floats:
+    """(P,): less than this no plan's effort can become, after `depth` visits."""
+    goes_on = np.minimum(effort[:, depth], task.miss)[:, None]
+    ended = np.where((way.length > depth)[:, None], goes_on, task.miss * (1.0 + missing))
+    reached = np.take_along_axis(effort, np.maximum(visits - 1, 0), axis=1)
+    each = np.where(visits > 0, reached, ended)
+    return _utility(each, task.weight[draws], task.caution)
+
+
+def _only(rows: Flags, *arrays: Any) -> tuple[Any, ...]:
+    """These rows; each array keeps its order in memory."""
+    at = np.flatnonzero(rows)
+    return tuple(array.T.take(at, axis=-1).T for array in arrays)
 
 
 def _open(task: RouteTask, start: Start) -> float:

@@ -35,16 +35,22 @@ _CHANGED = 6
 _OTHERS = 10
 """Options to try in the place of another."""
 _FEW = 12
-_BATCH, _CLOSER = 80, 10
+_BATCH, _CLOSER = 160, 16
 """Changes are compared in batches of this size, whole batches only, so that more looks continue
-along the same path. The most promising under `_FEW` draws are played out under all."""
+along the same path. The most promising under `_FEW` draws are played out under all. Over 34
+decisions, plans became 1 % worse in effort with 8 of them and 6 % with 6 and fewer looks."""
+_FAR = 1.25
+"""A change with so many times the best plan's effort under a few draws is not looked at again."""
 _EVIDENCE = 0.02
+"""A change must save at least this share: less is within what 49 draws tell apart."""
 _STALLED = 3
-"""After this many consecutive visits without measured progress, beliefs have no say."""
+"""After this many consecutive visits without measured progress, beliefs have no say. Two happen by
+luck alone: the same visits with another seed measure 0.08 to 0.16 apart."""
 _LONG_TURN = 0.75
-"""Epochs."""
+"""Epochs: between the half and the whole ones of the obvious plans."""
 _LEAST_ROUND, _ROUND = 4, 6
-"""Visits for which one plain plan is then followed: one round of the sites, within these bounds."""
+"""Visits for which one plain plan is then followed: one round of the sites, and neither so short
+that it shows nothing nor so long that a bad one uses up the budget."""
 
 
 def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
@@ -54,28 +60,32 @@ def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
     if not obvious or task.stalled >= _STALLED:
         return _plainly(task, found)
     left = looks - len(obvious)
-    best, least = obvious[int(found.order()[0])], float(found.effort.min())
-    kept: list[Plan] = list(obvious)
-    rivals = [obvious[int(k)] for k in found.order()[:4]]
+    order = found.order()
+    best = found.only(int(order[0]))
+    rivals = [obvious[int(k)] for k in order[:4]]
     tried: set[Plan] = set(obvious)
+    improved: list[PlanOutcomes] = []
     while left > 0:
-        changes = [plan for plan in _changes(task, best, rivals) if plan not in tried]
-        better, effort = best, least
+        plan = best.plans[0]
+        changes = [one for one in _changes(task, plan, rivals) if one not in tried]
+        better, enough = best, _FAR * float(play(task, (plan,), _few(task)).effort[0])
         for batch in (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH)):
             left -= len(batch)
             if left < 0:
                 break
-            closer = _promising_of(task, batch)
-            outcome = play(task, closer)
+            closer = _promising_of(task, batch, enough)
+            if not closer:
+                continue
+            outcome = play(task, closer, enough=float(better.effort[0]))
             at = int(outcome.order()[0])
-            if outcome.effort[at] < effort:
-                better, effort = closer[at], float(outcome.effort[at])
+            if outcome.effort[at] < better.effort[0]:
+                better = outcome.only(at)
         tried.update(changes)
-        if not (changes and effort < (1.0 - _EVIDENCE) * least):
+        if not (changes and better.effort[0] < (1.0 - _EVIDENCE) * best.effort[0]):
             break
-        best, least = better, effort
-        kept.append(best)
-    return play(task, kept)
+        best = better
+        improved.append(best)
+    return found.joined(improved)
 
 
 def _plainly(task: RouteTask, found: PlanOutcomes) -> PlanOutcomes:
@@ -105,11 +115,14 @@ def _turn(task: RouteTask, plan: Plan) -> float:
     return float(np.median([examples / records[option] for option, examples in plan.stops]))
 
 
-def _promising_of(task: RouteTask, plans: list[Plan]) -> list[Plan]:
-    count = len(task.draws)
-    few = np.r_[0:_FEW, count - 1]
-    order = play(task, plans, few).order()
-    return [plans[int(k)] for k in order[:_CLOSER]]
+def _few(task: RouteTask) -> Indices:
+    return np.r_[0:_FEW, len(task.draws) - 1]
+
+
+def _promising_of(task: RouteTask, plans: list[Plan], enough: float) -> list[Plan]:
+    """The most promising plans under a few draws, none whose effort exceeds `enough` there."""
+    outcome = play(task, plans, _few(task), enough)
+    return [plans[int(k)] for k in outcome.order()[:_CLOSER] if outcome.effort[k] <= enough]
 
 
 def _changes(task: RouteTask, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:

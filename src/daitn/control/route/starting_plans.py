@@ -23,7 +23,7 @@ from daitn.control.route.value_model import (
     Visits,
     after_visit,
     anchored,
-    values,
+    whole_values,
 )
 
 __all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising", "skills_after"]
@@ -157,7 +157,10 @@ def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
 
 
 def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
-    """At each step, the visit that reduces the shortfall most per effort, over a few draws."""
+    """At each step, the visit that reduces the shortfall most per effort, over a few draws.
+
+    Once none of these is short of anything, one epoch at a time by size.
+    """
     known, start = task.known, task.starts[row]
     rows = np.arange(min(_GREEDY_DRAWS, len(task.draws)))
     few = task.draws.take(rows)
@@ -167,11 +170,11 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
     examples = np.array([float(n) for _, n in candidates])
     tried, drawn = np.repeat(np.arange(len(option)), len(rows)), np.tile(rows, len(option))
     stay = _effort(task, 0.0, option, examples)
-    now, at = _short(task, few, model.skills, start, rows), -1
+    now, at = _short(task, model.skills, start, rows), -1
     stops: list[Stop] = []
-    for _ in range(HORIZON):
-        after = skills_after(known, few.take(drawn), model, drawn, option[tried], examples[tried])
-        left = _short(task, few.take(drawn), after, start, drawn).reshape(len(option), len(rows))
+    while len(stops) < HORIZON and now.any():
+        after = skills_after(known, few, model, drawn, option, examples, tried)
+        left = _short(task, after, start, drawn).reshape(len(option), len(rows))
         moved = (
             task.costs.start_s[row, option]
             if at < 0
@@ -182,7 +185,9 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
         stops.append(candidates[best])
         at = candidates[best][0]
         model, now = model.after(known, few, at, examples[best]), left[best]
-    return tuple(stops)
+    largest = _ranked(task, -known.records)
+    rest = _round(largest, [epochs(task, k, 1.0) for k in largest])
+    return (*stops, *rest)[:HORIZON]
 
 
 def skills_after(
@@ -192,17 +197,20 @@ def skills_after(
     rows: Indices,
     option: Indices,
     examples: Floats,
+    made: Indices,
 ) -> Floats:
-    """Skills after each of many visits that one model might make; `rows` are its draws."""
-    visit = Visits(
+    """Skills after each of many visits that one model might make; row n makes visit `made[n]`
+    under draw `rows[n]`."""
+    visits = Visits(
         site=option,
         examples=examples,
         before=model.seen[option],
         total=np.full(len(option), model.seen.sum()),
         exposure=model.exposure[None],
         fresh=np.full(len(option), model.fresh),
+        made=made,
     )
-    return after_visit(known, draws, model.skills[rows], visit)
+    return after_visit(known, draws, model.skills[rows], visits, rows)
 
 
 def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
@@ -224,19 +232,19 @@ def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices
     """The `most` options that reduce the shortfall most per effort in one epoch, at the mode."""
     known, start = task.known, task.starts[row]
     first = np.zeros(len(options), dtype=np.int64)
-    mode, records = task.draws.take(first), known.records[options]
-    after = skills_after(known, mode, start.model, first, options, records)
-    left = _short(task, mode, after, start, first)
-    now = _short(task, mode, start.model.skills[first], start, first)
+    records, each = known.records[options], np.arange(len(options))
+    after = skills_after(known, task.draws, start.model, first, options, records, each)
+    left = _short(task, after, start, first)
+    now = _short(task, start.model.skills[first], start, first)
     effort = _effort(task, task.costs.start_s[row, options], options, records)
     rate = (now - left) / np.maximum(effort, 1e-12)
     best: Indices = options[np.argsort(-rate, kind="stable")[:most]]
     return best
 
 
-def _short(task: RouteTask, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
-    """(N,): shortfall from the targets, summed."""
-    whole = (values(task.known, draws, skills) * task.known.shares).sum(axis=2)
+def _short(task: RouteTask, skills: Floats, start: Start, rows: Indices) -> Floats:
+    """(N,): shortfall from the targets, summed, of skills under the draws at `rows`."""
+    whole = whole_values(task.known, task.draws, skills, rows)
     measured = anchored(whole, start.believed[rows], start.off[rows])
     short: Floats = np.maximum(0.0, task.targets - measured).sum(axis=1)
     return short

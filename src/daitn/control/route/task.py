@@ -22,7 +22,7 @@ from daitn.control.route.value_model import (
     Indices,
     Setting,
     setting,
-    values,
+    whole_values,
 )
 from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
@@ -208,7 +208,7 @@ def most_taught(asked: RouteTask) -> Floats:
         field, there = known.field[option], known.rate[option] > 0.0
         level = hope.level[0, option] * np.where(there, 1.0, 1.0 - hope.labelled[0])
         skills[0, field] = np.maximum(skills[0, field], level)
-    whole = (values(known, hope, skills) * known.shares).sum(axis=2)[0]
+    whole = whole_values(known, hope, skills)[0]
     measured = np.array([start.measured for start in asked.starts])
     best = np.nanmax(np.vstack([measured, known.chance[None]]), axis=0)
     bound: Floats = np.maximum(whole, best) + 2.0 * asked.errors
@@ -323,7 +323,7 @@ def _start(
     known: Setting, draws: Draws, one: RouteStart, allowed: Flags, brought: Floats | None
 ) -> Start:
     model = taught(known, draws, one.visits, brought)
-    whole = (values(known, draws, model.skills) * known.shares).sum(axis=2)
+    whole = whole_values(known, draws, model.skills)
     measured = np.array([one.values.get(name, np.nan) for name in known.objectives])
     return Start(
         model=model,

@@ -12,7 +12,7 @@ from daitn.control.route.question import Believed, RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes
 from daitn.control.route.starting_plans import epochs, promising, skills_after
 from daitn.control.route.task import RouteTask
-from daitn.control.route.value_model import Floats, anchored, values
+from daitn.control.route.value_model import Floats, anchored, whole_values
 from daitn.objects.decisions import Compared, SiteBelief
 from daitn.objects.text import counted, figure
 
@@ -34,12 +34,10 @@ def site_beliefs(task: RouteTask) -> tuple[SiteBelief, ...]:
         return ()
     options = promising(task, 0, options, _SITES)
     amounts = np.array([epochs(task, int(option), 1.0) for option in options], dtype=np.float64)
-    option, row = np.repeat(options, len(draws)), np.tile(np.arange(len(draws)), len(options))
-    parameters = draws.take(row)
-    skills = skills_after(
-        known, parameters, start.model, row, option, np.repeat(amounts, len(draws))
-    )
-    whole = (values(known, parameters, skills) * known.shares).sum(axis=2)
+    row = np.tile(np.arange(len(draws)), len(options))
+    made = np.repeat(np.arange(len(options)), len(draws))
+    skills = skills_after(known, draws, start.model, row, options, amounts, made)
+    whole = whole_values(known, draws, skills, row)
     after = anchored(whole, start.believed[row], start.off[row])
     before = anchored(start.believed, start.believed, start.off)
     gain = after.reshape(len(options), len(draws), -1) - before[None]

@@ -5,7 +5,8 @@ Knowledge is divided into *fields* (the topics under which data sets are publish
 l. Visiting site s, whose data lie in field d, with n examples
 
 - *learns*: the gap of K[d, l] to the level of the site closes exponentially, faster where label l
-  is frequent at s. (An exponential and a power law fit recorded training equally well.)
+  is frequent at s. (A power law, gap / (1 + speed * gap), took 0.79 of the time in 30 power-law
+  worlds and 1.4 to 1.9 times as long in each of three of recorded training.)
 - *fades*: skill in labels that s lacks, and in other fields, decays (McCloskey and Cohen 1989), the
   slower the more examples of it were seen so far; what s has, it rehearses.
 - *loses*: the first examples of a visit warm up, a fresh model learns slowly at first, repeated
@@ -48,6 +49,7 @@ __all__ = [
     "setting",
     "start_skills",
     "values",
+    "whole_values",
 ]
 
 Floats = NDArray[np.float64]
@@ -124,7 +126,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Visits:
-    """One visit for each of N rows."""
+    """M visits that N rows make: each its own (M = N), or each its `made` one."""
 
     site: Indices
     examples: Floats
@@ -133,9 +135,11 @@ class Visits:
     total: Floats
     """Examples of all earlier visits."""
     exposure: Floats
-    """(N, D, L), or (1, D, L) for all: examples of each label in each field until now."""
+    """(M, D, L), or (1, D, L) for all: examples of each label in each field until now."""
     fresh: Flags
     """The model was never trained before, so there is nothing to average with."""
+    made: Indices | None = None
+    """(N,): the visit of each row."""
 
 
 @dataclass(frozen=True)
@@ -225,52 +229,105 @@ def start_skills(known: Setting, draws: Draws, measured: Floats | None) -> Float
     return np.broadcast_to(most[:, None, None], shape).copy()
 
 
-def after_visit(known: Setting, draws: Draws, skills: Floats, visit: Visits) -> Floats:
-    """Skills (N, D, L) after a visit of each row to its own site."""
-    rows, site, examples = np.arange(len(skills)), visit.site, visit.examples
-    field = known.field[site]
-    told = draws.warm, draws.ripe, draws.repeats * known.records[site]
-    growth = _growth(known, draws, site) * _worth(visit, *told)[:, None]
-    settled = (_SETTLED / (visit.exposure + _UNSETTLED)) ** _SETTLES
-    fading = (draws.fading / draws.tau * examples)[:, None, None] * np.minimum(settled, _FASTEST)
-    own_fading = fading[rows, field] * known.seldom[site]
-    own = skills[rows, field]
-    speed = growth + own_fading
-    level = draws.level[rows, site][:, None] * growth / np.maximum(speed, _LEAST)
+def after_visit(
+    known: Setting, draws: Draws, skills: Floats, visits: Visits, under: Indices | None = None
+) -> Floats:
+    """Skills (N, D, L) after a visit of each row; `under`, (N,), is each row's draw if not its own.
+
+    What does not depend on the draw is computed once per visit. Within, the rows are the last axis:
+    they are many, so that arrays are gone through in long strides.
+    """
+    count = len(skills)
+    made = np.arange(count) if visits.made is None else visits.made
+    drawn = np.arange(count) if under is None else under
+    seen = (visits.exposure + _UNSETTLED) / _SETTLED
+    settled = np.minimum(seen**-_SETTLES, _FASTEST)
+    at, field_at = np.arange(len(visits.site)), known.field[visits.site]
+    settled = np.broadcast_to(settled, (len(at), *settled.shape[1:]))
+    unrehearsed = settled[at, field_at] * known.seldom[visits.site]
+    site, field = visits.site[made], field_at[made]
+    worth = _worth(known, draws, visits, made, drawn)
+    growth = _growth(known, draws, visits.site, made, drawn)
+    growth *= worth
+    fading = (draws.fading / draws.tau)[drawn] * visits.examples[made]
+    share = np.where(visits.fresh[made], 1.0, 1.0 - draws.averaged[drawn])
+    before = skills.transpose(1, 2, 0)
+    here = (np.arange(len(known.fields))[:, None] == field)[:, None]
+    own = np.where(here, before, 0.0).sum(axis=0)
+    speed = growth + fading * unrehearsed.T.take(made, axis=1)
+    level = draws.level[drawn, site] * growth / np.maximum(speed, _LEAST)
     learnt = level + (own - level) * np.exp(-speed)
-    share = np.where(visit.fresh, 1.0, 1.0 - draws.averaged)
-    kept = np.exp(-fading * known.apart[field][:, :, None])
-    after: Floats = skills * (1.0 - share[:, None, None] * (1.0 - kept))
-    after[rows, field] = own + share[:, None] * (learnt - own)
-    return after
+    learnt = own + share * (learnt - own)
+    if len(known.fields) == 1:
+        return learnt[None].transpose(2, 0, 1)
+    apart = (settled * known.apart[field_at][:, :, None]).astype(np.float32)
+    away = apart.transpose(1, 2, 0).take(made, axis=-1)
+    away *= -fading.astype(np.float32)
+    left = _exp(away)
+    left -= 1.0
+    left *= share.astype(np.float32)
+    left += 1.0
+    return np.where(here, learnt, before * left).transpose(2, 0, 1)
 
 
-def _growth(known: Setting, draws: Draws, site: Indices) -> Floats:
-    """(N, L): rate at which a label's gap closes, per example."""
-    labelled = draws.labelled[:, None]
-    growth: Floats = (1.0 - labelled + labelled * known.pace[site]) / draws.tau[:, None]
+def _exp(exponent: NDArray[np.floating]) -> NDArray[np.float32]:
+    """In single precision: several times as fast, and exact to seven digits."""
+    return np.exp(exponent.astype(np.float32))
+
+
+def _growth(known: Setting, draws: Draws, site: Indices, made: Indices, drawn: Indices) -> Floats:
+    """(L, N): rate at which a label's gap closes, per example."""
+    labelled = draws.labelled[drawn]
+    growth: Floats = (known.pace[site].T - 1.0).take(made, axis=1)
+    growth *= labelled
+    growth += 1.0
+    growth /= draws.tau[drawn]
     return growth
 
 
-def _worth(visit: Visits, warm: Floats, ripe: Floats, horizon: Floats) -> Floats:
+def _worth(known: Setting, draws: Draws, visits: Visits, made: Indices, drawn: Indices) -> Floats:
     """(N,): effective number of examples of a visit."""
-    examples = np.maximum(visit.examples, _LEAST)
-    total, before = visit.total, visit.before
+    warm, ripe = draws.warm[drawn], draws.ripe[drawn]
+    horizon = draws.repeats[drawn] * known.records[visits.site[made]]
+    examples = np.maximum(visits.examples, _LEAST)[made]
+    total, before = visits.total[made], visits.before[made]
     warmed = examples / (examples + warm)
-    asleep = ripe * (np.exp(-total / ripe) - np.exp(-(total + examples) / ripe))
-    again = horizon * (np.exp(-before / horizon) - np.exp(-(before + examples) / horizon))
+    asleep = ripe * np.exp(-total / ripe) * -np.expm1(-examples / ripe)
+    again = horizon * np.exp(-before / horizon) * -np.expm1(-examples / horizon)
     worth: Floats = warmed * (1.0 - asleep / examples) * again
     return worth
 
 
+def whole_values(
+    known: Setting, draws: Draws, skills: Floats, under: Indices | None = None
+) -> Floats:
+    """Value (N, O) on every objective: the mean over its test items."""
+    drawn = np.arange(len(skills)) if under is None else under
+    missed = _missed(draws.teaches, skills, drawn)
+    floor, ceiling = _floors(known, draws)[drawn], draws.ceiling[drawn]
+    found: Floats = ceiling - (ceiling - floor) * np.einsum("oln,ol->no", missed, known.shares)
+    return found
+
+
 def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
     """Value (N, O, L) on every label of every objective."""
-    missed = 1.0 - draws.teaches[:, 0, :, None] * skills[:, 0, None, :]
-    for field in range(1, len(known.fields)):
-        missed *= 1.0 - draws.teaches[:, field, :, None] * skills[:, field, None, :]
+    missed = _missed(draws.teaches, skills, np.arange(len(skills))).transpose(2, 0, 1)
     floor = _floors(known, draws)[:, :, None]
     found: Floats = floor + (draws.ceiling[:, :, None] - floor) * (1.0 - missed)
     return found
+
+
+def _missed(teaches: Floats, skills: Floats, drawn: Indices) -> Floats:
+    """(O, L, N): the share of a label's items that no field covers."""
+    covers = teaches.transpose(1, 2, 0).take(drawn, axis=-1)[:, :, None]
+    known = skills.transpose(1, 2, 0)[:, None]
+    missed: Floats = covers[0] * known[0]
+    np.subtract(1.0, missed, out=missed)
+    for field in range(1, len(covers)):
+        each = covers[field] * known[field]
+        np.subtract(1.0, each, out=each)
+        missed *= each
+    return missed
 
 
 def anchored(whole: Floats, believed: Floats, off: Floats) -> Floats:

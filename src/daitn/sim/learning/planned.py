@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from daitn.control.jobs.job import Job
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.experience import PastJob, lessons, pooled
+from daitn.control.route.priors import UNTAUGHT
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
@@ -31,7 +34,11 @@ class PlannedPolicy:
 
 @dataclass
 class PlannedWithExperience:
-    """The same with the lessons of earlier jobs, as a control centre keeps them."""
+    """The same with the lessons of earlier jobs, as a control centre keeps them.
+
+    Only what holds for the recipe anywhere: a site of one world is not the site of the same name in
+    another, as it would be in a network.
+    """
 
     past: list[PastJob] = field(default_factory=list)
     engine: Mtrce = field(default_factory=Mtrce)
@@ -46,4 +53,5 @@ class PlannedWithExperience:
         """Store the job's lessons."""
         told = lessons(question, self.parameters)
         if told is not None:
-            self.past.append(told)
+            general = {key: one for key, one in told.lessons.items() if key in UNTAUGHT}
+            self.past.append(msgspec.structs.replace(told, lessons=general))
