@@ -182,8 +182,8 @@ def main() -> None:
         if worlds
     }
     if arguments.json:
-        found = {group: [asdict(row) for row in rows] for group, rows in table.items()}
-        print(json.dumps({"first_seed": first, "took_s": took_s, "groups": found}))
+        rows_of = {group: [asdict(row) for row in rows] for group, rows in table.items()}
+        print(json.dumps({"first_seed": first, "took_s": took_s, "groups": rows_of}))
         return
     for group, rows in table.items():
         print(told(group, rows))

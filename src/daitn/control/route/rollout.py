@@ -320,7 +320,7 @@ def _least(
     ended = np.where((way.length > depth)[:, None], goes_on, task.miss * (1.0 + missing))
     reached = np.take_along_axis(effort, np.maximum(visits - 1, 0), axis=1)
     each = np.where(visits > 0, reached, ended)
-    return _utility(each, task.weight[draws], task.caution)
+    return utility(each, task.weight[draws], task.caution)
 
 
 def _only(rows: Flags, *arrays: Any) -> tuple[Any, ...]:
