@@ -116,7 +116,8 @@ def _turn(task: RouteTask, plan: Plan) -> float:
 
 
 def _few(task: RouteTask) -> Indices:
-    return np.r_[0:_FEW, len(task.draws) - 1]
+    few: Indices = np.r_[0:_FEW, len(task.draws) - 1]
+    return few
 
 
 def _promising_of(task: RouteTask, plans: list[Plan], enough: float) -> list[Plan]:
