@@ -259,7 +259,8 @@ def after_visit(
     learnt = level + (own - level) * np.exp(-speed)
     learnt = own + share * (learnt - own)
     if len(known.fields) == 1:
-        return learnt[None].transpose(2, 0, 1)
+        alone: Floats = learnt[None]
+        return alone.transpose(2, 0, 1)
     apart = (settled * known.apart[field_at][:, :, None]).astype(np.float32)
     away = apart.transpose(1, 2, 0).take(made, axis=-1)
     away *= -fading.astype(np.float32)
