@@ -168,11 +168,11 @@ def main() -> None:
     there = {(world.family, world.seed) for world in judged}
     if not arguments.so_far:
         left = [piece for piece in work if {(piece.family, one) for one in piece.seeds} - there]
-        for found in leading(left, arguments.jobs):
-            judged += found
+        for worlds in leading(left, arguments.jobs):
+            judged += worlds
             if arguments.results is not None:
                 with arguments.results.open("ab") as file:
-                    file.writelines(msgspec.json.encode(world) + b"\n" for world in found)
+                    file.writelines(msgspec.json.encode(world) + b"\n" for world in worlds)
     took_s = time.perf_counter() - began_s
     groups = {name: [w for w in judged if w.family == name] for name in families}
     groups["all"] = judged

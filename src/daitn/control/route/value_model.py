@@ -268,7 +268,8 @@ def after_visit(
     left -= 1.0
     left *= share.astype(np.float32)
     left += 1.0
-    return np.where(here, learnt, before * left).transpose(2, 0, 1)
+    after: Floats = np.where(here, learnt, before * left)
+    return after.transpose(2, 0, 1)
 
 
 def _exp(exponent: NDArray[np.floating]) -> NDArray[np.float32]:
