@@ -50,8 +50,8 @@ while too slow a speed would end jobs with a deadline."""
 _LEAST_SPEED_FLOPS = 1.0
 """A lower report counts as none."""
 _QUEUED_VISIT_S = 30.0
-"""Duration of a visit queued ahead of ours, before this job has measured its own: visits of the
-recorded corpora took seconds to minutes."""
+"""Duration of a visit queued ahead of ours, before this job has measured its own. Rather long: half
+of the recorded visits took less than 3 ms (wine) to 12 s (MedQuAD), all of small models."""
 
 
 class Moves:
