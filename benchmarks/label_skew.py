@@ -39,7 +39,7 @@ from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import Selection
 from daitn.objects.decisions import Round
 from daitn.objects.identifiers import SiteId
-from daitn.objects.intents import Budget
+from daitn.objects.intents import Budget, Training
 from daitn.objects.merging import RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.randomness import Rng
 from daitn.sim.learning.episode import run
@@ -218,7 +218,10 @@ def choice(of: Case, overhead_s: float, example_s: float) -> Choice:
         family="label skew",
         seed=_SEED,
         intent=msgspec.structs.replace(
-            intent, objectives=(wanted,), budget=Budget(duration_s=86_400.0)
+            intent,
+            objectives=(wanted,),
+            budget=Budget(duration_s=86_400.0),
+            training=Training(algorithm=Algorithm.ADAPTIVE),
         ),
         needs=needs(flops, of.recipe.estimate(of.config).size_bytes),
         sites=sites,

@@ -1,4 +1,4 @@
-"""Whether the network chooses the right algorithm: `auto` beside each algorithm by name.
+"""Whether the network chooses the right algorithm: `adaptive` beside each algorithm by name.
 
     python -m benchmarks.selection [--development | --validation] [--episodes 24]
         [--family F ...] [--jobs N] [--json out.json]
@@ -39,11 +39,11 @@ from daitn.sim.learning.selected import SelectedPolicy
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.world import LearningWorld
 
-SEQUENTIAL, AUTO = "sequential", "auto"
+SEQUENTIAL, ADAPTIVE = "sequential", "adaptive"
 WAYS: dict[str, Callable[[], RoutePolicy]] = {
     SEQUENTIAL: PlannedPolicy,
     **{str(one): (lambda one=one: InRounds(one)) for one in CONSIDERED},  # type: ignore[misc]
-    AUTO: SelectedPolicy,
+    ADAPTIVE: SelectedPolicy,
 }
 FAMILIES = (*TABLES, "plain", "single class", "conflicting", "slow links", "clients", "alike")
 CLOSE = 1.2
@@ -60,7 +60,7 @@ class Led(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, float]
     """Of the policies that reached."""
     chosen: tuple[str, ...]
-    """What `auto` did, step by step."""
+    """What `adaptive` did, step by step."""
 
     def of(self, way: str) -> float:
         return self.seconds.get(way, self.budget_s)
@@ -68,7 +68,7 @@ class Led(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def best_s(self) -> float | None:
         """Of the algorithms by name."""
-        named = [s for way, s in self.seconds.items() if way != AUTO]
+        named = [s for way, s in self.seconds.items() if way != ADAPTIVE]
         return min(named, default=None)
 
 
@@ -98,7 +98,7 @@ def led(piece: tuple[str, int]) -> Led:
         sites=len(ground.sites),
         budget_s=ground.intent.budget.duration_s or 0.0,
         seconds={way: round(one.seconds, 2) for way, one in episodes.items() if one.reached},
-        chosen=episodes[AUTO].steps,
+        chosen=episodes[ADAPTIVE].steps,
     )
 
 

@@ -36,9 +36,15 @@ START = RouteStart(
 WEIGHTS = Mtrce().weights
 
 
+def adapting(asked: RouteQuestion) -> RouteQuestion:
+    training = Training(algorithm=Algorithm.ADAPTIVE)
+    return replace(asked, intent=msgspec.structs.replace(asked.intent, training=training))
+
+
 def begun(seed: int, sites: int = 3) -> RouteQuestion:
     """A fresh model that was made and measured."""
-    return replace(instance(seed, sites), checkpoints=(START,), merges=True, shortfalls=(1.0,))
+    made = replace(instance(seed, sites), checkpoints=(START,), merges=True, shortfalls=(1.0,))
+    return adapting(made)
 
 
 def rounds_of(asked: RouteQuestion, algorithm: Algorithm, part: float = 1.0) -> NextRound:
@@ -104,7 +110,7 @@ def one_class_each(sites: int) -> RouteQuestion:
     wanted = intent(broad=0.7)
     start = msgspec.structs.replace(START, values={"broad": 0.25})
     return replace(
-        question(wanted, seen, verify_s=20.0),
+        adapting(question(wanted, seen, verify_s=20.0)),
         checkpoints=(start,), merges=True, shortfalls=(0.45,),
     )  # fmt: skip
 
@@ -126,9 +132,10 @@ def test_the_reasons_are_told_with_the_decision() -> None:
     [
         {"merges": False},
         {"training": Training(algorithm=Algorithm.SEQUENTIAL)},
+        {"training": Training(algorithm=Algorithm.AUTO)},
         {"route": (PinnedVisit(site=SiteId("s0"), examples=100),)},
     ],
-    ids=["no merging", "sequential", "a stated route"],
+    ids=["no merging", "sequential", "auto", "a stated route"],
 )
 def test_nothing_is_compared_where_nothing_is_left_to_choose(change: dict[str, object]) -> None:
     asked = one_class_each(4)

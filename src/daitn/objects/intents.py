@@ -256,7 +256,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def rules(self) -> dict[Algorithm, MergeRule]:
         """How rounds may merge, by algorithm: several where the network chooses."""
-        if self.algorithm is Algorithm.AUTO:
+        if self.algorithm is Algorithm.ADAPTIVE:
             return {one: RULES[one] for one in CONSIDERED}
         return {self.algorithm: self.rule} if self.rule is not None else {}
 
@@ -268,7 +268,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def local_in(self, chosen: Algorithm | None) -> LocalRule:
         """What sites do in the rounds of an algorithm that the network chose."""
         algorithm = self.algorithm
-        if chosen is not None and algorithm is Algorithm.AUTO:
+        if chosen is not None and algorithm is Algorithm.ADAPTIVE:
             algorithm = chosen
         rule = LOCAL_RULES.get(algorithm, LocalRule())
         names = ("mu", "consolidation", "distillation")

@@ -130,7 +130,10 @@ class Algorithm(enum.StrEnum):
     """How the sites train one model."""
 
     AUTO = "auto"
-    """The network chooses before each visit or round, from what is measured."""
+    """The network chooses; at present always `sequential`: what else was tried did not win."""
+    ADAPTIVE = "adaptive"
+    """As `sequential`, but before each step rounds of `fedavg`, `diloco` and `ties` are compared
+    with it, and may take its place. Experimental."""
     SEQUENTIAL = "sequential"
     """The model goes from site to site, by the route that is computed after each visit."""
     FEDAVG = "fedavg"
@@ -203,4 +206,4 @@ AT_ONCE = (Algorithm.FEDSEQ, Algorithm.SCAFFOLD)
 as their visits together, and variates belong to the round's base."""
 
 CONSIDERED = (Algorithm.FEDAVG, Algorithm.DILOCO, Algorithm.TIES)
-"""Algorithms that `auto` compares with `sequential`; the others have to be named."""
+"""Algorithms that `adaptive` compares with `sequential`; the others have to be named."""

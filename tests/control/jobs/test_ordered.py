@@ -267,7 +267,7 @@ def test_models_are_merged_as_ordered_and_count_for_what_they_learned() -> None:
 
 
 def test_an_owner_who_leaves_the_choice_has_ordered_what_may_be_chosen_and_nothing_else() -> None:
-    order = ordered(wanted(training=Training(algorithm=Algorithm.AUTO)))
+    order = ordered(wanted(training=Training(algorithm=Algorithm.ADAPTIVE)))
     for algorithm in CONSIDERED:
         check_ordered(merge(rule=RULES[algorithm]), order, HERE, spent())
     with pytest.raises(Refused, match="rule of merging"):

@@ -107,7 +107,7 @@ class SwitchingWorld(RoundsWorld):
     """The network chooses: visits and rounds in the order of `ways`, then visits."""
 
     def __init__(self, ways: Sequence[Algorithm], most: int = 6) -> None:
-        super().__init__(Algorithm.AUTO, most)
+        super().__init__(Algorithm.ADAPTIVE, most)
         self.ways = list(ways)
 
     def planned(self) -> Planned:

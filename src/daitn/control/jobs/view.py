@@ -78,7 +78,7 @@ def _algorithm(job: Job) -> str:
     """How it was trained, in order: `cyclic, then diloco`. Where an algorithm was asked for, no
     word is lost on the first visit, which makes the model."""
     stated = job.intent.training.algorithm
-    if stated not in (Algorithm.AUTO, Algorithm.SEQUENTIAL):
+    if stated not in (Algorithm.AUTO, Algorithm.SEQUENTIAL, Algorithm.ADAPTIVE):
         return str(stated)
     visits = algorithm(tuple(made.site for made in job.made if not made.round))
     ways = [visits if not made.round else str(made.algorithm) for made in job.made]

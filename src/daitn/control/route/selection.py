@@ -1,7 +1,7 @@
 """Which way a job trains next: a visit of its route, or a round of some algorithm.
 
-With `algorithm: auto` the route and the rounds of each considered algorithm are candidates of one
-utility, under one posterior: the effort until all targets hold, see `task`. A change in mid-job
+With `algorithm: adaptive` the route and the rounds of each considered algorithm are candidates of
+one utility, under one posterior: the effort until all targets hold, see `task`. A change in mid-job
 needs a reason: it must promise to save `_EVIDENCE` of the effort, or the present way must have
 brought nothing nearer. What was measured to stall is set aside, as long as something else is left.
 """
@@ -128,12 +128,13 @@ def _route_way(planning: Planning) -> _Way:
 def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
     """The rounds that are possible now, in the order in which algorithms are considered."""
     intent = question.intent
-    if intent.route or not question.merges or planning.asked is None:
+    rules = intent.training.rules
+    if not rules or intent.route or not question.merges or planning.asked is None:
         return []
     parts = _PARTS if intent.training.rule is None else _PARTS[:1]
     ways: list[_Way] = []
     among = members(question)
-    for algorithm, rule in intent.training.rules.items():
+    for algorithm, rule in rules.items():
         found = [next_round(question, algorithm, rule, part, among) for part in parts]
         sizes = [way for one in found if (way := _played(planning.asked, algorithm, one, FEW))]
         best = min(sizes, key=lambda way: way.effort, default=None)

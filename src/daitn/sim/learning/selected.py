@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.selection import next_step
 from daitn.objects.decisions import Round
+from daitn.objects.merging import Algorithm
 from daitn.objects.randomness import Rng
 from daitn.sim.learning.policy import VisitChosen
 
@@ -16,13 +19,15 @@ __all__ = ["SelectedPolicy"]
 
 @dataclass(frozen=True)
 class SelectedPolicy:
-    """What `algorithm: auto` does."""
+    """What `algorithm: adaptive` does."""
 
     engine: Mtrce = field(default_factory=Mtrce)
-    name: str = "auto"
+    name: str = "adaptive"
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | Round | None:
-        step = next_step(question, self.engine)
+        training = msgspec.structs.replace(question.intent.training, algorithm=Algorithm.ADAPTIVE)
+        intent = msgspec.structs.replace(question.intent, training=training)
+        step = next_step(replace(question, intent=intent), self.engine)
         if step.route is None:
             return step.round
         visit = step.route.visits[0]
