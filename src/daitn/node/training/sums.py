@@ -297,7 +297,7 @@ def _terms(work: MergeWork, numbers: int) -> SumTerms:
             field="training.secure_aggregation",
             fix=f"train at two sites at least, and at most {_MOST_NUMBERS} weights",
         )
-    least = max(2, len(members) // 2 + 1)
+    least = 2 * len(members) // 3 + 1
     return SumTerms(name=work.visit, members=members, least=least, numbers=numbers)
 
 
