@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,21 @@ async def test_what_was_summed_once_is_in_no_other_sum(tmp_path: Path) -> None:
         await scene.merged("v.10")
     assert not any((tmp_path / site / digest).exists() for site in SITES
                    for digest in [ref.manifest for ref in scene.work.trained])  # fmt: skip
+
+
+def test_what_is_not_summed_within_a_day_goes(tmp_path: Path) -> None:
+    """Also where no further secure visit comes."""
+    scene = Scene(tmp_path)
+    site = scene.sums[SITES[1]]
+    site.forget_old()
+    site.join(scene.work)
+    kept = tmp_path / SITES[1] / scene.work.trained[1].manifest
+    a_day_ago = kept.stat().st_mtime - 90_000.0
+    os.utime(kept, (a_day_ago, a_day_ago))
+    site.forget_old()
+    assert not kept.exists()
+    with pytest.raises(NotFound):
+        site.join(scene.work)
 
 
 async def test_a_site_joins_no_sum_that_its_owner_did_not_order(tmp_path: Path) -> None:

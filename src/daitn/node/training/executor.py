@@ -131,6 +131,8 @@ class Executor:
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
         """Delete what is of no use any more, see `WorkModels.retain`; returns the bytes freed."""
         await asyncio.to_thread(self._feedback.retain, needed())
+        if self._sums is not None:
+            await asyncio.to_thread(self._sums.forget_old)
         return await self.models.retain(needed)
 
     @property

@@ -9,6 +9,7 @@ disk before that. So a sum that fails later costs the round, and nobody sees the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -120,9 +121,7 @@ class SecureSums:
         try:
             make_folder(self._folder)
             self._folder.chmod(0o700)
-            for old in self._folder.iterdir():
-                if clock.wall_s() - old.stat().st_mtime > _KEPT_S:
-                    shutil.rmtree(old, ignore_errors=True)
+            self.forget_old()
             shutil.rmtree(into, ignore_errors=True)
             shutil.copytree(made, into)
         except OSError as error:
@@ -131,6 +130,13 @@ class SecureSums:
                 fix="free room in the site's state folder, and check that it may be written",
             ) from None
         return ModelRef(manifest=digest, size_bytes=size_bytes, holders=())
+
+    def forget_old(self) -> None:
+        """Delete what was not summed within a day."""
+        for old in self._folder.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # It is summed by now.
+                if clock.wall_s() - old.stat().st_mtime > _KEPT_S:
+                    shutil.rmtree(old, ignore_errors=True)
 
     async def _on_join(self, key: str, payload: bytes) -> bytes:
         """`MergeWork` -> `Joined`: take part in the secure sum of what visits here made."""
