@@ -137,3 +137,15 @@ def test_an_update_that_does_not_fit_is_refused(
     )
     with pytest.raises(Corrupt, match=says):
         rebuild(base, "digest", trained, out)
+
+
+def test_what_is_made_of_other_numbers_than_weights_stays_as_it_is(tmp_path: Path) -> None:
+    """As trees are: an update was asked for where links are slow, and every visit failed."""
+    trees = {"trees.column": torch.arange(6, dtype=torch.int32), "trees.leaf": torch.ones(6)}
+    base = folder(tmp_path / "base", {name: each[:3] for name, each in trees.items()})
+    trained = folder(tmp_path / "trained", trees)
+    before = (trained / WEIGHTS).read_bytes()
+    compress(base, "digest", trained, Compression.INT8, None, tmp_path / "left")
+    assert [path.name for path in trained.iterdir()] == [WEIGHTS]
+    assert (trained / WEIGHTS).read_bytes() == before
+    assert not (tmp_path / "left").exists()

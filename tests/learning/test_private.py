@@ -103,6 +103,19 @@ def test_a_classifiers_gradients_are_clipped_record_by_record(clip: float) -> No
     assert not any(bool(each.any()) for each in nobody)
 
 
+def test_a_model_made_so_that_squares_vanish_is_clipped_as_any_other() -> None:
+    """Of gradients below 1e-23 the squares are zero in 32 bits, and a large activation makes a step
+    of them all the same: the norm that was clipped was zero, and the sum was of a record."""
+    layers = [
+        (torch.tensor([[1e18]], requires_grad=True), torch.zeros(1, requires_grad=True)),
+        (torch.tensor([[0.0], [-53e-18]], requires_grad=True), torch.zeros(2, requires_grad=True)),
+    ]
+    clip = 1e-6
+    sums = private.clipped_sums(torch.ones(1, 1), torch.tensor([0]), layers, clip)
+    norm = float(torch.cat([each.double().flatten() for each in sums]).norm())
+    assert 0.0 < norm <= clip * 1.001
+
+
 def test_a_language_models_gradients_are_clipped_record_by_record(tmp_path: Path) -> None:
     """One record more or less moves the sum by no more than the norm."""
     settings = CausalLmConfig.of(TEXTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from daitn.identity.keys import SigningKey
 from daitn.learning.secure_sum.fixed_point import FixedPoint, Words
 from daitn.learning.secure_sum.masks import neighbours
-from daitn.learning.secure_sum.member import Member, least_shares
+from daitn.learning.secure_sum.member import Member, least_shares, said_of_agreement
 from daitn.learning.secure_sum.shamir import PRIME, joined, split
 from daitn.learning.secure_sum.unmasking import unmasked
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
@@ -99,7 +100,7 @@ class Scene:
 @st.composite
 def losses(draw: Any) -> tuple[int, int, dict[SiteId, int], int]:
     members = draw(st.integers(2, 9))
-    least = draw(st.integers(max(2, members // 2 + 1), members))
+    least = draw(st.integers(2 * members // 3 + 1, members))
     names = [SiteId(f"s{number:04}") for number in range(members)]
     lost = draw(st.dictionaries(st.sampled_from(names), st.integers(1, 5), max_size=members))
     return members, least, lost, draw(st.integers(0, 2**32))
@@ -127,7 +128,7 @@ def test_a_sum_is_exact_whoever_is_lost_or_there_is_none(
 
 
 def test_many_members_have_few_neighbours_and_lose_some() -> None:
-    scene = Scene(40, 21)
+    scene = Scene(40, 27)
     around = {name: neighbours(scene.terms, name) for name in scene.members}
     assert {len(each) for each in around.values()} == {30}
     assert all(name in around[other] for name, each in around.items() for other in each)
@@ -141,9 +142,9 @@ def test_nothing_that_a_relay_sees_of_a_member_shows_its_numbers() -> None:
     different at each member and in each sum."""
     ones = {}
     for seed in range(60):
-        scene = Scene(3, 2, seed)
+        scene = Scene(4, 3, seed)
         scene.words = {name: np.zeros(NUMBERS, np.uint64) for name in scene.members}
-        scene.run({SiteId("s0002"): 4})
+        scene.run({SiteId("s0003"): 4})
         ones[seed] = scene.masked[SiteId("s0000")]
         first, second, *_ = scene.masked.values()
         assert not np.array_equal(first, second)
@@ -155,19 +156,19 @@ def test_nothing_that_a_relay_sees_of_a_member_shows_its_numbers() -> None:
 
 def test_a_relay_that_tells_two_stories_gets_no_second_sum() -> None:
     """It would have both secrets of a member: a mask of its own, and the key of the others."""
-    scene = Scene(5, 3)
+    scene = Scene(5, 4)
     names = list(scene.members)
     scene.keys = {name: one.keys() for name, one in scene.members.items()}
     scene.sealed = {name: one.shares(scene.keys) for name, one in scene.members.items()}
     scene.masked = {name: scene.mask(name) for name in names}
     whole, without = names, names[:4]
-    said = {name: scene.members[name].agreement(names, without) for name in names[:2]}
-    said |= {name: scene.members[name].agreement(names, whole) for name in names[2:]}
+    said = {name: scene.members[name].agreement(names, without) for name in names[:1]}
+    said |= {name: scene.members[name].agreement(names, whole) for name in names[1:]}
     signatures = {name: one.signature for name, one in said.items()}
-    for name in names[:2]:
+    for name in names[:1]:
         with pytest.raises(Refused):
             scene.members[name].revealed(signatures)
-    told = {name: scene.members[name].revealed(signatures) for name in names[2:]}
+    told = {name: scene.members[name].revealed(signatures) for name in names[1:]}
     assert all(set(each.seeds) == set(names) and not each.keys for each in told.values())
     for name in names:  # Neither to go back nor to say it again.
         for again in (
@@ -179,19 +180,44 @@ def test_a_relay_that_tells_two_stories_gets_no_second_sum() -> None:
                 again()
 
 
-def test_keys_shares_and_sums_of_a_relays_own_are_not_taken() -> None:
-    scene = Scene(3, 2)
-    first, second, third = scene.members
+@pytest.mark.parametrize("members", range(3, 12))
+def test_a_relay_that_is_a_member_and_signs_two_stories_gets_no_second_sum(members: int) -> None:
+    """With half of the members being enough, in a sum of three it would have had both secrets of
+    each of the others: those of the one agree with it on one sum, those of the other on another."""
+    scene = Scene(members, 2 * members // 3 + 1)
+    liar, *honest = scene.members
     scene.keys = {name: one.keys() for name, one in scene.members.items()}
-    foreign = Scene(3, 2, seed=1).members[second].keys()
+    scene.sealed = {name: one.shares(scene.keys) for name, one in scene.members.items()}
+    scene.masked = {name: scene.mask(name) for name in scene.members}
+    victim, names = honest[-1], list(scene.members)
+    stories = {True: names, False: [name for name in names if name != victim]}
+    told: dict[bool, list[Revealed]] = {True: [], False: []}
+    half = len(honest) // 2
+    for whole, some in ((False, honest[:half]), (True, honest[half:])):
+        agreed = Agreement(shared=tuple(names), summed=tuple(stories[whole]), signature="")
+        signatures = {liar: signed(liar, said_of_agreement(scene.terms, agreed))}
+        with suppress(Refused):
+            for name in some:
+                one = scene.members[name].agreement(names, stories[whole])
+                signatures[name] = one.signature
+            for name in some:
+                told[whole].append(scene.members[name].revealed(signatures))
+    assert not (told[True] and told[False])
+
+
+def test_keys_shares_and_sums_of_a_relays_own_are_not_taken() -> None:
+    scene = Scene(4, 3)
+    first, second, third, fourth = scene.members
+    scene.keys = {name: one.keys() for name, one in scene.members.items()}
+    foreign = Scene(4, 3, seed=1).members[second].keys()
     forged = {**scene.keys, second: msgspec.structs.replace(foreign, signature="no")}
     with pytest.raises(Corrupt, match="did not sign"):
         scene.members[first].shares(forged)
-    sealed = {name: scene.members[name].shares(scene.keys) for name in (second, third)}
+    sealed = {name: scene.members[name].shares(scene.keys) for name in (second, third, fourth)}
     with pytest.raises(Corrupt, match="does not open"):
         scene.members[second].masked(scene.words[second], {third: sealed[third][first]})
     hidden = scene.members[third]
-    hidden.masked(scene.words[third], {second: sealed[second][third]})
+    hidden.masked(scene.words[third], {name: sealed[name][third] for name in (second, fourth)})
     with pytest.raises(Refused, match="too few"):
         hidden.agreement([second, third], [third])
 

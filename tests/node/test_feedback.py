@@ -42,6 +42,16 @@ def test_the_latest_of_each_job_and_data_set_is_kept_for_nobody_else(tmp_path: P
     assert (tmp_path / "feedback").stat().st_mode & 0o077 == 0
 
 
+def test_what_was_lost_without_privacy_is_in_no_private_update(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "feedback")
+    feedback.keep(work(), lost(tmp_path, "open"))
+    assert feedback.before(work(), private=True) is None
+    feedback.keep(work(), lost(tmp_path, "noisy"), private=True)
+    told = [feedback.before(work(), private=private) for private in (True, False)]
+    assert [path.read_text() for path in told if path] == ["noisy", "open"]
+    assert feedback.before(msgspec.structs.replace(work(), owner="globex")) is None
+
+
 def test_it_goes_with_the_job_and_there_is_never_much_of_it(tmp_path: Path) -> None:
     now_s = [1e9]
     feedback = Feedback(tmp_path / "feedback", lambda: now_s[0])

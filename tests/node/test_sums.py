@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
 from daitn.node.training.sums import SecureSums
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import DaitnError, NotFound, Refused, Unreachable
+from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
 from daitn.objects.intents import Training, TrainingIntent
 from daitn.objects.lineage import Origin, Visit
@@ -175,6 +176,38 @@ async def test_what_was_summed_once_is_in_no_other_sum(tmp_path: Path) -> None:
         await scene.merged("v.10")
     assert not any((tmp_path / site / digest).exists() for site in SITES
                    for digest in [ref.manifest for ref in scene.work.trained])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("array", "says"), [(np.ones(3, np.uint16), "kind U16"), (np.ones(9, np.float32), "9 numbers")]
+)
+def test_what_no_sum_can_have_is_refused_where_it_was_made(
+    array: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge would only say that no site is left for it."""
+    scene = Scene(tmp_path)
+    monkeypatch.setattr("daitn.node.training.sums._MOST_NUMBERS", 8)
+    (made := tmp_path / "made").mkdir()
+    save_file({"trees": array}, made / "trees.safetensors")
+    with pytest.raises(InvalidInput, match=says) as refused:
+        scene.sums[SITES[0]].keep(made)
+    assert refused.value.field == "training.secure_aggregation"
+    assert refused.value.fix
+
+
+def test_what_is_not_summed_within_a_day_goes(tmp_path: Path) -> None:
+    """Also where no further secure visit comes."""
+    scene = Scene(tmp_path)
+    site = scene.sums[SITES[1]]
+    site.forget_old()
+    site.join(scene.work)
+    kept = tmp_path / SITES[1] / scene.work.trained[1].manifest
+    a_day_ago = kept.stat().st_mtime - 90_000.0
+    os.utime(kept, (a_day_ago, a_day_ago))
+    site.forget_old()
+    assert not kept.exists()
+    with pytest.raises(NotFound):
+        site.join(scene.work)
 
 
 async def test_a_site_joins_no_sum_that_its_owner_did_not_order(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def compress(
     base: Path, of: str, trained: Path, how: Compression, before: Path | None, left: Path
 ) -> None:
     """Replace the weights in the folder `trained` by what differs from the model in `base`, whose
-    digest is `of`. A file that `base` does not have alike stays as it is.
+    digest is `of`. A file that `base` does not have alike stays as it is, and so does one with
+    other numbers than weights, of which trees are made.
 
     `before`: a file of what earlier updates lost; `left`: the file for what is lost now.
     """
@@ -52,8 +53,13 @@ def compress(
     feedback = load_file(before) if before is not None else {}
     for path in sorted(trained.glob(f"*{_WEIGHTS}")):
         start = base / path.name
-        header = read_header(path)
-        if not start.is_file() or read_header(start).shapes != header.shapes:
+        if not start.is_file():
+            continue
+        try:
+            header, before_it = read_header(path), read_header(start)
+        except Corrupt:
+            continue
+        if before_it.shapes != header.shapes:
             continue
         if filecmp.cmp(path, start, shallow=False):
             continue  # A frozen part, which keeps its digest and travels no more.

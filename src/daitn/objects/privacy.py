@@ -16,7 +16,8 @@ __all__ = ["Mechanism", "PrivacyDemand", "PrivacySpent", "PrivacyWish"]
 
 Epsilon = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Delta = Annotated[float, msgspec.Meta(gt=0.0, le=0.01)]
-Norm = Annotated[float, msgspec.Meta(gt=0.0, le=1e6)]
+Norm = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
+"""Far above what rounding moves sums of 32 bits by."""
 Steps = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
 

@@ -40,16 +40,16 @@ class SumTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     members: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=2, max_length=MOST_MEMBERS)]
     """In order, each once."""
     least: Annotated[int, msgspec.Meta(ge=2, le=MOST_MEMBERS)]
-    """Members without whom there is no sum: more than half, so that no two sums have the agreement
-    of as many."""
+    """Members without whom there is no sum: more than two thirds. Two sums then have the agreement
+    of as many only if more than a third of all agree to both, whatever their relay says."""
     numbers: Annotated[int, msgspec.Meta(ge=1, le=1 << 34)]
     """Of each member."""
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
             raise ValueError("members: not in order, or one is there twice")
-        if not len(self.members) // 2 < self.least <= len(self.members):
-            raise ValueError("least: is not between half of the members and all")
+        if not 2 * len(self.members) // 3 < self.least <= len(self.members):
+            raise ValueError("least: is not between two thirds of the members and all")
 
 
 class MemberKeys(msgspec.Struct, frozen=True, kw_only=True):

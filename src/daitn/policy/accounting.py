@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -143,11 +144,15 @@ def visits_left(spent: Curve, demand: PrivacyDemand) -> int:
     return max(n for n in _COUNTED if n == 0 or fits(spent, n * each, total, delta))
 
 
+@lru_cache(maxsize=1024)
 def _step(rate: float, noise: float) -> Curve:
-    """What one step tells, at each order."""
+    """What one step tells, at each order. A ledger has many visits of few kinds."""
     if rate == 1.0:
-        return _ORDERS / (2 * noise**2)
-    return np.array([_at_order(rate, noise, int(order)) for order in _ORDERS])
+        told: Curve = _ORDERS / (2 * noise**2)
+    else:
+        told = np.array([_at_order(rate, noise, int(order)) for order in _ORDERS])
+    told.setflags(write=False)
+    return told
 
 
 def _at_order(rate: float, noise: float, order: int) -> float:

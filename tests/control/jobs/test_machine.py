@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -33,6 +35,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import VisitWork
 from daitn.objects.models import ModelRef
+from daitn.objects.privacy import Mechanism, PrivacySpent, PrivacyWish
 from daitn.objects.wire import decode, encode
 from daitn.topology.snapshot import Drrt, MsDrrt
 
@@ -258,6 +261,38 @@ def test_a_report_about_something_else_is_a_failure_of_its_site() -> None:
         assert there.job.failures == {"general": 1}
         assert given is not None
         assert there.job.spent_examples == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({}, True),
+        ({"delta": 1e-7, "epsilon": 5.0}, True),  # At the delta that the owner of the data demands.
+        ({"clip": 2.0}, False),
+        ({"mechanism": Mechanism(rate=0.25, noise=2.0, steps=40)}, False),
+        (None, False),
+    ],
+)
+def test_a_visit_that_is_less_private_than_ordered_is_not_believed(
+    change: dict[str, Any] | None, kept: bool
+) -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    honest = world.done(start)
+    assert honest.entry is not None
+    wish = PrivacyWish(epsilon=3.0)
+    told = PrivacySpent(
+        epsilon=3.0,
+        delta=wish.delta,
+        clip=wish.clip,
+        mechanism=Mechanism(rate=0.25, noise=4.0, steps=40),
+    )
+    spent = None if change is None else msgspec.structs.replace(told, **change)
+    fact = msgspec.structs.replace(honest.entry.fact, privacy=spent)
+    report = msgspec.structs.replace(honest, entry=msgspec.structs.replace(honest.entry, fact=fact))
+    work = msgspec.structs.replace(start.work, privacy=wish)
+    assert (mismatch(Outstanding(start.site, work), report) == "") == kept
 
 
 def test_nobody_reports_for_another_site() -> None:

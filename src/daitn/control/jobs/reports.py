@@ -15,6 +15,8 @@ from daitn.objects.messages import (
     WorkOutcome,
     WorkState,
 )
+from daitn.objects.privacy import PrivacySpent, PrivacyWish
+from daitn.policy.accounting import NOTHING, fits, spent_by
 
 __all__ = ["mismatch"]
 
@@ -100,4 +102,14 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
         return "it counts as more or less than was ordered"
     if fact.compression not in (Compression.NONE, work.compression):
         return "its update is compressed in another way"
+    if work.privacy is not None and not _keeps(work.privacy, fact.privacy):
+        return "it is not as private as was ordered"
     return ""
+
+
+def _keeps(wish: PrivacyWish, spent: PrivacySpent | None) -> bool:
+    """Whether a visit told no more of a record than its model's owner wishes. `spent` may be at a
+    smaller delta, which the owner of the data demands."""
+    if spent is None or spent.clip != wish.clip:
+        return False
+    return fits(NOTHING, spent_by([spent.mechanism]), wish.epsilon, wish.delta)

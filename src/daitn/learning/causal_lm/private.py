@@ -95,7 +95,9 @@ def clipped_sums(
             for number, gradient in enumerate(gradients)
             if gradient is not None
         ]
-        norm = torch.stack([gradient.square().sum() for _, gradient in found]).sum().sqrt()
+        # In 64 bits no square vanishes: gradients can be made that small.
+        squares = [gradient.double().square().sum() for _, gradient in found]
+        norm = torch.stack(squares).sum().sqrt()
         factor = float(clip_factors(norm, clip))
         if factor > 0.0:
             for number, gradient in found:

@@ -78,7 +78,11 @@ def fit_privately(
 def clipped_sums(inputs: Tensor, targets: Tensor, layers: Layers, clip: float) -> list[Tensor]:
     """Sums over records of the gradients of the loss, each clipped to the norm `clip`: of each
     layer that of its weight and that of its bias. A record whose gradient is not finite adds
-    nothing."""
+    nothing.
+
+    What is clipped is in 64 bits, in which squares and products of 32-bit numbers neither vanish
+    nor overflow: a model can be made whose gradients have squares that are zero.
+    """
     reached, outputs = [inputs], list[Tensor]()
     for weight, bias in layers:
         outputs.append(functional.linear(reached[-1], weight, bias))
@@ -86,12 +90,16 @@ def clipped_sums(inputs: Tensor, targets: Tensor, layers: Layers, clip: float) -
     losses = functional.cross_entropy(outputs[-1], targets, reduction="sum")
     changes = torch.autograd.grad(losses, outputs)
     with torch.no_grad():
-        squares = torch.zeros(len(targets), device=inputs.device)
-        for change, before in zip(changes, reached, strict=False):
+        exact = [
+            (change.double(), before.double())
+            for change, before in zip(changes, reached, strict=False)
+        ]
+        squares = torch.zeros(len(targets), dtype=torch.float64, device=inputs.device)
+        for change, before in exact:
             squares += change.square().sum(1) * (before.square().sum(1) + 1.0)
         factors = clip_factors(squares.sqrt(), clip)[:, None]
         sums = []
-        for change, before in zip(changes, reached, strict=False):
+        for change, before in exact:
             scaled = torch.where(factors > 0.0, change * factors, 0.0)
             sums += [scaled.T @ torch.where(factors > 0.0, before, 0.0), scaled.sum(0)]
-    return sums
+    return [each.float() for each in sums]

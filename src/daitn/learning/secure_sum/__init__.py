@@ -18,5 +18,6 @@ exact. In order:
 All is plain state and arithmetic: what is sent, by whom and when is the caller's. The relay sees
 public keys, sealed shares, masked numbers and, at last, shares. It can spoil a sum. It learns more
 than a sum only with `least` members, or if members help it to have two sums agreed to: with `least`
-of n, 2 `least` - n of them.
+of n, 2 `least` - n of them. The relay is a member itself, as a rule, and so the first of them. With
+more than two thirds of n (Bonawitz et al., against active adversaries) they are more than a third.
 """

@@ -131,6 +131,8 @@ class Executor:
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
         """Delete what is of no use any more, see `WorkModels.retain`; returns the bytes freed."""
         await asyncio.to_thread(self._feedback.retain, needed())
+        if self._sums is not None:
+            await asyncio.to_thread(self._sums.forget_old)
         return await self.models.retain(needed)
 
     @property
@@ -304,7 +306,9 @@ class Executor:
                 trained, losses, out = await self._train(
                     work, dataset, begun, seed, folder, limits, terms
                 )
-            compressed = sums is None and await self._compress(work, model, folder, out, limits)
+            compressed = sums is None and await self._compress(
+                work, model, folder, out, limits, private=private is not None
+            )
         release_to = dataset.terms.release_to
         if sums is not None:
             result = await asyncio.to_thread(sums.keep, out)
@@ -312,7 +316,7 @@ class Executor:
             carried = await self.models.carried(model, trained.carried)
             result, _ = await self.models.pack(work, out, release_to, carried)
         if compressed:
-            self._feedback.keep(work, folder / "lost" / _LOST)
+            self._feedback.keep(work, folder / "lost" / _LOST, private=private is not None)
         seconds = time.perf_counter() - began
         return self._done(
             Visit(
@@ -341,7 +345,14 @@ class Executor:
         )
 
     async def _compress(
-        self, work: VisitWork, model: ModelRef, folder: Path, out: Path, limits: Limits
+        self,
+        work: VisitWork,
+        model: ModelRef,
+        folder: Path,
+        out: Path,
+        limits: Limits,
+        *,
+        private: bool,
     ) -> bool:
         """Leave of what was trained an update, if that is asked for and it fits the model."""
         if work.compression is Compression.NONE:
@@ -351,7 +362,7 @@ class Executor:
             model.manifest,
             out,
             work.compression,
-            self._feedback.before(work),
+            self._feedback.before(work, private=private),
             _new_folder(folder / "lost") / _LOST,
             limits=limits,
         )

@@ -3,6 +3,9 @@
 It says what a site's records taught, as a savepoint does: it stays in the node's own folder, at
 most so many at once, and goes when no job needs the model any more that it was trained from. Where
 it is lost, the next update begins without it: that costs some accuracy and nothing else.
+
+What visits without differential privacy lost is in no update of one with it, whose epsilon would
+not cover it: the data's owner may demand privacy while a job runs.
 """
 
 from __future__ import annotations
@@ -34,17 +37,19 @@ class Feedback:
         self._folder = folder
         self._now_s = now_s
 
-    def before(self, work: VisitWork) -> Path | None:
-        """What the last update of this job and data set lost."""
-        return next(iter(self._folder.glob(f"{_name(work)}.*")), None)
+    def before(self, work: VisitWork, *, private: bool = False) -> Path | None:
+        """What the last update of this job and data set lost. `private`: of those with
+        differential privacy."""
+        return next(iter(self._folder.glob(f"{_name(work, private)}.*")), None)
 
-    def keep(self, work: VisitWork, left: Path) -> None:
+    def keep(self, work: VisitWork, left: Path, *, private: bool = False) -> None:
         """Replace it by the file `left`, if there is one."""
         if not left.is_file() or work.model is None:
             return
-        for old in self._folder.glob(f"{_name(work)}.*"):
+        name = _name(work, private)
+        for old in self._folder.glob(f"{name}.*"):
             old.unlink()
-        path = self._folder / f"{_name(work)}.{work.model.manifest}"
+        path = self._folder / f"{name}.{work.model.manifest}"
         os.replace(left, path)
         os.utime(path, (self._now_s(), self._now_s()))
         kept = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
@@ -59,5 +64,7 @@ class Feedback:
                 path.unlink()
 
 
-def _name(work: VisitWork) -> str:
-    return hashlib.blake2b(f"{work.job}\0{work.dataset}".encode(), digest_size=20).hexdigest()
+def _name(work: VisitWork, private: bool) -> str:
+    order = work.order.digest if work.order else ""
+    of = "\0".join((work.owner, order, work.job, work.dataset, "private" if private else ""))
+    return hashlib.blake2b(of.encode(), digest_size=20).hexdigest()

@@ -9,6 +9,7 @@ disk before that. So a sum that fails later costs the round, and nobody sees the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -114,15 +115,15 @@ class SecureSums:
         return {"join": self._on_join, "sum": self._on_sum}
 
     def keep(self, made: Path) -> ModelRef:
-        """Keep the parts that a visit made, which nobody is given. Raises `StorageFull`."""
+        """Keep the parts that a visit made, which nobody is given. Raises `InvalidInput` for what
+        no secure sum can have, and `StorageFull`."""
+        _check_numbers(sum(map(_size, _joined(made).places)))
         digest, size_bytes = _digest_of(made)
         into = self._folder / digest
         try:
             make_folder(self._folder)
             self._folder.chmod(0o700)
-            for old in self._folder.iterdir():
-                if clock.wall_s() - old.stat().st_mtime > _KEPT_S:
-                    shutil.rmtree(old, ignore_errors=True)
+            self.forget_old()
             shutil.rmtree(into, ignore_errors=True)
             shutil.copytree(made, into)
         except OSError as error:
@@ -131,6 +132,13 @@ class SecureSums:
                 fix="free room in the site's state folder, and check that it may be written",
             ) from None
         return ModelRef(manifest=digest, size_bytes=size_bytes, holders=())
+
+    def forget_old(self) -> None:
+        """Delete what was not summed within a day."""
+        for old in self._folder.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # It is summed by now.
+                if clock.wall_s() - old.stat().st_mtime > _KEPT_S:
+                    shutil.rmtree(old, ignore_errors=True)
 
     async def _on_join(self, key: str, payload: bytes) -> bytes:
         """`MergeWork` -> `Joined`: take part in the secure sum of what visits here made."""
@@ -291,14 +299,24 @@ def _visits(work: MergeWork) -> dict[Visit, float]:
 
 def _terms(work: MergeWork, numbers: int) -> SumTerms:
     members = tuple(sorted({visit.site for visit in _visits(work)}))
-    if len(members) < 2 or not 1 <= numbers <= _MOST_NUMBERS:
+    if len(members) < 2:
         raise InvalidInput(
-            f"there is no secure sum of {numbers} numbers of {len(members)} sites",
+            f"there is no secure sum of {len(members)} sites",
             field="training.secure_aggregation",
-            fix=f"train at two sites at least, and at most {_MOST_NUMBERS} weights",
+            fix="train at two sites at least",
         )
-    least = max(2, len(members) // 2 + 1)
+    _check_numbers(numbers)
+    least = 2 * len(members) // 3 + 1
     return SumTerms(name=work.visit, members=members, least=least, numbers=numbers)
+
+
+def _check_numbers(numbers: int) -> None:
+    if not 1 <= numbers <= _MOST_NUMBERS:
+        raise InvalidInput(
+            f"there is no secure sum of {numbers} numbers",
+            field="training.secure_aggregation",
+            fix=f"train at most {_MOST_NUMBERS} weights",
+        )
 
 
 def _point(work: MergeWork) -> FixedPoint:
@@ -352,7 +370,7 @@ def _joined(folder: Path) -> Joined:
                     raise InvalidInput(
                         f"a secure sum has no numbers of the kind {kind}",
                         field="training.secure_aggregation",
-                        fix="configure weights of 32 bits",
+                        fix="configure weights of 32 bits, or take a recipe that makes weights",
                     )
                 places.append(TensorPlace(path.name, name, kind, shape))
     return Joined(places=tuple(places), facts=facts, parts=parts)
