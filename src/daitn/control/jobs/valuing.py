@@ -16,6 +16,7 @@ from daitn.control.value.credits import Objectives, credits_of, gain_of
 from daitn.control.value.descent import Descent, descent_of
 from daitn.control.value.game import Worth
 from daitn.control.value.measuring import RoundPlayed, Valuing, rounds_of
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, ObjectiveName, OwnerId, SiteId, VisitId
 from daitn.objects.jobs import DeadlinePassed, JobEvent, Reported, SiteLost, ValueAsked, WorkStalled
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
@@ -107,8 +108,9 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     if outcome.state is not WorkState.DONE:
         problem = f"{outcome.site}: {reason_of(outcome).problem}"
         return (*stop_all(job), *_give_up_round(job, job.valuing, problem))
-    if outcome.model is not None:
-        assert outcome.entry is not None
+    assert outcome.entry is not None
+    if isinstance(outcome.entry.fact, Merge):
+        assert outcome.model is not None
         job.valuing.now.model = outcome.model
         return _measure(job, job.valuing, outcome.model, outcome.entry)
     return _measured(job, job.valuing, outcome)
@@ -168,17 +170,18 @@ def _go_on(job: Job, valuing: Valuing) -> Commands:
         return ()
     played = valuing.rounds[valuing.now.round]
     members = sorted(valuing.now.members)
-    if len(members) == 1 and _keeps_one(played.merge):
-        entry = played.step.visits[members[0]]
+    entry = played.step.visits[members[0]]
+    if len(members) == 1 and _keeps_one(played.merge, entry):
         valuing.now.model = _trained(played, members[0])
         return _measure(job, valuing, valuing.now.model, entry)
     return (start(job, played.merge.site, _merge_work(job, played, members)),)
 
 
-def _keeps_one(merge: Merge) -> bool:
-    """Whether one model alone is merged to itself."""
-    rule = merge.rule
-    return (rule.reduction, rule.outer, rule.rate) == (Reduces.MEAN, OuterStep.PLAIN, 1.0)
+def _keeps_one(merge: Merge, visit: Entry) -> bool:
+    """Whether what a visit left is merged to itself alone: a model, by a mean."""
+    assert isinstance(visit.fact, Visit)
+    rule, whole = merge.rule, visit.fact.compression is Compression.NONE
+    return whole and (rule.reduction, rule.outer, rule.rate) == (Reduces.MEAN, OuterStep.PLAIN, 1.0)
 
 
 def _trained(played: RoundPlayed, number: int) -> ModelRef:
