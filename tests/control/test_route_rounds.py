@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from daitn.control.route.chains import chains, unlike
-from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.trees import groups
 from daitn.objects.compression import Compression
@@ -218,6 +218,19 @@ def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -
     assert waiting is not None
     assert not waiting.visits
     assert waiting.within_s is None
+
+
+def test_a_late_site_merges_though_its_other_data_cannot_be_afforded() -> None:
+    """Nobody else is there to do it."""
+    (data, *_) = (one for one in healthcare() if one.site == "ghr")
+    other = msgspec.structs.replace(
+        data, dataset=msgspec.structs.replace(data.dataset, name="more")
+    )
+    asks = asked((data, other), budget=Budget(examples=100))
+    spent = Spent(duration_s=1.0, cost_usd=0.0, examples=100)
+    found = following(replace(asks, busy=frozenset({data.id}), spent=spent)).round
+    assert found is not None
+    assert (found.visits, found.aggregators) == ((), ("ghr",))
 
 
 def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
