@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -51,6 +52,7 @@ class ValuedWorld(RoundsWorld):
         event, at_s = self.facts[0]
         self.facts[0] = (msgspec.structs.replace(event, intent=self.job.intent), at_s)
         self.compression = Compression.NONE
+        self.teaches: Mapping[str, tuple[float, float]] = TEACHES
         self.made: dict[str, tuple[frozenset[str], Digest | None]] = {}
         """Model to the sites whose updates are in it, and the model that these were made from."""
 
@@ -84,11 +86,13 @@ class ValuedWorld(RoundsWorld):
     def worth(self, model: str) -> tuple[float, float]:
         members, base = self.made.get(model, (frozenset[str](), None))
         before = self.worth(base) if base else (0.25, 0.25)
-        return add(before, joint(members))
+        return add(before, joint(members, self.teaches))
 
 
-def joint(members: frozenset[str]) -> tuple[float, float]:
-    broad, expert = (sum(TEACHES[one][n] for one in sorted(members)) for n in (0, 1))
+def joint(
+    members: frozenset[str], teaches: Mapping[str, tuple[float, float]] = TEACHES
+) -> tuple[float, float]:
+    broad, expert = (sum(teaches[one][n] for one in sorted(members)) for n in (0, 1))
     if {"general", "specialist"} <= members:
         broad -= 0.04
     return broad, expert
@@ -313,6 +317,16 @@ def test_models_are_kept_until_they_are_measured() -> None:
     world.pending.clear()
     world.feed(DeadlinePassed())
     assert not kept_for_value(world.job)
+
+
+def test_models_of_rounds_are_kept_while_an_earlier_model_is_the_best() -> None:
+    """The model goes on from the latest, and may be the best in the end."""
+    world = ValuedWorld(most=2)
+    world.teaches = dict.fromkeys(TEACHES, (-0.1, -0.1))
+    world.run_until(lambda c: is_merge(c) and world.job.rounds == 1)
+    assert world.job.best is world.job.checkpoints[0]
+    first = next(e.fact for e in world.job.lineage if isinstance(e.fact, Merge))
+    assert {first.base, *first.models} <= set(kept_for_value(world.job))
 
 
 def test_a_route_gives_each_site_what_its_visits_gained() -> None:

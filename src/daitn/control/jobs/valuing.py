@@ -18,7 +18,15 @@ from daitn.control.value.game import Worth
 from daitn.control.value.measuring import RoundPlayed, Valuing, rounds_of
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, ObjectiveName, OwnerId, SiteId, VisitId
-from daitn.objects.jobs import DeadlinePassed, JobEvent, Reported, SiteLost, ValueAsked, WorkStalled
+from daitn.objects.jobs import (
+    Checkpoint,
+    DeadlinePassed,
+    JobEvent,
+    Reported,
+    SiteLost,
+    ValueAsked,
+    WorkStalled,
+)
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import OuterStep, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, WorkOutcome, WorkState
@@ -49,8 +57,11 @@ def to_be_valued(job: Job) -> bool:
 def kept_for_value(job: Job) -> tuple[Digest, ...]:
     """Models that measuring the value of data needs, or will need at the job's end."""
     asked = job.intent.training.contributions is Contributions.SHAPLEY and not job.state.final
-    rounds = _rounds(job) if asked else job.valuing.rounds if job.open and job.valuing else {}
-    found = []
+    rounds = job.valuing.rounds if job.open and job.valuing else {}
+    if asked:  # The best model at the end may come of the latest, although that is worse now.
+        rounds = _rounds(job) | _rounds(job, of=job.latest)
+    waiting = job.candidate.visits if asked and job.candidate else ()
+    found = [one.model.manifest for one in waiting]
     for played in rounds.values():
         merge, moments = played.merge, _moments_before(job, played.merge)
         found += [merge.base, *merge.models, *([moments.manifest] if moments else [])]
@@ -149,17 +160,21 @@ def _objectives(job: Job) -> Objectives:
     return {one.name: (one.topic, one.metric) for one in job.intent.objectives}
 
 
-def _descent(job: Job) -> Descent | None:
-    best = job.best
-    return descent_of(job.lineage, best.model.manifest) if best else None
+def _descent(job: Job, of: Checkpoint | None = None) -> Descent | None:
+    of = of or job.best
+    return descent_of(job.lineage, of.model.manifest) if of else None
 
 
 def _rounds(
-    job: Job, most: int = MOST_MEASURED, before: Mapping[Digest, RoundPlayed] | None = None
+    job: Job,
+    most: int = MOST_MEASURED,
+    before: Mapping[Digest, RoundPlayed] | None = None,
+    of: Checkpoint | None = None,
 ) -> dict[Digest, RoundPlayed]:
+    """The rounds to measure of the best model, or of another one."""
     if job.intent.training.secure_aggregation:
         return {}  # Nobody knows what any one site made.
-    steps = _descent(job)
+    steps = _descent(job, of)
     return rounds_of(steps, _objectives(job), most, before or {}) if steps else {}
 
 
