@@ -149,6 +149,10 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
     found = following(asked(healthcare()), behind=MOST_VISITS - 3)
     assert found.round is None
     assert "lineage" in found.why
+    asks, most = asked(healthcare()), MOST_VISITS - len(healthcare())
+    assert following(asks, behind=most - 1).round is not None
+    late = replace(asks, busy=frozenset({"ghr/pairs"}))
+    assert following(late, behind=most).round is None, "what is late is in it, too"
 
 
 @pytest.mark.parametrize(("budget", "patience"), [(Budget(), 10), (Budget(duration_s=1e9), 30)])

@@ -117,8 +117,6 @@ def next_round(
     stops, within, seconds = _stops(question, among, algorithm, part)
     if len(stops) + late < needed:
         return _none(question, why="the budget does not allow another round")
-    if question.behind + len(stops) + 1 > MOST_VISITS:
-        return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     taking_part = {stop.site for stop in stops} | {option.site for option in among.late}
     idle = {option.site for option in options} - taking_part
     merging = [one for one in among.merging if one[0] not in idle]
@@ -140,6 +138,9 @@ def next_round(
             enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
             within_s=within,
         )
+    entries = len(stops) + late + len(found.groups) + 1
+    if question.behind + entries > MOST_VISITS:
+        return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     return NextRound(found, _decision(question, found, merging), seconds=seconds + merging[0][1])
 
 
