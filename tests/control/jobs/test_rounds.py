@@ -546,6 +546,23 @@ def test_a_job_may_change_its_algorithm_at_any_time(
     assert not world.job.between_rounds or not world.job.state.final
 
 
+def test_an_algorithm_by_which_the_recipe_does_not_merge_is_chosen_once() -> None:
+    """Boosted trees are united by shares alone. No site is to blame for it."""
+    world = SwitchingWorld([Algorithm.TIES, Algorithm.FEDAVG], most=20)
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.ways = [Algorithm.FEDAVG] * 9
+    world.feed(Reported(failed(merge, "InvalidInput", "training.algorithm")))
+    assert state_of(world) is JobState.PLANNING
+    assert not world.job.outstanding
+    asks = route_question(world.job, topology(healthcare()), world.now_s)
+    assert asks.unfit == {Algorithm.TIES}
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert world.job.failures == {}
+    assert replay(world.facts).unfit == world.job.unfit
+
+
 def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
     """Let works meet their fates, and the control centre crash once; then check the books."""
     slow: list[Command] = []

@@ -52,6 +52,7 @@ __all__ = [
     "leave_out",
     "merge_works",
     "only_model",
+    "set_aside",
     "take_part",
     "without_own",
 ]
@@ -362,6 +363,17 @@ def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
     one.merged = None
     one.aggregators.remove(site)
     return site
+
+
+def set_aside(job: Job, error: ErrorReport) -> bool:
+    """Whether a merge failed because the recipe does not merge by the rule of an algorithm that the
+    network chose: it chooses that no more, and no site is to blame."""
+    assert job.round is not None
+    of_rule = (error.code, error.field) == ("InvalidInput", "training.algorithm")
+    if not of_rule or job.intent.training.algorithm is not Algorithm.AUTO:
+        return False
+    job.unfit.add(job.round.algorithm)
+    return True
 
 
 def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:
