@@ -213,6 +213,18 @@ async def test_work_is_handed_in_again_in_the_order_in_which_it_was_given(scene:
     await again.close()
 
 
+async def test_the_id_of_a_job_that_cannot_be_read_back_is_taken(scene: Scene) -> None:
+    """Its owner can hand in another one of that name, and its events stay as they are."""
+    scene.journal.append(QA, 0, [b"of another version"], 1.0)
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    again.start()
+    assert again.all() == ()
+    assert again.new_id("qa") == "qa-2"
+    again.submit(Submitted(job=again.new_id("qa"), intent=INTENT, needs=NEEDS))
+    assert again.new_id("qa") == "qa-3"
+    await again.close()
+
+
 async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from daitn.control.route.chains import chains, unlike
-from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
+from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.trees import groups
 from daitn.objects.compression import Compression
@@ -149,6 +149,10 @@ def test_a_round_and_a_lineage_have_a_bound() -> None:
     found = following(asked(healthcare()), behind=MOST_VISITS - 3)
     assert found.round is None
     assert "lineage" in found.why
+    asks, most = asked(healthcare()), MOST_VISITS - len(healthcare())
+    assert following(asks, behind=most - 1).round is not None
+    late = replace(asks, busy=frozenset({"ghr/pairs"}))
+    assert following(late, behind=most).round is None, "what is late is in it, too"
 
 
 @pytest.mark.parametrize(("budget", "patience"), [(Budget(), 10), (Budget(duration_s=1e9), 30)])
@@ -218,6 +222,19 @@ def test_who_still_trains_is_asked_for_nothing_and_its_rules_bind_the_others() -
     assert waiting is not None
     assert not waiting.visits
     assert waiting.within_s is None
+
+
+def test_a_late_site_merges_though_its_other_data_cannot_be_afforded() -> None:
+    """Nobody else is there to do it."""
+    (data, *_) = (one for one in healthcare() if one.site == "ghr")
+    other = msgspec.structs.replace(
+        data, dataset=msgspec.structs.replace(data.dataset, name="more")
+    )
+    asks = asked((data, other), budget=Budget(examples=100))
+    spent = Spent(duration_s=1.0, cost_usd=0.0, examples=100)
+    found = following(replace(asks, busy=frozenset({data.id}), spent=spent)).round
+    assert found is not None
+    assert (found.visits, found.aggregators) == ((), ("ghr",))
 
 
 def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:

@@ -207,3 +207,12 @@ def test_rounds_are_expected_before_a_model_is_made() -> None:
     dear = msgspec.structs.replace(wanted, budget=Budget(examples=2))
     short = replace(asked, intent=dear)
     assert expected_rounds(short, Mtrce(looks=0).planned(short)) is None
+
+
+def test_an_algorithm_by_which_the_recipe_does_not_merge_is_not_considered() -> None:
+    asked = begun(3)
+    considered = {one.plan for one in next_step(asked, Mtrce(looks=0)).decision.algorithms}
+    assert considered == {"sequential", *CONSIDERED}
+    unfit = replace(asked, unfit=frozenset({Algorithm.TIES, Algorithm.DILOCO}))
+    left = {one.plan for one in next_step(unfit, Mtrce(looks=0)).decision.algorithms}
+    assert left == {"sequential", "fedavg"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
@@ -102,6 +103,8 @@ class JobService:
         self._jobs: dict[JobId, Job] = {}
         self._open: dict[JobId, Job] = {}
         """Jobs for which there is something to do; periodic work looks at these alone."""
+        self._unread: set[JobId] = set()
+        """Jobs in the journal that cannot be read back; their ids are taken."""
         self._stored: dict[JobId, int] = {}
         self._statuses: dict[VisitId, _LastStatus] = {}
         self._tasks = Tasks()
@@ -119,6 +122,7 @@ class JobService:
                 self._restore(job)
             except Exception:
                 # One job that cannot be read must not stop the others.
+                self._unread.add(job)
                 log.exception("job %s cannot be read back and is ignored", job)
         self._tasks.repeat(self._tick, "jobs' deadlines")
 
@@ -248,10 +252,8 @@ class JobService:
 
     def new_id(self, name: str) -> JobId:
         """The next free id for an intent of this name."""
-        number = 1
-        while JobId(f"{name}-{number}") in self._jobs:
-            number += 1
-        return JobId(f"{name}-{number}")
+        numbered = (JobId(f"{name}-{number}") for number in itertools.count(1))
+        return next(id_ for id_ in numbered if id_ not in self._jobs and id_ not in self._unread)
 
     def _feed_each(self, what: Hashable, event_for: Callable[[Job], JobEvent | None]) -> None:
         """Feed every unfinished job the event that `event_for` returns, if any.

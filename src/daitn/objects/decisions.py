@@ -172,8 +172,10 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         then = self.then or ((),) * len(self.visits)
         return tuple((first, *rest) for first, rest in zip(self.visits, then, strict=True))
 
-    algorithm: Algorithm
-    rule: MergeRule
+    algorithm: Algorithm = Algorithm.AUTO
+    """`auto`: it was planned by a version whose rounds were all of the intent's algorithm and rule.
+    """
+    rule: MergeRule = MergeRule()
     """How they are merged."""
 
 

@@ -36,6 +36,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
 from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork, Work
+from daitn.objects.wire import decode, encode
 
 from ..route_world import healthcare, topology
 from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
@@ -545,6 +546,23 @@ def test_a_job_may_change_its_algorithm_at_any_time(
     assert not world.job.between_rounds or not world.job.state.final
 
 
+def test_an_algorithm_by_which_the_recipe_does_not_merge_is_chosen_once() -> None:
+    """Boosted trees are united by shares alone. No site is to blame for it."""
+    world = SwitchingWorld([Algorithm.TIES, Algorithm.FEDAVG], most=20)
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.ways = [Algorithm.FEDAVG] * 9
+    world.feed(Reported(failed(merge, "InvalidInput", "training.algorithm")))
+    assert state_of(world) is JobState.PLANNING
+    assert not world.job.outstanding
+    asks = route_question(world.job, topology(healthcare()), world.now_s)
+    assert asks.unfit == {Algorithm.TIES}
+    world.run()
+    assert state_of(world) is JobState.REACHED
+    assert world.job.failures == {}
+    assert replay(world.facts).unfit == world.job.unfit
+
+
 def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
     """Let works meet their fates, and the control centre crash once; then check the books."""
     slow: list[Command] = []
@@ -685,6 +703,50 @@ def test_a_late_visit_that_ends_badly_leaves_the_job_as_it_is(end: str) -> None:
     world.run()
     assert state_of(world) is JobState.REACHED
     assert {visit.site for visit in world.job.made if visit.round == 2} == set(SITES)
+
+
+def test_many_late_visits_may_be_lost_while_their_rounds_model_is_measured() -> None:
+    """What nobody waits for is no piece of work without progress."""
+    world = RoundsWorld(most=2, within_s=5.0)
+    world.sites = tuple(f"site{number}" for number in range(90))
+    first = world.run_until(is_visit_at("site0"))
+    assert isinstance(first, StartWork)
+    world.feed(Reported(world.done(first)))
+    for number in range(1, 45):
+        begun = world.run_until(is_visit_at(f"site{number}"))
+        assert isinstance(begun, StartWork)
+        world.feed(Reported(world.done(begun)))
+    world.pending.clear()
+    world.feed(RoundDue())
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(world.done(merge)))
+    for late in tuple(world.job.overdue.values()):
+        world.feed(SiteLost(late.site))
+    assert state_of(world) is JobState.VERIFYING
+    assert len(world.job.losses) == 45
+    world.run()
+    assert world.job.rounds == 2
+
+
+def test_rounds_that_an_earlier_version_planned_go_on() -> None:
+    """Their events name no algorithm and no rule: both were the intent's."""
+    world = RoundsWorld(Algorithm.FEDADAM)
+    world.run_until(is_merge)
+    earlier = [_as_before(event) for event, _ in world.facts]
+    assert earlier != [event for event, _ in world.facts]
+    again = replay(zip(earlier, (at_s for _, at_s in world.facts), strict=True))
+    assert again.round == world.job.round
+    assert again.outstanding == world.job.outstanding
+
+
+def _as_before(event: JobEvent) -> JobEvent:
+    plain = msgspec.to_builtins(event)
+    if plain.get("round"):
+        for name in ("algorithm", "rule", "groups", "enough", "within_s", "then"):
+            del plain["round"][name]
+    before: JobEvent = decode(encode(plain), JobEvent)
+    return before
 
 
 def test_a_buffer_merges_as_soon_as_it_has_enough_and_nobody_waits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,12 +14,14 @@ from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.valuing import kept_for_value, to_be_valued, value_of
+from daitn.objects.compression import Compression
 from daitn.objects.errors import IllegalTransition
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.intents import Training
 from daitn.objects.jobs import (
     DeadlinePassed,
     JobState,
+    Planned,
     Recovered,
     Reported,
     SiteLost,
@@ -27,11 +30,12 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.lineage import LineageFact, Merge, Verification, Visit
 from daitn.objects.merging import Algorithm
-from daitn.objects.messages import MergeWork, VerifyWork, Work
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
+from daitn.objects.models import ModelRef
 from daitn.objects.value import Contributions, Credit, Valuation, ValueOfData
 
 from .test_rounds import RoundsWorld, is_merge
-from .world import INTENT, World, failed
+from .world import INTENT, World, failed, is_verification
 
 TEACHES = {"general": (0.2, 0.0), "specialist": (0.0, 0.25), "third": (-0.05, 0.02)}
 """What an update of each site adds to both objectives in each round."""
@@ -47,6 +51,8 @@ class ValuedWorld(RoundsWorld):
         self.job.intent = msgspec.structs.replace(INTENT, training=training)
         event, at_s = self.facts[0]
         self.facts[0] = (msgspec.structs.replace(event, intent=self.job.intent), at_s)
+        self.compression = Compression.NONE
+        self.teaches: Mapping[str, tuple[float, float]] = TEACHES
         self.made: dict[str, tuple[frozenset[str], Digest | None]] = {}
         """Model to the sites whose updates are in it, and the model that these were made from."""
 
@@ -61,18 +67,32 @@ class ValuedWorld(RoundsWorld):
             assert isinstance(found, Merge)
             members = [m for model in work.trained for m in self.made[model.manifest][0]]
             self.made[found.model_out] = frozenset(members), work.base.manifest
-        elif isinstance(found, Visit):
+        elif isinstance(found, Visit) and isinstance(work, VisitWork):
             self.made[found.model_out] = frozenset({str(site)}), found.model_in
+            found = msgspec.structs.replace(found, compression=work.compression)
         return found
+
+    def planned(self) -> Planned:
+        planned = super().planned()
+        if planned.round is None:
+            return planned
+        visits = tuple(
+            msgspec.structs.replace(visit, compression=self.compression)
+            for visit in planned.round.visits
+        )
+        found = msgspec.structs.replace(planned.round, visits=visits)
+        return msgspec.structs.replace(planned, round=found)
 
     def worth(self, model: str) -> tuple[float, float]:
         members, base = self.made.get(model, (frozenset[str](), None))
         before = self.worth(base) if base else (0.25, 0.25)
-        return add(before, joint(members))
+        return add(before, joint(members, self.teaches))
 
 
-def joint(members: frozenset[str]) -> tuple[float, float]:
-    broad, expert = (sum(TEACHES[one][n] for one in sorted(members)) for n in (0, 1))
+def joint(
+    members: frozenset[str], teaches: Mapping[str, tuple[float, float]] = TEACHES
+) -> tuple[float, float]:
+    broad, expert = (sum(teaches[one][n] for one in sorted(members)) for n in (0, 1))
     if {"general", "specialist"} <= members:
         broad -= 0.04
     return broad, expert
@@ -156,6 +176,40 @@ def test_one_model_alone_needs_no_merging_and_a_coalition_is_merged_where_its_ro
     measured = [start for start in world.started if isinstance(start.work, VerifyWork)]
     assert len(measured) == 6 * 2
     assert {start.site for start in measured} == {"mpvu-broad", "mpvu-expert"}
+
+
+def test_an_update_alone_is_merged_before_it_is_measured() -> None:
+    """It is no model, so that no verifier can measure it as it is."""
+    world = ValuedWorld(most=1)
+    world.compression = Compression.INT8
+    world.run()
+    updates = {e.fact.model_out for e in world.job.lineage if isinstance(e.fact, Visit)}
+    world.started.clear()
+    ask(world)
+    world.run()
+    measured = [s.work.model.manifest for s in world.started if isinstance(s.work, VerifyWork)]
+    assert len(measured) == 6 * 2
+    assert not updates & set(measured)
+    assert valued(world).rounds_measured == 1
+
+
+def test_a_verifier_that_sends_a_model_has_it_measured_nowhere() -> None:
+    world = ended(most=1)
+    ask(world)
+    command = world.run_until(is_verification)
+    assert isinstance(command, StartWork)
+    outcome = world.done(command)
+    world.feed(
+        Reported(
+            msgspec.structs.replace(
+                outcome,
+                model=ModelRef(manifest=Digest("e" * 64), size_bytes=1, holders=(command.site,)),
+            )
+        )
+    )
+    world.run()
+    assert not [s for s in world.started if "e" * 64 in [m.manifest for m in s.work.models]]
+    assert valued(world).rounds_measured == 1
 
 
 def test_an_outer_step_remembers_what_it_did_when_the_round_was_merged() -> None:
@@ -263,6 +317,16 @@ def test_models_are_kept_until_they_are_measured() -> None:
     world.pending.clear()
     world.feed(DeadlinePassed())
     assert not kept_for_value(world.job)
+
+
+def test_models_of_rounds_are_kept_while_an_earlier_model_is_the_best() -> None:
+    """The model goes on from the latest, and may be the best in the end."""
+    world = ValuedWorld(most=2)
+    world.teaches = dict.fromkeys(TEACHES, (-0.1, -0.1))
+    world.run_until(lambda c: is_merge(c) and world.job.rounds == 1)
+    assert world.job.best is world.job.checkpoints[0]
+    first = next(e.fact for e in world.job.lineage if isinstance(e.fact, Merge))
+    assert {first.base, *first.models} <= set(kept_for_value(world.job))
 
 
 def test_a_route_gives_each_site_what_its_visits_gained() -> None:

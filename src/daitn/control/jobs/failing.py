@@ -11,19 +11,22 @@ from daitn.objects.messages import WorkOutcome, WorkState
 __all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
 
 
-def note_failure(job: Job, site: SiteId, error: ErrorReport) -> None:
-    """Record that a site failed to do its work."""
+def note_failure(job: Job, site: SiteId, error: ErrorReport, *, awaited: bool = True) -> None:
+    """Record that a site failed to do its work, for which the job may not have waited."""
     job.error = error
     job.problems[site] = error.problem
-    if job.round is None:  # One that leads to no model counts as a whole.
-        job.without_progress += 1
+    _count(job, awaited)
 
 
-def note_loss(job: Job, site: SiteId) -> None:
-    """Record that a site was lost during its work."""
+def note_loss(job: Job, site: SiteId, *, awaited: bool = True) -> None:
+    """Record that a site was lost during its work, for which the job may not have waited."""
     job.losses[site] = job.losses.get(site, 0) + 1
     job.problems[site] = "it was lost during work"
-    if job.round is None:
+    _count(job, awaited)
+
+
+def _count(job: Job, awaited: bool) -> None:
+    if job.round is None and awaited:  # A round that leads to no model counts as a whole.
         job.without_progress += 1
 
 

@@ -184,6 +184,8 @@ class Job:
     """What the outer step of the last merge remembers."""
     own: dict[tuple[SiteId, str], ModelRef] = field(default_factory=dict)
     """By site and data set: what was made there in the last round, for algorithms with variates."""
+    unfit: set[Algorithm] = field(default_factory=set)
+    """Algorithms that the network chose, by whose rules the recipe does not merge."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)

@@ -283,6 +283,8 @@ def _on_merge_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.moments = None
         note_failure(job, outcome.site, error)
         return _after_visits(job)
+    if rounds.set_aside(job, error):
+        return (*stop_stage(job), *_lose_round(job))
     made_at = rounds.leave_out(job, outcome.visit, error)
     if made_at is None:
         rounds.give_up_aggregator(job, outcome.visit, outcome.site)

@@ -27,7 +27,7 @@ def take(job: Job, event: JobEvent) -> tuple[StopWork, ...] | None:
             lost = [visit for visit, stop in job.overdue.items() if stop.site == site]
             if not lost:
                 return None
-            note_loss(job, site)
+            note_loss(job, site, awaited=False)
             return drop_overdue(job, lost)
         case WorkStalled(site=site, visit=visit) if visit in job.overdue:
             _count_failure(job, event, stall_of(event))
@@ -45,9 +45,10 @@ def _take_outcome(job: Job, outcome: WorkOutcome) -> None:
     job.lineage.append(outcome.entry)
     if useless := rounds.contribute(job, outcome.entry, outcome.model):
         job.failures[outcome.site] = MAX_FAILURES
-        note_failure(job, outcome.site, ErrorReport(code="WorkFailed", problem=useless))
+        error = ErrorReport(code="WorkFailed", problem=useless)
+        note_failure(job, outcome.site, error, awaited=False)
 
 
 def _count_failure(job: Job, at: WorkOutcome | WorkStalled, error: ErrorReport) -> None:
     job.failures[at.site] = job.failures.get(at.site, 0) + 1
-    note_failure(job, at.site, error)
+    note_failure(job, at.site, error, awaited=False)

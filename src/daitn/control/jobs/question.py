@@ -57,6 +57,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         excluded=job.excluded,
         merges=_can_merge(job),
         busy=job.busy,
+        unfit=frozenset(job.unfit),
         shortfalls=tuple(map(job.shortfall, job.checkpoints)),
         behind=len(descent(job.lineage, job.latest.model.manifest)) if job.latest else 0,
         now_s=now_s,

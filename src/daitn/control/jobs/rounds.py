@@ -34,7 +34,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.jobs import Checkpoint, JobState
 from daitn.objects.lineage import Entry, Merge, Visit, rounds_behind
-from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, MergeRule, OuterStep
+from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, Algorithm, MergeRule, OuterStep
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 
@@ -52,6 +52,7 @@ __all__ = [
     "leave_out",
     "merge_works",
     "only_model",
+    "set_aside",
     "take_part",
     "without_own",
 ]
@@ -69,6 +70,7 @@ _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
+    planned = _with_algorithm(job, planned)
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base, planned.algorithm)) for stop in planned.visits]
     if _remembers(job) is not planned.rule.outer:
@@ -94,6 +96,14 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
         began_at_s=job.at_s,
     )
     return tuple((stop.site, work) for stop, work in works)
+
+
+def _with_algorithm(job: Job, planned: Round) -> Round:
+    """The round with its algorithm and rule, which events of an earlier version do not name."""
+    stated = job.intent.training
+    if planned.algorithm is not Algorithm.AUTO or stated.rule is None:
+        return planned
+    return msgspec.structs.replace(planned, algorithm=stated.algorithm, rule=stated.rule)
 
 
 def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
@@ -353,6 +363,17 @@ def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
     one.merged = None
     one.aggregators.remove(site)
     return site
+
+
+def set_aside(job: Job, error: ErrorReport) -> bool:
+    """Whether a merge failed because the recipe does not merge by the rule of an algorithm that the
+    network chose: it chooses that no more, and no site is to blame."""
+    assert job.round is not None
+    of_rule = (error.code, error.field) == ("InvalidInput", "training.algorithm")
+    if not of_rule or job.intent.training.algorithm is not Algorithm.AUTO:
+        return False
+    job.unfit.add(job.round.algorithm)
+    return True
 
 
 def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:

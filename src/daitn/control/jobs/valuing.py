@@ -16,8 +16,17 @@ from daitn.control.value.credits import Objectives, credits_of, gain_of
 from daitn.control.value.descent import Descent, descent_of
 from daitn.control.value.game import Worth
 from daitn.control.value.measuring import RoundPlayed, Valuing, rounds_of
+from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, ObjectiveName, OwnerId, SiteId, VisitId
-from daitn.objects.jobs import DeadlinePassed, JobEvent, Reported, SiteLost, ValueAsked, WorkStalled
+from daitn.objects.jobs import (
+    Checkpoint,
+    DeadlinePassed,
+    JobEvent,
+    Reported,
+    SiteLost,
+    ValueAsked,
+    WorkStalled,
+)
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import OuterStep, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, WorkOutcome, WorkState
@@ -48,8 +57,11 @@ def to_be_valued(job: Job) -> bool:
 def kept_for_value(job: Job) -> tuple[Digest, ...]:
     """Models that measuring the value of data needs, or will need at the job's end."""
     asked = job.intent.training.contributions is Contributions.SHAPLEY and not job.state.final
-    rounds = _rounds(job) if asked else job.valuing.rounds if job.open and job.valuing else {}
-    found = []
+    rounds = job.valuing.rounds if job.open and job.valuing else {}
+    if asked:  # The best model at the end may come of the latest, although that is worse now.
+        rounds = _rounds(job) | _rounds(job, of=job.latest)
+    waiting = job.candidate.visits if asked and job.candidate else ()
+    found = [one.model.manifest for one in waiting]
     for played in rounds.values():
         merge, moments = played.merge, _moments_before(job, played.merge)
         found += [merge.base, *merge.models, *([moments.manifest] if moments else [])]
@@ -107,8 +119,9 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     if outcome.state is not WorkState.DONE:
         problem = f"{outcome.site}: {reason_of(outcome).problem}"
         return (*stop_all(job), *_give_up_round(job, job.valuing, problem))
-    if outcome.model is not None:
-        assert outcome.entry is not None
+    assert outcome.entry is not None
+    if isinstance(outcome.entry.fact, Merge):
+        assert outcome.model is not None
         job.valuing.now.model = outcome.model
         return _measure(job, job.valuing, outcome.model, outcome.entry)
     return _measured(job, job.valuing, outcome)
@@ -147,17 +160,21 @@ def _objectives(job: Job) -> Objectives:
     return {one.name: (one.topic, one.metric) for one in job.intent.objectives}
 
 
-def _descent(job: Job) -> Descent | None:
-    best = job.best
-    return descent_of(job.lineage, best.model.manifest) if best else None
+def _descent(job: Job, of: Checkpoint | None = None) -> Descent | None:
+    of = of or job.best
+    return descent_of(job.lineage, of.model.manifest) if of else None
 
 
 def _rounds(
-    job: Job, most: int = MOST_MEASURED, before: Mapping[Digest, RoundPlayed] | None = None
+    job: Job,
+    most: int = MOST_MEASURED,
+    before: Mapping[Digest, RoundPlayed] | None = None,
+    of: Checkpoint | None = None,
 ) -> dict[Digest, RoundPlayed]:
+    """The rounds to measure of the best model, or of another one."""
     if job.intent.training.secure_aggregation:
         return {}  # Nobody knows what any one site made.
-    steps = _descent(job)
+    steps = _descent(job, of)
     return rounds_of(steps, _objectives(job), most, before or {}) if steps else {}
 
 
@@ -168,17 +185,18 @@ def _go_on(job: Job, valuing: Valuing) -> Commands:
         return ()
     played = valuing.rounds[valuing.now.round]
     members = sorted(valuing.now.members)
-    if len(members) == 1 and _keeps_one(played.merge):
-        entry = played.step.visits[members[0]]
+    entry = played.step.visits[members[0]]
+    if len(members) == 1 and _keeps_one(played.merge, entry):
         valuing.now.model = _trained(played, members[0])
         return _measure(job, valuing, valuing.now.model, entry)
     return (start(job, played.merge.site, _merge_work(job, played, members)),)
 
 
-def _keeps_one(merge: Merge) -> bool:
-    """Whether one model alone is merged to itself."""
-    rule = merge.rule
-    return (rule.reduction, rule.outer, rule.rate) == (Reduces.MEAN, OuterStep.PLAIN, 1.0)
+def _keeps_one(merge: Merge, visit: Entry) -> bool:
+    """Whether what a visit left is merged to itself alone: a model, by a mean."""
+    assert isinstance(visit.fact, Visit)
+    rule, whole = merge.rule, visit.fact.compression is Compression.NONE
+    return whole and (rule.reduction, rule.outer, rule.rate) == (Reduces.MEAN, OuterStep.PLAIN, 1.0)
 
 
 def _trained(played: RoundPlayed, number: int) -> ModelRef:

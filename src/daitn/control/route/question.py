@@ -126,6 +126,8 @@ class RouteQuestion:
     busy: frozenset[str] = frozenset()
     """Data sets, by id, that train for an earlier round still, or whose late models the next one
     merges."""
+    unfit: frozenset[Algorithm] = frozenset()
+    """Algorithms by whose rules the recipe was found not to merge."""
     shortfalls: tuple[float, ...] = ()
     """Of all checkpoints, oldest first: before any training and after each visit or round."""
     behind: int = 0

@@ -68,8 +68,8 @@ class Members(NamedTuple):
 
     options: Sequence[DataOption]
     """Those that are not busy."""
-    late: int
-    """How many are."""
+    late: Sequence[DataOption]
+    """Those that are."""
     priced: Costs
     cautious: Costs
     """Rather too high."""
@@ -85,7 +85,7 @@ def members(question: RouteQuestion) -> Members:
     options = [option for option in everybody if option.id not in question.busy]
     return Members(
         options=options,
-        late=len(everybody) - len(options),
+        late=[option for option in everybody if option.id in question.busy],
         priced=costs(question, options),
         cautious=costs(question, options, hope=_CAUTION),
         merging=_aggregators(question, start, [option.site for option in everybody]),
@@ -109,7 +109,7 @@ def next_round(
     if _stalled(question.shortfalls, patience):
         return _none(question, why=f"{patience} rounds brought the targets no nearer")
     among = among or members(question)
-    options, late = among.options, among.late
+    options, late = among.options, len(among.late)
     needed = rule.least_models or 1
     if len(options) + late < needed:
         there = len(options) + late
@@ -117,9 +117,8 @@ def next_round(
     stops, within, seconds = _stops(question, among, algorithm, part)
     if len(stops) + late < needed:
         return _none(question, why="the budget does not allow another round")
-    if question.behind + len(stops) + 1 > MOST_VISITS:
-        return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
-    idle = {option.site for option in options} - {stop.site for stop in stops}
+    taking_part = {stop.site for stop in stops} | {option.site for option in among.late}
+    idle = {option.site for option in options} - taking_part
     merging = [one for one in among.merging if one[0] not in idle]
     found = Round(
         start=start.model or Digest(""),
@@ -139,6 +138,9 @@ def next_round(
             enough=max(needed, math.ceil(_BUFFER * (len(stops) + late))) if buffered else 0,
             within_s=within,
         )
+    entries = len(stops) + late + len(found.groups) + 1
+    if question.behind + entries > MOST_VISITS:
+        return _none(question, why=f"no site checks a lineage of over {MOST_VISITS} entries")
     return NextRound(found, _decision(question, found, merging), seconds=seconds + merging[0][1])
 
 

@@ -135,6 +135,8 @@ def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
     ways: list[_Way] = []
     among = members(question)
     for algorithm, rule in rules.items():
+        if algorithm in question.unfit:
+            continue
         found = [next_round(question, algorithm, rule, part, among) for part in parts]
         sizes = [way for one in found if (way := _played(planning.asked, algorithm, one, FEW))]
         best = min(sizes, key=lambda way: way.effort, default=None)
