@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from daitn.learning.blur import normal
 from daitn.learning.causal_lm import CausalLm, models
 from daitn.learning.causal_lm import private as causal_private
 from daitn.learning.causal_lm.settings import CausalLmConfig
@@ -167,6 +168,19 @@ def test_the_noise_is_as_wide_as_the_terms_say_and_never_the_same() -> None:
     torch.testing.assert_close(noisy_mean(sums, terms, 0)[1], first[1], rtol=0, atol=0)
     other = noisy_mean(sums, msgspec.structs.replace(terms, secret=b"other"), 0)
     assert float(torch.corrcoef(torch.stack([other[1], first[1]]))[0, 1]) < 0.03
+
+
+def test_noise_reaches_as_far_as_a_small_delta_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where noise ends, whatever is further out was moved there by a record."""
+
+    class Zeros:
+        def __init__(self, key: bytes) -> None: ...
+
+        def digest(self, size: int) -> bytes:
+            return bytes(size)
+
+    monkeypatch.setattr("daitn.learning.blur.hashlib.shake_256", Zeros)
+    assert normal(b"key", 2).max() > 9.4
 
 
 @pytest.mark.parametrize("kind", ["table", "texts"])

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
-from daitn.node.training.sums import SecureSums
+from daitn.node.training.sums import _MOST_VALUE, _POINT, SecureSums
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
@@ -193,6 +193,22 @@ def test_what_no_sum_can_have_is_refused_where_it_was_made(
         scene.sums[SITES[0]].keep(made)
     assert refused.value.field == "training.secure_aggregation"
     assert refused.value.fix
+
+
+def test_a_mean_of_many_is_as_exact_as_that_of_few() -> None:
+    rng = np.random.default_rng(0)
+    for members in (2, 256):
+        shares = rng.dirichlet(np.ones(members))
+        rows = rng.normal(size=(members, 500))
+        total = np.zeros(500, np.uint64)
+        for share, row in zip(shares, rows, strict=True):
+            total += _POINT.words(share * _POINT.within(row))
+        assert np.abs(_POINT.numbers(total) - shares @ rows).max() < members * 1e-8
+    most = np.full(1, _MOST_VALUE)
+    total = sum((_POINT.words(most / 256) for _ in range(256)), np.zeros(1, np.uint64))
+    assert _POINT.numbers(total) == most
+    with pytest.raises(InvalidInput):
+        _POINT.within(2 * most)
 
 
 def test_what_is_not_summed_within_a_day_goes(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class FixedPoint:
         """Distance of neighbouring numbers: a sum is off by half of it for each member, at most."""
         return 1.0 / self._scale
 
-    def words(self, numbers: NDArray[np.float64]) -> Words:
+    def within(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raises `InvalidInput` for a number beyond the bound, or that is none."""
         if not bool((np.abs(numbers) <= self._most).all()):
             raise InvalidInput(
@@ -43,6 +43,11 @@ class FixedPoint:
                 field="most",
                 fix="clip them, or agree on a larger bound",
             )
+        return numbers
+
+    def words(self, numbers: NDArray[np.float64]) -> Words:
+        """Raises as `within`."""
+        self.within(numbers)
         return np.rint(numbers * self._scale).astype(np.int64).view(np.uint64)
 
     def numbers(self, total: Words) -> NDArray[np.float64]:
