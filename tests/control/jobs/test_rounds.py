@@ -34,7 +34,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
-from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, MergeRule
+from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork, Work
 from daitn.objects.wire import decode, encode
 
@@ -561,6 +561,22 @@ def test_an_algorithm_by_which_the_recipe_does_not_merge_is_chosen_once() -> Non
     assert state_of(world) is JobState.REACHED
     assert world.job.failures == {}
     assert replay(world.facts).unfit == world.job.unfit
+
+
+def test_a_visit_of_a_route_does_not_go_on_with_what_a_round_began() -> None:
+    """In a round, sites train in another way."""
+    world = SwitchingWorld([Algorithm.FEDAVG])
+    world.run_until(is_visit_at("general"))
+    for site in SITES:
+        world.feed(SiteLost(SiteId(site)))
+    begun = world.job.interrupted[SiteId("general")]
+    world.ways = []
+    world.pending = still_wanted(world, world.pending)
+    visit = world.run_until(is_visit_at("general"))
+    assert isinstance(visit, StartWork)
+    assert isinstance(visit.work, VisitWork)
+    assert (begun.local, visit.work.local) == (LocalRule(merged=True), LocalRule())
+    assert visit.work.visit != begun.visit
 
 
 def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
