@@ -16,11 +16,12 @@ from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
+from daitn.control.jobs.valuing import value_of
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
 from daitn.objects.decisions import Group, Round
 from daitn.objects.errors import Corrupt
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.intents import Training
 from daitn.objects.jobs import (
     CancelRequested,
@@ -688,6 +689,24 @@ def test_a_round_that_is_due_goes_on_and_the_late_model_joins_the_next_merge() -
     assert state_of(world) is JobState.REACHED
     assert [v.site for v in world.job.made if v.round == 2] == ["general", "specialist", "third"]
     check_lineage(Lineage(job=world.job.id, entries=tuple(world.job.lineage)))
+
+
+def test_a_round_of_late_models_alone_is_a_step_of_the_models_descent() -> None:
+    world = RoundsWorld(most=2, within_s=5.0)
+    late, merge = first_is_late(world)
+    world.sites = ("third",)
+    world.feed(Reported(world.done(merge)))
+    world.run()
+    assert state_of(world) is JobState.VISITING, "it waits for the late one"
+    world.skill = {"broad": 0.7, "expert": 0.7}
+    world.feed(Reported(world.done(late)))
+    world.run()
+    assert [v.site for v in world.job.made if v.round == 2] == ["third"]
+    value = value_of(world.job, lambda site: OwnerId(site))
+    assert value.rounds == 2
+    assert {credit.site for credit in value.credits} == set(SITES)
+    for objective, gain in value.gain.items():
+        assert sum(c.value[objective] for c in value.credits) == pytest.approx(gain)
 
 
 def test_a_late_visit_is_stopped_when_the_job_ends_and_counts_for_nothing() -> None:
