@@ -27,7 +27,15 @@ from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
 from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.errors import (
+    Corrupt,
+    DaitnError,
+    InvalidInput,
+    NotFound,
+    Refused,
+    StorageFull,
+    Unreachable,
+)
 from daitn.objects.identifiers import (
     CENTER_SITE,
     JobId,
@@ -461,15 +469,22 @@ class ControlCenter:
         self._retention.settled()
 
     async def _recover(self) -> None:
-        for job in self._jobs.all():
-            if job.state.final and job.best and self._journal.get(_MODEL_KIND, job.id) is None:
-                self._settle(job)
-            self._executor.value_if_wanted(job)
+        try:
+            self._finish_ended()
+        except StorageFull as error:  # Jobs that run resume nevertheless.
+            log.error("ended jobs are finished at the next start: %s", error)
         waited_s = 0.0
         while waited_s < SETTLE_S and self._awaited() - set(self._feed.snapshot().alive()):
             await asyncio.sleep(0.05)
             waited_s += 0.05
         self._jobs.recover()
+
+    def _finish_ended(self) -> None:
+        """Do for ended jobs what was left to do. Raises `StorageFull`."""
+        for job in self._jobs.all():
+            if job.state.final and job.best and self._journal.get(_MODEL_KIND, job.id) is None:
+                self._settle(job)
+            self._executor.value_if_wanted(job)
 
     def _awaited(self) -> set[SiteId]:
         return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}

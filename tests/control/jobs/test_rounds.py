@@ -16,11 +16,12 @@ from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
+from daitn.control.jobs.valuing import value_of
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
 from daitn.objects.decisions import Group, Round
 from daitn.objects.errors import Corrupt
-from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.intents import Training
 from daitn.objects.jobs import (
     CancelRequested,
@@ -34,7 +35,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
-from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, MergeRule
+from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VisitWork, Work
 from daitn.objects.wire import decode, encode
 
@@ -563,6 +564,22 @@ def test_an_algorithm_by_which_the_recipe_does_not_merge_is_chosen_once() -> Non
     assert replay(world.facts).unfit == world.job.unfit
 
 
+def test_a_visit_of_a_route_does_not_go_on_with_what_a_round_began() -> None:
+    """In a round, sites train in another way."""
+    world = SwitchingWorld([Algorithm.FEDAVG])
+    world.run_until(is_visit_at("general"))
+    for site in SITES:
+        world.feed(SiteLost(SiteId(site)))
+    begun = world.job.interrupted[SiteId("general")]
+    world.ways = []
+    world.pending = still_wanted(world, world.pending)
+    visit = world.run_until(is_visit_at("general"))
+    assert isinstance(visit, StartWork)
+    assert isinstance(visit.work, VisitWork)
+    assert (begun.local, visit.work.local) == (LocalRule(merged=True), LocalRule())
+    assert visit.work.visit != begun.visit
+
+
 def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | None = None) -> None:
     """Let works meet their fates, and the control centre crash once; then check the books."""
     slow: list[Command] = []
@@ -672,6 +689,24 @@ def test_a_round_that_is_due_goes_on_and_the_late_model_joins_the_next_merge() -
     assert state_of(world) is JobState.REACHED
     assert [v.site for v in world.job.made if v.round == 2] == ["general", "specialist", "third"]
     check_lineage(Lineage(job=world.job.id, entries=tuple(world.job.lineage)))
+
+
+def test_a_round_of_late_models_alone_is_a_step_of_the_models_descent() -> None:
+    world = RoundsWorld(most=2, within_s=5.0)
+    late, merge = first_is_late(world)
+    world.sites = ("third",)
+    world.feed(Reported(world.done(merge)))
+    world.run()
+    assert state_of(world) is JobState.VISITING, "it waits for the late one"
+    world.skill = {"broad": 0.7, "expert": 0.7}
+    world.feed(Reported(world.done(late)))
+    world.run()
+    assert [v.site for v in world.job.made if v.round == 2] == ["third"]
+    value = value_of(world.job, lambda site: OwnerId(site))
+    assert value.rounds == 2
+    assert {credit.site for credit in value.credits} == set(SITES)
+    for objective, gain in value.gain.items():
+        assert sum(c.value[objective] for c in value.credits) == pytest.approx(gain)
 
 
 def test_a_late_visit_is_stopped_when_the_job_ends_and_counts_for_nothing() -> None:

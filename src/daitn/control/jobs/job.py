@@ -13,7 +13,7 @@ from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, Visi
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
-from daitn.objects.merging import Algorithm, MergeRule
+from daitn.objects.merging import Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -311,7 +311,8 @@ class Job:
         A site that was lost during the same work gets that again, and goes on with it.
         """
         before = self.interrupted.pop(stop.site, None)
-        if before is not None and after is None and _is_again(before, stop, base):
+        local = self.intent.training.local_in(algorithm)
+        if before is not None and after is None and _is_again(before, stop, base, local):
             return before
         own = self.own.get((stop.site, stop.dataset)) if base else None
         model, previous = (base.model, base.entries) if base else (None, ())
@@ -336,7 +337,7 @@ class Job:
             secure=self.intent.training.secure_aggregation and base is not None,
             order=self.order,
             lineage=self.descent_of(*given),
-            local=self.intent.training.local_in(algorithm),
+            local=local,
             own=own,
         )
 
@@ -363,9 +364,15 @@ class Job:
         return descent(self.lineage, *(m.manifest for m in models)) if self.order else ()
 
 
-def _is_again(work: VisitWork, stop: PlannedVisit, base: Checkpoint | None) -> bool:
+def _is_again(
+    work: VisitWork, stop: PlannedVisit, base: Checkpoint | None, local: LocalRule
+) -> bool:
     if base is None:
         return work.model is None and work.dataset == stop.dataset
-    form = (work.stands_for, work.compression) == (stop.stands_for, stop.compression)
+    form = (work.stands_for, work.compression, work.local) == (
+        stop.stands_for,
+        stop.compression,
+        local,
+    )
     asked = (stop.dataset, stop.examples, base.model, base.entries)
     return form and (work.dataset, work.examples, work.model, work.previous) == asked

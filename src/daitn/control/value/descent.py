@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def descent_of(entries: Sequence[Entry], model: Digest) -> Descent:
     steps: list[Step] = []
     at = last
     while at is not None and at in known:
-        step = _step(known, known[at])
+        step = _step(known, measured, known[at])
         if step is None:
             break
         steps.append(step)
@@ -96,7 +97,9 @@ def _maker(
     return START if model in brought else None
 
 
-def _step(known: dict[Digest, Entry], made: Entry) -> Step | None:
+def _step(
+    known: dict[Digest, Entry], measured: dict[Point, dict[Test, Verification]], made: Entry
+) -> Step | None:
     """The step that ended with an entry; none of one that created a model."""
     if isinstance(made.fact, Merge):
         base = made.fact.base
@@ -106,7 +109,11 @@ def _step(known: dict[Digest, Entry], made: Entry) -> Step | None:
     else:
         return None
     first = next((one for one in visits if _began(one) == base), None)
-    before = [known[digest] for digest in first.previous if digest in known] if first else []
+    if first is None:  # All of its models are late, and began with earlier ones.
+        earlier = itertools.takewhile(lambda one: one[0] != made.digest, known.items())
+        point = _maker(dict(earlier), measured, base)
+        return Step(made, visits, point) if point is not None else None
+    before = [known[digest] for digest in first.previous if digest in known]
     if not before:
         return None
     return Step(made, visits, before[0].previous[0] if before[0].previous else START)
