@@ -16,7 +16,8 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MAX_WITHOUT_PROGRESS, Job
-from daitn.control.jobs.machine import WAITS_AT_MOST_S, replay
+from daitn.control.jobs.machine import replay
+from daitn.control.jobs.stages import WAITS_AT_MOST_S
 from daitn.control.jobs.view import view
 from daitn.objects.decisions import Rejection, Route
 from daitn.objects.identifiers import Digest, SiteId

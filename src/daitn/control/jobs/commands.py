@@ -11,6 +11,7 @@ __all__ = [
     "Assess",
     "ChooseVerifiers",
     "Command",
+    "Commands",
     "ComputeRoute",
     "Settle",
     "StartWork",
@@ -51,3 +52,4 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 Command = Assess | ComputeRoute | ChooseVerifiers | StartWork | StopWork | Settle
+Commands = tuple[Command, ...]

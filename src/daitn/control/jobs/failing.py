@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from daitn.control.jobs.job import Job
+from daitn.control.jobs.commands import StopWork
+from daitn.control.jobs.job import MAX_FAILURES, Job
+from daitn.control.jobs.outstanding import drop, is_under_way
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import SiteId
-from daitn.objects.jobs import WorkStalled
+from daitn.objects.jobs import JobEvent, SiteLost, WorkStalled
 from daitn.objects.messages import WorkOutcome, WorkState
 
-__all__ = ["note_cut_off", "note_failure", "note_loss", "reason_of", "stall_of"]
+__all__ = [
+    "count_failure",
+    "drop_lost",
+    "drop_stalled",
+    "note_cut_off",
+    "note_failure",
+    "note_loss",
+    "reason_of",
+    "stall_of",
+]
 
 
 def note_failure(job: Job, site: SiteId, error: ErrorReport, *, awaited: bool = True) -> None:
@@ -16,6 +27,35 @@ def note_failure(job: Job, site: SiteId, error: ErrorReport, *, awaited: bool = 
     job.error = error
     job.problems[site] = error.problem
     _count(job, awaited)
+
+
+def count_failure(
+    job: Job, site: SiteId, error: ErrorReport, *, for_good: bool = False, awaited: bool = True
+) -> None:
+    """Record a failure that counts against its site. `for_good`: the job goes elsewhere at once;
+    `awaited`: as of `note_failure`."""
+    job.failures[site] = MAX_FAILURES if for_good else job.failures.get(site, 0) + 1
+    note_failure(job, site, error, awaited=awaited)
+
+
+def drop_lost(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
+    """Expect nothing more from a site that was lost, and record it. Nothing: none was expected."""
+    assert isinstance(event, SiteLost)
+    stops = drop(job, event.site)
+    if stops:
+        note_loss(job, event.site)
+    return stops
+
+
+def drop_stalled(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
+    """Expect nothing more from a site whose work makes no progress, and count it as a failure.
+    Nothing: that work is not waited for."""
+    assert isinstance(event, WorkStalled)
+    if not is_under_way(job, event):
+        return ()
+    stops = drop(job, event.site)
+    count_failure(job, event.site, stall_of(event))
+    return stops
 
 
 def note_loss(job: Job, site: SiteId, *, awaited: bool = True) -> None:

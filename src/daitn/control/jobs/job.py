@@ -152,7 +152,7 @@ class ModelCandidate:
 
 @dataclass
 class Job:
-    """State of one job. Only `daitn.control.jobs.machine` changes it."""
+    """State of one job. Only `daitn.control.jobs.machine`, and what it calls, changes it."""
 
     id: JobId
     intent: TrainingIntent

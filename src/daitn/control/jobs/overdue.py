@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import StopWork
-from daitn.control.jobs.failing import note_failure, note_loss, reason_of, stall_of
-from daitn.control.jobs.job import MAX_FAILURES, Job
+from daitn.control.jobs.failing import count_failure, note_loss, reason_of, stall_of
+from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import drop_overdue, take_outcome
 from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
@@ -30,7 +30,7 @@ def take(job: Job, event: JobEvent) -> tuple[StopWork, ...] | None:
             note_loss(job, site, awaited=False)
             return drop_overdue(job, lost)
         case WorkStalled(site=site, visit=visit) if visit in job.overdue:
-            _count_failure(job, event, stall_of(event))
+            count_failure(job, event.site, stall_of(event), awaited=False)
             return drop_overdue(job, [visit])
     return None
 
@@ -38,17 +38,11 @@ def take(job: Job, event: JobEvent) -> tuple[StopWork, ...] | None:
 def _take_outcome(job: Job, outcome: WorkOutcome) -> None:
     if outcome.state is not WorkState.DONE:
         del job.overdue[outcome.visit]
-        _count_failure(job, outcome, reason_of(outcome))
+        count_failure(job, outcome.site, reason_of(outcome), awaited=False)
         return
     assert outcome.entry is not None
     assert outcome.model is not None
     job.lineage.append(outcome.entry)
     if useless := rounds.contribute(job, outcome.entry, outcome.model):
-        job.failures[outcome.site] = MAX_FAILURES
         error = ErrorReport(code="WorkFailed", problem=useless)
-        note_failure(job, outcome.site, error, awaited=False)
-
-
-def _count_failure(job: Job, at: WorkOutcome | WorkStalled, error: ErrorReport) -> None:
-    job.failures[at.site] = job.failures.get(at.site, 0) + 1
-    note_failure(job, at.site, error, awaited=False)
+        count_failure(job, outcome.site, error, for_good=True, awaited=False)

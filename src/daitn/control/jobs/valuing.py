@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from daitn.control.jobs.commands import Command
+from daitn.control.jobs.commands import Commands
 from daitn.control.jobs.failing import reason_of, stall_of
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import drop, is_under_way, start, stop_all, take_outcome
@@ -44,8 +44,6 @@ __all__ = [
     "to_be_valued",
     "value_of",
 ]
-
-Commands = tuple[Command, ...]
 
 
 def to_be_valued(job: Job) -> bool:

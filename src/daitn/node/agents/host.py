@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from daitn.control.jobs.machine import RETRY_AT_MOST_S
+from daitn.control.jobs.stages import RETRY_AT_MOST_S
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore

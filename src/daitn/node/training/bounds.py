@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
+import msgspec
+
 from daitn.learning import memory
-from daitn.learning.recipe import Footprint
+from daitn.learning.consultant import Consultant
+from daitn.learning.recipe import Config, Footprint
+from daitn.learning.sandbox.policy import Limits, Sandbox
+from daitn.node.config import NodeConfig
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Unreachable, WorkFailed
+from daitn.objects.messages import MergeWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 
-__all__ = ["Capacity", "check_estimate", "check_size", "within"]
+__all__ = ["Capacity", "WorkBounds", "about", "check_estimate", "check_size", "within"]
 
 MOST_MODEL_BYTES = 10**14
 _SIZE_MARGIN = 2
@@ -24,6 +30,12 @@ _SIZE_SLACK_BYTES = 64 << 20
 """For tokenizers and lists of columns, which no configuration determines."""
 _LEAST_EXAMPLE_S = 1e-6
 """No engine reads more than a million examples per second, however small the model."""
+_SLOWEST_FLOPS = 1e9
+"""Assumed of a site that has not measured its speed."""
+_KEPT_AT_ONCE = 2
+"""Savepoints on disk: one, and the next while it is written."""
+_MOST_OUTPUTS = 5
+"""Of a merge, in models: the model, and two moments of four bytes for each number of two."""
 
 
 class Capacity(NamedTuple):
@@ -68,6 +80,89 @@ class Capacity(NamedTuple):
                 field="examples",
                 fix=f"train on at most {int(self.longest_s / example_s)} in one visit",
             )
+
+
+class WorkBounds:
+    """What work may take at a site: what its recipe estimates of the model, with a margin."""
+
+    def __init__(self, config: NodeConfig, consultant: Consultant, *, saves: bool) -> None:
+        """`saves`: training keeps savepoints."""
+        self._consultant = consultant
+        self._sandbox = Sandbox(limits=config.sandbox.limits)
+        self._longest_s = config.longest_s
+        self._threads = config.threads
+        self._saves = saves
+        self._capacity: Capacity | None = None
+        self._speed_flops = _SLOWEST_FLOPS
+
+    def offer(self, descriptor: NodeDescriptor) -> None:
+        """Know what the site has."""
+        self._capacity = Capacity.of(descriptor, self._longest_s)
+        if descriptor.compute is not None:
+            self._speed_flops = descriptor.compute.speed_flops
+
+    async def footprint(self, recipe: str, config: Config) -> Footprint:
+        """What a model of a configuration takes. Raises as `check_estimate`."""
+        return check_estimate(recipe, await self._consultant.estimate(recipe, config))
+
+    async def limits(self, work: Work, examples: int) -> Limits:
+        """The limits of the process that does the work on so many examples.
+
+        Raises `InvalidInput` for work that this site cannot do, before anything is done for it.
+        """
+        assert self._capacity is not None
+        needed, outputs = await self.footprint(work.recipe, work.config), 1
+        if isinstance(work, MergeWork):
+            self._capacity.check(needed, work.base, 0)
+            _check_merged(work, needed.size_bytes)
+            outputs = _MOST_OUTPUTS
+        else:
+            if isinstance(work, VisitWork):
+                needed = _with_companions(needed, work)
+                if work.own is not None:
+                    with about("own"):
+                        check_size(needed.size_bytes, work.own)
+            self._capacity.check(needed, work.model, examples)
+        return self._sandbox.limits_for(
+            memory_bytes=needed.memory_bytes,
+            size_bytes=outputs * needed.size_bytes,
+            # A savepoint has no more than training holds in memory.
+            kept_bytes=_KEPT_AT_ONCE * needed.memory_bytes if self._saves else 0,
+            seconds=needed.flops_per_example * examples / self._speed_flops,
+            threads=self._threads,
+        )
+
+
+def _check_merged(work: MergeWork, model_bytes: int) -> None:
+    for number, model in enumerate(work.trained):
+        with about(f"models[{number}]"):
+            check_size(model_bytes, model)
+            if work.starts:
+                check_size(model_bytes, work.starts[number])
+    if work.moments is not None:
+        with about("moments"):
+            check_size(_MOST_OUTPUTS * model_bytes, work.moments)
+
+
+def _with_companions(footprint: Footprint, work: VisitWork) -> Footprint:
+    """What training needs with variates, which are as large as the weights: those that travel, and
+    those that it keeps of them meanwhile."""
+    more = footprint.size_bytes * work.local.variates
+    return msgspec.structs.replace(
+        footprint,
+        size_bytes=footprint.size_bytes + more,
+        memory_bytes=footprint.memory_bytes + 3 * more,
+    )
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Name the field of work that an error is about."""
+    try:
+        yield
+    except (Corrupt, InvalidInput, NotFound, Unreachable) as error:
+        error.field = field
+        raise
 
 
 def check_size(estimated_bytes: int, model: ModelRef) -> None:

@@ -54,11 +54,17 @@ class WorkModels:
         if moved.bytes_in:
             self._prefetched[model.manifest] = moved
 
-    async def fetch(self, model: ModelRef, folder: Path, told: Callable[[int, int], None]) -> Moved:
-        """Have a model's parts in a folder. Calls `told(done, total)`, in bytes, while it arrives.
+    async def fetch(
+        self, work: Work, model: ModelRef, folder: Path, told: Callable[[int, int], None]
+    ) -> Moved:
+        """Have a model's parts in a folder, which is made. Calls `told(done, total)`, in bytes,
+        before it arrives and meanwhile.
 
         Raises as `ModelTransport.fetch` does.
         """
+        self.record(work, model.manifest)
+        told(0, model.size_bytes)
+        folder.mkdir()
         self._touched_at_s[model.manifest] = time.monotonic()
         moved = await self._transport.fetch(model, told)
         if (prefetched := self._prefetched.pop(model.manifest, None)) is not None:

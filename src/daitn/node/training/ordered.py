@@ -14,7 +14,7 @@ from daitn.objects.identifiers import Digest
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import OrderUsage
 
-__all__ = ["OrderedWork"]
+__all__ = ["OrderedWork", "order_of"]
 
 _KEPT_S = 86_400.0
 """After an order's end: clocks may be set."""
@@ -59,6 +59,11 @@ class OrderedWork:
         spent = self._spent.get(name) or OrderUsage(order=name, until_s=order.until_s)
         check_ordered(work, order, node, _with(spent, work, -1) if counted else spent)
         return spent
+
+
+def order_of(work: Work) -> Digest:
+    """What entries name it by; empty for work that nobody ordered."""
+    return work.order.digest if work.order else Digest("")
 
 
 def _with(spent: OrderUsage, work: Work, times: int = 1) -> OrderUsage:

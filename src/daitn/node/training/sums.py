@@ -43,7 +43,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Visit
-from daitn.objects.messages import MergeWork
+from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 from daitn.objects.secure_sum import (
     Agreement,
@@ -64,7 +64,7 @@ from daitn.tools import clock
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric, Handler
 
-__all__ = ["SecureSums"]
+__all__ = ["SecureSums", "summing"]
 
 log = logging.getLogger(__name__)
 
@@ -288,6 +288,17 @@ class SecureSums:
         asked = list(sites)
         told = await asyncio.gather(*map(one, asked))
         return {site: each for site, each in zip(asked, told, strict=True) if each is not None}
+
+
+def summing(work: VisitWork | MergeWork, sums: SecureSums | None) -> SecureSums | None:
+    """What sums the results of such work, if nobody is to see them. Raises `Refused`."""
+    if work.secure and sums is None:
+        raise Refused(
+            "without a roster nobody knows whose sum it is",
+            field="training.secure_aggregation",
+            fix="found a network, see `daitn up`",
+        )
+    return sums if work.secure else None
 
 
 def _visits(work: MergeWork) -> dict[Visit, float]:

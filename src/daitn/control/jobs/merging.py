@@ -1,0 +1,71 @@
+"""While a round's models are merged: what follows from aggregators' reports and losses."""
+
+from __future__ import annotations
+
+from daitn.control.jobs import rounds
+from daitn.control.jobs.commands import Commands, StopWork
+from daitn.control.jobs.failing import (
+    count_failure,
+    drop_lost,
+    drop_stalled,
+    note_failure,
+    reason_of,
+)
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.outstanding import stop_stage, take_outcome
+from daitn.control.jobs.stages import verify
+from daitn.control.jobs.visiting import after_visits, lose_round
+from daitn.objects.identifiers import SiteId
+from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
+from daitn.objects.messages import WorkState
+
+__all__ = ["on_lost", "on_reported", "on_stalled"]
+
+
+def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """Take a merged model, a group's or the round's, or merge anew without what was wrong."""
+    assert isinstance(event, Reported)
+    outcome = take_outcome(job, event)
+    if outcome is None:
+        return ()
+    if outcome.state is WorkState.DONE:
+        assert outcome.entry is not None
+        assert outcome.model is not None
+        job.lineage.append(outcome.entry)
+        if rounds.take_part(job, outcome.entry, outcome.model):
+            return after_visits(job)
+        job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
+        return verify(job)
+    error = reason_of(outcome)
+    if error.field == "moments":  # Who merged last is away: the outer step begins anew.
+        job.moments = None
+        note_failure(job, outcome.site, error)
+        return after_visits(job)
+    if rounds.set_aside(job, error):
+        return (*stop_stage(job), *lose_round(job))
+    made_at = rounds.leave_out(job, outcome.visit, error)
+    if made_at is None:
+        rounds.give_up_aggregator(job, outcome.visit, outcome.site)
+    blamed = made_at or outcome.site
+    count_failure(job, blamed, error)
+    return after_visits(job)
+
+
+def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """Have others merge what a site that left was to merge."""
+    assert isinstance(event, SiteLost)
+    return _without_aggregator(job, event.site, drop_lost(job, event))
+
+
+def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """Have others merge what a site makes no progress with."""
+    assert isinstance(event, WorkStalled)
+    return _without_aggregator(job, event.site, drop_stalled(job, event))
+
+
+def _without_aggregator(job: Job, site: SiteId, stops: tuple[StopWork, ...]) -> Commands:
+    if not stops:
+        return ()
+    for stop in stops:
+        rounds.give_up_aggregator(job, stop.visit, site)
+    return (*stops, *after_visits(job))

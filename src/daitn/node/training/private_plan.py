@@ -1,0 +1,46 @@
+"""Whether a visit can be trained privately, and how: decided before anything is done for it."""
+
+from __future__ import annotations
+
+from daitn.node.config import DatasetConfig
+from daitn.node.training.bounds import WorkBounds
+from daitn.node.training.counting import WorkCounter
+from daitn.node.training.private import PrivacyLedger, Private
+from daitn.objects.errors import InvalidInput
+from daitn.objects.merging import LocalRule
+from daitn.objects.messages import VisitWork
+
+__all__ = ["plan_private"]
+
+
+async def plan_private(
+    ledger: PrivacyLedger,
+    bounds: WorkBounds,
+    counter: WorkCounter,
+    work: VisitWork,
+    dataset: DatasetConfig,
+    samples: int,
+) -> Private | None:
+    """How a visit to `samples` records is to be trained privately, if anybody asks for that.
+
+    Raises `InvalidInput` for a model that cannot be, and as `PrivacyLedger.check`.
+    """
+    private = ledger.planned(work, dataset, samples)
+    if private is None:
+        return None
+    if not (await bounds.footprint(work.recipe, work.config)).private:
+        raise InvalidInput(
+            f"{work.recipe} cannot train this configuration with differential privacy",
+            field="model.config",
+            fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
+            "none, and leave out training.privacy",
+        )
+    if work.local not in (LocalRule(), LocalRule(merged=True)):
+        raise InvalidInput(
+            "the algorithm learns more from the records than differential privacy covers",
+            field="training.algorithm",
+            fix="take sequential, fedavg or another one that asks no more of a visit",
+        )
+    if counter.counted_at_s(work) is None:  # What goes on is charged already.
+        ledger.check(work, dataset, private)
+    return private
