@@ -18,6 +18,7 @@ from daitn.objects.value import Contributions, ValueOfData
 from daitn.objects.wire import checked, to_json
 from tests.cli.reported import RouteWorld, a_route, facts_of, rounds
 from tests.control.jobs.test_rounds import is_visit_at
+from tests.scenes.command_line import daitn
 
 VOID = {"meta"}
 EVIL = "<script>alert(1)</script>\"'&amp;"
@@ -190,6 +191,14 @@ def test_four_thousand_visits_fit_into_a_page_that_says_what_it_leaves_out() -> 
     assert re.search(r"3,960 of 4,000 stages are left out", seen.text)
     assert "decisions are left out" in seen.text
     assert "18 most visited of 700 sites are drawn" in seen.text
+
+
+@pytest.mark.parametrize("folder", ["", "."])
+def test_a_folder_is_no_file_for_a_report(folder: str) -> None:
+    ended = daitn("report", "qa-1", "-o", folder)
+    assert ended.returncode == 2
+    assert "--out" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_all_facts_go_out_as_json() -> None:

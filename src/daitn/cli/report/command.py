@@ -20,6 +20,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.files.atomic import replace_file
+from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.wire import to_json
 
@@ -58,6 +59,8 @@ async def _written(
     center: str, site: str, job: str, out: Path | None, as_json: bool
 ) -> ReportFacts:
     checked_name(job, "job")
+    if out is not None and out.is_dir():
+        raise InvalidInput(f"{out} is a folder", field="--out", fix="name a file, such as r.html")
     async with connect(center, site) as session:
         facts = await gather(session, JobId(job), travels=bool(site))
     if out is not None or not as_json:
