@@ -34,7 +34,7 @@ from benchmarks.algorithms import Run
 from benchmarks.worlds.recorder import Case, SiteData, TestData, repeatable
 from benchmarks.worlds.routes import Effort
 from daitn.control.route.question import RouteQuestion
-from daitn.control.route.selection import NextStep, next_step
+from daitn.control.route.selection import VisitOrRound, next_step
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import Selection
 from daitn.objects.decisions import Round
@@ -176,7 +176,7 @@ class _FirstChoice:
     """Has a fresh model made, asks for the network's choice, and gives up."""
 
     name: str = "first choice"
-    step: NextStep | None = None
+    step: VisitOrRound | None = None
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | Round | None:
         step = next_step(question)

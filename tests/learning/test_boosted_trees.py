@@ -21,7 +21,7 @@ from daitn.learning.answering.protocol import Message, Question
 from daitn.learning.boosted_trees import BoostedTrees, parts, training
 from daitn.learning.boosted_trees.config import parse_config
 from daitn.learning.boosted_trees.ensemble import END, Ensemble, log_probabilities
-from daitn.learning.boosted_trees.parts import State
+from daitn.learning.boosted_trees.parts import TreesState
 from daitn.learning.recipe import DataFault, Fault, MergeTask, Progress, Selection, Trained
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput
@@ -96,7 +96,7 @@ def merged(
     return out
 
 
-def state(model: Path, config: dict[str, Any]) -> State:
+def state(model: Path, config: dict[str, Any]) -> TreesState:
     return parts.read(model, parse_config(config))
 
 
@@ -347,7 +347,7 @@ def test_a_merge_refuses_models_that_forget_or_forge_their_beginning(tmp_path: P
     forged.mkdir()
     leaf = made.trees.leaf.copy()
     leaf[0, 0] += 1.0
-    parts.write(State(made.columns, made.trees.but(leaf=leaf), made.standard), forged)
+    parts.write(TreesState(made.columns, made.trees.but(leaf=leaf), made.standard), forged)
     for bad in (forged, tmp_path / "fresh", base):
         with pytest.raises(Corrupt) as refused:
             merged(base, [model, bad], config, tmp_path / f"with-{bad.name}")
@@ -655,7 +655,7 @@ def test_bad_configurations_are_refused_by_field(config: dict[str, Any], field: 
 
 def test_an_estimate_is_of_the_largest_model(tmp_path: Path) -> None:
     config = {"classes": ["a", "b"], "depth": 3, "most_trees": 400}
-    full = State(columns=("x",), trees=Ensemble.empty(3, 400), standard=None)
+    full = TreesState(columns=("x",), trees=Ensemble.empty(3, 400), standard=None)
     parts.write(full, tmp_path)
     written = (tmp_path / parts.TREES).stat().st_size
     assert written == pytest.approx(BoostedTrees().estimate(config).size_bytes, rel=0.05)

@@ -22,7 +22,7 @@ from daitn.learning.classifier import Classifier
 from daitn.learning.flower import visit
 from daitn.learning.flower.arrays import arrays_of, check_like, write_parts
 from daitn.learning.flower.recipe import FlowerApp
-from daitn.learning.flower.visit import Answer, Visit, carry_out
+from daitn.learning.flower.visit import VisitAnswer, VisitRequest, carry_out
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 
 CONFIG: dict[str, Any] = {"classes": ["no", "yes"], "hidden": [4], "learning_rate": 0.05}
@@ -93,17 +93,17 @@ def test_an_app_that_nobody_installed_is_refused_by_name(tmp_path: Path) -> None
 def test_a_visit_initialises_trains_and_measures_in_the_sandbox(tmp_path: Path) -> None:
     folder, data = tmp_path / "visit", table(tmp_path / "data.csv", 1)
 
-    def done(**task: Any) -> Answer:
+    def done(**task: Any) -> VisitAnswer:
         (new := tmp_path / f"{task['do']}").mkdir()
         if (folder / visit.ARRAYS).exists():
             (folder / visit.ARRAYS).rename(new / visit.ARRAYS)
-        one = Visit(recipe="classifier", config=CONFIG, data=str(data), **task)
+        one = VisitRequest(recipe="classifier", config=CONFIG, data=str(data), **task)
         answer = asyncio.run(carry_out(one, new))
         folder.mkdir(exist_ok=True)
         (new / visit.ARRAYS).rename(folder / visit.ARRAYS)
         return answer
 
-    assert done(do="initialise", seed=1) == Answer()
+    assert done(do="initialise", seed=1) == VisitAnswer()
     assert done(do="train", epochs=4).examples == 480
     measured = done(do="evaluate")
     assert measured.metric == "accuracy"
@@ -266,7 +266,7 @@ def test_a_site_runs_an_app_of_flower_that_its_owner_installed(tmp_path: Path) -
 def test_tasks_and_answers_are_what_the_client_writes_and_reads() -> None:
     """The client is plain Python, as it runs without DA-ITN's packages."""
     told = {"do": "train", "recipe": "classifier", "config": CONFIG, "threads": 1, "epochs": 1.0}
-    task = msgspec.convert(told | {"data": "x.csv", "seed": 0}, Visit, strict=True)
+    task = msgspec.convert(told | {"data": "x.csv", "seed": 0}, VisitRequest, strict=True)
     assert task.config == CONFIG
-    answer = msgspec.to_builtins(Answer(examples=3, metric="accuracy"))
+    answer = msgspec.to_builtins(VisitAnswer(examples=3, metric="accuracy"))
     assert answer.keys() == {"examples", "value", "metric", "error"}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from daitn.identity.keys import SigningKey
 from daitn.learning.secure_sum.fixed_point import FixedPoint, Words
 from daitn.learning.secure_sum.masks import neighbours
-from daitn.learning.secure_sum.member import Member, least_shares, said_of_agreement
+from daitn.learning.secure_sum.member import SumMember, least_shares, said_of_agreement
 from daitn.learning.secure_sum.shamir import PRIME, joined, split
 from daitn.learning.secure_sum.unmasking import unmasked
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
@@ -51,7 +51,7 @@ class Scene:
             for name in names
         }
         self.members = {
-            name: Member(
+            name: SumMember(
                 self.terms,
                 name,
                 lambda data, name=name: signed(name, data),  # type: ignore[misc]
@@ -291,10 +291,11 @@ def test_sites_sign_with_the_keys_that_they_have() -> None:
     """The seam fits the identity's keys."""
     keys = {SiteId(name): SigningKey.generate() for name in ("a", "b")}
     terms = SumTerms(name="j", members=tuple(keys), least=2, numbers=1)
-    members = {
-        name: Member(terms, name, lambda data, key=key: key.sign_raw(data).hex(), lambda *_: True)  # type: ignore[misc]
-        for name, key in keys.items()
-    }
+
+    def member(name: SiteId, key: SigningKey) -> SumMember:
+        return SumMember(terms, name, lambda data: key.sign_raw(data).hex(), lambda *_: True)
+
+    members = {name: member(name, key) for name, key in keys.items()}
     told = {name: one.keys() for name, one in members.items()}
     assert all(len(one.signature) == 128 for one in told.values())
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from daitn.objects.privacy import Mechanism, PrivacyDemand, PrivacyWish
+from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacyWish
 from daitn.policy.accounting import (
     NOTHING,
     epsilon,
@@ -25,7 +25,7 @@ DELTA = 1e-5
 
 
 def told(rate: float, noise: float, steps: int) -> float:
-    return epsilon(spent_by([Mechanism(rate=rate, noise=noise, steps=steps)]), DELTA)
+    return epsilon(spent_by([NoiseMechanism(rate=rate, noise=noise, steps=steps)]), DELTA)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_step_tells_what_the_integral_of_the_divergence_says(
         )
         return math.log(integral) / (order - 1)
 
-    ours = spent_by([Mechanism(rate=rate, noise=noise, steps=1)])[order - 2]
+    ours = spent_by([NoiseMechanism(rate=rate, noise=noise, steps=1)])[order - 2]
     assert ours == pytest.approx(divergence(order), rel=1e-6)
     assert ours >= divergence(1 - order) - 1e-12  # Of a record that is left out.
 
@@ -97,7 +97,7 @@ def test_a_visit_is_on_no_more_examples_than_it_was_given(samples: int, examples
 def test_what_is_told_adds_up_and_a_budget_is_kept() -> None:
     demand = PrivacyDemand(epsilon_total=3.0, epsilon_per_visit=1.0)
     noise = least_noise(0.25, 40, 1.0, DELTA)
-    visit = spent_by([Mechanism(rate=0.25, noise=noise, steps=40)])
+    visit = spent_by([NoiseMechanism(rate=0.25, noise=noise, steps=40)])
     spent, visits, left = NOTHING, 0, [visits_left(NOTHING, demand)]
     while fits(spent, visit, demand.epsilon_total, demand.delta):
         spent, visits = spent + visit, visits + 1

@@ -27,7 +27,7 @@ from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
 from daitn.control.route.question import RouteQuestion
-from daitn.control.route.selection import NextStep, next_step
+from daitn.control.route.selection import VisitOrRound, next_step
 from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
@@ -146,7 +146,7 @@ class JobExecutor:
         now_s, snapshot = clock.now_s(), self._snapshot()
         asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
-        def planned() -> tuple[RouteQuestion, NextStep]:
+        def planned() -> tuple[RouteQuestion, VisitOrRound]:
             topology = _cut(snapshot, asked.intent, job.needs, now_s)
             question = replace(asked, topology=topology)
             return question, next_step(question)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Mechanism", "PrivacyDemand", "PrivacySpent", "PrivacyWish"]
+__all__ = ["NoiseMechanism", "PrivacyDemand", "PrivacySpent", "PrivacyWish"]
 
 Epsilon = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Delta = Annotated[float, msgspec.Meta(gt=0.0, le=0.01)]
@@ -49,7 +49,7 @@ class PrivacyDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("epsilon_per_visit is more than epsilon_total")
 
 
-class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
+class NoiseMechanism(msgspec.Struct, frozen=True, kw_only=True):
     """The Gaussian mechanism on a Poisson sample, some times over: DP-SGD (Abadi et al. 2016)."""
 
     rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -65,7 +65,7 @@ class PrivacySpent(msgspec.Struct, frozen=True, kw_only=True):
     epsilon: Epsilon
     delta: Delta
     clip: Norm
-    mechanism: Mechanism
+    mechanism: NoiseMechanism
     accountant: str = "rdp"
     """How `epsilon` follows from the mechanism: `rdp` is Rényi differential privacy (Mironov 2017,
     Mironov, Talwar and Zhang 2019)."""

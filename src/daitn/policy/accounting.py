@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daitn.objects.errors import InvalidInput
-from daitn.objects.privacy import Mechanism, PrivacyDemand, PrivacyWish
+from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacyWish
 
 __all__ = [
     "NOTHING",
-    "Terms",
+    "PrivacyTerms",
     "epsilon",
     "fits",
     "least_noise",
@@ -55,16 +55,16 @@ _COUNTED = (0, 1, 2, 5, 10, 20, 50, 100)
 _LOG_FACTORIAL = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, _ORDERS[-1] + 1)))))
 
 
-class Terms(NamedTuple):
+class PrivacyTerms(NamedTuple):
     """What a visit must keep to."""
 
     noise: float
-    """The least, see `Mechanism.noise`."""
+    """The least, see `NoiseMechanism.noise`."""
     delta: float
     clip: float
 
 
-def spent_by(mechanisms: Iterable[Mechanism]) -> Curve:
+def spent_by(mechanisms: Iterable[NoiseMechanism]) -> Curve:
     """What these told together."""
     total = NOTHING.copy()
     for one in mechanisms:
@@ -116,7 +116,7 @@ def schedule(samples: int, examples: int) -> tuple[float, int]:
 
 def stricter(
     wish: PrivacyWish | None, demand: PrivacyDemand | None, rate: float, steps: int
-) -> Terms | None:
+) -> PrivacyTerms | None:
     """What keeps both to what the model's owner wishes and the data's owner demands; none: neither
     asked for privacy. Raises as `least_noise`."""
     noises, deltas = list[float](), list[float]()
@@ -128,7 +128,7 @@ def stricter(
         deltas.append(demand.delta)
     if not noises:
         return None
-    return Terms(max(noises), min(deltas), wish.clip if wish else 1.0)
+    return PrivacyTerms(max(noises), min(deltas), wish.clip if wish else 1.0)
 
 
 def fits(spent: Curve, more: Curve, most: float, delta: float) -> bool:

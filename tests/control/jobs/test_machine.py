@@ -35,7 +35,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import VisitWork
 from daitn.objects.models import ModelRef
-from daitn.objects.privacy import Mechanism, PrivacySpent, PrivacyWish
+from daitn.objects.privacy import NoiseMechanism, PrivacySpent, PrivacyWish
 from daitn.objects.wire import decode, encode
 from daitn.topology.snapshot import Drrt, MsDrrt
 
@@ -269,7 +269,7 @@ def test_a_report_about_something_else_is_a_failure_of_its_site() -> None:
         ({}, True),
         ({"delta": 1e-7, "epsilon": 5.0}, True),  # At the delta that the owner of the data demands.
         ({"clip": 2.0}, False),
-        ({"mechanism": Mechanism(rate=0.25, noise=2.0, steps=40)}, False),
+        ({"mechanism": NoiseMechanism(rate=0.25, noise=2.0, steps=40)}, False),
         (None, False),
     ],
 )
@@ -286,7 +286,7 @@ def test_a_visit_that_is_less_private_than_ordered_is_not_believed(
         epsilon=3.0,
         delta=wish.delta,
         clip=wish.clip,
-        mechanism=Mechanism(rate=0.25, noise=4.0, steps=40),
+        mechanism=NoiseMechanism(rate=0.25, noise=4.0, steps=40),
     )
     spent = None if change is None else msgspec.structs.replace(told, **change)
     fact = msgspec.structs.replace(honest.entry.fact, privacy=spent)

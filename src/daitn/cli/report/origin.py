@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from daitn.cli.report.facts import ReportFacts
 from daitn.cli.report.html import Safe, Shown, joined, section, table, tag
-from daitn.control.value.descent import START, Point, Step
+from daitn.control.value.descent import START, DescentStep, Point
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Entry, Merge, Origin, Visit
 from daitn.objects.text import counted
@@ -63,7 +63,7 @@ def _origin(facts: ReportFacts) -> Safe:
     return tag("li", said, _signed(made), _measured(facts, first), class_="made")
 
 
-def _step(facts: ReportFacts, step: Step, number: int) -> Safe:
+def _step(facts: ReportFacts, step: DescentStep, number: int) -> Safe:
     fact = step.made.fact
     if isinstance(fact, Visit):
         said = joined(
@@ -85,7 +85,7 @@ def _step(facts: ReportFacts, step: Step, number: int) -> Safe:
     return tag("li", said, how, chips, _signed(step.made), _measured(facts, step.after))
 
 
-def _chips(step: Step) -> Iterator[Safe]:
+def _chips(step: DescentStep) -> Iterator[Safe]:
     for entry in step.visits[:_CHIPS]:
         visit = entry.fact
         assert isinstance(visit, Visit)

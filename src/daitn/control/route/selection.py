@@ -21,7 +21,7 @@ from daitn.control.route.task import RouteTask
 from daitn.objects.decisions import Compared, Decision, Round, Route
 from daitn.objects.merging import Algorithm
 
-__all__ = ["ExpectedRounds", "NextStep", "expected_rounds", "next_step"]
+__all__ = ["ExpectedRounds", "VisitOrRound", "expected_rounds", "next_step"]
 
 _EVIDENCE = 0.5
 """Share of the effort that a change of the algorithm must promise to save. Much: visits in a row,
@@ -38,7 +38,7 @@ merges, long ones move fewer models."""
 
 
 @dataclass(frozen=True)
-class NextStep:
+class VisitOrRound:
     """A visit, a round, or why there is neither."""
 
     decision: Decision
@@ -84,7 +84,7 @@ class _Way:
     rounds: int = 0
 
 
-def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> NextStep:
+def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> VisitOrRound:
     """The next visit or round. Pure, as the engine is.
 
     A model that cannot be merged yet makes a visit, whatever the algorithm.
@@ -93,11 +93,11 @@ def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> NextStep:
     training = question.intent.training
     if question.merges and training.rule is not None:
         found = next_round(question, training.algorithm, training.rule)
-        return NextStep(found.decision, round=found.round, why=found.why, waits=found.waits)
+        return VisitOrRound(found.decision, round=found.round, why=found.why, waits=found.waits)
     planning = engine.planned(question)
     ways = [_route_way(planning), *_round_ways(question, planning)]
     if len(ways) == 1:
-        return NextStep(planning.decision, route=planning.route)
+        return VisitOrRound(planning.decision, route=planning.route)
     ways = _ranked(question, planning, ways)
     told = tuple(
         Compared(plan=str(way.algorithm), expected_s=way.seconds, chance=way.chance)
@@ -107,14 +107,14 @@ def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> NextStep:
     best = ways[0].found
     if best is None:
         decision = msgspec.structs.replace(planning.decision, algorithms=told)
-        return NextStep(decision, route=planning.route)
+        return VisitOrRound(decision, route=planning.route)
     decision = msgspec.structs.replace(
         best.decision,
         algorithms=told,
         beliefs=planning.decision.beliefs,
         experience=planning.decision.experience,
     )
-    return NextStep(decision, round=best.round)
+    return VisitOrRound(decision, round=best.round)
 
 
 def _route_way(planning: Planning) -> _Way:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from daitn.control.value.descent import Descent, Point, Step, Test
+from daitn.control.value.descent import Descent, DescentStep, Point, Test
 from daitn.control.value.game import NOBODY, Coalition, Game, Known, Share, Worth
 from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.lineage import Visit
@@ -42,7 +42,7 @@ class _Sum:
     visits: int = 0
     examples: int = 0
 
-    def take(self, visit: Visit, step: Step, share: Share) -> None:
+    def take(self, visit: Visit, step: DescentStep, share: Share) -> None:
         self.visits += 1
         self.examples += visit.examples
         for coalition, weight in share.weights.items():
@@ -102,7 +102,7 @@ def credits_of(
     return tuple(sorted(found, key=lambda one: (-sum(one.value.values()), one.site, one.dataset)))
 
 
-def _divided(step: Step, played: MeasuredRound | None, objectives: int) -> tuple[Share, ...]:
+def _divided(step: DescentStep, played: MeasuredRound | None, objectives: int) -> tuple[Share, ...]:
     """The part of each of a step's visits."""
     shares = played.game.shares(played.known) if played else None
     if shares is not None and len(shares) == len(step.visits):
@@ -113,7 +113,7 @@ def _divided(step: Step, played: MeasuredRound | None, objectives: int) -> tuple
     )
 
 
-def _key(step: Step, coalition: Coalition) -> _Key:
+def _key(step: DescentStep, coalition: Coalition) -> _Key:
     """That of nobody is the model before the step, and that of everybody the one after it."""
     if not coalition:
         return step.before, NOBODY

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from daitn.objects.identifiers import Digest
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, left_by
 
-__all__ = ["START", "Descent", "Point", "Step", "Test", "descent_of"]
+__all__ = ["START", "Descent", "DescentStep", "Point", "Test", "descent_of"]
 
 Test = tuple[str, str]
 """Topic and metric."""
@@ -21,7 +21,7 @@ START: Point = Digest("")
 
 
 @dataclass(frozen=True)
-class Step:
+class DescentStep:
     """One visit, or a round of several."""
 
     made: Entry
@@ -55,7 +55,7 @@ class Step:
 class Descent:
     """The steps, oldest first."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[DescentStep, ...]
     measured: dict[Point, dict[Test, Verification]]
     """Of all models of the job."""
     first: Point | None
@@ -74,7 +74,7 @@ def descent_of(entries: Sequence[Entry], model: Digest) -> Descent:
             point = entry.previous[0] if entry.previous else START
             measured[point][fact.topic, fact.metric] = fact
     last = _maker(known, measured, model)
-    steps: list[Step] = []
+    steps: list[DescentStep] = []
     at = last
     while at is not None and at in known:
         step = _step(known, measured, known[at])
@@ -99,7 +99,7 @@ def _maker(
 
 def _step(
     known: dict[Digest, Entry], measured: dict[Point, dict[Test, Verification]], made: Entry
-) -> Step | None:
+) -> DescentStep | None:
     """The step that ended with an entry; none of one that created a model."""
     if isinstance(made.fact, Merge):
         base = made.fact.base
@@ -112,11 +112,11 @@ def _step(
     if first is None:  # All of its models are late, and began with earlier ones.
         earlier = itertools.takewhile(lambda one: one[0] != made.digest, known.items())
         point = _maker(dict(earlier), measured, base)
-        return Step(made, visits, point) if point is not None else None
+        return DescentStep(made, visits, point) if point is not None else None
     before = [known[digest] for digest in first.previous if digest in known]
     if not before:
         return None
-    return Step(made, visits, before[0].previous[0] if before[0].previous else START)
+    return DescentStep(made, visits, before[0].previous[0] if before[0].previous else START)
 
 
 def _visits(known: dict[Digest, Entry], digest: Digest, base: Digest) -> tuple[Entry, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from daitn.control.value.credits import MeasuredRound, Objectives, worth_of
-from daitn.control.value.descent import Descent, Step
+from daitn.control.value.descent import Descent, DescentStep
 from daitn.control.value.game import NOBODY, Coalition, Game, Worth
 from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.lineage import Merge, Verification
@@ -19,7 +19,7 @@ __all__ = ["CoalitionUnderWay", "RoundPlayed", "Valuing", "rounds_of"]
 class RoundPlayed:
     """A round whose sites' parts are being found."""
 
-    step: Step
+    step: DescentStep
     game: Game
     known: dict[Coalition, Worth]
     verifiers: Mapping[ObjectiveName, SiteId]
@@ -111,7 +111,7 @@ def rounds_of(
     return rounds
 
 
-def _game(step: Step, most: int) -> Game:
+def _game(step: DescentStep, most: int) -> Game:
     assert isinstance(step.made.fact, Merge)
     least = step.made.fact.rule.least_models or 1
     return Game(len(step.visits), str(step.made.fact.visit), most, least)

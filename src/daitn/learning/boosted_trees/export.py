@@ -8,7 +8,7 @@ from pathlib import Path
 
 from daitn.learning.boosted_trees.config import MOST_TREES, BoostedTreesConfig, parse_config
 from daitn.learning.boosted_trees.parts import COLUMNS as COLUMNS_FILE
-from daitn.learning.boosted_trees.parts import TREES, State, read, read_columns, write
+from daitn.learning.boosted_trees.parts import TREES, TreesState, read, read_columns, write
 from daitn.learning.boosted_trees.xgboost_file import MOST_BYTES, read_model, written
 from daitn.learning.recipe import Exported, Form, Imported
 from daitn.objects.errors import InvalidInput, NotFound
@@ -69,7 +69,7 @@ def import_model(folder: Path, out: Path) -> Imported:
     usual = parse_config(config).most_trees
     if 2 * len(found.trees) > usual:
         config["most_trees"] = min(MOST_TREES, 2 * len(found.trees))
-    write(State(columns=found.columns, trees=found.trees, standard=None), out)
+    write(TreesState(columns=found.columns, trees=found.trees, standard=None), out)
     read(out, parse_config(config))
     return Imported(config=config)
 

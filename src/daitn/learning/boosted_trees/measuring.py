@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import log_probabilities
-from daitn.learning.boosted_trees.parts import State
+from daitn.learning.boosted_trees.parts import TreesState
 from daitn.learning.classifier.evaluation import check_metric, measured
 from daitn.learning.classifier.network import class_indices
 from daitn.learning.classifier.table import Table
@@ -19,7 +19,7 @@ __all__ = ["check_metric", "measure", "scores"]
 
 
 def measure(
-    state: State, config: BoostedTreesConfig, table: Table, test: Path, metric: str
+    state: TreesState, config: BoostedTreesConfig, table: Table, test: Path, metric: str
 ) -> Measured:
     """Measure `metric` on the table from the file `test`. A model without trees guesses the first
     class."""
@@ -31,7 +31,7 @@ def measure(
 
 
 def scores(
-    state: State, config: BoostedTreesConfig, features: NDArray[np.float32]
+    state: TreesState, config: BoostedTreesConfig, features: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """(records, classes): the logarithms of the classes' probabilities."""
     return log_probabilities(state.trees.margins(features, config.groups))

@@ -14,7 +14,7 @@ import numpy as np
 from daitn.learning.aggregation.merging import unfit
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import END, Ensemble
-from daitn.learning.boosted_trees.parts import MOST_LEAF, State, read, write
+from daitn.learning.boosted_trees.parts import MOST_LEAF, TreesState, read, write
 from daitn.learning.classifier.merging import pooled, usual_columns
 from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError, InvalidInput
@@ -44,7 +44,7 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
         )
     scales = [model.standard for model in models if model.standard is not None]
     standard = pooled(base.standard, scales, [base.standard] * len(scales))
-    write(State(columns=columns, trees=trees, standard=standard), out)
+    write(TreesState(columns=columns, trees=trees, standard=standard), out)
 
 
 def _check_rule(rule: MergeRule) -> None:
@@ -56,7 +56,7 @@ def _check_rule(rule: MergeRule) -> None:
         )
 
 
-def _read(number: int, model: Path, base: State, config: BoostedTreesConfig) -> State:
+def _read(number: int, model: Path, base: TreesState, config: BoostedTreesConfig) -> TreesState:
     try:
         state = read(model, config)
     except DaitnError as error:
@@ -70,7 +70,7 @@ def _read(number: int, model: Path, base: State, config: BoostedTreesConfig) -> 
     return state
 
 
-def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
+def _arranged(number: int, state: TreesState, columns: tuple[str, ...]) -> TreesState:
     """A model of these columns, in this order: each site has its own until a model has one."""
     if state.columns == columns:
         return state
@@ -83,7 +83,7 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
     column = state.trees.column
     trees = state.trees.but(column=np.where(column == END, END, place[column]).astype(np.int32))
     standard = type(told)(mean=told.mean[at], var=told.var[at], count=told.count[at])
-    return State(columns=columns, trees=trees, standard=standard)
+    return TreesState(columns=columns, trees=trees, standard=standard)
 
 
 def _weighed(trees: Ensemble, share: float) -> Ensemble:

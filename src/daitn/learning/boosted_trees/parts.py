@@ -28,7 +28,7 @@ __all__ = [
     "COLUMNS",
     "MOST_LEAF",
     "TREES",
-    "State",
+    "TreesState",
     "fresh",
     "read",
     "read_columns",
@@ -56,7 +56,7 @@ _BYTES = {"U8": 1, "U16": 2, "I32": 4, "F32": 4, "F64": 8}
 _Arrays = dict[str, NDArray[Any]]
 
 
-class Columns(msgspec.Struct, frozen=True, kw_only=True):
+class BinnedColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The file `columns.json`."""
 
     columns: Annotated[
@@ -66,7 +66,7 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class State:
+class TreesState:
     """A model in memory."""
 
     columns: tuple[str, ...]
@@ -76,9 +76,9 @@ class State:
     """None: no site's data has set the scale yet."""
 
 
-def fresh(config: BoostedTreesConfig) -> State:
+def fresh(config: BoostedTreesConfig) -> TreesState:
     """A model without trees."""
-    return State(columns=(), trees=Ensemble.empty(config.depth), standard=None)
+    return TreesState(columns=(), trees=Ensemble.empty(config.depth), standard=None)
 
 
 def tree_bytes(depth: int) -> int:
@@ -88,23 +88,23 @@ def tree_bytes(depth: int) -> int:
     return sum(each.get(name, splits) * _BYTES[kind] for name, kind in _KINDS.items())
 
 
-def write(state: State, out: Path) -> None:
+def write(state: TreesState, out: Path) -> None:
     """Write a model's parts into the folder `out`."""
     arrays = {f"trees.{name}": np.ascontiguousarray(getattr(state.trees, name)) for name in ARRAYS}
     if state.standard is not None:
         for name in ("mean", "var", "count"):
             arrays[f"standard.{name}"] = getattr(state.standard, name).contiguous().numpy()
     save_file(arrays, out / TREES)
-    (out / COLUMNS).write_bytes(msgspec.json.encode(Columns(columns=state.columns)))
+    (out / COLUMNS).write_bytes(msgspec.json.encode(BinnedColumns(columns=state.columns)))
 
 
-def read(model: Path, config: BoostedTreesConfig) -> State:
+def read(model: Path, config: BoostedTreesConfig) -> TreesState:
     """Read a model's parts. Raises `Corrupt` for what is not a model of this configuration."""
     columns = read_columns(model / COLUMNS)
     arrays = _read_arrays(model / TREES, config, len(columns))
     trees = Ensemble(**{name: arrays[f"trees.{name}"] for name in ARRAYS})
     _check_trees(trees, config, len(columns))
-    return State(columns=columns, trees=trees, standard=_standard(arrays))
+    return TreesState(columns=columns, trees=trees, standard=_standard(arrays))
 
 
 def read_columns(path: Path) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def read_columns(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > _MOST_COLUMNS_BYTES:
             raise _mismatch(f"{path.name} has more than {_MOST_COLUMNS_BYTES} bytes")
-        columns = msgspec.json.decode(path.read_bytes(), type=Columns).columns
+        columns = msgspec.json.decode(path.read_bytes(), type=BinnedColumns).columns
     except (OSError, msgspec.DecodeError) as error:
         raise _mismatch(f"{error}") from error
     columns = tuple(map(plain, columns))

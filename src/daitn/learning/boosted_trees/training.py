@@ -22,7 +22,7 @@ from daitn.learning.blur import normal
 from daitn.learning.boosted_trees.bins import BINS, edges_of, in_bins, threshold_of
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import END, Ensemble, log_probabilities
-from daitn.learning.boosted_trees.parts import MOST_LEAF, State
+from daitn.learning.boosted_trees.parts import MOST_LEAF, TreesState
 from daitn.learning.boosted_trees.xgboost_file import read_model
 from daitn.learning.classifier.network import class_indices
 from daitn.learning.classifier.scale import merged, scale_of, shared
@@ -42,7 +42,7 @@ _ROUNDING = 2.0**-12
 
 
 def train(
-    state: State,
+    state: TreesState,
     config: BoostedTreesConfig,
     table: Table,
     data: Path,

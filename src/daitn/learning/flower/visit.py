@@ -21,12 +21,12 @@ from daitn.learning.process import WorkerProcess
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import DaitnError
 
-__all__ = ["Answer", "Visit", "carry_out", "main"]
+__all__ = ["VisitAnswer", "VisitRequest", "carry_out", "main"]
 
 TASK, ANSWER, ARRAYS = "task.json", "answer.json", "arrays.npz"
 
 
-class Visit(msgspec.Struct, frozen=True, kw_only=True):
+class VisitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done."""
 
     do: Literal["initialise", "train", "evaluate"]
@@ -41,7 +41,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class VisitAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What was done, or why it was not."""
 
     examples: int = 0
@@ -54,15 +54,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Carry out the visit in the folder that the command names."""
     folder = Path(sys.argv[1])
-    visit = msgspec.json.decode((folder / TASK).read_bytes(), type=Visit)
+    visit = msgspec.json.decode((folder / TASK).read_bytes(), type=VisitRequest)
     try:
         answer = asyncio.run(carry_out(visit, folder))
     except DaitnError as error:
-        answer = Answer(error=str(error))
+        answer = VisitAnswer(error=str(error))
     (folder / ANSWER).write_bytes(msgspec.json.encode(answer))
 
 
-async def carry_out(visit: Visit, folder: Path) -> Answer:
+async def carry_out(visit: VisitRequest, folder: Path) -> VisitAnswer:
     """Raises as recipes do."""
     model, out = folder / "model", folder / "out"
     for new in (model, out):
@@ -72,7 +72,7 @@ async def carry_out(visit: Visit, folder: Path) -> Answer:
         if visit.do == "initialise":
             await trainer.initialise(visit.recipe, visit.config, visit.seed, out)
             _leave(folder, out)
-            return Answer()
+            return VisitAnswer()
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             write_parts(dict(arrays), model)
         if visit.do == "evaluate":
@@ -92,15 +92,15 @@ async def carry_out(visit: Visit, folder: Path) -> Answer:
         for part in trained.carried:
             shutil.copyfile(model / part, out / part)
         _leave(folder, out)
-        return Answer(examples=trained.examples)
+        return VisitAnswer(examples=trained.examples)
     finally:
         await trainer.close()
 
 
-async def _measured(trainer: Trainer, visit: Visit, model: Path) -> Answer:
+async def _measured(trainer: Trainer, visit: VisitRequest, model: Path) -> VisitAnswer:
     metric = visit.metric or (await trainer.facts(visit.recipe)).metrics[0]
     measured = await trainer.evaluate(visit.recipe, model, visit.config, Path(visit.data), metric)
-    return Answer(examples=measured.items, value=measured.value, metric=metric)
+    return VisitAnswer(examples=measured.items, value=measured.value, metric=metric)
 
 
 def _leave(folder: Path, out: Path) -> None:

@@ -25,7 +25,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.secure_sum import Agreement, MemberKeys, Revealed, SumTerms
 from daitn.objects.wire import canonical
 
-__all__ = ["Member", "Verify", "least_shares", "said_of_agreement", "said_of_keys"]
+__all__ = ["SumMember", "Verify", "least_shares", "said_of_agreement", "said_of_keys"]
 
 Sign = Callable[[bytes], str]
 Verify = Callable[[SiteId, bytes, str], bool]
@@ -46,7 +46,7 @@ class _Phase(enum.IntEnum):
     REVEALED = 5
 
 
-class Member:
+class SumMember:
     """Holds a member's secrets for one sum. Made anew, it is another member with other secrets.
 
     Every method raises `Refused` out of turn: what is told twice could be told of two sums.

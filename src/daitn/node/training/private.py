@@ -23,7 +23,7 @@ from daitn.node.disclosure import in_steps
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt, Refused, StorageFull
 from daitn.objects.messages import VisitWork
-from daitn.objects.privacy import Mechanism, PrivacyDemand, PrivacySpent
+from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacySpent
 from daitn.objects.wire import decode, encode
 from daitn.policy.accounting import (
     NOTHING,
@@ -37,7 +37,7 @@ from daitn.policy.accounting import (
 )
 from daitn.tools import clock
 
-__all__ = ["Charge", "Ledger", "PrivacyLedger", "Private", "ledgers"]
+__all__ = ["Charge", "Ledger", "PrivacyLedger", "PrivatePlan", "ledgers"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     made_of: str
     """A digest of all that decides the visit's result but its draws."""
     at_s: float
-    mechanism: Mechanism
+    mechanism: NoiseMechanism
     nonce: bytes
     """By which the site's key gives the secret of the draws."""
 
@@ -69,12 +69,12 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """Of its owner, as of the latest charge."""
     charges: tuple[Charge, ...] = ()
 
-    def of(self, order: str) -> tuple[Mechanism, ...]:
+    def of(self, order: str) -> tuple[NoiseMechanism, ...]:
         """The mechanisms of one order's visits."""
         return tuple(each.mechanism for each in self.charges if each.order == order)
 
 
-class Private(msgspec.Struct, frozen=True, kw_only=True):
+class PrivatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How a visit is to be trained."""
 
     spent: PrivacySpent
@@ -108,7 +108,7 @@ class PrivacyLedger:
         self._changed = changed
         self._read: dict[str, tuple[Ledger, Curve]] = {}
 
-    def planned(self, work: VisitWork, dataset: DatasetConfig, samples: int) -> Private | None:
+    def planned(self, work: VisitWork, dataset: DatasetConfig, samples: int) -> PrivatePlan | None:
         """How to train a visit on `samples` records; none: nobody asks for privacy. Raises
         `InvalidInput` where no noise suffices."""
         wish, demand = work.privacy, dataset.terms.privacy
@@ -118,16 +118,16 @@ class PrivacyLedger:
         rate, steps = schedule(samples, work.examples)
         terms = stricter(wish, demand, rate, steps)
         assert terms is not None
-        mechanism = Mechanism(rate=rate, noise=terms.noise, steps=steps)
+        mechanism = NoiseMechanism(rate=rate, noise=terms.noise, steps=steps)
         told = epsilon(spent_by([mechanism]), terms.delta)
-        return Private(
+        return PrivatePlan(
             spent=PrivacySpent(
                 epsilon=told, delta=terms.delta, clip=terms.clip, mechanism=mechanism
             ),
             lot=rate * samples,
         )
 
-    def check(self, work: VisitWork, dataset: DatasetConfig, private: Private) -> None:
+    def check(self, work: VisitWork, dataset: DatasetConfig, private: PrivatePlan) -> None:
         """Raise `Refused` if the visit would tell more than its model's owner wishes, or the data's
         owner allows; and `Corrupt` for a ledger that cannot be read."""
         ledger, spent = self._ledger(dataset.name)
@@ -155,7 +155,7 @@ class PrivacyLedger:
         self,
         work: VisitWork,
         dataset: DatasetConfig,
-        private: Private,
+        private: PrivatePlan,
         made_of: str,
         *,
         resumes: bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daitn.node.config import DatasetConfig
 from daitn.node.training.bounds import WorkBounds
 from daitn.node.training.counting import WorkCounter
-from daitn.node.training.private import PrivacyLedger, Private
+from daitn.node.training.private import PrivacyLedger, PrivatePlan
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import LocalRule
 from daitn.objects.messages import VisitWork
@@ -20,7 +20,7 @@ async def plan_private(
     work: VisitWork,
     dataset: DatasetConfig,
     samples: int,
-) -> Private | None:
+) -> PrivatePlan | None:
     """How a visit to `samples` records is to be trained privately, if anybody asks for that.
 
     Raises `InvalidInput` for a model that cannot be, and as `PrivacyLedger.check`.

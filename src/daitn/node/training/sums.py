@@ -30,7 +30,7 @@ from daitn.files.atomic import make_folder, sync
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.orders import OrderBook
 from daitn.learning.secure_sum.fixed_point import FixedPoint, Words
-from daitn.learning.secure_sum.member import Member
+from daitn.learning.secure_sum.member import SumMember
 from daitn.learning.secure_sum.unmasking import unmasked
 from daitn.objects.errors import (
     Corrupt,
@@ -98,7 +98,7 @@ class _Sum:
         """`folders`: of what its visits made, and by how much each counts."""
         self.work = work
         self.folders = folders
-        self.member: Member | None = None
+        self.member: SumMember | None = None
         self.turn = threading.Lock()
         """For its phases, of which two at once could pass for one."""
 
@@ -173,8 +173,8 @@ class SecureSums:
         return joined[0]
 
     def answer(self, question: SumQuestion) -> bytes:
-        """The next phase. Raises as the methods of `Member`, and `NotFound` for a sum in which the
-        site has no part."""
+        """The next phase. Raises as the methods of `SumMember`, and `NotFound` for a sum in which
+        the site has no part."""
         one = self._sums.get(question.sum)
         if one is None:
             raise NotFound("this site has no part in this sum", field="sum")
@@ -184,7 +184,7 @@ class SecureSums:
     def _answer(self, one: _Sum, question: SumQuestion) -> bytes:
         if isinstance(question, KeysWanted):
             terms = _terms(one.work, question.numbers)
-            one.member = Member(terms, self._site, self._key.sign, self._verify)
+            one.member = SumMember(terms, self._site, self._key.sign, self._verify)
             return encode(one.member.keys())
         if one.member is None:
             raise Refused("it has no keys yet", field="phase")

@@ -28,7 +28,7 @@ from daitn.node.training.counting import WorkCounter
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import order_of
-from daitn.node.training.private import PrivacyLedger, Private
+from daitn.node.training.private import PrivacyLedger, PrivatePlan
 from daitn.node.training.private_plan import plan_private
 from daitn.node.training.sums import SecureSums, summing
 from daitn.node.training.telling import WorkTeller
@@ -137,7 +137,7 @@ class Visiting:
         )
         return fact, result
 
-    async def _plan(self, work: VisitWork, dataset: DatasetConfig) -> Private | None:
+    async def _plan(self, work: VisitWork, dataset: DatasetConfig) -> PrivatePlan | None:
         """Check the visit against its data. Returns how it is to be trained privately, if so."""
         await self.data.inspect_changed(work.recipe, dataset)
         known = self.data.facts(dataset)
@@ -161,7 +161,7 @@ class Visiting:
         work: VisitWork,
         dataset: DatasetConfig,
         seed: int,
-        private: Private | None,
+        private: PrivatePlan | None,
         attempt: Attempt,
     ) -> tuple[BegunVisit, DpSgd | None]:
         """Count and charge a visit, unless it goes on; returns from where, and how privately."""
