@@ -19,7 +19,8 @@ from daitn.sim.learning.world import LearningWorld
 
 
 def one_round(family: str = "tiny", seed: int = 1) -> LearningWorld:
-    """A world whose targets nobody reaches, with examples for one round of all records."""
+    """A world whose targets nobody reaches, with examples for one round of all records, or two in
+    which slow sites train a part."""
     world = FAMILIES[family](seed)
     records = sum(site.node.datasets[0].samples for site in world.sites)
     objectives = tuple(
@@ -34,8 +35,9 @@ def test_a_round_lasts_as_long_as_its_slowest_site_and_the_ways_of_the_models() 
     world = one_round()
     policy = InRounds(Algorithm.FEDAVG)
     episode = run(world, policy)
-    assert episode.visits == len(world.sites)
-    assert episode.steps == ("fedavg",)
+    rounds = len(episode.steps)
+    assert len(world.sites) <= episode.visits <= rounds * len(world.sites)
+    assert set(episode.steps) == {"fedavg"}
     unit = world.verifiers[0].name
     measuring_s = [
         max(
@@ -54,8 +56,9 @@ def test_a_round_lasts_as_long_as_its_slowest_site_and_the_ways_of_the_models() 
         for other in world.sites
     )
     made_s = max(site.overhead_s for site in world.sites) + max(measuring_s) + 1.0
-    least_s = trained_s + min(measuring_s)
-    assert least_s < episode.seconds < made_s + trained_s + 2 * ways_s + max(measuring_s) + made_s
+    least_s = max(site.overhead_s for site in world.sites) + min(measuring_s)
+    most_s = trained_s + 2 * ways_s + max(measuring_s) + made_s
+    assert rounds * least_s < episode.seconds < made_s + rounds * most_s
 
 
 @pytest.mark.parametrize("algorithm", CONSIDERED)
