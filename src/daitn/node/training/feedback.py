@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from daitn.files.atomic import make_folder
+from daitn.files.atomic import make_folder, put_in_place
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import VisitWork
 from daitn.tools import clock
@@ -50,7 +50,7 @@ class Feedback:
         for old in self._folder.glob(f"{name}.*"):
             old.unlink()
         path = self._folder / f"{name}.{work.model.manifest}"
-        os.replace(left, path)
+        put_in_place(left, path)
         os.utime(path, (self._now_s(), self._now_s()))
         kept = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
         for old in kept[:-_MOST_KEPT]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from daitn.learning.sandbox.policy import Limits
@@ -69,7 +70,7 @@ class WorkUpdates:
         for part in parts:
             part.unlink()
         for whole in out.iterdir():
-            whole.replace(model / whole.name)
+            shutil.move(whole, model / whole.name)  # Of a work that begins anew after a crash.
 
     def retain(self, needed: frozenset[Digest]) -> None:
         """Forget what updates of models lost that nobody needs."""
