@@ -370,7 +370,7 @@ def set_aside(job: Job, error: ErrorReport) -> bool:
     network chose: it chooses that no more, and no site is to blame."""
     assert job.round is not None
     of_rule = (error.code, error.field) == ("InvalidInput", "training.algorithm")
-    if not of_rule or job.intent.training.algorithm is not Algorithm.AUTO:
+    if not of_rule or job.intent.training.algorithm is not Algorithm.ADAPTIVE:
         return False
     job.unfit.add(job.round.algorithm)
     return True
