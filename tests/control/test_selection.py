@@ -191,6 +191,18 @@ def test_what_stalled_is_set_aside_as_long_as_something_else_is_left(way: Algori
     assert stalled[-1].plan == way
 
 
+def test_rounds_that_are_asked_for_are_judged_as_they_are_led() -> None:
+    training = Training(algorithm=Algorithm.FEDAVG, epochs=2.0)
+    asked = one_class_each(4)
+    asked = replace(asked, intent=msgspec.structs.replace(asked.intent, training=training))
+    judged = expected_rounds(asked, Mtrce(looks=0).planned(asked))
+    led = next_step(asked)
+    assert judged is not None
+    assert led.round is not None
+    assert judged.found.round == led.round
+    assert [stop.examples for stop in led.round.visits] == [800] * 4
+
+
 def test_rounds_are_expected_before_a_model_is_made() -> None:
     asked = one_class_each(4)
     fresh = msgspec.structs.replace(START, model=None, holders=(), values={})

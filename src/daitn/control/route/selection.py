@@ -35,6 +35,8 @@ _LEAST_SITES = 2
 _PARTS = (4.0, 1.0, 0.25, 0.0625)
 """Of what the intent says that each site trains in a round: short rounds forget less between two
 merges, long ones move fewer models."""
+_AS_STATED = (1.0,)
+"""The part where an algorithm is named: the intent says how much a round is."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
     rules = intent.training.rules
     if not rules or intent.route or not question.merges or planning.asked is None:
         return []
-    parts = _PARTS if intent.training.rule is None else _PARTS[:1]
+    parts = _PARTS if intent.training.rule is None else _AS_STATED
     ways: list[_Way] = []
     among = members(question)
     for algorithm, rule in rules.items():
