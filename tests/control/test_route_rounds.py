@@ -22,7 +22,7 @@ from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
-from daitn.objects.merging import MOST_MERGED, RULES, Algorithm, MergeRule, Reduces
+from daitn.objects.merging import CONSIDERED, MOST_MERGED, RULES, Algorithm, MergeRule, Reduces
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -250,6 +250,15 @@ def test_more_sites_than_one_merge_takes_merge_in_groups_of_one_place() -> None:
     for group in found.groups:
         assert {found.visits[k].site for k in group.visits} == set(group.aggregators)
         assert len({int(site[1:]) % 3 == 0 for site in group.aggregators}) == 1
+
+
+def test_a_round_of_many_has_no_more_than_any_rule_merges_that_may_be_chosen() -> None:
+    many = tuple(general(f"s{n:03}", {"information": n + 1}) for n in range(MOST_MERGED + 20))
+    wanted = asked(many, algorithm=Algorithm.ADAPTIVE)
+    for algorithm in CONSIDERED:
+        found = next_round(wanted, algorithm, RULES[algorithm]).round
+        assert found is not None
+        assert len(found.visits) == MOST_MERGED
 
 
 def test_a_good_network_has_no_groups() -> None:

@@ -158,7 +158,7 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
         if all(allows(within, place) for place in there) and _is_measured(question, within):
             release_to, places = within, there
             members.append(option)
-    most = most_members(question.intent.training.rule)
+    most = most_members(question.intent.training.rules.values())
     return sorted(members[:most], key=lambda option: option.id)
 
 
@@ -215,9 +215,6 @@ def _stops(
         share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
     amounts = [int(share * n + 1e-9) for n in wanted]
     train_s = _spread_s(priced.start_s[0]) + priced.wait_s + priced.example_s * amounts
-    started_s = overhead_s(question.history)
-    if started_s is None:
-        started_s = guessed("overhead", question.experience, 0.0)
     members = [k for k, option in enumerate(options) if _trains(option, amounts[k])]
     stops = tuple(
         PlannedVisit(
@@ -232,9 +229,15 @@ def _stops(
         )
         for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )
-    fixed_s = priced.visit_s[members].min(initial=NEVER_S) + started_s
+    fixed_s = priced.visit_s[members].min(initial=NEVER_S) + _started_s(question)
     within = pace.within_s(amounts, priced, among.cautious)
     return stops, within, float(train_s[members].max(initial=0.0) + fixed_s)
+
+
+def _started_s(question: RouteQuestion) -> float:
+    """What a piece of work takes beyond itself, as measured or, before that, as guessed."""
+    measured_s = overhead_s(question.history)
+    return guessed("overhead", question.experience, 0.0) if measured_s is None else measured_s
 
 
 def _stands_for(examples: int, part: float, epochs: float, option: DataOption) -> int:
@@ -271,8 +274,7 @@ def _groups(
         return jurisdiction_of(question, site)
 
     sites = [stop.site for stop in stops]
-    merging_s = overhead_s(question.history) or guessed("overhead", question.experience, 0.0)
-    return groups(sites, at, rule, takes_s, place_of, merging_s) if sites else ()
+    return groups(sites, at, rule, takes_s, place_of, _started_s(question)) if sites else ()
 
 
 def _compressed(

@@ -8,7 +8,7 @@ groups' means, by their examples; a median is not that of medians, so that robus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from daitn.objects.decisions import Group
 from daitn.objects.identifiers import SiteId
@@ -28,9 +28,10 @@ _MOST_COMPARED = 256
 Seconds = Callable[[SiteId, SiteId], float]
 
 
-def most_members(rule: MergeRule | None) -> int:
-    """The most data sets that take part in a round of this rule."""
-    return MOST_MEMBERS if rule is None or rule.reduction is Reduces.MEAN else MOST_MERGED
+def most_members(rules: Iterable[MergeRule]) -> int:
+    """The most data sets that take part in a round, whichever of these rules it is merged by."""
+    only_means = all(rule.reduction is Reduces.MEAN for rule in rules)
+    return MOST_MEMBERS if only_means else MOST_MERGED
 
 
 def groups(
