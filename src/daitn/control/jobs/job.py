@@ -341,8 +341,15 @@ class Job:
             own=own,
         )
 
-    def verify_work(self, objective: ObjectiveName, candidate: ModelCandidate) -> VerifyWork:
-        """The work of measuring one objective."""
+    def verify_work(
+        self,
+        objective: ObjectiveName,
+        model: ModelRef,
+        made_by: tuple[Digest, ...],
+        lineage: tuple[Entry, ...] | None = None,
+    ) -> VerifyWork:
+        """The work of measuring one objective of a model, which the entries `made_by` left.
+        `lineage`: how it came about; none: as the job's own says."""
         wanted = self.intent.objective(objective)
         return VerifyWork(
             visit=self.next_visit_id(),
@@ -351,12 +358,12 @@ class Job:
             config=self.intent.model.config,
             topic=wanted.topic,
             metric=wanted.metric,
-            model=candidate.model,
-            previous=candidate.parents,
+            model=model,
+            previous=made_by,
             owner=self.intent.owner,
             purpose=self.intent.purpose,
             order=self.order,
-            lineage=self.descent_of(candidate.model),
+            lineage=self.descent_of(model) if lineage is None else lineage,
         )
 
     def descent_of(self, *models: ModelRef) -> tuple[Entry, ...]:

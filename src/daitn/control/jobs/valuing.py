@@ -29,7 +29,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import OuterStep, Reduces
-from daitn.objects.messages import MergeWork, VerifyWork, WorkOutcome, WorkState
+from daitn.objects.messages import MergeWork, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.text import counted
 from daitn.objects.value import MOST_MEASURED, Contributions, Valuation, ValueOfData
@@ -248,32 +248,8 @@ def _measure(job: Job, valuing: Valuing, model: ModelRef, made: Entry) -> Comman
     played = valuing.rounds[valuing.now.round]
     lineage = descent((*job.lineage, made), model.manifest) if job.order else ()
     return tuple(
-        start(job, site, _verify_work(job, objective, model, made, lineage))
+        start(job, site, job.verify_work(objective, model, (made.digest,), lineage))
         for objective, site in played.verifiers.items()
-    )
-
-
-def _verify_work(
-    job: Job,
-    objective: ObjectiveName,
-    model: ModelRef,
-    made: Entry,
-    lineage: tuple[Entry, ...],
-) -> VerifyWork:
-    wanted = job.intent.objective(objective)
-    return VerifyWork(
-        visit=job.next_visit_id(),
-        job=job.id,
-        recipe=job.intent.model.recipe,
-        config=job.intent.model.config,
-        topic=wanted.topic,
-        metric=wanted.metric,
-        model=model,
-        previous=(made.digest,),
-        owner=job.intent.owner,
-        purpose=job.intent.purpose,
-        order=job.order,
-        lineage=lineage,
     )
 
 

@@ -35,24 +35,29 @@ __all__ = ["on_candidate_lost", "on_chosen", "on_lost", "on_reported", "on_stall
 def on_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     """Have the chosen verifiers measure; wait or replan where none can."""
     assert isinstance(event, VerifiersChosen)
-    assert job.candidate is not None
+    candidate = job.candidate
+    assert candidate is not None
     still_open = open_objectives(job)
     missing = [a.objective for a in event.assignments if a.site is None]
     missing = [objective for objective in missing if objective in still_open]
     if missing:
-        if job.candidate.refused:
-            refusing = ", ".join(sorted(job.candidate.refused))
-            job.candidate.refused.clear()
+        if candidate.refused:
+            refusing = ", ".join(sorted(candidate.refused))
+            candidate.refused.clear()
             stops = stop_stage(job)
             return (*stops, *wait(job, f"a test set's policy at {refusing} refuses now", now_s))
-        unreached = sorted(job.candidate.unreached)
+        unreached = sorted(candidate.unreached)
         if unreached:
-            detail = f"{', '.join(unreached)} cannot fetch it from {_holders(job.candidate)}"
+            detail = f"{', '.join(unreached)} cannot fetch it from {_holders(candidate)}"
             return _without_candidate(job, detail, now_s)
         stops = stop_stage(job)
         return (*stops, *wait(job, f"no verifier is connected for {', '.join(missing)}", now_s))
     return tuple(
-        start(job, assigned.site, job.verify_work(assigned.objective, job.candidate))
+        start(
+            job,
+            assigned.site,
+            job.verify_work(assigned.objective, candidate.model, candidate.parents),
+        )
         for assigned in event.assignments
         if assigned.site is not None and assigned.objective in still_open
     )
