@@ -14,7 +14,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import Algorithm, LocalRule, MergeRule
-from daitn.objects.messages import VerifyWork, VisitWork, Work
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 
@@ -28,6 +28,7 @@ __all__ = [
     "ModelCandidate",
     "Outstanding",
     "RoundInProgress",
+    "moments_of",
 ]
 
 MAX_FAILURES = 2
@@ -76,6 +77,11 @@ class Contribution:
     def share(self) -> int:
         """The examples for which its model counts in the round."""
         return sum(one.visit.share for one in self.chain)
+
+
+def moments_of(merge: Merge) -> ModelRef:
+    """What a merge's outer step remembers, which it must have left."""
+    return ModelRef(manifest=merge.moments, size_bytes=merge.moments_bytes, holders=(merge.site,))
 
 
 @dataclass
@@ -339,6 +345,42 @@ class Job:
             lineage=self.descent_of(*given),
             local=local,
             own=own,
+        )
+
+    def merge_work(
+        self,
+        base: ModelRef,
+        trained: tuple[ModelRef, ...],
+        shares: tuple[int, ...],
+        rule: MergeRule,
+        previous: tuple[Digest, ...],
+        moments: ModelRef | None,
+        *,
+        part: bool = False,
+        starts: tuple[ModelRef, ...] = (),
+        behind: tuple[int, ...] = (),
+    ) -> MergeWork:
+        """The work of merging models; all is as of a `MergeWork`."""
+        return MergeWork(
+            visit=self.next_visit_id(),
+            job=self.id,
+            recipe=self.intent.model.recipe,
+            config=self.intent.model.config,
+            seed=self.intent.model.seed + self.works,
+            owner=self.intent.owner,
+            base=base,
+            trained=trained,
+            shares=shares,
+            part=part,
+            starts=starts,
+            behind=behind,
+            rule=rule,
+            previous=previous,
+            moments=moments,
+            secure=self.intent.training.secure_aggregation,
+            purpose=self.intent.purpose,
+            order=self.order,
+            lineage=self.descent_of(base, *trained, *starts),
         )
 
     def verify_work(

@@ -25,6 +25,7 @@ from daitn.control.jobs.job import (
     Job,
     ModelCandidate,
     RoundInProgress,
+    moments_of,
 )
 from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
@@ -283,26 +284,16 @@ def _merge_work(
     assert job.round is not None
     base, models = job.round.base.model, tuple(piece.model for piece in pieces)
     starts, behind = _starts(job, pieces)
-    return MergeWork(
-        visit=VisitId(job.next_visit_id()),
-        job=job.id,
-        recipe=job.intent.model.recipe,
-        config=job.intent.model.config,
-        seed=job.intent.model.seed + job.works,
-        owner=job.intent.owner,
-        base=base,
-        trained=models,
-        shares=tuple(piece.share for piece in pieces),
+    return job.merge_work(
+        base,
+        models,
+        tuple(piece.share for piece in pieces),
+        rule,
+        tuple(piece.entry for piece in pieces),
+        None if part else job.moments,
         part=part,
         starts=starts,
         behind=behind,
-        rule=rule,
-        previous=tuple(piece.entry for piece in pieces),
-        moments=None if part else job.moments,
-        secure=job.intent.training.secure_aggregation,
-        purpose=job.intent.purpose,
-        order=job.order,
-        lineage=job.descent_of(base, *models, *starts),
     )
 
 
@@ -392,9 +383,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     now, fact = job.round, entry.fact
     assert now is not None
     if isinstance(fact, Merge) and fact.moments:
-        job.moments = ModelRef(
-            manifest=fact.moments, size_bytes=fact.moments_bytes, holders=(fact.site,)
-        )
+        job.moments = moments_of(fact)
     parts = [group.merged[1] for group in now.groups if group.merged]
     release_to = now.base.release_to
     visits = tuple(one for last in now.made for one in last.chain)

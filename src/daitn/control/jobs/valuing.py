@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 
 from daitn.control.jobs.commands import Commands
 from daitn.control.jobs.failing import reason_of, stall_of
-from daitn.control.jobs.job import Job
+from daitn.control.jobs.job import Job, moments_of
 from daitn.control.jobs.outstanding import drop, is_under_way, start, stop_all, take_outcome
 from daitn.control.value.credits import Objectives, credits_of, gain_of
 from daitn.control.value.descent import Descent, descent_of
 from daitn.control.value.game import Worth
 from daitn.control.value.measuring import RoundPlayed, Valuing, rounds_of
 from daitn.objects.compression import Compression
-from daitn.objects.identifiers import Digest, ObjectiveName, OwnerId, SiteId, VisitId
+from daitn.objects.identifiers import Digest, ObjectiveName, OwnerId, SiteId
 from daitn.objects.jobs import (
     Checkpoint,
     DeadlinePassed,
@@ -209,22 +209,13 @@ def _merge_work(job: Job, played: RoundPlayed, members: list[int]) -> MergeWork:
     merge = played.merge
     base = next(c.model for c in job.checkpoints if c.model.manifest == merge.base)
     trained = tuple(_trained(played, number) for number in members)
-    return MergeWork(
-        visit=VisitId(job.next_visit_id()),
-        job=job.id,
-        recipe=job.intent.model.recipe,
-        config=job.intent.model.config,
-        seed=job.intent.model.seed + job.works,
-        owner=job.intent.owner,
-        base=base,
-        trained=trained,
-        shares=tuple(merge.shares[number] for number in members),
-        rule=merge.rule,
-        previous=tuple(played.step.visits[number].digest for number in members),
-        moments=_moments_before(job, merge),
-        purpose=job.intent.purpose,
-        order=job.order,
-        lineage=job.descent_of(base, *trained),
+    return job.merge_work(
+        base,
+        trained,
+        tuple(merge.shares[number] for number in members),
+        merge.rule,
+        tuple(played.step.visits[number].digest for number in members),
+        _moments_before(job, merge),
     )
 
 
@@ -236,9 +227,7 @@ def _moments_before(job: Job, merge: Merge) -> ModelRef | None:
         if fact == merge:
             break
         if isinstance(fact, Merge) and fact.moments:
-            found = ModelRef(
-                manifest=fact.moments, size_bytes=fact.moments_bytes, holders=(fact.site,)
-            )
+            found = moments_of(fact)
     return found
 
 
