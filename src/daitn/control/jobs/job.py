@@ -274,10 +274,15 @@ class Job:
         )
 
     @property
+    def unmerged(self) -> tuple[Contribution, ...]:
+        """What sites made for the round in progress, and late for the next."""
+        now = self.round
+        return (*now.made, *now.latest.values(), *self.late) if now else tuple(self.late)
+
+    @property
     def between_rounds(self) -> tuple[ModelRef, ...]:
         """Models that a round needs, besides checkpoints."""
-        now = self.round
-        made = [*(now.made if now else ()), *(now.latest.values() if now else ()), *self.late]
+        made = self.unmerged
         starts = {one.chain[0].visit.model_in for one in made}
         kept = [one.model for one in made]
         groups = self.round.groups if self.round else []

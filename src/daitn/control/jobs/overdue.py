@@ -7,7 +7,6 @@ from daitn.control.jobs.commands import StopWork
 from daitn.control.jobs.failing import count_failure, note_loss, reason_of, stall_of
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import drop_overdue, take_outcome
-from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
 from daitn.objects.messages import WorkOutcome, WorkState
 
@@ -42,7 +41,4 @@ def _take_outcome(job: Job, outcome: WorkOutcome) -> None:
         return
     assert outcome.entry is not None
     assert outcome.model is not None
-    job.lineage.append(outcome.entry)
-    if useless := rounds.contribute(job, outcome.entry, outcome.model):
-        error = ErrorReport(code="WorkFailed", problem=useless)
-        count_failure(job, outcome.site, error, for_good=True, awaited=False)
+    rounds.contribute(job, outcome.entry, outcome.model)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from daitn.control.jobs.failing import count_failure
 from daitn.control.jobs.job import (
     Contribution,
     GroupInProgress,
@@ -30,7 +31,7 @@ from daitn.control.jobs.job import (
 from daitn.control.jobs.measuring import contribution
 from daitn.objects.access import narrowed
 from daitn.objects.compression import Compression
-from daitn.objects.decisions import Round
+from daitn.objects.decisions import PlannedVisit, Round
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.jobs import Checkpoint, JobState
@@ -107,30 +108,35 @@ def _with_algorithm(job: Job, planned: Round) -> Round:
     return msgspec.structs.replace(planned, algorithm=stated.algorithm, rule=stated.rule)
 
 
-def contribute(job: Job, entry: Entry, model: ModelRef) -> str:
-    """Take what a site made. Returns why it is of no use to the round, if it is of none: data whose
-    rules are stricter than those that were published would bind all others."""
+def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
+    """Take what a site made, late or not. A site whose model is of no use to a round is asked no
+    more: data whose rules are stricter than those that were published would bind all others."""
     now, visit = job.round, entry.fact
     assert isinstance(visit, Visit)
+    job.lineage.append(entry)
     late = job.overdue.pop(visit.visit, None)
     stop = late or (now.stops[visit.visit] if now else None)
     assert stop is not None
     made = contribution(job, stop, visit, entry, model)
+    if useless := _useless(job, stop, made):
+        error = ErrorReport(code="WorkFailed", problem=useless)
+        count_failure(job, visit.site, error, for_good=True, awaited=late is None)
+    elif late is not None:
+        job.late.append(made)
+    else:
+        assert now is not None
+        now.latest[visit.visit] = replace(made, before=now.latest.get(visit.visit))
+        now.took_s[visit.visit] = job.at_s - now.began_at_s
+
+
+def _useless(job: Job, stop: PlannedVisit, made: Contribution) -> str:
+    """Why what a site made is of no use; empty: it is of use."""
     if set(made.release_to) != set(stop.release_to):
         return "its data may not travel as far as it published"
-    there = [*job.late]
-    if now is not None:
-        there += [*now.made, *now.latest.values()]
-    known = [visit.model_in, *(one.visit.model_out for one in there)]
-    if visit.model_out in known or (now and visit.model_out == now.base.model.manifest):
-        return "it returned a model that was there"
-    if late is not None:
-        job.late.append(made)
-        return ""
-    assert now is not None
-    now.latest[visit.visit] = replace(made, before=now.latest.get(visit.visit))
-    now.took_s[visit.visit] = job.at_s - now.began_at_s
-    return ""
+    known = {made.visit.model_in, *(one.visit.model_out for one in job.unmerged)}
+    if job.round is not None:
+        known.add(job.round.base.model.manifest)
+    return "it returned a model that was there" if made.visit.model_out in known else ""
 
 
 def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:

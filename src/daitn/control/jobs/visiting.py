@@ -17,7 +17,6 @@ from daitn.control.jobs.measuring import made_candidate
 from daitn.control.jobs.outstanding import start, stop_all, take_outcome
 from daitn.control.jobs.stages import fail, plan, verify, wait
 from daitn.objects.decisions import Round
-from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import VisitId
 from daitn.objects.jobs import JobEvent, JobState, Reported, SiteLost
 from daitn.objects.messages import MergeWork, VisitWork, WorkOutcome, WorkState
@@ -53,12 +52,10 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return _take_failure(job, outcome, now_s)
     assert outcome.entry is not None
     assert outcome.model is not None
-    job.lineage.append(outcome.entry)
     if job.round is not None:
-        if useless := rounds.contribute(job, outcome.entry, outcome.model):
-            error = ErrorReport(code="WorkFailed", problem=useless)
-            count_failure(job, outcome.site, error, for_good=True)
+        rounds.contribute(job, outcome.entry, outcome.model)
         return after_visits(job, outcome.visit)
+    job.lineage.append(outcome.entry)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
     return verify(job)
 
