@@ -12,7 +12,7 @@ from pathlib import Path
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.boosted_trees.config import parse_config
 from daitn.learning.classifier.config import METRICS
-from daitn.learning.classifier.table import LABEL, profile, read_table
+from daitn.learning.classifier.table import profile, published, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
@@ -70,8 +70,7 @@ class BoostedTrees:
             flops_per_example=_FLOPS * trees * settings.depth * _ASSUMED_COLUMNS,
             memory_bytes=_ENGINE_BYTES + _COPIES * size_bytes,
             size_bytes=size_bytes,
-            # Of a table, only the labels that its owner names are published, see `profile`.
-            labels=settings.classes if settings.label == LABEL else (),
+            labels=published(settings.classes, settings.label),
             labels_field="model.config.classes",
             merges_fresh=True,
             packages=("xgboost",),

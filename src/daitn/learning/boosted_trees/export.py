@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from daitn.learning.boosted_trees.config import MOST_TREES, BoostedTreesConfig, parse_config
 from daitn.learning.boosted_trees.parts import COLUMNS as COLUMNS_FILE
 from daitn.learning.boosted_trees.parts import TREES, TreesState, read, read_columns, write
 from daitn.learning.boosted_trees.xgboost_file import MOST_BYTES, read_model, written
+from daitn.learning.classifier.export import usage, write_program
 from daitn.learning.recipe import Exported, Form, Imported
 from daitn.objects.errors import InvalidInput, NotFound
 
 __all__ = ["export_model", "import_model"]
 
 _FILE = "model.json"
-_SHOWN_COLUMNS = 4
 
 
 def export_model(model: Path, config: BoostedTreesConfig, form: Form, out: Path) -> Exported:
@@ -42,9 +41,8 @@ def export_model(model: Path, config: BoostedTreesConfig, form: Form, out: Path)
         "depth": config.depth,
         "output": "logit of the second class" if config.groups == 1 else "softmax",
     }
-    (out / "config.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    shutil.copyfile(Path(__file__).with_name("predict.py"), out / "predict.py")
-    return Exported(usage=_usage(columns, config))
+    write_program(described, Path(__file__).with_name("predict.py"), out)
+    return Exported(usage=usage(columns, config.classes, "names them"))
 
 
 def import_model(folder: Path, out: Path) -> Imported:
@@ -72,28 +70,6 @@ def import_model(folder: Path, out: Path) -> Imported:
     write(TreesState(columns=found.columns, trees=found.trees, standard=None), out)
     read(out, parse_config(config))
     return Imported(config=config)
-
-
-def _usage(columns: tuple[str, ...], config: BoostedTreesConfig) -> str:
-    record = json.dumps(dict.fromkeys(columns[:_SHOWN_COLUMNS], 1.5), ensure_ascii=False)
-    others = len(columns) - _SHOWN_COLUMNS
-    left = f"; the other {others} columns are left out here, and count as missing" * (others > 0)
-    return f"""\
-It tells {len(config.classes)} classes apart by {len(columns)} columns of numbers. `config.json` \
-names them. `predict.py` needs no more than numpy and safetensors:
-
-```console
-$ python predict.py records.csv
-```
-
-or, in a program{left}:
-
-```python
-from predict import Model
-
-Model(".").probabilities([{record}])
-```
-"""
 
 
 def _usage_of_xgboost(config: BoostedTreesConfig) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.classifier.config import METRICS, parse_config
-from daitn.learning.classifier.table import LABEL, profile, read_table
+from daitn.learning.classifier.table import profile, published, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
@@ -112,8 +112,7 @@ class Classifier:
             flops_per_example=6.0 * weights,
             memory_bytes=_ENGINE_BYTES + _FLOAT_BYTES * (parameters * _COPIES + activations),
             size_bytes=_FLOAT_BYTES * (parameters + 2 * columns),
-            # Of a table, only the labels that its owner names are published, see `profile`.
-            labels=settings.classes if settings.label == LABEL else (),
+            labels=published(settings.classes, settings.label),
             labels_field="model.config.classes",
             private=bool(settings.ranges),
             merges_fresh=True,

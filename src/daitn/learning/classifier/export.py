@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from daitn.learning.classifier.config import LEAST_DEVIATION, MOST_DEVIATIONS, ClassifierConfig
@@ -12,7 +13,7 @@ from daitn.learning.recipe import Exported, Form
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "usage", "write_program"]
 
 _SHOWN_COLUMNS = 4
 
@@ -44,18 +45,25 @@ def export_model(model: Path, config: ClassifierConfig, form: Form, out: Path) -
             "most_deviations": MOST_DEVIATIONS,
         },
     }
+    write_program(described, Path(__file__).with_name("predict.py"), out)
+    named = "says which, and how they are scaled"
+    return Exported(usage=usage(columns, config.classes, named))
+
+
+def write_program(described: Mapping[str, object], program: Path, out: Path) -> None:
+    """Write a model's description, and beside it the program that reads it."""
     (out / "config.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
-    shutil.copyfile(Path(__file__).with_name("predict.py"), out / "predict.py")
-    return Exported(usage=_usage(columns, config))
+    shutil.copyfile(program, out / "predict.py")
 
 
-def _usage(columns: tuple[str, ...], config: ClassifierConfig) -> str:
+def usage(columns: tuple[str, ...], classes: tuple[str, ...], named: str) -> str:
+    """How the program is used. `named`: what `config.json` says of the columns."""
     record = json.dumps(dict.fromkeys(columns[:_SHOWN_COLUMNS], 1.5), ensure_ascii=False)
     others = len(columns) - _SHOWN_COLUMNS
     left = f"; the other {others} columns are left out here, and count as missing" * (others > 0)
     return f"""\
-It tells {len(config.classes)} classes apart by {len(columns)} columns of numbers. `config.json` \
-says which, and how they are scaled. `predict.py` needs no more than numpy and safetensors:
+It tells {len(classes)} classes apart by {len(columns)} columns of numbers. `config.json` \
+{named}. `predict.py` needs no more than numpy and safetensors:
 
 ```console
 $ python predict.py records.csv

@@ -19,7 +19,7 @@ from daitn.learning.classifier.config import (
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.recipe import DataFault, Fault
 
-__all__ = ["class_indices", "forward", "scaled"]
+__all__ = ["class_indices", "forward", "scaled", "trainable"]
 
 
 def scaled(features: NDArray[np.float32], standard: Standard) -> Tensor:
@@ -38,6 +38,16 @@ def forward(inputs: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     for weight, bias in layers[:-1]:
         inputs = functional.relu(functional.linear(inputs, weight, bias))
     return functional.linear(inputs, *layers[-1])
+
+
+def trainable(
+    layers: Sequence[tuple[Tensor, Tensor]], device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """The layers on a device, with gradients."""
+    return [
+        (weight.to(device).requires_grad_(), bias.to(device).requires_grad_())
+        for weight, bias in layers
+    ]
 
 
 def class_indices(labels: Sequence[str], classes: Sequence[str], path: Path) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.network import trainable
 from daitn.learning.classifier.parts import State
 from daitn.learning.engine import engine_device
 from daitn.learning.optimising import restore, state_bytes
@@ -50,10 +51,7 @@ def fit_privately(
     """
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
-    layers = [
-        (weight.to(device).requires_grad_(), bias.to(device).requires_grad_())
-        for weight, bias in state.layers
-    ]
+    layers = trainable(state.layers, device)
     tensors = [tensor for layer in layers for tensor in layer]
     arrived = [tensor.detach().clone() for tensor in tensors]
     optimiser = torch.optim.Adam(tensors, lr=config.learning_rate)

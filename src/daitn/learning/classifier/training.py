@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
-from daitn.learning.classifier.network import class_indices, forward, scaled
+from daitn.learning.classifier.network import class_indices, forward, scaled, trainable
 from daitn.learning.classifier.parts import State, arranged, settle
 from daitn.learning.classifier.private import fit_privately
 from daitn.learning.classifier.scale import merged, scale_of, shared, stated
@@ -101,10 +101,7 @@ def _fit(
     """Train on so many examples in batches."""
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
-    layers = [
-        (weight.to(device).requires_grad_(), bias.to(device).requires_grad_())
-        for weight, bias in state.layers
-    ]
+    layers = trainable(state.layers, device)
     tensors = [tensor for layer in layers for tensor in layer]
     local = Steps(rule, tensors, state.companions, own, config.pull(merged=rule.merged))
     taught = _taught(inputs, layers) if rule.distillation else None
