@@ -94,6 +94,11 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Of `adam` and `yogi`: the least divisor of a step."""
 
     @property
+    def leaves_update(self) -> bool:
+        """Whether the outer step moves the model by the reduced update, and no more."""
+        return (self.outer, self.rate) == (OuterStep.PLAIN, 1.0)
+
+    @property
     def least_models(self) -> int | None:
         """Models that the rule needs to tolerate those that lie; none: it tolerates none."""
         if self.tolerates == 0:

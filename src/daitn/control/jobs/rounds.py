@@ -416,7 +416,7 @@ def only_model(job: Job) -> Contribution | None:
     """The model that a round leaves that needs no merging: its only one, trained from its base."""
     now = job.round
     assert now is not None
-    if (now.rule.outer, now.rule.rate) != (OuterStep.PLAIN, 1.0) or len(now.made) != 1:
+    if not now.rule.leaves_update or len(now.made) != 1:
         return None
     only = now.made[0]
     whole = only.visit.compression is Compression.NONE

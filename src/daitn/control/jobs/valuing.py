@@ -28,7 +28,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
-from daitn.objects.merging import OuterStep, Reduces
+from daitn.objects.merging import Reduces
 from daitn.objects.messages import MergeWork, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.text import counted
@@ -193,8 +193,8 @@ def _go_on(job: Job, valuing: Valuing) -> Commands:
 def _keeps_one(merge: Merge, visit: Entry) -> bool:
     """Whether what a visit left is merged to itself alone: a model, by a mean."""
     assert isinstance(visit.fact, Visit)
-    rule, whole = merge.rule, visit.fact.compression is Compression.NONE
-    return whole and (rule.reduction, rule.outer, rule.rate) == (Reduces.MEAN, OuterStep.PLAIN, 1.0)
+    whole = visit.fact.compression is Compression.NONE
+    return whole and merge.rule.reduction is Reduces.MEAN and merge.rule.leaves_update
 
 
 def _trained(played: RoundPlayed, number: int) -> ModelRef:
