@@ -14,6 +14,8 @@ from daitn.cli.report.page import page
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest
 from daitn.objects.jobs import JobState, VisitView
+from daitn.objects.lineage import Entry, Visit
+from daitn.objects.privacy import NoiseMechanism, PrivacySpent
 from daitn.objects.value import Contributions, ValueOfData
 from daitn.objects.wire import checked, to_json
 from tests.cli.reported import RouteWorld, a_route, facts_of, rounds
@@ -163,6 +165,26 @@ def test_a_job_that_runs_has_a_report_at_any_moment() -> None:
 
 def test_one_visit_has_a_report() -> None:
     assert "1 visits" not in read(a_route(("ghr",))).text
+
+
+def test_what_private_visits_may_tell_is_summed_by_data_set() -> None:
+    facts = a_route(("ghr", "gard", "ghr"))
+    spent = iter((0.5, 0.25))
+
+    def with_privacy(entry: Entry) -> Entry:
+        if not isinstance(entry.fact, Visit) or entry.fact.site != "ghr":
+            return entry
+        mechanism = NoiseMechanism(rate=0.1, noise=1.5, steps=100)
+        privacy = PrivacySpent(epsilon=next(spent), delta=1e-5, clip=1.0, mechanism=mechanism)
+        fact = msgspec.structs.replace(entry.fact, privacy=privacy)
+        return msgspec.structs.replace(entry, fact=fact)
+
+    entries = tuple(map(with_privacy, facts.entries))
+    seen = read(msgspec.structs.replace(facts, entries=entries))
+    assert seen.section("privacy")
+    told = seen.text.split("Privacy spent")[1]
+    assert re.search(r"ghr\s+\S+\s+2\s+0\.5\s+0\.75\s+2e-05", told)
+    assert "1 visit had no such bound" in told
 
 
 def long_job(visits: int) -> ReportFacts:

@@ -124,9 +124,8 @@ def privacy_section(facts: ReportFacts) -> Safe | None:
     spent: dict[tuple[SiteId, str], list[tuple[float, float]]] = defaultdict(list)
     visits = [e.fact for e in facts.entries if isinstance(e.fact, Visit)]
     for visit in visits:
-        privacy = getattr(visit, "privacy", None)
-        if privacy is not None:
-            spent[visit.site, visit.dataset].append((privacy.epsilon, privacy.delta))
+        if visit.privacy is not None:
+            spent[visit.site, visit.dataset].append((visit.privacy.epsilon, visit.privacy.delta))
     if not spent:
         return None
     rows: list[tuple[Shown, ...]] = [
@@ -145,7 +144,7 @@ def privacy_section(facts: ReportFacts) -> Safe | None:
         "Differential privacy: what all these visits may tell of any one record. Sums are upper "
         "bounds; sites account more closely."
     )
-    without = sum(getattr(visit, "privacy", None) is None for visit in visits)
+    without = sum(visit.privacy is None for visit in visits)
     if without:
         note += f" {counted(without, 'visit')} had no such bound."
     return section(

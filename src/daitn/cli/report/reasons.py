@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from daitn.cli.report.facts import ReportFacts
 from daitn.cli.report.html import Safe, bullets, inline, joined, section, table, tag
 from daitn.cli.tables import REJECTED_COLUMNS, expected_words, rejected_rows, values
-from daitn.objects.decisions import Compared, Decision, Rejection, SiteBelief
+from daitn.objects.decisions import Decision, Rejection, SiteBelief
 from daitn.objects.jobs import Decided
 
 __all__ = ["algorithm_section", "decisions_section", "refused_section"]
@@ -28,7 +28,7 @@ def algorithm_section(facts: ReportFacts) -> Safe | None:
     if asked is not None:
         said = joined((said, f" The intent asks for {asked}."))
     parts = [tag("p", said)]
-    weighed = next((found for one in facts.decisions if (found := _algorithms(one.decision))), ())
+    weighed = next((d.decision.algorithms for d in facts.decisions if d.decision.algorithms), ())
     if weighed:
         rows = [(one.plan, f"{one.expected_s:.1f}", f"{one.chance:.0%}") for one in weighed]
         parts.append(tag("p", "What was expected of each when the job began:"))
@@ -42,11 +42,6 @@ def algorithm_section(facts: ReportFacts) -> Safe | None:
     if told := facts.decisions[0].decision.experience:
         parts.append(bullets(told[:_MOST]))
     return section("algorithm", "How it was trained, and why", *parts)
-
-
-def _algorithms(decision: Decision) -> Sequence[Compared]:
-    found: Sequence[Compared] = getattr(decision, "algorithms", ())
-    return found
 
 
 def _compared(decision: Decision) -> Iterator[tuple[object, ...]]:

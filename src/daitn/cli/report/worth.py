@@ -13,7 +13,7 @@ from daitn.cli.report.html import Safe, joined, section, table, tag
 from daitn.cli.tables import size
 from daitn.cli.value import said_of_value
 from daitn.objects.identifiers import SiteId
-from daitn.objects.lineage import Merge, Verification
+from daitn.objects.lineage import Merge, Verification, Visit
 from daitn.objects.value import Credit
 
 __all__ = ["cost_section", "value_section"]
@@ -76,7 +76,7 @@ def cost_section(facts: ReportFacts) -> Safe | None:
                 _Cost(other_s=fact.seconds + fact.overhead_s, moving_s=fact.transfer_s)
             )
             costs[fact.site].bytes_in += fact.bytes_in
-        elif hasattr(fact, "bytes_in"):
+        elif isinstance(fact, Visit):
             costs[fact.site].bytes_in += fact.bytes_in
     if not costs:
         return None
