@@ -17,7 +17,7 @@ from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
 from daitn.node.training.sums import _MOST_VALUE, _POINT, SecureSums
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import Digest, JobId, OwnerId, SiteId, VisitId
 from daitn.objects.intents import Training, TrainingIntent
 from daitn.objects.lineage import Origin, Visit
@@ -25,6 +25,7 @@ from daitn.objects.merging import Algorithm, MergeRule
 from daitn.objects.messages import MergeWork
 from daitn.objects.models import ModelRef
 from daitn.objects.roster import Kind, Member
+from daitn.objects.secure_sum import Joined
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.memory import MemoryNetwork
@@ -57,6 +58,8 @@ class Scene:
         self.folder = folder
         self.asked: list[tuple[SiteId, str]] = []
         self.lost: dict[SiteId, str] = {}
+        self.renamed = dict[str, str]()
+        """Parts that every site says to have by another name."""
         intent = msgspec.structs.replace(INTENT, owner=OwnerId("acme"), training=training)
         self.work = self._merge_work(intent)
 
@@ -111,6 +114,10 @@ class Scene:
             if lost and PHASES.index(tag) >= PHASES.index(lost):
                 raise Unreachable(f"{site} is gone")
             told: bytes = await handler(key, payload)
+            if tag == "join":
+                joined = decode(told, Joined)
+                parts = {self.renamed.get(name, name): part for name, part in joined.parts.items()}
+                return encode(msgspec.structs.replace(joined, parts=parts))
             return told
 
         return answer
@@ -193,6 +200,26 @@ def test_what_no_sum_can_have_is_refused_where_it_was_made(
         scene.sums[SITES[0]].keep(made)
     assert refused.value.field == "training.secure_aggregation"
     assert refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [(name, Corrupt) for name in ("../x", "..", "", "a/b", "a\\b", "\u00e9" * 130)]
+    + [(name, Unreachable) for name in ("a\0b", "a\nb", "x" * 300)],
+)
+async def test_a_part_that_is_no_file_of_a_model_is_not_written(
+    name: str, error: type[DaitnError], tmp_path: Path
+) -> None:
+    """What is no name at all is not even read."""
+    scene = Scene(tmp_path)
+    await scene.serve()
+    scene.renamed = {"features.json": name}
+    with pytest.raises(error):
+        await scene.merged()
+    assert not (tmp_path / "x").exists()
+    assert [path.name for path in (tmp_path / "into-v.9").iterdir()] in (
+        [], ["weights.safetensors"]
+    )  # fmt: skip
 
 
 def test_a_mean_of_many_is_as_exact_as_that_of_few() -> None:

@@ -63,6 +63,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric, Handler
+from daitn.tools.mobility.manifests import part_name_problem
 
 __all__ = ["SecureSums", "summing"]
 
@@ -417,9 +418,9 @@ def _write(like: Joined, numbers: NDArray[np.float64], base: Path, into: Path) -
 
 
 def _plain(name: str) -> str:
-    """A part's name, which comes from another site. Raises `Corrupt` if it names another folder."""
-    if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise Corrupt("a part has the name of a folder", field="parts")
+    """A part's name, which comes from another site. Raises `Corrupt` if it is no file's."""
+    if problem := part_name_problem(name):
+        raise Corrupt(f"a part's name {problem}", field="parts")
     return name
 
 
