@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,8 +27,6 @@ from daitn.learning.recipe import DataFault, Fault, MergeTask, Progress, Selecti
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import RULES, Algorithm, MergeRule
-
-xgboost = pytest.importorskip("xgboost")
 
 Features = NDArray[np.float32]
 EXACT = {"learning_rate": 0.3, "rounds": 5, "depth": 3}

@@ -14,7 +14,6 @@ from tests.scenes.breast_cancer import write_intent, write_network
 from .conftest import Network, running
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
-pytest.importorskip("xgboost")
 
 MODEL = {
     "recipe": "boosted-trees",
