@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin, get_t
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from daitn.cli.app import app
+from daitn.cli.app import COMMANDS, found
 from scripts.reference.rows import Row
 
 __all__ = ["command_table", "commands"]
@@ -25,14 +25,23 @@ _COMMON: Final = frozenset({"--center", "--json"})
 _VALUES: Final[dict[type, str]] = {str: "TEXT", Path: "PATH", int: "N", float: "NUMBER"}
 
 
-def commands(of: typer.Typer = app, path: str = "daitn") -> Iterator[tuple[str, Command]]:
+def commands() -> Iterator[tuple[str, Command]]:
     """Every command by the words that call it, `daitn topology show`, with what it runs."""
-    for command in of.registered_commands:
+    for word in COMMANDS:
+        called = found(word)
+        if isinstance(called, typer.Typer):
+            yield from _grouped(called, f"daitn {word}")
+        else:
+            yield f"daitn {word}", called
+
+
+def _grouped(group: typer.Typer, path: str) -> Iterator[tuple[str, Command]]:
+    for command in group.registered_commands:
         assert command.callback is not None
         yield f"{path} {command.name or command.callback.__name__}", command.callback
-    for group in of.registered_groups:
-        assert group.typer_instance is not None
-        yield from commands(group.typer_instance, f"{path} {group.name}")
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from _grouped(inner.typer_instance, f"{path} {inner.name}")
 
 
 def command_table(*words: str) -> list[Row]:

@@ -65,7 +65,8 @@ def script(page: Path, prefix: str) -> str:
             lines.append(_saved(block))
         if block.language == "console":
             for command in block.commands():
-                lines.append(f"echo '+ {block.page}:{block.line}:' {_quoted(command)}")
+                at = f"{block.page}:{block.line}:"
+                lines.append(f'echo "+ $SECONDS s" {at} {_quoted(command)}')
                 lines.append(_started(command, f"{prefix}{len(lines)}.log"))
     return "\n".join(lines)
 

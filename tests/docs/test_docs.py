@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,34 +17,11 @@ from daitn.objects.wire import checked
 from daitn.steering.wire.replies import Reason
 from scripts.reference import commands as reference_commands
 from tests.docs import aats_picture
-from tests.docs.pages import DOCS, Block, blocks, pages, script
-from tests.scenes.ports import free_port
+from tests.docs.pages import DOCS, Block, blocks, pages
+from tests.docs.reader import WALKS, run_script
 from tests.scenes.tiny_llama import write_folder
 
-WALK = (
-    "tutorial/first-training.md",
-    "tutorial/from-training-to-queries.md",
-    "how-to/write-an-intent.md",
-    "how-to/read-a-report.md",
-    "how-to/bring-your-own-model.md",
-    "how-to/run-a-site.md",
-    "how-to/say-what-you-let-in.md",
-    "how-to/serve-models.md",
-    "how-to/ask-the-network.md",
-    "how-to/add-a-recipe.md",
-)
-"""Pages whose commands are run, in the order in which they build on each other."""
-
-STEERED_WALK = ("how-to/run-a-forwarder.md",)
-"""Likewise, in a folder of their own."""
-
-ENCRYPTED_WALK = ("how-to/encrypt-the-network.md",)
-
-JOINED_WALK = ("how-to/found-a-network.md", "how-to/join-a-network.md")
-
-READ_WITHIN_S = 540.0
 LONG_WITHIN_S = 2400.0
-END_WITHIN_S = 20.0
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 YAML_BLOCKS = [block for block in BLOCKS if block.kind]
@@ -120,7 +92,7 @@ def test_every_yaml_file_is_what_it_is_said_to_be(block: Block) -> None:
 def test_pages_with_commands_are_walked() -> None:
     """Reference pages show single commands inline; everything in a console block is run."""
     with_commands = {str(block.page) for block in BLOCKS if block.language == "console"}
-    assert with_commands == {*WALK, *STEERED_WALK, *ENCRYPTED_WALK, *JOINED_WALK}
+    assert with_commands == {page for walk in WALKS for page in walk}
 
 
 def test_every_reason_of_a_refusal_is_in_the_guide() -> None:
@@ -145,7 +117,7 @@ def test_what_takes_a_reader_long_works(block: Block, tmp_path: Path) -> None:
     write_folder(tmp_path / "the-model-folder", context=512)
     environment = {**os.environ, "HOME": str(tmp_path)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    code = _run(f"set -eu\n{block.body}", tmp_path, environment, within_s=LONG_WITHIN_S)
+    code = run_script(f"set -eu\n{block.body}", tmp_path, environment, within_s=LONG_WITHIN_S)
     told = (tmp_path / "reader.log").read_text()
     # A demo that does not reach its targets in time has worked, too.
     assert code in (ExitCode.DONE, ExitCode.NOT_REACHED), told[-6000:]
@@ -169,135 +141,9 @@ def test_every_command_of_the_readme_exists() -> None:
             assert any(line == c or line.startswith(f"{c} ") for c in commands), line
 
 
-@pytest.mark.processes
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_reader_gets_through_tutorial_and_guides(tmp_path: Path) -> None:
-    write_folder(tmp_path / "the-model-folder")
-    told = _walk(WALK, tmp_path)
-    assert "metals-1  reached" in told
-    assert "nearest-1  reached" in told
-    assert told.count("exit code 3") == 5
-    assert "allows no more visits of me today" in told
-    assert "signed by a control centre" in told
-    assert "It depends." in told
-    assert "value of data, by visits" in told
-    assert "value of data, by shapley" in told
-    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    assert told.count("\ngold\n") == 3
-    assert "tin, says metals-1" in told
-    assert "gold, says cheap-1" in told
-    assert (tmp_path / "model/weights.safetensors").is_file()
-    assert "base_parameters" in told
-    assert "north" in told
-
-
-@pytest.mark.processes
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_reader_runs_forwarders_and_a_model_finds_its_way(tmp_path: Path) -> None:
-    told = _walk(STEERED_WALK, tmp_path)
-    assert re.search(r"home > (north|south) > (west|east)", told)
-    assert "delivered here, for " in told
-    assert "branch: standalone, not advised" in told
-    assert re.search(r"branch > north > (west|east)", told)
-    assert "metals-home-1  reached" in told
-    assert (tmp_path / "model/lineage.json").is_file()
-    assert (tmp_path / "copy/weights.safetensors").is_file()
-    assert "job ores-branch-1 is " in told
-    assert told.count("NO_WAY: home") == 5
-    assert told.count("exit code 1") == 2
-
-
-@pytest.mark.processes
-@pytest.mark.timeout(300)
-def test_a_reader_encrypts_the_network(tmp_path: Path) -> None:
-    told = _walk(ENCRYPTED_WALK, tmp_path)
-    assert re.search(r"lab +alive", told)
-    assert "exit code 2" in told
-    assert "not encrypted" in told
-
-
-@pytest.mark.processes
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_reader_founds_a_network_and_a_hospital_joins_it(tmp_path: Path) -> None:
-    told = _walk(JOINED_WALK, tmp_path)
-    fingerprints = re.findall(r"fingerprint\s+([0-9a-f]{16})", told)
-    assert len(fingerprints) == 2
-    assert len(set(fingerprints)) == 1
-    assert re.search(r"site +north +data, compute +north-hospital +CA +\S+ +yes", told)
-    assert "metals-1  reached" in told
-    assert "site north is revoked" in told
-    assert not re.search(r"site +north ", told.partition("site north is revoked")[2])
-
-
 def test_a_hospital_joins_in_five_commands() -> None:
     """One of them is the installation; the operator's answer and looking around do not count."""
     page = DOCS / "how-to/join-a-network.md"
     said = [c for block in blocks(page) if block.language == "console" for c in block.commands()]
     own = said[: said.index("daitn node -c north.yaml &") + 1]
     assert len([command for command in own if " admit " not in command]) == 4
-
-
-def _walk(walk: Sequence[str], folder: Path) -> str:
-    """Do what the pages say, in a folder, with free ports; returns what was printed."""
-    script_ = "set -eu\n" + "\n".join(
-        script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(walk)
-    )
-    documented_ports = {"7447", "7480", *re.findall(r"127\.0\.0\.1:([1-9]\d+)", script_)}
-    ports = {port: free_port() for port in sorted(documented_ports)}
-    for documented, free in ports.items():
-        script_ = script_.replace(f"127.0.0.1:{documented}", f"127.0.0.1:{free}")
-    installed = str(folder / "installed")
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "DAITN_CENTER": f"tls/127.0.0.1:{ports['7447']}",
-        "DAITN_GATEWAY": f"http://127.0.0.1:{ports['7480']}",
-        # `pip install` of a reader's recipe: into the test's folder, and from no index.
-        "PIP_TARGET": installed,
-        "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, [installed, os.environ.get("PYTHONPATH")])),
-    }
-    code = _run(script_, folder, environment)
-    told = (folder / "reader.log").read_text()
-    assert code == 0, f"the last command failed:\n{told[-6000:]}"
-    return told
-
-
-def _run(
-    script_: str, folder: Path, environment: dict[str, str], within_s: float = READ_WITHIN_S
-) -> int:
-    """Run a shell script to its end, then end what it left running; gives its exit code."""
-    with (folder / "reader.log").open("wb") as log:
-        reader = subprocess.Popen(
-            ["bash", "-c", script_],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        return reader.wait(within_s)
-    except subprocess.TimeoutExpired:
-        logs = [folder / "reader.log", *sorted(folder.glob("log-*.log"))]
-        told = "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
-        pytest.fail(f"the last command has not ended:\n{told}")
-    finally:
-        _end_group(reader)
-
-
-def _end_group(leader: subprocess.Popen[bytes]) -> None:
-    """`daitn up` ends its own processes when it is told to end, so it is given time for that."""
-    until = time.monotonic() + END_WITHIN_S
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader.pid, signal.SIGTERM)
-        while time.monotonic() < until:
-            leader.poll()
-            os.killpg(leader.pid, 0)
-            time.sleep(0.05)
-        os.killpg(leader.pid, signal.SIGKILL)

@@ -1,83 +1,106 @@
-"""`daitn`: the command line."""
+"""`daitn`: the command line.
+
+A command is imported when it is called: all of them together, with the numerical libraries that
+some need, take longer than most commands run.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from daitn import __version__
-from daitn.cli import (
-    audit,
-    data,
-    deploy,
-    describe,
-    explain,
-    get,
-    joining,
-    keys,
-    models,
-    policy,
-    processes,
-    query,
-    schemas,
-    steering,
-    tokens,
-    topology,
-    train,
-    value,
-)
-from daitn.cli.demo.command import demo
-from daitn.cli.importing import import_command
-from daitn.cli.report.command import report
-from daitn.cli.session import screen
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "found", "main"]
+
+Found: TypeAlias = Callable[..., Any] | typer.Typer
+"""A command, or a group of them."""
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "up": "processes:up",
+    "center": "processes:center",
+    "node": "processes:node",
+    "train": "train:train",
+    "watch": "train:watch",
+    "cancel": "train:cancel",
+    "query": "query:query",
+    "deploy": "deploy:deploy",
+    "retire": "deploy:retire",
+    "get": "get:get",
+    "describe": "describe:describe",
+    "explain": "explain:explain",
+    "report": "report.command:report",
+    "value": "value:value",
+    "ping": "steering:ping",
+    "traceroute": "steering:traceroute",
+    "trace": "steering:trace",
+    "steer": "steering:steer",
+    "key": "keys:key",
+    "network": "joining:app",
+    "token": "tokens:app",
+    "model": "model:app",
+    "topology": "topology:app",
+    "data": "data:app",
+    "policy": "policy:app",
+    "audit": "audit:app",
+    "schema": "schemas:schema",
+    "demo": "demo.command:demo",
+    "version": "app:version",
+}
+"""The words after `daitn`, in the order of its help, and where each is found in this package."""
+
+
+def found(word: str) -> Found:
+    """What a word after `daitn` calls; KeyError if nothing."""
+    module, _, name = COMMANDS[word].partition(":")
+    called: Found = getattr(import_module(f"daitn.cli.{module}"), name)
+    return called
+
+
+class _Commands(Mapping[str, Any]):
+    """All commands, each made when it is looked up."""
+
+    def __getitem__(self, word: str) -> Any:
+        called, holder = found(word), typer.Typer(rich_markup_mode=None)
+        if isinstance(called, typer.Typer):
+            holder.add_typer(called, name=word)
+        else:
+            holder.command(word)(called)
+        return get_group(holder).commands[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Lazily(TyperGroup):
+    """A group of `_Commands`."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**{**attributes, "commands": _Commands()})
+
 
 app = typer.Typer(
     name="daitn",
     help="Models follow data, queries find models: train models over data sites that keep their "
     "data, and ask them wherever they are.",
+    cls=_Lazily,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-app.command()(processes.up)
-app.command()(processes.center)
-app.command()(processes.node)
-app.command()(train.train)
-app.command()(train.watch)
-app.command()(train.cancel)
-app.command()(query.query)
-app.command()(deploy.deploy)
-app.command()(deploy.retire)
-app.command()(get.get)
-app.command()(describe.describe)
-app.command()(explain.explain)
-app.command()(report)
-app.command()(value.value)
-app.command()(steering.ping)
-app.command()(steering.traceroute)
-app.command()(steering.trace)
-app.command()(steering.steer)
-app.command()(keys.key)
-app.add_typer(joining.app, name="network")
-app.add_typer(tokens.app, name="token")
-models.app.command("import")(import_command)
-app.add_typer(models.app, name="model")
-app.add_typer(topology.app, name="topology")
-app.add_typer(data.app, name="data")
-app.add_typer(policy.app, name="policy")
-app.add_typer(audit.app, name="audit")
-app.command()(schemas.schema)
-app.command()(demo)
 
-
-@app.command()
 def version() -> None:
     """Print the version."""
-    screen.print(__version__)
+    typer.echo(__version__)
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import urlsplit
 
 from daitn.center.config import CenterConfig
 from daitn.node.config import NodeConfig
-from daitn.node.http import is_unspecified
+from daitn.objects.addresses import (
+    check_endpoint,
+    host_of,
+    is_encrypted,
+    is_loopback,
+    is_unspecified,
+)
 from daitn.objects.errors import InvalidInput
 
 __all__ = [
     "LOCAL_HOSTS",
     "check_alone",
     "check_encrypted",
-    "check_endpoint",
-    "check_reachable",
     "reached_at",
     "warn_unreachable",
 ]
@@ -37,7 +39,7 @@ def check_alone(config: CenterConfig | NodeConfig) -> None:
             fix="remove one of roster and insecure",
         )
     for field, address in (*_listens(config), *_scouts(config)):
-        if not _is_loopback(address):
+        if not is_loopback(host_of(address)):
             raise InvalidInput(
                 f"without a roster, a process may not be reached from outside at {address}",
                 field=field,
@@ -55,42 +57,18 @@ def check_encrypted(config: CenterConfig | NodeConfig) -> None:
         check_endpoint(field, address)
     facility = config.facility if isinstance(config, NodeConfig) else None
     for upstream in facility.upstreams if facility else ():
-        if upstream.key_env and not (_is_encrypted(upstream.url) or _is_loopback(upstream.url)):
+        safe = is_encrypted(upstream.url) or is_loopback(host_of(upstream.url))
+        if upstream.key_env and not safe:
             log.warning("the key of %s travels unencrypted to its server", upstream.name)
-
-
-def check_endpoint(field: str, address: str) -> None:
-    """Raise `InvalidInput` that names `field` if an address is neither encrypted nor local."""
-    if _is_encrypted(address) or _is_loopback(address):
-        return
-    if address.startswith("tcp/"):
-        better = f"tls/{address.removeprefix('tcp/')}"
-    else:
-        better = f"https://{address.removeprefix('http://')}"
-    raise InvalidInput(
-        f"{address} is not encrypted, and beyond this machine",
-        field=field,
-        fix=f"write {better}, or an address of this machine like 127.0.0.1",
-    )
-
-
-def check_reachable(field: str, endpoint: str) -> None:
-    """Raise `InvalidInput` that names `field` if nobody can connect to an endpoint."""
-    if is_unspecified(_host(endpoint)) or endpoint.rpartition(":")[2].strip("0") == "":
-        raise InvalidInput(
-            f"nobody can connect to {endpoint}",
-            field=field,
-            fix="name the host and the port at which others reach it",
-        )
 
 
 def warn_unreachable(config: NodeConfig) -> None:
     """Log which servers of a node only its own machine reaches, though its network is larger."""
     fabric = (*config.listen, *config.center)
-    if all(map(_is_loopback, fabric)):
+    if all(is_loopback(host_of(endpoint)) for endpoint in fabric):
         return
     for name, part in (("facility", config.facility), ("gateway", config.gateway)):
-        if part is not None and _is_loopback(address := part.advertise or part.listen):
+        if part is not None and is_loopback(host_of(address := part.advertise or part.listen)):
             log.warning(
                 "only this machine reaches the %s at %s: for others, set %s.listen, or "
                 "%s.advertise where it is reached at another address",
@@ -108,7 +86,7 @@ def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
         addresses += [
             part.advertise for part in (config.facility, config.gateway) if part and part.advertise
         ]
-    return tuple(host for host in map(_host, addresses) if not is_unspecified(host))
+    return tuple(host for host in map(host_of, addresses) if not is_unspecified(host))
 
 
 def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
@@ -141,24 +119,3 @@ def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     if config.forwarder is not None:
         for site, endpoints in config.forwarder.neighbours.items():
             yield from ((f"forwarder.neighbours.{site}", endpoint) for endpoint in endpoints)
-
-
-def _is_encrypted(address: str) -> bool:
-    return address.startswith(("tls/", "https://"))
-
-
-def _is_loopback(address: str) -> bool:
-    """Of `tcp/127.0.0.1:7447`, `http://localhost:7480` or `[::1]:0`."""
-    host = _host(address)
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _host(address: str) -> str:
-    rest = address.partition("://")[2] or address.partition("/")[2] or address
-    try:
-        return urlsplit(f"//{rest}").hostname or ""
-    except ValueError:
-        return ""

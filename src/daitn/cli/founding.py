@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -17,30 +15,25 @@ from daitn.cli.exposure import (
     reached_at,
     warn_unreachable,
 )
+from daitn.cli.known_networks import OPERATOR, forget, remember
 from daitn.cli.network import own_network
-from daitn.files.atomic import make_folder
 from daitn.identity.certificates import LASTS_S, requested
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
-from daitn.objects.errors import NotFound
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from daitn.tools.roster import LiveRoster
 
 __all__ = [
-    "OPERATOR",
     "admit_local",
     "found_network",
     "live_roster",
-    "network_of",
 ]
 
 log = logging.getLogger(__name__)
 
-OPERATOR: Final = "operator"
-"""Name of the operator of a network that names no other."""
 _NETWORK: Final = "local"
 """Name of a network that `daitn up` made."""
 
@@ -53,8 +46,7 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     """
     folder = own_network(center)
     if center.insecure:
-        for endpoint in center.listen:
-            _known(endpoint).unlink(missing_ok=True)
+        forget(center.listen)
     if center.insecure or center.roster != str(folder / ROSTER):
         return
     now_s = clock.wall_s()
@@ -72,7 +64,7 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
     network.equip(Kind.OPERATOR, OPERATOR)
     for config in own:
-        _link(config, folder)
+        remember(config.listen, folder)
 
 
 def admit_local(
@@ -93,24 +85,7 @@ def admit_local(
     for config in configs:
         _equip(config, network)
         write_roster(Path(config.state) / ROSTER, network.file())
-        _link(config, network.path)
-
-
-def network_of(endpoint: str) -> Path:
-    """The folder of the network to which the process at an endpoint belongs: the one that
-    `DAITN_NETWORK` names, or that was made on this machine.
-
-    Raises `NotFound` if there is none.
-    """
-    named = os.environ.get("DAITN_NETWORK")
-    folder = Path(named) if named else _known(endpoint)
-    if (folder / ROSTER).is_file():
-        return folder.resolve()
-    raise NotFound(
-        f"{named} holds no roster" if named else f"no network is known here at {endpoint}",
-        field="DAITN_NETWORK",
-        fix="name the folder that `daitn network init` or `daitn network join` made",
-    )
+        remember(config.listen, network.path)
 
 
 def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
@@ -184,20 +159,3 @@ def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, .
 def _covers(known: Member, own: Member) -> bool:
     same = (known.owner, known.jurisdiction) == (own.owner, own.jurisdiction)
     return same and set(own.roles) <= set(known.roles)
-
-
-def _link(config: CenterConfig | NodeConfig, folder: Path) -> None:
-    """Let commands on this machine find the network by the endpoints of its processes."""
-    for endpoint in config.listen:
-        if not endpoint.endswith(":0"):
-            link = _known(endpoint)
-            make_folder(link.parent)
-            partial = link.with_name(f"{link.name}.{os.getpid()}")
-            partial.unlink(missing_ok=True)
-            partial.symlink_to(folder.resolve())
-            partial.replace(link)
-
-
-def _known(endpoint: str) -> Path:
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "daitn" / "networks" / re.sub(r"[^A-Za-z0-9.-]+", "_", endpoint)

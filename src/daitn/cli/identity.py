@@ -7,7 +7,7 @@ import functools
 import os
 from pathlib import Path
 
-from daitn.cli.founding import OPERATOR, network_of
+from daitn.cli.known_networks import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster

@@ -10,12 +10,12 @@ import msgspec
 import typer
 
 from daitn.center.config import CenterConfig
-from daitn.cli.exposure import check_reachable
 from daitn.cli.founding import admit_local
 from daitn.cli.network import read_center, read_network, read_node
 from daitn.cli.roster import NetworkOption, TellOption, app, root_folder, tell
 from daitn.cli.session import DEFAULT_CENTER, CenterOption, JsonOption, print_json, run, screen
 from daitn.files.atomic import make_folder
+from daitn.files.yaml_file import read_yaml
 from daitn.identity.certificates import Certificates, Issuer, hosts_of, keep, requested
 from daitn.identity.invitations import (
     AdmissionLetter,
@@ -31,7 +31,8 @@ from daitn.identity.invitations import (
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.network import DAY_S, MEMBER_DAYS, TLS, NetworkFolder, key_path
 from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
-from daitn.node.config import NodeConfig, read_yaml
+from daitn.node.config import NodeConfig
+from daitn.objects.addresses import check_reachable
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import InvalidInput, Refused
 from daitn.objects.identifiers import CENTER_SITE, checked_name, checked_owner

@@ -1,4 +1,4 @@
-"""`daitn model`: import weights, and export trained models with their lineage and a card."""
+"""`daitn model export` and `verify`: trained models with their lineage and a card."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ from daitn.topology.snapshot import NodeList
 
 __all__ = [
     "added_in",
-    "app",
     "check_folder",
+    "export_command",
     "export_model",
     "limits_of",
     "read_keys",
     "recipes_here",
+    "verify_command",
     "verify_folder",
 ]
 
@@ -70,8 +71,6 @@ _COPIES = 2
 """Of a model in memory while it takes another form: float16 is float32 there, and what is written
 lies beside what was read."""
 
-app = typer.Typer(help="Trained models.", no_args_is_help=True)
-
 
 KeysOption = Annotated[
     Path | None,
@@ -79,7 +78,6 @@ KeysOption = Annotated[
 ]
 
 
-@app.command("export")
 def export_command(
     job: Annotated[str, typer.Argument(help="The job that trained it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder.")],
@@ -111,7 +109,6 @@ def export_command(
         screen.print(f"{job} is in {out}: weights, lineage.json and README.md")
 
 
-@app.command("verify")
 def verify_command(
     folder: Annotated[Path, typer.Argument(help="What `daitn model export` wrote.")],
     keys_file: KeysOption = None,

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from daitn.center.config import CenterConfig, check_center_config
+from daitn.files.yaml_file import read_yaml
 from daitn.identity.roster import ROSTER
-from daitn.node.config import NodeConfig, check_node_config, read_yaml
+from daitn.node.config import NodeConfig, check_node_config
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.wire import checked
 

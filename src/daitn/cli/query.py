@@ -13,14 +13,14 @@ import msgspec
 import typer
 from rich.text import Text
 
-from daitn.cli.exposure import check_endpoint
-from daitn.cli.founding import network_of
 from daitn.cli.identity import refresh_roster, tls_folder
+from daitn.cli.known_networks import network_of
 from daitn.cli.sealed import choosing
 from daitn.cli.sealed import sealed as seal_for
 from daitn.cli.session import DEFAULT_CENTER, CenterOption, carrier, errors, print_json, run
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.identity.tls import trusting_members
+from daitn.objects.addresses import check_endpoint
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import (
     DaitnError,

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from daitn.cli.founding import OPERATOR, network_of
+from daitn.cli.known_networks import OPERATOR, network_of
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,

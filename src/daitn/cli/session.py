@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from daitn.cli.exposure import check_endpoint
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
 from daitn.identity.tls import certificate_files
+from daitn.objects.addresses import check_endpoint
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,

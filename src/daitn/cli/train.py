@@ -22,8 +22,8 @@ from daitn.cli.session import (
 )
 from daitn.cli.tables import assessment_table, job_table
 from daitn.cli.uploads import upload
+from daitn.files.yaml_file import read_yaml
 from daitn.identity.orders import sign_order
-from daitn.node.config import read_yaml
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import JobId, checked_name

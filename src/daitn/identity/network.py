@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +24,7 @@ from daitn.files.lock import FolderLock
 from daitn.identity.certificates import LASTS_S, Issuer, found_authority, holds, keep, requested
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
+from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import checked_name
 from daitn.objects.roster import Kind, Member, Roster
@@ -334,20 +334,12 @@ def _check_hosts(member: Member, others: Iterable[Member]) -> None:
     }
     for host in member.hosts:
         other = taken.get(host.lower())
-        if other is not None and not _is_loopback(host):
+        if other is not None and not is_loopback(host):
             raise Refused(
                 f"the host {host} is that of the {other.kind} {other.name}",
                 field="--host",
                 fix="answer the invitation with another --host, or revoke the other member first",
             )
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a host means the machine of whoever says it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _is_due(before: Member, member: Member, now_s: float) -> bool:

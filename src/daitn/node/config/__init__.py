@@ -12,7 +12,7 @@ from daitn.node.config.forwarder import ForwarderConfig
 from daitn.node.config.gateway import GatewayConfig, KeyConfig
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
 from daitn.node.config.policy import PolicyConfig, SandboxDemand
-from daitn.node.config.reading import check_node_config, read_policy, read_yaml
+from daitn.node.config.reading import check_node_config, read_policy
 from daitn.node.config.sandbox import SandboxConfig
 from daitn.node.config.verifier import AskingConfig, TestSetConfig
 
@@ -35,5 +35,4 @@ __all__ = [
     "UpstreamConfig",
     "check_node_config",
     "read_policy",
-    "read_yaml",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import yaml
 
+from daitn.files.yaml_file import read_yaml
 from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import ModelConfig, UpstreamConfig
 from daitn.node.config.forwarder import checked_sealing
@@ -20,34 +20,15 @@ from daitn.node.config.verifier import TestSetConfig
 from daitn.node.entries import good_entries
 from daitn.node.http import read_address
 from daitn.objects.descriptors import LeftOut, Role
-from daitn.objects.errors import DaitnError, InvalidInput, NotFound
+from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, checked_name
 from daitn.objects.wire import checked
 
-__all__ = ["check_node_config", "read_policy", "read_yaml"]
+__all__ = ["check_node_config", "read_policy"]
 
 log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry", DatasetConfig, TestSetConfig)
-
-
-def read_yaml(path: Path, what: str) -> object:
-    """Read a YAML file as plain data; it cannot execute code. Raises `NotFound` and
-    `InvalidInput`."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise NotFound(
-            f"there is no {what} {path}", field=str(path), fix="check the path"
-        ) from None
-    except OSError as error:
-        raise InvalidInput(
-            f"the {what} {path} cannot be read: {error.strerror}", fix="check the path"
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"the {what} {path} is not valid YAML: {error}", fix="correct the stated line"
-        ) from None
 
 
 def read_policy(path: Path) -> PolicyConfig:

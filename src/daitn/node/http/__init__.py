@@ -19,7 +19,7 @@ from daitn.node.http.exchange import (
     Response,
     Stream,
 )
-from daitn.node.http.server import HttpServer, is_unspecified
+from daitn.node.http.server import HttpServer
 
 __all__ = [
     "Address",
@@ -35,6 +35,5 @@ __all__ = [
     "Response",
     "ServerTimeout",
     "Stream",
-    "is_unspecified",
     "read_address",
 ]

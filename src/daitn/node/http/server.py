@@ -16,9 +16,10 @@ import uvicorn
 from daitn.identity.tls import serving
 from daitn.node.http.client import read_address
 from daitn.node.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
+from daitn.objects.addresses import is_unspecified
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["HttpServer", "is_unspecified"]
+__all__ = ["HttpServer"]
 
 _BACKLOG = 1024
 _SHUTDOWN_TIMEOUT_S = 2
@@ -190,14 +191,6 @@ def _checked(advertise: str, field: str) -> str:
         field=_advertise_field(field),
         fix="state the URL at which others reach the server, for instance https://ai.example.org",
     )
-
-
-def is_unspecified(host: str) -> bool:
-    """Whether `host` stands for all addresses of a machine: one can listen there, not connect."""
-    try:
-        return ip_address(host).is_unspecified
-    except ValueError:
-        return not host.strip("0.")  # `0` and `0.0` are addresses too, to some.
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
