@@ -1,7 +1,8 @@
 """How route policies fare in simulated learning worlds, against the obvious and in hindsight.
 
     python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
-        [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--json]
+        [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--again]
+        [--json]
         [--results FILE [--so-far]]
     python -m benchmarks.route_worlds --calibration
 
@@ -9,7 +10,8 @@ Every policy leads the same episodes. Tune on `--development` seeds (the default
 `--validation` seeds: the two ranges share no world. Decisions are timed by what they take of one
 processor, so that other work on the machine does not count. `--results` keeps each world as soon as
 it was led, so that a run may be cut short and gone on with; families take turns, so that what there
-is holds about as many worlds of each. `--so-far` only tells what the file holds.
+is holds about as many worlds of each. `--so-far` only tells what the file holds. `--again` adds
+what it would bring to know the best obvious policy of each world.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.worlds import files
-from benchmarks.worlds.beyond import trainer
+from benchmarks.worlds.beyond import again, trainer
 from daitn.sim.learning.autonomous import AutonomousPolicy
 from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
-from daitn.sim.learning.episode import run
+from daitn.sim.learning.episode import Episode, run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
 from daitn.sim.learning.families.recorded import (
     STRESSED,
@@ -63,6 +65,9 @@ RECORDED = tuple(name for name in files.families() if judgeable(recording(name))
 FAMILIES = (*RECORDED, STRESSED, *SYNTHETIC)
 EARLIER, _EARLIER_FROM = 20, 500_000
 """Jobs of the same family, with seeds so far away, that a policy with experience leads first."""
+AGAIN = "the best again"
+"""The best obvious policy of each world, chosen in hindsight, led again with other luck: what it
+would bring to know it beforehand."""
 _CHUNK = 2
 """Episodes of one piece of parallel work, where no policy learns from one to the next."""
 
@@ -75,6 +80,7 @@ class Piece:
     seeds: tuple[int, ...]
     policies: tuple[str, ...]
     oracle: bool
+    again: bool
 
 
 @cache
@@ -103,6 +109,9 @@ def led(piece: Piece) -> list[Judged]:
             for name, policy in policies.items()
         }
         best = hindsight(world, tuple(episodes.values())) if piece.oracle else None
+        if piece.again:
+            named = min(OBVIOUS, key=lambda name: _charged(world, episodes[name]))
+            episodes[AGAIN] = run(again(world), OBVIOUS[named]())
         judged.append(
             Judged(
                 family=piece.family,
@@ -118,8 +127,18 @@ def led(piece: Piece) -> list[Judged]:
     return judged
 
 
+def _charged(world: LearningWorld, episode: Episode) -> float:
+    return episode.seconds if episode.reached else world.intent.budget.duration_s or float("inf")
+
+
 def pieces(
-    families: Sequence[str], episodes: int, first: int, policies: Sequence[str], oracle: bool
+    families: Sequence[str],
+    episodes: int,
+    first: int,
+    policies: Sequence[str],
+    *,
+    oracle: bool,
+    again: bool,
 ) -> list[Piece]:
     """Equal shares of the episodes, families in turn; whole ones where a policy learns from job to
     job."""
@@ -130,7 +149,7 @@ def pieces(
     chunk = each if whole else _CHUNK
     seeds = range(first, first + each)
     return [
-        Piece(name, tuple(seeds[at : at + chunk]), tuple(policies), oracle)
+        Piece(name, tuple(seeds[at : at + chunk]), tuple(policies), oracle, again)
         for at in range(0, each, chunk)
         for name in families
     ]
@@ -162,7 +181,14 @@ def main() -> None:
     policies = arguments.policies or list(POLICIES)
     policies = [*OBVIOUS, *(name for name in policies if name not in OBVIOUS)]
     first = (VALIDATION if arguments.validation else DEVELOPMENT) + arguments.seed
-    work = pieces(families, arguments.episodes, first, policies, not arguments.no_oracle)
+    work = pieces(
+        families,
+        arguments.episodes,
+        first,
+        policies,
+        oracle=not arguments.no_oracle,
+        again=arguments.again,
+    )
     began_s = time.perf_counter()
     judged = kept(arguments.results)
     there = {(world.family, world.seed) for world in judged}
@@ -174,10 +200,11 @@ def main() -> None:
                 with arguments.results.open("ab") as file:
                     file.writelines(msgspec.json.encode(world) + b"\n" for world in worlds)
     took_s = time.perf_counter() - began_s
+    told_of = [*policies, AGAIN] if arguments.again else policies
     groups = {name: [w for w in judged if w.family == name] for name in families}
     groups["all"] = judged
     table = {
-        group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in policies]
+        group: [compared(worlds, policy, tuple(OBVIOUS)) for policy in told_of]
         for group, worlds in groups.items()
         if worlds
     }
@@ -241,6 +268,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--calibration", action="store_true", help="only judge the recorded worlds' surrogates"
     )
+    parser.add_argument("--again", action="store_true", help="lead the best obvious once more")
     parser.add_argument("--no-oracle", action="store_true", help="do not look back")
     parser.add_argument("--results", type=Path, help="keep each world in this file")
     parser.add_argument("--so-far", action="store_true", help="only tell what --results holds")

@@ -9,7 +9,7 @@ label that its verifier reported), and what it saw of each site.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -85,6 +85,14 @@ class Replay:
         sites = len(self.split.sites)
         start = np.concatenate([[0.0], self.known.numbers[0], np.zeros(len(FADES) * sites)])
         return np.tile(start, (count, 1))
+
+    def again(self, trainer: Trainer | None) -> Replay:
+        """The same data sets where training falls out otherwise: nothing recorded is replayed.
+        `trainer` works with other seeds; without one, all models are the surrogate's."""
+        known = KnownModels()
+        fresh = numbers_of(trainer(()), self.tests) if trainer else self.known.numbers[0]
+        known.add((), fresh)
+        return replace(self, known=known, trainer=trainer, merger=None)
 
     def trained(
         self,

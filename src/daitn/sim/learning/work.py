@@ -87,7 +87,7 @@ class Grounds:
                 model=made,
             )
         else:
-            rng = np.random.default_rng((world.seed, 1, self._visits))
+            rng = world.rng(1, self._visits)
             self._models[made] = world.learner.trained(
                 self._models[work.model.manifest],
                 np.array([number]),
@@ -169,7 +169,7 @@ class Grounds:
         )
         test = world.tests[number]
         true = world.learner.values(self._models[work.model.manifest])[0, number]
-        rng = np.random.default_rng((world.seed, 2, self._visits, number))
+        rng = world.rng(2, self._visits, number)
         found = measured(test, true, None if world.measured_before else rng)
         transfer_s = self._fetch_s(work.model, given.site)
         seconds = world.verify_s(given.site, number)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
@@ -105,6 +107,13 @@ class LearningWorld:
     """Objectives whose targets an honest route's models are known to reach, all at once."""
     split: str = ""
     """The recorded split that is its truth; empty if the truth is synthetic."""
+    luck: int = 0
+    """With another number all that is left to luck falls out otherwise; the network, the data and
+    the intent stay."""
+
+    def rng(self, *event: int) -> np.random.Generator:
+        """The luck of one event of an episode."""
+        return np.random.default_rng((self.seed, *event, *((self.luck,) if self.luck else ())))
 
     @cached_property
     def index(self) -> dict[SiteId, int]:
