@@ -20,7 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import DpSgd
-from daitn.policy.accounting import least_noise, schedule
+from daitn.policy.privacy_accounting import least_noise, schedule
 
 DELTA = 1e-5
 EPSILONS = (1.0, 3.0, 8.0, None)

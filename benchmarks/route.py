@@ -21,9 +21,9 @@ from tests.control.exhaustive import best_of_all
 from tests.control.instances import instance
 
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.obvious_plans import amounts
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.search import best_plans
-from daitn.control.route.starting_plans import amounts
 from daitn.control.route.task import task
 
 _DEPTH = 3

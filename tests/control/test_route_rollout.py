@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.obvious_plans import obvious_plans
 from daitn.control.route.question import RouteQuestion, Spent
 from daitn.control.route.rollout import HORIZON, Plan, expected, play
-from daitn.control.route.starting_plans import obvious_plans
 from daitn.control.route.task import RouteTask, task
 from daitn.control.route.value_model import anchored, values
 from daitn.objects.descriptors import ANY

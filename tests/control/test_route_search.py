@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.obvious_plans import amounts, obvious_plans
 from daitn.control.route.rollout import Stop, play
 from daitn.control.route.search import best_plans
-from daitn.control.route.starting_plans import amounts, obvious_plans
 from daitn.control.route.task import RouteTask, task
 from daitn.objects.intents import Budget
 

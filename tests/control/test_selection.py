@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from daitn.control.route.engine import Mtrce
+from daitn.control.route.obvious_plans import epochs
 from daitn.control.route.posterior import Taught
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.round_rollout import HORIZON, play_rounds
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.selection import expected_rounds, next_step
-from daitn.control.route.starting_plans import epochs
 from daitn.control.route.task import RouteTask, task
 from daitn.control.route.value_model import anchored, values
 from daitn.objects.decisions import Round

@@ -17,7 +17,7 @@ from daitn.cli.schemas import FILES, File, json_schema, structs_in
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
-from daitn.node.gateway.headers import AnswerHeader, PeerHeader
+from daitn.node.gateway.header_names import AnswerHeader, PeerHeader
 from daitn.objects import agents, messages, requests, steering
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
@@ -146,7 +146,7 @@ def test_every_error_of_the_api_is_in_its_list() -> None:
 def _trees() -> Iterator[ast.Module]:
     """The code that answers queries, but for the lists themselves."""
     for file in sorted((SOURCES / "node").rglob("*.py")):
-        if file.name not in ("codes.py", "headers.py"):
+        if file.name not in ("codes.py", "header_names.py"):
             yield ast.parse(file.read_text())
 
 

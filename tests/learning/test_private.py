@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from daitn.learning.blur import normal
 from daitn.learning.causal_lm import CausalLm, models
-from daitn.learning.causal_lm import private as causal_private
+from daitn.learning.causal_lm import private_training as causal_private
 from daitn.learning.causal_lm.settings import CausalLmConfig
-from daitn.learning.classifier import Classifier, private
+from daitn.learning.classifier import Classifier, private_training
 from daitn.learning.classifier.network import forward
 from daitn.learning.corpora.records import read_pairs
-from daitn.learning.private import drawn, noisy_mean
+from daitn.learning.dp_sgd import drawn, noisy_mean
 from daitn.learning.recipe import DataFault, DpSgd, Fault, Progress
 
 TERMS = DpSgd(secret=b"secret", rate=0.25, steps=20, noise=1.0, clip=1.0, lot=50.0)
@@ -97,10 +97,10 @@ def test_a_classifiers_gradients_are_clipped_record_by_record(clip: float) -> No
         for total, each in zip(expected, own, strict=True):
             total += each * min(1.0, clip / norm)
     for ours, theirs in zip(
-        private.clipped_sums(inputs, targets, layers, clip), expected, strict=True
+        private_training.clipped_sums(inputs, targets, layers, clip), expected, strict=True
     ):
         torch.testing.assert_close(ours, theirs)
-    nobody = private.clipped_sums(inputs[:0], targets[:0], layers, clip)
+    nobody = private_training.clipped_sums(inputs[:0], targets[:0], layers, clip)
     assert not any(bool(each.any()) for each in nobody)
 
 
@@ -112,7 +112,7 @@ def test_a_model_made_so_that_squares_vanish_is_clipped_as_any_other() -> None:
         (torch.tensor([[0.0], [-53e-18]], requires_grad=True), torch.zeros(2, requires_grad=True)),
     ]
     clip = 1e-6
-    sums = private.clipped_sums(torch.ones(1, 1), torch.tensor([0]), layers, clip)
+    sums = private_training.clipped_sums(torch.ones(1, 1), torch.tensor([0]), layers, clip)
     norm = float(torch.cat([each.double().flatten() for each in sums]).norm())
     assert 0.0 < norm <= clip * 1.001
 

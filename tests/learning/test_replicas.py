@@ -144,13 +144,13 @@ def test_gpus_of_one_kind_compute_together(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_probe_tells_of_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from daitn.learning import probe
+    from daitn.learning import machine_probe
 
     cpu = torch.device("cpu")
-    monkeypatch.setattr(probe, "_step_durations", lambda *_: [0.5])
-    one = probe.probe()
-    monkeypatch.setattr(probe, "engine_devices", lambda: [cpu, cpu])
-    two = probe.probe()
+    monkeypatch.setattr(machine_probe, "_step_durations", lambda *_: [0.5])
+    one = machine_probe.probe()
+    monkeypatch.setattr(machine_probe, "engine_devices", lambda: [cpu, cpu])
+    two = machine_probe.probe()
     assert two.device == f"2 x {one.device}"
     assert two.speed_flops == 2 * one.speed_flops
     assert two.memory_bytes == one.memory_bytes

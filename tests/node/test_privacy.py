@@ -15,13 +15,13 @@ import pytest
 from daitn.identity.keys import SigningKey
 from daitn.node.audit import entries
 from daitn.node.config import DatasetConfig
-from daitn.node.training.private import PrivacyLedger, ledgers
+from daitn.node.training.privacy_ledger import PrivacyLedger, ledgers
 from daitn.objects.audit import AuditEvent
 from daitn.objects.errors import Corrupt, Refused, StorageFull
 from daitn.objects.identifiers import VisitId
 from daitn.objects.messages import VisitWork
 from daitn.objects.privacy import PrivacyDemand, PrivacyWish
-from daitn.policy.accounting import epsilon, spent_by
+from daitn.policy.privacy_accounting import epsilon, spent_by
 from tests.node.test_bounds import visit
 from tests.scenes.clinic_site import clinic_config, clinic_descriptor
 from tests.scenes.visited_site import CONFIG, Told, VisitedSite
@@ -110,7 +110,7 @@ def test_what_cannot_be_charged_is_not_trained(
         begun(ledger, notes, named(1))
     (tmp_path / "state" / "privacy").unlink()
     with monkeypatch.context() as full:
-        full.setattr("daitn.node.training.private.replace_file", no_room)
+        full.setattr("daitn.node.training.privacy_ledger.replace_file", no_room)
         with pytest.raises(StorageFull):
             begun(ledger, notes, named(1))
     assert not ledgers(tmp_path / "state")

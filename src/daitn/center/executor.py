@@ -19,10 +19,10 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.jobs.valuing import to_be_valued
+from daitn.control.jobs.why_exhausted import unvisited
 from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE

@@ -14,11 +14,11 @@ from daitn.cli.session import JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table, size
 from daitn.node.audit import Verified, entries
 from daitn.node.audit import verify as verified
-from daitn.node.training.private import Ledger, ledgers
+from daitn.node.training.privacy_ledger import Ledger, ledgers
 from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.errors import InvalidInput
 from daitn.objects.wire import to_json
-from daitn.policy.accounting import epsilon, spent_by
+from daitn.policy.privacy_accounting import epsilon, spent_by
 
 __all__ = ["app"]
 

@@ -18,6 +18,7 @@ from daitn.files.atomic import make_folder
 from daitn.files.yaml_file import read_yaml
 from daitn.identity.certificates import Certificates, Issuer, hosts_of, keep, requested
 from daitn.identity.invitations import (
+    INVITATION_DAYS,
     AdmissionLetter,
     Claim,
     Invitation,
@@ -42,7 +43,6 @@ from daitn.tools import clock
 
 __all__ = ["app"]
 
-_INVITATION_DAYS = 7
 _JURISDICTION = re.compile("[A-Z]{2}")
 """As in a node's file."""
 
@@ -98,7 +98,7 @@ def invite_command(
     ] = MEMBER_DAYS,
     valid_days: Annotated[
         int, typer.Option("--valid-days", min=1, max=365, help="Until when it can be answered.")
-    ] = _INVITATION_DAYS,
+    ] = INVITATION_DAYS,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The invitation; default NAME.invitation.")
     ] = None,

@@ -18,7 +18,7 @@ from daitn.node.config import PolicyConfig, read_policy
 from daitn.objects.access import AccessRequest, DailyUsage, Ruling, refusals, rulings
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
-from daitn.objects.hours import is_open
+from daitn.objects.opening_hours import is_open
 from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.wire import to_json
 from daitn.tools import clock

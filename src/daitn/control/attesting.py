@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.topology.qrrt.accuracy import METRIC
 
 __all__ = ["FALSE_ALARM", "Examination", "Tally", "fallen", "risen"]
 
@@ -127,7 +128,7 @@ class Examination:
             deployment=deployment,
             manifest=self.manifest,
             topic=topic,
-            metric="accuracy",
+            metric=METRIC,
             value=known.value,
             standard_error=_error(known),
             items=known.items,

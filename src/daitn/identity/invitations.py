@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,6 +23,7 @@ from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode, to_json
 
 __all__ = [
+    "INVITATION_DAYS",
     "AdmissionLetter",
     "Claim",
     "Invitation",
@@ -33,6 +35,8 @@ __all__ = [
     "write_letter",
 ]
 
+INVITATION_DAYS: Final = 7
+"""Until when an invitation can be answered, unless its sender says otherwise."""
 _CLAIM, _REQUEST = b"daitn invitation 1\0", b"daitn join request 1\0"
 
 

@@ -105,7 +105,7 @@ class Service:
 
     def _perform(self, command: Command) -> object:
         if isinstance(command, ProbeSpeed):
-            return importlib.import_module("daitn.learning.probe").probe()
+            return importlib.import_module("daitn.learning.machine_probe").probe()
         if isinstance(command, CompressUpdate | RebuildWeights):
             _compression(command)
             return None

@@ -21,10 +21,10 @@ from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.findings import Finding
-from daitn.objects.hours import day_of
 from daitn.objects.lineage import Entry, Verification, Visit, given_to
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
+from daitn.objects.opening_hours import day_of
 from daitn.tools import clock
 
 __all__ = ["Admission", "Attempt", "request_of"]

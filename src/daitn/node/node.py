@@ -25,7 +25,7 @@ from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.executor import Executor
-from daitn.node.training.private import PrivacyLedger
+from daitn.node.training.privacy_ledger import PrivacyLedger
 from daitn.node.training.sums import SecureSums
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue

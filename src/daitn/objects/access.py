@@ -13,7 +13,7 @@ import msgspec
 
 from daitn.objects.descriptors import ANY, DataPolicy
 from daitn.objects.errors import Refused
-from daitn.objects.hours import is_open
+from daitn.objects.opening_hours import is_open
 
 __all__ = [
     "AccessRequest",

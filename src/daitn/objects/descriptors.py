@@ -8,9 +8,9 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
-from daitn.objects.hours import window
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.lineage import Entry
+from daitn.objects.opening_hours import window
 from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.text import Line
 

@@ -14,11 +14,11 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import MAX_FAILURES, MAX_LOSSES, MAX_WITHOUT_PROGRESS, Job
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.stages import WAITS_AT_MOST_S
 from daitn.control.jobs.view import view
+from daitn.control.jobs.why_exhausted import unvisited
 from daitn.objects.decisions import Rejection, Route
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, PinnedVisit

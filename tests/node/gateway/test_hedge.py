@@ -13,8 +13,8 @@ import pytest
 from daitn.control.queries.attempts import Attempts, Cause, Failed, GiveUp, TellFailed, TellLate
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.retry_budget import RetryBudget
-from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.attempts import AttemptRunner, Target
+from daitn.node.gateway.deployment_answer import Answer
 from daitn.topology.qrrt.snapshot import Paths
 
 LATE_S = 0.02

@@ -19,7 +19,7 @@ from daitn.openai.errors import ApiError
 from daitn.tools import clock
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
 from tests.node.gateway.scene import Network, client, deployment
-from tests.node.gateway.test_messages import CALLS, says
+from tests.node.gateway.test_messages_api import CALLS, says
 from tests.scenes.raw_server import chunked, piece, response
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
@@ -348,7 +348,7 @@ async def test_old_responses_are_gone(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(clock, "wall_s", lambda: now_s + 31 * 86400.0)
     with pytest.raises(ApiError, match="no response"):
         await keeper.get("", kept.id)
-    monkeypatch.setattr("daitn.node.serving.responses.EXPIRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr("daitn.node.serving.kept_responses.EXPIRY_INTERVAL_S", 0.0)
     await keeper.expire()
     assert not keeper._store.names()
 

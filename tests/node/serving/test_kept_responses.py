@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daitn.node.serving.responses import StoredResponses
+from daitn.node.serving.kept_responses import StoredResponses
 from daitn.openai.conversation import response_id
 from daitn.openai.errors import ApiError
 from daitn.tools import clock

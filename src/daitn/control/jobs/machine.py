@@ -30,10 +30,10 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.job import MAX_WITHOUT_PROGRESS, Job
 from daitn.control.jobs.outstanding import open_objectives, stop_all
 from daitn.control.jobs.stages import end, fail
+from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.errors import ErrorReport, IllegalTransition
 from daitn.objects.jobs import (
     ActionFailed,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from daitn.control.jobs.commands import Commands
-from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.job import Job, ModelCandidate
 from daitn.control.jobs.outstanding import start
 from daitn.control.jobs.stages import end, fail, plan, verify, wait
 from daitn.control.jobs.visiting import begin_round
+from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import Assessed, JobEvent, JobState, Planned

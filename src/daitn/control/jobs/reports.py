@@ -16,7 +16,7 @@ from daitn.objects.messages import (
     WorkState,
 )
 from daitn.objects.privacy import PrivacySpent, PrivacyWish
-from daitn.policy.accounting import NOTHING, fits, spent_by
+from daitn.policy.privacy_accounting import NOTHING, fits, spent_by
 
 __all__ = ["mismatch"]
 

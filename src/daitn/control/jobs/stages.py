@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from daitn.control.jobs.commands import ChooseVerifiers, Commands, ComputeRoute, Settle
-from daitn.control.jobs.ending import why_exhausted
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import open_objectives, stop_all
+from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import JobState
 

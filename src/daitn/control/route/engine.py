@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 
 from daitn.control.route.filters import FILTERS, MTRCE, in_time
+from daitn.control.route.obvious_plans import epochs
 from daitn.control.route.pinned import pinned_route
 from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
-from daitn.control.route.starting_plans import epochs
 from daitn.control.route.task import RouteTask, most_taught, task, worn_out
 from daitn.control.route.telling import compared, experience_told, site_beliefs
 from daitn.control.route.value_model import Flags

@@ -14,8 +14,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, Stop, play
-from daitn.control.route.starting_plans import (
+from daitn.control.route.obvious_plans import (
     GREEDY,
     MEASURED,
     amounts,
@@ -23,6 +22,7 @@ from daitn.control.route.starting_plans import (
     obvious_plans,
     promising,
 )
+from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, Stop, play
 from daitn.control.route.task import RouteTask
 from daitn.control.route.value_model import Indices
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from daitn.control.route.obvious_plans import epochs, promising, skills_after
 from daitn.control.route.priors import UNTAUGHT, untaught
 from daitn.control.route.question import Believed, RouteQuestion
 from daitn.control.route.rollout import PlanOutcomes
-from daitn.control.route.starting_plans import epochs, promising, skills_after
 from daitn.control.route.task import RouteTask
 from daitn.control.route.value_model import Floats, anchored, whole_values
 from daitn.objects.decisions import Compared, SiteBelief

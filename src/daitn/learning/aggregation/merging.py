@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from daitn.learning.aggregation.outer import Outer
-from daitn.learning.aggregation.settings import outer_of, reduction_of
+from daitn.learning.aggregation.rules import outer_of, reduction_of
 from daitn.learning.weights import read_header
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.merging import MergeRule

@@ -149,12 +149,12 @@ class CausalLm:
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
         pairs = read_pairs(data)
-        from daitn.learning.causal_lm import models, private, tokens, training
+        from daitn.learning.causal_lm import models, private_training, tokens, training
         from daitn.learning.local.companions import read_companions
 
         if self._privacy is not None:
             loaded = models.load(model, settings)
-            trained = private.train_privately(
+            trained = private_training.train_privately(
                 loaded, settings, pairs, self._privacy, watch, self._savepoints
             )
             carried = models.save(loaded, settings, model, out)

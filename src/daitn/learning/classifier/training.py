@@ -20,7 +20,7 @@ from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled, trainable
 from daitn.learning.classifier.parts import State, arranged, settle
-from daitn.learning.classifier.private import fit_privately
+from daitn.learning.classifier.private_training import fit_privately
 from daitn.learning.classifier.scale import merged, scale_of, shared, stated
 from daitn.learning.classifier.table import Table
 from daitn.learning.engine import engine_device

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from daitn.control.jobs.ending import unvisited
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, replay
 from daitn.control.jobs.question import route_question, starts
+from daitn.control.jobs.why_exhausted import unvisited
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
     NOWHERE,

@@ -10,7 +10,7 @@ from daitn.learning.recipe import LEAST_RECORDS
 from daitn.learning.sandbox.policy import Mechanism
 from daitn.objects.access import UsageLimits
 from daitn.objects.descriptors import ANY, DataPolicy
-from daitn.objects.hours import is_zone
+from daitn.objects.opening_hours import is_zone
 from daitn.objects.text import plain_fields
 
 __all__ = ["ANYBODY", "PolicyConfig", "SandboxDemand"]

@@ -13,10 +13,10 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
-from daitn.node.gateway.headers import PeerHeader
-from daitn.node.gateway.messages import MESSAGES, Messages, is_messages, messages_response
+from daitn.node.gateway.header_names import PeerHeader
+from daitn.node.gateway.messages_api import MESSAGES, Messages, is_messages, messages_response
 from daitn.node.gateway.request import read_request
-from daitn.node.gateway.responses import RESPONSES, Responses
+from daitn.node.gateway.responses_api import RESPONSES, Responses
 from daitn.node.gateway.translation import CountTokens, Serve
 from daitn.node.http import HttpServer, Reply, Request, Response
 from daitn.node.http.api import (

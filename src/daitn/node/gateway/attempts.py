@@ -21,7 +21,7 @@ from daitn.control.queries.attempts import (
     TellLate,
 )
 from daitn.control.queries.failover import Failover
-from daitn.node.gateway.answer import Answer
+from daitn.node.gateway.deployment_answer import Answer
 
 __all__ = ["AttemptRunner", "Target", "close_unused"]
 

@@ -9,9 +9,9 @@ from daitn.control.queries.attempts import Cause, Failed, GiveUp, TellFailed, Te
 from daitn.control.queries.engine import late_after_s
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.retry_budget import RetryBudget
-from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.attempts import AttemptRunner
 from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.deployment_answer import Answer
 from daitn.node.gateway.errors import misconfigured, overloaded, unavailable
 from daitn.node.gateway.observations import observed_late
 from daitn.node.gateway.topology import Topology

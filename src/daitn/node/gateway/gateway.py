@@ -24,6 +24,7 @@ from daitn.identity.grants import signed_text
 from daitn.identity.keys import SigningKey
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.affinity import Affinity
+from daitn.node.gateway.answer_writer import ResponseWriter
 from daitn.node.gateway.api import GatewayApi
 from daitn.node.gateway.auth import ApiKeys, Authenticator, Tokens
 from daitn.node.gateway.context import Caller, ChosenPlan, Outcome, RequestContext, Waiting
@@ -43,7 +44,6 @@ from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_
 from daitn.node.gateway.plans import PlanExecutor
 from daitn.node.gateway.query_log import QueryLog, SeededDraws
 from daitn.node.gateway.request import ParsedRequest
-from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.http import Reply, Request

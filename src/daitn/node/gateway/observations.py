@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from daitn.control.queries import observing
-from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.deployment_answer import Answer
 from daitn.objects.abilities import Need
 from daitn.openai.responses import Usage
 from daitn.topology.qrrt.observation import Observation, PromptSize

@@ -13,10 +13,10 @@ import msgspec
 from daitn.control.queries.context import QueryPlan
 from daitn.node.forwarder.query_client import PacketAnswer
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
+from daitn.node.gateway.answer_writer import counted
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
-from daitn.node.gateway.headers import AnswerHeader
-from daitn.node.gateway.response import counted
+from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Response
 from daitn.objects.errors import DaitnError, InvalidInput

@@ -12,12 +12,12 @@ import msgspec
 
 from daitn.control.queries.engine import late_after_s
 from daitn.control.queries.retry_budget import RetryBudget
-from daitn.node.gateway.answer import Answer
+from daitn.node.gateway.answer_writer import ResponseWriter
 from daitn.node.gateway.attempts import AttemptRunner, close_unused
 from daitn.node.gateway.context import RequestContext
+from daitn.node.gateway.deployment_answer import Answer
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.failover import FailoverProxy
-from daitn.node.gateway.response import ResponseWriter
 from daitn.node.gateway.voting import winner
 from daitn.node.http import Reply
 from daitn.objects.queries import Strategy

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
-from daitn.node.gateway.answer import BOUND, Answer
 from daitn.node.gateway.context import Caller, RequestContext
-from daitn.node.gateway.headers import PeerHeader
+from daitn.node.gateway.deployment_answer import BOUND, Answer
+from daitn.node.gateway.header_names import PeerHeader
 from daitn.node.http import (
     Address,
     ConnectError,

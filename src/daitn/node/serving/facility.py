@@ -23,9 +23,9 @@ from daitn.node.http import HttpServer
 from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
+from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
-from daitn.node.serving.responses import StoredResponses
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import (

@@ -19,8 +19,8 @@ from daitn.node.http.api import (
 )
 from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.protocol import Backend
+from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.request import ServingRequest, read_query
-from daitn.node.serving.responses import StoredResponses
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentState

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daitn.node.config import DatasetConfig
 from daitn.node.training.bounds import WorkBounds
 from daitn.node.training.counting import WorkCounter
-from daitn.node.training.private import PrivacyLedger, PrivatePlan
+from daitn.node.training.privacy_ledger import PrivacyLedger, PrivatePlan
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import LocalRule
 from daitn.objects.messages import VisitWork

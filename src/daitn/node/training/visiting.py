@@ -28,7 +28,7 @@ from daitn.node.training.counting import WorkCounter
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import order_of
-from daitn.node.training.private import PrivacyLedger, PrivatePlan
+from daitn.node.training.privacy_ledger import PrivacyLedger, PrivatePlan
 from daitn.node.training.private_plan import plan_private
 from daitn.node.training.sums import SecureSums, summing
 from daitn.node.training.telling import WorkTeller

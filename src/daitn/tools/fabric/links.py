@@ -5,7 +5,7 @@ the roster, when a link is made and every second from then on. Zenoh can neither
 its certificate nor close a single one (measured with 1.10), so the link's socket is shut down: then
 both ends take it for broken. Measured: 0.6 ms until it is gone.
 
-Who is refused like that connects again after longer and longer pauses (`reconnection.py`), and not
+Who is refused like that connects again after longer and longer pauses (`refused_links.py`), and not
 before its own roster has it, once it knows that it is no member.
 """
 
@@ -26,7 +26,7 @@ import zenoh
 from daitn.identity.certificates import ENTRY
 from daitn.tools.fabric.delivery import call_on
 from daitn.tools.fabric.opening import OpenedSession
-from daitn.tools.fabric.reconnection import Reconnection
+from daitn.tools.fabric.refused_links import Reconnection
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
-from daitn.node.gateway.headers import AnswerHeader
+from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.http import ClientResponse
 from daitn.node.http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.openai.answers import StreamReader

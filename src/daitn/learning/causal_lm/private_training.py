@@ -22,8 +22,8 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.causal_lm.training import optimiser_of, peak_of, schedule
 from daitn.learning.corpora.records import QaPair
+from daitn.learning.dp_sgd import clip_factors, drawn, noisy_mean, shares
 from daitn.learning.optimising import restore, state_bytes
-from daitn.learning.private import clip_factors, drawn, noisy_mean, shares
 from daitn.learning.recipe import DpSgd, Progress, Savepoints, Trained
 
 __all__ = ["clipped_sums", "train_privately"]

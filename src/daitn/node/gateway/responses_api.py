@@ -12,7 +12,7 @@ import msgspec
 from daitn.node.gateway.constraints import read_constraints
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
-from daitn.node.gateway.headers import AnswerHeader
+from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.http import Reply, Request, Response

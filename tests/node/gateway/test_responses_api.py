@@ -16,7 +16,7 @@ from daitn.objects.abilities import Abilities, Reads
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
 from tests.node.gateway.scene import client, deployment
-from tests.node.gateway.test_messages import ALONE, CALLS, lone, says, sent
+from tests.node.gateway.test_messages_api import ALONE, CALLS, lone, says, sent
 from tests.scenes.raw_server import chunked, piece, response, whole
 from tests.scenes.waiting import until
 

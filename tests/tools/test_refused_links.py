@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from daitn.tools.fabric.reconnection import SHORT_S, Reconnection
+from daitn.tools.fabric.refused_links import SHORT_S, Reconnection
 
 
 def refused_for(duration_s: float, seed: int = 1) -> list[float]:

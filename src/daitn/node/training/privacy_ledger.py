@@ -25,7 +25,7 @@ from daitn.objects.errors import Corrupt, Refused, StorageFull
 from daitn.objects.messages import VisitWork
 from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacySpent
 from daitn.objects.wire import decode, encode
-from daitn.policy.accounting import (
+from daitn.policy.privacy_accounting import (
     NOTHING,
     Curve,
     epsilon,

@@ -17,9 +17,9 @@ from torch.nn import functional
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import trainable
 from daitn.learning.classifier.parts import State
+from daitn.learning.dp_sgd import clip_factors, drawn, noisy_mean
 from daitn.learning.engine import engine_device
 from daitn.learning.optimising import restore, state_bytes
-from daitn.learning.private import clip_factors, drawn, noisy_mean
 from daitn.learning.recipe import DpSgd, Progress, Savepoints
 
 __all__ = ["clipped_sums", "fit_privately"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacyWish
-from daitn.policy.accounting import (
+from daitn.policy.privacy_accounting import (
     NOTHING,
     epsilon,
     fits,

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from daitn.node.gateway.answer import Answer
 from daitn.node.gateway.context import RequestContext, price_usd
 from daitn.node.gateway.continuation import Continuation
-from daitn.node.gateway.headers import AnswerHeader
+from daitn.node.gateway.deployment_answer import Answer
+from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
 from daitn.node.gateway.topology import Topology
 from daitn.node.http import Reply, Request, Response, Stream

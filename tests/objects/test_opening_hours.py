@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.descriptors import DataPolicy
-from daitn.objects.hours import day_of, is_open, is_zone, window
+from daitn.objects.opening_hours import day_of, is_open, is_zone, window
 
 BERLIN = "Europe/Berlin"
 NIGHTS = ("Mon-Fri 18:00-08:00",)
