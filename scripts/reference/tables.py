@@ -12,6 +12,7 @@ import msgspec
 
 from daitn.cli.field_docs import field_docs
 from daitn.objects.errors import KINDS
+from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES
 from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
@@ -104,6 +105,25 @@ def _codes() -> list[Row]:
     ]
 
 
+def _merge_rules() -> list[Row]:
+    """What `training.merging` changes, as each algorithm has it; left out where it does not count.
+
+    Rows of the same numbers are one.
+    """
+    algorithms: dict[Row, list[str]] = {}
+    for algorithm, rule in RULES.items():
+        tolerates = str(rule.tolerates) if rule.reduction in TOLERANT else ""
+        density = f"{rule.density:g}" if rule.reduction in (Reduces.TIES, Reduces.DARE) else ""
+        adapts = rule.outer in (OuterStep.ADAM, OuterStep.YOGI)
+        momentum = f"{rule.momentum:g}" if adapts or rule.outer is OuterStep.MOMENTUM else ""
+        second = (f"{rule.second_momentum:g}", f"{rule.least:g}") if adapts else ("", "")
+        row = (tolerates, density, f"{rule.rate:g}", momentum, *second)
+        algorithms.setdefault(row, []).append(f"`{algorithm}`")
+    names = ("tolerates", "density", "rate", "momentum", "second_momentum", "least")
+    head: Row = ("algorithm", *(f"`{name}`" for name in names))
+    return [head, *((", ".join(words), *row) for row, words in algorithms.items())]
+
+
 def _failures() -> list[Row]:
     """What can go wrong at a deployment, and what follows."""
     rows: list[Row] = [
@@ -166,6 +186,7 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "errors": _errors,
     "codes": _codes,
     "failures": _failures,
+    "merge-rules": _merge_rules,
     "packet-header": _header,
     "packet-bounds": _bounds,
     "keys": fabric.keys_table,

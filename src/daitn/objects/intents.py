@@ -22,6 +22,7 @@ from daitn.objects.merging import (
     Algorithm,
     LocalRule,
     MergeRule,
+    MergeTuning,
     Reduces,
 )
 from daitn.objects.privacy import PrivacyWish
@@ -185,8 +186,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """See below."""
     epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
     """Of rounds: how often a site goes through its records in each."""
-    merging: MergeRule | None = None
-    """Of rounds: how models are merged; left out: as the algorithm does."""
+    merging: MergeTuning | None = None
+    """Of rounds: other numbers for merging than the algorithm's, see below."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
     """Of rounds: pull of each site towards the weights that arrived; left out: 0.03 of `fedprox`,
     else what the recipe's configuration says."""
@@ -221,7 +222,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         own = RULES.get(self.algorithm)
         if self.merging is not None and own is not None:
             for name in ("reduction", "outer"):
-                if getattr(self.merging, name) != getattr(own, name):
+                if getattr(self.merging, name) not in (None, getattr(own, name)):
                     stated = getattr(own, name)
                     raise ValueError(f"merging.{name}: {self.algorithm} needs {name}: {stated}")
         if self.secure_aggregation and self.rule is None:
@@ -251,7 +252,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def rule(self) -> MergeRule | None:
         """How a round's models are merged; none: there are no rounds."""
-        return self.merging or RULES.get(self.algorithm)
+        own = RULES.get(self.algorithm)
+        return self.merging.of(own) if own is not None and self.merging is not None else own
 
     @property
     def rules(self) -> dict[Algorithm, MergeRule]:

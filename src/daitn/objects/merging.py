@@ -18,6 +18,7 @@ __all__ = [
     "Algorithm",
     "LocalRule",
     "MergeRule",
+    "MergeTuning",
     "OuterStep",
     "Reduces",
     "discount",
@@ -71,6 +72,9 @@ class OuterStep(enum.StrEnum):
 
 
 Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+Tolerated = Annotated[int, msgspec.Meta(ge=0, le=MOST_MERGED // 2)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=10.0)]
+Momentum = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 
 
 class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,19 +82,19 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     reduction: Reduces = Reduces.MEAN
     """What makes one update of several."""
-    tolerates: Annotated[int, msgspec.Meta(ge=0, le=MOST_MERGED // 2)] = 0
+    tolerates: Tolerated = 0
     """How many of the models may be wrong on purpose."""
     density: Share = 0.2
     """Part of each update that `ties` and `dare` keep."""
     outer: OuterStep = OuterStep.PLAIN
     """How the reduced update moves the model."""
-    rate: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 1.0
+    rate: Rate = 1.0
     """How far the reduced update moves the model."""
-    momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.9
+    momentum: Momentum = 0.9
     """How much of earlier updates a step keeps."""
-    second_momentum: Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)] = 0.99
+    second_momentum: Momentum = 0.99
     """The same of squared updates, for `adam` and `yogi`."""
-    least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
+    least: Share = 1e-3
     """Of `adam` and `yogi`: the least divisor of a step."""
 
     @property
@@ -105,6 +109,33 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             return 1
         needed = TOLERANT.get(self.reduction)
         return None if needed is None else needed[0] * self.tolerates + needed[1]
+
+
+class MergeTuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Numbers of a merge rule in the place of its algorithm's; what is left out stays as it is."""
+
+    reduction: Reduces | None = None
+    """Must be the algorithm's: another one is another algorithm."""
+    tolerates: Tolerated | None = None
+    """How many of the models may be wrong on purpose."""
+    density: Share | None = None
+    """Part of each update that `ties` and `dare` keep."""
+    outer: OuterStep | None = None
+    """Must be the algorithm's, too."""
+    rate: Rate | None = None
+    """How far the reduced update moves the model."""
+    momentum: Momentum | None = None
+    """How much of earlier updates a step keeps."""
+    second_momentum: Momentum | None = None
+    """The same of squared updates, for `adam` and `yogi`."""
+    least: Share | None = None
+    """Of `adam` and `yogi`: the least divisor of a step."""
+
+    def of(self, rule: MergeRule) -> MergeRule:
+        """The rule with these numbers."""
+        stated = {name: getattr(self, name) for name in self.__struct_fields__}
+        changed = {name: value for name, value in stated.items() if value is not None}
+        return msgspec.structs.replace(rule, **changed)
 
 
 TOLERANT = {
