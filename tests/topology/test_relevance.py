@@ -422,3 +422,18 @@ def test_data_is_left_out_whose_privacy_is_spent_or_whose_owner_wants_sums() -> 
     wish = Training(privacy=PrivacyWish(epsilon=1.0))
     wished = msgspec.structs.replace(intent(), training=wish)
     assert not cut(snapshot, wished).options
+
+
+@pytest.mark.parametrize("algorithm", [one for one in Algorithm if one is not Algorithm.AUTO])
+def test_data_whose_owner_demands_privacy_is_left_out_where_it_would_be_refused(
+    algorithm: Algorithm,
+) -> None:
+    demand = PrivacyDemand(epsilon_total=3.0, epsilon_per_visit=1.0)
+    policy = DataPolicy(recipes=(RECIPE,), privacy=demand)
+    snapshot = drrt([data_site("kept", dataset("kept", "medicine", policy=policy)), *nodes()])
+    asked = msgspec.structs.replace(intent(), training=Training(algorithm=algorithm))
+    relevant = cut(snapshot, asked, private=True)
+    if algorithm in ("fedprox", "scaffold", "ewc", "lwf"):
+        assert told(relevant, "kept/questions")["privacy"].field == "training.algorithm"
+    else:
+        assert "kept" in {option.site for option in relevant.options}

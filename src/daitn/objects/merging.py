@@ -161,6 +161,11 @@ class LocalRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     distillation: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.0
     """Weight of what the model that arrived says about the site's records (LwF)."""
 
+    @property
+    def privatisable(self) -> bool:
+        """Whether differential privacy covers all that a visit learns from the records."""
+        return self in (LocalRule(), LocalRule(merged=True))
+
 
 class Algorithm(enum.StrEnum):
     """How the sites train one model."""

@@ -188,6 +188,14 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
             field="model.config.ranges" if wanted.intent.model.recipe == "classifier" else "model",
         )
     training = wanted.intent.training
+    if demand and not training.local.privatisable:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="privacy",
+            reason=f"its owner demands differential privacy, and {training.algorithm} learns more "
+            "from the records than it covers; sequential, fedavg and others ask no more of a visit",
+            field="training.algorithm",
+        )
     if candidate.dataset.policy.secure_aggregation and not training.secure_aggregation:
         yield Rejection(
             candidate=candidate.id,

@@ -7,7 +7,6 @@ from daitn.node.training.bounds import WorkBounds
 from daitn.node.training.counting import WorkCounter
 from daitn.node.training.privacy_ledger import PrivacyLedger, PrivatePlan
 from daitn.objects.errors import InvalidInput
-from daitn.objects.merging import LocalRule
 from daitn.objects.messages import VisitWork
 
 __all__ = ["plan_private"]
@@ -35,7 +34,7 @@ async def plan_private(
             fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
             "none, and leave out training.privacy",
         )
-    if work.local not in (LocalRule(), LocalRule(merged=True)):
+    if not work.local.privatisable:
         raise InvalidInput(
             "the algorithm learns more from the records than differential privacy covers",
             field="training.algorithm",
