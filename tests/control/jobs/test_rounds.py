@@ -32,6 +32,7 @@ from daitn.objects.jobs import (
     Reported,
     RoundDue,
     SiteLost,
+    ValueAsked,
     WorkStalled,
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
@@ -935,3 +936,20 @@ def test_what_is_overdue_is_as_good_as_spent() -> None:
     assert asked.spent.cost_usd == 1.5
     assert [visit.option_id for visit in asked.history] == ["general/qa", "specialist/qa"]
     assert late.work.visit in world.job.overdue
+
+
+def why_undivided(world: RoundsWorld) -> str:
+    world.run()
+    assert world.job.state.final
+    world.feed(ValueAsked(coalitions=64, within_s=600.0))
+    world.run()
+    found = value_of(world.job, lambda site: OwnerId(site))
+    assert found.rounds_measured == 0
+    for name, gain in found.gain.items():
+        assert sum(credit.value[name] for credit in found.credits) == pytest.approx(gain)
+    return found.why
+
+
+def test_rounds_that_cannot_be_measured_in_parts_say_why() -> None:
+    assert "chain" in why_undivided(RoundsWorld(Algorithm.FEDSEQ))
+    assert "groups" in why_undivided(grouped())

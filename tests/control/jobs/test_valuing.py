@@ -294,6 +294,7 @@ def test_no_more_is_measured_than_was_asked_for() -> None:
     world.run()
     after = valued(world)
     assert after.coalitions <= 7
+    assert "--coalitions" in after.why
     assert after.rounds_measured == 1
     for objective, gain in after.gain.items():
         assert sum(c.value[objective] for c in after.credits) == pytest.approx(gain)
@@ -401,3 +402,14 @@ def test_an_intent_may_ask_for_no_contributions() -> None:
     ask(world)  # Whoever asks by command is answered.
     world.run()
     assert valued(world).method is Contributions.SHAPLEY
+
+
+def test_secure_sums_are_not_measured_in_parts_and_say_so() -> None:
+    world = ended(most=1)
+    training = Training(algorithm=Algorithm.FEDAVG, secure_aggregation=True)
+    world.job.intent = msgspec.structs.replace(INTENT, training=training)
+    ask(world)
+    world.run()
+    after = valued(world)
+    assert (after.rounds, after.rounds_measured, after.coalitions) == (1, 0, 0)
+    assert "secure sums" in after.why

@@ -6,14 +6,14 @@ is trained again. What is measured stays out of the model's lineage, and is amon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from daitn.control.jobs.commands import Commands
 from daitn.control.jobs.failing import reason_of, stall_of
 from daitn.control.jobs.job import Job, moments_of
 from daitn.control.jobs.outstanding import drop, is_under_way, start, stop_all, take_outcome
 from daitn.control.value.credits import Objectives, credits_of, gain_of
-from daitn.control.value.descent import Descent, descent_of
+from daitn.control.value.descent import Descent, DescentStep, descent_of
 from daitn.control.value.game import Worth
 from daitn.control.value.measuring import RoundPlayed, Valuing, rounds_of
 from daitn.objects.compression import Compression
@@ -93,8 +93,21 @@ def value_of(job: Job, owner_of: Callable[[SiteId], OwnerId]) -> ValueOfData:
         rounds_measured=sum(step.after in shared for step in merges),
         coalitions=valuing.coalitions if valuing else 0,
         valuation=valuation,
-        why="; ".join(valuing.problems) if valuing else "",
+        why="; ".join(_why_undivided(job, valuing, merges, shared)) if valuing else "",
     )
+
+
+def _why_undivided(
+    job: Job, valuing: Valuing, merges: Sequence[DescentStep], shared: Set[Digest]
+) -> tuple[str, ...]:
+    """Why rounds are shared by examples though measuring was asked for."""
+    undivided = [step for step in merges if len(step.visits) > 1 and step.after not in shared]
+    if undivided and job.intent.training.secure_aggregation:
+        return ("secure sums show nobody what one site made",)
+    whole = [step.whole for step in undivided if step.whole]
+    if any(not step.whole and step.after not in valuing.rounds for step in undivided):
+        whole.append("for all rounds more models would have to be measured: --coalitions")
+    return tuple(dict.fromkeys((*valuing.problems, *whole)))
 
 
 def on_asked(job: Job, event: JobEvent, now_s: float) -> Commands:

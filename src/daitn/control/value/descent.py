@@ -44,6 +44,19 @@ class DescentStep:
         )
 
     @property
+    def whole(self) -> str:
+        """Why no models of some of its visits only can be merged; empty where they can."""
+        if not isinstance(self.made.fact, Merge) or self.together:
+            return ""
+        left = {left_by(visit.fact) for visit in self.visits}
+        began = {_began(visit) for visit in self.visits}
+        if began & left:
+            return "the visits of a chain build on one another"
+        if began - {self.made.fact.base}:
+            return "late models began with an earlier model than their round"
+        return "groups of sites were merged before their round was"
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Of each visit, its part of the examples; sums to 1."""
         examples = [e.fact.examples for e in self.visits if isinstance(e.fact, Visit)]
