@@ -19,12 +19,18 @@ SITES = tuple(general(f"s{n}", {"information": 400, "treatment": 400}) for n in 
 
 
 def judged(
-    algorithm: Algorithm, *, budget: Budget = UNLIMITED, merges: bool = True, broad: float = 0.5
+    algorithm: Algorithm,
+    *,
+    budget: Budget = UNLIMITED,
+    merges: bool = True,
+    broad: float = 0.5,
+    unfit: frozenset[Algorithm] = frozenset(),
+    mu: float | None = None,
 ) -> Assessment:
     cut = cutting(network(SITES))
-    wanted: dict[str, Any] = {"training": Training(algorithm=algorithm)}
+    wanted: dict[str, Any] = {"training": Training(algorithm=algorithm, mu=mu)}
     asked = msgspec.structs.replace(intent(budget=budget, broad=broad), **wanted)
-    return assess(question(asked, cut(asked), merges=merges), cut)
+    return assess(question(asked, cut(asked), merges=merges, unfit=unfit), cut)
 
 
 def test_a_job_in_rounds_is_judged_by_its_rounds() -> None:
@@ -62,6 +68,24 @@ def test_a_recipe_that_merges_nothing_trains_in_a_row_alone(
     assert found.feasible is feasible
     if not feasible:
         assert "does not merge models" in found.reasons[0]
+
+
+@pytest.mark.parametrize("algorithm", [one for one in Algorithm if one is not Algorithm.AUTO])
+def test_what_a_recipe_does_not_train_by_is_said_before_a_site_is_asked(
+    algorithm: Algorithm,
+) -> None:
+    found = judged(algorithm, unfit=frozenset({algorithm}))
+    assert not found.feasible
+    (told,) = found.reasons
+    assert told.startswith("the recipe ")
+    assert f"does not train by {algorithm}; it does by auto, " in told
+    assert f", {algorithm}" not in told.partition("it does by")[2].replace("adaptive", "")
+
+
+def test_a_pull_towards_what_arrived_needs_a_recipe_that_is_pulled() -> None:
+    unfit = frozenset({Algorithm.FEDPROX})
+    assert judged(Algorithm.FEDAVG, unfit=unfit).feasible
+    assert not judged(Algorithm.FEDAVG, mu=0.1, unfit=unfit).feasible
 
 
 def test_rounds_do_not_reach_what_the_data_cannot_teach() -> None:

@@ -26,6 +26,7 @@ from daitn.control.route.selection import ExpectedRounds, expected_rounds
 from daitn.control.route.task import most_taught, task
 from daitn.objects.decisions import Assessment, Decision, Rejection, Route
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.merging import Algorithm
 from daitn.objects.text import counted
 from daitn.topology.snapshot import MsDrrt
 
@@ -91,7 +92,7 @@ class _Judged:
 
     @property
     def feasible(self) -> bool:
-        if _unmeasured(self.question):
+        if _unmeasured(self.question) or _untrainable(self.question):
             return False
         if self.question.holds:
             return True
@@ -205,12 +206,26 @@ def _unmeasured(question: RouteQuestion) -> list[str]:
     return [name for name in names if not question.topology.verifiers.get(name)]
 
 
+def _untrainable(question: RouteQuestion) -> Algorithm | None:
+    """The algorithm that the intent asks for, and by which its recipe does not train."""
+    training = question.intent.training
+    wanted = [training.algorithm, *([Algorithm.FEDPROX] if training.mu is not None else [])]
+    return next((one for one in wanted if one in question.unfit), None)
+
+
 def _reasons(judged: _Judged) -> Iterator[str]:
     question, route, decision = judged.question, judged.route, judged.decision
     unmeasured = _unmeasured(question)
     for name in unmeasured:
         topic = question.intent.objective(name).topic
         yield f"no verifier can measure objective {name} (test set on {topic})"
+    if untrainable := _untrainable(question):
+        fits = (one for one in Algorithm if one not in question.unfit)
+        yield (
+            f"the recipe {question.intent.model.recipe} does not train by {untrainable}; it does "
+            f"by {', '.join(fits)}"
+        )
+        return
     if question.intent.route:
         yield from _pinned_reasons(question, route, decision)
     elif not question.topology.options:

@@ -21,7 +21,7 @@ import msgspec
 from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
-from daitn.objects.merging import MOST_MERGED, LocalRule, MergeRule
+from daitn.objects.merging import MOST_MERGED, Algorithm, LocalRule, MergeRule
 
 __all__ = [
     "LEAST_RECORDS",
@@ -51,6 +51,7 @@ __all__ = [
     "Selecting",
     "Selection",
     "StatingAbilities",
+    "StatingAlgorithms",
     "Trained",
     "check_no_columns",
 ]
@@ -119,6 +120,8 @@ class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What its models read and say."""
     merges: bool = False
     """Whether it merges models that sites trained apart from one another."""
+    algorithms: tuple[Algorithm, ...] = ()
+    """Those by which its models can be trained."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
@@ -469,6 +472,17 @@ class Merging(Protocol):
         `Corrupt` for a model that does not fit the others, whose field is `models[k]`, and
         `InvalidInput` for a rule that needs more models.
         """
+        ...
+
+
+@runtime_checkable
+class StatingAlgorithms(Protocol):
+    """The part of a recipe that trains and merges by some algorithms only. Without it, a recipe
+    that is `Merging` merges by all rules, and one that is `Adapting` trains as all algorithms ask.
+    """
+
+    def trains_by(self, algorithm: Algorithm) -> bool:
+        """Whether models can be trained by an algorithm."""
         ...
 
 

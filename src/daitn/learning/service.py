@@ -53,6 +53,7 @@ from daitn.learning.recipe import (
     Resuming,
     Selecting,
     StatingAbilities,
+    StatingAlgorithms,
     check_no_columns,
 )
 from daitn.learning.sandbox.limits import exceeded
@@ -60,7 +61,7 @@ from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import FileSavepoints
 from daitn.objects.abilities import Abilities
 from daitn.objects.errors import DaitnError, InvalidInput
-from daitn.objects.merging import LocalRule
+from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule
 from daitn.objects.wire import encode
 
 __all__ = ["Service"]
@@ -179,7 +180,16 @@ def _facts(recipe: Recipe) -> RecipeFacts:
         apis=recipe.apis if isinstance(recipe, Answering) else (),
         abilities=recipe.abilities if isinstance(recipe, StatingAbilities) else Abilities(),
         merges=isinstance(recipe, Merging),
+        algorithms=tuple(algorithm for algorithm in Algorithm if _trains_by(recipe, algorithm)),
     )
+
+
+def _trains_by(recipe: Recipe, algorithm: Algorithm) -> bool:
+    if algorithm in RULES and not isinstance(recipe, Merging):
+        return False
+    if not LOCAL_RULES.get(algorithm, LocalRule()).plain and not isinstance(recipe, Adapting):
+        return False
+    return not isinstance(recipe, StatingAlgorithms) or recipe.trains_by(algorithm)
 
 
 def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) -> Recipe:
@@ -194,7 +204,7 @@ def _adapted(recipe: Recipe, command: Train) -> Recipe:
     """Raises `InvalidInput` for a recipe that cannot do what the algorithm asks for."""
     if isinstance(recipe, Adapting):
         return recipe.adapting(command.local)
-    if command.local.rule not in (LocalRule(), LocalRule(merged=True)):
+    if not command.local.rule.plain:
         raise InvalidInput(
             f"the recipe {command.recipe} does not train so",
             field="training.algorithm",

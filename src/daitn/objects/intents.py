@@ -240,7 +240,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.secure_aggregation and (lossy or self.contributions is Contributions.SHAPLEY):
             field = "compression" if lossy else "contributions"
             raise ValueError(f"{field}: nobody sees what one site made: leave it out")
-        if self.privacy is not None and not self.local.privatisable:
+        if self.privacy is not None and not self.local.plain:
             raise ValueError(
                 f"privacy: {self.algorithm} learns more from the records than it covers: take "
                 "sequential, fedavg or another one that asks no more of a visit"

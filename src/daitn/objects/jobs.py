@@ -118,6 +118,8 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the recipe merges models that sites trained apart from one another."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
+    algorithms: tuple[Algorithm, ...] = ()
+    """Those by which the recipe can train it; empty: it was not said."""
     learning: dict[str, tuple[float, float]] = {}
     """What earlier visits with this recipe taught: means and standard deviations of the route
     engine's parameters."""

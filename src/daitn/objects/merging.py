@@ -162,8 +162,9 @@ class LocalRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Weight of what the model that arrived says about the site's records (LwF)."""
 
     @property
-    def privatisable(self) -> bool:
-        """Whether differential privacy covers all that a visit learns from the records."""
+    def plain(self) -> bool:
+        """Whether a visit does nothing but train as its recipe does by itself. That is all that
+        differential privacy covers."""
         return self in (LocalRule(), LocalRule(merged=True))
 
 

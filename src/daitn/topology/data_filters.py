@@ -188,7 +188,7 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
             field="model.config.ranges" if wanted.intent.model.recipe == "classifier" else "model",
         )
     training = wanted.intent.training
-    if demand and not training.local.privatisable:
+    if demand and not training.local.plain:
         yield Rejection(
             candidate=candidate.id,
             filter="privacy",

@@ -14,6 +14,7 @@ from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.objects.lineage import descent
+from daitn.objects.merging import Algorithm
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["first_question", "route_question", "starts"]
@@ -30,6 +31,7 @@ def first_question(
         checkpoints=(_fresh(needs),),
         experience=_experience(needs),
         merges=needs.merges,
+        unfit=_unfit(needs),
         now_s=now_s,
     )
 
@@ -57,7 +59,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         excluded=job.excluded,
         merges=_can_merge(job),
         busy=job.busy,
-        unfit=frozenset(job.unfit),
+        unfit=frozenset(job.unfit) | _unfit(job.needs),
         shortfalls=tuple(map(job.shortfall, job.checkpoints)),
         behind=len(descent(job.lineage, job.latest.model.manifest)) if job.latest else 0,
         now_s=now_s,
@@ -70,6 +72,10 @@ def _can_merge(job: Job) -> bool:
     if not job.needs.merges or job.latest is None:
         return False
     return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
+
+
+def _unfit(needs: WorkNeeds) -> frozenset[Algorithm]:
+    return frozenset(Algorithm) - set(needs.algorithms) if needs.algorithms else frozenset()
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:

@@ -127,7 +127,7 @@ class RouteQuestion:
     """Data sets, by id, that train for an earlier round still, or whose late models the next one
     merges."""
     unfit: frozenset[Algorithm] = frozenset()
-    """Algorithms by whose rules the recipe was found not to merge."""
+    """Algorithms by which the recipe does not train, as it says or was found."""
     shortfalls: tuple[float, ...] = ()
     """Of all checkpoints, oldest first: before any training and after each visit or round."""
     behind: int = 0

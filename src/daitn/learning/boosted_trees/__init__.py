@@ -28,6 +28,7 @@ from daitn.learning.recipe import (
 )
 from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api
+from daitn.objects.merging import RULES, Algorithm
 
 __all__ = ["BoostedTrees"]
 
@@ -116,6 +117,13 @@ class BoostedTrees:
         measuring.check_metric(metric, self.name)
         table = read_table(test, settings.label, self._selection)
         return measuring.measure(parts.read(model, settings), settings, table, test, metric)
+
+    def trains_by(self, algorithm: Algorithm) -> bool:
+        """See `StatingAlgorithms`: trees are united, by shares."""
+        from daitn.learning.boosted_trees import merging
+
+        rule = RULES.get(algorithm)
+        return rule is None or merging.unites(rule)
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """See `Merging.merge`. It remembers nothing."""

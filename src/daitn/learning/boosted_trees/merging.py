@@ -20,12 +20,17 @@ from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.merging import MergeRule, OuterStep, Reduces
 
-__all__ = ["merge"]
+__all__ = ["merge", "unites"]
 
 
 def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
     """See `Merging.merge`."""
-    _check_rule(task.rule)
+    if not unites(task.rule):
+        raise InvalidInput(
+            "boosted trees are united, by shares: no other reduction or outer step is of trees",
+            field="training.algorithm",
+            fix="take the algorithm fedavg or sequential",
+        )
     base = read(Path(task.base), config)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
     columns = base.columns or usual_columns([model.columns for model in models])
@@ -47,13 +52,9 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
     write(TreesState(columns=columns, trees=trees, standard=standard), out)
 
 
-def _check_rule(rule: MergeRule) -> None:
-    if rule.reduction is not Reduces.MEAN or rule.outer is not OuterStep.PLAIN:
-        raise InvalidInput(
-            "boosted trees are united, by shares: no other reduction or outer step is of trees",
-            field="training.algorithm",
-            fix="take the algorithm fedavg or sequential",
-        )
+def unites(rule: MergeRule) -> bool:
+    """Whether trees can be merged by a rule."""
+    return rule.reduction is Reduces.MEAN and rule.outer is OuterStep.PLAIN
 
 
 def _read(number: int, model: Path, base: TreesState, config: BoostedTreesConfig) -> TreesState:

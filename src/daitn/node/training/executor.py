@@ -195,6 +195,7 @@ class Executor:
             private=footprint.private,
             merges=recipe.merges,
             merges_fresh=footprint.merges_fresh,
+            algorithms=recipe.algorithms,
             learning=footprint.learning,
         )
 

@@ -34,7 +34,7 @@ async def plan_private(
             fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
             "none, and leave out training.privacy",
         )
-    if not work.local.privatisable:
+    if not work.local.plain:
         raise InvalidInput(
             "the algorithm learns more from the records than differential privacy covers",
             field="training.algorithm",
