@@ -8,9 +8,9 @@ from pathlib import Path
 
 __all__ = ["FLARE", "FLOWER", "environment"]
 
-_COMMON = ("torch==2.13.0", "numpy", "msgspec", "safetensors", "tokenizers")
-FLOWER = ("flwr==1.42.0", *_COMMON)
-FLARE = ("nvflare==2.9.0", *_COMMON)
+FLOWER = ("flwr[simulation]==1.42.0", "numpy")
+FLARE = ("nvflare==2.9.0", "numpy")
+_INSTALLS_WITHIN_S = 900.0
 
 
 def environment(home: Path, name: str, packages: tuple[str, ...]) -> Path:
@@ -20,6 +20,6 @@ def environment(home: Path, name: str, packages: tuple[str, ...]) -> Path:
     if not (done.is_file() and done.read_text() == "\n".join(packages)):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *packages], check=True)
+        subprocess.run([*pip, *packages], check=True, timeout=_INSTALLS_WITHIN_S)
         done.write_text("\n".join(packages))
     return folder / "bin"

@@ -13,7 +13,17 @@ from typing import Any, NamedTuple, Protocol
 from benchmarks.peers.segments import Segments, Watch
 from benchmarks.peers.tasks import Task
 
-__all__ = ["NETWORKS", "Model", "Outcome", "Running", "System", "measured", "running", "told", "until"]
+__all__ = [
+    "NETWORKS",
+    "Model",
+    "Outcome",
+    "Running",
+    "System",
+    "measured",
+    "running",
+    "told",
+    "until",
+]
 
 NETWORKS = ("even", "slow", "leaving")
 """All links alike; that of one site 50 times slower; two sites that leave in the middle."""
@@ -67,6 +77,8 @@ class Running:
     """Whether some site has trained."""
     ended: Callable[[], str] = field(default=lambda: "")
     """Why nothing more will come; empty while something may."""
+    late: Callable[[], Sequence[Model]] | None = None
+    """The models of a job that is out of time, where `found` waits for its end."""
 
 
 class System(Protocol):
@@ -112,6 +124,10 @@ def measured(system: System, task: Task, network: str, folder: Path) -> Outcome:
             why = running.ended() or ("out of time" if took > task.within_s else "")
             found = tuple(running.found())
             reached = next((one for one in found if one.value >= task.target), None)
+        took = time.monotonic() - began
+        spent, sent, memory = segments.processor_s(), segments.sent_bytes(), watch.peak_bytes
+        if not reached and running.late:
+            found = tuple(running.late())
         best = reached or max(found, key=lambda one: one.value, default=Model(0.0, 0.0))
         return Outcome(
             task=task.name,
@@ -121,12 +137,12 @@ def measured(system: System, task: Task, network: str, folder: Path) -> Outcome:
             seed=task.seed,
             reached=reached is not None,
             value=round(best.value, 4),
-            seconds=round(reached.at_s - began_at if reached else time.monotonic() - began, 2),
-            sent_bytes=segments.sent_bytes() - before if len(segments.hosts) > 1 else None,
-            processor_s=round(segments.processor_s() - startup_processor_s, 2),
+            seconds=round(reached.at_s - began_at if reached else took, 2),
+            sent_bytes=sent - before if len(segments.hosts) > 1 else None,
+            processor_s=round(spent - startup_processor_s, 2),
             startup_s=round(startup_s, 2),
             startup_processor_s=round(startup_processor_s, 2),
-            memory_bytes=watch.peak_bytes,
+            memory_bytes=memory,
             models=max(0, len(found) - 1),
             why="" if reached else why,
         )

@@ -141,7 +141,8 @@ class Segments:
         """Remove the account, once the last process has left it."""
         for _ in range(100):
             try:
-                return self._account.rmdir()
+                self._account.rmdir()
+                return
             except OSError:
                 time.sleep(0.1)
 

@@ -42,7 +42,7 @@ class Task:
     """Accuracy on the test."""
     leaving: tuple[str, ...]
     """Two sites without which the target can be reached."""
-    within_s: float = 240.0
+    within_s: float = 150.0
     """After which a job counts as one that missed."""
 
     @property
@@ -64,7 +64,8 @@ def write_task(name: str, seed: int, folder: Path, **config: Any) -> Task:
     (made := folder / "fresh").mkdir()
     Classifier().initialise(task.config, seed, made)
     tensors = load_file(made / "weights.safetensors")
-    np.savez(folder / _FRESH, **{_short(key): value for key, value in tensors.items()})
+    fresh: dict[str, Any] = {_short(key): value for key, value in tensors.items()}
+    np.savez(folder / _FRESH, **fresh)
     return task
 
 

@@ -1,5 +1,5 @@
-"""How the peers' local work is chosen: by the rounds that it needs in one process, on seeds that are
-not reported.
+"""How the peers' local work is chosen: by the rounds that it needs in one process, on seeds that
+are not reported.
 
     python -m benchmarks.peers.tuning --task digits
 

@@ -104,4 +104,3 @@ def simulate() -> None:
     run = json.loads(os.environ["PEERS_RUN"])
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     run_simulation(server, client, len(str(run["sites"]).split()), backend_config=resources)
-

@@ -1,4 +1,5 @@
-"""DA-ITN: a control centre, a node at each site, a verifier, mutual TLS, sandboxes, signed orders."""
+"""DA-ITN: a control centre, a node at each site and one that verifies, with mutual TLS, sandboxes
+and signed orders."""
 
 from __future__ import annotations
 
@@ -56,24 +57,29 @@ class DaItn:
     def begin(self, task: Task, folder: Path, segments: Segments) -> Running:
         intent, out = folder / "intent.yaml", folder / "job.json"
         intent.write_text(yaml.safe_dump(self._intent(task)))
-        command = (*_DAITN, "train", "-f", str(intent), "--watch", "--json", "--insist")
-        command = (*command, "--center", self._endpoint(segments))
+        center = ("--center", self._endpoint(segments))
+        command = (*_DAITN, "train", "-f", str(intent), "--watch", "--json", "--insist", *center)
         process = segments.hosts[_OWNER].start(command, out)
         log = folder / "center.log"
 
         def found() -> list[Model]:
-            view = _view(out) if process.poll() is not None else None
-            if view is None or view["ended_at_s"] is None:
-                return []
-            return [Model(view["ended_at_s"], view["objectives"][0]["value"] or 0.0)]
+            view = _view(out.read_text()) if process.poll() is not None else None
+            return [] if view is None else _models(view)
 
         def ended() -> str:
             if process.poll() is None:
                 return ""
-            view = _view(out)
+            view = _view(out.read_text())
             return view["detail"] or view["state"] if view else out.read_text()[-500:]
 
-        return Running(found, lambda: "is verifying" in log.read_text(), ended)
+        def late() -> list[Model]:
+            asked = folder / "late.json"
+            asking = (*_DAITN, "describe", "job", f"{task.name}-1", "--json", *center)
+            segments.hosts[_OWNER].start(asking, asked).wait()
+            view = _view(asked.read_text())
+            return [] if view is None else _models(view)
+
+        return Running(found, lambda: "is verifying" in log.read_text(), ended, late)
 
     def _endpoint(self, segments: Segments) -> str:
         return f"tls/{segments.hosts[_CENTER].address}:{_PORT}"
@@ -85,13 +91,18 @@ class DaItn:
             listen = [f"tls/{segments.hosts[site].address}:{_PORT}"]
             return {"site": site, "owner": site, "state": f"state/{site}", "listen": listen, **more}
 
-        table = {"path": "", "data_schema": "table/1", "modality": "table", "topics": [_TOPIC]}
-        table["policy"] = {"recipes": [_RECIPE]}
+        table: dict[str, Any] = {
+            "name": "data",
+            "data_schema": "table/1",
+            "modality": "table",
+            "topics": [_TOPIC],
+            "policy": {"recipes": [_RECIPE]},
+        }
         sites = [
             node(
                 site,
                 roles=["data", "compute"],
-                datasets=[{"name": "data", **table, "path": str(self.data / path)}],
+                datasets=[{**table, "path": str(self.data / path)}],
             )
             for site, path in task.sites.items()
         ]
@@ -118,12 +129,18 @@ class DaItn:
         }
 
 
-def _view(out: Path) -> dict[str, Any] | None:
-    """The job as the command printed it at its end."""
-    text = out.read_text()
+def _view(text: str) -> dict[str, Any] | None:
+    """The job as a command printed it."""
     begin = text.find("{")
     try:
         view: dict[str, Any] = json.loads(text[begin:]) if begin >= 0 else {}
     except json.JSONDecodeError:
         return None
     return view or None
+
+
+def _models(view: dict[str, Any]) -> list[Model]:
+    """The measured models of a job, all as of its end, when the last one was measured."""
+    at_s = view["ended_at_s"] or 0.0
+    measured = {visit["model"]: visit["values"].get("test", 0.0) for visit in view["route"]}
+    return [Model(0.0, 0.0), *(Model(at_s, value) for value in measured.values())]
