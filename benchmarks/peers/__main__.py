@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -49,6 +51,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="add a line of JSON for each run to this file")
     parser.add_argument("--so-far", action="store_true", help="only tell what --results holds")
     options = parser.parse_args()
+    # Processes, namespaces and links of a run must not outlive it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     found = _kept(options.results) if options.results and options.results.is_file() else []
     with tempfile.TemporaryDirectory() as scratch:
         work = options.logs or Path(scratch)

@@ -42,7 +42,7 @@ class Task:
     """Accuracy on the test."""
     leaving: tuple[str, ...]
     """Two sites without which the target can be reached."""
-    within_s: float = 150.0
+    within_s: float = 300.0
     """After which a job counts as one that missed."""
 
     @property

@@ -23,8 +23,6 @@ _LOST_AFTER_S = 45.0
 """A round waits this long for a site that may have left, several times what a round takes; Flower
 itself would wait for an hour, or until the site has missed two of its heartbeats (60 s)."""
 _USUAL_S = 3600.0
-_LOOKS_EVERY_S = 0.1
-"""How often a site looks for a task, of its own SuperNode; Flower's default is 1 s."""
 _PROJECT = """\
 [build-system]
 requires = ["hatchling"]
@@ -163,7 +161,6 @@ def _environment(bin_: Path, folder: Path) -> dict[str, str]:
         "FLWR_HOME": str(folder),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": f"{_LOOKS_EVERY_S:g}",
         "RAY_USAGE_STATS_ENABLED": "0",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
