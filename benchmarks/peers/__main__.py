@@ -69,7 +69,11 @@ def main() -> None:
             rate = contender.rate(task)
             job = write_task(task, seed, folder / "data", learning_rate=rate)
             system = contender.system(options.home, folder / "data", task, network == "leaving")
-            outcome = measured(system, job, network, folder / "run")
+            try:
+                outcome = measured(system, job, network, folder / "run")
+            except TimeoutError as error:
+                print(f"{name}, {task}, {network}, seed {seed}: {error}", file=sys.stderr)
+                continue
             found.append(outcome)
             line = msgspec.json.encode(outcome)
             print(line.decode(), flush=True)

@@ -27,7 +27,7 @@ __all__ = [
 
 NETWORKS = ("even", "slow", "leaving")
 """All links alike; that of one site 50 times slower; two sites that leave in the middle."""
-_READY_WITHIN_S = 180.0
+_READY_WITHIN_S = 400.0
 _LOOK_EVERY_S = 0.1
 
 
@@ -101,7 +101,10 @@ class System(Protocol):
 
 
 def measured(system: System, task: Task, network: str, folder: Path) -> Outcome:
-    """Have a system do a task on one of `NETWORKS`; logs and state lie in `folder`."""
+    """Have a system do a task on one of `NETWORKS`; logs and state lie in `folder`.
+
+    Raises `TimeoutError` if the system does not come up.
+    """
     folder.mkdir(parents=True)
     slow = (next(iter(task.sites)),) if network == "slow" else ()
     with Segments(system.hosts(task), slow) as segments:

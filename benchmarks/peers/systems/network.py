@@ -79,7 +79,11 @@ class DaItn:
             view = _view(asked.read_text())
             return [] if view is None else _models(view)
 
-        return Running(found, lambda: "is verifying" in log.read_text(), ended, late)
+        def under_way() -> bool:
+            trained = log.read_text().partition("is visiting")[2]
+            return "is verifying" in trained or "is merging" in trained
+
+        return Running(found, under_way, ended, late)
 
     def _endpoint(self, segments: Segments) -> str:
         return f"tls/{segments.hosts[_CENTER].address}:{_PORT}"
