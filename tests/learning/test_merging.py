@@ -141,6 +141,25 @@ def test_the_merged_scale_is_that_of_all_examples(tmp_path: Path) -> None:
     torch.testing.assert_close(out.var, after.var, rtol=1e-2, atol=1e-2)
 
 
+def test_a_stated_scale_stays_through_rounds(tmp_path: Path) -> None:
+    sites, test, _ = digits(tmp_path, 3)
+    config = {**DIGITS, "ranges": {"*": [0.0, 16.0]}}
+    model, values, scales = fresh(tmp_path / "fresh", config), [], []
+    for number in range(3):
+        made = [
+            trained(model, config, site, 900, tmp_path / f"{number}-{place}")
+            for place, site in enumerate(sites)
+        ]
+        model = merged(model, made, config, tmp_path / f"round-{number}")
+        values.append(Classifier().evaluate(model, config, test, "accuracy").value)
+        scales.append(parts.read(model, parse_config(config)).standard)
+    assert min(values[1:]) > 0.6
+    for scale in scales:
+        assert scale is not None
+        assert bool((scale.mean == 8.0).all())
+        assert bool((scale.count > 0.0).all())
+
+
 def test_columns_are_merged_by_their_names(tmp_path: Path) -> None:
     features, labels = load_digits(return_X_y=True)
     names = [f"p{column}" for column in range(64)]

@@ -1,9 +1,10 @@
 """Merging classifiers that learned from different tables.
 
 Each site scales its columns by what it and the model have seen of them. The merged model scales
-them by all examples together. Its weights are merged as they are: to tell those of each model in
-the common scale first would magnify what it never learned, in columns that hardly vary at its site
-(digits, two classes at each of five sites: 0.57 after ten rounds instead of 0.69).
+them by all examples together, if the model's owner does not state how. Its weights are merged as
+they are: to tell those of each model in the common scale first would magnify what it never learned,
+in columns that hardly vary at its site (digits, two classes at each of five sites: 0.57 after ten
+rounds instead of 0.69).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
 from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.parts import Standard, State
+from daitn.learning.classifier.scale import stated
 from daitn.learning.local.companions import Companions
 from daitn.learning.local.variates import mean_variate
 from daitn.learning.recipe import MergeTask
@@ -39,7 +41,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
     variate = mean_variate([model.companions for model in models], task.shares)
     parts.settle(base, config, columns)
     starts = _starts(task, base, config)
-    scale = _scale(base, models, starts, task)
+    scale = stated(config.ranges, columns) if config.ranges else _scale(base, models, starts, task)
     tensors, kept = merge_tensors(
         _tensors(base),
         [_tensors(model) for model in models],

@@ -1,0 +1,1 @@
+"""Each system's way to do a task on given hosts."""
