@@ -18,6 +18,7 @@ from daitn.objects.merging import (
     AT_ONCE,
     CONSIDERED,
     LOCAL_RULES,
+    MOST_WALKERS,
     RULES,
     Algorithm,
     LocalRule,
@@ -45,6 +46,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[Line, msgspec.Meta(min_length=1, max_length=200)]
 Purpose = Annotated[Line, msgspec.Meta(max_length=200)]
+_WALKERS = 4
 JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=40)]
 """Short, because job ids and visit ids are built from it."""
 
@@ -185,6 +187,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """See below."""
     epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
     """Of rounds: how often a site goes through its records in each."""
+    walkers: Annotated[int, msgspec.Meta(ge=2, le=MOST_WALKERS)] | None = None
+    """Of `gossip`: how many models travel, each with its part of the budget; left out: 4."""
     merging: MergeRule | None = None
     """Of rounds: how models are merged; left out: as the algorithm does."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
@@ -209,6 +213,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "mu": tuple(RULES),
             "consolidation": (Algorithm.EWC,),
             "distillation": (Algorithm.LWF,),
+            "walkers": (Algorithm.GOSSIP,),
         }
         for name, algorithms in of.items():
             if getattr(self, name) is not None and self.algorithm not in algorithms:
@@ -217,7 +222,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if lossy and self.algorithm in AT_ONCE:
             raise ValueError(f"compression: {self.algorithm} needs whole models: leave it out")
         if self.merging is not None and self.algorithm not in RULES:
-            raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
+            raise ValueError(f"{self.algorithm} has no rounds: leave out merging")
         own = RULES.get(self.algorithm)
         if self.merging is not None and own is not None:
             for name in ("reduction", "outer"):
@@ -259,6 +264,11 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.algorithm is Algorithm.ADAPTIVE:
             return {one: RULES[one] for one in CONSIDERED}
         return {self.algorithm: self.rule} if self.rule is not None else {}
+
+    @property
+    def travelling(self) -> int:
+        """How many models of the job travel at the same time."""
+        return (self.walkers or _WALKERS) if self.algorithm is Algorithm.GOSSIP else 1
 
     @property
     def local(self) -> LocalRule:
@@ -330,6 +340,9 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 f"training: {self.training.algorithm} goes to all sites at once: "
                 "leave out route, or take the algorithm sequential"
             )
+        examples, walkers = self.budget.examples, self.training.travelling
+        if examples is not None and examples < walkers:
+            raise ValueError(f"budget.examples: too few for {walkers} models that travel")
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):
