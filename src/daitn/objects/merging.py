@@ -59,8 +59,8 @@ class Reduces(enum.StrEnum):
     """
     DARE = "dare"
     """The mean of random parts of the updates, scaled up."""
-    AGE = "age"
-    """The mean of two models with pasts of their own, weighted by the examples behind each."""
+    MEETING = "meeting"
+    """The mean of two models with pasts of their own, weighted by what each has learned alone."""
 
 
 class OuterStep(enum.StrEnum):
@@ -205,7 +205,7 @@ RULES = {
 }
 """How each algorithm that trains in rounds merges."""
 
-GOSSIP_RULE = MergeRule(reduction=Reduces.AGE)
+GOSSIP_RULE = MergeRule(reduction=Reduces.MEETING)
 """How a model that travels is averaged with what another one left at a site. There are no rounds,
 so it is none of `RULES`."""
 

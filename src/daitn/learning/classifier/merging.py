@@ -107,7 +107,7 @@ def _scale(
 ) -> Standard:
     """The scale of all examples, or, where a model may lie, the median of what the models say."""
     told = [model.standard for model in models if model.standard is not None]
-    if task.rule.reduction is Reduces.AGE:
+    if task.rule.reduction is Reduces.MEETING:
         return averaged(told, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(told) == 1:
         return pooled(base.standard, told, [start.standard for start in starts])

@@ -299,7 +299,7 @@ class AgentHost:
     async def _to_data(self, itinerary: Itinerary) -> bool:
         view = itinerary.local_view(self._runtime.core.routes)
         later = tuple(itinerary.refused)
-        step = await itinerary.decide(view, self._runtime.now_s(), later)
+        step = await itinerary.decide_apart(view, self._runtime.now_s(), later)
         route = step.route
         if route is None:
             await self._record(itinerary, itinerary.unplanned(step))

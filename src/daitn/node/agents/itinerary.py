@@ -172,6 +172,22 @@ class Itinerary:
 
         return await asyncio.to_thread(decided)
 
+    async def decide_apart(
+        self, view: LocalView, now_s: float, later: tuple[SiteId, ...] = ()
+    ) -> NextStep:
+        """As `decide`; but a model that has not learned yet leaves the best sites to the models of
+        its job before it, which decide alike: they begin where those would."""
+        step = await self.decide(view, now_s, later)
+        for _ in range(0 if self.job.made else self.job.walker):
+            if step.route is None:
+                break
+            later = (*later, step.route.visits[0].site)
+            apart = await self.decide(view, now_s, later)
+            if apart.route is None:
+                break
+            step = apart
+        return step
+
     def release_to(self, start: Digest | None) -> tuple[str, ...]:
         """Jurisdictions into which the start model of a route may travel."""
         found = (one.release_to for one in self.job.checkpoints if one.model.manifest == start)
