@@ -189,6 +189,8 @@ def test_several_models_walk_and_are_averaged_where_they_meet(travels: Travels) 
         assert merge["fact"]["site"] in HOSPITALS, "none in the middle"
     listed = travels.network.json("get", "jobs", "--site", "home")
     assert [one["state"] for one in listed if one["job"] == job["job"]] == ["exhausted"]
+    why = travels.network.json("explain", job["job"], "--site", "home")
+    assert why["decision"]["policy"] == "mtrce"
 
 
 @pytest.mark.long

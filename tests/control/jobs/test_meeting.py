@@ -62,7 +62,7 @@ Left = dict[str, LeftModel]
 class Walker(World):
     """One model of the job, and the sites where it may meet another."""
 
-    def __init__(self, walker: int, left: Left, order: SignedOrder = ORDER) -> None:
+    def __init__(self, walker: int, left: Left, order: SignedOrder | None = ORDER) -> None:
         super().__init__(GOSSIP, job="qa-home-1", order=order)
         self.left = left
         self.at = "general"

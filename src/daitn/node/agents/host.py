@@ -403,7 +403,7 @@ class AgentHost:
         if left is None or self._left is None:
             return
         try:
-            self._left.put(left, self._runtime.now_s())
+            self._left.put(left)
         except StorageFull as error:
             log.warning("%s leaves nothing here: %s", itinerary.agent.name, error)
 

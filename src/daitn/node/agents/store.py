@@ -61,19 +61,21 @@ class LeftModels:
         self._known: dict[JobId, tuple[float, Digest, int]] = {}
         """When each was left, its weights, and their bytes."""
         for left in self._store:
-            self._known[left.job] = left.at_s, left.model.manifest, left.model.size_bytes
+            self._note(left)
+
+    def _note(self, left: LeftModel) -> None:
+        self._known[left.job] = left.at_s, left.model.manifest, left.model.size_bytes
 
     def get(self, job: JobId) -> LeftModel | None:
         """What was left of a job."""
         return self._store.get(job) if job in self._known else None
 
-    def put(self, left: LeftModel, now_s: float) -> None:
+    def put(self, left: LeftModel) -> None:
         """Keep what a walker leaves, in place of what one left before; the oldest of other jobs
         goes, where there is too much. Raises `StorageFull`."""
         self._store.put(left.job, left)
-        self._known.pop(left.job, None)
-        self._known[left.job] = now_s, left.model.manifest, left.model.size_bytes
-        self.forget_old(now_s)
+        self._note(left)
+        self.forget_old(left.at_s)
 
     def forget_old(self, now_s: float) -> None:
         """Keep no more than is allowed, and nothing for longer."""
