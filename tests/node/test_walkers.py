@@ -33,10 +33,13 @@ from daitn.steering.wire.packet import PacketKind
 from daitn.tools import clock
 from tests.control.jobs.test_meeting import GOSSIP, WALKERS, Walker
 from tests.control.jobs.world import NEEDS
+from tests.control.test_next_site import NOW_S, job, prospect, visited
+from tests.control.test_next_site import asked as asked_where
 
 from . import test_agents
 from .test_agents import CLINIC, HOME, WANT, arrived, asked, host, living, with_facts
 
+SIZES = {"ghr": 3000, "ninds": 2900, "cdc": 2800}
 MERGES = msgspec.structs.replace(NEEDS, merges=True, merges_fresh=True)
 
 
@@ -254,3 +257,33 @@ def test_the_facts_of_a_merge_that_a_site_lost_are_one_story() -> None:
     assert WorkState.DONE in {
         fact.event.outcome.state for fact in again.agent.facts if isinstance(fact.event, Reported)
     }
+
+
+async def test_models_that_know_the_same_begin_at_different_sites() -> None:
+    """As many as there are sites; more of them begin where there is room for them."""
+    sites = [prospect(name, "medicine", examples=n) for name, n in SIZES.items()]
+
+    async def first(walker: int) -> str:
+        one = job(training=GOSSIP.training)
+        one.walker = walker
+        view = asked_where(one, *sites)[1]
+        step = await Itinerary(walker_under_way(walker), one).decide_apart(view, NOW_S)
+        assert step.route is not None
+        return step.route.visits[0].site
+
+    begun = [await first(walker) for walker in range(WALKERS)]
+    assert begun[0] == max(SIZES, key=lambda name: SIZES[name])
+    assert set(begun) == SIZES.keys()
+    sites.pop()
+    assert len({await first(walker) for walker in range(WALKERS)}) == len(sites)
+
+
+async def test_one_that_has_learned_goes_where_it_gains_most() -> None:
+    sites = [prospect(name, "medicine", examples=n) for name, n in SIZES.items()]
+    one = job(training=GOSSIP.training)
+    one.walker = 1
+    visited(one, "ghr", "medicine", 0.5, 0.3)
+    view = asked_where(one, *sites)[1]
+    itinerary = Itinerary(walker_under_way(1), one)
+    apart = await itinerary.decide_apart(view, NOW_S)
+    assert apart.route == (await itinerary.decide(view, NOW_S)).route
