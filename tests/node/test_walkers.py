@@ -35,6 +35,7 @@ from tests.control.jobs.test_meeting import GOSSIP, WALKERS, Walker
 from tests.control.jobs.world import NEEDS
 from tests.control.test_next_site import NOW_S, job, prospect, visited
 from tests.control.test_next_site import asked as asked_where
+from tests.scenes.waiting import until
 
 from . import test_agents
 from .test_agents import CLINIC, HOME, WANT, arrived, asked, host, living, with_facts
@@ -91,6 +92,13 @@ def walked(agent: Agent, *sites: str, skill: float = 0.5) -> Agent:
     return msgspec.structs.replace(agent, facts=(agent.facts[0], *made))
 
 
+def ended(folder: Path, *agents: Agent) -> bool:
+    """Whether home has ended these, so that their hosts are told so."""
+    ours = AgentStore(folder / "ours")
+    now = [ours.get(agent.job, agent.walker) for agent in agents]
+    return all(one is not None and one.epoch > 0 for one in now)
+
+
 async def test_a_job_of_several_models_is_one_job(tmp_path: Path) -> None:
     async with living(tmp_path) as (home, _):
         agents = await submitted(home, tmp_path)
@@ -135,8 +143,34 @@ async def test_one_that_has_reached_the_targets_ends_the_others(tmp_path: Path) 
         assert model is not None
         assert whole.model is not None
         assert whole.model.manifest == model.model.manifest
+
+        await until(lambda: ended(tmp_path, first, third))
         for other in (first, third):
             assert await told(home, "east", walked(other, "general")) is ReportReply.STALE
+
+
+async def test_a_home_that_was_restarted_ends_the_others_too(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        first, second, third = await submitted(home, tmp_path)
+    ours = AgentStore(tmp_path / "ours")
+    ours.put(walked(second, "general", skill=0.95))
+    async with living(tmp_path) as (home, _):
+        await until(lambda: ended(tmp_path, first, third))
+        assert (await shown(home, first.job)).state == "reached"
+        assert await told(home, "east", walked(third, "general")) is ReportReply.STALE
+
+
+async def test_a_model_that_the_disk_lost_loses_no_other(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        first, second, _ = await submitted(home, tmp_path)
+        await told(home, "east", walked(second, "general"))
+    (tmp_path / "ours" / f"{first.job}.msgpack").write_bytes(b"lost")
+    async with living(tmp_path) as (home, _):
+        whole = await shown(home, first.job)
+        assert whole.examples == 100
+        assert await told(home, "east", walked(second, "general", "general")) is ReportReply.YES
+        await home.handlers()["cancel"]("", encode(JobQuery(job=first.job)))
+        assert (await shown(home, first.job)).state == "cancelled"
 
 
 async def test_one_that_has_ended_without_the_targets_ends_no_other(tmp_path: Path) -> None:

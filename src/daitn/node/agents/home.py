@@ -48,6 +48,7 @@ from daitn.objects.jobs import (
     WorkNeeds,
 )
 from daitn.objects.lineage import Lineage, ancestry
+from daitn.objects.merging import MOST_WALKERS
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder, same_order
@@ -117,6 +118,8 @@ class AgentHome:
         self._backed_up: dict[AgentName, set[Digest]] = {}
         self._to_back_up: dict[AgentName, Agent] = {}
         """Agents whose weights may not be backed up here yet."""
+        self._reached: set[JobId] = set()
+        """Jobs of which a model came home that reached the targets: no other needs to go on."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed and are not stored yet."""
         self._turns = RequestRates()
@@ -239,12 +242,10 @@ class AgentHome:
             return  # Cancelled or restarted meanwhile.
         await self._update(agent)
         log.info("%s returned home: %s", agent.name, itinerary.job.state)
-        if itinerary.job.state is JobState.REACHED:
-            await self._cancel(agent.job)
 
     async def _cancel(self, job: JobId) -> None:
         """End all models of a job that are under way."""
-        for agent in self._walkers(job):
+        for agent in self._walkers(self._get(job)):
             itinerary = Itinerary.of(agent)
             if not itinerary.job.state.final:
                 itinerary.take(CancelRequested(), self._runtime.now_s())
@@ -271,7 +272,7 @@ class AgentHome:
         self._index(Itinerary.of(agent))
         if agent.name in self._open:
             self._to_back_up[agent.name] = agent
-        shown = self._view(agent.job)
+        shown = self._view(agent)
         try:
             await self._fabric.publish(keys.site_event(self._site, agent.job), encode(shown))
         except DaitnError as error:
@@ -289,11 +290,17 @@ class AgentHome:
                 self._backed_up,
             ):
                 of.pop(name, None)
+            if itinerary.job.state is JobState.REACHED:
+                self._reached.add(itinerary.job.id)
         else:
             self._open[name] = itinerary.agent
 
     async def _watch(self) -> None:
         await asyncio.sleep(CHECK_EVERY_S)
+        for job in tuple(self._reached):
+            if any(agent.job == job for agent in self._open.values()):
+                await self._cancel(job)
+            self._reached.discard(job)
         now_s = time.monotonic()
         for name in tuple(self._open):
             silent_s = now_s - self._reported_at_s.setdefault(name, now_s)
@@ -361,7 +368,7 @@ class AgentHome:
         if self._guard is not None:
             self._guard.orders.check(request.order, request.intent, request.start)
         if (known := self._ordered(request.order)) is not None:
-            return encode(self._view(known.job))
+            return encode(self._view(known))
         self._check_quota(request.intent.owner)
         if request.intent.training.rule is not None:
             raise InvalidInput(
@@ -377,13 +384,13 @@ class AgentHome:
             )
         agent = await self._submitted(name, request)
         if (known := self._ordered(request.order)) is not None:
-            return encode(self._view(known.job))
+            return encode(self._view(known))
         agents = _walking(agent)
         for one in agents:  # All are on disk before the first one sets out.
             self._store.put(one)
         for one in agents:
             await self._send_out(one)
-        return encode(self._view(agent.job))
+        return encode(self._view(agent))
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many models under way as it may."""
@@ -463,51 +470,53 @@ class AgentHome:
         if query.job:
             found: tuple[Agent, ...] = (self._own(query.job),)
         else:
-            firsts = (one for one in self._store.all() if one.walker == 0)
-            found = tuple(one for one in firsts if visible(_first(one).intent.owner))
-        return encode(JobList(jobs=tuple(self._view(agent.job) for agent in found)))
+            each = {one.job: one for one in self._store.all()}.values()
+            found = tuple(one for one in each if visible(_first(one).intent.owner))
+        return encode(JobList(jobs=tuple(map(self._view, found))))
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
         agent = self._own(decode(payload, JobQuery).job)
         histories = (
-            [(fact.event, fact.at_s) for fact in one.facts] for one in self._walkers(agent.job)
+            [(fact.event, fact.at_s) for fact in one.facts] for one in self._walkers(agent)
         )
         return encode(DecisionList(decisions=decisions_of(histories)))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
         agent = self._own(decode(payload, JobQuery).job)
-        shown, job = view_of(self._jobs(agent.job), self._runtime.now_s())
+        shown, job = self._shown(agent)
         if shown.model is None:
             raise NotFound(f"{agent.job} has no measured model yet", field="job")
         lineage = Lineage(job=agent.job, entries=tuple(job.lineage))
-        shown = self._view(agent.job)
         return encode(TrainedModel(job=shown, lineage=lineage))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
         agent = self._own(decode(payload, JobQuery).job)
         await self._cancel(agent.job)
-        return encode(self._view(agent.job))
+        return encode(self._view(self._get(agent.job)))
 
-    def _walkers(self, job: JobId) -> tuple[Agent, ...]:
-        """All models that travel for a job. Raises `NotFound`."""
-        first = self._get(job)
-        others = range(1, _first(first).intent.training.travelling)
-        return (first, *(self._get(job, walker) for walker in others))
-
-    def _jobs(self, job: JobId) -> tuple[Job, ...]:
-        return tuple(Itinerary.of(agent).job for agent in self._walkers(job))
-
-    def _view(self, job: JobId) -> JobView:
-        shown, _ = view_of(self._jobs(job), self._runtime.now_s())
-        if shown.model is None or shown.state is not JobState.REACHED:
-            return shown
-        holders = tuple(dict.fromkeys((self._site, *shown.model.holders)))
-        return msgspec.structs.replace(
-            shown, model=msgspec.structs.replace(shown.model, holders=holders)
+    def _walkers(self, agent: Agent) -> tuple[Agent, ...]:
+        """The models that travel for an agent's job, without any that the disk lost."""
+        walkers = range(_first(agent).intent.training.travelling)
+        found = (
+            agent if walker == agent.walker else self._find(agent.job, walker) for walker in walkers
         )
+        return tuple(one for one in found if one is not None)
+
+    def _view(self, agent: Agent) -> JobView:
+        return self._shown(agent)[0]
+
+    def _shown(self, agent: Agent) -> tuple[JobView, Job]:
+        """An agent's job, and the one of its models that is the best."""
+        jobs = [Itinerary.of(one).job for one in self._walkers(agent)]
+        shown, best = view_of(jobs, self._runtime.now_s())
+        if shown.model is None or shown.state is not JobState.REACHED:
+            return shown, best
+        holders = tuple(dict.fromkeys((self._site, *shown.model.holders)))
+        model = msgspec.structs.replace(shown.model, holders=holders)
+        return msgspec.structs.replace(shown, model=model), best
 
     def _own(self, job: JobId) -> Agent:
         """An agent that the caller may see and command. Raises `NotFound`, `Refused`."""
@@ -515,15 +524,20 @@ class AgentHome:
         check_owner(_first(agent).intent.owner, f"job {job}")
         return agent
 
-    def _get(self, job: JobId, walker: int = 0) -> Agent:
-        agent = self._open.get(agent_name(job, walker)) or self._store.get(job, walker)
-        if agent is None:
-            raise NotFound(
-                f"{self._site} is not the home of {job}",
-                field="job",
-                fix="ask the site where it was submitted",
-            )
-        return agent
+    def _get(self, job: JobId, walker: int | None = None) -> Agent:
+        """An agent of a job: this one, or the first that is here. Raises `NotFound`."""
+        walkers = range(MOST_WALKERS) if walker is None else (walker,)
+        for number in walkers:
+            if (agent := self._find(job, number)) is not None:
+                return agent
+        raise NotFound(
+            f"{self._site} is not the home of {job}",
+            field="job",
+            fix="ask the site where it was submitted",
+        )
+
+    def _find(self, job: JobId, walker: int) -> Agent | None:
+        return self._open.get(agent_name(job, walker)) or self._store.get(job, walker)
 
 
 def _walking(first: Agent) -> tuple[Agent, ...]:
