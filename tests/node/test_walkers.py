@@ -15,6 +15,7 @@ from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.intents import Budget
 from daitn.objects.jobs import (
     CancelRequested,
     JobState,
@@ -198,6 +199,10 @@ async def test_what_cannot_be_averaged_is_refused_at_once(
         with pytest.raises(InvalidInput) as refused:
             await home.handlers()["submit"]("", encode(SubmitIntent(intent=GOSSIP, insist=True)))
         assert refused.value.field == "training.algorithm"
+        poor = msgspec.structs.replace(GOSSIP, budget=Budget(examples=WALKERS - 1))
+        with pytest.raises(InvalidInput) as refused:
+            await home.handlers()["submit"]("", encode(SubmitIntent(intent=poor, insist=True)))
+        assert refused.value.field == "budget.examples"
         assert AgentStore(tmp_path / "ours").all() == ()
 
 

@@ -340,9 +340,6 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 f"training: {self.training.algorithm} goes to all sites at once: "
                 "leave out route, or take the algorithm sequential"
             )
-        examples, walkers = self.budget.examples, self.training.travelling
-        if examples is not None and examples < walkers:
-            raise ValueError(f"budget.examples: too few for {walkers} models that travel")
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):

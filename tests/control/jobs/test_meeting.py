@@ -14,7 +14,9 @@ from daitn.control.jobs.commands import Command, StartWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.ordered import check_ordered
+from daitn.control.jobs.question import route_question
 from daitn.control.jobs.walkers import view_of
+from daitn.control.route.next_site import NOWHERE
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import check_descent, check_lineage
@@ -311,6 +313,9 @@ def test_each_has_its_part_of_the_budget_and_all_of_the_time() -> None:
     )
     job = World(intent).job
     assert job.budget == Budget(duration_s=60.0, examples=333, cost_usd=1.0)
+    assert route_question(job, NOWHERE, 0.0).intent.budget == job.budget
+    least = World(msgspec.structs.replace(GOSSIP, budget=Budget(examples=WALKERS))).job
+    assert route_question(least, NOWHERE, 0.0).intent.budget == Budget(examples=1)
 
 
 def test_facts_of_another_walker_are_not_taken() -> None:

@@ -28,7 +28,15 @@ _ENDS = (
 
 
 def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
-    """Raise `InvalidInput` for a job whose models could not be averaged where they meet."""
+    """Raise `InvalidInput` for a job whose models could not be averaged where they meet, or would
+    have nothing to spend."""
+    walkers, examples = intent.training.travelling, intent.budget.examples
+    if examples is not None and examples < walkers:
+        raise InvalidInput(
+            f"{examples} examples are too few for {walkers} models that travel",
+            field="budget.examples",
+            fix="raise it, or lower training.walkers",
+        )
     if intent.training.algorithm is Algorithm.GOSSIP and not (needs.merges and needs.merges_fresh):
         raise InvalidInput(
             f"models of {intent.model.recipe} that learned apart from the beginning cannot be "
