@@ -91,13 +91,13 @@ def case(folder: Path, clients: int, rate: float) -> Case:
         features, labels, test_size=0.25, random_state=_SEED, stratify=labels
     )
     test = TestData("broad", "digits", folder / "test.csv", 1 / len(CLASSES))
-    _write(test.path, test_x, test_y)
+    write_table(test.path, test_x, test_y)
     each, sites = max(1, clients // len(CLASSES)), []
     for number in range(each * len(CLASSES)):
         label, part = number % len(CLASSES), number // len(CLASSES)
         rows = np.array_split(np.flatnonzero(y == label), each)[part]
         path = folder / f"client-{number:03}.csv"
-        _write(path, x[rows], y[rows])
+        write_table(path, x[rows], y[rows])
         sites.append(SiteData(f"c{number:03}", path, ("digits",)))
     return Case(
         name=f"label skew {rate:g}",
@@ -110,7 +110,7 @@ def case(folder: Path, clients: int, rate: float) -> Case:
     )
 
 
-def _write(path: Path, x: Floats, y: Indices) -> None:
+def write_table(path: Path, x: Floats, y: Indices) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*(f"x{n}" for n in range(x.shape[1])), "label"])

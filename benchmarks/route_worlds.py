@@ -80,7 +80,7 @@ class Piece:
     seeds: tuple[int, ...]
     policies: tuple[str, ...]
     oracle: bool
-    again: bool
+    again: bool = False
 
 
 @cache
@@ -138,7 +138,7 @@ def pieces(
     policies: Sequence[str],
     *,
     oracle: bool,
-    again: bool,
+    again: bool = False,
 ) -> list[Piece]:
     """Equal shares of the episodes, families in turn; whole ones where a policy learns from job to
     job."""

@@ -178,6 +178,52 @@ def test_columns_are_merged_by_their_names(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_models_with_pasts_of_their_own_are_averaged_by_what_each_learned(
+    tmp_path: Path, turned: bool
+) -> None:
+    """Of columns that one of them never saw, the other one's scale counts; names decide which they
+    are, as each has the order of its first site."""
+    features, labels = load_digits(return_X_y=True)
+    features = features.astype(object)
+    names = [f"p{column}" for column in range(64)]
+    order = np.arange(64)[::-1] if turned else np.arange(64)
+    blank = features[:600].copy()
+    blank[:, 5] = ""
+    usual = table(tmp_path / "usual.csv", blank, labels[:600], names)
+    other = table(
+        tmp_path / "other.csv", features[600:, order], labels[600:], [names[k] for k in order]
+    )
+    base = fresh(tmp_path / "fresh", DIGITS)
+    one = trained(base, DIGITS, usual, 300, tmp_path / "one")
+    two = trained(base, DIGITS, other, 900, tmp_path / "two")
+    met = merged(
+        one, [one, two], DIGITS, tmp_path / "out", shares=(1.0, 3.0), reduction=Reduces.MEETING
+    )
+    a, b, c = (parts.read(model, parse_config(DIGITS)) for model in (one, two, met))
+    b = parts.arranged(b, a.columns)
+    for mine, theirs, ours in zip(a.layers, b.layers, c.layers, strict=True):
+        for x, y, z in zip(mine, theirs, ours, strict=True):
+            torch.testing.assert_close(z, 0.25 * x + 0.75 * y)
+    assert a.standard is not None
+    assert b.standard is not None
+    assert c.standard is not None
+    share = torch.where(a.standard.count > 0.0, 0.25, 0.0)
+    mean = share * a.standard.mean + (1.0 - share) * b.standard.mean
+    spread = share * (a.standard.var + (a.standard.mean - mean) ** 2)
+    spread += (1.0 - share) * (b.standard.var + (b.standard.mean - mean) ** 2)
+    torch.testing.assert_close(c.standard.mean, mean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(c.standard.var, spread, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(c.standard.count, torch.maximum(a.standard.count, b.standard.count))
+    again = merged(
+        met, [met, met], DIGITS, tmp_path / "again", shares=(1.0, 1.0), reduction=Reduces.MEETING
+    )
+    same = parts.read(again, parse_config(DIGITS)).standard
+    assert same is not None
+    torch.testing.assert_close(same.count, c.standard.count)
+    torch.testing.assert_close(same.var, c.standard.var)
+
+
 def test_a_liar_in_the_scale_or_the_weights_is_outvoted(tmp_path: Path) -> None:
     sites, test, _ = digits(tmp_path, 1)
     base = fresh(tmp_path / "fresh", DIGITS)

@@ -20,7 +20,7 @@ from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import CHECK_EVERY_S, AgentHome
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary, home_intent
-from daitn.node.agents.store import AgentStore
+from daitn.node.agents.store import AgentStore, LeftModels
 from daitn.node.forwarder.protection import sign_packet
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
@@ -143,6 +143,7 @@ async def host(
     node: NodeDescriptor,
     guard: AgentGuard | None = None,
     note: Release | None = None,
+    left: LeftModels | None = None,
 ) -> AsyncIterator[tuple[AgentHost, AgentStore]]:
     """A site to which weights come, and that never ends its work."""
     runtime, store = ForwarderRuntime(node.site, Nobody()), AgentStore(folder / "here")
@@ -154,7 +155,9 @@ async def host(
         await asyncio.Event().wait()
         raise AssertionError
 
-    built = AgentHost(node.site, runtime, store, bring, perform, lambda: node, guard, note)
+    built = AgentHost(
+        node.site, runtime, store, bring, perform, lambda: node, guard, note, left=left
+    )
     try:
         yield built, store
     finally:

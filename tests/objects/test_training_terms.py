@@ -28,7 +28,7 @@ def test_numbers_of_merging_that_are_left_out_are_the_algorithms(algorithm: Algo
     [
         ({"algorithm": "fedavg", "merging": {"reduction": "krum"}}, "fedavg needs reduction: mean"),
         ({"algorithm": "fedadam", "merging": {"outer": "yogi"}}, "fedadam needs outer: adam"),
-        ({"algorithm": "sequential", "merging": {}}, "sequential merges nothing"),
+        ({"algorithm": "sequential", "merging": {}}, "sequential has no rounds"),
         ({"algorithm": "ties", "merging": {"tolerates": 1}}, "ties tolerates no model that lies"),
     ],
 )

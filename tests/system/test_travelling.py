@@ -162,6 +162,58 @@ def test_weights_that_are_lost_before_they_were_measured_are_given_up(travels: T
     travels.network.daitn("cancel", job, "--site", "home")
 
 
+def test_several_models_walk_and_are_averaged_where_they_meet(travels: Travels) -> None:
+    """Under the owner's signed order, in a network with a roster: sites check each merge."""
+    out = travels.folder / "gossip"
+    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 0.999}]
+    intent = write_intent(
+        travels.folder,
+        name="gossip",
+        objectives=never,
+        budget={"duration_s": 300, "examples": 3000},
+        training={"algorithm": "gossip", "walkers": 2},
+    )
+    asked = ["train", "-f", str(intent), "--autonomous", "--site", "home", "-o", str(out)]
+    ended = travels.network.daitn(*asked, "--json")
+    assert ended.returncode == 1, ended.stderr
+    job = json.loads(ended.stdout)
+    assert job["state"] == "exhausted"
+    assert job["algorithm"] == "gossip"
+    assert 1500 < job["examples"] <= 3000, "both had their part"
+    assert job["examples"] == sum(visit["work"] for visit in job["route"])
+    assert "gossip" in {visit["algorithm"] for visit in job["route"]}, "they met"
+    entries = json.loads((out / "lineage.json").read_text())["entries"]
+    merges = [one for one in entries if one["fact"]["type"] == "merge"]
+    for merge in merges:
+        assert len(merge["previous"]) == 2
+        assert merge["fact"]["site"] in HOSPITALS, "none in the middle"
+    listed = travels.network.json("get", "jobs", "--site", "home")
+    assert [one["state"] for one in listed if one["job"] == job["job"]] == ["exhausted"]
+    why = travels.network.json("explain", job["job"], "--site", "home")
+    assert why["decision"]["policy"] == "mtrce"
+
+
+@pytest.mark.long
+def test_a_site_that_dies_ends_no_job_of_several_models(travels: Travels) -> None:
+    never = [{"name": "tumours", "topic": "oncology/breast", "at_least": 0.999}]
+    job = travels.train(
+        name="gossip",
+        objectives=never,
+        model=SLOW_MODEL,
+        budget={"duration_s": 600, "examples": 3000},
+        training={"algorithm": "gossip", "walkers": 2},
+    )["job"]
+    wait_until(lambda: {*travels.shown(job)["working"]} & {*HOSPITALS})
+    at = min({*travels.shown(job)["working"]} & {*HOSPITALS}, default="east")
+    travels.network.processes.kill(at)
+    before = len(travels.shown(job)["route"])
+    wait_until(lambda: len(travels.shown(job)["route"]) > before)
+    assert travels.shown(job)["state"] not in ("failed", "cancelled")
+    cancelled = travels.network.json("cancel", job, "--site", "home")
+    # Where nothing is left to spend, it ends by itself.
+    assert cancelled["state"] in ("cancelled", "exhausted")
+
+
 def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:
     intent = write_intent(
         travels.folder,
@@ -175,6 +227,12 @@ def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:
     shown = json.loads(ended.stdout)
     assert shown["state"] == "infeasible"
     assert "hearts" in shown["detail"]
+    gossip = write_intent(
+        travels.folder, name="gossip", training={"algorithm": "gossip", "walkers": 2}
+    )
+    central = travels.network.daitn("train", "-f", str(gossip))
+    assert central.returncode == 2
+    assert "--autonomous" in central.stderr
     without = travels.network.daitn("train", "-f", str(intent), "--autonomous")
     assert without.returncode == 2
     assert "--site" in without.stderr

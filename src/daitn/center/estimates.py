@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from daitn.objects.errors import NotFound, Unreachable
+from daitn.objects.errors import InvalidInput, NotFound, Unreachable
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import WorkNeeds
@@ -33,8 +33,15 @@ class Estimates:
     async def needs(self, intent: TrainingIntent) -> WorkNeeds:
         """What an intent's model needs.
 
-        Raises what the recipe raises, `NotFound` where no site runs it, and `Unreachable`.
+        Raises what the recipe raises, `NotFound` where no site runs it, `Unreachable`, and
+        `InvalidInput` for models that travel by themselves.
         """
+        if intent.training.travelling > 1:
+            raise InvalidInput(
+                f"{intent.training.algorithm} is for models that travel by themselves",
+                field="training.algorithm",
+                fix="train with --autonomous, or take another algorithm",
+            )
         question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
         sites = self._sites_with(intent.model.recipe)
         for site in sites:

@@ -185,7 +185,8 @@ def _facts(recipe: Recipe) -> RecipeFacts:
 
 
 def _trains_by(recipe: Recipe, algorithm: Algorithm) -> bool:
-    if algorithm in RULES and not isinstance(recipe, Merging):
+    merges = algorithm in RULES or algorithm is Algorithm.GOSSIP
+    if merges and not isinstance(recipe, Merging):
         return False
     if not LOCAL_RULES.get(algorithm, LocalRule()).plain and not isinstance(recipe, Adapting):
         return False

@@ -7,14 +7,22 @@ It carries the events of its training job, from which every site can derive the 
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, NewType
 
 import msgspec
 
 from daitn.objects.identifiers import JobId, SiteId
-from daitn.objects.jobs import JobEvent
+from daitn.objects.jobs import JobEvent, Walker
 
-__all__ = ["Agent", "AgentReport", "DatedFact", "ReportReply"]
+__all__ = ["Agent", "AgentName", "AgentReport", "DatedFact", "ReportReply", "agent_name"]
+
+AgentName = NewType("AgentName", str)
+
+
+def agent_name(job: JobId, walker: int) -> AgentName:
+    """The name of one of a job's models. The first one's is the job's, which ends in a hyphen and a
+    number, so that no other job has the name of a walker."""
+    return AgentName(f"{job}.{walker}" if walker else job)
 
 
 class DatedFact(msgspec.Struct, frozen=True, array_like=True):
@@ -31,6 +39,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobId
     """The job's id, `<name>-<home>-<number>`, counted by its home."""
+    walker: Walker = 0
+    """Which of the models that travel for the job this is, from 0."""
     home: SiteId
     """The site where its owner is."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
@@ -40,6 +50,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()
     """Of a leg to data: sites to which it might go instead, as heard where it was; none of them
     refused it. Where it arrives, it is compared with these."""
+
+    @property
+    def name(self) -> AgentName:
+        """Tells it from all others."""
+        return agent_name(self.job, self.walker)
 
     def stage(self) -> tuple[int, int]:
         """Later stages of a job are larger: whoever takes a model over adds a fact."""
@@ -59,6 +74,13 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of the model that the site has."""
     facts: int
     """How many facts that model has."""
+    walker: Walker = 0
+    """Which of the job's models it is."""
+
+    @property
+    def name(self) -> AgentName:
+        """See `Agent.name`."""
+        return agent_name(self.job, self.walker)
 
     def stage(self) -> tuple[int, int]:
         """Of the model that the site has; see `Agent.stage`."""

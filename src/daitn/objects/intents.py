@@ -18,6 +18,7 @@ from daitn.objects.merging import (
     AT_ONCE,
     CONSIDERED,
     LOCAL_RULES,
+    MOST_WALKERS,
     RULES,
     Algorithm,
     LocalRule,
@@ -46,6 +47,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[Line, msgspec.Meta(min_length=1, max_length=200)]
 Purpose = Annotated[Line, msgspec.Meta(max_length=200)]
+_WALKERS = 4
 JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=40)]
 """Short, because job ids and visit ids are built from it."""
 
@@ -186,6 +188,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """See below."""
     epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
     """Of rounds: how often a site goes through its records in each."""
+    walkers: Annotated[int, msgspec.Meta(ge=2, le=MOST_WALKERS)] | None = None
+    """Of `gossip`: how many models travel, each with its part of the budget; left out: 4."""
     merging: MergeTuning | None = None
     """Of rounds: other numbers for merging than the algorithm's, see below."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
@@ -210,6 +214,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "mu": tuple(RULES),
             "consolidation": (Algorithm.EWC,),
             "distillation": (Algorithm.LWF,),
+            "walkers": (Algorithm.GOSSIP,),
         }
         for name, algorithms in of.items():
             if getattr(self, name) is not None and self.algorithm not in algorithms:
@@ -218,7 +223,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if lossy and self.algorithm in AT_ONCE:
             raise ValueError(f"compression: {self.algorithm} needs whole models: leave it out")
         if self.merging is not None and self.algorithm not in RULES:
-            raise ValueError(f"{self.algorithm} merges nothing: leave out merging")
+            raise ValueError(f"{self.algorithm} has no rounds: leave out merging")
         own = RULES.get(self.algorithm)
         if self.merging is not None and own is not None:
             for name in ("reduction", "outer"):
@@ -261,6 +266,11 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.algorithm is Algorithm.ADAPTIVE:
             return {one: RULES[one] for one in CONSIDERED}
         return {self.algorithm: self.rule} if self.rule is not None else {}
+
+    @property
+    def travelling(self) -> int:
+        """How many models of the job travel at the same time."""
+        return (self.walkers or _WALKERS) if self.algorithm is Algorithm.GOSSIP else 1
 
     @property
     def local(self) -> LocalRule:

@@ -7,6 +7,7 @@ Only the events (in the past tense) are stored; the job's state follows from the
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
 
@@ -15,7 +16,8 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.merging import Algorithm
+from daitn.objects.lineage import MOST_VISITS, Entry
+from daitn.objects.merging import MOST_WALKERS, Algorithm
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -31,6 +33,7 @@ __all__ = [
     "JobEvent",
     "JobState",
     "JobView",
+    "LeftModel",
     "ObjectiveView",
     "Planned",
     "Recovered",
@@ -42,10 +45,14 @@ __all__ = [
     "VerifierAssignment",
     "VerifiersChosen",
     "VisitView",
+    "Walker",
     "Woke",
     "WorkNeeds",
     "WorkStalled",
 ]
+
+
+Walker = Annotated[int, msgspec.Meta(ge=0, lt=MOST_WALKERS)]
 
 
 class JobState(enum.StrEnum):
@@ -137,6 +144,22 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     """Start even if the feasibility module expects the targets to be missed."""
     order: SignedOrder | None = None
     """The intent as its owner signed it; none on a fabric without signatures."""
+    walker: Walker = 0
+    """Which of the models that travel for one job this is, from 0."""
+
+
+class LeftModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of a job that one of its walkers left where it learned, for the next one to meet."""
+
+    job: JobId
+    walker: Walker
+    """Who left it."""
+    at_s: float
+    """When, in seconds since the epoch."""
+    model: ModelRef
+    entries: Annotated[tuple[Entry, ...], msgspec.Meta(min_length=1, max_length=2 * MOST_VISITS)]
+    """The lineage of the model; of one that is met, what whoever meets it does not have in its own.
+    """
 
 
 class Assessed(msgspec.Struct, frozen=True, tag="assessed"):
@@ -161,6 +184,8 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     here: NodeDescriptor | None = None
     """The first visit's site as a travelling model found it, without what it does not learn from;
     none: a control centre decided, or the model already knew the site in this form."""
+    meets: LeftModel | None = None
+    """What another walker left there, to be averaged with what the first visit makes."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,8 @@ __all__ = [
     "left_by",
     "released",
     "rounds_behind",
+    "shares_of",
+    "visits_behind",
 ]
 
 MOST_VISITS: Final = 4096
@@ -242,3 +244,21 @@ def descent(entries: Sequence[Entry], *models: Digest) -> tuple[Entry, ...]:
             wanted.discard(left_by(entry.fact))
             wanted.update(given_to(entry.fact))
     return tuple(reversed(found))
+
+
+def visits_behind(entries: Sequence[Entry], model: Digest) -> dict[VisitId, Visit]:
+    """The visits of which a model came, each once, by whichever ways it came of it."""
+    facts = [entry.fact for entry in descent(entries, model)]
+    return {fact.visit: fact for fact in facts if isinstance(fact, Visit)}
+
+
+def shares_of(entries: Sequence[Entry], one: Digest, other: Digest) -> tuple[int, int] | None:
+    """How much two models count that meet: each for the examples of which it came and the other
+    did not. None: one of them has learned all that the other has."""
+    mine, theirs = visits_behind(entries, one), visits_behind(entries, other)
+    if mine.keys() <= theirs.keys() or theirs.keys() <= mine.keys():
+        return None
+    return (
+        max(1, sum(visit.examples for name, visit in mine.items() if name not in theirs)),
+        max(1, sum(visit.examples for name, visit in theirs.items() if name not in mine)),
+    )

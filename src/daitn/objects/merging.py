@@ -10,9 +10,11 @@ import msgspec
 __all__ = [
     "AT_ONCE",
     "CONSIDERED",
+    "GOSSIP_RULE",
     "LOCAL_RULES",
     "MOST_BEHIND",
     "MOST_MERGED",
+    "MOST_WALKERS",
     "RULES",
     "TOLERANT",
     "Algorithm",
@@ -26,6 +28,8 @@ __all__ = [
 
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
+MOST_WALKERS = 16
+"""Models of one job that travel at the same time: each is sent out, watched and kept at home."""
 MOST_BEHIND = 20
 """Rounds by which an update may be older than the model that it is merged into. FedBuff's article
 trains with such delays and stays stable; an older update says little of the model as it is."""
@@ -56,6 +60,8 @@ class Reduces(enum.StrEnum):
     """
     DARE = "dare"
     """The mean of random parts of the updates, scaled up."""
+    MEETING = "meeting"
+    """The mean of two models with pasts of their own, weighted by what each has learned alone."""
 
 
 class OuterStep(enum.StrEnum):
@@ -213,6 +219,9 @@ class Algorithm(enum.StrEnum):
     LWF = "lwf"
     """As `sequential`; what the model that arrived says about the site's records is taught again,
     by `distillation`."""
+    GOSSIP = "gossip"
+    """Without a control centre: several models of the job travel, and are averaged where one finds
+    what another left. Experimental."""
 
 
 RULES = {
@@ -232,6 +241,10 @@ RULES = {
     Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
 }
 """How each algorithm that trains in rounds merges."""
+
+GOSSIP_RULE = MergeRule(reduction=Reduces.MEETING)
+"""How a model that travels is averaged with what another one left at a site. There are no rounds,
+so it is none of `RULES`."""
 
 LOCAL_RULES = {
     **dict.fromkeys(RULES, LocalRule(merged=True)),

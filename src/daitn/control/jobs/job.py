@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+import msgspec
+
 from daitn.control.value.measuring import Valuing
+from daitn.objects.agents import agent_name
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
-from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Checkpoint, JobState, VisitView, WorkNeeds
+from daitn.objects.intents import Budget, TrainingIntent
+from daitn.objects.jobs import Checkpoint, JobState, LeftModel, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
@@ -168,6 +171,8 @@ class Job:
     submitted_at_s: float
     order: SignedOrder | None = None
     """The intent as its owner signed it."""
+    walker: int = 0
+    """Which of the models that travel for the job this one is about."""
     at_s: float = 0.0
     """Time of the latest recorded event."""
     state: JobState = JobState.SUBMITTED
@@ -181,6 +186,8 @@ class Job:
     """The visit in progress."""
     base: Checkpoint | None = None
     """The checkpoint at which the visit in progress started."""
+    meets: LeftModel | None = None
+    """What another walker left where the visit in progress is."""
     round: RoundInProgress | None = None
     overdue: dict[VisitId, PlannedVisit] = field(default_factory=dict)
     """Outstanding visits that their round did not wait for."""
@@ -234,6 +241,18 @@ class Job:
         """The intent's deadline, seconds since the epoch."""
         limit_s = self.intent.budget.duration_s
         return None if limit_s is None else self.submitted_at_s + limit_s
+
+    @property
+    def budget(self) -> Budget:
+        """What it may spend: the intent's, or a walker's part of it. All have the same time."""
+        whole, walkers = self.intent.budget, self.intent.training.travelling
+        if walkers == 1:
+            return whole
+        return msgspec.structs.replace(
+            whole,
+            cost_usd=None if whole.cost_usd is None else whole.cost_usd / walkers,
+            examples=None if whole.examples is None else whole.examples // walkers,
+        )
 
     @property
     def open(self) -> bool:
@@ -306,7 +325,7 @@ class Job:
     def next_visit_id(self) -> VisitId:
         """Ids depend on the job's history alone, so a replay gives the same ones."""
         self.works += 1
-        return VisitId(f"{self.id}.{self.works}")
+        return VisitId(f"{agent_name(self.id, self.walker)}.{self.works}")
 
     def visit_work(
         self,
@@ -330,12 +349,14 @@ class Job:
         if after is not None:
             model, previous = after.model, (after.entry,)
         given = [each for each in (model, own) if each is not None]
+        # Only models that began alike can be averaged.
+        alike = self.intent.training.travelling > 1
         return VisitWork(
             visit=self.next_visit_id(),
             job=self.id,
             recipe=self.intent.model.recipe,
             config=self.intent.model.config,
-            seed=self.intent.model.seed + self.works,
+            seed=self.intent.model.seed + (1 if alike and base is None else self.works),
             owner=self.intent.owner,
             dataset=stop.dataset,
             examples=stop.examples if base else 0,

@@ -3,7 +3,7 @@
 ::
 
     submitted ──> planning ──> visiting ──> verifying ──> reached
-        │          │   ^  │  └───> merging ──> │     │
+        │          │   ^  │  └───> merging ──> │     │     (a round, or what met at a site)
         │          │   │  └──> preparing ──> │     └────> planning (replan from what was measured)
         v          v   │                     v
     infeasible  exhausted   waiting <────────┘            cancelled, failed from anywhere
@@ -13,7 +13,7 @@ then gives the commands that resume it. (Pattern: event sourcing; a worker's pur
 in dask.distributed.)
 
 Here are the tables and what any state takes. What follows from an event stands in the module of its
-stage: `planning`, `visiting`, `merging`, `verifying`, and after the end `valuing`.
+stage: `planning`, `visiting`, `merging`, `meeting`, `verifying`, and after the end `valuing`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
         insist=event.insist,
         submitted_at_s=now_s,
         order=event.order,
+        walker=event.walker,
     )
     return job, (Assess(),)
 

@@ -1,8 +1,8 @@
-"""While a round's models are merged: what follows from aggregators' reports and losses."""
+"""While models are merged: what follows from aggregators' reports and losses."""
 
 from __future__ import annotations
 
-from daitn.control.jobs import rounds
+from daitn.control.jobs import meeting, rounds
 from daitn.control.jobs.commands import Commands, StopWork
 from daitn.control.jobs.failing import (
     count_failure,
@@ -28,6 +28,8 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     outcome = take_outcome(job, event)
     if outcome is None:
         return ()
+    if job.meets is not None:
+        return meeting.take(job, outcome, now_s)
     if outcome.state is WorkState.DONE:
         assert outcome.entry is not None
         assert outcome.model is not None
@@ -66,6 +68,8 @@ def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 def _without_aggregator(job: Job, site: SiteId, stops: tuple[StopWork, ...]) -> Commands:
     if not stops:
         return ()
+    if job.meets is not None:
+        return (*stops, *meeting.lose(job))
     for stop in stops:
         rounds.give_up_aggregator(job, stop.visit, site)
     return (*stops, *after_visits(job))

@@ -11,8 +11,17 @@ from daitn.objects.descriptors import DatasetDescriptor, NodeDescriptor, covers_
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Quantity, Requirement
-from daitn.objects.lineage import Entry, LineageFact, Merge, Visit, given_to, left_by, rounds_behind
-from daitn.objects.merging import Algorithm, MergeRule, Reduces
+from daitn.objects.lineage import (
+    Entry,
+    LineageFact,
+    Merge,
+    Visit,
+    given_to,
+    left_by,
+    rounds_behind,
+    shares_of,
+)
+from daitn.objects.merging import GOSSIP_RULE, Algorithm, MergeRule, Reduces
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import MOST_FRESH, Order, OrderUsage
 from daitn.objects.wire import canonical
@@ -79,6 +88,27 @@ def _check_measurement(work: VerifyWork, order: Order, spent: OrderUsage) -> Non
 
 
 def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
+    if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
+        raise _outside(f"more than {order.visits} merges", "visits")
+    _check_examples(sum(visit.examples for visit in _facts(work.lineage, Visit)), order)
+    if order.intent.training.algorithm is Algorithm.GOSSIP:
+        _check_meeting(work)
+    else:
+        _check_round(work, order)
+
+
+def _check_meeting(work: MergeWork) -> None:
+    """Raise `Refused` unless two models of the order meet, each of which counts for what it has
+    learned, and no visit twice."""
+    models = [model.manifest for model in work.trained]
+    plain = (work.part, work.secure, work.starts, work.moments) == (False, False, (), None)
+    if work.rule != GOSSIP_RULE or not plain or len(models) != 2 or work.base != work.trained[0]:
+        raise _outside("this way of merging", "training.algorithm")
+    if shares_of(work.lineage, models[0], models[1]) != work.shares:
+        raise _outside("a merge in which models count for more than they learned", "training")
+
+
+def _check_round(work: MergeWork, order: Order) -> None:
     intent = order.intent
     rules = () if intent.route else tuple(intent.training.rules.values())
     if work.part and not work.starts and any(rule.reduction is Reduces.MEAN for rule in rules):
@@ -87,10 +117,6 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
         raise _outside("this rule of merging", "training.merging")
     if work.secure != order.intent.training.secure_aggregation:
         raise _outside("this way of merging", "training.secure_aggregation")
-    if spent.merges >= order.visits or _in_a_row(work.lineage) > order.visits:
-        raise _outside(f"more than {order.visits} merges", "visits")
-    visits = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
-    _check_examples(sum(visit.examples for visit in visits), order)
     chained = order.intent.training.algorithm is Algorithm.FEDSEQ
     learned = _learned(work.lineage, chained=chained)
     starts = [start.manifest for start in work.starts or (work.base,) * len(work.trained)]

@@ -52,7 +52,7 @@ def on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     base = next((c for c in job.checkpoints if c.model.manifest == event.route.start), None)
     if base is not None and job.intent.training.secure_aggregation:
         return fail(job, _NO_ROUND, now_s)
-    job.stop, job.base = stop, base
+    job.stop, job.base, job.meets = stop, base, event.meets
     job.state = JobState.VISITING if base else JobState.PREPARING
     job.detail = f"{'training' if base else 'making the fresh model'} at {stop.site}"
     return (start(job, stop.site, job.visit_work(stop, base)),)

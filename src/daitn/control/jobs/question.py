@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from daitn.control.jobs.job import Job
 from daitn.control.route.question import (
     Believed,
@@ -41,7 +43,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
     found = starts(job)
     continued = {position for start in found for position in start.visits}
     return RouteQuestion(
-        intent=job.intent,
+        intent=msgspec.structs.replace(job.intent, budget=job.budget),
         topology=topology,
         flops_per_example=job.needs.flops_per_example,
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),

@@ -25,6 +25,7 @@ def plan(job: Job) -> Commands:
     job.state = JobState.PLANNING
     job.candidate = None
     job.stop = None
+    job.meets = None
     job.round = None
     return (ComputeRoute(),)
 
@@ -57,6 +58,7 @@ def end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
     job.detail = detail
     job.ended_at_s = now_s
     job.candidate = None
+    job.meets = None
     job.round = None
     job.moments = None
     job.late.clear()

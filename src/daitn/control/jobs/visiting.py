@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daitn.control.jobs import rounds
+from daitn.control.jobs import meeting, rounds
 from daitn.control.jobs.commands import Commands
 from daitn.control.jobs.failing import (
     count_failure,
@@ -57,7 +57,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return after_visits(job, outcome.visit)
     job.lineage.append(outcome.entry)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
-    return verify(job)
+    return meeting.begin(job) or verify(job)
 
 
 def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:

@@ -22,7 +22,7 @@ def reduction_of(rule: MergeRule, models: int, seed: int) -> Reduction:
     """
     _check(rule, models)
     match rule.reduction:
-        case Reduces.MEAN:
+        case Reduces.MEAN | Reduces.MEETING:
             return Mean()
         case Reduces.MEDIAN:
             return Median()

@@ -72,7 +72,7 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
         raise unfit(number, "it has not learned anything")
     if bool((told.var < 0.0).any()):
         raise unfit(number, "the scale of its columns is none")
-    if base.columns and state.columns != base.columns:
+    if base.columns and sorted(state.columns) != sorted(base.columns):
         raise unfit(number, "it reads other columns")
     return state
 
@@ -109,6 +109,8 @@ def _scale(
 ) -> Standard:
     """The scale of all examples, or, where a model may lie, the median of what the models say."""
     told = [model.standard for model in models if model.standard is not None]
+    if task.rule.reduction is Reduces.MEETING:
+        return averaged(told, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(told) == 1:
         return pooled(base.standard, told, [start.standard for start in starts])
     return Standard(
@@ -133,6 +135,23 @@ def pooled(
         mean=(about + mean).float(),
         var=(second / seen - mean.square()).clamp_min(0.0).float(),
         count=count.clamp_min(0.0),
+    )
+
+
+def averaged(models: Sequence[Standard], shares: Sequence[float]) -> Standard:
+    """Of models whose pasts may overlap, so that examples cannot be told apart: the mean of their
+    scales, as of the one that has seen most."""
+    counts = torch.stack([one.count for one in models]).double()
+    weights = torch.tensor(shares).double()[:, None] * (counts > 0.0)
+    weights /= weights.sum(dim=0).clamp_min(1e-9)
+    about = models[0].mean.double()
+    off = torch.stack([one.mean for one in models]).double() - about
+    squares = torch.stack([one.var for one in models]).double() + off.square()
+    mean = (weights * off).sum(dim=0)
+    return Standard(
+        mean=(about + mean).float(),
+        var=((weights * squares).sum(dim=0) - mean.square()).clamp_min(0.0).float(),
+        count=counts.amax(dim=0),
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from daitn.control.jobs.machine import decisions
-from daitn.control.jobs.view import view
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.walkers import check_walks, decisions_of, view_of
 from daitn.control.route.next_site import check_travels
 from daitn.identity.signing import check_lineage, check_model
 from daitn.node.agents.guard import AgentGuard
@@ -19,7 +19,14 @@ from daitn.node.agents.itinerary import Itinerary
 from daitn.node.agents.store import AgentStore
 from daitn.node.forwarder.runtime import ForwarderRuntime
 from daitn.node.training.bounds import check_size
-from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
+from daitn.objects.agents import (
+    Agent,
+    AgentName,
+    AgentReport,
+    DatedFact,
+    ReportReply,
+    agent_name,
+)
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import (
@@ -41,6 +48,7 @@ from daitn.objects.jobs import (
     WorkNeeds,
 )
 from daitn.objects.lineage import Lineage, ancestry
+from daitn.objects.merging import MOST_WALKERS
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder, same_order
@@ -100,16 +108,18 @@ class AgentHome:
         self._host = host
         self._transport = transport
         self._needs = needs
-        self._open: dict[JobId, Agent] = {}
+        self._open: dict[AgentName, Agent] = {}
         """Agents that have not ended; periodic work looks at these alone."""
-        self._models: dict[JobId, frozenset[Digest]] = {}
+        self._models: dict[AgentName, frozenset[Digest]] = {}
         """Weights that each agent needs, ended or not."""
-        self._reported_at_s: dict[JobId, float] = {}
-        self._whereabouts: dict[JobId, tuple[tuple[int, int], SiteId]] = {}
+        self._reported_at_s: dict[AgentName, float] = {}
+        self._whereabouts: dict[AgentName, tuple[tuple[int, int], SiteId]] = {}
         """The latest reported stage of each agent, and the site that reported it."""
-        self._backed_up: dict[JobId, set[Digest]] = {}
-        self._to_back_up: dict[JobId, Agent] = {}
+        self._backed_up: dict[AgentName, set[Digest]] = {}
+        self._to_back_up: dict[AgentName, Agent] = {}
         """Agents whose weights may not be backed up here yet."""
+        self._reached: set[JobId] = set()
+        """Jobs of which a model came home that reached the targets: no other needs to go on."""
         self._naming: set[JobId] = set()
         """Ids of jobs that are being assessed and are not stored yet."""
         self._turns = RequestRates()
@@ -158,18 +168,18 @@ class AgentHome:
     # Reports
 
     async def _report(self, packet: Packet, report: AgentReport) -> ReportReply:
-        known = self._open.get(report.job)
+        known = self._open.get(report.name)
         if known is None:
-            self._get(report.job)
+            self._get(report.job, report.walker)
             return ReportReply.STALE
         if report.epoch < known.epoch:
             return ReportReply.STALE
         itinerary = self._reported(packet, report, known)
-        stage, at = self._whereabouts.get(report.job, (report.stage(), report.site))
+        stage, at = self._whereabouts.get(report.name, (report.stage(), report.site))
         if report.site != at and report.stage() <= stage:
             return ReportReply.STALE
-        self._whereabouts[report.job] = report.stage(), report.site
-        self._reported_at_s[report.job] = time.monotonic()
+        self._whereabouts[report.name] = report.stage(), report.site
+        self._reported_at_s[report.name] = time.monotonic()
         if itinerary is None or itinerary.agent.stage() < known.stage():
             return ReportReply.YES
         # An agent that ended elsewhere is not home yet: its weights have yet to arrive.
@@ -186,8 +196,8 @@ class AgentHome:
         if agent is None:
             self._check_repeated(packet, report, known)
             return None
-        told = (agent.job, agent.home, agent.stage(), _first(agent))
-        if told != (report.job, self._site, report.stage(), _first(known)):
+        told = (agent.name, agent.home, agent.stage(), _first(agent))
+        if told != (report.name, self._site, report.stage(), _first(known)):
             raise Corrupt(f"the report on {report.job} is about another agent", field="agent")
         if agent.epoch > known.epoch:
             raise Corrupt(f"{report.job} was not sent out so often", field="epoch")
@@ -199,14 +209,14 @@ class AgentHome:
 
     def _check_repeated(self, packet: Packet, report: AgentReport, known: Agent) -> None:
         """Raise unless a report without an agent says what its site said before."""
-        seen = self._whereabouts.get(report.job)
+        seen = self._whereabouts.get(report.name)
         if seen is None and report.stage() <= known.stage():
             seen = report.stage(), report.site  # This home has restarted.
         if seen is None or report.stage() > seen[0]:
             raise Refused(f"nothing is known here of {report.job} at that stage", field="agent")
         if self._guard is None:
             return
-        if report.job not in self._whereabouts:
+        if report.name not in self._whereabouts:
             self._guard.check_sender(packet, known, report.site)
         elif self._guard.signer(packet) != report.site:
             raise Refused(f"{report.site} did not send this report", field="site")
@@ -216,7 +226,7 @@ class AgentHome:
         if not self._awaits(agent):
             return
         itinerary = Itinerary.of(agent)
-        known = self._open[agent.job]
+        known = self._open[agent.name]
         if _first(agent) != _first(known):
             raise Corrupt(f"{agent.job} returns as another job", field="facts")
         if self._guard is not None:
@@ -231,12 +241,21 @@ class AgentHome:
         if not self._awaits(agent):
             return  # Cancelled or restarted meanwhile.
         await self._update(agent)
-        log.info("%s returned home: %s", agent.job, itinerary.job.state)
+        log.info("%s returned home: %s", agent.name, itinerary.job.state)
+
+    async def _cancel(self, job: JobId) -> None:
+        """End all models of a job that are under way."""
+        for agent in self._walkers(self._get(job)):
+            itinerary = Itinerary.of(agent)
+            if not itinerary.job.state.final:
+                itinerary.take(CancelRequested(), self._runtime.now_s())
+                ended = msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1)
+                await self._update(ended)
 
     def _awaits(self, agent: Agent) -> bool:
-        known = self._open.get(agent.job)
+        known = self._open.get(agent.name)
         if known is None:
-            self._get(agent.job)
+            self._get(agent.job, agent.walker)
             return False
         return known.epoch == agent.epoch
 
@@ -251,8 +270,8 @@ class AgentHome:
     async def _update(self, agent: Agent) -> None:
         self._store.put(agent)
         self._index(Itinerary.of(agent))
-        if agent.job in self._open:
-            self._to_back_up[agent.job] = agent
+        if agent.name in self._open:
+            self._to_back_up[agent.name] = agent
         shown = self._view(agent)
         try:
             await self._fabric.publish(keys.site_event(self._site, agent.job), encode(shown))
@@ -260,9 +279,9 @@ class AgentHome:
             log.debug("the state of %s was not published: %s", agent.job, error)
 
     def _index(self, itinerary: Itinerary) -> None:
-        job = itinerary.job
-        self._models[job.id] = frozenset(model.manifest for model in itinerary.models())
-        if job.state.final:
+        name = itinerary.agent.name
+        self._models[name] = frozenset(model.manifest for model in itinerary.models())
+        if itinerary.job.state.final:
             for of in (
                 self._open,
                 self._to_back_up,
@@ -270,16 +289,22 @@ class AgentHome:
                 self._whereabouts,
                 self._backed_up,
             ):
-                of.pop(job.id, None)
+                of.pop(name, None)
+            if itinerary.job.state is JobState.REACHED:
+                self._reached.add(itinerary.job.id)
         else:
-            self._open[job.id] = itinerary.agent
+            self._open[name] = itinerary.agent
 
     async def _watch(self) -> None:
         await asyncio.sleep(CHECK_EVERY_S)
+        for job in tuple(self._reached):
+            if any(agent.job == job for agent in self._open.values()):
+                await self._cancel(job)
+            self._reached.discard(job)
         now_s = time.monotonic()
-        for job in tuple(self._open):
-            silent_s = now_s - self._reported_at_s.setdefault(job, now_s)
-            agent = self._open.get(job)  # It may have ended since this round began.
+        for name in tuple(self._open):
+            silent_s = now_s - self._reported_at_s.setdefault(name, now_s)
+            agent = self._open.get(name)  # It may have ended since this round began.
             if silent_s > LOST_S and agent is not None:
                 await self._restart_safely(agent)
 
@@ -289,17 +314,17 @@ class AgentHome:
         for agent in tuple(self._to_back_up.values()):
             try:
                 await self._back_up(agent)
-                if self._to_back_up.get(agent.job) is agent:
-                    del self._to_back_up[agent.job]
+                if self._to_back_up.get(agent.name) is agent:
+                    del self._to_back_up[agent.name]
             except DaitnError as error:
-                log.debug("weights of %s are not backed up yet: %s", agent.job, error)
+                log.debug("weights of %s are not backed up yet: %s", agent.name, error)
             except Exception:
-                log.exception("backing up weights of %s failed", agent.job)
+                log.exception("backing up weights of %s failed", agent.name)
 
     async def _back_up(self, agent: Agent) -> None:
-        if agent.job not in self._open:
+        if agent.name not in self._open:
             return
-        backed_up = self._backed_up.setdefault(agent.job, set())
+        backed_up = self._backed_up.setdefault(agent.name, set())
         for model in Itinerary.of(agent).measured_models():
             if model.manifest not in backed_up:
                 await self._fetch(agent, model)
@@ -309,8 +334,8 @@ class AgentHome:
         try:
             await self._restart(agent)
         except Exception:
-            log.exception("restarting the agent of %s failed", agent.job)
-            self._reported_at_s[agent.job] = time.monotonic()
+            log.exception("restarting the agent of %s failed", agent.name)
+            self._reported_at_s[agent.name] = time.monotonic()
 
     async def _restart(self, agent: Agent) -> None:
         """Restart a lost agent from its last reported facts, without the site that lost it."""
@@ -319,18 +344,18 @@ class AgentHome:
             if self._guard is not None:
                 self._guard.check_models(itinerary)
         except DaitnError as error:  # A site that made its models may be revoked.
-            log.warning("%s cannot go on: %s", agent.job, error)
+            log.warning("%s cannot go on: %s", agent.name, error)
             itinerary.take(ActionFailed(ErrorReport.of(error)), self._runtime.now_s())
             await self._update(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
             return
-        log.warning("%s is lost and is restarted", agent.job)
+        log.warning("%s is lost and is restarted", agent.name)
         for outstanding in tuple(itinerary.job.outstanding.values()):
             itinerary.take(SiteLost(outstanding.site), self._runtime.now_s())
         await self._send_out(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
 
     async def _send_out(self, agent: Agent) -> None:
         await self._update(agent)
-        self._reported_at_s[agent.job] = time.monotonic()
+        self._reported_at_s[agent.name] = time.monotonic()
         self._host.send_out(agent)
 
     # Owners
@@ -349,7 +374,7 @@ class AgentHome:
             raise InvalidInput(
                 "a model that travels by itself is at one site at a time",
                 field="training.algorithm",
-                fix="take the algorithm sequential, or train without --autonomous",
+                fix="take the algorithm sequential or gossip, or train without --autonomous",
             )
         if request.start is not None:
             raise InvalidInput(
@@ -360,12 +385,16 @@ class AgentHome:
         agent = await self._submitted(name, request)
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))
-        await self._send_out(agent)
+        agents = _walking(agent)
+        for one in agents:  # All are on disk before the first one sets out.
+            self._store.put(one)
+        for one in agents:
+            await self._send_out(one)
         return encode(self._view(agent))
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many models under way as it may."""
-        open_ = sum(_first(agent).intent.owner == owner for agent in self._open.values())
+        open_ = len({one.job for one in self._open.values() if _first(one).intent.owner == owner})
         if open_ >= OPEN_JOBS:
             raise Refused(
                 f"{owner} has {open_} open jobs here, which is the most",
@@ -383,13 +412,15 @@ class AgentHome:
         check_travels(request.intent)
         needs = await self._needs(RecipeQuestion(recipe=model.recipe, config=model.config))
         now_s = self._runtime.now_s()
-        taken = self._store.jobs()
+        check_walks(request.intent, needs)
+        taken = self._store.names()
         number = 1
         # Jobs of two homes meet at hosts, so a number alone is not unique.
         while (job := JobId(f"{name}-{self._site}-{number}")) in taken | self._naming:
             number += 1
         self._naming.add(job)
-        checked_name(job, "name")
+        # The last model's name is the longest.
+        checked_name(agent_name(job, request.intent.training.travelling - 1), "name")
         first = Submitted(
             job=job, intent=request.intent, needs=needs, insist=request.insist, order=request.order
         )
@@ -439,42 +470,53 @@ class AgentHome:
         if query.job:
             found: tuple[Agent, ...] = (self._own(query.job),)
         else:
-            found = tuple(one for one in self._store.all() if visible(_first(one).intent.owner))
-        return encode(JobList(jobs=tuple(self._view(agent) for agent in found)))
+            each = {one.job: one for one in self._store.all()}.values()
+            found = tuple(one for one in each if visible(_first(one).intent.owner))
+        return encode(JobList(jobs=tuple(map(self._view, found))))
 
     async def _on_decisions(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
         agent = self._own(decode(payload, JobQuery).job)
-        made = decisions((fact.event, fact.at_s) for fact in agent.facts)
-        return encode(DecisionList(decisions=made))
+        histories = (
+            [(fact.event, fact.at_s) for fact in one.facts] for one in self._walkers(agent)
+        )
+        return encode(DecisionList(decisions=decisions_of(histories)))
 
     async def _on_lineage(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
         agent = self._own(decode(payload, JobQuery).job)
-        shown = self._view(agent)
+        shown, job = self._shown(agent)
         if shown.model is None:
             raise NotFound(f"{agent.job} has no measured model yet", field="job")
-        lineage = Lineage(job=agent.job, entries=tuple(Itinerary.of(agent).job.lineage))
+        lineage = Lineage(job=agent.job, entries=tuple(job.lineage))
         return encode(TrainedModel(job=shown, lineage=lineage))
 
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
         agent = self._own(decode(payload, JobQuery).job)
-        itinerary = Itinerary.of(agent)
-        if not itinerary.job.state.final:
-            itinerary.take(CancelRequested(), self._runtime.now_s())
-            await self._update(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
+        await self._cancel(agent.job)
         return encode(self._view(self._get(agent.job)))
 
-    def _view(self, agent: Agent) -> JobView:
-        itinerary = Itinerary.of(agent)
-        shown = view(itinerary.job, self._runtime.now_s())
-        if shown.model is None or itinerary.job.state is not JobState.REACHED:
-            return shown
-        holders = tuple(dict.fromkeys((self._site, *shown.model.holders)))
-        return msgspec.structs.replace(
-            shown, model=msgspec.structs.replace(shown.model, holders=holders)
+    def _walkers(self, agent: Agent) -> tuple[Agent, ...]:
+        """The models that travel for an agent's job, without any that the disk lost."""
+        walkers = range(_first(agent).intent.training.travelling)
+        found = (
+            agent if walker == agent.walker else self._find(agent.job, walker) for walker in walkers
         )
+        return tuple(one for one in found if one is not None)
+
+    def _view(self, agent: Agent) -> JobView:
+        return self._shown(agent)[0]
+
+    def _shown(self, agent: Agent) -> tuple[JobView, Job]:
+        """An agent's job, and the one of its models that is the best."""
+        jobs = [Itinerary.of(one).job for one in self._walkers(agent)]
+        shown, best = view_of(jobs, self._runtime.now_s())
+        if shown.model is None or shown.state is not JobState.REACHED:
+            return shown, best
+        holders = tuple(dict.fromkeys((self._site, *shown.model.holders)))
+        model = msgspec.structs.replace(shown.model, holders=holders)
+        return msgspec.structs.replace(shown, model=model), best
 
     def _own(self, job: JobId) -> Agent:
         """An agent that the caller may see and command. Raises `NotFound`, `Refused`."""
@@ -482,15 +524,41 @@ class AgentHome:
         check_owner(_first(agent).intent.owner, f"job {job}")
         return agent
 
-    def _get(self, job: JobId) -> Agent:
-        agent = self._store.get(job)
-        if agent is None:
-            raise NotFound(
-                f"{self._site} is not the home of {job}",
-                field="job",
-                fix="ask the site where it was submitted",
+    def _get(self, job: JobId, walker: int | None = None) -> Agent:
+        """An agent of a job: this one, or the first that is here. Raises `NotFound`."""
+        walkers = range(MOST_WALKERS) if walker is None else (walker,)
+        for number in walkers:
+            if (agent := self._find(job, number)) is not None:
+                return agent
+        raise NotFound(
+            f"{self._site} is not the home of {job}",
+            field="job",
+            fix="ask the site where it was submitted",
+        )
+
+    def _find(self, job: JobId, walker: int) -> Agent | None:
+        return self._open.get(agent_name(job, walker)) or self._store.get(job, walker)
+
+
+def _walking(first: Agent) -> tuple[Agent, ...]:
+    """All models that travel for a job, given the first as it sets out."""
+    submitted, *rest = first.facts
+    return (
+        first,
+        *(
+            msgspec.structs.replace(
+                first,
+                walker=walker,
+                facts=(
+                    DatedFact(
+                        submitted.at_s, msgspec.structs.replace(_first(first), walker=walker)
+                    ),
+                    *rest,
+                ),
             )
-        return agent
+            for walker in range(1, _first(first).intent.training.travelling)
+        ),
+    )
 
 
 def _first(agent: Agent) -> Submitted:

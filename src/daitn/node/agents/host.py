@@ -17,13 +17,13 @@ import msgspec
 from daitn.control.jobs.stages import RETRY_AT_MOST_S
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.itinerary import Itinerary, home_intent
-from daitn.node.agents.store import AgentStore
+from daitn.node.agents.store import AgentStore, LeftModels
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
-from daitn.objects.agents import Agent, AgentReport, ReportReply
+from daitn.objects.agents import Agent, AgentName, AgentReport, ReportReply
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError, ErrorReport, IllegalTransition, StorageFull, WorkFailed
-from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
+from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.jobs import (
     ActionFailed,
     CandidateLost,
@@ -35,7 +35,7 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     Woke,
 )
-from daitn.objects.messages import RecipeQuestion, Work, WorkOutcome, WorkState
+from daitn.objects.messages import RecipeQuestion, VerifyWork, Work, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
 from daitn.objects.text import without_folders
 from daitn.objects.wire import decode, encode
@@ -77,9 +77,12 @@ class AgentHost:
         guard: AgentGuard | None = None,
         note: Release | None = None,
         ended: Callable[[VisitId], None] = lambda _: None,
+        left: LeftModels | None = None,
     ) -> None:
         """`guard` checks and signs packets; none on a fabric without signatures. `note`: as of
-        `AgentHome`. `ended` is told of work whose outcome is on disk."""
+        `AgentHome`. `ended` is told of work whose outcome is on disk. `left` keeps what models of
+        one job leave for each other; none: nothing."""
+        self._left = left
         self._note = note
         self._ended = ended
         self._guard = guard
@@ -90,12 +93,12 @@ class AgentHost:
         self._perform = perform
         self._descriptor = descriptor
         self._tasks = Tasks()
-        """One task per job."""
+        """One task per agent."""
 
     def resume(self) -> None:
         """After a start: continue with the agents on disk."""
         for agent in self._store.all():
-            self._spawn(agent.job, partial(self._resumed, agent))
+            self._spawn(agent.name, partial(self._resumed, agent))
 
     async def close(self) -> None:
         """Stop; agents stay on disk."""
@@ -103,21 +106,25 @@ class AgentHost:
 
     def models(self) -> frozenset[Digest]:
         """Weights that agents here need."""
-        return frozenset(
+        needed = frozenset(
             model.manifest for agent in self._store.all() for model in Itinerary.of(agent).models()
         )
+        if self._left is None:
+            return needed
+        self._left.forget_old(self._runtime.now_s())
+        return needed | self._left.models()
 
     def send_out(self, agent: Agent) -> None:
         """Send an agent out, for the first time or again."""
         self._store.put(agent)
-        self._spawn(agent.job, partial(self._resumed, agent))
+        self._spawn(agent.name, partial(self._resumed, agent))
 
     # Taking over
 
     async def serve(self, packet: Packet, intent: PacketIntent) -> bytes:
         """See `Service`: answers once the agent is taken over."""
         agent = decode(packet.payload, Agent)
-        known = self._store.get(agent.job)
+        known = self._store.get(agent.job, agent.walker)
         if known is not None and known.stage() > agent.stage():
             return b""
         itinerary = Itinerary.of(agent)
@@ -125,13 +132,13 @@ class AgentHost:
         event = await self._arrival(itinerary, intent)
         for model in itinerary.models():
             await self._bring(itinerary, model)
-        known = self._store.get(agent.job)
+        known = self._store.get(agent.job, agent.walker)
         if known is not None and known.stage() > agent.stage():
             return b""
         itinerary.agent = msgspec.structs.replace(itinerary.agent, choices=())
         itinerary.take(event, self._runtime.now_s())
         self._store.put(itinerary.agent)
-        self._spawn(agent.job, partial(self._travel, itinerary))
+        self._spawn(agent.name, partial(self._travel, itinerary))
         return b""
 
     def _check(self, packet: Packet, itinerary: Itinerary) -> None:
@@ -176,7 +183,16 @@ class AgentHost:
             raise NotServed(
                 Refusal(Reason.FAILED, f"a job that is {itinerary.job.state} does not train")
             )
+        if self._learns_here(itinerary):
+            raise NotServed(Refusal(Reason.FAILED, "another model of its job learns here now"))
         return await self._plan_here(itinerary, node)
+
+    def _learns_here(self, itinerary: Itinerary) -> bool:
+        """Whether another walker of its job does: the next one learns more elsewhere meanwhile."""
+        agent = itinerary.agent
+        others = set(range(itinerary.job.intent.training.travelling)) - {agent.walker}
+        there = (self._store.get(agent.job, walker) for walker in sorted(others))
+        return any(one is not None and isinstance(one.facts[-1].event, Planned) for one in there)
 
     async def _plan_here(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
         """The plan to train here. Raises `NotServed` if another site that it can choose is better,
@@ -186,7 +202,8 @@ class AgentHost:
         later = tuple(one.site for one in view.prospects if one.site not in choices)
         step = await itinerary.decide(view, self._runtime.now_s(), later, self._site)
         if step.route is not None and step.route.visits[0].site == self._site:
-            return itinerary.planned(step)
+            left = self._left.get(itinerary.job.id) if self._left is not None else None
+            return itinerary.planned(step, left)
         own = f"{self._site}/"
         found = step.question.topology.rejections
         reasons = [no.reason for no in found if no.candidate.startswith(own)]
@@ -199,14 +216,14 @@ class AgentHost:
 
     # Going on
 
-    def _spawn(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.anew(job, self._guarded(job, work), f"model {job}")
+    def _spawn(self, name: AgentName, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.anew(name, self._guarded(name, work), f"model {name}")
 
-    async def _guarded(self, job: JobId, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, name: AgentName, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception:
-            log.exception("the agent of %s is stuck", job)
+            log.exception("the agent of %s is stuck", name)
 
     async def _resumed(self, agent: Agent) -> None:
         try:
@@ -282,7 +299,7 @@ class AgentHost:
     async def _to_data(self, itinerary: Itinerary) -> bool:
         view = itinerary.local_view(self._runtime.core.routes)
         later = tuple(itinerary.refused)
-        step = await itinerary.decide(view, self._runtime.now_s(), later)
+        step = await itinerary.decide_apart(view, self._runtime.now_s(), later)
         route = step.route
         if route is None:
             await self._record(itinerary, itinerary.unplanned(step))
@@ -376,6 +393,19 @@ class AgentHost:
             outcome = msgspec.structs.replace(outcome, error=failed)
         await self._record(itinerary, Reported(outcome))
         self._ended(work.visit)
+        if itinerary.job.state is JobState.VERIFYING and not isinstance(work, VerifyWork):
+            self._leave_behind(itinerary)
+
+    def _leave_behind(self, itinerary: Itinerary) -> None:
+        """Keep what was made here for the next walker of the job; without it, that one is not worse
+        off than a model that travels alone."""
+        left = itinerary.leaves()
+        if left is None or self._left is None:
+            return
+        try:
+            self._left.put(left)
+        except StorageFull as error:
+            log.warning("%s leaves nothing here: %s", itinerary.agent.name, error)
 
     # Reports to the home
 
@@ -388,14 +418,15 @@ class AgentHost:
                 site=self._site,
                 agent=agent if agent is not reported else None,
                 job=agent.job,
+                walker=agent.walker,
                 epoch=agent.epoch,
                 facts=len(agent.facts),
             )
             reply = await self._report(agent.home, report)
             if reply is ReportReply.STALE:
-                log.info("another agent of %s is under way; this one ends", agent.job)
+                log.info("another agent of %s is under way; this one ends", agent.name)
                 self._store.drop(itinerary.agent)
-                self._tasks.end(agent.job)
+                self._tasks.end(agent.name)
                 return
             reported = agent if reply is ReportReply.YES else None
             await asyncio.sleep(REPORT_EVERY_S if reported is itinerary.agent else RETRY_S)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from daitn.control.jobs import meeting
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, replay
 from daitn.control.jobs.question import route_question, starts
@@ -30,8 +31,8 @@ from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
-from daitn.objects.jobs import JobEvent, Planned, VerifierAssignment, VerifiersChosen
-from daitn.objects.lineage import descent, released
+from daitn.objects.jobs import JobEvent, LeftModel, Planned, VerifierAssignment, VerifiersChosen
+from daitn.objects.lineage import Lineage, ancestry, descent, released
 from daitn.objects.messages import VerifyWork
 from daitn.objects.models import ModelRef
 from daitn.steering.routes.names import site_of
@@ -91,6 +92,8 @@ class Itinerary:
             ) from None
         if job.id != agent.job:
             raise Corrupt(f"the facts of {agent.job} are about {job.id}", field="facts")
+        if job.walker != agent.walker or job.walker >= job.intent.training.travelling:
+            raise Corrupt(f"the facts of {agent.name} are about another model", field="walker")
         return cls(agent, job)
 
     def take(self, event: JobEvent, now_s: float) -> None:
@@ -169,6 +172,22 @@ class Itinerary:
 
         return await asyncio.to_thread(decided)
 
+    async def decide_apart(
+        self, view: LocalView, now_s: float, later: tuple[SiteId, ...] = ()
+    ) -> NextStep:
+        """As `decide`; but a model that has not learned yet leaves the best sites to the models of
+        its job before it, which decide alike: they begin where those would."""
+        step = await self.decide(view, now_s, later)
+        for _ in range(0 if self.job.made else self.job.walker):
+            if step.route is None:
+                break
+            later = (*later, step.route.visits[0].site)
+            apart = await self.decide(view, now_s, later)
+            if apart.route is None:
+                break
+            step = apart
+        return step
+
     def release_to(self, start: Digest | None) -> tuple[str, ...]:
         """Jurisdictions into which the start model of a route may travel."""
         found = (one.release_to for one in self.job.checkpoints if one.model.manifest == start)
@@ -218,11 +237,31 @@ class Itinerary:
             return ()
         return tuple(j for j in allowed[0] if all(j in others for others in allowed))
 
-    def planned(self, step: NextStep) -> Planned:
-        """The fact that the model is trained where it has arrived."""
+    def planned(self, step: NextStep, left: LeftModel | None = None) -> Planned:
+        """The fact that the model is trained where it has arrived, and where one was `left`."""
         met = step.view.met[step.view.here]
         known = self.job.met.get(met.site) == met
-        return Planned(route=step.route, decision=step.decision, here=None if known else met)
+        return Planned(
+            route=step.route,
+            decision=step.decision,
+            here=None if known else met,
+            meets=meeting.unknown(self.job, left) if left is not None else None,
+        )
+
+    def leaves(self) -> LeftModel | None:
+        """What it leaves where it has learned, for other models of its job; none: there are none,
+        or it has not learned."""
+        job, candidate = self.job, self.job.candidate
+        if job.intent.training.travelling == 1 or candidate is None or not candidate.visits:
+            return None
+        lineage = Lineage(job=job.id, entries=tuple(job.lineage))
+        return LeftModel(
+            job=job.id,
+            walker=job.walker,
+            at_s=job.at_s,
+            model=candidate.model,
+            entries=ancestry(lineage, candidate.model.manifest).entries,
+        )
 
     def unplanned(self, step: NextStep) -> Planned:
         """The fact that there is no next site, for now or for good."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import AgentHome
 from daitn.node.agents.host import AgentHost
-from daitn.node.agents.store import AgentStore
+from daitn.node.agents.store import AgentStore, LeftModels
 from daitn.node.forwarder.offers import learning_offers
 from daitn.node.forwarder.role import ForwarderRole
 from daitn.node.training.executor import Executor
@@ -52,6 +52,7 @@ class AgentsRole:
             guard,
             note,
             ended,
+            LeftModels(state / "models-left"),
         )
         self._home = AgentHome(
             site,

@@ -1,0 +1,107 @@
+"""A job of which several models travel at the same time, shown as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from daitn.control.jobs.job import Job
+from daitn.control.jobs.machine import decisions
+from daitn.control.jobs.view import view
+from daitn.objects.errors import InvalidInput
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import Decided, JobEvent, JobState, JobView, WorkNeeds
+from daitn.objects.lineage import Origin
+from daitn.objects.merging import Algorithm
+
+__all__ = ["check_walks", "decisions_of", "view_of"]
+
+_ENDS = (
+    JobState.REACHED,
+    JobState.EXHAUSTED,
+    JobState.FAILED,
+    JobState.INFEASIBLE,
+    JobState.CANCELLED,
+)
+"""How the whole ended, where its models ended in several ways: as the first of these."""
+
+
+def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
+    """Raise `InvalidInput` for a job whose models could not be averaged where they meet, or would
+    have nothing to spend."""
+    walkers, examples = intent.training.travelling, intent.budget.examples
+    if examples is not None and examples < walkers:
+        raise InvalidInput(
+            f"{examples} examples are too few for {walkers} models that travel",
+            field="budget.examples",
+            fix="raise it, or lower training.walkers",
+        )
+    unable = needs.algorithms and Algorithm.GOSSIP not in needs.algorithms
+    averages = needs.merges and needs.merges_fresh and not unable
+    if intent.training.algorithm is Algorithm.GOSSIP and not averages:
+        raise InvalidInput(
+            f"models of {intent.model.recipe} that learned apart from the beginning cannot be "
+            "averaged",
+            field="training.algorithm",
+            fix="take the algorithm sequential",
+        )
+
+
+def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
+    """The whole, and the one of its models that is the best: what it reached, its model and where
+    it stands. What was spent is the sum."""
+    if len(jobs) == 1:
+        return view(jobs[0], now_s), jobs[0]
+    best = min(jobs, key=_shortfall)
+    state = _state(jobs)
+    like = best if best.state is state else next(job for job in jobs if job.state is state)
+    views = [view(job, now_s) for job in jobs]
+    shown, told = views[jobs.index(best)], views[jobs.index(like)]
+    moved = {
+        entry.digest: entry.fact.bytes_in
+        for job in jobs
+        for entry in job.lineage
+        if not isinstance(entry.fact, Origin)
+    }
+    open_ = sum(not job.state.final for job in jobs)
+    ended = [job.ended_at_s for job in jobs if job.ended_at_s is not None]
+    whole = msgspec.structs.replace(
+        shown,
+        state=state,
+        sentence=state.sentence,
+        detail=told.detail if state.final else f"{told.detail} ({open_} of {len(jobs)} travel)",
+        error=told.error,
+        route=tuple(visit for one in views for visit in one.route),
+        working=tuple(sorted({site for one in views for site in one.working})),
+        excluded=tuple(sorted(set.intersection(*(set(one.excluded) for one in views)))),
+        seconds=max(one.seconds for one in views),
+        bytes_moved=sum(moved.values()),
+        cost_usd=sum(one.cost_usd for one in views),
+        examples=sum(one.examples for one in views),
+        ended_at_s=None if open_ else max(ended, default=None),
+    )
+    return whole, best
+
+
+def _shortfall(job: Job) -> float:
+    return job.shortfall(job.best) if job.best is not None else float("inf")
+
+
+def _state(jobs: Sequence[Job]) -> JobState:
+    """Reached, as soon as one has; otherwise the state of the best that has not ended."""
+    states = {job.state for job in jobs}
+    if JobState.REACHED in states:
+        return JobState.REACHED
+    going = [job for job in jobs if not job.state.final]
+    if going:
+        return min(going, key=_shortfall).state
+    return next(state for state in _ENDS if state in states)
+
+
+def decisions_of(histories: Iterable[Iterable[tuple[JobEvent, float]]]) -> tuple[Decided, ...]:
+    """Every route decision in the stored events of a job's models, oldest first."""
+    made = sorted((one for each in histories for one in decisions(each)), key=lambda one: one.at_s)
+    return tuple(
+        msgspec.structs.replace(one, number=number) for number, one in enumerate(made, start=1)
+    )
