@@ -249,6 +249,17 @@ def test_probes_grow_while_they_are_short_and_shrink_when_they_are_long() -> Non
     assert sizes[-1] == 16
 
 
+def test_a_link_that_stays_as_it_is_is_probed_less_and_less_often() -> None:
+    link, now_s, waited = LinkEstimate(A, B), NOW_S, []
+    for seconds in (0.2, 0.21, 0.19, 0.2, 0.2, 2.0, 0.2, 0.2, 0.2):
+        before_s = now_s
+        while not link.wants_probe(now_s):
+            now_s += 1.0
+        waited.append(round(now_s - before_s, -1))
+        link.learn_probe(256 * 1024, seconds, now_s)
+    assert waited == [0, 60, 120, 240, 240, 240, 60, 120, 240]
+
+
 def test_throughput_follows_a_change_without_believing_one_sample() -> None:
     link = LinkEstimate(A, B)
     link.learn_transfer(10_000_000, 1.0, NOW_S)
