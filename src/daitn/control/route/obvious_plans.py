@@ -30,7 +30,10 @@ __all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promisin
 
 MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
-_EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+_EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""The value model promises more of long visits than they keep: with four and eight epochs, too, 114
+development worlds took 1.11 times as long (standard error 4 %), and 5 fewer reached; with one at
+most, 64 of them took 1.16 times as long as with two, and 3 fewer reached."""
 _FIXED = (100, 500)
 """Examples per visit in plans with a fixed amount."""
 _LEAST_EXAMPLES = 32
@@ -50,7 +53,7 @@ start. The other plans go through all options."""
 
 
 def amounts(task: RouteTask, option: int) -> tuple[int, ...]:
-    """Amounts of examples for a visit to an option: from an eighth of an epoch to eight."""
+    """Amounts of examples for a visit to an option: from an eighth of an epoch to two."""
     return tuple(dict.fromkeys(epochs(task, option, count) for count in _EPOCHS))
 
 
@@ -78,7 +81,7 @@ def obvious_plans(task: RouteTask) -> Iterator[Plan]:
         nearness = costs.start_s[row] + epoch_s
         price = costs.price_usd * known.records
         orders: dict[str, tuple[Floats, tuple[float, ...]]] = {
-            "by size": (-known.records, (0.5, 1.0, 2.0, 4.0)),
+            "by size": (-known.records, (0.5, 1.0, 2.0)),
             "ring": (np.arange(len(known.records), dtype=float), (0.25, 1.0)),
             "best fit first": (-wanted * np.log1p(known.records), (1.0, 2.0)),
             "nearest first": (nearness, (1.0,)),
