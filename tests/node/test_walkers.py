@@ -13,9 +13,9 @@ from daitn.node.agents.itinerary import Itinerary
 from daitn.node.agents.store import AgentStore, LeftModels
 from daitn.node.forwarder.runtime import NotServed
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
-from daitn.objects.errors import InvalidInput
+from daitn.objects.errors import InvalidInput, StorageFull
 from daitn.objects.identifiers import Digest, JobId, SiteId
-from daitn.objects.intents import Budget
+from daitn.objects.intents import Budget, Training
 from daitn.objects.jobs import (
     CancelRequested,
     JobState,
@@ -27,13 +27,14 @@ from daitn.objects.jobs import (
     WorkNeeds,
 )
 from daitn.objects.lineage import Merge
+from daitn.objects.merging import Algorithm
 from daitn.objects.messages import RecipeQuestion, WorkState
 from daitn.objects.requests import DecisionList, JobList, JobQuery, SubmitIntent, TrainedModel
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.packet import PacketKind
 from daitn.tools import clock
 from tests.control.jobs.test_meeting import GOSSIP, WALKERS, Walker
-from tests.control.jobs.world import NEEDS
+from tests.control.jobs.world import DECISION, NEEDS
 from tests.control.test_next_site import NOW_S, job, prospect, visited
 from tests.control.test_next_site import asked as asked_where
 from tests.scenes.waiting import until
@@ -220,6 +221,51 @@ async def test_two_models_of_a_job_do_not_learn_at_one_site_at_once(tmp_path: Pa
         with pytest.raises(NotServed, match="another model of its job"):
             await here.serve(*arrived(walker_under_way(1), "medicine"))
         assert [one.walker for one in store.all()] == [0]
+
+
+async def test_one_that_waits_at_a_site_shuts_nobody_out(tmp_path: Path) -> None:
+    async with host(tmp_path, CLINIC) as (here, store):
+        waits = walker_under_way(0)
+        event = Planned(route=None, decision=DECISION, waiting_for="until cdc is back")
+        store.put(with_facts(waits, event))
+        assert Itinerary.of(store.all()[0]).job.state is JobState.WAITING
+        await here.serve(*arrived(walker_under_way(1), "medicine"))
+        assert sorted(one.walker for one in store.all()) == [0, 1]
+
+
+async def test_a_job_that_the_disk_cannot_take_whole_is_not_there_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = AgentStore.put
+
+    def full(self: AgentStore, agent: Agent) -> None:
+        if agent.walker == 1:
+            raise StorageFull("the disk is full", field="state", fix="make room")
+        put(self, agent)
+
+    async with living(tmp_path) as (home, _):
+        wanted = encode(SubmitIntent(intent=GOSSIP, insist=True))
+        with monkeypatch.context() as patched:
+            patched.setattr(AgentStore, "put", full)
+            with pytest.raises(StorageFull):
+                await home.handlers()["submit"]("", wanted)
+        assert AgentStore(tmp_path / "ours").all() == ()
+        assert len(await submitted(home, tmp_path)) == WALKERS
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.EWC, Algorithm.GOSSIP])
+async def test_what_the_recipe_does_not_train_by_is_refused_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm
+) -> None:
+    async def needs(question: RecipeQuestion) -> WorkNeeds:
+        return msgspec.structs.replace(MERGES, algorithms=(Algorithm.AUTO, Algorithm.SEQUENTIAL))
+
+    monkeypatch.setattr(test_agents, "needs", needs)
+    intent = msgspec.structs.replace(GOSSIP, training=Training(algorithm=algorithm))
+    async with living(tmp_path) as (home, _):
+        with pytest.raises(InvalidInput, match=f"does not train by {algorithm}") as refused:
+            await home.handlers()["submit"]("", encode(SubmitIntent(intent=intent, insist=True)))
+        assert refused.value.field == "training.algorithm"
 
 
 async def test_a_site_has_what_one_left_met_by_the_next(tmp_path: Path) -> None:

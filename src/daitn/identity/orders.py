@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import check_descent
 from daitn.objects.descriptors import Role
@@ -82,7 +84,7 @@ class OrderBook:
             raise self._refused("whoever signed the order is no owner in this network")
         check_signature(signed.public_key, signed.signature, _DOMAIN + signed.order)
         order = decode(signed.order, Order)
-        if canonical(order) != signed.order:
+        if not _in_form(signed.order, order):
             raise Corrupt("the order is not in canonical form", field="order", fix="sign it again")
         if order.network != self.network:
             raise self._refused("the order is for another network")
@@ -128,3 +130,21 @@ class OrderBook:
 
     def _refused(self, why: str) -> Refused:
         return Refused(why, field="order", fix="submit the intent with its owner's key")
+
+
+def _in_form(text: bytes, order: Order) -> bool:
+    """Whether a text is what `sign_order` writes of an order, or wrote before fields with defaults
+    were added: those alone may be missing."""
+    plain = msgspec.msgpack.decode(text)
+    whole = msgspec.msgpack.decode(canonical(order))
+    return msgspec.msgpack.encode(plain) == text and _says_no_more(plain, whole)
+
+
+def _says_no_more(plain: object, whole: object) -> bool:
+    """Whether all fields of the first are in the second, in its order, with the same values."""
+    if isinstance(plain, dict) and isinstance(whole, dict):
+        known = [name for name in whole if name in plain]
+        return list(plain) == known and all(_says_no_more(plain[n], whole[n]) for n in known)
+    if isinstance(plain, list) and isinstance(whole, list):
+        return len(plain) == len(whole) and all(map(_says_no_more, plain, whole))
+    return type(plain) is type(whole) and plain == whole

@@ -79,8 +79,9 @@ class Walker(World):
 
     def planned(self) -> Planned:
         left = self.left.get(self.at)
-        meets = meeting.unknown(self.job, left) if left is not None else None
-        return Planned(route=self.routes(self.job), decision=DECISION, meets=meets)
+        route = self.routes(self.job)
+        meets = meeting.unknown(self.job, left, route) if left and route else None
+        return Planned(route=route, decision=DECISION, meets=meets)
 
     def fact(self, site: SiteId, work: Work) -> LineageFact:
         made = super().fact(site, work)
@@ -256,11 +257,12 @@ def test_a_model_does_not_meet_itself_or_what_it_came_of() -> None:
     first.visit("general")
     first.leave()
     own = left["general"]
-    assert meeting.unknown(first.job, own) is None
+    route = Route(start=None, visits=(stop("general"),), reaches=True)
+    assert meeting.unknown(first.job, own, route) is None
     merge = second.visit("general")
     assert merge is not None
     second.feed(Reported(second.done(merge)))
-    assert meeting.unknown(second.job, own) is None, "it has learned all of that"
+    assert meeting.unknown(second.job, own, route) is None, "it has learned all of that"
 
 
 def test_what_would_bind_the_model_more_is_left_alone() -> None:
@@ -276,6 +278,39 @@ def test_what_would_bind_the_model_more_is_left_alone() -> None:
     left["general"] = msgspec.structs.replace(kept, entries=(*before, bound))
     assert second.visit("general") is None
     assert second.job.state is JobState.VERIFYING
+    assert not carried(second), "what is of no use is not carried along"
+
+
+def carried(walker: Walker) -> list[LeftModel]:
+    planned = (event for event, _ in walker.facts if isinstance(event, Planned))
+    return [event.meets for event in planned if event.meets is not None]
+
+
+def test_a_lineage_that_is_too_much_to_carry_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meeting, "MOST_LINEAGE_BYTES", 100)
+    left: Left = {}
+    first, second = Walker(0, left), Walker(1, left)
+    first.visit("general")
+    first.leave()
+    assert second.visit("general") is None
+    assert not carried(second)
+
+
+def signed_by_acme(text: bytes) -> SignedOrder:
+    signature = ACME.sign(b"daitn order 1\0" + text)
+    return SignedOrder(order=text, public_key=ACME.public, signature=signature)
+
+
+def test_an_order_from_before_a_field_was_added_is_in_force() -> None:
+    plain = msgspec.msgpack.decode(sign_order(INTENT, "net", 2000.0, ACME).order)
+    del plain["intent"]["training"]["walkers"]
+    text = msgspec.msgpack.encode(plain)
+    assert ORDERS.read(signed_by_acme(text)).intent == INTENT
+    doubled = bytes([text[0] + 1]) + text[1:] + b"\xa6number\xa1x"
+    with pytest.raises(Corrupt, match="canonical"):
+        ORDERS.read(signed_by_acme(doubled))
 
 
 @pytest.mark.parametrize(

@@ -23,24 +23,42 @@ from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import start
 from daitn.control.jobs.stages import fail, plan, verify
 from daitn.objects.access import narrowed
+from daitn.objects.decisions import Route
+from daitn.objects.descriptors import ANY
 from daitn.objects.jobs import JobState, LeftModel
 from daitn.objects.lineage import Merge, Visit, descent, released, shares_of
 from daitn.objects.merging import GOSSIP_RULE, Algorithm
 from daitn.objects.messages import WorkOutcome, WorkState
+from daitn.objects.wire import encode
 
 __all__ = ["begin", "lose", "take", "unknown"]
 
+MOST_LINEAGE_BYTES = 512 << 10
+"""Of what was left, that a walker takes along: all that it carries fits into a packet of 4 MiB."""
 
-def unknown(job: Job, left: LeftModel) -> LeftModel | None:
+
+def unknown(job: Job, left: LeftModel, route: Route) -> LeftModel | None:
     """What a model left, without the lineage that the job has; none if there is nothing to gain by
-    meeting it: it is this walker's own, or all that it learned is known."""
-    if left.walker == job.walker:
+    meeting it at the first stop of a route: it is this walker's own, all that it learned is known,
+    it would bind the model more, or its lineage is too much to carry."""
+    if left.walker == job.walker or _binds(job, left, route):
         return None
     known = {entry.digest for entry in job.lineage}
     entries = tuple(entry for entry in left.entries if entry.digest not in known)
     if not any(isinstance(entry.fact, Visit) for entry in entries):
         return None
+    if len(encode(entries)) > MOST_LINEAGE_BYTES:
+        return None
     return msgspec.structs.replace(left, entries=entries)
+
+
+def _binds(job: Job, left: LeftModel, route: Route) -> bool:
+    """Whether release rules of what was left allow less than those of the visit's model."""
+    base = next((one for one in job.checkpoints if one.model.manifest == route.start), None)
+    before = base.release_to if base is not None else (ANY,)
+    bound = narrowed(before, route.visits[0].release_to)
+    further = released(descent(left.entries, left.model.manifest))
+    return set(narrowed(bound, further)) != set(bound)
 
 
 def begin(job: Job) -> Commands:

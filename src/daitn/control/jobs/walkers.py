@@ -28,8 +28,8 @@ _ENDS = (
 
 
 def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
-    """Raise `InvalidInput` for a job whose models could not be averaged where they meet, or would
-    have nothing to spend."""
+    """Raise `InvalidInput` for a job whose recipe does not train so, or whose models could not be
+    averaged where they meet, or would have nothing to spend."""
     walkers, examples = intent.training.travelling, intent.budget.examples
     if examples is not None and examples < walkers:
         raise InvalidInput(
@@ -37,9 +37,14 @@ def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
             field="budget.examples",
             fix="raise it, or lower training.walkers",
         )
-    unable = needs.algorithms and Algorithm.GOSSIP not in needs.algorithms
-    averages = needs.merges and needs.merges_fresh and not unable
-    if intent.training.algorithm is Algorithm.GOSSIP and not averages:
+    algorithm = intent.training.algorithm
+    if needs.algorithms and algorithm not in needs.algorithms:
+        raise InvalidInput(
+            f"the recipe {intent.model.recipe} does not train by {algorithm}",
+            field="training.algorithm",
+            fix="take the algorithm sequential",
+        )
+    if algorithm is Algorithm.GOSSIP and not (needs.merges and needs.merges_fresh):
         raise InvalidInput(
             f"models of {intent.model.recipe} that learned apart from the beginning cannot be "
             "averaged",

@@ -175,15 +175,20 @@ def _holds(job: Job, objective: Objective) -> bool:
     return value is not None and value >= objective.at_least
 
 
+def _parts(job: Job, field: str) -> int:
+    """Of how many of the job's models a limit is the sum."""
+    return 1 if field == "budget.duration_s" else job.intent.training.travelling
+
+
 def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
     """Limits that excluded a route, with the value that admits it, and limits nearly used up."""
     least: dict[str, float] = {}
     for rejection in job.decision.rejections if job.decision else ():
         if rejection.field.startswith("budget.") and rejection.relax_to:
-            needed = float(rejection.relax_to)
+            needed = float(rejection.relax_to) * _parts(job, rejection.field)
             least[rejection.field] = min(needed, least.get(rejection.field, needed))
     yield from (f"{field} of {needed:g}" for field, needed in sorted(least.items()))
-    budget = job.intent.budget
+    budget = job.budget
     spent = {
         "examples": job.spent_examples,
         "cost_usd": job.spent_usd,

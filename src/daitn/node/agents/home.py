@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -386,11 +386,20 @@ class AgentHome:
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))
         agents = _walking(agent)
-        for one in agents:  # All are on disk before the first one sets out.
-            self._store.put(one)
+        self._put_all(agents)
         for one in agents:
             await self._send_out(one)
         return encode(self._view(agent))
+
+    def _put_all(self, agents: Sequence[Agent]) -> None:
+        """Have all on disk before the first one sets out, or none."""
+        try:
+            for one in agents:
+                self._store.put(one)
+        except DaitnError:
+            for one in agents:
+                self._store.drop(one)
+            raise
 
     def _check_quota(self, owner: OwnerId) -> None:
         """Raise `Refused` if the owner has as many models under way as it may."""

@@ -192,7 +192,16 @@ class AgentHost:
         agent = itinerary.agent
         others = set(range(itinerary.job.intent.training.travelling)) - {agent.walker}
         there = (self._store.get(agent.job, walker) for walker in sorted(others))
-        return any(one is not None and isinstance(one.facts[-1].event, Planned) for one in there)
+        return any(one is not None and self._works_here(one) for one in there)
+
+    def _works_here(self, agent: Agent) -> bool:
+        """Whether an agent is trained or merged here. One that waits, or is on its way, is not."""
+        try:
+            outstanding = Itinerary.of(agent).job.outstanding.values()
+        except DaitnError:
+            return False
+        trains = (one for one in outstanding if not isinstance(one.work, VerifyWork))
+        return any(one.site == self._site for one in trains)
 
     async def _plan_here(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
         """The plan to train here. Raises `NotServed` if another site that it can choose is better,

@@ -245,7 +245,7 @@ class Itinerary:
             route=step.route,
             decision=step.decision,
             here=None if known else met,
-            meets=meeting.unknown(self.job, left) if left is not None else None,
+            meets=meeting.unknown(self.job, left, step.route) if left and step.route else None,
         )
 
     def leaves(self) -> LeftModel | None:
