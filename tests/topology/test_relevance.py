@@ -437,3 +437,14 @@ def test_data_whose_owner_demands_privacy_is_left_out_where_it_would_be_refused(
         assert told(relevant, "kept/questions")["privacy"].field == "training.algorithm"
     else:
         assert "kept" in {option.site for option in relevant.options}
+
+
+def test_a_pull_that_privacy_does_not_cover_is_named() -> None:
+    demand = PrivacyDemand(epsilon_total=3.0, epsilon_per_visit=1.0)
+    policy = DataPolicy(recipes=(RECIPE,), privacy=demand)
+    snapshot = drrt([data_site("kept", dataset("kept", "medicine", policy=policy)), *nodes()])
+    pulled = Training(algorithm=Algorithm.FEDAVG, mu=0.1)
+    asked = msgspec.structs.replace(intent(), training=pulled)
+    assert told(cut(snapshot, asked, private=True), "kept/questions")["privacy"].field == (
+        "training.mu"
+    )

@@ -223,7 +223,8 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if lossy and self.algorithm in AT_ONCE:
             raise ValueError(f"compression: {self.algorithm} needs whole models: leave it out")
         if self.merging is not None and self.algorithm not in RULES:
-            raise ValueError(f"{self.algorithm} has no rounds: leave out merging")
+            why = "chooses its rules" if self.algorithm is Algorithm.ADAPTIVE else "has no rounds"
+            raise ValueError(f"{self.algorithm} {why}: leave out merging")
         own = RULES.get(self.algorithm)
         if self.merging is not None and own is not None:
             for name in ("reduction", "outer"):

@@ -11,6 +11,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.objects.merging import Algorithm
 from daitn.topology.fit import other_labels, some, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
@@ -189,12 +190,14 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
         )
     training = wanted.intent.training
     if demand and not training.local.plain:
+        pulls = training.mu is not None and training.algorithm is not Algorithm.FEDPROX
+        what = "training.mu" if pulls else training.algorithm
         yield Rejection(
             candidate=candidate.id,
             filter="privacy",
-            reason=f"its owner demands differential privacy, and {training.algorithm} learns more "
-            "from the records than it covers; sequential, fedavg and others ask no more of a visit",
-            field="training.algorithm",
+            reason=f"its owner demands differential privacy, and {what} learns more from the "
+            "records than it covers; sequential, fedavg and others by themselves do not",
+            field="training.mu" if pulls else "training.algorithm",
         )
     if candidate.dataset.policy.secure_aggregation and not training.secure_aggregation:
         yield Rejection(

@@ -91,7 +91,8 @@ def _suits(job: Job, left: LeftModel) -> bool:
     candidate = job.candidate
     assert candidate is not None
     last = left.entries[-1].fact
-    if left.job != job.id or not isinstance(last, Visit | Merge):
+    of_job = all(each.fact.job == job.id for each in left.entries)
+    if left.job != job.id or not of_job or not isinstance(last, Visit | Merge):
         return False
     entries = (*job.lineage, *left.entries)
     shares = shares_of(entries, candidate.model.manifest, left.model.manifest)

@@ -104,8 +104,8 @@ def _why_undivided(
     undivided = [step for step in merges if len(step.visits) > 1 and step.after not in shared]
     if undivided and job.intent.training.secure_aggregation:
         return ("secure sums show nobody what one site made",)
-    whole = [step.whole for step in undivided if step.whole]
-    if any(not step.whole and step.after not in valuing.rounds for step in undivided):
+    whole = [step.why_whole for step in undivided if step.why_whole]
+    if any(not step.why_whole and step.after not in valuing.rounds for step in undivided):
         whole.append("for all rounds more models would have to be measured: --coalitions")
     return tuple(dict.fromkeys((*valuing.problems, *whole)))
 

@@ -44,7 +44,7 @@ class DescentStep:
         )
 
     @property
-    def whole(self) -> str:
+    def why_whole(self) -> str:
         """Why no models of some of its visits only can be merged; empty where they can."""
         if not isinstance(self.made.fact, Merge) or self.together:
             return ""

@@ -252,6 +252,13 @@ class AgentHome:
                 ended = msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1)
                 await self._update(ended)
 
+    async def _cancel_safely(self, job: JobId) -> None:
+        """What cannot be ended now ends by itself: nothing else waits for it."""
+        try:
+            await self._cancel(job)
+        except Exception:
+            log.exception("ending the other models of %s failed", job)
+
     def _awaits(self, agent: Agent) -> bool:
         known = self._open.get(agent.name)
         if known is None:
@@ -299,7 +306,7 @@ class AgentHome:
         await asyncio.sleep(CHECK_EVERY_S)
         for job in tuple(self._reached):
             if any(agent.job == job for agent in self._open.values()):
-                await self._cancel(job)
+                await self._cancel_safely(job)
             self._reached.discard(job)
         now_s = time.monotonic()
         for name in tuple(self._open):
