@@ -33,7 +33,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "daitn"
 MAY_RENAME = {
     "files/atomic.py",
     "tools/mobility/disk.py",
-    "cli/founding.py",
+    "cli/known_networks.py",
     "node/training/sums.py",
 }
 """The second writes what others still have, and says so; the third renews links at each start; the
