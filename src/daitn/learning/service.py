@@ -61,7 +61,7 @@ from daitn.learning.sandbox.policy import UNLIMITED, Limits
 from daitn.learning.saving import FileSavepoints
 from daitn.objects.abilities import Abilities
 from daitn.objects.errors import DaitnError, InvalidInput
-from daitn.objects.merging import LOCAL_RULES, RULES, Algorithm, LocalRule
+from daitn.objects.merging import LOCAL_RULES, MERGE_RULES, Algorithm, LocalRule
 from daitn.objects.wire import encode
 
 __all__ = ["Service"]
@@ -185,8 +185,7 @@ def _facts(recipe: Recipe) -> RecipeFacts:
 
 
 def _trains_by(recipe: Recipe, algorithm: Algorithm) -> bool:
-    merges = algorithm in RULES or algorithm is Algorithm.GOSSIP
-    if merges and not isinstance(recipe, Merging):
+    if algorithm in MERGE_RULES and not isinstance(recipe, Merging):
         return False
     if not LOCAL_RULES.get(algorithm, LocalRule()).plain and not isinstance(recipe, Adapting):
         return False

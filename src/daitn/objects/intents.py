@@ -25,6 +25,7 @@ from daitn.objects.merging import (
     MergeRule,
     MergeTuning,
     Reduces,
+    tuned,
 )
 from daitn.objects.privacy import PrivacyWish
 from daitn.objects.text import Line, plain_fields
@@ -285,9 +286,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             algorithm = chosen
         rule = LOCAL_RULES.get(algorithm, LocalRule())
         names = ("mu", "consolidation", "distillation")
-        stated = {name: getattr(self, name) for name in names}
-        changed = {name: value for name, value in stated.items() if value is not None}
-        return msgspec.structs.replace(rule, **changed)
+        return tuned(rule, {name: getattr(self, name) for name in names})
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -131,6 +131,10 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """What earlier visits with this recipe taught: means and standard deviations of the route
     engine's parameters."""
 
+    def trains_by(self, algorithm: Algorithm) -> bool:
+        """Whether the recipe can train it by an algorithm, as far as that was said."""
+        return not self.algorithms or algorithm in self.algorithms
+
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     """An owner submitted an intent."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -12,6 +13,7 @@ __all__ = [
     "CONSIDERED",
     "GOSSIP_RULE",
     "LOCAL_RULES",
+    "MERGE_RULES",
     "MOST_BEHIND",
     "MOST_MERGED",
     "MOST_WALKERS",
@@ -24,7 +26,10 @@ __all__ = [
     "OuterStep",
     "Reduces",
     "discount",
+    "tuned",
 ]
+
+Rule = TypeVar("Rule", bound=msgspec.Struct)
 
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
@@ -117,6 +122,12 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return None if needed is None else needed[0] * self.tolerates + needed[1]
 
 
+def tuned(rule: Rule, stated: Mapping[str, object | None]) -> Rule:
+    """A rule with those numbers that are stated; none: it keeps its own."""
+    changed = {name: value for name, value in stated.items() if value is not None}
+    return msgspec.structs.replace(rule, **changed)
+
+
 class MergeTuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Numbers of a merge rule in the place of its algorithm's; what is left out stays as it is."""
 
@@ -139,9 +150,7 @@ class MergeTuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def of(self, rule: MergeRule) -> MergeRule:
         """The rule with these numbers."""
-        stated = {name: getattr(self, name) for name in self.__struct_fields__}
-        changed = {name: value for name, value in stated.items() if value is not None}
-        return msgspec.structs.replace(rule, **changed)
+        return tuned(rule, {name: getattr(self, name) for name in self.__struct_fields__})
 
 
 TOLERANT = {
@@ -245,6 +254,9 @@ RULES = {
 GOSSIP_RULE = MergeRule(reduction=Reduces.MEETING)
 """How a model that travels is averaged with what another one left at a site. There are no rounds,
 so it is none of `RULES`."""
+
+MERGE_RULES = {**RULES, Algorithm.GOSSIP: GOSSIP_RULE}
+"""How each algorithm merges that merges at all, in rounds or where models meet."""
 
 LOCAL_RULES = {
     **dict.fromkeys(RULES, LocalRule(merged=True)),

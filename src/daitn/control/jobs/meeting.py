@@ -13,6 +13,7 @@ measured, and goes on, is not what one site alone made of it last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -25,8 +26,9 @@ from daitn.control.jobs.stages import fail, plan, verify
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import Route
 from daitn.objects.descriptors import ANY
+from daitn.objects.identifiers import Digest
 from daitn.objects.jobs import JobState, LeftModel
-from daitn.objects.lineage import Merge, Visit, descent, released, shares_of
+from daitn.objects.lineage import Entry, Merge, Visit, descent, released, shares_of
 from daitn.objects.merging import GOSSIP_RULE, Algorithm
 from daitn.objects.messages import WorkOutcome, WorkState
 from daitn.objects.wire import encode
@@ -41,7 +43,10 @@ def unknown(job: Job, left: LeftModel, route: Route) -> LeftModel | None:
     """What a model left, without the lineage that the job has; none if there is nothing to gain by
     meeting it at the first stop of a route: it is this walker's own, all that it learned is known,
     it would bind the model more, or its lineage is too much to carry."""
-    if left.walker == job.walker or _binds(job, left, route):
+    base = next((one for one in job.checkpoints if one.model.manifest == route.start), None)
+    before = base.release_to if base is not None else (ANY,)
+    bound = narrowed(before, route.visits[0].release_to)
+    if left.walker == job.walker or _binds(left.entries, left.model.manifest, bound):
         return None
     known = {entry.digest for entry in job.lineage}
     entries = tuple(entry for entry in left.entries if entry.digest not in known)
@@ -52,13 +57,10 @@ def unknown(job: Job, left: LeftModel, route: Route) -> LeftModel | None:
     return msgspec.structs.replace(left, entries=entries)
 
 
-def _binds(job: Job, left: LeftModel, route: Route) -> bool:
-    """Whether release rules of what was left allow less than those of the visit's model."""
-    base = next((one for one in job.checkpoints if one.model.manifest == route.start), None)
-    before = base.release_to if base is not None else (ANY,)
-    bound = narrowed(before, route.visits[0].release_to)
-    further = released(descent(left.entries, left.model.manifest))
-    return set(narrowed(bound, further)) != set(bound)
+def _binds(entries: Sequence[Entry], model: Digest, release_to: tuple[str, ...]) -> bool:
+    """Whether a model of these entries may travel less far than another one."""
+    further = released(descent(entries, model))
+    return set(narrowed(release_to, further)) != set(release_to)
 
 
 def begin(job: Job) -> Commands:
@@ -98,8 +100,7 @@ def _suits(job: Job, left: LeftModel) -> bool:
     shares = shares_of(entries, candidate.model.manifest, left.model.manifest)
     if last.model_out != left.model.manifest or shares is None:
         return False
-    bound = released(descent(entries, left.model.manifest))
-    return set(narrowed(candidate.release_to, bound)) == set(candidate.release_to)
+    return not _binds(entries, left.model.manifest, candidate.release_to)
 
 
 def take(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:

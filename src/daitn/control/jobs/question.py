@@ -77,7 +77,7 @@ def _can_merge(job: Job) -> bool:
 
 
 def _unfit(needs: WorkNeeds) -> frozenset[Algorithm]:
-    return frozenset(Algorithm) - set(needs.algorithms) if needs.algorithms else frozenset()
+    return frozenset(one for one in Algorithm if not needs.trains_by(one))
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:

@@ -38,7 +38,7 @@ def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
             fix="raise it, or lower training.walkers",
         )
     algorithm = intent.training.algorithm
-    if needs.algorithms and algorithm not in needs.algorithms:
+    if not needs.trains_by(algorithm):
         raise InvalidInput(
             f"the recipe {intent.model.recipe} does not train by {algorithm}",
             field="training.algorithm",

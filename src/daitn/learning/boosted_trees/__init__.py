@@ -28,7 +28,7 @@ from daitn.learning.recipe import (
 )
 from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api
-from daitn.objects.merging import GOSSIP_RULE, RULES, Algorithm
+from daitn.objects.merging import MERGE_RULES, Algorithm
 
 __all__ = ["BoostedTrees"]
 
@@ -122,7 +122,7 @@ class BoostedTrees:
         """See `StatingAlgorithms`: trees are united, by shares."""
         from daitn.learning.boosted_trees import merging
 
-        rule = GOSSIP_RULE if algorithm is Algorithm.GOSSIP else RULES.get(algorithm)
+        rule = MERGE_RULES.get(algorithm)
         return rule is None or merging.unites(rule)
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:

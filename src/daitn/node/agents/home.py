@@ -558,23 +558,14 @@ class AgentHome:
 
 def _walking(first: Agent) -> tuple[Agent, ...]:
     """All models that travel for a job, given the first as it sets out."""
-    submitted, *rest = first.facts
-    return (
-        first,
-        *(
-            msgspec.structs.replace(
-                first,
-                walker=walker,
-                facts=(
-                    DatedFact(
-                        submitted.at_s, msgspec.structs.replace(_first(first), walker=walker)
-                    ),
-                    *rest,
-                ),
-            )
-            for walker in range(1, _first(first).intent.training.travelling)
-        ),
-    )
+    dated, *rest = first.facts
+    submitted = _first(first)
+
+    def walker(number: int) -> Agent:
+        fact = DatedFact(dated.at_s, msgspec.structs.replace(submitted, walker=number))
+        return msgspec.structs.replace(first, walker=number, facts=(fact, *rest))
+
+    return tuple(map(walker, range(submitted.intent.training.travelling)))
 
 
 def _first(agent: Agent) -> Submitted:
