@@ -25,16 +25,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sklearn import datasets
-from sklearn.model_selection import train_test_split
 
 from benchmarks.algorithms import Run
-from benchmarks.label_skew import CLASSES, write_table
-from benchmarks.worlds.recorder import Case, SiteData, TestData, repeatable
-from benchmarks.worlds.routes import Effort
-from daitn.learning.classifier import Classifier
-from daitn.learning.recipe import Selection
+from benchmarks.label_skew import CLASSES, digits_case
+from benchmarks.worlds.recorder import Case, repeatable
 from daitn.objects.merging import GOSSIP_RULE, LocalRule
+from daitn.sim.learning.learner import Indices
 
 TARGETS = (0.8, 0.85, 0.9, 0.93, 0.95)
 _SEED = 7
@@ -63,33 +59,18 @@ class Model:
 
 def split_digits(folder: Path, sites: int, classes: int, rate: float, split: int) -> Case:
     """The digits at sites with so many classes each."""
-    features, labels = datasets.load_digits(return_X_y=True)
-    x, test_x, y, test_y = train_test_split(
-        features, labels, test_size=0.25, random_state=_SEED, stratify=labels
-    )
-    test = TestData("broad", "digits", folder / "test.csv", 1 / len(CLASSES))
-    write_table(test.path, test_x, test_y)
-    rng, rows = np.random.default_rng(split), [list[int]() for _ in range(sites)]
-    for label in range(len(CLASSES)):
-        # Site k has the classes k * classes, ..., counted round.
-        holds = [k for k in range(sites) if (label - k * classes) % len(CLASSES) < classes]
-        dealt = rng.permutation(np.flatnonzero(y == label))
-        for site, part in zip(holds, np.array_split(dealt, max(1, len(holds))), strict=False):
-            rows[site] += part.tolist()
-    found = []
-    for number, mine in enumerate(rows):
-        path = folder / f"site-{number:03}.csv"
-        write_table(path, x[sorted(mine)], y[sorted(mine)])
-        found.append(SiteData(f"s{number:03}", path, ("digits",)))
-    return Case(
-        name=f"gossip {classes}",
-        recipe=Classifier(Selection(least_records=1)),
-        config={"classes": list(CLASSES), "hidden": [64], "learning_rate": rate, "batch": 4},
-        sites=tuple(found),
-        tests=(test,),
-        expert="digits",
-        effort=Effort(random_routes=0, rounds=1),
-    )
+
+    def deal(labels: Indices) -> list[Indices]:
+        rng, rows = np.random.default_rng(split), [list[int]() for _ in range(sites)]
+        for label in range(len(CLASSES)):
+            # Site k has the classes k * classes, ..., counted round.
+            holds = [k for k in range(sites) if (label - k * classes) % len(CLASSES) < classes]
+            dealt = rng.permutation(np.flatnonzero(labels == label))
+            for site, part in zip(holds, np.array_split(dealt, max(1, len(holds))), strict=False):
+                rows[site] += part.tolist()
+        return [np.array(sorted(mine)) for mine in rows]
+
+    return digits_case(f"gossip {classes}", folder, rate, deal)
 
 
 def average(run: Run, one: Model, other: Model, weigh: str) -> Model:

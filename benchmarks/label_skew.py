@@ -17,11 +17,10 @@ take long to start, or examples to train.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from sklearn.model_selection import train_test_split
 from benchmarks.algorithms import Run
 from benchmarks.worlds.recorder import Case, SiteData, TestData, repeatable
 from benchmarks.worlds.routes import Effort
+from benchmarks.worlds.tables import write_table
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.selection import VisitOrRound, next_step
 from daitn.learning.classifier import Classifier
@@ -64,6 +64,7 @@ NETWORKS = ((0.1, 1e-3), (1.0, 1e-3), (1.0, 1.0))
 """Seconds to start a visit, and of one training example."""
 _TARGET = 0.85
 _SEED = 7
+_TOPIC = ("digits",)
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,36 +87,46 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 def case(folder: Path, clients: int, rate: float) -> Case:
     """The digits at clients with one class each."""
+    each = max(1, clients // len(CLASSES))
+
+    def deal(labels: Indices) -> list[Indices]:
+        places = (divmod(number, len(CLASSES)) for number in range(each * len(CLASSES)))
+        return [np.array_split(np.flatnonzero(labels == of), each)[part] for part, of in places]
+
+    return digits_case(f"label skew {rate:g}", folder, rate, deal)
+
+
+def digits_case(
+    name: str, folder: Path, rate: float, deal: Callable[[Indices], Sequence[Indices]]
+) -> Case:
+    """The digits at sites: by all labels, `deal` says which records each of them has."""
     features, labels = datasets.load_digits(return_X_y=True)
     x, test_x, y, test_y = train_test_split(
         features, labels, test_size=0.25, random_state=_SEED, stratify=labels
     )
-    test = TestData("broad", "digits", folder / "test.csv", 1 / len(CLASSES))
-    write_table(test.path, test_x, test_y)
-    each, sites = max(1, clients // len(CLASSES)), []
-    for number in range(each * len(CLASSES)):
-        label, part = number % len(CLASSES), number // len(CLASSES)
-        rows = np.array_split(np.flatnonzero(y == label), each)[part]
-        path = folder / f"client-{number:03}.csv"
-        write_table(path, x[rows], y[rows])
-        sites.append(SiteData(f"c{number:03}", path, ("digits",)))
+    pixels = [f"x{number}" for number in range(x.shape[1])]
+
+    def write(path: Path, records: Floats, of: Indices) -> Path:
+        write_table(path, pixels, records, [CLASSES[label] for label in of])
+        return path
+
+    sites = [
+        SiteData(f"c{number:03}", write(folder / f"client-{number:03}.csv", x[own], y[own]), _TOPIC)
+        for number, own in enumerate(deal(y))
+    ]
     return Case(
-        name=f"label skew {rate:g}",
+        name=name,
         recipe=Classifier(Selection(least_records=1)),
         config={"classes": list(CLASSES), "hidden": [64], "learning_rate": rate, "batch": 4},
         sites=tuple(sites),
-        tests=(test,),
-        expert="digits",
+        tests=(
+            TestData(
+                "broad", *_TOPIC, write(folder / "test.csv", test_x, test_y), 1 / len(CLASSES)
+            ),
+        ),
+        expert=_TOPIC[0],
         effort=Effort(random_routes=0, rounds=1),
     )
-
-
-def write_table(path: Path, x: Floats, y: Indices) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*(f"x{n}" for n in range(x.shape[1])), "label"])
-        for row, label in zip(x, y, strict=True):
-            writer.writerow([*(f"{value:g}" for value in row), CLASSES[label]])
 
 
 def curve(of: Case, algorithm: str, passes: int) -> tuple[float, ...]:

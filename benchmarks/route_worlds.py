@@ -33,7 +33,7 @@ from daitn.sim.learning.autonomous import AutonomousPolicy
 from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.comparison import Compared, Judged, compared
-from daitn.sim.learning.episode import Episode, run
+from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
 from daitn.sim.learning.families.recorded import (
     STRESSED,
@@ -109,26 +109,20 @@ def led(piece: Piece) -> list[Judged]:
             for name, policy in policies.items()
         }
         best = hindsight(world, tuple(episodes.values())) if piece.oracle else None
-        if piece.again:
-            named = min(OBVIOUS, key=lambda name: _charged(world, episodes[name]))
-            episodes[AGAIN] = run(again(world), OBVIOUS[named]())
-        judged.append(
-            Judged(
-                family=piece.family,
-                seed=seed,
-                budget_s=world.intent.budget.duration_s or 0.0,
-                reachable=any(episodes[name].reached for name in piece.policies if name in OBVIOUS),
-                episodes=episodes,
-                oracle_s=best.seconds if best else None,
-                oracle_examples=best.examples if best else None,
-                known=bool(world.reference),
-            )
+        one = Judged(
+            family=piece.family,
+            seed=seed,
+            budget_s=world.intent.budget.duration_s or 0.0,
+            reachable=any(episodes[name].reached for name in piece.policies if name in OBVIOUS),
+            episodes=episodes,
+            oracle_s=best.seconds if best else None,
+            oracle_examples=best.examples if best else None,
+            known=bool(world.reference),
         )
+        if piece.again:
+            episodes[AGAIN] = run(again(world), OBVIOUS[min(OBVIOUS, key=one.seconds)]())
+        judged.append(one)
     return judged
-
-
-def _charged(world: LearningWorld, episode: Episode) -> float:
-    return episode.seconds if episode.reached else world.intent.budget.duration_s or float("inf")
 
 
 def pieces(

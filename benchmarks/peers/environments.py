@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["FLARE", "FLOWER", "environment"]
+__all__ = ["FLARE", "FLOWER", "environment", "variables"]
 
 FLOWER = ("flwr[simulation]==1.42.0", "numpy")
 FLARE = ("nvflare==2.9.0", "numpy")
@@ -23,3 +23,14 @@ def environment(home: Path, name: str, packages: tuple[str, ...]) -> Path:
         subprocess.run([*pip, *packages], check=True, timeout=_INSTALLS_WITHIN_S)
         done.write_text("\n".join(packages))
     return folder / "bin"
+
+
+def variables(bin_: Path, **more: str) -> dict[str, str]:
+    """What a peer's processes find in their environment: one thread each, and nothing of ours."""
+    return {
+        "PATH": f"{bin_}:/usr/sbin:/usr/bin:/bin",
+        "PYTHONPATH": "",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        **more,
+    }

@@ -7,7 +7,6 @@ same files, and begin with the weights that the recipe makes of the same seed.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +18,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from sklearn import datasets
 
+from benchmarks.worlds.tables import write_table
 from daitn.learning.classifier import Classifier
 
 __all__ = ["TASKS", "Task", "read_task", "write_task"]
 
-_FRESH = "fresh.npz"
+_FRESH, _TEST = "fresh.npz", "test"
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,10 @@ class Task:
     """Two sites without which the target can be reached."""
     within_s: float = 300.0
     """After which a job counts as one that missed."""
+
+    def least_sites(self, leaving: bool) -> int:
+        """How many sites a round can count on."""
+        return len(self.sites) - (len(self.leaving) if leaving else 0)
 
     @property
     def chance(self) -> float:
@@ -83,9 +87,7 @@ def _digits(seed: int, folder: Path, config: Mapping[str, Any]) -> Task:
     names = [f"pixel_{number}" for number in range(x.shape[1])]
     labels = [f"digit-{label}" for label in y]
 
-    def write(name: str, rows: Sequence[int]) -> str:
-        return _write(folder / f"{name}.csv", names, x[rows], [labels[row] for row in rows])
-
+    sites, exam = _tables(folder, names, x, labels, {**held, _TEST: test.tolist()})
     return Task(
         name="digits",
         seed=seed,
@@ -96,8 +98,8 @@ def _digits(seed: int, folder: Path, config: Mapping[str, Any]) -> Task:
             "ranges": {"*": [0.0, 16.0]},
             **config,
         },
-        sites={site: write(site, rows) for site, rows in held.items()},
-        test=write("test", test.tolist()),
+        sites=sites,
+        test=exam,
         target=0.93,
         leaving=("site-0", "site-2"),
     )
@@ -120,9 +122,7 @@ def _breast_cancer(seed: int, folder: Path, config: Mapping[str, Any]) -> Task:
     labels = ["benign" if label else "malignant" for label in y]
     by_size = sorted(held, key=lambda site: len(held[site]))
 
-    def write(name: str, rows: Sequence[int]) -> str:
-        return _write(folder / f"{name}.csv", names, x[rows], [labels[row] for row in rows])
-
+    sites, exam = _tables(folder, names, x, labels, {**held, _TEST: test.tolist()})
     ends = zip(names, x.min(axis=0).tolist(), x.max(axis=0).tolist(), strict=True)
     ranges = {column: [low, high] for column, low, high in ends}
     return Task(
@@ -135,8 +135,8 @@ def _breast_cancer(seed: int, folder: Path, config: Mapping[str, Any]) -> Task:
             "ranges": ranges,
             **config,
         },
-        sites={site: write(site, rows) for site, rows in held.items()},
-        test=write("test", test.tolist()),
+        sites=sites,
+        test=exam,
         target=0.95,
         leaving=(by_size[0], by_size[2]),
     )
@@ -149,13 +149,17 @@ TASKS: Mapping[str, Callable[[int, Path, Mapping[str, Any]], Task]] = {
 """How each task is written."""
 
 
-def _write(path: Path, names: list[str], x: NDArray[np.float64], labels: list[str]) -> str:
-    with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow([*names, "label"])
-        rows = zip(x, labels, strict=True)
-        out.writerows([*(f"{value:.6g}" for value in row), label] for row, label in rows)
-    return path.name
+def _tables(
+    folder: Path,
+    names: Sequence[str],
+    x: NDArray[np.float64],
+    labels: Sequence[str],
+    held: Mapping[str, Sequence[int]],
+) -> tuple[dict[str, str], str]:
+    """Write who holds which records; gives the sites' files, and that of the test."""
+    for holder, rows in held.items():
+        write_table(folder / f"{holder}.csv", names, x[rows], [labels[row] for row in rows])
+    return {site: f"{site}.csv" for site in held if site != _TEST}, f"{_TEST}.csv"
 
 
 def _short(tensor: str) -> str:

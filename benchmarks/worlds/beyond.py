@@ -45,13 +45,12 @@ def _recorders(family: str, luck: int = 0) -> dict[str, Recorder]:
     repeatable()
     folder = Path(tempfile.mkdtemp(prefix="daitn-worlds-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    if luck:
-        return {
-            case.name: Recorder(replace(case, seed=case.seed + _LUCK * luck), folder / "models")
-            for case in table_cases(family, folder / "data")
-        }
-    known = {one.split.split: dict(one.nodes) for one in load(family).splits}
-    return {
-        case.name: Recorder(case, folder / "models", known.get(case.name, {}))
+    splits = () if luck else load(family).splits
+    known = {one.split.split: dict(one.nodes) for one in splits}
+    cases = (
+        replace(case, seed=case.seed + _LUCK * luck)
         for case in table_cases(family, folder / "data")
+    )
+    return {
+        case.name: Recorder(case, folder / "models", known.get(case.name, {})) for case in cases
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from benchmarks.worlds.routes import Effort
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import Selection
 
-__all__ = ["TABLES", "table_cases"]
+__all__ = ["TABLES", "table_cases", "write_table"]
 
 Rows = NDArray[np.int64]
 
@@ -280,9 +280,17 @@ def _named(table: _Table, classes: tuple[int, ...]) -> str:
 
 
 def _write(path: Path, table: _Table, features: NDArray[np.float64], labels: Rows) -> None:
+    names = [f"x{n}" for n in range(features.shape[1])]
+    write_table(path, names, features, [table.classes[label] for label in labels])
+
+
+def write_table(
+    path: Path, names: Sequence[str], features: NDArray[np.float64], labels: Sequence[str]
+) -> None:
+    """A record a line: its numbers, then its label."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*(f"x{n}" for n in range(features.shape[1])), "label"])
+        writer.writerow([*names, "label"])
         for row, label in zip(features, labels, strict=True):
-            writer.writerow([*(f"{value:.6g}" for value in row), table.classes[label]])
+            writer.writerow([*(f"{value:.6g}" for value in row), label])

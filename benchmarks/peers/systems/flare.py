@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from benchmarks.peers import programs
+from benchmarks.peers.environments import variables
 from benchmarks.peers.run import Running, running, until
 from benchmarks.peers.segments import Segments, Watch
 from benchmarks.peers.tasks import Task
@@ -46,7 +47,8 @@ class Flare:
 
     @property
     def setting(self) -> str:
-        return _setting(self.algorithm, self.epochs)
+        rule = "cyclic" if self.algorithm == "cyclic" else "FedAvg"
+        return f"{rule}, {self.epochs:g} epochs"
 
     def hosts(self, task: Task) -> tuple[str, ...]:
         return (_SERVER, _ADMIN, *task.sites)
@@ -61,7 +63,7 @@ class Flare:
                 more.append(f"uid={host}")
             command = [str(self.bin / "python"), "-u", "-m", f"nvflare.private.fed.app.{kind}"]
             command += ["-m", str(kits / host), "-s", config, "--set", *more]
-            segments.hosts[host].start(command, folder / f"{host}.log", _environment(self.bin))
+            segments.hosts[host].start(command, folder / f"{host}.log", variables(self.bin))
         log = folder / f"{_SERVER}.log"
         until(
             lambda: all(f"New client {site}@" in log.read_text() for site in task.sites),
@@ -93,19 +95,10 @@ class Flare:
 
 
 @dataclass(frozen=True)
-class FlareSimulator:
+class FlareSimulator(Flare):
     """The same in FLARE's simulator: no network, all sites in one process tree."""
 
-    bin: Path
-    data: Path
-    epochs: float
-    algorithm: str = "fedavg"
-    leaving: bool = False
     name: str = "FLARE, simulator"
-
-    @property
-    def setting(self) -> str:
-        return _setting(self.algorithm, self.epochs)
 
     def hosts(self, task: Task) -> tuple[str, ...]:
         return (_SERVER,)
@@ -118,7 +111,7 @@ class FlareSimulator:
 
 
 def _begun(
-    flare: Flare | FlareSimulator,
+    flare: Flare,
     task: Task,
     folder: Path,
     segments: Segments,
@@ -131,7 +124,7 @@ def _begun(
         shutil.copyfile(Path(programs.__path__[0]) / name, app / name)
     ring = flare.algorithm == "cyclic"
     judge = "all" if ring else next(site for site in task.sites if site not in task.leaving)
-    least = len(task.sites) - (len(task.leaving) if flare.leaving else 0)
+    least = task.least_sites(flare.leaving)
     command = [str(flare.bin / "python"), "-u", "flare_job.py", "--out", str(folder / "job")]
     command += ["--algorithm", flare.algorithm, "--task", str(flare.data), *more]
     command += ["--progress", str(progress), "--judge", judge, "--epochs", f"{flare.epochs:g}"]
@@ -139,23 +132,10 @@ def _begun(
     process = segments.hosts[host].start(
         ["sh", "-c", 'cd "$0" && exec "$@"', str(app), *command],
         folder / "submit.log",
-        _environment(flare.bin),
+        variables(flare.bin),
     )
     return running(progress, process, folder / "submit.log", rounds=not ring)
 
 
 def _kits(folder: Path) -> Path:
     return folder / "workspace" / "peers" / "prod_00"
-
-
-def _setting(algorithm: str, epochs: float) -> str:
-    return f"{'cyclic' if algorithm == 'cyclic' else 'FedAvg'}, {epochs:g} epochs"
-
-
-def _environment(bin_: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{bin_}:/usr/sbin:/usr/bin:/bin",
-        "PYTHONPATH": "",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }

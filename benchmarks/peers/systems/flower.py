@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import programs
+from benchmarks.peers.environments import variables
 from benchmarks.peers.run import Running, running, until
 from benchmarks.peers.segments import Segments, Watch
 from benchmarks.peers.tasks import Task
@@ -70,7 +71,20 @@ class Flower:
 
     @property
     def setting(self) -> str:
-        return f"{_rule(self.mu)}, {self.epochs:g} epochs"
+        rule = f"FedProx {self.mu:g}" if self.mu else "FedAvg"
+        return f"{rule}, {self.epochs:g} epochs"
+
+    def run(self, task: Task, progress: Path) -> dict[str, Any]:
+        """The run's configuration, of `flower_app`."""
+        return {
+            "task": str(self.data),
+            "progress": str(progress),
+            "sites": " ".join(task.sites),
+            "least": task.least_sites(self.leaving),
+            "timeout_s": _LOST_AFTER_S if self.leaving else _USUAL_S,
+            "epochs": self.epochs,
+            "mu": self.mu,
+        }
 
     def hosts(self, task: Task) -> tuple[str, ...]:
         return (_SERVER, *task.sites)
@@ -95,7 +109,7 @@ class Flower:
         server = segments.hosts[_SERVER]
         for name in ("learners.py", "flower_app.py"):
             shutil.copyfile(Path(programs.__path__[0]) / name, app / name)
-        run = _run(task, self.data, progress, self.epochs, self.mu, self.leaving)
+        run = self.run(task, progress)
         lines = [f"{key} = {json.dumps(value)}" for key, value in run.items()]
         (app / "pyproject.toml").write_text(_PROJECT + "\n".join(lines) + "\n")
         connection = _CONNECTION.format(address=f"{server.address}:{_PORT}")
@@ -107,18 +121,10 @@ class Flower:
 
 
 @dataclass(frozen=True)
-class FlowerSimulation:
+class FlowerSimulation(Flower):
     """The same in Flower's simulation: no network, Ray's workers for all sites."""
 
-    bin: Path
-    data: Path
-    epochs: float
-    mu: float = 0.0
     name: str = "Flower, simulation"
-
-    @property
-    def setting(self) -> str:
-        return f"{_rule(self.mu)}, {self.epochs:g} epochs"
 
     def hosts(self, task: Task) -> tuple[str, ...]:
         return (_SERVER,)
@@ -128,43 +134,22 @@ class FlowerSimulation:
 
     def begin(self, task: Task, folder: Path, segments: Segments) -> Running:
         progress = folder / "progress.jsonl"
-        run = _run(task, self.data, progress, self.epochs, self.mu, leaving=False)
+        run = self.run(task, progress)
         environment = {**_environment(self.bin, folder), "PEERS_RUN": json.dumps(run)}
         command = [str(self.bin / "python"), "-c", _SIMULATE]
         process = segments.hosts[_SERVER].start(command, folder / "run.log", environment)
         return running(progress, process, folder / "run.log")
 
 
-def _rule(mu: float) -> str:
-    return f"FedProx {mu:g}" if mu else "FedAvg"
-
-
-def _run(
-    task: Task, data: Path, progress: Path, epochs: float, mu: float, leaving: bool
-) -> dict[str, Any]:
-    """The run's configuration, of `flower_app`."""
-    return {
-        "task": str(data),
-        "progress": str(progress),
-        "sites": " ".join(task.sites),
-        "least": len(task.sites) - (len(task.leaving) if leaving else 0),
-        "timeout_s": _LOST_AFTER_S if leaving else _USUAL_S,
-        "epochs": epochs,
-        "mu": mu,
-    }
-
-
 def _environment(bin_: Path, folder: Path) -> dict[str, str]:
-    return {
-        "PATH": f"{bin_}:/usr/sbin:/usr/bin:/bin",
-        "PYTHONPATH": programs.__path__[0],
-        "FLWR_HOME": str(folder),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
+    return variables(
+        bin_,
+        PYTHONPATH=programs.__path__[0],
+        FLWR_HOME=str(folder),
+        FLWR_TELEMETRY_ENABLED="0",
+        FLWR_DISABLE_UPDATE_CHECK="1",
+        RAY_USAGE_STATS_ENABLED="0",
+    )
 
 
 def _answers(address: str) -> bool:
