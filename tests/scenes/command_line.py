@@ -15,7 +15,7 @@ from daitn.cli.app import app
 __all__ = ["Ended", "daitn"]
 
 _COMMAND = get_command(app)
-"""Made once: with its 90 commands, it costs more than most of them."""
+"""Each of its commands is made once, which costs more than most of them take."""
 
 
 @dataclass(frozen=True)

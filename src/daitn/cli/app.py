@@ -7,6 +7,7 @@ some need, take longer than most commands run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -62,16 +63,22 @@ def found(word: str) -> Found:
     return called
 
 
+@cache
+def _made(word: str) -> Any:
+    """The command of a word: making one reads the signatures of all that it runs."""
+    called, holder = found(word), typer.Typer(rich_markup_mode=None)
+    if isinstance(called, typer.Typer):
+        holder.add_typer(called, name=word)
+    else:
+        holder.command(word)(called)
+    return get_group(holder).commands[word]
+
+
 class _Commands(Mapping[str, Any]):
-    """All commands, each made when it is looked up."""
+    """All commands, each made when it is first looked up."""
 
     def __getitem__(self, word: str) -> Any:
-        called, holder = found(word), typer.Typer(rich_markup_mode=None)
-        if isinstance(called, typer.Typer):
-            holder.add_typer(called, name=word)
-        else:
-            holder.command(word)(called)
-        return get_group(holder).commands[word]
+        return _made(word)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)
