@@ -23,7 +23,6 @@ from daitn.node.audit import AuditLog, entries
 from daitn.node.config import AskingConfig, KeyConfig, NodeConfig, PolicyConfig
 from daitn.node.config import TestSetConfig as ExamConfig
 from daitn.node.config.policy import ANYBODY
-from daitn.node.http import HttpServer, Request, Response
 from daitn.node.verifier import deployments as examining
 from daitn.node.verifier.deployments import DeploymentVerifier
 from daitn.objects.access import UsageLimits
@@ -38,6 +37,7 @@ from daitn.objects.wire import decode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.http import HttpServer, Request, Response
 from daitn.tools.membership import Membership
 from daitn.topology.qrrt.findings import Findings
 from tests.node.gateway.scene import Network, deployment

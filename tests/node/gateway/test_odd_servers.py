@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from daitn.node.http import answers as http_answers
+from daitn.node.openai_http import answers as http_answers
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import BOUND, MODES, Odd, World, ask, opened_world, scene
 from tests.node.gateway.scene import client

@@ -17,9 +17,9 @@ from daitn.node.forwarder.query_client import PacketAnswer
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway import Gateway
 from daitn.node.gateway import gateway as gateway_module
-from daitn.node.http import server_connection
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
+from daitn.tools.http import server_connection
 from tests.node.gateway.scene import Network, deployment
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until

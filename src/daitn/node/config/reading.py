@@ -18,11 +18,11 @@ from daitn.node.config.node import NodeConfig, ReadNodeConfig
 from daitn.node.config.policy import PolicyConfig
 from daitn.node.config.verifier import TestSetConfig
 from daitn.node.entries import good_entries
-from daitn.node.http import read_address
 from daitn.objects.descriptors import LeftOut, Role
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, checked_name
 from daitn.objects.wire import checked
+from daitn.tools.http import read_address
 
 __all__ = ["check_node_config", "read_policy"]
 

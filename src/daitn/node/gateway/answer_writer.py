@@ -12,14 +12,14 @@ from daitn.node.gateway.deployment_answer import Answer
 from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
 from daitn.node.gateway.topology import Topology
-from daitn.node.http import Reply, Request, Response, Stream
-from daitn.node.http.api import error_response
+from daitn.node.openai_http.api import error_response
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import DONE, EVENTS, as_event
 from daitn.openai.responses import Usage, text_of
+from daitn.tools.http import Reply, Request, Response, Stream
 from daitn.topology.qrrt.observation import Observation
 
 __all__ = ["ResponseWriter", "counted"]

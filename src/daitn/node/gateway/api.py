@@ -18,8 +18,8 @@ from daitn.node.gateway.messages_api import MESSAGES, Messages, is_messages, mes
 from daitn.node.gateway.request import read_request
 from daitn.node.gateway.responses_api import RESPONSES, Responses
 from daitn.node.gateway.translation import CountTokens, Serve
-from daitn.node.http import HttpServer, Reply, Request, Response
-from daitn.node.http.api import (
+from daitn.node.mandates import Mandates
+from daitn.node.openai_http.api import (
     error_response,
     health_response,
     json_response,
@@ -27,7 +27,6 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
-from daitn.node.mandates import Mandates
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
@@ -35,6 +34,7 @@ from daitn.openai.errors import ApiError
 from daitn.openai.http import PATHS
 from daitn.openai.responses import model_list, model_object
 from daitn.tools import clock
+from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["GatewayApi"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daitn.node.gateway.header_names import AnswerHeader
-from daitn.node.http import Request, Response
+from daitn.tools.http import Request, Response
 
 __all__ = ["Cors"]
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.header_names import AnswerHeader
-from daitn.node.http import ClientResponse
-from daitn.node.http.answers import MAX_ERROR_BYTES, IncomingAnswer
+from daitn.node.openai_http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.openai.answers import StreamReader
 from daitn.openai.hints import retry_after_s
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import Usage
 from daitn.tools import clock
+from daitn.tools.http import ClientResponse
 
 __all__ = ["Answer"]
 

@@ -46,9 +46,8 @@ from daitn.node.gateway.query_log import QueryLog, SeededDraws
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import Upstream
-from daitn.node.http import Reply, Request
-from daitn.node.http.api import json_response
 from daitn.node.mandates import Mandates
+from daitn.node.openai_http.api import json_response
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
@@ -60,6 +59,7 @@ from daitn.objects.tokens import USUAL_RATES
 from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
+from daitn.tools.http import Reply, Request
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 

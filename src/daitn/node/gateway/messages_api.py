@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.request import read_request
 from daitn.node.gateway.translation import CountTokens, Serve, translated
-from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import json_response
+from daitn.node.openai_http.api import json_response
 from daitn.objects.deployments import Api
 from daitn.openai.errors import bad_request
 from daitn.openai.http import JSON
 from daitn.openai.messages_answer import MessagesAnswer, messages_error, messages_models
 from daitn.openai.messages_request import read_messages
+from daitn.tools.http import Reply, Request, Response
 
 __all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
 

@@ -18,7 +18,6 @@ from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.voting import winner
-from daitn.node.http import Response
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.queries import AUTO, QueryIntent, Strategy
 from daitn.openai.answers import as_events, read_whole
@@ -26,6 +25,7 @@ from daitn.openai.errors import from_daitn_error
 from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
+from daitn.tools.http import Response
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["Packets", "answer_by_packet", "packet_plan"]

@@ -19,12 +19,12 @@ from daitn.node.gateway.deployment_answer import Answer
 from daitn.node.gateway.errors import unavailable
 from daitn.node.gateway.failover import FailoverProxy
 from daitn.node.gateway.voting import winner
-from daitn.node.http import Reply
 from daitn.objects.queries import Strategy
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
 from daitn.openai.responses import confidence, with_logprobs, without_logprobs
 from daitn.tools import clock
+from daitn.tools.http import Reply
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.relevance import relevant_to

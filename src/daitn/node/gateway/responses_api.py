@@ -15,8 +15,7 @@ from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.gateway.translation import CountTokens, Serve, translated
-from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import json_response, read_body, wrong_method
+from daitn.node.openai_http.api import json_response, read_body, wrong_method
 from daitn.objects.deployments import Api
 from daitn.openai.conversation import (
     MAX_STORED_BYTES,
@@ -30,6 +29,7 @@ from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses_answer import ResponsesAnswer
 from daitn.openai.responses_request import read_responses
+from daitn.tools.http import Reply, Request, Response
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["RESPONSES", "Responses"]

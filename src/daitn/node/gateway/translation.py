@@ -7,9 +7,9 @@ from typing import Protocol
 
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.request import ParsedRequest
-from daitn.node.http import Reply, Request, Response
-from daitn.node.http.exchange import StreamTranslation
 from daitn.openai.http import EVENTS
+from daitn.tools.http import Reply, Request, Response
+from daitn.tools.http.exchange import StreamTranslation
 
 __all__ = ["CountTokens", "Serve", "Translation", "translated"]
 

@@ -13,15 +13,7 @@ from daitn.identity.passes import sign_pass
 from daitn.node.gateway.context import Caller, RequestContext
 from daitn.node.gateway.deployment_answer import BOUND, Answer
 from daitn.node.gateway.header_names import PeerHeader
-from daitn.node.http import (
-    Address,
-    ConnectError,
-    HttpClient,
-    HttpError,
-    ServerTimeout,
-    read_address,
-)
-from daitn.node.http.answers import IncomingAnswer
+from daitn.node.openai_http.answers import IncomingAnswer
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.openai.answers import AnswerFailed
@@ -37,6 +29,14 @@ from daitn.openai.failures import (
 )
 from daitn.openai.http import JSON
 from daitn.tools import clock
+from daitn.tools.http import (
+    Address,
+    ConnectError,
+    HttpClient,
+    HttpError,
+    ServerTimeout,
+    read_address,
+)
 from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import Qrrt, deployment_id

@@ -19,7 +19,6 @@ from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
 from daitn.node.config import NodeConfig
-from daitn.node.http import HttpServer
 from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
@@ -42,6 +41,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.http import HttpServer
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
 from daitn.tools.tasks import Tasks

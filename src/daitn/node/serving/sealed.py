@@ -9,7 +9,6 @@ import msgspec
 
 from daitn.identity.sealed import open_query, seal_answer
 from daitn.identity.sealing import ReceiverKey
-from daitn.node.http import Reply, Response
 from daitn.node.serving.request import ServingRequest, with_body
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
@@ -17,6 +16,7 @@ from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses import NotJson, read_usage
+from daitn.tools.http import Reply, Response
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["SEALED_MARK", "Unsealer"]

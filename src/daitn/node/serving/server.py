@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from daitn.node.http import Reply, Request, Response
-from daitn.node.http.api import (
+from daitn.node.mandates import SpeaksFor, stated_owner
+from daitn.node.openai_http.api import (
     error_response,
     health_response,
     json_response,
@@ -17,7 +17,6 @@ from daitn.node.http.api import (
     read_body,
     wrong_method,
 )
-from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.request import ServingRequest, read_query
@@ -31,6 +30,7 @@ from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.http import JSON, PATHS
 from daitn.openai.responses import model_list
 from daitn.tools import clock
+from daitn.tools.http import Reply, Request, Response
 from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["ServingServer"]

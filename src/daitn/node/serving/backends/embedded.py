@@ -13,7 +13,6 @@ import msgspec
 
 from daitn.learning.answering.host import AnsweringHost, Generation
 from daitn.learning.answering.protocol import Facts, Message, Piece, Question, ToolCall
-from daitn.node.http import Reply, Request, Response, Stream
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.stop_sequences import stop_before
@@ -33,6 +32,7 @@ from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
 from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, read_generation
+from daitn.tools.http import Reply, Request, Response, Stream
 
 __all__ = ["EmbeddedBackend", "engine_of", "warm_up"]
 

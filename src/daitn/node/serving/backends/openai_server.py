@@ -12,16 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from daitn.node.config import UpstreamConfig
-from daitn.node.http import (
-    ClientResponse,
-    HttpClient,
-    HttpError,
-    Reply,
-    Request,
-    Response,
-    read_address,
-)
-from daitn.node.http.answers import MAX_ERROR_BYTES, IncomingAnswer
+from daitn.node.openai_http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.protocol import begin_stream, timing
 from daitn.node.serving.backends.server_facts import (
@@ -54,6 +45,15 @@ from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON, as_event
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.tools import clock
+from daitn.tools.http import (
+    ClientResponse,
+    HttpClient,
+    HttpError,
+    Reply,
+    Request,
+    Response,
+    read_address,
+)
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 

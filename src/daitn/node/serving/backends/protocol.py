@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from daitn.node.http import Reply, Request, Stream
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.openai.http import EVENTS
+from daitn.tools.http import Reply, Request, Stream
 
 __all__ = ["Backend", "begin_stream", "timing"]
 

@@ -19,7 +19,6 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
 from daitn.learning.pulse import Pulse, processor_s
 from daitn.node.config import Engine, ModelConfig, NodeConfig, OfferedConfig, UpstreamConfig
-from daitn.node.http import HttpClient, HttpError, Reply, Request, read_address
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.backends.embedded import EmbeddedBackend, engine_of, warm_up
 from daitn.node.serving.backends.openai_server import OpenAiBackend, described
@@ -39,6 +38,7 @@ from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.text import hanging
 from daitn.openai.errors import ApiError
+from daitn.tools.http import HttpClient, HttpError, Reply, Request, read_address
 from daitn.tools.tasks import Tasks
 
 __all__ = ["LocalModel"]

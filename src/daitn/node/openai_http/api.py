@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from daitn.node.http import BodyTooLarge, Request, Response
-from daitn.node.http.content_coding import CODINGS, BadCoding, Decoder
 from daitn.openai.errors import ApiError, bad_request
 from daitn.openai.http import JSON
+from daitn.tools.http import BodyTooLarge, Request, Response
+from daitn.tools.http.content_coding import CODINGS, BadCoding, Decoder
 
 __all__ = [
     "error_response",

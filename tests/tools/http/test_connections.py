@@ -8,10 +8,10 @@ import socket
 
 import pytest
 
-from daitn.node.http import HttpServer, Reply, Request, Response, server_connection
-from tests.node.http.scene import exchange, server
-from tests.node.http.test_server import GET, LAST, POST, bodies, connections, echo, streaming
+from daitn.tools.http import HttpServer, Reply, Request, Response, server_connection
 from tests.scenes.waiting import until
+from tests.tools.http.scene import exchange, server
+from tests.tools.http.test_server import GET, LAST, POST, bodies, connections, echo, streaming
 
 
 @pytest.mark.parametrize(

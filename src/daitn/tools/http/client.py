@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 
 from daitn.identity.tls import trusting
-from daitn.node.http.client_connection import (
+from daitn.tools.http.client_connection import (
     ClientConnection,
     ClientResponse,
     ConnectError,
     Pool,
     StaleConnection,
 )
-from daitn.node.http.framing import header_lines
+from daitn.tools.http.framing import header_lines
 
 __all__ = ["Address", "HttpClient", "read_address"]
 

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from daitn.identity.tls import serving
-from daitn.node.http.client import read_address
-from daitn.node.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 from daitn.objects.addresses import is_unspecified
 from daitn.objects.errors import InvalidInput
+from daitn.tools.http.client import read_address
+from daitn.tools.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 
 __all__ = ["HttpServer"]
 

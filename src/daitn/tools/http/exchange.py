@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from daitn.node.http.framing import read_headers
+from daitn.tools.http.framing import read_headers
 
 __all__ = [
     "BodyTooLarge",

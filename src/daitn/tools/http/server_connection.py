@@ -24,8 +24,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from daitn.node.http.exchange import Reply, Request, Response, Scope
-from daitn.node.http.framing import (
+from daitn.tools.http.exchange import Reply, Request, Response, Scope
+from daitn.tools.http.framing import (
     MAX_HEAD_BYTES,
     OVERHEAD_PER_BODY_BYTE,
     BadRequest,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from daitn.node.http.client_connection import ClientResponse, HttpError, ServerTimeout
 from daitn.objects.deployments import Api
 from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
+from daitn.tools.http.client_connection import ClientResponse, HttpError, ServerTimeout
 
 __all__ = ["MAX_ERROR_BYTES", "IncomingAnswer"]
 

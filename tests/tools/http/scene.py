@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-from daitn.node.http import Address, HttpClient, HttpServer, Reply, Request, read_address
+from daitn.tools.http import Address, HttpClient, HttpServer, Reply, Request, read_address
 
 __all__ = ["Talk", "client", "exchange", "server", "talking"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from daitn.node.http import HttpServer
 from daitn.objects.errors import InvalidInput
-from tests.node.http.scene import exchange
-from tests.node.http.test_server import LAST, echo
+from daitn.tools.http import HttpServer
+from tests.tools.http.scene import exchange
+from tests.tools.http.test_server import LAST, echo
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", ":::0", "0:0", "0.0:0"])

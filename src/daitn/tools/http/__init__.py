@@ -1,25 +1,25 @@
-"""HTTP/1.1: the nodes' server, built on uvicorn, and the client of gateways and facilities.
+"""HTTP/1.1: a server, built on uvicorn, and the client of gateways and facilities.
 
 The client is our own: it takes a fifth of the processor time that aiohttp takes per request; see
 `docs/reference/benchmarks.md`.
 """
 
-from daitn.node.http.client import Address, HttpClient, read_address
-from daitn.node.http.client_connection import (
+from daitn.tools.http.client import Address, HttpClient, read_address
+from daitn.tools.http.client_connection import (
     ClientResponse,
     ConnectError,
     ConnectionBroken,
     HttpError,
     ServerTimeout,
 )
-from daitn.node.http.exchange import (
+from daitn.tools.http.exchange import (
     BodyTooLarge,
     Reply,
     Request,
     Response,
     Stream,
 )
-from daitn.node.http.server import HttpServer
+from daitn.tools.http.server import HttpServer
 
 __all__ = [
     "Address",

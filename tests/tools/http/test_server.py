@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.node.http import (
+from daitn.objects.errors import InvalidInput
+from daitn.tools.http import (
     BodyTooLarge,
     HttpServer,
     Reply,
@@ -20,10 +21,9 @@ from daitn.node.http import (
     Response,
     server_connection,
 )
-from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES
-from daitn.node.http.server_connection import ServerConnection
-from daitn.objects.errors import InvalidInput
-from tests.node.http.scene import exchange, server
+from daitn.tools.http.framing import HIGH_WATER, MAX_HEAD_BYTES
+from daitn.tools.http.server_connection import ServerConnection
+from tests.tools.http.scene import exchange, server
 
 MOST = 1 << 20
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -354,7 +354,7 @@ async def test_half_heads_in_masses_do_not_keep_others_out(
 async def test_closing_ends_what_is_under_way_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daitn.node.http.server._SHUTDOWN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("daitn.tools.http.server._SHUTDOWN_TIMEOUT_S", 0.2)
     began = 0
 
     async def slow(request: Request) -> Reply:

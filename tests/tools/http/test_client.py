@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.identity.certificates import AUTHORITY, MEMBERSHIP
-from daitn.node.http import (
+from daitn.objects.errors import InvalidInput
+from daitn.tools.http import (
     Address,
     ClientResponse,
     ConnectError,
@@ -27,10 +28,9 @@ from daitn.node.http import (
     client_connection,
     read_address,
 )
-from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES
-from daitn.objects.errors import InvalidInput
-from tests.node.http.scene import Talk, client, talking
+from daitn.tools.http.framing import HIGH_WATER, MAX_HEAD_BYTES
 from tests.scenes.certificates import certified_member
+from tests.tools.http.scene import Talk, client, talking
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 ONE = HEAD + b"content-length: 1\r\n\r\nx"

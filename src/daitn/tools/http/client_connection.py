@@ -7,8 +7,13 @@ from typing import cast
 
 import httptools
 
-from daitn.node.http.content_coding import BadCoding, Decoder
-from daitn.node.http.framing import HIGH_WATER, MAX_HEAD_BYTES, OVERHEAD_PER_BODY_BYTE, read_headers
+from daitn.tools.http.content_coding import BadCoding, Decoder
+from daitn.tools.http.framing import (
+    HIGH_WATER,
+    MAX_HEAD_BYTES,
+    OVERHEAD_PER_BODY_BYTE,
+    read_headers,
+)
 
 __all__ = [
     "ClientConnection",
