@@ -14,12 +14,13 @@ from typing import Annotated, Protocol
 import typer
 
 from daitn.center.config import CenterConfig
-from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
+from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
 from daitn.cli.session import complain, errors, run, screen
+from daitn.cli.starting import LIFELINE
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
