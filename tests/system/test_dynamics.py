@@ -142,11 +142,25 @@ def test_training_that_hangs_is_noticed_told_and_tried_anew(
     assert "east did not finish hangs-1" in told["center"]
 
 
+WITH_VISIT = 3
+"""A worker, who starts it in namespaces of its own, and the process of a visit."""
+
+
 def stop_worker(node: int) -> psutil.Process:
     """Stop the process that trains at a site, as a debugger or an operator would."""
-    *_, visit = workers_of(node, "worker")
-    visit.suspend()
-    return visit
+
+    def visit() -> psutil.Process | None:
+        """That of the training; what looks at data for the visit is another."""
+        trains = [
+            w for w in workers_of(node, "worker") if "--no-engine" not in " ".join(w.cmdline())
+        ]
+        return trains[-1] if len(trains) == WITH_VISIT else None
+
+    wait_until(lambda: visit() is not None)
+    found = visit()
+    assert found is not None
+    found.suspend()
+    return found
 
 
 def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(
