@@ -15,7 +15,7 @@ from daitn.learning.child.beginning import ENGINES, PASSED_ON, TEMPLATE, environ
 from daitn.spawning.messages import SUPPORTED
 from daitn.spawning.spawner import Template
 
-__all__ = ["LIFELINE", "RunningProcess", "Starter"]
+__all__ = ["LIFELINE", "RunningProcess", "Starter", "forget"]
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,16 @@ def _templates(logs: Path) -> _Templates:
                 workers = Template(ENGINES, environment(1), errors)
         _open = _Templates(services, workers, _surroundings())
     return _open
+
+
+def forget() -> None:
+    """End the templates of this process; the next network has new ones."""
+    global _open
+    if _open is not None:
+        for template in (_open.services, _open.workers):
+            if template is not None:
+                template.close()
+        _open = None
 
 
 def _surroundings() -> dict[str, str]:
