@@ -12,7 +12,7 @@ __all__ = [
     "REQUESTS",
     "SUPPORTED",
     "TOLD",
-    "Ended",
+    "Exited",
     "Join",
     "Request",
     "Spawn",
@@ -58,7 +58,7 @@ class Spawned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     pid: int
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Exited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A process has ended."""
 
     pid: int
@@ -67,7 +67,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Request = Spawn | Join
-Told = Spawned | Ended
+Told = Spawned | Exited
 
 REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
 TOLD: Final[msgspec.msgpack.Decoder[Told]] = msgspec.msgpack.Decoder(Told)

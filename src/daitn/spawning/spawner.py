@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import IO
 
-from daitn.spawning.messages import TOLD, Ended, Join, Spawn, Spawned, receive, send
+from daitn.spawning.messages import TOLD, Exited, Join, Spawn, Spawned, receive, send
 
 __all__ = ["ForkedProcess", "Template"]
 
@@ -97,13 +97,13 @@ class Template:
             self._told()
             within_s = 0.0
 
-    def _told(self) -> Spawned | Ended | None:
+    def _told(self) -> Spawned | Exited | None:
         received = receive(self._connection, TOLD)
         if received is None:
             self.silent = True
             return None
         told, _ = received
-        if isinstance(told, Ended) and (process := self._running.pop(told.pid, None)):
+        if isinstance(told, Exited) and (process := self._running.pop(told.pid, None)):
             process.returncode = told.code
         return told
 

@@ -21,7 +21,7 @@ from typing import cast
 from setproctitle import getproctitle, setproctitle
 
 from daitn.spawning import pages
-from daitn.spawning.messages import REQUESTS, Ended, Join, Spawn, Spawned, receive, send
+from daitn.spawning.messages import REQUESTS, Exited, Join, Spawn, Spawned, receive, send
 
 __all__ = ["main"]
 
@@ -38,7 +38,7 @@ class _Client:
         self.processes: dict[int, bool] = {}
         """Whether each is killed when the connection ends."""
 
-    def tell(self, message: Spawned | Ended) -> None:
+    def tell(self, message: Spawned | Exited) -> None:
         with contextlib.suppress(OSError):  # Gone: its end is seen soon.
             send(self.connection, message)
 
@@ -107,7 +107,7 @@ class _Template:
                 pass
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                told = Ended(pid=ended[0], code=os.waitstatus_to_exitcode(ended[1]))
+                told = Exited(pid=ended[0], code=os.waitstatus_to_exitcode(ended[1]))
                 for client in self._clients:
                     if client.processes.pop(told.pid, None) is not None:
                         client.tell(told)
