@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from daitn.center.experience import Experience
+from daitn.center.metrics import CenterMetrics
 from daitn.control.feasibility import assess
 from daitn.control.jobs.commands import (
     Assess,
@@ -79,6 +82,7 @@ class JobExecutor:
         on_status: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
         experience: Experience,
+        metrics: CenterMetrics,
     ) -> None:
         """`on_status` receives a site's status of the work that it was given."""
         self._fabric = fabric
@@ -89,6 +93,7 @@ class JobExecutor:
         self._feed = feed
         self._settle = settle
         self._experience = experience
+        self._metrics = metrics
 
     async def carry_out(self, job: Job, command: Command) -> None:
         """Carry out one command and feed its result back as an event."""
@@ -126,7 +131,14 @@ class JobExecutor:
             question = first_question(intent, needs, cut(intent), now_s)
             return assess(self._with_experience(question, needs), cut)
 
-        return await asyncio.to_thread(assessed)
+        with self._timed("assess"):
+            return await asyncio.to_thread(assessed)
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        yield
+        self._metrics.decisions[kind].observe(time.monotonic() - began_s)
 
     def _with_experience(self, question: RouteQuestion, needs: WorkNeeds) -> RouteQuestion:
         recipe = question.intent.model.recipe
@@ -152,7 +164,8 @@ class JobExecutor:
             return question, next_step(question)
 
         away = _holders_away(job, snapshot)
-        question, step = await asyncio.to_thread(planned)
+        with self._timed("route"):
+            question, step = await asyncio.to_thread(planned)
         if away:
             return Planned(route=None, decision=step.decision, waiting_for=away)
         if step.route is not None or step.round is not None:
@@ -170,11 +183,12 @@ class JobExecutor:
     async def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
     ) -> tuple[VerifierAssignment, ...]:
-        topology = await self.cut(job.intent, job.needs)
         chosen: list[VerifierAssignment] = []
-        for objective in objectives:
-            busy = Counter(given.site for given in chosen)
-            chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
+        with self._timed("verifiers"):
+            topology = await self.cut(job.intent, job.needs)
+            for objective in objectives:
+                busy = Counter(given.site for given in chosen)
+                chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -24,6 +24,7 @@ from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
+from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.objects.errors import Unreachable
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
@@ -31,12 +32,15 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.roster import LiveRoster
 
 __all__ = ["center", "node", "up"]
 
 log = logging.getLogger(__name__)
 
+USUAL_METRICS = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
+"""Where a process listens for Prometheus, if its file does not say."""
 CENTER_AGAIN_S = 1.0
 """Interval between a node's attempts to reach a control centre it cannot work without."""
 
@@ -82,6 +86,7 @@ def up(
 
 
 class _Service(Protocol):
+    def measured(self) -> Iterable[Sample]: ...
     async def start(self) -> None: ...
     async def drain(self) -> None: ...
     async def close(self) -> None: ...
@@ -171,22 +176,41 @@ async def _serve(
         return
     try:
         service = make(carrier)
+        metrics = _metrics(config, service, carrier)
         secured = _Secured(carrier, config, roster, identity) if roster and identity else None
         try:
             if secured is not None:
                 await secured.start()
             await _until(stopping, service.start())
+            await metrics.start()
             if not stopping.is_set():
                 errors.print(f"{name} is ready", highlight=False)
                 await stopping.wait()
                 await _until(stop.hurried, service.drain())
         finally:
+            await metrics.close()
             await service.close()
             if secured is not None:
                 await secured.close()
     finally:
         await carrier.close()
         lock.release()
+
+
+def _metrics(
+    config: CenterConfig | NodeConfig, service: _Service, carrier: ZenohFabric
+) -> MetricsServer:
+    """What the process tells Prometheus."""
+    kind = "center" if isinstance(config, CenterConfig) else "node"
+    return MetricsServer(
+        config.metrics,
+        (service.measured, carrier.metrics.measured),
+        kind=kind,
+        site=config.name if isinstance(config, CenterConfig) else config.site,
+        state=Path(config.state),
+        tls=config.tls,
+        usual=USUAL_METRICS[kind],
+    )
 
 
 class _Secured:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,7 @@ from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
@@ -267,6 +268,12 @@ class Roles:
             facility=self._facility.descriptor() if self._facility else None,
             gateway=self._gateway.descriptor() if self._gateway else None,
         )
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        for part in (self._gateway, self._facility, self.forwarder, self._verifier):
+            if part is not None:
+                yield from part.measured()
 
     def models(self) -> frozenset[Digest]:
         """Weights that the facility needs."""

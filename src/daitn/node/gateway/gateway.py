@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from msgspec import structs
 
@@ -40,6 +40,13 @@ from daitn.node.gateway.errors import (
     unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
+from daitn.node.gateway.metrics import (
+    AVAILABLE,
+    DEPLOYMENTS,
+    MOST_RUNNING,
+    RUNNING,
+    GatewayMetrics,
+)
 from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_plan
 from daitn.node.gateway.plans import PlanExecutor
 from daitn.node.gateway.query_log import QueryLog, SeededDraws
@@ -60,6 +67,7 @@ from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.tools.http import Reply, Request
+from daitn.tools.monitoring.metrics import Sample
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
@@ -112,6 +120,7 @@ class Gateway:
         self._load = GatewayLoad()
         self._lengths = AnswerLengths()
         self._budget = RetryBudget()
+        self._metrics = GatewayMetrics()
         self._api = GatewayApi(
             config,
             tls,
@@ -123,6 +132,7 @@ class Gateway:
             self._health,
             _authenticator(site, config, owner, mandates),
             mandates,
+            self._metrics.refused,
         )
         self._seed = zlib.crc32(site.encode()) << 32
         self._query_count = 0
@@ -172,6 +182,15 @@ class Gateway:
     def demand(self, now_s: float) -> Demand:
         """The demand at this gateway, smoothed."""
         return self._demand.demand(now_s)
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._metrics.measured()
+        available = self._topology.snapshot().columns.available
+        yield RUNNING.at(self._in_flight)
+        yield MOST_RUNNING.at(self._config.max_in_flight)
+        yield DEPLOYMENTS.at(len(available))
+        yield AVAILABLE.at(int(available.sum()))
 
     def queries(
         self, limit: int, owner: str | None = None, without: Collection[str] = ()
@@ -265,6 +284,7 @@ class Gateway:
 
     async def _fail(self, query: RequestContext, writer: ResponseWriter, error: ApiError) -> Reply:
         self._record(query, status_of(error), error.status, error.message)
+        self._metrics.refused(error.code)
         return await writer.fail(error)
 
     def _new_query(
@@ -324,10 +344,12 @@ class Gateway:
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count
         self._query_log.record_decision(query.id, query.context, seed)
+        began_s = time.perf_counter()
         try:
             plan = self._qirce.decide(query.context, SeededDraws(seed))
         except InvalidInput as error:
             raise from_daitn_error(error, "daitn.") from None
+        self._metrics.decision.observe(time.perf_counter() - began_s)
         if isinstance(plan, QueryRefusal):
             raise infeasible(plan, query.parsed.api)
         query.decision.plan = plan
@@ -364,32 +386,32 @@ class Gateway:
         if query.caller.relayed_by is None:
             self._demand.count(intent.topic, intent.model, tokens_out, now_s)
         answered = query.snapshot.rows[outcome.row] if outcome.row >= 0 else None
-        self._query_log.record_query(
-            QueryRecord(
-                id=query.id,
-                asked_at_s=query.asked_at_s,
-                owner=intent.owner or query.caller.relayed_by or "",
-                api=intent.api,
-                model_wanted=query.parsed.model,
-                topic=intent.topic,
-                status=status,
-                http_status=http_status,
-                strategy=query.plan.strategy,
-                deployment="" if answered is None else answered.name,
-                site="" if answered is None else answered.site,
-                path=outcome.path,
-                attempts=query.attempts.count,
-                hedged=query.attempts.hedged,
-                overhead_s=max(0.0, seconds - query.waiting.total_s),
-                first_token_s=outcome.first_token_s,
-                seconds=seconds,
-                tokens_in=outcome.tokens_in,
-                tokens_out=outcome.tokens_out,
-                cost_usd=outcome.cost_usd,
-                reason=reason,
-                object_id=outcome.object_id,
-            )
+        record = QueryRecord(
+            id=query.id,
+            asked_at_s=query.asked_at_s,
+            owner=intent.owner or query.caller.relayed_by or "",
+            api=intent.api,
+            model_wanted=query.parsed.model,
+            topic=intent.topic,
+            status=status,
+            http_status=http_status,
+            strategy=query.plan.strategy,
+            deployment="" if answered is None else answered.name,
+            site="" if answered is None else answered.site,
+            path=outcome.path,
+            attempts=query.attempts.count,
+            hedged=query.attempts.hedged,
+            overhead_s=max(0.0, seconds - query.waiting.total_s),
+            first_token_s=outcome.first_token_s,
+            seconds=seconds,
+            tokens_in=outcome.tokens_in,
+            tokens_out=outcome.tokens_out,
+            cost_usd=outcome.cost_usd,
+            reason=reason,
+            object_id=outcome.object_id,
         )
+        self._query_log.record_query(record)
+        self._metrics.ended(query, record)
 
     def _models(self, owner: str) -> dict[str, str]:
         """Models that can be queried now, by the shortest name that an owner may use, with their

@@ -25,6 +25,7 @@ from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
+from daitn.node.serving.metrics import measured
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import (
@@ -44,6 +45,7 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.http import HttpServer
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
@@ -213,6 +215,10 @@ class Facility:
         if self._serving.draining and deployment.state is DeploymentState.READY:
             return msgspec.structs.replace(deployment, state=DeploymentState.DRAINING)
         return deployment
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return measured(self._backends(), self._lifecycle.memory_free_bytes)
 
     def models(self) -> frozenset[Digest]:
         """Manifests of weights that the site must keep."""

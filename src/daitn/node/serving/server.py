@@ -130,6 +130,7 @@ class ServingServer:
         await admission.acquire()
         try:
             waited_s = time.perf_counter() - queued_s
+            admission.queue_time.observe(waited_s)
             # Another version of the model may have replaced it meanwhile.
             current = self._backends().get(query.model, backend)
             return await current.answer(request, query, waited_s)
