@@ -7,11 +7,12 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from daitn.center.experience import Experience
 from daitn.center.metrics import CenterMetrics
+from daitn.center.tracing import decision_span, job_ended
 from daitn.control.feasibility import assess
 from daitn.control.jobs.commands import (
     Assess,
@@ -53,6 +54,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt
 
@@ -83,6 +85,7 @@ class JobExecutor:
         settle: Callable[[Job], None],
         experience: Experience,
         metrics: CenterMetrics,
+        tracer: Tracer = OFF,
     ) -> None:
         """`on_status` receives a site's status of the work that it was given."""
         self._fabric = fabric
@@ -94,22 +97,29 @@ class JobExecutor:
         self._settle = settle
         self._experience = experience
         self._metrics = metrics
+        self._tracer = tracer
 
     async def carry_out(self, job: Job, command: Command) -> None:
         """Carry out one command and feed its result back as an event."""
         match command:
             case Assess():
-                assessment = await self.assess(job.intent, job.needs)
+                with self._traced(job, "assess"):
+                    assessment = await self.assess(job.intent, job.needs)
                 self._feed(job.id, Assessed(assessment))
             case ComputeRoute():
-                self._feed(job.id, await self._route(job))
+                with self._traced(job, "route"):
+                    planned = await self._route(job)
+                self._feed(job.id, planned)
             case ChooseVerifiers(objectives):
-                self._feed(job.id, VerifiersChosen(await self._verifiers(job, objectives)))
+                with self._traced(job, "verifiers"):
+                    chosen = await self._verifiers(job, objectives)
+                self._feed(job.id, VerifiersChosen(chosen))
             case StartWork():
                 await self._start(job, command)
             case StopWork(site, visit):
                 await self._stop(site, CancelWork(visit=visit))
             case Settle():
+                job_ended(self._tracer, job)
                 self._settle(job)
                 topology = await self.cut(job.intent, job.needs)
                 await self._experience.learn(job, topology, clock.now_s())
@@ -133,6 +143,9 @@ class JobExecutor:
 
         with self._timed("assess"):
             return await asyncio.to_thread(assessed)
+
+    def _traced(self, job: Job, name: str) -> AbstractContextManager[object]:
+        return decision_span(self._tracer, job, name) or nullcontext()
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[None]:

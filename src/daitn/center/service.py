@@ -83,6 +83,7 @@ from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
@@ -110,6 +111,7 @@ class ControlCenter:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         identity: Identity | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
@@ -156,6 +158,7 @@ class ControlCenter:
             self._settle,
             self._experience,
             self._metrics,
+            tracer,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []

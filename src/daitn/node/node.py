@@ -53,6 +53,7 @@ from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.roster import LiveRoster
 from daitn.tools.sensing.sensing import Sensing
 from daitn.tools.tasks import Newest, Tasks
@@ -78,6 +79,7 @@ class Node:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         orders: OrderBook | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `orders` checks the owners' orders;
         none on a fabric without signatures."""
@@ -139,6 +141,7 @@ class Node:
                 self._changed.set,
                 roster,
                 releases.record,
+                tracer,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -155,7 +158,12 @@ class Node:
                 begun.forget,
             )
         self._work = WorkQueue(
-            config.site, WorkLog(state / "work"), self._executor.perform, self._report, begun
+            config.site,
+            WorkLog(state / "work"),
+            self._executor.perform,
+            self._report,
+            begun,
+            tracer,
         )
         self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []

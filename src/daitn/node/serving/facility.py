@@ -46,6 +46,7 @@ from daitn.tools.http import HttpServer
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
@@ -84,6 +85,7 @@ class Facility:
         grants: GrantBook | None = None,
         key: SigningKey | None = None,
         released: Release | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
         and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
@@ -135,7 +137,9 @@ class Facility:
             config.facility.kept_bytes,
             config.facility.kept_days * 86400.0,
         )
-        self._serving = ServingServer(admit, self._backends, self._responses, speaks_for, sealed)
+        self._serving = ServingServer(
+            admit, self._backends, self._responses, speaks_for, sealed, tracer
+        )
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}

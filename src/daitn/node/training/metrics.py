@@ -16,7 +16,7 @@ from daitn.tools.monitoring.metrics import (
     histogram,
 )
 
-__all__ = ["METRICS", "WorkMetrics"]
+__all__ = ["KINDS", "METRICS", "WorkMetrics"]
 
 ENDED: Final = counter(
     "daitn_work_total",
@@ -35,7 +35,7 @@ UNREPORTED: Final = gauge(
 )
 METRICS: Final = (ENDED, DURATION, QUEUE, UNREPORTED)
 
-_KINDS: Final[dict[type[Work], str]] = {
+KINDS: Final[dict[type[Work], str]] = {
     VisitWork: "visit",
     MergeWork: "merge",
     VerifyWork: "verify",
@@ -51,7 +51,7 @@ class WorkMetrics:
 
     def ended(self, work: Work, outcome: WorkOutcome, seconds: float) -> None:
         """A piece of work ended like this."""
-        kind = _KINDS[type(work)]
+        kind = KINDS[type(work)]
         self._ended[kind, outcome.state.value] += 1
         self._durations[kind].observe(seconds)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.metrics import WorkMetrics
+from daitn.node.training.tracing import work_span
 from daitn.node.training.work_log import LoggedWork, WorkLog
 from daitn.objects.errors import (
     Corrupt,
@@ -25,6 +26,7 @@ from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkProgress, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 
 __all__ = ["WorkQueue", "WorkResult"]
 
@@ -58,6 +60,7 @@ class WorkQueue:
         perform: Callable[[Work], Awaitable[WorkResult]],
         report: Callable[[WorkOutcome], Awaitable[None]],
         begun: BegunVisits | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`begun`: visits that `perform` can go on with; none: interrupted work is lost."""
         self._site = site
@@ -65,6 +68,7 @@ class WorkQueue:
         self._perform = perform
         self._report = report
         self._begun = begun
+        self._tracer = tracer
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
@@ -187,8 +191,16 @@ class WorkQueue:
 
     async def _run(self, work: Work) -> None:
         began_s = time.monotonic()
-        outcome = await self._outcome(work)
+        span = work_span(self._tracer, self._site, work)
+        try:
+            outcome = await self._outcome(work)
+        except asyncio.CancelledError:
+            if span is not None:
+                span.end("cancelled")
+            raise
         self._metrics.ended(work, outcome, time.monotonic() - began_s)
+        if span is not None:
+            span.end("" if outcome.error is None else outcome.error.code)
         logged = LoggedWork(work=work, outcome=outcome)
         self._log_outcome(logged)
         if self._begun is not None:
