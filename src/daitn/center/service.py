@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
+from daitn.center.metrics import REFUSALS, CenterMetrics, jobs_measured, topology_measured
 from daitn.center.names import BareNames
 from daitn.center.retention import Retention
 from daitn.center.uploads import Uploads
@@ -74,12 +76,14 @@ from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.turns import RequestRates
+from daitn.tools.fabric.turns import COSTS, RequestRates
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
@@ -107,6 +111,7 @@ class ControlCenter:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         identity: Identity | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
@@ -143,6 +148,7 @@ class ControlCenter:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advisor = Advisor(fabric, self._journal, root, identity)
         self._experience = Experience(self._journal)
+        self._metrics = CenterMetrics()
         self._executor = JobExecutor(
             fabric,
             self._feed.snapshot,
@@ -151,6 +157,8 @@ class ControlCenter:
             self._status_received,
             self._settle,
             self._experience,
+            self._metrics,
+            tracer,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
@@ -176,11 +184,20 @@ class ControlCenter:
         self._advisor.start()
         await self._chunks.start()
         for verb, handler in self._handlers().items():
-            limited = self._turns.limited(verb, handler)
+            limited = self._metrics.counted(verb, self._turns.limited(verb, handler))
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), limited))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._retention.clean_up_when_due, "needed models")
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._metrics.measured()
+        yield from REFUSALS.by(self._turns.refused, COSTS)
+        yield from jobs_measured(self._jobs.all())
+        yield from topology_measured(self._feed.snapshot())
+        yield from self._journal.measured()
+        yield from self._chunks.measured()
 
     async def drain(self) -> None:
         """Nothing: jobs go on when a control centre is back, and requests are sent again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -48,6 +48,8 @@ class RequestRates:
         self._now_s = now_s
         self._due_s: dict[str, float] = {}
         """By public key: when all that was asked would be done at the rate."""
+        self.refused: Counter[str] = Counter()
+        """Requests that came too often, by verb."""
         self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
@@ -76,6 +78,7 @@ class RequestRates:
         due_s = max(now_s, self._due_s.get(who, now_s)) + cost * self._each_s
         wait_s = due_s - now_s - _WINDOW_S
         if wait_s > 0:
+            self.refused[verb] += 1
             raise Refused(
                 f"too many requests in a minute: {verb} has to wait",
                 field="sender",
