@@ -10,7 +10,7 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from daitn.cli.field_docs import field_docs
+from daitn.oam.field_docs import field_docs
 from daitn.objects.errors import KINDS
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES

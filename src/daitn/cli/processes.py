@@ -112,6 +112,7 @@ class _Stop:
 async def _run_center(config: Path | None) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
+    from daitn.oam.operated import Operated
 
     center = read_center(config)
     settings = FabricSettings(
@@ -123,8 +124,9 @@ async def _run_center(config: Path | None) -> None:
     if roster is not None:
         _certify_self(center, roster)
 
-    def make(carrier: Carrier) -> ControlCenter:
-        return ControlCenter(center, _signed(carrier, identity), roster, identity)
+    def make(carrier: Carrier) -> Operated:
+        served = ControlCenter(center, _signed(carrier, identity), roster, identity)
+        return Operated(served, center, roster.grants() if roster else None)
 
     await _serve(name, center, settings, make, roster, identity)
 
