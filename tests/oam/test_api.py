@@ -10,9 +10,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from daitn.objects.deployments import Api
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import NotFound
-from daitn.objects.queries import QueryRecord
+from daitn.objects.queries import QueryRecord, QueryStatus, Strategy
 from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryList, SubmitIntent
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric.caller import caller, check_owner
@@ -155,12 +156,12 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
         id="door:1",
         asked_at_s=5.0,
         owner="ann",
-        api="chat",
+        api=Api.CHAT,
         model_wanted="auto",
         topic="",
-        status="answered",
+        status=QueryStatus.ANSWERED,
         http_status=200,
-        strategy="balanced",
+        strategy=Strategy.SINGLE,
     )
 
     async def on_queries(key: str, payload: bytes) -> bytes:

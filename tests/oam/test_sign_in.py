@@ -86,7 +86,8 @@ async def test_a_browser_swaps_a_token_for_a_cookie_that_outlives_the_process(
     async with http.delete("/api/v1/session", headers={"origin": clinics.url}) as left:
         assert left.status == 204
     assert await status(http) == 401
-    assert await status(http, cookie=f"{cookie.key}={cookie.value}") == 401, "it has ended"
+    stolen = f"{cookie.key}={cookie.value}"
+    assert await status(clinics.http(), cookie=stolen) == 401, "it has ended"
 
 
 async def test_the_dashboards_address_opens_one_session(clinics: Room) -> None:
@@ -100,9 +101,9 @@ async def test_the_dashboards_address_opens_one_session(clinics: Room) -> None:
 
 
 async def test_a_cookie_does_nothing_for_pages_of_other_origins(clinics: Room) -> None:
-    http = clinics.http()
-    reply = await opened(http, clinics.url, clinics.token("ann"))
+    reply = await opened(clinics.http(), clinics.url, clinics.token("ann"))
     (cookie,) = reply.cookies.values()
+    http = clinics.http()
     shown = {"cookie": f"{cookie.key}={cookie.value}"}
 
     async def cancel(**headers: str) -> int:
@@ -154,4 +155,4 @@ async def test_a_forged_cookie_is_nobodys(clinics: Room) -> None:
         "",
         "ä",
     ):
-        assert await status(http, cookie=f"{cookie.key}={forged}") == 401
+        assert await status(clinics.http(), cookie=f"{cookie.key}={forged}") == 401

@@ -23,11 +23,11 @@ from daitn.identity.orders import sign_order
 from daitn.identity.signing import sign_advert
 from daitn.node.behalf import Behalf
 from daitn.oam.operated import Operated
+from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.descriptors import (
     ComputeDescriptor,
     DataPolicy,
     DatasetDescriptor,
-    GatewayDescriptor,
     NodeDescriptor,
     Role,
     TestSetDescriptor,
@@ -203,14 +203,18 @@ class Room:
     async def close(self) -> None:
         for http in self._http:
             await http.close()
-        await self.center.close()
+        await self._end()
         for site in self.sites.values():
             await site.fabric.close()
+
+    async def _end(self) -> None:
+        await self.center.close()
+        await self.center.center.fabric.close()
 
     async def restart(self) -> None:
         """End the control centre, and start it again at the same address."""
         listen = self.url.removeprefix("http://")
-        await self.center.close()
+        await self._end()
         self._api["listen"] = listen
         await self.start()
 
