@@ -145,11 +145,11 @@ def test_a_log_forgets_the_oldest_and_says_so() -> None:
 
 async def test_a_slow_reader_keeps_nothing_and_is_told(clinics: Room) -> None:
     """It is a place in the log: when that is gone, it reads anew."""
-    api = clinics.center._api
+    api = clinics.center.api
     assert api is not None
     async with Reading(clinics.http("root")) as reader:
-        await until(lambda: len(api._readers) == 1)
+        await until(lambda: api.readers == 1)
         for number in range(20_000):
-            api._log.put("site", {"site": "s" * 100, "number": number})
+            api.log.put("site", {"site": "s" * 100, "number": number})
         await reader.until("reset")
-    await until(lambda: len(api._readers) == 0)
+    await until(lambda: api.readers == 0)

@@ -222,6 +222,11 @@ class Room:
     def url(self) -> str:
         return self.center.url
 
+    def readers(self) -> int:
+        """Of events, now."""
+        api = self.center.api
+        return api.readers if api else 0
+
     def token(self, name: str, **changes: Any) -> str:
         """A token of a person."""
         options = {"center": "center", "until_s": time.time() + 600.0, **changes}

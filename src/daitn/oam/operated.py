@@ -34,7 +34,8 @@ class Operated:
         self.center = center
         self._config = config
         self._grants = grants
-        self._api: Api | None = None
+        self.api: Api | None = None
+        """What it serves, once it listens; none: nothing."""
         listen = config.api.listen
         if listen and config.insecure and not _stays_here(listen):
             raise InvalidInput(
@@ -46,7 +47,7 @@ class Operated:
     @property
     def url(self) -> str:
         """Of the API and the dashboard; empty: there are none."""
-        return self._api.url if self._api else ""
+        return self.api.url if self.api else ""
 
     async def start(self) -> None:
         await self.center.start()
@@ -54,22 +55,22 @@ class Operated:
         if listen == "":
             return
         try:
-            self._api = await self._listening(_USUAL if listen is None else listen)
+            self.api = await self._listening(_USUAL if listen is None else listen)
         except InvalidInput:
             if listen is not None:
                 raise
-            self._api = await self._listening(_ANY_PORT)
+            self.api = await self._listening(_ANY_PORT)
             log.warning("%s is taken: the API listens elsewhere", _USUAL)
-        self.center.listen(self._api.job)
-        self.center.api = self._api.url
-        log.info("API and dashboard at %s", self._api.url)
+        self.center.listen(self.api.job)
+        self.center.api = self.api.url
+        log.info("API and dashboard at %s", self.api.url)
 
     async def drain(self) -> None:
         await self.center.drain()
 
     async def close(self) -> None:
-        if self._api is not None:
-            await self._api.close()
+        if self.api is not None:
+            await self.api.close()
         await self.center.close()
 
     async def _listening(self, listen: str) -> Api:

@@ -62,7 +62,11 @@ class EventLog:
     @property
     def last(self) -> str:
         """Id of the last event."""
-        return f"{self.name}-{self._last}"
+        return self.id(self._last)
+
+    def id(self, place: int) -> str:
+        """Id of the event at a place."""
+        return f"{self.name}-{place}"
 
     def put(self, kind: str, data: object, owner: str | None = None) -> None:
         """Add an event. `owner`: who may see it besides operators; none: everybody."""
@@ -170,8 +174,10 @@ class Readers:
                 "x-accel-buffering": "no",
             }
         )
-        await stream.write(f"retry: {_RETRY_MS}\n\n".encode())
         place = self._log.place(last_id)
+        # An id alone is no event, but whoever comes back names it.
+        at = self._log.last if place is None else self._log.id(place)
+        await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
         while self._still(by):
             found = None if place is None else self._log.after(place, lambda o: _sees(by, o))
             if found is None:
@@ -182,7 +188,7 @@ class Readers:
             if text:
                 await stream.write(text)
             elif not await self._log.changed(place, _HEARTBEAT_S):
-                await stream.write(b":\n\n")
+                await stream.write(f"id: {self._log.id(place)}\n\n".encode())
         return stream
 
 

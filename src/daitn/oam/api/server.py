@@ -68,9 +68,10 @@ class Api:
         self._center = center
         self._sign_in = SignIn(name, grants, state, clock.wall_s)
         self._door = Doorkeeper(config, self._sign_in)
-        self._log = EventLog()
-        self._readers = Readers(self._log, self._sign_in.still)
-        self._news = News(center, self._log)
+        self.log = EventLog()
+        """Of what happens; others may add to it."""
+        self._readers = Readers(self.log, self._sign_in.still)
+        self._news = News(center, self.log)
         self._remembered = Remembered()
         self._dashboard = dashboard or Dashboard()
         self._tasks = Tasks()
@@ -90,6 +91,11 @@ class Api:
     def url(self) -> str:
         """At which others reach it, once it listens."""
         return self._server.published
+
+    @property
+    def readers(self) -> int:
+        """How many read events now."""
+        return len(self._readers)
 
     def job(self, shown: JobView) -> None:
         """Something happened to a job."""
