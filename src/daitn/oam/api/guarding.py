@@ -11,7 +11,7 @@ from daitn.center.config import ApiConfig
 from daitn.oam.api.answers import ApiRole, Opening
 from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.problems import HttpProblem
-from daitn.oam.api.reading_requests import struct_of
+from daitn.oam.api.reading_requests import struct_of, whole_body
 from daitn.oam.api.routes import Route
 from daitn.oam.api.sign_in import ANYBODY, SESSION_S, SignIn
 from daitn.objects.addresses import is_loopback
@@ -114,7 +114,7 @@ class Doorkeeper:
 
     async def open(self, request: Request) -> SignedIn:
         """Open a session for the token in a request, and set its cookie. Raises `HttpProblem`."""
-        opening: Opening = struct_of(await request.body(_MOST_OPENING), Opening, request)
+        opening: Opening = struct_of(await whole_body(request, _MOST_OPENING), Opening, request)
         opened, cookie = self._sign_in.opened(opening.token)
         self.keep(request, cookie, SESSION_S)
         return opened

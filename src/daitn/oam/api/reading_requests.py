@@ -12,7 +12,7 @@ from daitn.oam.api.routes import Route
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import BodyTooLarge, Request
 
-__all__ = ["MOST_BODY", "read_body", "read_query", "struct_of"]
+__all__ = ["MOST_BODY", "read_body", "read_query", "struct_of", "whole_body"]
 
 MOST_BODY: Final = 2 << 20
 """Bytes: an order may have 1 MiB, and a third more as JSON."""
@@ -42,7 +42,7 @@ def read_query(route: Route, request: Request) -> dict[str, Any]:
 
 async def read_body(route: Route, request: Request) -> tuple[Any, bytes]:
     """The body as the route's type, and as it came. Raises `HttpProblem`."""
-    text = await _whole(request)
+    text = await whole_body(request)
     if route.body is None:
         if text.strip() not in (b"", b"{}", b"null"):
             raise _bad("this takes no body", "body", "send none")
@@ -74,13 +74,14 @@ def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
         raise _bad(f"the body is not JSON: {error}", "body", "correct it") from None
 
 
-async def _whole(request: Request) -> bytes:
+async def whole_body(request: Request, most: int = MOST_BODY) -> bytes:
+    """The body as it came. Raises `HttpProblem`."""
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
-            return await request.body(MOST_BODY)
+            return await request.body(most)
     except BodyTooLarge:
         raise HttpProblem(
-            413, "InvalidInput", f"a body has at most {MOST_BODY} bytes", field="body"
+            413, "InvalidInput", f"a body has at most {most} bytes here", field="body"
         ) from None
     except TimeoutError:
         raise HttpProblem(408, "InvalidInput", "the body did not arrive in time") from None
