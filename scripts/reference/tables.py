@@ -16,7 +16,7 @@ from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES
 from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
-from scripts.reference import commands, fabric
+from scripts.reference import api, commands, fabric
 from scripts.reference.rows import Row
 from scripts.reference.words import default_words, type_words
 
@@ -192,4 +192,8 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "keys": fabric.keys_table,
     "verbs": fabric.verbs_table,
     "command": commands.command_table,
+    "api-routes": api.routes_table,
+    "api-parameters": api.parameters_table,
+    "api-events": api.events_table,
+    "api-statuses": api.statuses_table,
 }
