@@ -15,7 +15,6 @@ from daitn.client import AsyncClient, Client
 from daitn.oam.api.openapi import described
 from daitn.oam.api.routes import ROUTES, Route
 from daitn.objects.errors import NotFound, Refused, Unreachable
-from daitn.objects.requests import AssessIntent, SubmitIntent
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
 
@@ -58,9 +57,9 @@ def _of_body(route: Route) -> set[str]:
     """What a method takes for a body: the fields of an intent's wrapper, or the body itself."""
     if route.id == "events":
         return {"after"}
-    if route.body in (SubmitIntent, AssessIntent):
-        return {*route.body.__struct_fields__, "key"}
-    return {"intent"} if route.body is not None else set()
+    if route.body is None:
+        return set()
+    return {*route.body.__struct_fields__, "key", "intent", "how", "change"}
 
 
 async def test_a_program_submits_follows_and_stops_a_job(clinics: Room) -> None:

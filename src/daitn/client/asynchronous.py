@@ -9,7 +9,14 @@ from daitn.client.events import Event, follow
 from daitn.client.transport import Transport, segment
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import sign_order
-from daitn.oam.api.answers import MapView, NetworkView, Page, RelevantSites, SessionView
+from daitn.oam.api.answers import (
+    MapView,
+    Measuring,
+    NetworkView,
+    Page,
+    RelevantSites,
+    SessionView,
+)
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -18,18 +25,27 @@ from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
-from daitn.objects.queries import QueryRecord
-from daitn.objects.requests import AssessIntent, QueryExplained, SubmitIntent, TrainedModel
+from daitn.objects.queries import QueryIntent, QueryRecord
+from daitn.objects.requests import (
+    AssessIntent,
+    CutQuery,
+    QueryExplained,
+    SubmitIntent,
+    TrainedModel,
+)
+from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
 from daitn.objects.value import ValueOfData
 from daitn.tools import clock
+from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
-from daitn.topology.qrrt.export import QrrtView
+from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
 __all__ = ["AsyncClient"]
 
 _ORDER_LASTS_S = 30 * 86400.0
+_AS_USUAL = Measuring()
 
 
 class AsyncClient:
@@ -96,6 +112,10 @@ class AsyncClient:
         """The whole QRRT."""
         return await self._http.get(QrrtView, "/topology/serving")
 
+    async def analysis(self) -> Analysis:
+        """The DRRT in numbers."""
+        return await self._http.get(Analysis, "/topology/analysis")
+
     async def jobs(
         self,
         *,
@@ -155,6 +175,10 @@ class AsyncClient:
     async def value(self, job: str) -> ValueOfData:
         """What each data set brought to a job's best model."""
         return await self._http.get(ValueOfData, f"/jobs/{segment(job)}/value")
+
+    async def measure(self, job: str, how: Measuring = _AS_USUAL) -> ValueOfData:
+        """Have the value of an ended job's data measured."""
+        return await self._http.post(ValueOfData, f"/jobs/{segment(job)}/value", how)
 
     async def relevant(self, job: str) -> RelevantSites:
         """A job's MS-DRRT now."""
@@ -222,6 +246,40 @@ class AsyncClient:
         """A query and its decision."""
         path = f"/queries/{segment(gateway)}/{segment(id)}"
         return await self._http.get(QueryExplained, path)
+
+    async def cut(self, gateway: str, intent: QueryIntent) -> QueryCut:
+        """The QS-QRRT of a query that is not asked."""
+        return await self._http.post(
+            QueryCut, f"/gateways/{segment(gateway)}/cuts", CutQuery(intent=intent)
+        )
+
+    async def forwarder(self, site: str) -> ForwarderReport:
+        """The state of a forwarder."""
+        return await self._http.get(ForwarderReport, f"/forwarders/{segment(site)}")
+
+    async def trace(self, site: str, object: str) -> TraceReport:  # noqa: A002 - its name there
+        """A packet's path, and what each forwarder knew."""
+        return await self._http.get(TraceReport, f"/traces/{segment(site)}/{segment(object)}")
+
+    async def advice(self) -> Advice:
+        """What the control centre advises forwarders."""
+        return await self._http.get(Advice, "/advice")
+
+    async def steer(self, change: Steer) -> Advice:
+        """Change what the control centre advises forwarders."""
+        return await self._http.post(Advice, "/advice", change)
+
+    async def travelling(
+        self, site: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[JobView]:
+        """Jobs of models that travel by themselves, at the site where they set out."""
+        return await self._http.get(
+            Page[JobView], f"/homes/{segment(site)}/jobs", limit=limit, cursor=cursor
+        )
+
+    async def traveller(self, site: str, job: str) -> JobView:
+        """One such job."""
+        return await self._http.get(JobView, f"/homes/{segment(site)}/jobs/{segment(job)}")
 
     async def audit(
         self, *, limit: int = 100, cursor: str | None = None

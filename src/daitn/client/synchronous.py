@@ -13,7 +13,14 @@ from typing import Any, Self, TypeVar
 from daitn.client.asynchronous import AsyncClient
 from daitn.client.events import Event
 from daitn.identity.keys import SigningKey
-from daitn.oam.api.answers import MapView, NetworkView, Page, RelevantSites, SessionView
+from daitn.oam.api.answers import (
+    MapView,
+    Measuring,
+    NetworkView,
+    Page,
+    RelevantSites,
+    SessionView,
+)
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -22,17 +29,21 @@ from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
-from daitn.objects.queries import QueryRecord
+from daitn.objects.queries import QueryIntent, QueryRecord
 from daitn.objects.requests import QueryExplained, TrainedModel
+from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
 from daitn.objects.value import ValueOfData
+from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
-from daitn.topology.qrrt.export import QrrtView
+from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
 __all__ = ["Client"]
 
 T = TypeVar("T")
+
+_AS_USUAL = Measuring()
 
 
 class Client:
@@ -100,6 +111,10 @@ class Client:
         """The whole QRRT."""
         return self._done(self._client.serving())
 
+    def analysis(self) -> Analysis:
+        """The DRRT in numbers."""
+        return self._done(self._client.analysis())
+
     def jobs(
         self,
         *,
@@ -146,6 +161,10 @@ class Client:
     def value(self, job: str) -> ValueOfData:
         """What each data set brought to a job's best model."""
         return self._done(self._client.value(job))
+
+    def measure(self, job: str, how: Measuring = _AS_USUAL) -> ValueOfData:
+        """Have the value of an ended job's data measured."""
+        return self._done(self._client.measure(job, how))
 
     def relevant(self, job: str) -> RelevantSites:
         """A job's MS-DRRT now."""
@@ -203,6 +222,36 @@ class Client:
     def query(self, gateway: str, id: str) -> QueryExplained:  # noqa: A002 - its name there
         """A query and its decision."""
         return self._done(self._client.query(gateway, id))
+
+    def cut(self, gateway: str, intent: QueryIntent) -> QueryCut:
+        """The QS-QRRT of a query that is not asked."""
+        return self._done(self._client.cut(gateway, intent))
+
+    def forwarder(self, site: str) -> ForwarderReport:
+        """The state of a forwarder."""
+        return self._done(self._client.forwarder(site))
+
+    def trace(self, site: str, object: str) -> TraceReport:  # noqa: A002 - its name there
+        """A packet's path, and what each forwarder knew."""
+        return self._done(self._client.trace(site, object))
+
+    def advice(self) -> Advice:
+        """What the control centre advises forwarders."""
+        return self._done(self._client.advice())
+
+    def steer(self, change: Steer) -> Advice:
+        """Change what the control centre advises forwarders."""
+        return self._done(self._client.steer(change))
+
+    def travelling(
+        self, site: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[JobView]:
+        """Jobs of models that travel by themselves, at the site where they set out."""
+        return self._done(self._client.travelling(site, limit=limit, cursor=cursor))
+
+    def traveller(self, site: str, job: str) -> JobView:
+        """One such job."""
+        return self._done(self._client.traveller(site, job))
 
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[CountersignedHead]:
         """Where sites' audit logs stood last."""

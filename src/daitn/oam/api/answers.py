@@ -11,6 +11,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.requests import NetworkFacts
 from daitn.objects.roster import Kind
+from daitn.objects.value import MOST_MEASURED, VALUED_WITHIN_S
 from daitn.topology.snapshot import DataOption, VerifierOption
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MapLink",
     "MapSites",
     "MapView",
+    "Measuring",
     "NetworkView",
     "Opening",
     "Page",
@@ -118,6 +120,14 @@ class RelevantSites(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[DataOption, ...]
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]]
     rejections: tuple[Rejection, ...]
+
+
+class Measuring(msgspec.Struct, frozen=True, kw_only=True):
+    """Has the value of a job's data measured."""
+
+    coalitions: Annotated[int, msgspec.Meta(ge=2, le=1000)] = MOST_MEASURED
+    """The most to measure."""
+    within_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = VALUED_WITHIN_S
 
 
 class Assigned(enum.IntEnum):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from daitn.oam.api.answers import Measuring
 from daitn.oam.api.asking import Asked
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.placement import RetireIntent
 from daitn.objects.requests import JobQuery
+from daitn.objects.value import ValueQuestion
 
-__all__ = ["cancel", "deploy", "retire", "submit"]
+__all__ = ["cancel", "deploy", "measure", "retire", "steer", "submit"]
 
 
 async def submit(asked: Asked) -> Any:
@@ -20,6 +22,23 @@ async def submit(asked: Asked) -> Any:
 async def cancel(asked: Asked) -> Any:
     """Stop a job."""
     return await asked.ask("cancel", JobQuery(job=JobId(asked.path["job"])))
+
+
+async def measure(asked: Asked) -> Any:
+    """Have the value of an ended job's data measured; `GET` tells it as it becomes known."""
+    wanted: Measuring = asked.body
+    question = ValueQuestion(
+        job=JobId(asked.path["job"]),
+        measure=True,
+        coalitions=wanted.coalitions,
+        within_s=wanted.within_s,
+    )
+    return await asked.ask("value", question)
+
+
+async def steer(asked: Asked) -> Any:
+    """Change what the control centre advises forwarders."""
+    return await asked.ask("steer", asked.body)
 
 
 async def deploy(asked: Asked) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from daitn.oam.api.answers import NetworkView
 from daitn.oam.api.asking import Asked
 from daitn.oam.api.pages import cursor_of, page_of, read_cursor
@@ -21,15 +23,20 @@ from daitn.objects.requests import (
     QueriesWanted,
     SitesWanted,
 )
+from daitn.objects.steering import Steer, TraceQuestion
 from daitn.objects.value import ValueQuestion
 from daitn.tools import clock
 
 __all__ = [
+    "advice",
+    "analysis",
     "assess",
     "audit",
+    "cut",
     "decisions",
     "deployment",
     "deployments",
+    "forwarder",
     "intent",
     "job",
     "jobs",
@@ -44,7 +51,10 @@ __all__ = [
     "serving",
     "site",
     "sites",
+    "trace",
     "training",
+    "traveller",
+    "travelling",
     "value",
 ]
 
@@ -87,6 +97,11 @@ async def training(asked: Asked) -> Any:
 async def serving(asked: Asked) -> Any:
     """The whole QRRT."""
     return await asked.ask("qrrt", _ALL)
+
+
+async def analysis(asked: Asked) -> Any:
+    """The DRRT in numbers."""
+    return await asked.ask("analysis", _ALL)
 
 
 async def jobs(asked: Asked) -> Any:
@@ -202,6 +217,44 @@ async def query(asked: Asked) -> Any:
     """A query and its decision, made again with every term and rejection."""
     gateway, id_ = asked.path["gateway"], asked.path["id"]
     return await asked.ask_site(gateway, "explain", ExplainQuery(query=f"{gateway}:{id_}"))
+
+
+async def cut(asked: Asked) -> Any:
+    """The QS-QRRT of a query that is not asked: who at a gateway could answer it, and who not."""
+    return await asked.ask_site(asked.path["gateway"], "cut", asked.body)
+
+
+async def forwarder(asked: Asked) -> Any:
+    """The state of a forwarder: its mode, links and origins."""
+    return await asked.ask_site(asked.path["site"], "forwarder", JobQuery(job=JobId("")))
+
+
+async def trace(asked: Asked) -> Any:
+    """The path of a packet from the forwarder where it set out, and what each forwarder knew."""
+    try:
+        question = msgspec.convert({"object": asked.path["object"]}, TraceQuestion)
+    except msgspec.ValidationError:
+        raise NotFound(
+            "no packet has such an id", field="object", fix="take `object_id` of a query"
+        ) from None
+    return await asked.ask_site(asked.path["site"], "trace", question)
+
+
+async def advice(asked: Asked) -> Any:
+    """What the control centre advises forwarders."""
+    return await asked.ask("steer", Steer())
+
+
+async def travelling(asked: Asked) -> Any:
+    """Jobs of models that travel by themselves, at the site where they set out, by id."""
+    found = (await asked.ask_site(asked.path["site"], "jobs", _ALL))["jobs"]
+    found.sort(key=lambda job: job["job"])
+    return page_of(found, lambda job: job["job"], asked.query["limit"], _cursor(asked))
+
+
+async def traveller(asked: Asked) -> Any:
+    """One such job."""
+    return (await asked.ask_site(asked.path["site"], "jobs", _job(asked)))["jobs"][0]
 
 
 async def audit(asked: Asked) -> Any:

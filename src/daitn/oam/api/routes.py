@@ -15,6 +15,7 @@ from daitn.oam.api import commanding, reading
 from daitn.oam.api.answers import (
     ApiRole,
     MapView,
+    Measuring,
     NetworkView,
     Opening,
     Page,
@@ -30,10 +31,18 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
 from daitn.objects.queries import QueryRecord
-from daitn.objects.requests import AssessIntent, QueryExplained, SubmitIntent, TrainedModel
+from daitn.objects.requests import (
+    AssessIntent,
+    CutQuery,
+    QueryExplained,
+    SubmitIntent,
+    TrainedModel,
+)
+from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
 from daitn.objects.value import ValueOfData
+from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
-from daitn.topology.qrrt.export import QrrtView
+from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
@@ -125,6 +134,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/map", Special.MAP, MapView),
     Route("GET", "/topology/training", reading.training, TopologyView),
     Route("GET", "/topology/serving", reading.serving, QrrtView),
+    Route("GET", "/topology/analysis", reading.analysis, Analysis),
     Route("GET", "/jobs", reading.jobs, Page[JobSummary],
           query=(*_listed(50), _OWNER,
                  Parameter("state", JobState | None, "Only those in this state."))),
@@ -134,6 +144,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/jobs/{job}/decisions", reading.decisions, Page[Decided], query=_listed(50)),
     Route("GET", "/jobs/{job}/lineage", reading.lineage, TrainedModel),
     Route("GET", "/jobs/{job}/value", reading.value, ValueOfData),
+    Route("POST", "/jobs/{job}/value", commanding.measure, ValueOfData, ApiRole.OWNER, Measuring),
     Route("GET", "/jobs/{job}/relevant", reading.relevant, RelevantSites),
     Route("POST", "/jobs/{job}/cancel", commanding.cancel, JobView, ApiRole.OWNER),
     Route("POST", "/assessments", reading.assess, Assessment, body=AssessIntent),
@@ -149,6 +160,13 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/queries", reading.queries, Page[QueryRecord],
           query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's."))),
     Route("GET", "/queries/{gateway}/{id}", reading.query, QueryExplained),
+    Route("POST", "/gateways/{gateway}/cuts", reading.cut, QueryCut, body=CutQuery),
+    Route("GET", "/forwarders/{site}", reading.forwarder, ForwarderReport),
+    Route("GET", "/traces/{site}/{object}", reading.trace, TraceReport),
+    Route("GET", "/advice", reading.advice, Advice),
+    Route("POST", "/advice", commanding.steer, Advice, ApiRole.OPERATOR, Steer),
+    Route("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
+    Route("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
     Route("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
     Route("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
     Route("GET", "/session", Special.SESSION, SessionView, None),
