@@ -10,14 +10,14 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from daitn.cli.field_docs import field_docs
+from daitn.oam.field_docs import field_docs
 from daitn.oam.monitoring.catalogue import CATALOGUE
 from daitn.objects.errors import KINDS
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES
 from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
-from scripts.reference import commands, fabric
+from scripts.reference import api, commands, fabric
 from scripts.reference.rows import Row
 from scripts.reference.words import default_words, type_words
 
@@ -210,4 +210,8 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "verbs": fabric.verbs_table,
     "command": commands.command_table,
     "metrics": _metrics,
+    "api-routes": api.routes_table,
+    "api-parameters": api.parameters_table,
+    "api-events": api.events_table,
+    "api-statuses": api.statuses_table,
 }

@@ -120,6 +120,7 @@ class _Stop:
 async def _run_center(config: Path | None) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
+    from daitn.oam.operated import Operated
 
     center = read_center(config)
     settings = FabricSettings(
@@ -131,8 +132,9 @@ async def _run_center(config: Path | None) -> None:
     if roster is not None:
         _certify_self(center, roster)
 
-    def make(carrier: Carrier, tracer: Tracer) -> ControlCenter:
-        return ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
+    def make(carrier: Carrier, tracer: Tracer) -> Operated:
+        served = ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
+        return Operated(served, center, roster.grants() if roster else None)
 
     await _serve(name, center, settings, make, roster, identity)
 

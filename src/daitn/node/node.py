@@ -19,6 +19,7 @@ from daitn.node.admission import Admission
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
+from daitn.node.behalf import Behalf
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
@@ -85,6 +86,7 @@ class Node:
         none on a fabric without signatures."""
         self._config = config
         self._fabric = fabric
+        self._grants = roster.grants() if roster else None
         self._changed = asyncio.Event()
         """Set when the descriptor may have changed."""
         state = Path(config.state)
@@ -285,6 +287,12 @@ class Node:
             self._changed.set()
 
     def _handlers(self) -> dict[str, Handler]:
+        handlers = self._own_handlers()
+        if self._grants is not None:
+            handlers["behalf"] = Behalf(self._config.site, self._grants, handlers).on_behalf
+        return handlers
+
+    def _own_handlers(self) -> dict[str, Handler]:
         return {
             "describe": self._on_describe,
             "estimate": self._on_estimate,

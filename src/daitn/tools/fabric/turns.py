@@ -13,7 +13,7 @@ from daitn.tools import clock
 from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.protocol import Handler
 
-__all__ = ["COSTS", "PER_MINUTE", "RequestRates"]
+__all__ = ["COSTS", "PER_MINUTE", "RequestRates", "TooOften"]
 
 PER_MINUTE: Final = 120
 COSTS: Final[Mapping[str, int]] = {
@@ -33,6 +33,18 @@ looked at again and again counts as none, and waits for its turn."""
 _WINDOW_S: Final = 60.0
 _AT_ONCE: Final = 2
 """Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
+
+
+class TooOften(Refused):
+    """A member asks more often than it may."""
+
+    def __init__(self, verb: str, wait_s: int) -> None:
+        super().__init__(
+            f"too many requests in a minute: {verb} has to wait",
+            field="sender",
+            fix=f"ask again in {wait_s} s",
+        )
+        self.wait_s = wait_s
 
 
 class RequestRates:
@@ -79,9 +91,5 @@ class RequestRates:
         wait_s = due_s - now_s - _WINDOW_S
         if wait_s > 0:
             self.refused[verb] += 1
-            raise Refused(
-                f"too many requests in a minute: {verb} has to wait",
-                field="sender",
-                fix=f"ask again in {math.ceil(wait_s)} s",
-            )
+            raise TooOften(verb, math.ceil(wait_s))
         self._due_s[who] = due_s
