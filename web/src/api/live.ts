@@ -1,0 +1,52 @@
+// What happens in the network, as it happens: one stream of server-sent events for the whole page.
+import { signal } from "@preact/signals";
+
+export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
+export type News = { kind: Kind; at: number; data: any };
+
+const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
+const MOST_KEPT = 500;
+
+/** Whether the stream is open: what is shown is as old as its last event otherwise. */
+export const connected = signal<boolean | null>(null);
+/** The latest news, newest first; the map's differences are left out. */
+export const news = signal<News[]>([]);
+
+type Heard = (news: News) => void;
+const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
+let source: EventSource | null = null;
+
+/** Calls `heard` with each event of these kinds; returns how to stop that. */
+export function listen(kinds: readonly Kind[], heard: Heard): () => void {
+  for (const kind of kinds) listeners.get(kind)?.add(heard);
+  return () => {
+    for (const kind of kinds) listeners.get(kind)?.delete(heard);
+  };
+}
+
+/** Opens the stream. The browser resumes a broken one by itself, from the last event. */
+export function open(): void {
+  if (source && source.readyState !== EventSource.CLOSED) return;
+  source = new EventSource("/api/v1/events");
+  source.onopen = () => {
+    connected.value = true;
+  };
+  source.onerror = () => {
+    connected.value = false;
+    if (source?.readyState === EventSource.CLOSED) setTimeout(open, 5000);
+  };
+  for (const kind of KINDS) {
+    source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
+  }
+}
+
+export function close(): void {
+  source?.close();
+  source = null;
+}
+
+function tell(kind: Kind, data: unknown): void {
+  const one: News = { kind, at: Date.now(), data };
+  if (kind !== "map") news.value = [one, ...news.value].slice(0, MOST_KEPT);
+  for (const heard of listeners.get(kind) ?? []) heard(one);
+}

@@ -1,0 +1,318 @@
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+
+import { type Failure, get, type Page, post, type Schema, segment } from "../api/client";
+import { useList, useLoaded, usePolled } from "../api/loading";
+import { Chart } from "../parts/Chart";
+import { Ranking, Reasons, Rejections } from "../parts/decision";
+import { bytes, change, count, dollars, moment, score, seconds, share } from "../parts/format";
+import { Badge, Bar, Empty, Figure, Figures, Heading, Panel, Problem, Shown } from "../parts/show";
+import { Table } from "../parts/Table";
+import { Link, parameter } from "../router";
+import { Choice } from "./Sites";
+
+type Job = Schema["JobView"];
+
+const STATES = ["submitted", "planning", "preparing", "visiting", "merging", "verifying", "waiting", "reached", "exhausted", "infeasible", "cancelled", "failed"];
+
+export function Jobs() {
+  const state = parameter("state");
+  const owner = parameter("owner");
+  const jobs = useList<Schema["JobSummary"]>("/jobs", { state, owner }, ["job"]);
+  return (
+    <>
+      <Heading aside={<><Choice name="state" value={state} options={STATES} /><Link to="/intent">New intent</Link></>}>
+        Jobs
+      </Heading>
+      <Panel title="Jobs"><Shown of={jobs}>{(rows) => <JobTable rows={rows} more={jobs.more} />}</Shown></Panel>
+    </>
+  );
+}
+
+export function JobTable({ rows, more }: { rows: Schema["JobSummary"][]; more?: () => void }) {
+  return (
+    <Table
+      caption="Jobs"
+      rows={rows}
+      more={more}
+      empty={<>No job is here. <Link to="/intent">Write an intent</Link>, or run <code>daitn train</code>.</>}
+      columns={[
+        { name: "job", show: (job) => <Link to={`/jobs/${segment(job.job)}`}>{job.job}</Link>, value: (job) => job.job },
+        { name: "state", show: (job) => <Badge state={job.state} />, value: (job) => job.state },
+        { name: "why", show: (job) => job.queued || job.silent || job.detail || job.sentence },
+        { name: "owner", show: (job) => job.owner },
+        { name: "objectives", show: (job) => <Objectives rows={job.objectives} />, value: (job) => job.objectives.map((one) => `${one.name} ${score(one.reached)}/${one.target}`).join("; ") },
+        { name: "visits", show: (job) => job.visits, number: true },
+        { name: "time", show: (job) => seconds(job.seconds), number: true },
+        { name: "cost", show: (job) => dollars(job.cost_usd), number: true },
+      ]}
+    />
+  );
+}
+
+function Objectives({ rows }: { rows: Schema["ObjectiveView"][] }) {
+  return (
+    <>
+      {rows.map((one) => (
+        <span class="aside" key={one.name}>
+          <Bar value={one.reached ?? 0} mark={one.target} label={`${one.name} ${score(one.reached)} of ${one.target}`} />
+          <small>{one.name} {score(one.reached)} / {one.target.toFixed(2)}</small>
+        </span>
+      ))}
+    </>
+  );
+}
+
+export function JobPage({ job: id }: { job: string }) {
+  const path = `/jobs/${segment(id)}`;
+  const job = useLoaded(path, (signal) => get<Job>(path, {}, signal), ["job"]);
+  usePolled(job.reload);
+  return (
+    <>
+      <Heading aside={job.data && <Actions job={job.data} reload={job.reload} />}>{id}</Heading>
+      <Shown of={job}>
+        {(found) => (
+          <>
+            <State job={found} />
+            <Progress job={found} />
+            <Visits job={found} />
+            <Plan job={found} />
+            {found.decision && <Reasons decision={found.decision} />}
+            <Decisions path={path} />
+            <Relevant path={path} />
+            <Value path={path} job={found} />
+            <LineageOf path={path} job={found} />
+          </>
+        )}
+      </Shown>
+    </>
+  );
+}
+
+function Actions({ job, reload }: { job: Job; reload: () => void }) {
+  const [failure, fail] = useState<Failure>();
+  if (job.ended_at_s != null) return null;
+  const cancel = () => {
+    if (!confirm(`Cancel ${job.job}? What it has learned stays.`)) return;
+    post(`/jobs/${segment(job.job)}/cancel`, {}).then(reload, fail);
+  };
+  return (
+    <>
+      {failure && <Problem failure={failure} />}
+      <button class="danger" onClick={cancel}>Cancel the job</button>
+    </>
+  );
+}
+
+function State({ job }: { job: Job }) {
+  return (
+    <Panel title="Now">
+      <p><Badge state={job.state} /> {job.detail || job.sentence}</p>
+      <Figures>
+        <Figure name="owner">{job.owner}</Figure>
+        <Figure name="recipe">{job.recipe}</Figure>
+        <Figure name="algorithm">{job.algorithm}</Figure>
+        <Figure name="working at">{job.working.join(", ") || "–"}</Figure>
+        <Figure name="submitted">{moment(job.submitted_at_s)}</Figure>
+        <Figure name="time">{seconds(job.seconds)}</Figure>
+        <Figure name="cost">{dollars(job.cost_usd)}</Figure>
+        <Figure name="examples">{count(job.examples)}</Figure>
+        <Figure name="moved">{bytes(job.bytes_moved)}</Figure>
+      </Figures>
+    </Panel>
+  );
+}
+
+function Progress({ job }: { job: Job }) {
+  const x = [0, ...job.route.map((_, at) => at + 1)];
+  const series = job.objectives.map((one) => ({
+    name: one.name,
+    target: one.target,
+    values: [job.untrained[one.name] ?? null, ...job.route.map((visit) => visit.values[one.name] ?? null)],
+  }));
+  return (
+    <Panel title="What the model knows" aside={<Objectives rows={job.objectives} />}>
+      {job.route.length === 0 ? (
+        <Empty>No visit has been measured yet.</Empty>
+      ) : (
+        <Chart label={`Measured values after each visit of ${job.job}`} x={x} xName="visit" series={series} />
+      )}
+    </Panel>
+  );
+}
+
+function Visits({ job }: { job: Job }) {
+  const objectives = job.objectives.map((one) => one.name);
+  return (
+    <Panel title="The route so far">
+      <Table
+        caption={`Visits of ${job.job}`}
+        rows={job.route.map((visit, at) => ({ ...visit, at: at + 1 }))}
+        empty="The model has not learned anywhere yet."
+        columns={[
+          { name: "", show: (visit) => visit.at, number: true },
+          { name: "site", show: (visit) => <Link to={`/sites/${segment(visit.site)}`}>{visit.site}</Link>, value: (visit) => visit.site },
+          { name: "round", show: (visit) => visit.round || "–", number: true },
+          { name: "examples", show: (visit) => count(visit.work), number: true },
+          ...objectives.map((name) => ({
+            name,
+            number: true,
+            show: (visit: Schema["VisitView"]) => `${score(visit.values[name])} (${change(visit.gains[name])})`,
+          })),
+          { name: "trains", show: (visit) => seconds(visit.seconds), number: true },
+          { name: "moves", show: (visit) => seconds(visit.transfer_s), number: true },
+          { name: "measured", show: (visit) => seconds(visit.verify_s), number: true },
+          { name: "bytes", show: (visit) => bytes(visit.bytes_in), number: true },
+          { name: "cost", show: (visit) => dollars(visit.cost_usd), number: true },
+        ]}
+      />
+    </Panel>
+  );
+}
+
+function Plan({ job }: { job: Job }) {
+  const planned = job.planned;
+  if (!planned || job.ended_at_s != null) return null;
+  return (
+    <Panel title="What is planned from here" aside={<span class="quiet">chance to reach {share(planned.chance)}</span>}>
+      <Table
+        caption="Planned visits"
+        rows={planned.visits}
+        empty="Nothing."
+        columns={[
+          { name: "site", show: (visit) => visit.site },
+          { name: "examples", show: (visit) => count(visit.examples), number: true },
+          { name: "takes", show: (visit) => seconds(visit.expected_s), number: true },
+          { name: "cost", show: (visit) => dollars(visit.expected_cost_usd), number: true },
+          { name: "expected after it", show: (visit) => Object.entries(visit.expected).map(([name, value]) => `${name} ${score(value)}`).join(", ") },
+        ]}
+      />
+    </Panel>
+  );
+}
+
+/** Loads what stands behind a fold when it is first opened. */
+function Folded<T>({ title, path, kinds = [], children }: { title: string; path: string; kinds?: ["job"] | []; children: (data: T) => ComponentChildren }) {
+  const [open, set] = useState(false);
+  return (
+    <Panel title={title} aside={<button class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
+      {open && <Unfolded<T> path={path} kinds={kinds}>{children}</Unfolded>}
+    </Panel>
+  );
+}
+
+function Unfolded<T>({ path, kinds, children }: { path: string; kinds: ["job"] | []; children: (data: T) => ComponentChildren }) {
+  const loaded = useLoaded(path, (signal) => get<T>(path, {}, signal), kinds);
+  return <Shown of={loaded}>{children}</Shown>;
+}
+
+function Decisions({ path }: { path: string }) {
+  return (
+    <Folded<Page<Schema["Decided"]>> title="Every decision, and why" path={`${path}/decisions`} kinds={["job"]}>
+      {({ items }) =>
+        items.length === 0 ? (
+          <Empty>Nothing has been decided yet.</Empty>
+        ) : (
+          <>
+            {[...items].reverse().map((one) => (
+              <details key={one.number}>
+                <summary>
+                  {one.number}. after {one.visits_before} visits: {one.decision.chosen ?? one.why ?? "no route"}
+                </summary>
+                <Ranking decision={one.decision} />
+                <Rejections rows={one.decision.rejections} empty="Nothing was left out." />
+                <Reasons decision={one.decision} />
+              </details>
+            ))}
+          </>
+        )
+      }
+    </Folded>
+  );
+}
+
+function Relevant({ path }: { path: string }) {
+  return (
+    <Folded<Schema["RelevantSites"]> title="Who can serve this model (MS-DRRT), and who cannot" path={`${path}/relevant`}>
+      {(found) => (
+        <>
+          <Table
+            caption="Data that fits"
+            rows={found.options}
+            empty="No data set fits the intent."
+            columns={[
+              { name: "data set", show: (one) => `${one.site}/${one.dataset.name}` },
+              { name: "topics", show: (one) => one.dataset.topics.join(", ") },
+              { name: "records", show: (one) => count(one.dataset.samples), number: true },
+              { name: "queue", show: (one) => one.queue, number: true },
+            ]}
+          />
+          <Rejections rows={found.rejections} empty="Nothing was left out." />
+        </>
+      )}
+    </Folded>
+  );
+}
+
+function Value({ path, job }: { path: string; job: Job }) {
+  if (job.route.length === 0) return null;
+  return (
+    <Folded<Schema["ValueOfData"]> title="What each data set was worth" path={`${path}/value`}>
+      {(found) => (
+        <>
+          {found.why && <p class="quiet">{found.why}</p>}
+          <Table
+            caption="Value of data"
+            rows={found.credits}
+            empty="Not measured."
+            columns={[
+              { name: "data set", show: (one) => `${one.site}/${one.dataset}` },
+              { name: "owner", show: (one) => one.owner },
+              { name: "visits", show: (one) => one.visits, number: true },
+              { name: "examples", show: (one) => count(one.examples), number: true },
+              { name: "value", show: (one) => Object.entries(one.value).map(([name, value]) => `${name} ${change(value)} ± ${score(one.standard_error[name])}`).join(", ") },
+            ]}
+          />
+        </>
+      )}
+    </Folded>
+  );
+}
+
+function LineageOf({ path, job }: { path: string; job: Job }) {
+  if (!job.model) return null;
+  return (
+    <Folded<Schema["TrainedModel"]> title="Lineage: who made, trained and measured it" path={`${path}/lineage`}>
+      {(found) => <Entries rows={found.lineage.entries} />}
+    </Folded>
+  );
+}
+
+function Entries({ rows }: { rows: Schema["Entry"][] }) {
+  const facts = rows.map((entry) => entry.fact);
+  const said = (fact: Schema["Entry"]["fact"]) => {
+    switch (fact.type) {
+      case "origin":
+        return `made from seed ${fact.seed}`;
+      case "visit":
+        return `trained on ${count(fact.examples)} examples of ${fact.dataset}`;
+      case "verification":
+        return `measured ${fact.topic} ${fact.metric}: ${score(fact.value)}`;
+      case "merge":
+        return `merged ${fact.models.length} models`;
+    }
+  };
+  return (
+    <Table
+      caption="Lineage"
+      rows={facts}
+      empty="Nothing."
+      columns={[
+        { name: "when", show: (fact) => moment(fact.at_s) },
+        { name: "piece of work", show: (fact) => fact.visit },
+        { name: "site", show: (fact) => fact.site },
+        { name: "what", show: said },
+      ]}
+    />
+  );
+}

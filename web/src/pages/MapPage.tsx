@@ -1,0 +1,183 @@
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import Sigma from "sigma";
+
+import { get, type Schema } from "../api/client";
+import { listen } from "../api/live";
+import { useLoaded } from "../api/loading";
+import { NetworkGraph } from "../map/network";
+import { bytes, seconds, share } from "../parts/format";
+import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
+import { save } from "../parts/Table";
+import { Link, parameter, setParameter } from "../router";
+
+const MOST_LINKS_DRAWN = 20_000;
+const MOST_LINKS_LISTED = 50;
+
+export function MapPage() {
+  const loaded = useLoaded("map", (signal) => get<Schema["MapView"]>("/map", {}, signal));
+  return (
+    <>
+      <Heading>Map</Heading>
+      <Shown of={loaded}>
+        {(view) => ((view.sites.name ?? []).length ? <Network view={view} reload={loaded.reload} /> : <Empty>No site has joined yet.</Empty>)}
+      </Shown>
+    </>
+  );
+}
+
+function Network({ view, reload }: { view: Schema["MapView"]; reload: () => void }) {
+  const holder = useRef<HTMLDivElement>(null);
+  const drawn = useRef<Sigma | null>(null);
+  const [, redraw] = useState(0);
+  const network = useMemo(() => new NetworkGraph(view, colours()), [view]);
+  const wanted = parameter("site");
+  const chosen = network.names.indexOf(wanted);
+
+  useEffect(() => {
+    if (!holder.current) return;
+    let sigma: Sigma;
+    try {
+      sigma = new Sigma(network.graph, holder.current, {
+        renderEdgeLabels: false,
+        hideEdgesOnMove: network.graph.size > MOST_LINKS_DRAWN / 4,
+        labelColor: { color: ink("--ink") },
+        labelRenderedSizeThreshold: 6,
+        labelFont: "system-ui, sans-serif",
+        stagePadding: 48,
+        allowInvalidContainer: true,
+        edgeReducer: (_, edge) => (network.graph.size > MOST_LINKS_DRAWN ? { ...edge, hidden: true } : edge),
+      });
+    } catch {
+      return; // No WebGL: the lists beside the map tell the same.
+    }
+    sigma.on("clickNode", ({ node }) => setParameter("site", network.site(Number(node)).name));
+    sigma.on("clickStage", () => setParameter("site", ""));
+    drawn.current = sigma;
+    return () => sigma.kill();
+  }, [network]);
+
+  useEffect(
+    () =>
+      listen(["map"], ({ data }) => {
+        try {
+          network.follow(data);
+        } catch {
+          reload(); // A difference to something else than what is shown.
+        }
+        redraw((n) => n + 1);
+      }),
+    [network],
+  );
+
+  return (
+    <>
+      <div class="map">
+        <div class="canvas" ref={holder} role="img" aria-label={`Map of ${network.graph.order} sites and ${network.graph.size} links`} />
+      </div>
+      <Legend network={network} picture={() => drawn.current && savePicture(drawn.current)} />
+      <Finder network={network} wanted={wanted} />
+      {chosen >= 0 && <Chosen network={network} number={chosen} />}
+    </>
+  );
+}
+
+function Legend({ network, picture }: { network: NetworkGraph; picture: () => void }) {
+  const { good, busy, lost, cordoned } = colours();
+  return (
+    <p class="legend">
+      <span><Dot colour={good} />alive</span>
+      <span><Dot colour={busy} />over 80 % busy</span>
+      <span><Dot colour={cordoned} />cordoned</span>
+      <span><Dot colour={lost} />lost</span>
+      <span>{network.graph.order} sites, {network.graph.size} links; a disc is a jurisdiction</span>
+      <button class="plain" onClick={picture}>Picture</button>
+    </p>
+  );
+}
+
+function Dot({ colour }: { colour: string }) {
+  return (
+    <svg width="12" height="12" viewBox="0 0 12 12" aria-hidden="true">
+      <circle cx="6" cy="6" r="5" fill={colour} />
+    </svg>
+  );
+}
+
+function Finder({ network, wanted }: { network: NetworkGraph; wanted: string }) {
+  return (
+    <div class="aside">
+      <label>
+        Find a site
+        <input
+          list="sites-of-map"
+          value={wanted}
+          onInput={(event) => setParameter("site", event.currentTarget.value)}
+        />
+      </label>
+      <datalist id="sites-of-map">
+        {network.names.slice(0, 1000).map((name) => <option key={name} value={name} />)}
+      </datalist>
+    </div>
+  );
+}
+
+function Chosen({ network, number }: { network: NetworkGraph; number: number }) {
+  const site = network.site(number);
+  const links = network.graph.hasNode(number)
+    ? network.graph.mapEdges(number, (_, facts, source, target) => ({
+        to: network.site(Number(Number(source) === number ? target : source)).name,
+        rtt_s: facts.rtt_s as number | null,
+        throughput_bps: facts.throughput_bps as number | null,
+      }))
+    : [];
+  links.sort((one, other) => (other.rtt_s ?? 0) - (one.rtt_s ?? 0));
+  return (
+    <Panel title={site.name} aside={<Link to={`/sites/${encodeURIComponent(site.name)}`}>Everything about it</Link>}>
+      <Figures>
+        <Figure name="state"><Badge state={["lost", "alive", "gone"][site.state] ?? "unknown"} /></Figure>
+        <Figure name="owner">{site.owner}</Figure>
+        <Figure name="jurisdiction">{site.jurisdiction}</Figure>
+        <Figure name="roles">{site.roles.join(", ")}</Figure>
+        <Figure name="load">{share(site.load)}</Figure>
+        <Figure name="queue">{site.queue}</Figure>
+      </Figures>
+      {links.length > 0 && (
+        <table>
+          <caption class="unseen">Links of {site.name}</caption>
+          <thead><tr><th scope="col">link to</th><th scope="col" class="number">delay</th><th scope="col" class="number">rate</th></tr></thead>
+          <tbody>
+            {links.slice(0, MOST_LINKS_LISTED).map((link) => (
+              <tr key={link.to}>
+                <td>{link.to}</td>
+                <td class="number">{seconds(link.rtt_s)}</td>
+                <td class="number">{link.throughput_bps == null ? "–" : `${bytes(link.throughput_bps)}/s`}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </Panel>
+  );
+}
+
+function savePicture(sigma: Sigma): void {
+  const { width, height } = sigma.getDimensions();
+  const whole = document.createElement("canvas");
+  whole.width = width;
+  whole.height = height;
+  const context = whole.getContext("2d");
+  if (!context) return;
+  context.fillStyle = ink("--paper");
+  context.fillRect(0, 0, width, height);
+  sigma.refresh();
+  for (const canvas of Object.values(sigma.getCanvases())) context.drawImage(canvas, 0, 0, width, height);
+  whole.toBlob((blob) => blob && save("map.png", blob, "image/png"));
+}
+
+function ink(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function colours() {
+  return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), link: ink("--link") };
+}

@@ -1,0 +1,79 @@
+import { useMemo } from "preact/hooks";
+
+import type { Schema } from "../api/client";
+import { news, type News } from "../api/live";
+import { useList } from "../api/loading";
+import { moment } from "../parts/format";
+import { Badge, Heading, Panel, Shown } from "../parts/show";
+import { Table } from "../parts/Table";
+import { Link, parameter } from "../router";
+import { Choice } from "./Sites";
+
+const KINDS = ["site", "job", "deployment", "retired"];
+
+export function Events() {
+  const kind = parameter("kind");
+  const rows = useMemo(() => news.value.filter((one) => !kind || one.kind === kind), [news.value, kind]);
+  return (
+    <>
+      <Heading aside={<Choice name="kind" value={kind} options={KINDS} />}>Events</Heading>
+      <Panel title="Since this page was opened">
+        <NewsTable rows={rows} />
+      </Panel>
+    </>
+  );
+}
+
+export function NewsTable({ rows }: { rows: News[] }) {
+  return (
+    <Table
+      caption="Events"
+      rows={rows}
+      empty="Nothing has happened since this page was opened."
+      columns={[
+        { name: "when", show: (one) => moment(one.at / 1000) },
+        { name: "kind", show: (one) => one.kind },
+        { name: "what", show: (one) => <About news={one} />, value: (one) => one.data.site ?? one.data.job ?? one.data.name ?? "" },
+        { name: "state", show: (one) => (one.data.state ? <Badge state={one.data.state} /> : "–"), value: (one) => one.data.state ?? "" },
+        { name: "more", show: (one) => one.data.detail || one.data.sentence || one.data.why || "" },
+      ]}
+    />
+  );
+}
+
+function About({ news: { kind, data } }: { news: News }) {
+  if (kind === "site") return <Link to={`/sites/${encodeURIComponent(data.site)}`}>{data.site}</Link>;
+  if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(data.job)}`}>{data.job}</Link>;
+  return <Link to="/models">{data.name ?? kind}</Link>;
+}
+
+export function Audit() {
+  const heads = useList<Schema["CountersignedHead"]>("/audit", {}, []);
+  return (
+    <>
+      <Heading>Audit</Heading>
+      <Panel title="Audit logs of sites, as this control centre countersigned them">
+        <p class="quiet">
+          A site cannot take back what stands before its countersigned head. <code>daitn audit verify</code> checks a
+          site's log against it.
+        </p>
+        <Shown of={heads}>
+          {(rows) => (
+            <Table
+              caption="Countersigned heads"
+              rows={rows}
+              more={heads.more}
+              empty="No site has reported its audit log yet."
+              columns={[
+                { name: "site", show: (one) => one.site },
+                { name: "entries", show: (one) => one.number, number: true },
+                { name: "head", show: (one) => <code>{one.digest.slice(0, 16)}…</code>, value: (one) => one.digest },
+                { name: "at", show: (one) => moment(one.at_s) },
+              ]}
+            />
+          )}
+        </Shown>
+      </Panel>
+    </>
+  );
+}

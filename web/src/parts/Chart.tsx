@@ -1,0 +1,55 @@
+// Lines over visits or time.
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+
+export type Series = { name: string; values: (number | null)[]; target?: number };
+
+const HEIGHT = 220;
+const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4"];
+
+type ChartProps = { label: string; x: number[]; series: Series[]; xName: string };
+
+/** Values in [0, 1]; the target of each as a dashed line of the same colour. */
+export function Chart({ label, x, series, xName }: ChartProps) {
+  const holder = useRef<HTMLDivElement>(null);
+  const key = JSON.stringify([x, series]);
+  useEffect(() => {
+    const element = holder.current;
+    if (!element) return;
+    const style = getComputedStyle(element);
+    const colour = (at: number) => style.getPropertyValue(COLOURS[at % COLOURS.length]!).trim();
+    const ink = style.getPropertyValue("--ink-quiet").trim();
+    const grid = { stroke: style.getPropertyValue("--rule").trim(), width: 1 };
+    const lines = series.flatMap((one, at) => {
+      const line = { label: one.name, stroke: colour(at), width: 2, points: { show: true, size: 7 } };
+      if (one.target === undefined) return [line];
+      return [line, { label: `${one.name}, target`, stroke: colour(at), width: 1, dash: [5, 4], points: { show: false } }];
+    });
+    const data = series.flatMap((one) =>
+      one.target === undefined ? [one.values] : [one.values, x.map(() => one.target!)],
+    );
+    const plot = new uPlot(
+      {
+        width: element.clientWidth,
+        height: HEIGHT,
+        scales: { x: { time: false }, y: { range: [0, 1] } },
+        axes: [
+          { stroke: ink, grid, label: xName, incrs: [1, 2, 5, 10, 20, 50, 100] },
+          { stroke: ink, grid },
+        ],
+        legend: { live: false },
+        series: [{ label: xName }, ...lines],
+      },
+      [x, ...data] as uPlot.AlignedData,
+      element,
+    );
+    const fit = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height: HEIGHT }));
+    fit.observe(element);
+    return () => {
+      fit.disconnect();
+      plot.destroy();
+    };
+  }, [key, label]);
+  return <div class="chart" ref={holder} role="img" aria-label={label} />;
+}
