@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.logs import LogFormat
 from daitn.objects.identifiers import CENTER_SITE
 from tests.scenes.breast_cancer import write_network
 from tests.scenes.command_line import Ended, daitn
@@ -61,9 +62,9 @@ def started(folder: Path, **options: Any) -> Network:
     return running(folder, write_network(folder, **options))
 
 
-def running(folder: Path, config: Path) -> Network:
+def running(folder: Path, config: Path, logs: LogFormat = LogFormat.TEXT) -> Network:
     """Start the network of a file."""
-    processes = EmbeddedNetwork(config, folder / "logs")
+    processes = EmbeddedNetwork(config, folder / "logs", logs)
     try:
         asyncio.run(processes.start(lambda site, done, of: None))
     except BaseException:

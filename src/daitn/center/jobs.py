@@ -48,6 +48,7 @@ from daitn.objects.orders import SignedOrder, same_order
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.protocol import Journal
+from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.tasks import Tasks
 
 __all__ = ["JobService"]
@@ -146,8 +147,11 @@ class JobService:
 
     def feed(self, id_: JobId, event: JobEvent) -> None:
         """Apply an event to the state machine, store it, then act on the commands."""
-        job = self._jobs[id_]
-        now_s = clock.now_s()
+        with identified(job=id_):
+            self._feed(self._jobs[id_], event)
+
+    def _feed(self, job: Job, event: JobEvent) -> None:
+        id_, now_s = job.id, clock.now_s()
         try:
             commands = handle(job, event, now_s)
             stored = encode(_StoredEvent(event, now_s))
@@ -334,6 +338,10 @@ class JobService:
         self._starting.discard(visit)
 
     async def _act_safely(self, id_: JobId, state: JobState, command: Command) -> None:
+        with identified(job=id_):
+            await self._act_until_done(id_, state, command)
+
+    async def _act_until_done(self, id_: JobId, state: JobState, command: Command) -> None:
         while self._jobs[id_].state is state:
             try:
                 await self._act(self._jobs[id_], command)

@@ -8,11 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from daitn.cli.founding import found_network
 from daitn.cli.identity import network_identity, person_identity, tls_folder
+from daitn.cli.logs import LOG_FORMAT, LogFormat
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.cli.starting import RunningProcess, Starter
+from daitn.files.atomic import replace_file
+from daitn.oam.monitoring.targets import ALL_TARGETS, TARGETS, read_targets
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
@@ -36,9 +41,10 @@ _TAIL_LINES = 12
 class EmbeddedNetwork:
     """A control centre and its nodes as child processes, each with a log file."""
 
-    def __init__(self, config: Path, logs: Path) -> None:
+    def __init__(self, config: Path, logs: Path, log_format: LogFormat = LogFormat.TEXT) -> None:
         self._config = config
         self._logs = logs
+        self._log_format = log_format
         self.center, self.nodes = read_network(config)
         self._starter = Starter(logs)
         self._processes: dict[str, RunningProcess] = {}
@@ -79,6 +85,7 @@ class EmbeddedNetwork:
                 while unknown := sites - (known := await _known(fabric)).keys():
                     self.check()
                     await asyncio.sleep(0.05)
+                await self._write_targets()
                 self.left_out = {site: known[site].left_out for site in sorted(sites)}
         except TimeoutError:
             late = ", ".join(sorted(waiting | unknown))
@@ -87,6 +94,30 @@ class EmbeddedNetwork:
             ) from None
         finally:
             await fabric.close()
+
+    @property
+    def targets(self) -> Path:
+        """A file with the addresses of all processes' metrics, for Prometheus' `file_sd`."""
+        return Path(self.center.state) / ALL_TARGETS
+
+    async def _write_targets(self) -> None:
+        files = [
+            Path(state) / TARGETS
+            for metrics, state in (
+                (self.center.metrics, self.center.state),
+                *((node_.metrics, node_.state) for node_ in self.nodes),
+            )
+            if metrics.listen != ""
+        ]
+        while not all(file.exists() for file in files):  # Each is written when its process is up.
+            self.check()
+            await asyncio.sleep(0.05)
+        found = [target for file in files for target in read_targets(file)]
+        replace_file(self.targets, msgspec.json.encode(found))
+
+    def _state(self, name: str) -> Path:
+        states = {node_.site: node_.state for node_ in self.nodes}
+        return Path(states.get(SiteId(name), self.center.state))
 
     async def _connected(self) -> Fabric:
         """A session with the control centre, once it listens.
@@ -117,8 +148,10 @@ class EmbeddedNetwork:
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
+        (self._state(name) / TARGETS).unlink(missing_ok=True)
         log = self._logs / f"{name}.log"
-        self._processes[name] = self._starter.start(self._command(name), log)
+        variables = {LOG_FORMAT: self._log_format}
+        self._processes[name] = self._starter.start(self._command(name), log, variables)
 
     def check(self) -> None:
         """Raise `WorkFailed` if a process has ended."""

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
 
 from daitn.objects.text import hanging
+from daitn.tools.monitoring.log_ids import log_ids
 
-__all__ = ["LogLines"]
+__all__ = ["LOG_FORMAT", "JsonLines", "LogFormat", "LogFormatOption", "LogLines", "start_logging"]
+
+LOG_FORMAT = "DAITN_LOG_FORMAT"
+"""Environment variable with the form of logs."""
+
+
+class LogFormat(enum.StrEnum):
+    """How a process writes its log."""
+
+    TEXT = "text"
+    """For people."""
+    JSON = "json"
+    """A JSON object per line, for programs."""
+
+
+LogFormatOption = Annotated[
+    LogFormat, typer.Option("--log-format", envvar=LOG_FORMAT, help="Form of the log.")
+]
 
 
 class LogLines(logging.Formatter):
@@ -18,3 +43,43 @@ class LogLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return hanging(super().format(record))
+
+
+class JsonLines(logging.Formatter):
+    """A record is a JSON object on a line of its own, in ASCII: whatever was said is in strings.
+
+    `time` (RFC 3339), `level`, `logger` and `message`; `kind` and `site` of the process; `job`,
+    `visit`, `query` and `trace_id`, as far as it is about them; `error` and `traceback` of an
+    exception.
+    """
+
+    def __init__(self, process: Mapping[str, str]) -> None:
+        """`process`: what stands in every record."""
+        super().__init__()
+        self._process = dict(process)
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC)
+        told: dict[str, Any] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._process,
+            **log_ids(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            told["error"] = record.exc_info[0].__name__
+            told["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=True, default=str)
+
+
+def start_logging(form: LogFormat, *, verbose: bool, kind: str, site: str) -> None:
+    """Log to standard error from now on. `kind` and `site`: which process this is."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonLines({"kind": kind, "site": site})
+        if form is LogFormat.JSON
+        else LogLines("%(asctime)s %(levelname)s %(name)s %(message)s")
+    )
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])

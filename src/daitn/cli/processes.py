@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -16,7 +17,7 @@ import typer
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
-from daitn.cli.logs import LogLines
+from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
 from daitn.cli.session import complain, errors, run, screen
@@ -54,30 +55,35 @@ ConfigOption = Annotated[
 VerboseOption = Annotated[bool, typer.Option(help="Log more.")]
 
 
-def center(config: ConfigOption = None, verbose: VerboseOption = False) -> None:
+def center(
+    config: ConfigOption = None,
+    verbose: VerboseOption = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
+) -> None:
     """Run a control centre.
 
     Example: daitn center -c network.yaml
     """
-    _log(verbose)
-    run(_run_center(config))
+    run(_run_center(config, partial(start_logging, log_format, verbose=verbose)))
 
 
 def node(
     config: Annotated[Path, typer.Option("-c", "--config", help="Node or network file (YAML).")],
     site: Annotated[str, typer.Option(help="Which node of a network file.")] = "",
     verbose: VerboseOption = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Run a site's node.
 
     Example: daitn node -c node.yaml
     """
-    _log(verbose)
-    run(_run_node(config, site), _fast_loop())
+    logs = partial(start_logging, log_format, verbose=verbose)
+    run(_run_node(config, site, logs), _fast_loop())
 
 
 def up(
     config: Annotated[Path, typer.Option("-c", "--config", help="Network file (YAML).")],
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Run a whole network on this machine, from one file, until Ctrl-C.
 
@@ -85,7 +91,7 @@ def up(
 
     Example: daitn up -c network.yaml
     """
-    run(_up(config))
+    run(_up(config, log_format))
 
 
 class _Service(Protocol):
@@ -117,12 +123,13 @@ class _Stop:
         self.hurried.set()
 
 
-async def _run_center(config: Path | None) -> None:
+async def _run_center(config: Path | None, start_logs: Callable[..., None]) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
     from daitn.oam.operated import Operated
 
     center = read_center(config)
+    start_logs(kind=_kind(center), site=_site(center))
     settings = FabricSettings(
         mode="router", listen=center.listen, tls=center.tls, fenced=not center.insecure
     )
@@ -139,10 +146,11 @@ async def _run_center(config: Path | None) -> None:
     await _serve(name, center, settings, make, roster, identity)
 
 
-async def _run_node(path: Path, site: str) -> None:
+async def _run_node(path: Path, site: str, start_logs: Callable[..., None]) -> None:
     from daitn.node.node import Node
 
     node = read_node(path, site)
+    start_logs(kind=_kind(node), site=_site(node))
     # The control centre relays everything for a site that nobody can connect to.
     relayed = bool(node.center) and not node.listen
     settings = FabricSettings(
@@ -190,7 +198,7 @@ async def _serve(
             await _until(stopping, service.start())
             await metrics.start()
             if not stopping.is_set():
-                errors.print(f"{name} is ready", highlight=False)
+                log.info("%s is ready", name)
                 await stopping.wait()
                 await _until(stop.hurried, service.drain())
         finally:
@@ -315,8 +323,8 @@ async def _until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> 
     await asyncio.gather(working, return_exceptions=True)
 
 
-async def _up(config: Path) -> None:
-    network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs")
+async def _up(config: Path, log_format: LogFormat) -> None:
+    network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs", log_format)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -335,6 +343,7 @@ async def _up(config: Path) -> None:
                 )
         if not stopping.is_set():
             screen.print(await protection(network.center, network.nodes), highlight=False)
+            screen.print(f"metrics: {network.targets}", highlight=False)
             screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
         while not stopping.is_set():
             for ended in network.ended():
@@ -357,9 +366,3 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def _log(verbose: bool) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])

@@ -46,12 +46,16 @@ class Starter:
         self._logs = logs
         self._lifelines: list[int] = []
 
-    def start(self, arguments: list[str], log_file: Path) -> RunningProcess:
-        """Run `daitn` with these arguments; its output goes to the end of a file."""
+    def start(
+        self, arguments: list[str], log_file: Path, variables: Mapping[str, str]
+    ) -> RunningProcess:
+        """Run `daitn` with these arguments, and with variables beside those of this process; its
+        output goes to the end of a file."""
+        surroundings = {**os.environ, **variables, LIFELINE: "1"}
         with log_file.open("ab") as output:
             if SUPPORTED:
                 try:
-                    return self._fork(arguments, output.fileno())
+                    return self._fork(arguments, output.fileno(), surroundings)
                 except OSError as error:
                     log.warning("daitn %s starts without a template: %s", arguments[0], error)
             return subprocess.Popen(
@@ -59,20 +63,20 @@ class Starter:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.PIPE,
-                env={**os.environ, LIFELINE: "1"},
+                env=surroundings,
                 start_new_session=True,
             )
 
-    def _fork(self, arguments: list[str], output: int) -> RunningProcess:
+    def _fork(self, arguments: list[str], output: int, variables: dict[str, str]) -> RunningProcess:
         templates = _templates(self._logs)
         lifeline, end = os.pipe()
         self._lifelines.append(end)  # Nobody else has it, so that it ends with this process.
-        files, variables = [lifeline, output, output], {**os.environ, LIFELINE: "1"}
+        files = [lifeline, output, output]
         workers = templates.workers.connection() if templates.workers else None
         try:
             if workers is not None:
                 files.append(workers.fileno())
-                variables[TEMPLATE] = str(_AFTER_STREAMS)
+                variables = {**variables, TEMPLATE: str(_AFTER_STREAMS)}
             return templates.services.spawn(
                 "daitn.cli.app",
                 arguments,

@@ -12,10 +12,11 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from daitn.cli.logs import LogFormat
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
-from daitn.oam.monitoring.exposition import TARGETS
+from daitn.oam.monitoring.targets import TARGETS
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.forwarders import Mesh
@@ -68,7 +69,7 @@ class Watched:
         plain["defaults"] |= everywhere
         path.write_text(yaml.safe_dump(plain))
         self.config = path
-        self.network: Network = running(folder, path)
+        self.network: Network = running(folder, path, LogFormat.JSON)
         self.url = f"http://{door['gateway']['listen']}"
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
         self.sites = ("center", "west", "mpvu", "gate", "hub", "ward")

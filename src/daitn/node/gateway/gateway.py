@@ -69,6 +69,7 @@ from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.tools.http import Reply, Request
+from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import OFF, TRACEPARENT, SpanKind, Tracer, passed_on
 from daitn.topology.qrrt.load import GatewayLoad
@@ -216,8 +217,12 @@ class Gateway:
         writer = ResponseWriter(request, query, self._topology)
         self._in_flight += 1
         self._moved_at_s = time.monotonic()
+        ids = {"query": query.id}
+        if query.span is not None:
+            ids["trace_id"] = f"{query.span.context.trace_id:032x}"
         try:
-            response = await self._answer(query, writer, full)
+            with identified(**ids):
+                response = await self._answer(query, writer, full)
         except (asyncio.CancelledError, ConnectionError):
             if writer.delivered:  # The client had all of it, and did not wait for the last bytes.
                 self._record(query, QueryStatus.ANSWERED, 200, "")

@@ -33,6 +33,7 @@ from daitn.openai.http import JSON, PATHS
 from daitn.openai.responses import model_list
 from daitn.tools import clock
 from daitn.tools.http import Reply, Request, Response
+from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.monitoring.tracing import OFF, Span, SpanKind, Tracer
 from daitn.tools.throttled import ThrottledLog
 
@@ -132,10 +133,11 @@ class ServingServer:
             name = f"{operation(query.api)} {query.model}"
             span = self._tracer.resume(name, SpanKind.SERVER, query.traceparent)
         if span is None:
-            return await self._answer_in_turn(request, backend, query)
+            with identified(query=query.id):
+                return await self._answer_in_turn(request, backend, query)
         span.attributes |= request_attributes(query.api, query.model)
         span.attributes["daitn.query.id"] = query.id
-        with span:
+        with span, identified(query=query.id, trace_id=f"{span.context.trace_id:032x}"):
             traced = replace(query, traceparent=span.context.traceparent)
             return await self._answer_in_turn(request, backend, traced, span)
 

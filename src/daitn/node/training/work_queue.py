@@ -25,6 +25,7 @@ from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkProgress, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
+from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import OFF, Tracer
 
@@ -190,6 +191,10 @@ class WorkQueue:
             self._progress.pop(visit, None)
 
     async def _run(self, work: Work) -> None:
+        with identified(job=work.job, visit=work.visit):
+            await self._do(work)
+
+    async def _do(self, work: Work) -> None:
         began_s = time.monotonic()
         span = work_span(self._tracer, self._site, work)
         try:

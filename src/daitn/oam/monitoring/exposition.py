@@ -21,18 +21,17 @@ from prometheus_client.registry import Collector
 
 from daitn import __version__
 from daitn.files.atomic import replace_file
+from daitn.oam.monitoring.targets import TARGETS, Target
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.monitoring.config import MetricsConfig
 from daitn.tools.monitoring.metrics import Histogram, Kind, Measured, Metric, Sample, gauge
 
-__all__ = ["METRICS", "TARGETS", "MetricsServer", "Target"]
+__all__ = ["METRICS", "MetricsServer"]
 
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
-TARGETS = "metrics.json"
-"""In a process's state folder: where its metrics are, in the form of Prometheus' `file_sd`."""
 _ANY_PORT = "127.0.0.1:0"
 _PLAIN = {"content-type": "text/plain; charset=utf-8"}
 
@@ -42,14 +41,6 @@ BUILD: Metric = gauge(
     *("version", "kind", "site"),
 )
 METRICS = (BUILD,)
-
-
-class Target(msgspec.Struct, frozen=True):
-    """One entry of a `file_sd` file of Prometheus."""
-
-    targets: tuple[str, ...]
-    """`host:port`"""
-    labels: dict[str, str]
 
 
 class MetricsServer:

@@ -1,0 +1,36 @@
+"""What a log record is about: the ids of the job, visit or query that is being worked on.
+
+They are of the task that logs, and of tasks and threads that it starts, so that no message has to
+repeat them.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+
+__all__ = ["identified", "log_ids"]
+
+_IDS: ContextVar[dict[str, str]] = ContextVar("log ids")
+
+
+class identified:  # noqa: N801 - it is called like a function
+    """Within its block, what is logged has these ids, and those around it."""
+
+    __slots__ = ("_ids", "_token")
+
+    def __init__(self, **ids: str) -> None:
+        self._ids = ids
+
+    def __enter__(self) -> None:
+        around = _IDS.get(None)
+        self._token: Token[dict[str, str]] = _IDS.set(
+            {**around, **self._ids} if around else self._ids
+        )
+
+    def __exit__(self, *raised: object) -> None:
+        _IDS.reset(self._token)
+
+
+def log_ids() -> dict[str, str]:
+    """The ids in force here; not to be changed."""
+    return _IDS.get({})
