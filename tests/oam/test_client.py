@@ -18,7 +18,7 @@ from daitn.objects.errors import NotFound, Refused, Unreachable
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
 
-FOR_BROWSERS = {"sign_in", "sign_out"}
+FOR_BROWSERS = {"sign_in", "sign_out", "oidc_begin", "oidc_end"}
 ROUTES_BY_ID = {route.id: route for route in ROUTES if route.id not in FOR_BROWSERS}
 
 

@@ -46,9 +46,11 @@ from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["PREFIX", "ROUTES", "Parameter", "Route", "Special", "found"]
+__all__ = ["CALLBACK", "PREFIX", "ROUTES", "Parameter", "Route", "Special", "found"]
 
 PREFIX: Final = "/api/v1"
+CALLBACK: Final = "/session/oidc/callback"
+"""Where a provider of OpenID Connect sends browsers back to."""
 
 Do = Callable[[Asked], Awaitable[Any]]
 
@@ -72,6 +74,8 @@ class Special(enum.Enum):
     SESSION = "session", "Whether somebody is signed in, and how one may be."
     OPEN = "sign_in", "Sign in: swap a token for a cookie."
     CLOSE = "sign_out", "Sign out."
+    OIDC = "oidc_begin", "Sign in with an account elsewhere: sends a browser to the provider."
+    OIDC_BACK = "oidc_end", "Where the provider sends the browser back to."
     OPENAPI = "openapi", "This description, as OpenAPI 3.1."
 
 
@@ -172,6 +176,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/session", Special.SESSION, SessionView, None),
     Route("POST", "/session", Special.OPEN, SessionView, None, Opening),
     Route("DELETE", "/session", Special.CLOSE, None, None, status=204),
+    Route("GET", "/session/oidc", Special.OIDC, None, None, status=303),
+    Route("GET", CALLBACK, Special.OIDC_BACK, None, None, status=303),
     Route("GET", "/openapi.json", Special.OPENAPI, dict[str, Any], None),
 )  # fmt: skip
 

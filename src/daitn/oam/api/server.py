@@ -84,6 +84,8 @@ class Api:
             Special.SESSION: self._session,
             Special.OPEN: self._open,
             Special.CLOSE: self._close_session,
+            Special.OIDC: self._oidc,
+            Special.OIDC_BACK: self._oidc_back,
             Special.OPENAPI: self._openapi,
         }
 
@@ -110,6 +112,7 @@ class Api:
     async def close(self) -> None:
         await self._server.close()
         await self._tasks.close()
+        self._door.shut()
 
     async def _look(self) -> None:
         await asyncio.sleep(EVERY_S)
@@ -224,6 +227,13 @@ class Api:
         self._door.close(request, by)
         return Response(status=204)
 
+    async def _oidc(self, request: Request, by: SignedIn | None) -> Reply:
+        return _see_other(await self._door.begin_elsewhere(request))
+
+    async def _oidc_back(self, request: Request, by: SignedIn | None) -> Reply:
+        await self._door.end_elsewhere(request)
+        return _see_other("/")
+
     async def _openapi(self, request: Request, by: SignedIn | None) -> Reply:
         text = await asyncio.to_thread(document)
         tag = f'"{hashlib.sha256(text).hexdigest()[:16]}"'
@@ -239,6 +249,10 @@ def _encoded(answer: Any, zips: bool) -> tuple[bytes, bool]:
     if zips and len(text) >= _ZIPPED_FROM:
         return gzip.compress(text, _LEVEL, mtime=0), True
     return text, False
+
+
+def _see_other(place: str) -> Response:
+    return Response(status=303, headers={"location": place, "cache-control": "no-store"})
 
 
 def _json(answer: msgspec.Struct) -> Response:
