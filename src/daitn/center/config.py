@@ -10,6 +10,7 @@ import msgspec
 from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
 from daitn.tools.fabric.turns import PER_MINUTE
+from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
 __all__ = ["ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
 
@@ -83,6 +84,10 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Its HTTP API and dashboard, see below."""
     certificate_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 24.0
     """How long the certificates hold that it issues to members; they are renewed half-way."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where Prometheus finds its metrics, as at a node."""
+    traces: TracesConfig = TracesConfig()
+    """Where spans of jobs go, as at a node."""
 
     @property
     def tls(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
+from daitn.center.metrics import REFUSALS, CenterMetrics, jobs_measured, topology_measured
 from daitn.center.names import BareNames
 from daitn.center.retention import Retention
 from daitn.center.uploads import Uploads
@@ -83,12 +84,14 @@ from daitn.tools.fabric.delivery import answer
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.turns import RequestRates
+from daitn.tools.fabric.turns import COSTS, RequestRates
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
@@ -116,6 +119,7 @@ class ControlCenter:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         identity: Identity | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
@@ -155,6 +159,7 @@ class ControlCenter:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advisor = Advisor(fabric, self._journal, root, identity)
         self._experience = Experience(self._journal)
+        self._metrics = CenterMetrics()
         self._executor = JobExecutor(
             fabric,
             self._feed.snapshot,
@@ -163,6 +168,8 @@ class ControlCenter:
             self._status_received,
             self._settle,
             self._experience,
+            self._metrics,
+            tracer,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
@@ -177,8 +184,11 @@ class ControlCenter:
             self._releases,
             lambda: self._feed.snapshot().alive(),
         )
-        turns = RequestRates(config.requests_per_minute)
-        self._verbs = {verb: turns.limited(verb, do) for verb, do in self._handlers().items()}
+        self._turns = RequestRates(config.requests_per_minute)
+        self._verbs = {
+            verb: self._metrics.counted(verb, self._turns.limited(verb, do))
+            for verb, do in self._handlers().items()
+        }
 
     async def start(self) -> None:
         """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
@@ -194,6 +204,15 @@ class ControlCenter:
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._retention.clean_up_when_due, "needed models")
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._metrics.measured()
+        yield from REFUSALS.by(self._turns.refused, COSTS)
+        yield from jobs_measured(self._jobs.all())
+        yield from topology_measured(self._feed.snapshot())
+        yield from self._journal.measured()
+        yield from self._chunks.measured()
 
     async def drain(self) -> None:
         """Nothing: jobs go on when a control centre is back, and requests are sent again."""

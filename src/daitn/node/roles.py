@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,8 @@ from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
@@ -80,12 +82,14 @@ class Roles:
         changed: Callable[[], None],
         roster: LiveRoster | None,
         released: Release,
+        tracer: Tracer,
     ) -> None:
         """`changed` is called when the result of `described` may have changed; `roster`: see
         `Membership`; `released` is told of the models that are deployed here."""
         self._site = config.site
         self._roster = roster
         self._fabric = fabric
+        self._tracer = tracer
         self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
@@ -113,6 +117,7 @@ class Roles:
                 grants,
                 key,
                 released,
+                tracer,
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
@@ -137,6 +142,7 @@ class Roles:
                 config.tls,
                 config.owner,
                 self._mandates,
+                tracer,
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
@@ -171,6 +177,7 @@ class Roles:
                 config.tls,
                 self._mandates,
                 self._gateway_of if self._roster else None,
+                self._tracer,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
@@ -267,6 +274,12 @@ class Roles:
             facility=self._facility.descriptor() if self._facility else None,
             gateway=self._gateway.descriptor() if self._gateway else None,
         )
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        for part in (self._gateway, self._facility, self.forwarder, self._verifier):
+            if part is not None:
+                yield from part.measured()
 
     def models(self) -> frozenset[Digest]:
         """Weights that the facility needs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from daitn.oam.api.server import Api
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import read_address
+from daitn.tools.monitoring.metrics import Sample
 
 __all__ = ["Operated"]
 
@@ -48,6 +50,10 @@ class Operated:
     def url(self) -> str:
         """Of the API and the dashboard; empty: there are none."""
         return self.api.url if self.api else ""
+
+    def measured(self) -> Iterable[Sample]:
+        """What Prometheus is told."""
+        return self.center.measured()
 
     async def start(self) -> None:
         await self.center.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -60,6 +60,8 @@ class RequestRates:
         self._now_s = now_s
         self._due_s: dict[str, float] = {}
         """By public key: when all that was asked would be done at the rate."""
+        self.refused: Counter[str] = Counter()
+        """Requests that came too often, by verb."""
         self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
@@ -88,5 +90,6 @@ class RequestRates:
         due_s = max(now_s, self._due_s.get(who, now_s)) + cost * self._each_s
         wait_s = due_s - now_s - _WINDOW_S
         if wait_s > 0:
+            self.refused[verb] += 1
             raise TooOften(verb, math.ceil(wait_s))
         self._due_s[who] = due_s
