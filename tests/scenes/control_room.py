@@ -171,7 +171,9 @@ class Site:
 class Room:
     """The control centre, whoever asks it, and its sites."""
 
-    def __init__(self, folder: Path, *, insecure: bool = False, **api: Any) -> None:
+    def __init__(
+        self, folder: Path, *, insecure: bool = False, encrypted: bool = False, **api: Any
+    ) -> None:
         self._folder = folder
         self._memory = MemoryNetwork()
         self._keys = {name: SigningKey.generate() for name in (*_PEOPLE, "center")}
@@ -181,6 +183,9 @@ class Room:
         self.sites: dict[str, Site] = {}
         self._found()
         self.roster = LiveRoster(folder / "center", folder / "network/roster.json")
+        if encrypted:
+            network = NetworkFolder(folder / "network")
+            network.equip(Kind.CENTER, "center", folder / "center/tls")
         self.center: Operated
 
     async def start(self) -> None:
@@ -288,6 +293,7 @@ class Room:
             roles=tuple(roles),
             owner=name if kind is Kind.SITE else "",
             jurisdiction="US" if kind is Kind.SITE else "",
+            hosts=("127.0.0.1",) if kind is Kind.CENTER else (),
         )
         network = NetworkFolder(self._folder / "network")
         network.admit(member, now_s=time.time())

@@ -18,7 +18,7 @@ from daitn.objects.messages import OnBehalf
 from daitn.objects.roster import Member
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import speaking
+from daitn.tools.fabric.caller import speaking, visible
 from daitn.tools.fabric.protocol import Fabric
 from daitn.topology.snapshot import Drrt
 
@@ -64,6 +64,18 @@ class SignedIn:
             role=self.role,
             until_s=self.until_s,
         )
+
+    @property
+    def who(self) -> str:
+        """In a log."""
+        return f"{self.member.kind} {self.member.name}" if self.member else "somebody"
+
+    def sees(self, owner: str | None) -> bool:
+        """Whether it may see what belongs to `owner`; none: what everybody may see."""
+        if owner is None:
+            return True
+        with self.speaking():
+            return visible(owner)
 
     def speaking(self) -> contextlib.AbstractContextManager[None]:
         """While a control centre handles what it asks."""

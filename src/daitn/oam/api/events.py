@@ -18,7 +18,6 @@ import msgspec
 
 from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.problems import HttpProblem
-from daitn.objects.roster import Kind
 from daitn.tools.http import Request, Stream
 
 __all__ = ["EVENT_KINDS", "EventLog", "Readers"]
@@ -179,7 +178,7 @@ class Readers:
         at = self._log.last if place is None else self._log.id(place)
         await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
         while self._still(by):
-            found = None if place is None else self._log.after(place, lambda o: _sees(by, o))
+            found = None if place is None else self._log.after(place, by.sees)
             if found is None:
                 place = self._log.place(None)
                 await stream.write(f"event: reset\nid: {self._log.last}\ndata: {{}}\n\n".encode())
@@ -190,11 +189,3 @@ class Readers:
             elif not await self._log.changed(place, _HEARTBEAT_S):
                 await stream.write(f"id: {self._log.id(place)}\n\n".encode())
         return stream
-
-
-def _sees(by: SignedIn, owner: str | None) -> bool:
-    """As `visible`, for one who is not asking just now."""
-    member = by.member
-    if owner is None or member is None or member.kind is Kind.OPERATOR:
-        return True
-    return member.kind is Kind.OWNER and member.name == owner

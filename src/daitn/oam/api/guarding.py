@@ -114,7 +114,7 @@ class Doorkeeper:
         """Who asks; none: nobody, and the route needs nobody. Raises `HttpProblem`."""
         by = self._who(request, needed=route.least is not None)
         if by is not None:
-            self._take(by.member.public_key if by.member else "")
+            self._take(by.member.public_key if by.member else "", route.cost)
         if route.least is None:
             return by
         assert by is not None
@@ -197,7 +197,7 @@ class Doorkeeper:
                 raise
             return None
 
-    def _take(self, who: str) -> None:
+    def _take(self, who: str, cost: int = 1) -> None:
         """Count a request of a member. Raises `HttpProblem` (429) for too many."""
         now_s, per_s = clock.elapsed_s(), self._config.requests_per_s
         bucket = self._buckets.get(who)
@@ -205,7 +205,7 @@ class Doorkeeper:
             if len(self._buckets) >= _MOST_BUCKETS:
                 self._buckets.clear()
             bucket = self._buckets[who] = Bucket(per_s, _BURST_S * per_s, now_s)
-        wait_s = bucket.take(now_s)
+        wait_s = max(bucket.take(now_s) for _ in range(cost))
         if wait_s:
             raise HttpProblem(
                 429,

@@ -96,6 +96,8 @@ class Route:
     query: Sequence[Parameter] = ()
     status: int = 200
     media: str = "application/json"
+    cost: int = 1
+    """As how many requests it counts: what asks many sites counts as several."""
 
     @property
     def id(self) -> str:
@@ -162,7 +164,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("DELETE", "/deployments/{name}", commanding.retire, DeploymentView, ApiRole.OWNER,
           query=(Parameter("site", Word | None, "Only at this facility."),)),
     Route("GET", "/queries", reading.queries, Page[QueryRecord],
-          query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's."))),
+          query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's.")),
+          cost=8),
     Route("GET", "/queries/{gateway}/{id}", reading.query, QueryExplained),
     Route("POST", "/gateways/{gateway}/cuts", reading.cut, QueryCut, body=CutQuery),
     Route("GET", "/forwarders/{site}", reading.forwarder, ForwarderReport),

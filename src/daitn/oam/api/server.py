@@ -14,7 +14,7 @@ import msgspec
 
 from daitn.center.config import ApiConfig
 from daitn.identity.grants import GrantBook
-from daitn.oam.api.answers import SessionView
+from daitn.oam.api.answers import ApiRole, SessionView
 from daitn.oam.api.asking import Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
 from daitn.oam.api.guarding import Doorkeeper
@@ -25,6 +25,7 @@ from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
 from daitn.oam.api.reading_requests import read_body, read_query
 from daitn.oam.api.routes import PREFIX, Route, Special, found
 from daitn.oam.api.sign_in import SignIn
+from daitn.oam.codings import takes
 from daitn.oam.static import Dashboard
 from daitn.objects.errors import DaitnError
 from daitn.objects.jobs import JobView
@@ -174,6 +175,8 @@ class Api:
         asked = Asked(self._center, by, names, query)
         if request.method in _UNSAFE:
             asked.body, text = await read_body(route, request)
+            if route.least is not ApiRole.VIEWER:
+                log.info("%s of %r by %s", request.method, request.path, by.who)
             return await self._remembered.once(
                 request, by, text, lambda: self._answered(request, route, asked)
             )
@@ -182,7 +185,7 @@ class Api:
     async def _answered(self, request: Request, route: Route, asked: Asked) -> Response:
         assert not isinstance(route.do, Special)
         answer = await route.do(asked)
-        zips = "gzip" in request.headers.get("accept-encoding", "")
+        zips = takes(request.headers.get("accept-encoding", ""), "gzip")
         if asked.large:
             body, zipped = await asyncio.to_thread(_encoded, answer, zips)
         else:
@@ -203,7 +206,7 @@ class Api:
         }
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", 304, headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if takes(request.headers.get("accept-encoding", ""), "gzip"):
             return Response(made.zipped, 200, headers | {"content-encoding": "gzip"})
         return Response(made.text, 200, headers)
 
