@@ -234,6 +234,21 @@ async def test_bad_requests_name_the_field(
     assert problem.get("field") == field
 
 
+async def test_prometheus_is_told_what_is_asked(clinics: Room) -> None:
+    http = clinics.http("ann")
+    await got(http, "network")
+    await got(http, "network")
+    await refused(http, "sites/nowhere")
+    told = {
+        (sample.metric.name, *sample.labels): sample.value
+        for sample in clinics.center.measured()
+        if sample.metric.name.startswith("daitn_api")
+    }
+    assert told["daitn_api_requests_total", "network", "200"] == 2
+    assert told["daitn_api_requests_total", "site", "404"] == 1
+    assert told["daitn_api_event_readers",] == 0
+
+
 async def test_a_wrong_method_says_which_are_right(clinics: Room) -> None:
     async with clinics.http("ann").put("/api/v1/jobs") as reply:
         assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")

@@ -53,7 +53,9 @@ class Operated:
 
     def measured(self) -> Iterable[Sample]:
         """What Prometheus is told."""
-        return self.center.measured()
+        yield from self.center.measured()
+        if self.api is not None:
+            yield from self.api.measured()
 
     async def start(self) -> None:
         await self.center.start()

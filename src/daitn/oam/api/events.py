@@ -67,6 +67,11 @@ class EventLog:
         """Id of the event at a place."""
         return f"{self.name}-{place}"
 
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self._last
+
     def put(self, kind: str, data: object, owner: str | None = None) -> None:
         """Add an event. `owner`: who may see it besides operators; none: everybody."""
         self._last += 1

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from daitn.oam.api.asking import Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
 from daitn.oam.api.guarding import Doorkeeper
 from daitn.oam.api.idempotency import Remembered
+from daitn.oam.api.metrics import ApiMetrics
 from daitn.oam.api.news import EVERY_S, News
 from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
@@ -31,6 +32,7 @@ from daitn.objects.errors import DaitnError
 from daitn.objects.jobs import JobView
 from daitn.tools import clock
 from daitn.tools.http import HttpServer, Reply, Request, Response
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
 __all__ = ["Api"]
@@ -74,6 +76,7 @@ class Api:
         self._readers = Readers(self.log, self._sign_in.still)
         self._news = News(center, self.log)
         self._remembered = Remembered()
+        self._metrics = ApiMetrics()
         self._dashboard = dashboard or Dashboard()
         self._tasks = Tasks()
         self._server = HttpServer(
@@ -100,6 +103,10 @@ class Api:
         """How many read events now."""
         return len(self._readers)
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return self._metrics.measured(len(self._readers), self.log.count)
+
     def job(self, shown: JobView) -> None:
         """Something happened to a job."""
         self._news.job(shown)
@@ -121,24 +128,28 @@ class Api:
             await self._news.look()
 
     async def _handle(self, request: Request) -> Reply:
+        reply = await self._safely(request, self._reply(request))
+        if isinstance(reply, Response):
+            reply.headers.update(_HEADERS)
+        return reply
+
+    async def _safely(self, request: Request, answering: Awaitable[Reply]) -> Reply:
+        """The answer, or the problem in its place."""
         try:
-            reply = await self._reply(request)
+            return await answering
         except HttpProblem as problem:
-            reply = problem_response(problem)
+            return problem_response(problem)
         except DaitnError as error:
-            reply = problem_response(problem_of(error))
+            return problem_response(problem_of(error))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("%s of %r failed", request.method, request.path)
-            reply = problem_response(
+            return problem_response(
                 HttpProblem(
                     500, "Internal", "internal error", fix="look at the control centre's log"
                 )
             )
-        if isinstance(reply, Response):
-            reply.headers.update(_HEADERS)
-        return reply
 
     async def _reply(self, request: Request) -> Reply:
         self._door.check_host(request)
@@ -158,7 +169,10 @@ class Api:
         method = "GET" if request.method == "HEAD" else request.method
         for route, names in routes:
             if route.method == method:
-                return await self._of_route(request, route, names)
+                began_s = clock.elapsed_s()
+                reply = await self._safely(request, self._of_route(request, route, names))
+                self._metrics.answered(route.id, reply.status, clock.elapsed_s() - began_s)
+                return reply
         allowed = ", ".join(route.method for route, _ in routes)
         raise HttpProblem(
             405, "WrongMethod", f"this path takes {allowed}", headers={"allow": allowed}
