@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -276,8 +277,31 @@ async def test_a_request_sent_again_with_its_key_does_nothing_twice(tmp_path: Pa
         again = await posted(http, "jobs", body, **key)
         assert first[0] == 201
         assert first == again
+        third = {"idempotency-key": "5f0e"}
+        pair = [posted(http, "jobs", {"intent": intent("twice")}, **third) for _ in range(2)]
+        one, other = await asyncio.gather(*pair)
+        assert one == other
+        assert one[0] == 201, "sent at the same time, both get the one answer"
         other = await posted(http, "jobs", {"intent": intent("other")}, **key)
         assert (other[0], other[1]["field"]) == (422, "idempotency-key")
         fresh = await posted(http, "jobs", body, **{"idempotency-key": "5f0d"})
         assert fresh[1]["job"] != first[1]["job"]
-        assert len((await got(http, "jobs"))["items"]) == 2
+        assert len((await got(http, "jobs"))["items"]) == 3
+        bad = {"intent": intent(model={"recipe": "nothing"})}
+        assert (await posted(http, "jobs", bad, **{"idempotency-key": "5f10"}))[0] == 404
+        assert (await posted(http, "jobs", body, **{"idempotency-key": "5f10"}))[0] == 201
+
+
+async def test_what_a_client_asked_for_is_done_although_it_left(tmp_path: Path) -> None:
+    async with room(tmp_path, insecure=True) as clinics:
+        east = await clinics.site("east")
+        await until(lambda: clinics.center.center.snapshot().alive())
+        http, body, key = clinics.http(), {"intent": intent(), "insist": True}, "5f11"
+        east.answering.clear()
+        asking = asyncio.create_task(posted(http, "jobs", body, **{"idempotency-key": key}))
+        await until(lambda: east.asked)
+        asking.cancel()
+        east.answering.set()
+        status, told = await posted(http, "jobs", body, **{"idempotency-key": key})
+        assert status == 201
+        assert [one["job"] for one in (await got(http, "jobs"))["items"]] == [told["job"]]

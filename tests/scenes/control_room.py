@@ -6,6 +6,7 @@ place. Everything between a request and them is real.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -84,6 +85,11 @@ class Site:
         self.name = SiteId(name)
         self.fabric = fabric
         self._key = key
+        self.asked = 0
+        """How often it was asked what a model needs."""
+        self.answering = asyncio.Event()
+        """Cleared: it does not answer that for now."""
+        self.answering.set()
 
     async def join(self, roles: Sequence[Role]) -> None:
         advert = encode(sign_advert(self._described(roles), self._key))
@@ -121,6 +127,8 @@ class Site:
         await self.fabric.publish(keys.site_sensed(self.name), encode(sensed))
 
     async def _on_estimate(self, key: str, payload: bytes) -> bytes:
+        self.asked += 1
+        await self.answering.wait()
         return encode(_NEEDS)
 
     def _described(self, roles: Sequence[Role]) -> NodeDescriptor:

@@ -64,8 +64,8 @@ class Operated:
             return
         try:
             self.api = await self._listening(_USUAL if listen is None else listen)
-        except InvalidInput:
-            if listen is not None:
+        except InvalidInput as error:
+            if listen is not None or error.field != "api.listen":
                 raise
             self.api = await self._listening(_ANY_PORT)
             log.warning("%s is taken: the API listens elsewhere", _USUAL)

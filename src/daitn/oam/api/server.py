@@ -119,6 +119,7 @@ class Api:
 
     async def close(self) -> None:
         await self._server.close()
+        await self._remembered.close()
         await self._tasks.close()
         self._door.shut()
 
