@@ -10,13 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from daitn.center.config import ApiConfig, CenterConfig
 from daitn.client import AsyncClient
 from daitn.identity.grants import new_center_token, new_token
 from daitn.identity.keys import SigningKey
 from daitn.identity.tls import trusting
-from daitn.oam.operated import Operated
-from daitn.objects.errors import InvalidInput, Unreachable
+from daitn.objects.errors import Unreachable
 from daitn.objects.identifiers import SiteId
 from tests.scenes.control_room import NETWORK, Room, room
 
@@ -181,16 +179,3 @@ async def test_through_tls_the_networks_certificate_counts_and_cookies_stay_encr
             reply = await opened(http, clinics.url, clinics.token("ann"))
             (cookie,) = reply.cookies.values()
             assert cookie["secure"]
-
-
-def test_without_a_roster_it_stays_on_this_machine(tmp_path: Path) -> None:
-    for listen in ("0.0.0.0:0", "https://0.0.0.0:0", "[::]:0", "192.0.2.1:80"):
-        config = CenterConfig(
-            state=str(tmp_path),
-            insecure=True,
-            api=ApiConfig(listen=listen),
-            listen=("tcp/127.0.0.1:0",),
-        )
-        with pytest.raises(InvalidInput) as raised:
-            Operated(None, config, None)  # type: ignore[arg-type]
-        assert raised.value.field == "api.listen"
