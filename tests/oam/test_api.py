@@ -11,6 +11,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from daitn.control.queries.engine import Qirce
+from daitn.node.gateway.query_log import QueryLog
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import NotFound
@@ -166,7 +168,7 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
     )
 
     async def on_queries(key: str, payload: bytes) -> bytes:
-        assert decode(payload, QueriesWanted).limit == 7
+        assert decode(payload, QueriesWanted).limit == 8, "one more tells whether there are more"
         member = caller()
         assert member is not None
         shown = (record,) if member.name in ("ann", "root") else ()
@@ -187,6 +189,34 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
     assert (await refused(clinics.http("ann"), "queries/door/1"))[0] == 404
     assert (await refused(clinics.http("bob"), "queries/door/1"))[0] == 403
     assert (await refused(clinics.http("ann"), "queries/nowhere/1"))[0] == 404
+
+
+async def test_queries_of_all_gateways_come_page_by_page(clinics: Room) -> None:
+    """By when they were asked, whenever they ended; two at the same moment are two."""
+    plain: dict[str, object] = {"owner": "ann", "api": "chat", "model_wanted": "", "topic": ""}
+    plain |= {"status": "answered", "http_status": 200, "strategy": "single"}
+    times = {"door": [1.0, 5.0, 3.0, 3.0], "gate": [3.0, 9.0, 2.0]}
+    for name, asked_at_s in times.items():
+        log = QueryLog(Qirce())
+        for number, at_s in enumerate(asked_at_s):
+            one = {**plain, "id": f"{name}:{number}", "asked_at_s": at_s}
+            log.record_query(msgspec.convert(one, QueryRecord))
+
+        async def on_queries(key: str, payload: bytes, log: QueryLog = log) -> bytes:
+            asked = decode(payload, QueriesWanted)
+            return encode(QueryList(queries=log.latest(asked.limit, before=asked.before)))
+
+        site = await clinics.site(name, Role.GATEWAY)
+        await site.answers(clinics.roster.grants(), {"queries": on_queries})
+    await until(lambda: len(clinics.center.center.snapshot().alive()) == 2)
+    http, cursor, seen = clinics.http("ann"), "", list[str]()
+    while cursor is not None:
+        page = await got(http, "queries", limit=2, **({"cursor": cursor} if cursor else {}))
+        seen += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+    assert seen == ["gate:1", "door:1", "gate:0", "door:3", "door:2", "gate:2", "door:0"]
+    of_door = await got(http, "queries", gateway="door", limit=3)
+    assert [one["id"] for one in of_door["items"]] == ["door:1", "door:3", "door:2"]
 
 
 async def test_the_map_has_all_sites_and_links_and_is_sent_once(clinics: Room) -> None:
