@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Self, TypeVar
 
 from daitn.client.asynchronous import AsyncClient
-from daitn.client.events import Event
+from daitn.client.events import NetworkEvent
 from daitn.identity.keys import SigningKey
 from daitn.oam.api.answers import (
     MapView,
@@ -261,7 +261,7 @@ class Client:
         """The API's description."""
         return self._done(self._client.openapi())
 
-    def events(self, after: str = "") -> Iterator[Event]:
+    def events(self, after: str = "") -> Iterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""
         found = self._client.events(after)
         while True:
@@ -272,5 +272,5 @@ class Client:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _next(events: AsyncIterator[Event]) -> Event:
+async def _next(events: AsyncIterator[NetworkEvent]) -> NetworkEvent:
     return await anext(events)

@@ -12,7 +12,7 @@ import msgspec
 from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.identity.grants import GrantBook
-from daitn.oam.api.server import Api
+from daitn.oam.api.server import ApiService
 from daitn.objects.errors import InvalidInput
 from daitn.tools.monitoring.metrics import Sample
 
@@ -33,7 +33,7 @@ class Operated:
         self.center = center
         self._config = config
         self._grants = grants
-        self.api: Api | None = None
+        self.api: ApiService | None = None
         """What it serves, once it listens; none: nothing."""
 
     @property
@@ -71,10 +71,12 @@ class Operated:
             await self.api.close()
         await self.center.close()
 
-    async def _listening(self, listen: str) -> Api:
+    async def _listening(self, listen: str) -> ApiService:
         """The API, at an address. Raises `InvalidInput`."""
         config = self._config
         stated: ApiConfig = msgspec.structs.replace(config.api, listen=listen)
-        api = Api(self.center, config.name, stated, self._grants, Path(config.state), config.tls)
+        api = ApiService(
+            self.center, config.name, stated, self._grants, Path(config.state), config.tls
+        )
         await api.start()
         return api

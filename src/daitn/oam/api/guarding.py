@@ -13,7 +13,7 @@ from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.oidc import BEGINNING_S, OidcSignIn
 from daitn.oam.api.problems import HttpProblem
 from daitn.oam.api.reading_requests import struct_of, whole_body
-from daitn.oam.api.routes import Route
+from daitn.oam.api.routes import ApiRoute
 from daitn.oam.api.sign_in import ANYBODY, SESSION_S, SignIn
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import NotFound
@@ -110,7 +110,7 @@ class Doorkeeper:
                 fix="ask from the dashboard, or from a program with a token",
             )
 
-    def admitted(self, request: Request, route: Route) -> SignedIn | None:
+    def admitted(self, request: Request, route: ApiRoute) -> SignedIn | None:
         """Who asks; none: nobody, and the route needs nobody. Raises `HttpProblem`."""
         by = self._who(request, needed=route.least is not None)
         if by is not None:

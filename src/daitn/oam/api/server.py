@@ -24,7 +24,7 @@ from daitn.oam.api.news import EVERY_S, News
 from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
 from daitn.oam.api.reading_requests import read_body, read_query
-from daitn.oam.api.routes import PREFIX, Route, Special, found
+from daitn.oam.api.routes import PREFIX, ApiRoute, Special, found
 from daitn.oam.api.sign_in import SignIn
 from daitn.oam.codings import takes
 from daitn.oam.static import Dashboard
@@ -35,7 +35,7 @@ from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
-__all__ = ["Api"]
+__all__ = ["ApiService"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _HEADERS: Final = {
 _UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 
-class Api:
+class ApiService:
     """Serves one control centre's API and dashboard."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Api:
             405, "WrongMethod", f"this path takes {allowed}", headers={"allow": allowed}
         )
 
-    async def _of_route(self, request: Request, route: Route, names: dict[str, str]) -> Reply:
+    async def _of_route(self, request: Request, route: ApiRoute, names: dict[str, str]) -> Reply:
         if request.method in _UNSAFE:
             self._door.check_origin(request)
         by = self._door.admitted(request, route)
@@ -197,7 +197,7 @@ class Api:
             )
         return await self._answered(request, route, asked)
 
-    async def _answered(self, request: Request, route: Route, asked: Asked) -> Response:
+    async def _answered(self, request: Request, route: ApiRoute, asked: Asked) -> Response:
         assert not isinstance(route.do, Special)
         answer = await route.do(asked)
         zips = takes(request.headers.get("accept-encoding", ""), "gzip")

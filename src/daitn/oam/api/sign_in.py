@@ -34,7 +34,7 @@ from daitn.objects.grants import CenterMandate, Signed
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 
-__all__ = ["ANYBODY", "Session", "SignIn"]
+__all__ = ["ANYBODY", "BrowserSession", "SignIn"]
 
 ANYBODY: Final = SignedIn(member=None, role=ApiRole.OPERATOR)
 """Where there is no roster."""
@@ -46,7 +46,7 @@ _MOST_REMEMBERED: Final = 10_000
 _KINDS: Final = {Kind.OWNER: ApiRole.OWNER, Kind.OPERATOR: ApiRole.OPERATOR}
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class BrowserSession(msgspec.Struct, frozen=True, kw_only=True):
     """What a cookie says."""
 
     id: str
@@ -88,7 +88,7 @@ class SignIn:
 
     def by_cookie(self, cookie: str) -> SignedIn:
         """Whose session it is. Raises `HttpProblem` (401)."""
-        session = decode(self.unsealed(_DOMAIN, cookie), Session)
+        session = decode(self.unsealed(_DOMAIN, cookie), BrowserSession)
         member = self._member(session.public_key)
         if self._wall_s() >= session.until_s or session.id in self._spent:
             raise _unknown("the session has ended")
@@ -115,7 +115,7 @@ class SignIn:
         mandate: Signed | None = None,
     ) -> tuple[SignedIn, str]:
         """A new session of a member, and its cookie's value."""
-        session = Session(
+        session = BrowserSession(
             id=secrets.token_urlsafe(16),
             public_key=member.public_key,
             until_s=until_s,
