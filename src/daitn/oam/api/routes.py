@@ -134,7 +134,7 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/network", reading.network, NetworkView),
     ApiRoute("GET", "/sites", reading.sites, Page[SiteState],
              query=(*_listed(), _OWNER,
-                    Parameter("alive", bool | None, "Only those that are connected, or that are not."),
+                    Parameter("alive", bool | None, "Only those connected, or only others."),
                     Parameter("role", Role | None, "Only those with this role."))),
     ApiRoute("GET", "/sites/{site}", reading.site, SiteState),
     ApiRoute("GET", "/map", Special.MAP, MapView),
