@@ -14,6 +14,7 @@ from daitn.oam.api.answers import (
     Measuring,
     NetworkView,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -286,6 +287,10 @@ class AsyncClient:
     ) -> Page[CountersignedHead]:
         """Where sites' audit logs stood last."""
         return await self._http.get(Page[CountersignedHead], "/audit", limit=limit, cursor=cursor)
+
+    async def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
+        """What happened lately, newest first."""
+        return await self._http.get(Page[PastEvent], "/history", limit=limit, cursor=cursor)
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""

@@ -18,6 +18,7 @@ from daitn.oam.api.answers import (
     Measuring,
     NetworkView,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -260,6 +261,10 @@ class Client:
     def openapi(self) -> dict[str, Any]:
         """The API's description."""
         return self._done(self._client.openapi())
+
+    def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
+        """What happened lately, newest first."""
+        return self._done(self._client.history(limit=limit, cursor=cursor))
 
     def events(self, after: str = "") -> Iterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""

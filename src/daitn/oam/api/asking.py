@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from daitn.oam.api.answers import ApiRole, You
+from daitn.oam.api.answers import ApiRole, PastEvent, You
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import SiteId, is_name
@@ -40,6 +40,16 @@ class Center(Protocol):
     def snapshot(self) -> Drrt: ...
 
     async def answer(self, verb: str, payload: bytes) -> bytes: ...
+
+
+class History(Protocol):
+    """What the API needs of the log of events."""
+
+    def place(self, id_: str | None) -> int | None: ...
+
+    def past(
+        self, limit: int, before: int | None, sees: Callable[[str | None], bool]
+    ) -> list[PastEvent]: ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Asked:
     """A request that was checked against its route."""
 
     center: Center
+    log: History
     by: SignedIn
     path: Mapping[str, str]
     """Names in the path."""

@@ -37,6 +37,7 @@ __all__ = [
     "deployment",
     "deployments",
     "forwarder",
+    "history",
     "intent",
     "job",
     "jobs",
@@ -257,6 +258,17 @@ async def travelling(asked: Asked) -> Any:
 async def traveller(asked: Asked) -> Any:
     """One such job."""
     return (await asked.ask_site(asked.path["site"], "jobs", _job(asked)))["jobs"][0]
+
+
+async def history(asked: Asked) -> Any:
+    """What happened lately, newest first: a control centre that restarts forgets it."""
+    limit, after = asked.query["limit"], _after(asked)
+    before = asked.log.place(after) if after else None
+    if after and before is None:
+        return _page([])
+    found = asked.log.past(limit + 1, before, asked.by.sees)
+    more = len(found) > limit
+    return _page(found[:limit], more, found[limit - 1].id if more else "")
 
 
 async def audit(asked: Asked) -> Any:

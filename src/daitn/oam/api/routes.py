@@ -19,6 +19,7 @@ from daitn.oam.api.answers import (
     NetworkView,
     Opening,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -177,6 +178,7 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
     ApiRoute("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
     ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
+    ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
     ApiRoute("GET", "/session", Special.SESSION, SessionView, None),
     ApiRoute("POST", "/session", Special.OPEN, SessionView, None, Opening),
     ApiRoute("DELETE", "/session", Special.CLOSE, None, None, status=204),

@@ -187,7 +187,7 @@ class ApiService:
             return await self._specials[route.do](request, by)
         assert by is not None
         query = read_query(route, request)
-        asked = Asked(self._center, by, names, query)
+        asked = Asked(self._center, self.log, by, names, query)
         if request.method in _UNSAFE:
             asked.body, text = await read_body(route, request)
             if route.least is not ApiRole.VIEWER:
