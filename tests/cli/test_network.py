@@ -310,6 +310,19 @@ def test_a_control_centre_does_not_speak_in_the_open_either(folder: Path) -> Non
     ended = daitn("center", "-c", "center.yaml")
     assert ended.returncode == 2
     assert "not encrypted" in ended.stderr
+    for name, address in (("listen", "0.0.0.0:7448"), ("advertise", "http://10.0.0.1:7448")):
+        path = written("center.yaml", {"state": "c", "api": {name: address}})
+        with pytest.raises(InvalidInput) as raised:
+            live_roster(read_center(path))
+        assert raised.value.field == f"api.{name}"
+
+
+def test_an_insecure_control_centres_api_is_for_this_machine_alone(folder: Path) -> None:
+    for listen in ("0.0.0.0:0", "https://0.0.0.0:0", "192.0.2.1:80"):
+        path = written("center.yaml", {"state": "c", "insecure": True, "api": {"listen": listen}})
+        with pytest.raises(InvalidInput) as raised:
+            live_roster(read_center(path))
+        assert raised.value.field == "api.listen"
 
 
 def test_a_command_does_not_speak_in_the_open_beyond_the_machine(folder: Path) -> None:

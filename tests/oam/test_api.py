@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from daitn.control.queries.engine import Qirce
+from daitn.node.gateway.query_log import QueryLog
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import NotFound
@@ -165,7 +168,7 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
     )
 
     async def on_queries(key: str, payload: bytes) -> bytes:
-        assert decode(payload, QueriesWanted).limit == 7
+        assert decode(payload, QueriesWanted).limit == 8, "one more tells whether there are more"
         member = caller()
         assert member is not None
         shown = (record,) if member.name in ("ann", "root") else ()
@@ -186,6 +189,34 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
     assert (await refused(clinics.http("ann"), "queries/door/1"))[0] == 404
     assert (await refused(clinics.http("bob"), "queries/door/1"))[0] == 403
     assert (await refused(clinics.http("ann"), "queries/nowhere/1"))[0] == 404
+
+
+async def test_queries_of_all_gateways_come_page_by_page(clinics: Room) -> None:
+    """By when they were asked, whenever they ended; two at the same moment are two."""
+    plain: dict[str, object] = {"owner": "ann", "api": "chat", "model_wanted": "", "topic": ""}
+    plain |= {"status": "answered", "http_status": 200, "strategy": "single"}
+    times = {"door": [1.0, 5.0, 3.0, 3.0], "gate": [3.0, 9.0, 2.0]}
+    for name, asked_at_s in times.items():
+        log = QueryLog(Qirce())
+        for number, at_s in enumerate(asked_at_s):
+            one = {**plain, "id": f"{name}:{number}", "asked_at_s": at_s}
+            log.record_query(msgspec.convert(one, QueryRecord))
+
+        async def on_queries(key: str, payload: bytes, log: QueryLog = log) -> bytes:
+            asked = decode(payload, QueriesWanted)
+            return encode(QueryList(queries=log.latest(asked.limit, before=asked.before)))
+
+        site = await clinics.site(name, Role.GATEWAY)
+        await site.answers(clinics.roster.grants(), {"queries": on_queries})
+    await until(lambda: len(clinics.center.center.snapshot().alive()) == 2)
+    http, cursor, seen = clinics.http("ann"), "", list[str]()
+    while cursor is not None:
+        page = await got(http, "queries", limit=2, **({"cursor": cursor} if cursor else {}))
+        seen += [one["id"] for one in page["items"]]
+        cursor = page["next"]
+    assert seen == ["gate:1", "door:1", "gate:0", "door:3", "door:2", "gate:2", "door:0"]
+    of_door = await got(http, "queries", gateway="door", limit=3)
+    assert [one["id"] for one in of_door["items"]] == ["door:1", "door:3", "door:2"]
 
 
 async def test_the_map_has_all_sites_and_links_and_is_sent_once(clinics: Room) -> None:
@@ -234,6 +265,21 @@ async def test_bad_requests_name_the_field(
     assert problem.get("field") == field
 
 
+async def test_prometheus_is_told_what_is_asked(clinics: Room) -> None:
+    http = clinics.http("ann")
+    await got(http, "network")
+    await got(http, "network")
+    await refused(http, "sites/nowhere")
+    told = {
+        (sample.metric.name, *sample.labels): sample.value
+        for sample in clinics.center.measured()
+        if sample.metric.name.startswith("daitn_api")
+    }
+    assert told["daitn_api_requests_total", "network", "200"] == 2
+    assert told["daitn_api_requests_total", "site", "404"] == 1
+    assert told["daitn_api_event_readers",] == 0
+
+
 async def test_a_wrong_method_says_which_are_right(clinics: Room) -> None:
     async with clinics.http("ann").put("/api/v1/jobs") as reply:
         assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
@@ -261,8 +307,31 @@ async def test_a_request_sent_again_with_its_key_does_nothing_twice(tmp_path: Pa
         again = await posted(http, "jobs", body, **key)
         assert first[0] == 201
         assert first == again
+        third = {"idempotency-key": "5f0e"}
+        pair = [posted(http, "jobs", {"intent": intent("twice")}, **third) for _ in range(2)]
+        one, other = await asyncio.gather(*pair)
+        assert one == other
+        assert one[0] == 201, "sent at the same time, both get the one answer"
         other = await posted(http, "jobs", {"intent": intent("other")}, **key)
         assert (other[0], other[1]["field"]) == (422, "idempotency-key")
         fresh = await posted(http, "jobs", body, **{"idempotency-key": "5f0d"})
         assert fresh[1]["job"] != first[1]["job"]
-        assert len((await got(http, "jobs"))["items"]) == 2
+        assert len((await got(http, "jobs"))["items"]) == 3
+        bad = {"intent": intent(model={"recipe": "nothing"})}
+        assert (await posted(http, "jobs", bad, **{"idempotency-key": "5f10"}))[0] == 404
+        assert (await posted(http, "jobs", body, **{"idempotency-key": "5f10"}))[0] == 201
+
+
+async def test_what_a_client_asked_for_is_done_although_it_left(tmp_path: Path) -> None:
+    async with room(tmp_path, insecure=True) as clinics:
+        east = await clinics.site("east")
+        await until(lambda: clinics.center.center.snapshot().alive())
+        http, body, key = clinics.http(), {"intent": intent(), "insist": True}, "5f11"
+        east.answering.clear()
+        asking = asyncio.create_task(posted(http, "jobs", body, **{"idempotency-key": key}))
+        await until(lambda: east.asked)
+        asking.cancel()
+        east.answering.set()
+        status, told = await posted(http, "jobs", body, **{"idempotency-key": key})
+        assert status == 201
+        assert [one["job"] for one in (await got(http, "jobs"))["items"]] == [told["job"]]

@@ -13,12 +13,12 @@ import pytest
 
 from daitn.client import AsyncClient, Client
 from daitn.oam.api.openapi import described
-from daitn.oam.api.routes import ROUTES, Route
+from daitn.oam.api.routes import ROUTES, ApiRoute
 from daitn.objects.errors import NotFound, Refused, Unreachable
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
 
-FOR_BROWSERS = {"sign_in", "sign_out"}
+FOR_BROWSERS = {"sign_in", "sign_out", "oidc_begin", "oidc_end"}
 ROUTES_BY_ID = {route.id: route for route in ROUTES if route.id not in FOR_BROWSERS}
 
 
@@ -53,7 +53,7 @@ def test_every_route_has_a_method_of_its_name_with_its_parameters() -> None:
                 assert hints["return"] == route.answer, (name, client)
 
 
-def _of_body(route: Route) -> set[str]:
+def _of_body(route: ApiRoute) -> set[str]:
     """What a method takes for a body: the fields of an intent's wrapper, or the body itself."""
     if route.id == "events":
         return {"after"}

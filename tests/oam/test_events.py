@@ -17,7 +17,7 @@ from daitn.objects.requests import SubmitIntent
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
 
-from .test_api import posted
+from .test_api import got, posted
 
 
 @pytest.fixture
@@ -93,6 +93,25 @@ async def test_readers_see_sites_come_and_go_and_their_own_jobs(clinics: Room) -
             _, news = await reader.until("site")
             assert (news["site"], news["state"]) == ("west", "lost")
     assert theirs not in {data.get("job") for _, _, data in ann.seen}
+
+
+async def test_what_happened_is_told_page_by_page_to_whom_it_concerns(clinics: Room) -> None:
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    theirs = await submitted(clinics, "theirs", "bob")
+    mine = await submitted(clinics, "mine", "ann")
+    for name, jobs in (("ann", {mine}), ("bob", {theirs}), ("root", {mine, theirs})):
+        whole = await got(clinics.http(name), "history")
+        assert {one["data"]["job"] for one in whole["items"] if one["kind"] == "job"} == jobs
+        times = [one["at_s"] for one in whole["items"]]
+        assert times == sorted(times, reverse=True)
+        parts, cursor = [], ""
+        while cursor is not None:
+            query = {"limit": 1, **({"cursor": cursor} if cursor else {})}
+            part = await got(clinics.http(name), "history", **query)
+            parts += part["items"]
+            cursor = part["next"]
+        assert parts[-len(whole["items"]) :] == whole["items"], "others may have come before them"
 
 
 async def test_who_returns_goes_on_where_it_was(clinics: Room) -> None:

@@ -85,7 +85,8 @@ def test_no_request_finds_a_fault(case: Any, url: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @thorough.parametrize()
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_no_request_of_very_many_finds_a_fault(case: Any, url: str) -> None:
     tried(case, url)

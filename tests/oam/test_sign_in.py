@@ -10,8 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from daitn.client import AsyncClient
 from daitn.identity.grants import new_center_token, new_token
 from daitn.identity.keys import SigningKey
+from daitn.identity.tls import trusting
+from daitn.objects.errors import Unreachable
 from daitn.objects.identifiers import SiteId
 from tests.scenes.control_room import NETWORK, Room, room
 
@@ -156,3 +159,23 @@ async def test_a_forged_cookie_is_nobodys(clinics: Room) -> None:
         "ä",
     ):
         assert await status(clinics.http(), cookie=f"{cookie.key}={forged}") == 401
+
+
+async def test_through_tls_the_networks_certificate_counts_and_cookies_stay_encrypted(
+    tmp_path: Path,
+) -> None:
+    async with room(tmp_path, encrypted=True, listen="https://127.0.0.1:0") as clinics:
+        tls = str(tmp_path / "center/tls")
+        assert clinics.url.startswith("https://127.0.0.1:")
+        async with AsyncClient(clinics.url, clinics.token("ann"), tls=tls) as ann:
+            assert (await ann.network()).you.member == "ann"
+        async with AsyncClient(clinics.url, clinics.token("ann")) as trusting_nobody:
+            with pytest.raises(Unreachable):
+                await trusting_nobody.network()
+        http = aiohttp.ClientSession(
+            base_url=clinics.url, connector=aiohttp.TCPConnector(ssl=trusting(tls))
+        )
+        async with http:
+            reply = await opened(http, clinics.url, clinics.token("ann"))
+            (cookie,) = reply.cookies.values()
+            assert cookie["secure"]

@@ -6,6 +6,7 @@ place. Everything between a request and them is real.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -84,6 +85,11 @@ class Site:
         self.name = SiteId(name)
         self.fabric = fabric
         self._key = key
+        self.asked = 0
+        """How often it was asked what a model needs."""
+        self.answering = asyncio.Event()
+        """Cleared: it does not answer that for now."""
+        self.answering.set()
 
     async def join(self, roles: Sequence[Role]) -> None:
         advert = encode(sign_advert(self._described(roles), self._key))
@@ -121,6 +127,8 @@ class Site:
         await self.fabric.publish(keys.site_sensed(self.name), encode(sensed))
 
     async def _on_estimate(self, key: str, payload: bytes) -> bytes:
+        self.asked += 1
+        await self.answering.wait()
         return encode(_NEEDS)
 
     def _described(self, roles: Sequence[Role]) -> NodeDescriptor:
@@ -171,7 +179,9 @@ class Site:
 class Room:
     """The control centre, whoever asks it, and its sites."""
 
-    def __init__(self, folder: Path, *, insecure: bool = False, **api: Any) -> None:
+    def __init__(
+        self, folder: Path, *, insecure: bool = False, encrypted: bool = False, **api: Any
+    ) -> None:
         self._folder = folder
         self._memory = MemoryNetwork()
         self._keys = {name: SigningKey.generate() for name in (*_PEOPLE, "center")}
@@ -181,6 +191,9 @@ class Room:
         self.sites: dict[str, Site] = {}
         self._found()
         self.roster = LiveRoster(folder / "center", folder / "network/roster.json")
+        if encrypted:
+            network = NetworkFolder(folder / "network")
+            network.equip(Kind.CENTER, "center", folder / "center/tls")
         self.center: Operated
 
     async def start(self) -> None:
@@ -288,6 +301,7 @@ class Room:
             roles=tuple(roles),
             owner=name if kind is Kind.SITE else "",
             jurisdiction="US" if kind is Kind.SITE else "",
+            hosts=("127.0.0.1",) if kind is Kind.CENTER else (),
         )
         network = NetworkFolder(self._folder / "network")
         network.admit(member, now_s=time.time())

@@ -12,7 +12,25 @@ from daitn.objects.wire import checked
 from daitn.tools.fabric.turns import PER_MINUTE
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
-__all__ = ["ApiConfig", "CenterConfig", "check_center_config"]
+__all__ = ["ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
+
+
+class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sign-in by a provider of OpenID Connect. Paths are relative to the control centre's file."""
+
+    issuer: str
+    """The provider, as it calls itself: `https://accounts.example.org`."""
+    client_id: str
+    """What the provider calls this control centre."""
+    client_secret: str = ""
+    """File with the secret that the provider gave; empty: it gave none."""
+    scopes: tuple[str, ...] = ("email",)
+    """What is asked for beside `openid`."""
+    claim: str = "email"
+    """What of the provider's word names an account. An `email` counts if it is verified."""
+    people: dict[str, str] = {}
+    """By account, the file with a token of `daitn token create --center-api`: whoever has the
+    account may do what the token's member lets it."""
 
 
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,6 +43,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """URL at which others reach it, if `listen` does not tell it."""
     requests_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 50.0
     """Requests of one member, on average; four seconds' may come at once."""
+    oidc: OidcConfig | None = None
+    """Sign-in with accounts elsewhere, see below; none: with tokens only."""
 
 
 class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,4 +107,17 @@ def check_center_config(plain: object, folder: Path) -> CenterConfig:
         config,
         state=str((folder / config.state).resolve()),
         roster=str((folder / config.roster).resolve()) if config.roster else "",
+        api=msgspec.structs.replace(config.api, oidc=_placed(config.api.oidc, folder)),
+    )
+
+
+def _placed(oidc: OidcConfig | None, folder: Path) -> OidcConfig | None:
+    """With paths from anywhere."""
+    if oidc is None:
+        return None
+    secret = oidc.client_secret
+    return msgspec.structs.replace(
+        oidc,
+        client_secret=str((folder / secret).resolve()) if secret else "",
+        people={name: str((folder / file).resolve()) for name, file in oidc.people.items()},
     )

@@ -82,16 +82,16 @@ def warn_unreachable(config: NodeConfig) -> None:
 def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
     """The hosts at which others reach a process, as far as its file names them."""
     addresses = [address for _, address in _listens(config)]
-    if isinstance(config, NodeConfig):
-        addresses += [
-            part.advertise for part in (config.facility, config.gateway) if part and part.advertise
-        ]
+    parts = (config.facility, config.gateway) if isinstance(config, NodeConfig) else (config.api,)
+    addresses += [part.advertise for part in parts if part and part.advertise]
     return tuple(host for host in map(host_of, addresses) if not is_unspecified(host))
 
 
 def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     yield from (("listen", endpoint) for endpoint in config.listen)
     if isinstance(config, CenterConfig):
+        if config.api.listen:
+            yield "api.listen", config.api.listen
         return
     if config.facility is not None:
         yield "facility.listen", config.facility.listen
@@ -110,6 +110,8 @@ def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     """Where it connects to, and what it tells others to."""
     if isinstance(config, CenterConfig):
         yield from (("root", endpoint) for endpoint in config.root)
+        if config.api.advertise:
+            yield "api.advertise", config.api.advertise
         return
     yield from (("center", endpoint) for endpoint in config.center)
     if config.facility is not None and config.facility.advertise:

@@ -344,7 +344,10 @@ async def _up(config: Path, log_format: LogFormat) -> None:
         if not stopping.is_set():
             screen.print(await protection(network.center, network.nodes), highlight=False)
             screen.print(f"metrics: {network.targets}", highlight=False)
-            screen.print(f"ready; control centre at {network.endpoint}; Ctrl-C ends it")
+            screen.print(
+                f"ready; control centre at {network.endpoint}; `daitn dashboard` shows it; "
+                "Ctrl-C ends it"
+            )
         while not stopping.is_set():
             for ended in network.ended():
                 if not network.runs:

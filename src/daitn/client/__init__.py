@@ -12,7 +12,7 @@ connection breaks: it is made once.
 """
 
 from daitn.client.asynchronous import AsyncClient
-from daitn.client.events import Event
+from daitn.client.events import NetworkEvent
 from daitn.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client", "Event"]
+__all__ = ["AsyncClient", "Client", "NetworkEvent"]

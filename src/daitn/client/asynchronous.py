@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
-from daitn.client.events import Event, follow
+from daitn.client.events import NetworkEvent, follow
 from daitn.client.transport import Transport, segment
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import sign_order
@@ -14,6 +14,7 @@ from daitn.oam.api.answers import (
     Measuring,
     NetworkView,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -287,7 +288,11 @@ class AsyncClient:
         """Where sites' audit logs stood last."""
         return await self._http.get(Page[CountersignedHead], "/audit", limit=limit, cursor=cursor)
 
-    def events(self, after: str = "") -> AsyncIterator[Event]:
+    async def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
+        """What happened lately, newest first."""
+        return await self._http.get(Page[PastEvent], "/history", limit=limit, cursor=cursor)
+
+    def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""
         return follow(self._http, after)
 

@@ -15,7 +15,7 @@ from daitn.objects.errors import Unreachable
 from daitn.objects.jobs import JobSummary
 from daitn.objects.placement import DeploymentView
 
-__all__ = ["Event", "follow"]
+__all__ = ["NetworkEvent", "follow"]
 
 _KINDS: Final[dict[str, Any]] = {
     "map": MapDelta,
@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Event:
+class NetworkEvent:
     """Something happened."""
 
     kind: str
@@ -38,7 +38,7 @@ class Event:
     """A `MapDelta`, `SiteNews`, `JobSummary` or `DeploymentView`, by the kind; else plain data."""
 
 
-async def follow(transport: Transport, after: str) -> AsyncIterator[Event]:
+async def follow(transport: Transport, after: str) -> AsyncIterator[NetworkEvent]:
     """Events after an id, for as long as they are read: a connection that breaks is made anew.
 
     Raises the `DaitnError` for which a control centre sends none.
@@ -51,7 +51,7 @@ async def follow(transport: Transport, after: str) -> AsyncIterator[Event]:
                 if "event" in said:
                     kind = said["event"]
                     data = msgspec.json.decode(said["data"], type=_KINDS.get(kind, Any))
-                    yield Event(kind, after, data)
+                    yield NetworkEvent(kind, after, data)
         except Unreachable:
             pass
         await asyncio.sleep(pause_s)

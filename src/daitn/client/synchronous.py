@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Self, TypeVar
 
 from daitn.client.asynchronous import AsyncClient
-from daitn.client.events import Event
+from daitn.client.events import NetworkEvent
 from daitn.identity.keys import SigningKey
 from daitn.oam.api.answers import (
     MapView,
     Measuring,
     NetworkView,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -261,7 +262,11 @@ class Client:
         """The API's description."""
         return self._done(self._client.openapi())
 
-    def events(self, after: str = "") -> Iterator[Event]:
+    def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
+        """What happened lately, newest first."""
+        return self._done(self._client.history(limit=limit, cursor=cursor))
+
+    def events(self, after: str = "") -> Iterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""
         found = self._client.events(after)
         while True:
@@ -272,5 +277,5 @@ class Client:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _next(events: AsyncIterator[Event]) -> Event:
+async def _next(events: AsyncIterator[NetworkEvent]) -> NetworkEvent:
     return await anext(events)

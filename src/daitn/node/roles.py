@@ -320,7 +320,7 @@ class Roles:
         asker = caller()
         if asker is not None and asker.kind is Kind.OWNER:
             wanted = msgspec.structs.replace(wanted, owner=asker.name)
-        found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without)
+        found = self._gateway.queries(wanted.limit, wanted.owner, wanted.without, wanted.before)
         return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:

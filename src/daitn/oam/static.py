@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from daitn.oam.codings import takes
 from daitn.tools.http import Request, Response
 
 __all__ = ["FOLDER", "Dashboard"]
@@ -94,8 +95,8 @@ def _page(reply: Response) -> Response:
 
 def _accepted(accepts: str, file: _File) -> str:
     """The best coding that a client takes and the build has."""
-    taken = {one.partition(";")[0].strip() for one in accepts.split(",") if "q=0" not in one}
-    return next((one for one in _CODINGS if one in taken and one in file.coded), "identity")
+    fitting = (one for one in _CODINGS if one in file.coded and takes(accepts, one))
+    return next(fitting, "identity")
 
 
 def _read(folder: Path) -> dict[str, _File]:

@@ -161,6 +161,9 @@ class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
     owner: str | None = None
     """Only this owner's queries; none: all but those of `without`."""
     without: tuple[str, ...] = ()
+    before: tuple[float, str] | None = None
+    """Only those that come after the query asked at this time, with this id, where the last asked
+    comes first."""
 
 
 class QueryList(msgspec.Struct, frozen=True, kw_only=True):

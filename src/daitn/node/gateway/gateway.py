@@ -199,11 +199,14 @@ class Gateway:
         yield AVAILABLE.at(int(available.sum()))
 
     def queries(
-        self, limit: int, owner: str | None = None, without: Collection[str] = ()
+        self,
+        limit: int,
+        owner: str | None = None,
+        without: Collection[str] = (),
+        before: tuple[float, str] | None = None,
     ) -> tuple[QueryRecord, ...]:
-        """The latest queries and how they were served, newest first: of one owner, or of all except
-        some."""
-        return self._query_log.latest(limit, owner, without)
+        """The latest queries and how they were served; see `QueryLog.latest`."""
+        return self._query_log.latest(limit, owner, without, before)
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and the decision behind it. Raises `NotFound`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import heapq
 from collections import deque
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -73,15 +73,21 @@ class QueryLog:
         self._records.append(record)
 
     def latest(
-        self, limit: int, owner: str | None = None, without: Collection[str] = ()
+        self,
+        limit: int,
+        owner: str | None = None,
+        without: Collection[str] = (),
+        before: tuple[float, str] | None = None,
     ) -> tuple[QueryRecord, ...]:
-        """Newest first: of one owner, or of all except some."""
+        """The last asked first: of one owner, or of all except some. `before`: only those that come
+        after the query asked at this time, with this id."""
         matching = (
             record
             for record in reversed(self._records)
             if (record.owner == owner if owner is not None else record.owner not in without)
+            and (before is None or (record.asked_at_s, record.id) < before)
         )
-        return tuple(itertools.islice(matching, max(0, limit)))
+        return tuple(heapq.nlargest(max(0, limit), matching, lambda r: (r.asked_at_s, r.id)))
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
         """How a query was served, and its decision, made again with terms and rejections.

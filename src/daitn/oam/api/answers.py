@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ __all__ = [
     "NetworkView",
     "Opening",
     "Page",
+    "PastEvent",
     "Problem",
     "RelevantSites",
     "SessionView",
@@ -199,6 +200,18 @@ class MapDelta(msgspec.Struct, frozen=True, kw_only=True):
     """New links, and new values of known ones."""
     cut: tuple[tuple[int, int], ...]
     """Links that are no longer measured."""
+
+
+class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened."""
+
+    id: str
+    kind: str
+    """`site`, `job`, `deployment` or `retired`."""
+    at_s: float
+    """By the control centre's clock, in seconds since the epoch."""
+    data: Any
+    """As in the event of this kind."""
 
 
 class SiteNews(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from daitn.oam.api.answers import ApiRole, You
+from daitn.oam.api.answers import ApiRole, PastEvent, You
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import SiteId, is_name
@@ -18,7 +18,7 @@ from daitn.objects.messages import OnBehalf
 from daitn.objects.roster import Member
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import speaking
+from daitn.tools.fabric.caller import speaking, visible
 from daitn.tools.fabric.protocol import Fabric
 from daitn.topology.snapshot import Drrt
 
@@ -40,6 +40,16 @@ class Center(Protocol):
     def snapshot(self) -> Drrt: ...
 
     async def answer(self, verb: str, payload: bytes) -> bytes: ...
+
+
+class History(Protocol):
+    """What the API needs of the log of events."""
+
+    def place(self, id_: str | None) -> int | None: ...
+
+    def past(
+        self, limit: int, before: int | None, sees: Callable[[str | None], bool]
+    ) -> list[PastEvent]: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,18 @@ class SignedIn:
             until_s=self.until_s,
         )
 
+    @property
+    def who(self) -> str:
+        """In a log."""
+        return f"{self.member.kind} {self.member.name}" if self.member else "somebody"
+
+    def sees(self, owner: str | None) -> bool:
+        """Whether it may see what belongs to `owner`; none: what everybody may see."""
+        if owner is None:
+            return True
+        with self.speaking():
+            return visible(owner)
+
     def speaking(self) -> contextlib.AbstractContextManager[None]:
         """While a control centre handles what it asks."""
         return contextlib.nullcontext() if self.member is None else speaking(self.member)
@@ -75,6 +97,7 @@ class Asked:
     """A request that was checked against its route."""
 
     center: Center
+    log: History
     by: SignedIn
     path: Mapping[str, str]
     """Names in the path."""

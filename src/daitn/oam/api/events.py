@@ -16,9 +16,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from daitn.oam.api.answers import PastEvent
 from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.problems import HttpProblem
-from daitn.objects.roster import Kind
+from daitn.tools import clock
 from daitn.tools.http import Request, Stream
 
 __all__ = ["EVENT_KINDS", "EventLog", "Readers"]
@@ -44,9 +45,14 @@ _MOST_OF_ONE: Final = 32
 
 class _Event(NamedTuple):
     number: int
+    kind: str
+    at_s: float
     owner: str | None
     """Who may see it besides operators; none: everybody."""
+    data: bytes
+    """As JSON."""
     text: bytes
+    """As it is sent."""
 
 
 class EventLog:
@@ -68,12 +74,17 @@ class EventLog:
         """Id of the event at a place."""
         return f"{self.name}-{place}"
 
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return self._last
+
     def put(self, kind: str, data: object, owner: str | None = None) -> None:
         """Add an event. `owner`: who may see it besides operators; none: everybody."""
         self._last += 1
-        head = f"event: {kind}\nid: {self.last}\ndata: ".encode()
-        text = head + msgspec.json.encode(data) + b"\n\n"  # JSON has no line breaks of its own.
-        self._events.append(_Event(self._last, owner, text))
+        said = msgspec.json.encode(data)  # JSON has no line breaks of its own.
+        text = f"event: {kind}\nid: {self.last}\ndata: ".encode() + said + b"\n\n"
+        self._events.append(_Event(self._last, kind, clock.now_s(), owner, said, text))
         self._bytes += len(text)
         while len(self._events) > _MOST_EVENTS or self._bytes > _MOST_BYTES:
             self._bytes -= len(self._events.popleft().text)
@@ -116,6 +127,21 @@ class EventLog:
                 if size >= _BATCH_BYTES:
                     break
         return b"".join(parts), place
+
+    def past(
+        self, limit: int, before: int | None, sees: Callable[[str | None], bool]
+    ) -> list[PastEvent]:
+        """The latest events before a place that somebody `sees`, newest first. Changes of the map
+        are left out: they say nothing by themselves."""
+        found: list[PastEvent] = []
+        for event in reversed(self._events):
+            if len(found) == limit:
+                break
+            asked = event.kind != "map" and (before is None or event.number < before)
+            if asked and sees(event.owner):
+                id_, data = self.id(event.number), msgspec.Raw(event.data)
+                found.append(PastEvent(id=id_, kind=event.kind, at_s=event.at_s, data=data))
+        return found
 
     async def changed(self, place: int, timeout_s: float) -> bool:
         """Wait for an event after a place. Returns whether there is one."""
@@ -179,7 +205,7 @@ class Readers:
         at = self._log.last if place is None else self._log.id(place)
         await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
         while self._still(by):
-            found = None if place is None else self._log.after(place, lambda o: _sees(by, o))
+            found = None if place is None else self._log.after(place, by.sees)
             if found is None:
                 place = self._log.place(None)
                 await stream.write(f"event: reset\nid: {self._log.last}\ndata: {{}}\n\n".encode())
@@ -190,11 +216,3 @@ class Readers:
             elif not await self._log.changed(place, _HEARTBEAT_S):
                 await stream.write(f"id: {self._log.id(place)}\n\n".encode())
         return stream
-
-
-def _sees(by: SignedIn, owner: str | None) -> bool:
-    """As `visible`, for one who is not asking just now."""
-    member = by.member
-    if owner is None or member is None or member.kind is Kind.OPERATOR:
-        return True
-    return member.kind is Kind.OWNER and member.name == owner

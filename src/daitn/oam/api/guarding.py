@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 from daitn.center.config import ApiConfig
 from daitn.oam.api.answers import ApiRole, Opening
 from daitn.oam.api.asking import SignedIn
+from daitn.oam.api.oidc import BEGINNING_S, OidcSignIn
 from daitn.oam.api.problems import HttpProblem
 from daitn.oam.api.reading_requests import struct_of, whole_body
-from daitn.oam.api.routes import Route
+from daitn.oam.api.routes import ApiRoute
 from daitn.oam.api.sign_in import ANYBODY, SESSION_S, SignIn
 from daitn.objects.addresses import is_loopback
+from daitn.objects.errors import NotFound
 from daitn.steering.buckets import Bucket
 from daitn.tools import clock
 from daitn.tools.http import Request
@@ -25,6 +27,8 @@ _BEARER: Final = "bearer "
 _MOST_OPENING: Final = 16 << 10
 _MOST_BUCKETS: Final = 10_000
 _BURST_S: Final = 4.0
+_ELSEWHERE: Final = "elsewhere"
+"""In place of a member's key: all who sign in with accounts elsewhere, together."""
 
 
 class Doorkeeper:
@@ -38,12 +42,19 @@ class Doorkeeper:
         self._origins: frozenset[str] = frozenset()
         self._scheme = "http"
         self._cookie = ""
+        self._published = ""
+        self._secure = False
+        """Whether browsers reach it through TLS."""
+        oidc = config.oidc
+        self._oidc = None if oidc is None else OidcSignIn(oidc, sign_in, clock.wall_s)
         self._buckets: dict[str, Bucket] = {}
 
     def listens_at(self, endpoint: str, published: str) -> None:
         """Where the server listens, and where others reach it."""
         here, there = urlsplit(endpoint), urlsplit(published)
         self._scheme = here.scheme
+        self._published = published
+        self._secure = "https" in (here.scheme, there.scheme)
         self._cookie = f"daitn-session-{here.port}"
         names = {here.netloc, there.netloc}
         if is_loopback(here.hostname or ""):
@@ -55,7 +66,14 @@ class Doorkeeper:
     @property
     def ways(self) -> tuple[str, ...]:
         """How to sign in; none: nobody has to."""
-        return ("token",) if self._sign_in.needed else ()
+        if not self._sign_in.needed:
+            return ()
+        return ("token",) if self._oidc is None else ("token", "oidc")
+
+    def shut(self) -> None:
+        """Close connections to others."""
+        if self._oidc is not None:
+            self._oidc.close()
 
     def check_host(self, request: Request) -> None:
         """Raise `HttpProblem` for another server's name: a page whose name was bound to this
@@ -92,11 +110,11 @@ class Doorkeeper:
                 fix="ask from the dashboard, or from a program with a token",
             )
 
-    def admitted(self, request: Request, route: Route) -> SignedIn | None:
+    def admitted(self, request: Request, route: ApiRoute) -> SignedIn | None:
         """Who asks; none: nobody, and the route needs nobody. Raises `HttpProblem`."""
         by = self._who(request, needed=route.least is not None)
         if by is not None:
-            self._take(by.member.public_key if by.member else "")
+            self._take(by.member.public_key if by.member else "", route.cost)
         if route.least is None:
             return by
         assert by is not None
@@ -119,13 +137,45 @@ class Doorkeeper:
         self.keep(request, cookie, SESSION_S)
         return opened
 
+    async def begin_elsewhere(self, request: Request) -> str:
+        """Where a browser signs in with an account elsewhere. Raises as `OidcSignIn.begin`, and
+        `NotFound`."""
+        place, cookie = await self._provider().begin(self._published)
+        # The provider sends the browser back, which `Strict` would count as somebody else's wish.
+        self._set_cookie(request, f"{self._cookie}-oidc", cookie, BEGINNING_S, "Lax")
+        return place
+
+    async def end_elsewhere(self, request: Request) -> None:
+        """Open a session for whoever comes back from there. Raises as `OidcSignIn.finish`, and
+        `HttpProblem` for a token that does not hold."""
+        begun = self._cookie_of(request, f"{self._cookie}-oidc")
+        token = await self._provider().finish(self._published, request.query, begun)
+        _, cookie = self._sign_in.opened(token)
+        self._set_cookie(request, f"{self._cookie}-oidc", "", 0, "Lax")
+        self.keep(request, cookie, SESSION_S)
+
+    def _provider(self) -> OidcSignIn:
+        if self._oidc is None or not self._sign_in.needed:
+            raise NotFound(
+                "nobody signs in here with accounts elsewhere",
+                field="api.oidc",
+                fix="sign in with a token, or state a provider in the control centre's file",
+            )
+        self._take(_ELSEWHERE)
+        return self._oidc
+
     def keep(self, request: Request, cookie: str, lasts_s: float) -> None:
         """Set the session's cookie with the answer to a request."""
-        secure = "; Secure" if self._scheme == "https" else ""
+        self._set_cookie(request, self._cookie, cookie, lasts_s, "Strict")
+
+    def _set_cookie(
+        self, request: Request, name: str, value: str, lasts_s: float, same_site: str
+    ) -> None:
+        secure = "; Secure" if self._secure else ""
         request.add_header(
             "set-cookie",
-            f"{self._cookie}={cookie}; Path=/; Max-Age={int(lasts_s)}; HttpOnly; "
-            f"SameSite=Strict{secure}",
+            f"{name}={value}; Path=/; Max-Age={int(lasts_s)}; HttpOnly; "
+            f"SameSite={same_site}{secure}",
         )
 
     def close(self, request: Request, by: SignedIn | None) -> None:
@@ -147,7 +197,7 @@ class Doorkeeper:
                 raise
             return None
 
-    def _take(self, who: str) -> None:
+    def _take(self, who: str, cost: int = 1) -> None:
         """Count a request of a member. Raises `HttpProblem` (429) for too many."""
         now_s, per_s = clock.elapsed_s(), self._config.requests_per_s
         bucket = self._buckets.get(who)
@@ -155,7 +205,7 @@ class Doorkeeper:
             if len(self._buckets) >= _MOST_BUCKETS:
                 self._buckets.clear()
             bucket = self._buckets[who] = Bucket(per_s, _BURST_S * per_s, now_s)
-        wait_s = bucket.take(now_s)
+        wait_s = max(bucket.take(now_s) for _ in range(cost))
         if wait_s:
             raise HttpProblem(
                 429,
@@ -168,9 +218,9 @@ class Doorkeeper:
     def _shows_token(self, request: Request) -> bool:
         return request.headers.get("authorization", "")[: len(_BEARER)].lower() == _BEARER
 
-    def _cookie_of(self, request: Request) -> str:
+    def _cookie_of(self, request: Request, name: str = "") -> str:
         try:
-            found = SimpleCookie(request.headers.get("cookie", "")).get(self._cookie)
+            found = SimpleCookie(request.headers.get("cookie", "")).get(name or self._cookie)
         except CookieError:
             return ""
         return found.value if found is not None else ""

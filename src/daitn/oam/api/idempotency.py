@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.problems import HttpProblem
@@ -33,12 +33,21 @@ class _Done:
     request: bytes
     """Digest of what was asked."""
     at_s: float
-    reply: Response | None = None
-    """None: it is being done."""
+    task: asyncio.Task[Response]
+    """Gives the answer; it goes on when its client has left."""
+
+    @property
+    def ended(self) -> bool:
+        return self.task.done()
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing was done."""
+        return self.ended and (self.task.cancelled() or self.task.exception() is not None)
 
     @property
     def size(self) -> int:
-        return len(self.reply.body) if self.reply else 0
+        return len(self.task.result().body) if self.ended and not self.failed else 0
 
 
 class Remembered:
@@ -47,15 +56,25 @@ class Remembered:
     def __init__(self, now_s: Callable[[], float] = clock.elapsed_s) -> None:
         self._now_s = now_s
         self._done: dict[tuple[str, str], _Done] = {}
-        self._bytes = 0
+
+    async def close(self) -> None:
+        """Cancel what is under way."""
+        tasks = [done.task for done in self._done.values() if not done.ended]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def once(
-        self, request: Request, by: SignedIn, body: bytes, do: Callable[[], Awaitable[Response]]
+        self,
+        request: Request,
+        by: SignedIn,
+        body: bytes,
+        do: Callable[[], Coroutine[Any, Any, Response]],
     ) -> Response:
         """The answer to a request: of `do`, or as before if its key was used before.
 
-        One that failed was not done, and may be sent again. Raises `HttpProblem` for a key of
-        another request, or of one that is still under way.
+        One that failed was not done, and may be sent again. Raises what `do` raises, and
+        `HttpProblem` for a key of another request.
         """
         key = request.headers.get("idempotency-key")
         if key is None:
@@ -64,31 +83,24 @@ class Remembered:
             raise _bad(400, "it is not usable", f"use up to {_MOST_KEY} visible characters")
         who = by.member.public_key if by.member else ""
         asked = hashlib.sha256(b"\0".join(_parts(request, body))).digest()
-        known = self._done.get((who, key))
-        if known is not None:
-            if known.request != asked:
-                raise _bad(422, "it was used for another request", "use a new one for each")
-            if known.reply is None:
-                raise _bad(409, "that request is still under way", "wait, then send it again")
-            return Response(known.reply.body, known.reply.status, known.reply.headers)
-        done = self._done[who, key] = _Done(asked, self._now_s())
-        try:
-            done.reply = await do()
-        except (Exception, asyncio.CancelledError):
-            self._done.pop((who, key), None)
-            raise
-        self._bytes += done.size
-        self._clean_up()
-        return done.reply
+        done = self._done.get((who, key))
+        if done is None or done.failed:
+            self._clean_up()
+            done = _Done(asked, self._now_s(), asyncio.create_task(do()))
+            self._done[who, key] = done
+        elif done.request != asked:
+            raise _bad(422, "it was used for another request", "use a new one for each")
+        given = await asyncio.shield(done.task)
+        return Response(given.body, given.status, given.headers)
 
     def _clean_up(self) -> None:
+        """Forget what is too old, or too much; what is under way stays."""
         oldest_s = self._now_s() - _KEPT_S
+        size = sum(done.size for done in self._done.values())
         for key, done in list(self._done.items()):
-            many = len(self._done) > _MOST or self._bytes > _MOST_BYTES
-            if not many and done.at_s >= oldest_s:
-                break
-            if done.reply is not None:
-                self._bytes -= done.size
+            many = len(self._done) >= _MOST or size > _MOST_BYTES
+            if done.ended and (many or done.failed or done.at_s < oldest_s):
+                size -= done.size
                 del self._done[key]
 
 

@@ -15,7 +15,7 @@ import msgspec
 from daitn import __version__
 from daitn.oam.api.answers import MapDelta, Problem, SiteNews
 from daitn.oam.api.events import EVENT_KINDS
-from daitn.oam.api.routes import PREFIX, ROUTES, Parameter, Route, Special
+from daitn.oam.api.routes import PREFIX, ROUTES, ApiRoute, Parameter, Special
 from daitn.oam.field_docs import field_docs
 
 __all__ = ["described", "document"]
@@ -90,7 +90,7 @@ def _types() -> Iterator[Any]:
         yield from (parameter.kind for parameter in route.query)
 
 
-def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: ApiRoute, schema_of: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.id,
         "summary": route.summary,
@@ -132,7 +132,7 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
-def _answer(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
+def _answer(route: ApiRoute, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if route.answer is None:
         return {"description": "Done."}
     content = {route.media: {"schema": schema_of[route.answer]}}

@@ -10,7 +10,7 @@ from typing import Any
 
 from daitn.oam.api.problems import HttpProblem
 
-__all__ = ["cursor_of", "page_of", "read_cursor"]
+__all__ = ["bad_cursor", "cursor_of", "page_of", "read_cursor"]
 
 _MOST_TEXT = 1024
 
@@ -27,13 +27,18 @@ def read_cursor(cursor: str) -> str:
             raise ValueError
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
     except ValueError:
-        raise HttpProblem(
-            400,
-            "InvalidInput",
-            "it is no cursor",
-            field="cursor",
-            fix="take `next` of the part before as it is",
-        ) from None
+        raise bad_cursor() from None
+
+
+def bad_cursor() -> HttpProblem:
+    """For a cursor that no page gave."""
+    return HttpProblem(
+        400,
+        "InvalidInput",
+        "it is no cursor",
+        field="cursor",
+        fix="take `next` of the part before as it is",
+    )
 
 
 def page_of(

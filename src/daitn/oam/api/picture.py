@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import msgspec
 from immutables import Map
 
 from daitn.oam.api.answers import Assigned, MapChanges, MapDelta, MapLink, MapSites, SiteNews
@@ -106,9 +107,11 @@ class Picture:
             news.append(SiteNews(site=site, state=assigned.name.lower(), at_s=at_s))
         if (
             before.state[number] != assigned
+            or before.cordoned[number] != _cordoned(state)
             or abs(before.load[number] - load) >= _LOAD_STEP
             or before.queue[number] != queue
         ):
+            before.cordoned[number] = _cordoned(state)
             self._change(number, changed, state=assigned, load=load, queue=queue)
 
     def _change(
@@ -176,7 +179,12 @@ def _append(
     columns.state.append(int(assigned))
     columns.load.append(load)
     columns.queue.append(queue)
-    columns.cordoned.append(False)
+    columns.cordoned.append(_cordoned(state))
+
+
+def _cordoned(state: SiteState) -> bool:
+    """Whether its operator took it out of service; descriptors of older sites do not say it."""
+    return getattr(state.descriptor, "cordon", msgspec.UNSET) is not msgspec.UNSET
 
 
 def _load(state: SiteState) -> float:

@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.oam.api.answers import NetworkView
 from daitn.oam.api.asking import Asked
-from daitn.oam.api.pages import cursor_of, page_of, read_cursor
+from daitn.oam.api.pages import bad_cursor, cursor_of, page_of, read_cursor
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.identifiers import JobId, SiteId
@@ -37,6 +37,7 @@ __all__ = [
     "deployment",
     "deployments",
     "forwarder",
+    "history",
     "intent",
     "job",
     "jobs",
@@ -193,24 +194,26 @@ async def deployment(asked: Asked) -> Any:
 
 
 async def queries(asked: Asked) -> Any:
-    """The latest queries of the gateways, newest first, without texts.
+    """The latest queries of the gateways, the last asked first, without their texts.
 
     Gateways that do not answer are left out.
     """
     limit, gateway = asked.query["limit"], asked.query["gateway"]
-    wanted = QueriesWanted(limit=limit, owner=asked.query["owner"])
+    before = _place(asked)
+    wanted = QueriesWanted(limit=limit + 1, owner=asked.query["owner"], before=before)
     if gateway:
-        return _page((await asked.ask_site(gateway, "queries", wanted))["queries"])
-    names = [
-        name
-        for name, state in sorted(asked.center.snapshot().sites.items())
-        if state.alive and Role.GATEWAY in state.descriptor.roles
-    ]
-    async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(_of(asked, name, wanted)) for name in names[:_MOST_GATEWAYS]]
-    found = [one for task in asking for one in task.result()]
-    found.sort(key=lambda one: (-one["asked_at_s"], one["id"]))
-    return _page(found[:limit])
+        found = (await asked.ask_site(gateway, "queries", wanted))["queries"]
+    else:
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(_of(asked, name, wanted)) for name in _gateways(asked)]
+        found = [one for task in asking for one in task.result()]
+        found.sort(key=_when, reverse=True)
+    if before is not None:  # An older gateway does not know the word.
+        found = [one for one in found if _when(one) < before]
+    more = len(found) > limit
+    found = found[:limit]
+    last = f"{found[-1]['asked_at_s']!r} {found[-1]['id']}" if more else ""
+    return _page(found, more, last)
 
 
 async def query(asked: Asked) -> Any:
@@ -257,10 +260,43 @@ async def traveller(asked: Asked) -> Any:
     return (await asked.ask_site(asked.path["site"], "jobs", _job(asked)))["jobs"][0]
 
 
+async def history(asked: Asked) -> Any:
+    """What happened lately, newest first: a control centre that restarts forgets it."""
+    limit, after = asked.query["limit"], _after(asked)
+    before = asked.log.place(after) if after else None
+    if after and before is None:
+        return _page([])
+    found = asked.log.past(limit + 1, before, asked.by.sees)
+    more = len(found) > limit
+    return _page(found[:limit], more, found[limit - 1].id if more else "")
+
+
 async def audit(asked: Asked) -> Any:
     """Where sites' audit logs stood when the control centre signed them last, by site."""
     found = (await asked.ask("witnessed", _ALL))["heads"]
     return page_of(found, lambda head: head["site"], asked.query["limit"], _cursor(asked))
+
+
+def _when(query: dict[str, Any]) -> tuple[float, str]:
+    return query["asked_at_s"], query["id"]
+
+
+def _gateways(asked: Asked) -> list[SiteId]:
+    """Those that are connected, by name."""
+    sites = asked.center.snapshot().sites.items()
+    names = [name for name, one in sites if one.alive and Role.GATEWAY in one.descriptor.roles]
+    return sorted(names)[:_MOST_GATEWAYS]
+
+
+def _place(asked: Asked) -> tuple[float, str] | None:
+    """The query after which a page begins: when it was asked, and its id."""
+    at_s, _, id_ = _after(asked).partition(" ")
+    if not at_s:
+        return None
+    try:
+        return float(at_s), id_
+    except ValueError:
+        raise bad_cursor() from None
 
 
 async def _of(asked: Asked, gateway: SiteId, wanted: QueriesWanted) -> list[Any]:

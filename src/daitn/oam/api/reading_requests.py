@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from daitn.oam.api.problems import HttpProblem
-from daitn.oam.api.routes import Route
+from daitn.oam.api.routes import ApiRoute
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import BodyTooLarge, Request
 
@@ -19,7 +19,7 @@ MOST_BODY: Final = 2 << 20
 _BODY_TIMEOUT_S: Final = 30.0
 
 
-def read_query(route: Route, request: Request) -> dict[str, Any]:
+def read_query(route: ApiRoute, request: Request) -> dict[str, Any]:
     """Every parameter of the route, with its value or default. Raises `HttpProblem` (400)."""
     said, known = request.query, {parameter.name: parameter for parameter in route.query}
     for name in said:
@@ -40,7 +40,7 @@ def read_query(route: Route, request: Request) -> dict[str, Any]:
     return values
 
 
-async def read_body(route: Route, request: Request) -> tuple[Any, bytes]:
+async def read_body(route: ApiRoute, request: Request) -> tuple[Any, bytes]:
     """The body as the route's type, and as it came. Raises `HttpProblem`."""
     text = await whole_body(request)
     if route.body is None:

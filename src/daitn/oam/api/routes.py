@@ -19,6 +19,7 @@ from daitn.oam.api.answers import (
     NetworkView,
     Opening,
     Page,
+    PastEvent,
     RelevantSites,
     SessionView,
 )
@@ -46,9 +47,11 @@ from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["PREFIX", "ROUTES", "Parameter", "Route", "Special", "found"]
+__all__ = ["CALLBACK", "PREFIX", "ROUTES", "ApiRoute", "Parameter", "Special", "found"]
 
 PREFIX: Final = "/api/v1"
+CALLBACK: Final = "/session/oidc/callback"
+"""Where a provider of OpenID Connect sends browsers back to."""
 
 Do = Callable[[Asked], Awaitable[Any]]
 
@@ -72,11 +75,13 @@ class Special(enum.Enum):
     SESSION = "session", "Whether somebody is signed in, and how one may be."
     OPEN = "sign_in", "Sign in: swap a token for a cookie."
     CLOSE = "sign_out", "Sign out."
+    OIDC = "oidc_begin", "Sign in with an account elsewhere: sends a browser to the provider."
+    OIDC_BACK = "oidc_end", "Where the provider sends the browser back to."
     OPENAPI = "openapi", "This description, as OpenAPI 3.1."
 
 
 @dataclass(frozen=True)
-class Route:
+class ApiRoute:
     """One thing that may be asked."""
 
     method: str
@@ -92,6 +97,8 @@ class Route:
     query: Sequence[Parameter] = ()
     status: int = 200
     media: str = "application/json"
+    cost: int = 1
+    """As how many requests it counts: what asks many sites counts as several."""
 
     @property
     def id(self) -> str:
@@ -124,55 +131,60 @@ def _listed(default: int = 100) -> tuple[Parameter, ...]:
 
 _OWNER: Final = Parameter("owner", Word | None, "Only this owner's.")
 
-ROUTES: Final[tuple[Route, ...]] = (
-    Route("GET", "/network", reading.network, NetworkView),
-    Route("GET", "/sites", reading.sites, Page[SiteState],
-          query=(*_listed(), _OWNER,
-                 Parameter("alive", bool | None, "Only those that are connected, or that are not."),
-                 Parameter("role", Role | None, "Only those with this role."))),
-    Route("GET", "/sites/{site}", reading.site, SiteState),
-    Route("GET", "/map", Special.MAP, MapView),
-    Route("GET", "/topology/training", reading.training, TopologyView),
-    Route("GET", "/topology/serving", reading.serving, QrrtView),
-    Route("GET", "/topology/analysis", reading.analysis, Analysis),
-    Route("GET", "/jobs", reading.jobs, Page[JobSummary],
-          query=(*_listed(50), _OWNER,
-                 Parameter("state", JobState | None, "Only those in this state."))),
-    Route("POST", "/jobs", commanding.submit, JobView, ApiRole.OWNER, SubmitIntent, status=201),
-    Route("GET", "/jobs/{job}", reading.job, JobView),
-    Route("GET", "/jobs/{job}/intent", reading.intent, TrainingIntent),
-    Route("GET", "/jobs/{job}/decisions", reading.decisions, Page[Decided], query=_listed(50)),
-    Route("GET", "/jobs/{job}/lineage", reading.lineage, TrainedModel),
-    Route("GET", "/jobs/{job}/value", reading.value, ValueOfData),
-    Route("POST", "/jobs/{job}/value", commanding.measure, ValueOfData, ApiRole.OWNER, Measuring),
-    Route("GET", "/jobs/{job}/relevant", reading.relevant, RelevantSites),
-    Route("POST", "/jobs/{job}/cancel", commanding.cancel, JobView, ApiRole.OWNER),
-    Route("POST", "/assessments", reading.assess, Assessment, body=AssessIntent),
-    Route("GET", "/models", reading.models, Page[ModelDescriptor], query=_listed()),
-    Route("GET", "/served", reading.served, Page[ServedModel], query=_listed()),
-    Route("GET", "/placement", reading.placement, PlacementView),
-    Route("GET", "/deployments", reading.deployments, Page[DeploymentView], query=_listed()),
-    Route("POST", "/deployments", commanding.deploy, DeploymentView, ApiRole.OWNER, DeployIntent,
-          status=201),
-    Route("GET", "/deployments/{name}", reading.deployment, DeploymentView),
-    Route("DELETE", "/deployments/{name}", commanding.retire, DeploymentView, ApiRole.OWNER,
-          query=(Parameter("site", Word | None, "Only at this facility."),)),
-    Route("GET", "/queries", reading.queries, Page[QueryRecord],
-          query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's."))),
-    Route("GET", "/queries/{gateway}/{id}", reading.query, QueryExplained),
-    Route("POST", "/gateways/{gateway}/cuts", reading.cut, QueryCut, body=CutQuery),
-    Route("GET", "/forwarders/{site}", reading.forwarder, ForwarderReport),
-    Route("GET", "/traces/{site}/{object}", reading.trace, TraceReport),
-    Route("GET", "/advice", reading.advice, Advice),
-    Route("POST", "/advice", commanding.steer, Advice, ApiRole.OPERATOR, Steer),
-    Route("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
-    Route("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
-    Route("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
-    Route("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
-    Route("GET", "/session", Special.SESSION, SessionView, None),
-    Route("POST", "/session", Special.OPEN, SessionView, None, Opening),
-    Route("DELETE", "/session", Special.CLOSE, None, None, status=204),
-    Route("GET", "/openapi.json", Special.OPENAPI, dict[str, Any], None),
+ROUTES: Final[tuple[ApiRoute, ...]] = (
+    ApiRoute("GET", "/network", reading.network, NetworkView),
+    ApiRoute("GET", "/sites", reading.sites, Page[SiteState],
+             query=(*_listed(), _OWNER,
+                    Parameter("alive", bool | None, "Only those connected, or only others."),
+                    Parameter("role", Role | None, "Only those with this role."))),
+    ApiRoute("GET", "/sites/{site}", reading.site, SiteState),
+    ApiRoute("GET", "/map", Special.MAP, MapView),
+    ApiRoute("GET", "/topology/training", reading.training, TopologyView),
+    ApiRoute("GET", "/topology/serving", reading.serving, QrrtView),
+    ApiRoute("GET", "/topology/analysis", reading.analysis, Analysis),
+    ApiRoute("GET", "/jobs", reading.jobs, Page[JobSummary],
+             query=(*_listed(50), _OWNER,
+                    Parameter("state", JobState | None, "Only those in this state."))),
+    ApiRoute("POST", "/jobs", commanding.submit, JobView, ApiRole.OWNER, SubmitIntent, status=201),
+    ApiRoute("GET", "/jobs/{job}", reading.job, JobView),
+    ApiRoute("GET", "/jobs/{job}/intent", reading.intent, TrainingIntent),
+    ApiRoute("GET", "/jobs/{job}/decisions", reading.decisions, Page[Decided], query=_listed(50)),
+    ApiRoute("GET", "/jobs/{job}/lineage", reading.lineage, TrainedModel),
+    ApiRoute("GET", "/jobs/{job}/value", reading.value, ValueOfData),
+    ApiRoute("POST", "/jobs/{job}/value", commanding.measure, ValueOfData, ApiRole.OWNER,
+             Measuring),
+    ApiRoute("GET", "/jobs/{job}/relevant", reading.relevant, RelevantSites),
+    ApiRoute("POST", "/jobs/{job}/cancel", commanding.cancel, JobView, ApiRole.OWNER),
+    ApiRoute("POST", "/assessments", reading.assess, Assessment, body=AssessIntent),
+    ApiRoute("GET", "/models", reading.models, Page[ModelDescriptor], query=_listed()),
+    ApiRoute("GET", "/served", reading.served, Page[ServedModel], query=_listed()),
+    ApiRoute("GET", "/placement", reading.placement, PlacementView),
+    ApiRoute("GET", "/deployments", reading.deployments, Page[DeploymentView], query=_listed()),
+    ApiRoute("POST", "/deployments", commanding.deploy, DeploymentView, ApiRole.OWNER, DeployIntent,
+             status=201),
+    ApiRoute("GET", "/deployments/{name}", reading.deployment, DeploymentView),
+    ApiRoute("DELETE", "/deployments/{name}", commanding.retire, DeploymentView, ApiRole.OWNER,
+             query=(Parameter("site", Word | None, "Only at this facility."),)),
+    ApiRoute("GET", "/queries", reading.queries, Page[QueryRecord],
+             query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's.")),
+             cost=8),
+    ApiRoute("GET", "/queries/{gateway}/{id}", reading.query, QueryExplained),
+    ApiRoute("POST", "/gateways/{gateway}/cuts", reading.cut, QueryCut, body=CutQuery),
+    ApiRoute("GET", "/forwarders/{site}", reading.forwarder, ForwarderReport),
+    ApiRoute("GET", "/traces/{site}/{object}", reading.trace, TraceReport),
+    ApiRoute("GET", "/advice", reading.advice, Advice),
+    ApiRoute("POST", "/advice", commanding.steer, Advice, ApiRole.OPERATOR, Steer),
+    ApiRoute("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
+    ApiRoute("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
+    ApiRoute("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
+    ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
+    ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
+    ApiRoute("GET", "/session", Special.SESSION, SessionView, None),
+    ApiRoute("POST", "/session", Special.OPEN, SessionView, None, Opening),
+    ApiRoute("DELETE", "/session", Special.CLOSE, None, None, status=204),
+    ApiRoute("GET", "/session/oidc", Special.OIDC, None, None, status=303),
+    ApiRoute("GET", CALLBACK, Special.OIDC_BACK, None, None, status=303),
+    ApiRoute("GET", "/openapi.json", Special.OPENAPI, dict[str, Any], None),
 )  # fmt: skip
 
 _PATTERNS: Final = tuple(
@@ -180,7 +192,7 @@ _PATTERNS: Final = tuple(
 )
 
 
-def found(path: str) -> list[tuple[Route, dict[str, str]]]:
+def found(path: str) -> list[tuple[ApiRoute, dict[str, str]]]:
     """The routes of a path below `PREFIX`, one for each method, with the names in the path."""
     matches = ((pattern.fullmatch(path), route) for pattern, route in _PATTERNS)
     hits = [(route, match.groupdict()) for match, route in matches if match]

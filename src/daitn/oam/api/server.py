@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,25 +14,28 @@ import msgspec
 
 from daitn.center.config import ApiConfig
 from daitn.identity.grants import GrantBook
-from daitn.oam.api.answers import SessionView
+from daitn.oam.api.answers import ApiRole, SessionView
 from daitn.oam.api.asking import Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
 from daitn.oam.api.guarding import Doorkeeper
 from daitn.oam.api.idempotency import Remembered
+from daitn.oam.api.metrics import ApiMetrics
 from daitn.oam.api.news import EVERY_S, News
 from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
 from daitn.oam.api.reading_requests import read_body, read_query
-from daitn.oam.api.routes import PREFIX, Route, Special, found
+from daitn.oam.api.routes import PREFIX, ApiRoute, Special, found
 from daitn.oam.api.sign_in import SignIn
+from daitn.oam.codings import takes
 from daitn.oam.static import Dashboard
 from daitn.objects.errors import DaitnError
 from daitn.objects.jobs import JobView
 from daitn.tools import clock
 from daitn.tools.http import HttpServer, Reply, Request, Response
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
-__all__ = ["Api"]
+__all__ = ["ApiService"]
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ _HEADERS: Final = {
 _UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 
-class Api:
+class ApiService:
     """Serves one control centre's API and dashboard."""
 
     def __init__(
@@ -73,6 +76,7 @@ class Api:
         self._readers = Readers(self.log, self._sign_in.still)
         self._news = News(center, self.log)
         self._remembered = Remembered()
+        self._metrics = ApiMetrics()
         self._dashboard = dashboard or Dashboard()
         self._tasks = Tasks()
         self._server = HttpServer(
@@ -84,6 +88,8 @@ class Api:
             Special.SESSION: self._session,
             Special.OPEN: self._open,
             Special.CLOSE: self._close_session,
+            Special.OIDC: self._oidc,
+            Special.OIDC_BACK: self._oidc_back,
             Special.OPENAPI: self._openapi,
         }
 
@@ -97,6 +103,10 @@ class Api:
         """How many read events now."""
         return len(self._readers)
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return self._metrics.measured(len(self._readers), self.log.count)
+
     def job(self, shown: JobView) -> None:
         """Something happened to a job."""
         self._news.job(shown)
@@ -109,7 +119,9 @@ class Api:
 
     async def close(self) -> None:
         await self._server.close()
+        await self._remembered.close()
         await self._tasks.close()
+        self._door.shut()
 
     async def _look(self) -> None:
         await asyncio.sleep(EVERY_S)
@@ -117,24 +129,28 @@ class Api:
             await self._news.look()
 
     async def _handle(self, request: Request) -> Reply:
+        reply = await self._safely(request, self._reply(request))
+        if isinstance(reply, Response):
+            reply.headers.update(_HEADERS)
+        return reply
+
+    async def _safely(self, request: Request, answering: Awaitable[Reply]) -> Reply:
+        """The answer, or the problem in its place."""
         try:
-            reply = await self._reply(request)
+            return await answering
         except HttpProblem as problem:
-            reply = problem_response(problem)
+            return problem_response(problem)
         except DaitnError as error:
-            reply = problem_response(problem_of(error))
+            return problem_response(problem_of(error))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("%s of %r failed", request.method, request.path)
-            reply = problem_response(
+            return problem_response(
                 HttpProblem(
                     500, "Internal", "internal error", fix="look at the control centre's log"
                 )
             )
-        if isinstance(reply, Response):
-            reply.headers.update(_HEADERS)
-        return reply
 
     async def _reply(self, request: Request) -> Reply:
         self._door.check_host(request)
@@ -154,13 +170,16 @@ class Api:
         method = "GET" if request.method == "HEAD" else request.method
         for route, names in routes:
             if route.method == method:
-                return await self._of_route(request, route, names)
+                began_s = clock.elapsed_s()
+                reply = await self._safely(request, self._of_route(request, route, names))
+                self._metrics.answered(route.id, reply.status, clock.elapsed_s() - began_s)
+                return reply
         allowed = ", ".join(route.method for route, _ in routes)
         raise HttpProblem(
             405, "WrongMethod", f"this path takes {allowed}", headers={"allow": allowed}
         )
 
-    async def _of_route(self, request: Request, route: Route, names: dict[str, str]) -> Reply:
+    async def _of_route(self, request: Request, route: ApiRoute, names: dict[str, str]) -> Reply:
         if request.method in _UNSAFE:
             self._door.check_origin(request)
         by = self._door.admitted(request, route)
@@ -168,18 +187,20 @@ class Api:
             return await self._specials[route.do](request, by)
         assert by is not None
         query = read_query(route, request)
-        asked = Asked(self._center, by, names, query)
+        asked = Asked(self._center, self.log, by, names, query)
         if request.method in _UNSAFE:
             asked.body, text = await read_body(route, request)
+            if route.least is not ApiRole.VIEWER:
+                log.info("%s of %r by %s", request.method, request.path, by.who)
             return await self._remembered.once(
                 request, by, text, lambda: self._answered(request, route, asked)
             )
         return await self._answered(request, route, asked)
 
-    async def _answered(self, request: Request, route: Route, asked: Asked) -> Response:
+    async def _answered(self, request: Request, route: ApiRoute, asked: Asked) -> Response:
         assert not isinstance(route.do, Special)
         answer = await route.do(asked)
-        zips = "gzip" in request.headers.get("accept-encoding", "")
+        zips = takes(request.headers.get("accept-encoding", ""), "gzip")
         if asked.large:
             body, zipped = await asyncio.to_thread(_encoded, answer, zips)
         else:
@@ -200,7 +221,7 @@ class Api:
         }
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", 304, headers)
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if takes(request.headers.get("accept-encoding", ""), "gzip"):
             return Response(made.zipped, 200, headers | {"content-encoding": "gzip"})
         return Response(made.text, 200, headers)
 
@@ -224,6 +245,13 @@ class Api:
         self._door.close(request, by)
         return Response(status=204)
 
+    async def _oidc(self, request: Request, by: SignedIn | None) -> Reply:
+        return _see_other(await self._door.begin_elsewhere(request))
+
+    async def _oidc_back(self, request: Request, by: SignedIn | None) -> Reply:
+        await self._door.end_elsewhere(request)
+        return _see_other("/")
+
     async def _openapi(self, request: Request, by: SignedIn | None) -> Reply:
         text = await asyncio.to_thread(document)
         tag = f'"{hashlib.sha256(text).hexdigest()[:16]}"'
@@ -239,6 +267,10 @@ def _encoded(answer: Any, zips: bool) -> tuple[bytes, bool]:
     if zips and len(text) >= _ZIPPED_FROM:
         return gzip.compress(text, _LEVEL, mtime=0), True
     return text, False
+
+
+def _see_other(place: str) -> Response:
+    return Response(status=303, headers={"location": place, "cache-control": "no-store"})
 
 
 def _json(answer: msgspec.Struct) -> Response:

@@ -34,18 +34,19 @@ from daitn.objects.grants import CenterMandate, Signed
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 
-__all__ = ["ANYBODY", "Session", "SignIn"]
+__all__ = ["ANYBODY", "BrowserSession", "SignIn"]
 
 ANYBODY: Final = SignedIn(member=None, role=ApiRole.OPERATOR)
 """Where there is no roster."""
 SESSION_S: Final = 12 * 3600.0
+_DOMAIN: Final = b"daitn session 1\0"
 _KEY_BYTES: Final = 32
 _MOST_COOKIE: Final = 3800
 _MOST_REMEMBERED: Final = 10_000
 _KINDS: Final = {Kind.OWNER: ApiRole.OWNER, Kind.OPERATOR: ApiRole.OPERATOR}
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class BrowserSession(msgspec.Struct, frozen=True, kw_only=True):
     """What a cookie says."""
 
     id: str
@@ -87,7 +88,7 @@ class SignIn:
 
     def by_cookie(self, cookie: str) -> SignedIn:
         """Whose session it is. Raises `HttpProblem` (401)."""
-        session = self._session(cookie)
+        session = decode(self.unsealed(_DOMAIN, cookie), BrowserSession)
         member = self._member(session.public_key)
         if self._wall_s() >= session.until_s or session.id in self._spent:
             raise _unknown("the session has ended")
@@ -114,16 +115,15 @@ class SignIn:
         mandate: Signed | None = None,
     ) -> tuple[SignedIn, str]:
         """A new session of a member, and its cookie's value."""
-        session = Session(
+        session = BrowserSession(
             id=secrets.token_urlsafe(16),
             public_key=member.public_key,
             until_s=until_s,
             reads_only=reads_only,
             mandate=mandate,
         )
-        text = encode(session)
-        value = base64.urlsafe_b64encode(self._code(text) + text).decode().rstrip("=")
-        return _signed_in(member, reads_only, mandate, until_s), value
+        cookie = self.sealed(_DOMAIN, encode(session))
+        return _signed_in(member, reads_only, mandate, until_s), cookie
 
     def close(self, session: str) -> None:
         """End a session before its time."""
@@ -161,20 +161,25 @@ class SignIn:
             raise _unknown("its member is no owner or operator of this network any more")
         return member
 
-    def _session(self, cookie: str) -> Session:
-        try:
-            if len(cookie) > _MOST_COOKIE:
-                raise ValueError
-            whole = base64.b64decode(cookie + "=" * (-len(cookie) % 4), b"-_", validate=True)
-            code, text = whole[:_KEY_BYTES], whole[_KEY_BYTES:]
-            if not hmac.compare_digest(code, self._code(text)):
-                raise ValueError
-            return decode(text, Session)
-        except (ValueError, Corrupt):
-            raise _unknown("the session is not of this control centre") from None
+    def sealed(self, domain: bytes, text: bytes) -> str:
+        """A text that a browser keeps, and cannot change. `domain`: what it is for."""
+        return base64.urlsafe_b64encode(self._code(domain, text) + text).decode().rstrip("=")
 
-    def _code(self, text: bytes) -> bytes:
-        return hmac.digest(self._key, b"daitn session 1\0" + text, hashlib.sha256)
+    def unsealed(self, domain: bytes, value: str) -> bytes:
+        """The text in what `sealed` gave. Raises `HttpProblem` (401)."""
+        try:
+            if len(value) > _MOST_COOKIE:
+                raise ValueError
+            whole = base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True)
+        except ValueError:
+            raise _unknown("the cookie cannot be read") from None
+        code, text = whole[:_KEY_BYTES], whole[_KEY_BYTES:]
+        if not hmac.compare_digest(code, self._code(domain, text)):
+            raise _unknown("the cookie is not of this control centre")
+        return text
+
+    def _code(self, domain: bytes, text: bytes) -> bytes:
+        return hmac.digest(self._key, domain + text, hashlib.sha256)
 
     def _spend(self, what: str, until_s: float) -> None:
         now_s = self._wall_s()

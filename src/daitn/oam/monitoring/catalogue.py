@@ -12,6 +12,7 @@ from daitn.node.gateway import metrics as gateway
 from daitn.node.serving import metrics as facility
 from daitn.node.training import metrics as work
 from daitn.node.verifier import metrics as verifier
+from daitn.oam.api import metrics as api
 from daitn.oam.monitoring import exposition
 from daitn.tools.fabric import metrics as fabric
 from daitn.tools.journal import metrics as journal
@@ -23,7 +24,7 @@ __all__ = ["CATALOGUE"]
 CATALOGUE: Final[Mapping[str, tuple[Metric, ...]]] = {
     "process": exposition.METRICS,
     "fabric": fabric.METRICS,
-    "center": (*center.METRICS, *journal.METRICS),
+    "center": (*center.METRICS, *journal.METRICS, *api.METRICS),
     "gateway": gateway.METRICS,
     "facility": facility.METRICS,
     "forwarder": forwarder.METRICS,
