@@ -50,6 +50,10 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "qrrt": _PEOPLE,
     "steer": _OPERATORS,
     "certify": _ALL,
+    "usage": _SITES,
+    "accounts": _PEOPLE | _SITES,
+    "ledger": _PEOPLE | _SITES,
+    "metered": _PEOPLE | _SITES,
 }
 """Who may send each request to a control centre."""
 
