@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "explain": "explain:explain",
     "report": "report.command:report",
     "value": "value:value",
+    "account": "accounts.command:app",
     "ping": "steering:ping",
     "traceroute": "steering:traceroute",
     "trace": "steering:trace",

@@ -68,7 +68,7 @@ log = logging.getLogger(__name__)
 
 DEMAND_EVERY_S = 2.0
 LAST_STATEMENT_S = 1.0
-"""For what is stated as a node stops. What is not acknowledged by then is stated by its next life."""
+"""For what is stated as a node stops. What is not acknowledged by then, its next life states."""
 
 
 class Roles:

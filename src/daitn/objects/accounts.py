@@ -17,6 +17,7 @@ from blake3 import blake3
 from daitn.objects.audit import START, CountersignedHead, next_digest
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
+from daitn.objects.text import Line
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -52,7 +53,7 @@ MOST_LINES = 1000
 
 Amount = Annotated[int, msgspec.Meta(ge=-MOST, le=MOST)]
 Whole = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
-Account = Annotated[Word, msgspec.Meta(max_length=220)]
+Account = Annotated[Line, msgspec.Meta(max_length=220)]
 
 NETWORK = "network"
 """Holds what an owner has set aside for the owners of data, until it is divided."""
@@ -136,7 +137,7 @@ class Posting(msgspec.Struct, frozen=True):
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one fact cost whom. Its postings are on different accounts, and sum to zero."""
 
-    cause: Annotated[Word, msgspec.Meta(min_length=1, max_length=1000)]
+    cause: Annotated[Line, msgspec.Meta(min_length=1, max_length=1500)]
     """Names the fact; unique."""
     at_s: float
     """When the control centre learned of it, in seconds since the epoch."""

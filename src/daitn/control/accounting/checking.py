@@ -37,8 +37,11 @@ class Checker:
         for one in line.entry.postings:
             self._sums[one.account] += one.micro_usd
 
-    def ended(self, balances: Mapping[str, int]) -> tuple[str, ...]:
-        """What is wrong, once all lines were taken. `balances`: as they are kept by account."""
+    def ended(self, balances: Mapping[str, int] | None = None) -> tuple[str, ...]:
+        """What is wrong, once all lines were taken. `balances`: as they are kept by account; none:
+        that is not compared."""
+        if balances is None:
+            balances = self._sums
         for account in sorted(self._sums.keys() | balances.keys()):
             kept, summed = balances.get(account, 0), self._sums[account]
             if kept != summed:
