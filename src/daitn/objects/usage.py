@@ -144,7 +144,9 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def agrees(self) -> bool:
-        return self.by_facility is None or self.by_facility == self.by_gateway
+        """Whether both count as many answers. Tokens of a stream whose server does not tell them
+        are counted in two ways."""
+        return self.by_facility is None or self.by_facility.answers == self.by_gateway.answers
 
 
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):

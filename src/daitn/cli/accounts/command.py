@@ -89,7 +89,7 @@ def list_(
 
     Example: daitn account list --from 7d
     """
-    found = run(_accounts(center, _question("", from_, to)))
+    found = run(_accounts(center, from_, to))
     print_json(to_json(found)) if as_json else _print_accounts(found.accounts)
 
 
@@ -105,9 +105,9 @@ def show(
 
     Example: daitn account show ann --from 7d
     """
-    question = _question(account, from_, to)
 
     async def work() -> _Shown:
+        question = _question(account, from_, to)
         async with connect(center) as session:
             listed = await session.ask("accounts", question, AccountList)
             statement = await _lines(session, question)
@@ -137,7 +137,7 @@ def statement(
 
     Example: daitn account statement ann --from 2026-11-01 --to 2026-12-01
     """
-    found = run(_statement(center, _question(account, from_, to)))
+    found = run(_statement(center, account, from_, to))
     if as_json:
         print_json(to_json(found))
         return
@@ -177,8 +177,7 @@ def export(
     """
 
     async def work() -> int:
-        async with connect(center) as session:
-            found = await _lines(session, _question(account, from_, to))
+        found = await _statement(center, account, from_, to)
         return write_table(found.lines, found.accounts, output)
 
     screen.print(f"{output}: {counted(run(work()), 'row')}")
@@ -255,23 +254,22 @@ def check(center: CenterOption = DEFAULT_CENTER, as_json: JsonOption = False) ->
 
 
 def _question(account: str, from_: str, to: str) -> AccountQuestion:
-    async def checked() -> AccountQuestion:
-        now_s = clock.wall_s()
-        return AccountQuestion(
-            account=account,
-            from_s=moment(from_, "--from", now_s, 0.0),
-            to_s=moment(to, "--to", now_s, 1e13),
-        )
-
-    return run(checked())
+    now_s = clock.wall_s()
+    return AccountQuestion(
+        account=account,
+        from_s=moment(from_, "--from", now_s, 0.0),
+        to_s=moment(to, "--to", now_s, 1e13),
+    )
 
 
-async def _accounts(center: str, question: AccountQuestion) -> AccountList:
+async def _accounts(center: str, from_: str, to: str) -> AccountList:
+    question = _question("", from_, to)
     async with connect(center) as session:
         return await session.ask("accounts", question, AccountList)
 
 
-async def _statement(center: str, question: AccountQuestion) -> AccountStatement:
+async def _statement(center: str, account: str, from_: str, to: str) -> AccountStatement:
+    question = _question(account, from_, to)
     async with connect(center) as session:
         return await _lines(session, question)
 
