@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import anthropic
 import openai
 import pytest
 
+from daitn.cli.identity import owner_identity
 from tests.scenes.clinic import facility, gateway
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import wait_until
@@ -152,9 +154,10 @@ def test_parquet_has_the_same_numbers(scene: Scene, tmp_path: Path) -> None:
 def test_owners_see_their_own_accounts(scene: Scene, tmp_path: Path) -> None:
     wait_until(lambda: bool(scene.answers("ann")) or bool(scene.ask(scene.token("ann"))))
     scene.token("bob")
-    key = next(scene.network.folder.rglob("bob*.key"), None) or next(
-        path for path in scene.network.folder.rglob("*") if path.name == "bob"
-    )
+    identity = owner_identity(scene.network.processes.endpoint, "bob")
+    assert identity is not None
+    key = tmp_path / "key"
+    key.write_bytes(base64.b64encode(identity.key._key.private_bytes_raw()))
     seen = scene.network.daitn_as(key, "account", "list", "--json")
     assert seen.returncode == 0, seen.stderr
     assert {one["account"] for one in json.loads(seen.stdout)["accounts"]} <= {"owner/bob"}

@@ -50,6 +50,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "data": "data:app",
     "policy": "policy:app",
     "audit": "audit:app",
+    "mcp": "mcp.command:mcp",
     "schema": "schemas:schema",
     "demo": "demo.command:demo",
     "version": "app:version",
