@@ -84,9 +84,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     usd_per_day: Usd | None = None
-    """By the prices of deployments; days and months are of UTC."""
+    """By the prices of deployments; days and months are of UTC. None: no limit, here and below."""
     usd_per_month: Usd | None = None
+    """The same a month."""
     usd_total: Usd | None = None
+    """The same in all."""
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
     """Read and written together; those of a minute may come at once."""
     models: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = ()
