@@ -20,7 +20,7 @@ from daitn.cli.session import (
 from daitn.identity.grants import new_token
 from daitn.identity.network import DAY_S
 from daitn.objects.errors import NotFound, Refused, Unreachable
-from daitn.objects.grants import Limits
+from daitn.objects.grants import UseLimits
 from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.roster import Kind
 from daitn.objects.wire import to_json
@@ -80,7 +80,7 @@ def create(
       daitn token create --owner ann --gateway door --usd-per-day 2 --model clinic
     """
     gateways = tuple(SiteId(checked_name(site, "--gateway")) for site in gateway)
-    limits = Limits(
+    limits = UseLimits(
         usd_per_day=usd_per_day,
         usd_per_month=usd_per_month,
         usd_total=usd_total,
@@ -97,7 +97,7 @@ async def _token(
     gateways: tuple[SiteId, ...],
     days: float,
     rate: tuple[float, int],
-    limits: Limits,
+    limits: UseLimits,
 ) -> str:
     identity = owner_identity(center, owner) if owner else person_identity(center)
     if identity is None:

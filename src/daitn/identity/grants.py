@@ -14,12 +14,12 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import (
     DeploymentGrant,
-    Limits,
     Mandate,
     NameGrant,
     PlaceGrant,
     SealingKey,
     Signed,
+    UseLimits,
 )
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
@@ -126,7 +126,7 @@ def new_token(
     until_s: float,
     rate: tuple[float, int],
     key: SigningKey,
-    limits: Limits | None = None,
+    limits: UseLimits | None = None,
 ) -> str:
     """A token: a secret, and the owner's mandate for whoever shows it. `rate`: queries per second
     and in a burst."""
@@ -139,7 +139,7 @@ def new_token(
         until_s=until_s,
         per_s=rate[0],
         burst=rate[1],
-        limits=limits or Limits(),
+        limits=limits or UseLimits(),
     )
     return f"{TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
 

@@ -16,12 +16,12 @@ from daitn.objects.moments import Moment
 
 __all__ = [
     "DeploymentGrant",
-    "Limits",
     "Mandate",
     "NameGrant",
     "PlaceGrant",
     "SealingKey",
     "Signed",
+    "UseLimits",
     "full_name",
 ]
 
@@ -77,7 +77,7 @@ class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
 Usd = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What whoever shows a key or a token may use at each gateway; what is absent has no limit.
 
     A gateway takes no token with a limit that it does not know.
@@ -114,7 +114,7 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """Queries per second at each gateway, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
-    limits: Limits = Limits()
+    limits: UseLimits = UseLimits()
     """At each gateway. Those of an earlier version do not know them."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.objects.grants import Limits
+from daitn.objects.grants import UseLimits
 
 __all__ = ["GatewayConfig", "KeyConfig"]
 
@@ -24,7 +24,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Queries per second, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
-    limits: Limits = Limits()
+    limits: UseLimits = UseLimits()
     """What it may use here, see below."""
 
 

@@ -20,7 +20,7 @@ from daitn.control.queries.context import QueryContext, QueryPlan
 from daitn.control.queries.lengths import LengthModel
 from daitn.node.gateway.request import ParsedRequest
 from daitn.objects.accounts import Charged
-from daitn.objects.grants import Limits, full_name
+from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
@@ -35,7 +35,7 @@ class AskingKey(msgspec.Struct, frozen=True):
 
     secret: str
     """Digest of its secret."""
-    limits: Limits
+    limits: UseLimits
     until_s: float
     """When it ends, in seconds since the epoch."""
 

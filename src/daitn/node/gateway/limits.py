@@ -1,4 +1,4 @@
-"""Limits of keys and tokens: what they may spend here, how fast, and on which models.
+"""UseLimits of keys and tokens: what they may spend here, how fast, and on which models.
 
 What an answer costs is known when it has ended. So a query is let in while its key has anything
 left, and those under way when that is used up are answered.
@@ -14,7 +14,7 @@ from daitn.control.accounting.money import exact, whole
 from daitn.node.gateway.context import RequestContext
 from daitn.node.usage.counts import KeySpent, UsageCounts, UsageRecord
 from daitn.objects.accounts import Charged
-from daitn.objects.grants import Limits, full_name
+from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import OwnerId
 from daitn.objects.usage import Count, UsageKey
 from daitn.openai.errors import ApiError
@@ -128,7 +128,7 @@ def _usd(charged: Charged) -> Fraction:
     return (read + exact(charged.price_out) * charged.tokens_out) / 1000
 
 
-def _check_model(limits: Limits, owner: str, name: str) -> None:
+def _check_model(limits: UseLimits, owner: str, name: str) -> None:
     if not limits.models:
         return
     if not {name, full_name(owner, name), name.removeprefix(f"{owner}/")} & set(limits.models):
@@ -141,7 +141,7 @@ def _check_model(limits: Limits, owner: str, name: str) -> None:
         )
 
 
-def _check_spent(limits: Limits, spent: KeySpent, wall_s: float) -> None:
+def _check_spent(limits: UseLimits, spent: KeySpent, wall_s: float) -> None:
     now = datetime.fromtimestamp(wall_s, UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     tomorrow = midnight + timedelta(days=1)
