@@ -175,6 +175,9 @@ class UsageCounts:
             self._unsaid = dict.fromkeys(self._rows)
             self._hosted_said.clear()
             return
+        if (receipt.series, receipt.number) > (statement.series, statement.number):
+            self.refused()
+            return
         for row in self._said.pop(statement.number, ()):
             if self._rows.get(row.key) == row.count:
                 self._unsaid.pop(row.key, None)
