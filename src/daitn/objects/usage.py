@@ -10,10 +10,12 @@ import enum
 from typing import Annotated
 
 import msgspec
+from blake3 import blake3
 
 from daitn.objects.accounts import MOST
-from daitn.objects.identifiers import OwnerId, SiteId, Word
+from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
+from daitn.objects.wire import canonical
 
 __all__ = [
     "MOST_ROWS",
@@ -114,6 +116,11 @@ class UsageStatement(msgspec.Struct, frozen=True, kw_only=True):
     rows: Annotated[tuple[UsageRow, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
     hosted: Annotated[tuple[Hosted, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
 
+    @property
+    def digest(self) -> Digest:
+        """BLAKE3 of its canonical form."""
+        return Digest(blake3(canonical(self)).hexdigest())
+
 
 class SignedUsage(msgspec.Struct, frozen=True, kw_only=True):
     """A statement as it is sent and stored."""
@@ -128,6 +135,8 @@ class UsageReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
     series: int
     number: int
+    digest: Digest
+    """Of that statement."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):

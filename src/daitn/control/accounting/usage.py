@@ -17,6 +17,7 @@ from daitn.objects.accounts import (
 )
 from daitn.objects.errors import InvalidInput
 from daitn.objects.grants import full_name
+from daitn.objects.identifiers import Digest
 from daitn.objects.usage import (
     Count,
     Hosted,
@@ -37,12 +38,14 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
 
     series: int = 0
     number: int = 0
+    digest: Digest = Digest("")
+    """Of the latest statement."""
     rows: tuple[UsageRow, ...] = ()
     hosted: tuple[Hosted, ...] = ()
 
     @property
     def receipt(self) -> UsageReceipt:
-        return UsageReceipt(series=self.series, number=self.number)
+        return UsageReceipt(series=self.series, number=self.number, digest=self.digest)
 
 
 def price_of(key: UsageKey, count: Count) -> Fraction:
@@ -88,6 +91,7 @@ def applied(
     now = Stated(
         series=statement.series,
         number=statement.number,
+        digest=statement.digest,
         rows=tuple(UsageRow(key, count) for key, count in counts.items()),
         hosted=tuple(hosted.values()),
     )

@@ -168,14 +168,15 @@ class UsageCounts:
         self._log.keep(state, generation)
 
     def acknowledged(self, statement: UsageStatement, receipt: UsageReceipt) -> None:
-        """A control centre has a statement, or later ones of a later series, which another life of
-        this site made: what is not said yet goes into one after that."""
+        """A control centre has a statement; or one of a later series, which another life of this
+        site made: then all goes into a series after that. Or another one of this series, as after a
+        backup was put back: then counting begins anew."""
         if receipt.series > statement.series:
             self._series, self._number = receipt.series + 1, 0
             self._unsaid = dict.fromkeys(self._rows)
             self._hosted_said.clear()
             return
-        if (receipt.series, receipt.number) > (statement.series, statement.number):
+        if receipt.digest != statement.digest:
             self.refused()
             return
         for row in self._said.pop(statement.number, ()):
