@@ -44,6 +44,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "steer": "steering:steer",
     "key": "keys:key",
     "network": "joining:app",
+    "dashboard": "dashboard:dashboard",
     "token": "tokens:app",
     "model": "model:app",
     "topology": "topology:app",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,9 +19,11 @@ from daitn.node.admission import Admission
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
+from daitn.node.behalf import Behalf
 from daitn.node.config import NodeConfig
 from daitn.node.descriptor import allowed_recipes, describe
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
+from daitn.node.metrics import budgets
 from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
 from daitn.node.training.begun import BegunVisits
@@ -50,6 +53,8 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.roster import LiveRoster
 from daitn.tools.sensing.sensing import Sensing
 from daitn.tools.tasks import Newest, Tasks
@@ -75,11 +80,13 @@ class Node:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         orders: OrderBook | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `orders` checks the owners' orders;
         none on a fabric without signatures."""
         self._config = config
         self._fabric = fabric
+        self._grants = roster.grants() if roster else None
         self._changed = asyncio.Event()
         """Set when the descriptor may have changed."""
         state = Path(config.state)
@@ -136,6 +143,7 @@ class Node:
                 self._changed.set,
                 roster,
                 releases.record,
+                tracer,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -152,7 +160,12 @@ class Node:
                 begun.forget,
             )
         self._work = WorkQueue(
-            config.site, WorkLog(state / "work"), self._executor.perform, self._report, begun
+            config.site,
+            WorkLog(state / "work"),
+            self._executor.perform,
+            self._report,
+            begun,
+            tracer,
         )
         self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []
@@ -204,6 +217,16 @@ class Node:
             await self._consultant.start(self._trainer)
         elif {Role.FACILITY, Role.FORWARDER} & roles:
             await self._consultant.start()
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._work.measured()
+        yield from self._transport.measured()
+        yield from self._chunks.measured()
+        if self.descriptor is not None:
+            yield from budgets(self.descriptor)
+        if self._roles is not None:
+            yield from self._roles.measured()
 
     async def drain(self) -> None:
         """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
@@ -264,6 +287,12 @@ class Node:
             self._changed.set()
 
     def _handlers(self) -> dict[str, Handler]:
+        handlers = self._own_handlers()
+        if self._grants is not None:
+            handlers["behalf"] = Behalf(self._config.site, self._grants, handlers).on_behalf
+        return handlers
+
+    def _own_handlers(self) -> dict[str, Handler]:
         return {
             "describe": self._on_describe,
             "estimate": self._on_estimate,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,8 @@ from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
@@ -86,12 +88,14 @@ class Roles:
         changed: Callable[[], None],
         roster: LiveRoster | None,
         released: Release,
+        tracer: Tracer,
     ) -> None:
         """`changed` is called when the result of `described` may have changed; `roster`: see
         `Membership`; `released` is told of the models that are deployed here."""
         self._site = config.site
         self._roster = roster
         self._fabric = fabric
+        self._tracer = tracer
         self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
@@ -121,6 +125,7 @@ class Roles:
                 grants,
                 key,
                 released,
+                tracer,
                 self._counts(config, UsageSide.FACILITY, config.facility.states_every_s, key),
             )
         self._feed: QrrtFeed | None = None
@@ -146,6 +151,7 @@ class Roles:
                 config.tls,
                 config.owner,
                 self._mandates,
+                tracer,
                 self._counts(config, UsageSide.GATEWAY, config.gateway.states_every_s, key),
             )
         self._verifier: DeploymentVerifier | None = None
@@ -188,6 +194,7 @@ class Roles:
                 config.tls,
                 self._mandates,
                 self._gateway_of if self._roster else None,
+                self._tracer,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
@@ -297,6 +304,12 @@ class Roles:
             facility=self._facility.descriptor() if self._facility else None,
             gateway=self._gateway.descriptor() if self._gateway else None,
         )
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        for part in (self._gateway, self._facility, self.forwarder, self._verifier):
+            if part is not None:
+                yield from part.measured()
 
     def models(self) -> frozenset[Digest]:
         """Weights that the facility needs."""

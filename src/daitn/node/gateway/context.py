@@ -23,6 +23,7 @@ from daitn.objects.accounts import Charged
 from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
+from daitn.tools.monitoring.tracing import Span
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
 __all__ = ["AskingKey", "Caller", "ChosenPlan", "Outcome", "RequestContext", "Waiting", "price_usd"]
@@ -112,6 +113,10 @@ class RequestContext(msgspec.Struct, frozen=True):
     waiting: Waiting
     outcome: Outcome
     lengths: LengthModel
+    span: Span | None = None
+    """Where the query is traced."""
+    traceparent: str = ""
+    """As its asker sent it, for whoever is asked for it; empty if there was none."""
 
     @property
     def snapshot(self) -> Qrrt:

@@ -26,6 +26,7 @@ from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
 from daitn.node.serving.metering import FacilityMeter
+from daitn.node.serving.metrics import measured
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.node.usage.counts import UsageCounts
@@ -46,6 +47,8 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.http import HttpServer
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
@@ -84,6 +87,7 @@ class Facility:
         grants: GrantBook | None = None,
         key: SigningKey | None = None,
         released: Release | None = None,
+        tracer: Tracer = OFF,
         counts: UsageCounts | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
@@ -143,7 +147,7 @@ class Facility:
             hosted = self._lifecycle.descriptors
             self._meter = FacilityMeter(counts, clock.wall_s, price, hosted)
         self._serving = ServingServer(
-            admit, self._backends, self._responses, speaks_for, sealed, self._meter
+            admit, self._backends, self._responses, speaks_for, sealed, tracer, self._meter
         )
         self._changed = changed
         self._grants = grants
@@ -229,6 +233,10 @@ class Facility:
         """Count the time since the last call for each model that is hosted."""
         if self._meter is not None:
             self._meter.host()
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return measured(self._backends(), self._lifecycle.memory_free_bytes)
 
     def models(self) -> frozenset[Digest]:
         """Manifests of weights that the site must keep."""
