@@ -61,13 +61,14 @@ def type_words(hint: Any, field: str, *, wire: bool = False) -> str:
 
 def _union(parts: tuple[Any, ...], field: str, wire: bool) -> str:
     """Structs with tags are all mappings; none is said by the default of a file's field."""
-    words = [type_words(part, field, wire=wire) for part in parts if part is not _NONE]
+    words = [type_words(part, field, wire=wire) for part in parts if part not in _ABSENT]
     if len(words) > 1 and all(isinstance(part, msgspec.StructMeta) for part in parts):
         return "map"
     return ", or ".join([*words, *(["nil"] if wire and _NONE in parts else [])])
 
 
 _NONE = type(None)
+_ABSENT = (_NONE, msgspec.UnsetType)
 
 
 def _compound(hint: Any, field: str, wire: bool) -> str:
@@ -148,6 +149,8 @@ def default_words(value: object, field: str, *, wire: bool = False) -> str:
             return "" if wire else "required"
         case None:
             return "nil" if wire else "none"
+        case msgspec.UNSET:
+            return "absent" if wire else "none"
         case bool():
             return str(value).lower()
         case enum.Enum():

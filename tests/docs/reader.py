@@ -45,6 +45,7 @@ QUERYING_WALK: Final = (
     "how-to/say-what-you-let-in.md",
     "how-to/serve-models.md",
     "how-to/ask-the-network.md",
+    "how-to/account-for-use.md",
     "how-to/add-a-recipe.md",
 )
 

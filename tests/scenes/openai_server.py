@@ -181,8 +181,7 @@ class Server:
         choice: dict[str, Any] = {"index": 0, **said, "finish_reason": "stop", "logprobs": None}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [self._logprob(piece) for piece in pieces]}
-        usage = {"prompt_tokens": 7, "completion_tokens": len(pieces)}
-        usage["total_tokens"] = sum(usage.values())
+        usage = _usage(len(pieces))
         return web.json_response({**_head(body, chat), "choices": [choice], "usage": usage})
 
     async def _streamed(
@@ -207,6 +206,8 @@ class Server:
         await response.write(
             _event({**head, "choices": [{"index": 0, **done, "finish_reason": "stop"}]})
         )
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await response.write(_event({**head, "choices": [], "usage": _usage(number)}))
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -222,6 +223,10 @@ class Server:
 
     def _logprob(self, piece: str) -> dict[str, Any]:
         return {"token": piece, "logprob": self.settings.logprob, "top_logprobs": []}
+
+
+def _usage(written: int) -> dict[str, int]:
+    return {"prompt_tokens": 7, "completion_tokens": written, "total_tokens": 7 + written}
 
 
 def _pieces(text: str) -> list[str]:

@@ -19,6 +19,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import daitn.tools.journal as store_package
+from daitn.control.accounting.money import transfer
+from daitn.objects.accounts import EntryKind, LedgerEntry, LedgerQuestion, chained
+from daitn.objects.audit import START
 from daitn.objects.errors import (
     Corrupt,
     DaitnError,
@@ -104,6 +107,51 @@ def test_adding_nothing_makes_no_job(journal: Journal) -> None:
     assert journal.jobs() == ()
     with pytest.raises(ValueError, match="expected_seq"):
         journal.append(A, -1, [], 1.0)
+
+
+def entry(cause: str, micro_usd: int = 5, job: str = "", at_s: float = 1.0) -> LedgerEntry:
+    postings = transfer("owner/ann", f"site/{cause[0]}", micro_usd)
+    return LedgerEntry(cause=cause, at_s=at_s, kind=EntryKind.VISIT, postings=postings, job=job)
+
+
+def test_events_and_what_they_cost_are_written_together_or_not_at_all(journal: Journal) -> None:
+    journal.append(A, 0, [b"1"], 1.0, [entry("a/1", job=A)])
+    with pytest.raises(StaleAppend):
+        journal.append(A, 0, [b"2"], 2.0, [entry("b/2", job=A)])
+    assert [line.entry.cause for line in journal.ledger(LedgerQuestion())] == ["a/1"]
+    journal.append(B, 0, [b"1"], 2.0, [entry("b/1", 7, job=B), entry("a/2", job=B)])
+    assert journal.posted() == {A: 1, B: 2}
+    assert journal.accounts() == {"owner/ann": -17, "site/a": 10, "site/b": 7}
+
+
+def test_a_cause_is_posted_once_and_records_are_put_with_entries(journal: Journal) -> None:
+    assert journal.ledger_head() is None
+    journal.post([entry("a"), entry("a", 9), entry("b")], {("kind", "name"): b"1"})
+    journal.post([entry("b", 9), entry("c")], {("kind", "name"): b"2"})
+    lines = journal.ledger(LedgerQuestion())
+    assert [(line.number, line.entry) for line in lines] == [
+        (1, entry("a")),
+        (2, entry("b")),
+        (3, entry("c")),
+    ]
+    digest = START
+    for line in lines:
+        digest = chained(digest, line.entry)
+        assert line.digest == digest
+    assert journal.ledger_head() == lines[-1]
+    assert journal.get("kind", "name") == b"2"
+
+
+def test_entries_are_found_by_account_and_time_a_page_at_a_time(journal: Journal) -> None:
+    journal.post([entry(f"{'ab'[n % 2]}{n}", at_s=float(n)) for n in range(10)])
+
+    def causes(question: LedgerQuestion) -> list[str]:
+        return [line.entry.cause for line in journal.ledger(question)]
+
+    assert causes(LedgerQuestion(accounts=("site/a",))) == ["a0", "a2", "a4", "a6", "a8"]
+    assert causes(LedgerQuestion(accounts=("site/a",), from_s=2.0, to_s=6.0)) == ["a2", "a4"]
+    assert causes(LedgerQuestion(accounts=("site/a",), after=3, limit=2)) == ["a4", "a6"]
+    assert causes(LedgerQuestion(accounts=())) == []
 
 
 def test_of_two_writers_exactly_one_adds_each_event(journal: Journal) -> None:

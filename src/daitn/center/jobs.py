@@ -125,7 +125,15 @@ class JobService:
                 # One job that cannot be read must not stop the others.
                 self._unread.add(job)
                 log.exception("job %s cannot be read back and is ignored", job)
+        self._post_missing()
         self._tasks.repeat(self._tick, "jobs' deadlines")
+
+    def _post_missing(self) -> None:
+        """Post what facts cost that an earlier version stored."""
+        posted = self._journal.posted()
+        for job in self._jobs.values():
+            if posted.get(job.id, 0) < len(job.entries):
+                self._journal.post(job.entries)
 
     def recover(self) -> None:
         """Send outstanding work again in the order in which it was given, then resume every job."""
@@ -139,7 +147,8 @@ class JobService:
         """Accept a new job. It is on disk when this returns. Raises `StorageFull`."""
         now_s = clock.now_s()
         job, commands = submit(event, now_s)
-        self._journal.append(event.job, 0, [encode(_StoredEvent(event, now_s))], now_s)
+        stored = encode(_StoredEvent(event, now_s))
+        self._journal.append(event.job, 0, [stored], now_s, job.entries)
         self._index(job)
         self._stored[job.id] = 1
         self._carry_out(job, commands)
@@ -151,11 +160,12 @@ class JobService:
             self._feed(self._jobs[id_], event)
 
     def _feed(self, job: Job, event: JobEvent) -> None:
-        id_, now_s = job.id, clock.now_s()
+        id_, now_s, accounted = job.id, clock.now_s(), len(job.entries)
         try:
             commands = handle(job, event, now_s)
-            stored = encode(_StoredEvent(event, now_s))
-            self._stored[id_] = self._journal.append(id_, self._stored[id_], [stored], now_s)
+            stored, entries = encode(_StoredEvent(event, now_s)), job.entries[accounted:]
+            seq = self._stored[id_]
+            self._stored[id_] = self._journal.append(id_, seq, [stored], now_s, entries)
         except Exception:
             # An event that is not on disk did not happen: restore the job from those that are.
             self._restore(id_)

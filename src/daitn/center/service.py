@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from daitn import __version__
+from daitn.center.accounts import Accounts
 from daitn.center.advice import Advisor
 from daitn.center.audit import Witness
 from daitn.center.config import CenterConfig
@@ -29,7 +30,7 @@ from daitn.files.atomic import make_folder
 from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_report
-from daitn.objects.descriptors import ModelDescriptor
+from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.errors import (
     Corrupt,
     DaitnError,
@@ -143,6 +144,9 @@ class ControlCenter:
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
         )
+        self._accounts = Accounts(
+            self._journal, self._key, self._feed.key_of, self._owner_of, self._roles_of
+        )
         self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE, roster)
         self._deployments = DeploymentService(
             fabric,
@@ -194,6 +198,7 @@ class ControlCenter:
         """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
         self._experience.start()
         self._jobs.start()
+        self._accounts.start()
         await self._feed.start()
         await self._qrrt.start()
         await self._deployments.start()
@@ -285,6 +290,10 @@ class ControlCenter:
             "intent": self._on_intent,
             "sites": self._on_sites,
             "witnessed": self._on_witnessed,
+            "usage": self._accounts.on_usage,
+            "accounts": self._accounts.on_accounts,
+            "ledger": self._accounts.on_ledger,
+            "metered": self._accounts.on_metered,
         }
 
     async def _on_certify(self, key: str, payload: bytes) -> bytes:
@@ -427,10 +436,9 @@ class ControlCenter:
         if question.measure:
             check_owner(job.intent.owner, f"job {job.id}")
             self._jobs.value(job.id, question.coalitions, question.within_s)
-        sites = self._feed.snapshot().sites
 
         def owner_of(site: SiteId) -> OwnerId:
-            return sites[site].descriptor.owner if site in sites else OwnerId(site)
+            return self._owner_of(site) or OwnerId(site)
 
         found = value_of(self._jobs.get(question.job), owner_of)
         return encode(found if visible(job.intent.owner) else _own_part(found))
@@ -546,6 +554,14 @@ class ControlCenter:
     async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `QrrtView`: the QRRT."""
         return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
+
+    def _owner_of(self, site: SiteId) -> OwnerId | None:
+        node = self._feed.membership.node(site)
+        return None if node is None else node.owner
+
+    def _roles_of(self, site: SiteId) -> tuple[Role, ...]:
+        node = self._feed.membership.node(site)
+        return () if node is None else node.roles
 
     def _joined(self, site: SiteId) -> None:
         self._jobs.joined(site)

@@ -21,6 +21,7 @@ from daitn.cli.session import (
 from daitn.identity.grants import new_center_token, new_token
 from daitn.identity.network import DAY_S
 from daitn.objects.errors import NotFound, Refused, Unreachable
+from daitn.objects.grants import UseLimits
 from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.requests import JobQuery, NetworkFacts
 from daitn.objects.roster import Kind
@@ -58,6 +59,21 @@ def create(
         float, typer.Option("--per-s", min=0.001, help="Queries per second, on average.")
     ] = 100.0,
     burst: Annotated[int, typer.Option(min=1, help="Queries in a burst.")] = 200,
+    usd_per_day: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="US dollars that it may spend a day, at each gateway."),
+    ] = None,
+    usd_per_month: Annotated[
+        float | None, typer.Option(min=0.0, help="The same a month; both are of UTC.")
+    ] = None,
+    usd_total: Annotated[float | None, typer.Option(min=0.0, help="The same in all.")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Tokens, read and written, at each gateway.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model that it may ask: `name`, `owner/name`, `auto`; may be repeated."),
+    ] = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,23 +84,43 @@ def create(
     asks nobody, and keeps no copy. It cannot be taken back before it ends, except with its member's
     key: `daitn network revoke owner NAME`.
 
-    Example: daitn token create --owner ann --gateway door --days 7
-    Example: daitn token create --center-api --read-only --days 1
+    With limits it may spend so much at each gateway: what an answer costs is known when it has
+    ended, so queries under way when a limit is reached are answered.
+
+    Examples:
+
+      daitn token create --owner ann --gateway door --days 7
+
+      daitn token create --owner ann --gateway door --usd-per-day 2 --model clinic
+
+      daitn token create --center-api --read-only --days 1
     """
     if bool(gateway) == center_api:
         raise typer.BadParameter("name gateways with --gateway, or the API with --center-api")
     if read_only and not center_api:
         raise typer.BadParameter("--read-only goes with --center-api")
     gateways = tuple(SiteId(checked_name(site, "--gateway")) for site in gateway)
+    limits = UseLimits(
+        usd_per_day=usd_per_day,
+        usd_per_month=usd_per_month,
+        usd_total=usd_total,
+        tokens_per_minute=tokens_per_minute,
+        models=tuple(model or ()),
+    )
     if center_api:
         token = run(_center_token(center, owner, days, read_only))
     else:
-        token = run(_token(center, owner, gateways, days, (per_s, burst)))
+        token = run(_token(center, owner, gateways, days, (per_s, burst), limits))
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
 
 
 async def _token(
-    center: str, owner: str, gateways: tuple[SiteId, ...], days: float, limits: tuple[float, int]
+    center: str,
+    owner: str,
+    gateways: tuple[SiteId, ...],
+    days: float,
+    rate: tuple[float, int],
+    limits: UseLimits,
 ) -> str:
     identity = owner_identity(center, owner) if owner else person_identity(center)
     if identity is None:
@@ -100,7 +136,7 @@ async def _token(
             fix="name an owner whose key you have, or its file in DAITN_KEY",
         )
     until_s = clock.wall_s() + days * DAY_S
-    return new_token(identity.network, member.name, gateways, until_s, limits, identity.key)
+    return new_token(identity.network, member.name, gateways, until_s, rate, identity.key, limits)
 
 
 async def _center_token(center: str, owner: str, days: float, read_only: bool) -> str:

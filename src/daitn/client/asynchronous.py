@@ -18,6 +18,7 @@ from daitn.oam.api.answers import (
     RelevantSites,
     SessionView,
 )
+from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -35,6 +36,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
+from daitn.objects.usage import Compared
 from daitn.objects.value import ValueOfData
 from daitn.tools import clock
 from daitn.topology.analysis import Analysis
@@ -291,6 +293,54 @@ class AsyncClient:
     async def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
         """What happened lately, newest first."""
         return await self._http.get(Page[PastEvent], "/history", limit=limit, cursor=cursor)
+
+    async def accounts(
+        self,
+        *,
+        account: str | None = None,
+        from_s: float = 0.0,
+        to_s: float = 1e13,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[AccountView]:
+        """What accounts paid and earned."""
+        return await self._http.get(
+            Page[AccountView],
+            "/accounts",
+            account=account,
+            from_s=from_s,
+            to_s=to_s,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def ledger(
+        self,
+        *,
+        account: str | None = None,
+        from_s: float = 0.0,
+        to_s: float = 1e13,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[LedgerLine]:
+        """Entries of the ledger, oldest first."""
+        return await self._http.get(
+            Page[LedgerLine],
+            "/ledger",
+            account=account,
+            from_s=from_s,
+            to_s=to_s,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    async def usage(
+        self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[Compared]:
+        """What gateways and facilities state of the same answers."""
+        return await self._http.get(
+            Page[Compared], "/usage", account=account, limit=limit, cursor=cursor
+        )
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""

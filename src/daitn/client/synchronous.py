@@ -22,6 +22,7 @@ from daitn.oam.api.answers import (
     RelevantSites,
     SessionView,
 )
+from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -33,6 +34,7 @@ from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
 from daitn.objects.queries import QueryIntent, QueryRecord
 from daitn.objects.requests import QueryExplained, TrainedModel
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
+from daitn.objects.usage import Compared
 from daitn.objects.value import ValueOfData
 from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
@@ -257,6 +259,52 @@ class Client:
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[CountersignedHead]:
         """Where sites' audit logs stood last."""
         return self._done(self._client.audit(limit=limit, cursor=cursor))
+
+    def accounts(
+        self,
+        *,
+        account: str | None = None,
+        from_s: float = 0.0,
+        to_s: float = 1e13,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[AccountView]:
+        """What accounts paid and earned."""
+        return self._done(
+            self._client.accounts(
+                account=account,
+                from_s=from_s,
+                to_s=to_s,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    def ledger(
+        self,
+        *,
+        account: str | None = None,
+        from_s: float = 0.0,
+        to_s: float = 1e13,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[LedgerLine]:
+        """Entries of the ledger, oldest first."""
+        return self._done(
+            self._client.ledger(
+                account=account,
+                from_s=from_s,
+                to_s=to_s,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
+
+    def usage(
+        self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[Compared]:
+        """What gateways and facilities state of the same answers."""
+        return self._done(self._client.usage(account=account, limit=limit, cursor=cursor))
 
     def openapi(self) -> dict[str, Any]:
         """The API's description."""

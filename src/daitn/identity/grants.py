@@ -20,6 +20,7 @@ from daitn.objects.grants import (
     PlaceGrant,
     SealingKey,
     Signed,
+    UseLimits,
 )
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
@@ -134,10 +135,11 @@ def new_token(
     owner: str,
     gateways: tuple[SiteId, ...],
     until_s: float,
-    limits: tuple[float, int],
+    rate: tuple[float, int],
     key: SigningKey,
+    limits: UseLimits | None = None,
 ) -> str:
-    """A token: a secret, and the owner's mandate for whoever shows it. `limits`: queries per second
+    """A token: a secret, and the owner's mandate for whoever shows it. `rate`: queries per second
     and in a burst."""
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     mandate = Mandate(
@@ -146,8 +148,9 @@ def new_token(
         gateways=gateways,
         secret=_digest(secret),
         until_s=until_s,
-        per_s=limits[0],
-        burst=limits[1],
+        per_s=rate[0],
+        burst=rate[1],
+        limits=limits or UseLimits(),
     )
     return f"{TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
 

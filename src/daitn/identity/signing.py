@@ -23,6 +23,7 @@ from daitn.objects.lineage import (
     left_by,
 )
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
+from daitn.objects.usage import SignedUsage, UsageStatement
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -33,11 +34,17 @@ __all__ = [
     "check_lineage",
     "check_model",
     "check_report",
+    "check_usage",
     "sign_advert",
     "sign_attestation",
     "sign_entry",
     "sign_report",
+    "sign_usage",
 ]
+
+
+_USAGE = b"daitn usage 1\0"
+"""A signature of a statement is one of nothing else."""
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -198,3 +205,13 @@ def sign_attestation(finding: Finding, key: SigningKey) -> Attestation:
 def check_attestation(attestation: Attestation, public_key: str) -> None:
     """Raise `Corrupt` unless the finding matches the signature of the unit with this key."""
     check_signature(public_key, attestation.signature, canonical(attestation.finding))
+
+
+def sign_usage(statement: UsageStatement, key: SigningKey) -> SignedUsage:
+    """Sign what a gateway or facility states."""
+    return SignedUsage(statement=statement, signature=key.sign(_USAGE + canonical(statement)))
+
+
+def check_usage(signed: SignedUsage, public_key: str) -> None:
+    """Raise `Corrupt` unless this key signed the statement."""
+    check_signature(public_key, signed.signature, _USAGE + canonical(signed.statement))

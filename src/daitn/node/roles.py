@@ -6,6 +6,7 @@ They share the membership and the live QRRT.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from daitn.node.forwarder.role import ForwarderRole
 from daitn.node.gateway.gateway import Gateway
 from daitn.node.mandates import Mandates, stated_owner
 from daitn.node.serving.facility import ADMITTED_ROLES, Facility
+from daitn.node.usage.counts import UsageCounts
+from daitn.node.usage.stating import Stating
 from daitn.node.verifier.deployments import DeploymentVerifier
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
@@ -41,6 +44,7 @@ from daitn.objects.requests import (
     QueryList,
 )
 from daitn.objects.roster import Kind
+from daitn.objects.usage import UsageSide
 from daitn.objects.wire import decode, encode
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.offers import Offer
@@ -65,6 +69,8 @@ __all__ = ["Roles"]
 log = logging.getLogger(__name__)
 
 DEMAND_EVERY_S = 2.0
+LAST_STATEMENT_S = 1.0
+"""For what is stated as a node stops. What is not acknowledged by then, its next life states."""
 
 
 class Roles:
@@ -103,6 +109,8 @@ class Roles:
         if grants is not None and roster is not None:
             self._mandates = Mandates(config.site, grants, passes, self._owner_of)
             roster.listen(self._mandates.forget)
+        self._tasks = Tasks()
+        self._stating: list[tuple[UsageCounts, Stating]] = []
         self._facility: Facility | None = None
         if config.facility is not None:
             self._facility = Facility(
@@ -118,6 +126,7 @@ class Roles:
                 key,
                 released,
                 tracer,
+                self._counts(config, UsageSide.FACILITY, config.facility.states_every_s, key),
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
@@ -143,6 +152,7 @@ class Roles:
                 config.owner,
                 self._mandates,
                 tracer,
+                self._counts(config, UsageSide.GATEWAY, config.gateway.states_every_s, key),
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
@@ -151,7 +161,14 @@ class Roles:
             self._verifier = DeploymentVerifier(
                 config, fabric, self._membership, key, rng, admission
             )
-        self._tasks = Tasks()
+
+    def _counts(
+        self, config: NodeConfig, side: UsageSide, every_s: float, key: SigningKey
+    ) -> UsageCounts:
+        """What a gateway or facility counts, and will state."""
+        counts = UsageCounts(Path(config.state) / f"usage-{side}", config.site, side, clock.wall_s)
+        self._stating.append((counts, Stating(self._fabric, key, counts, every_s)))
+        return counts
 
     def _forwarder_role(
         self, config: NodeConfig, forwarder: ForwarderConfig, key: SigningKey
@@ -244,6 +261,14 @@ class Roles:
             await self.forwarder.start()
         if self._verifier is not None:
             await self._verifier.start()
+        for _, stating in self._stating:
+            self._tasks.repeat(partial(self._state, stating), "usage")
+
+    async def _state(self, stating: Stating) -> None:
+        await asyncio.sleep(stating.every_s)
+        if self._facility is not None:
+            self._facility.count_hosting()
+        await stating.state()
 
     async def drain(self, timeout_s: float) -> None:
         """Finish the queries in progress, for at most `timeout_s`, and take no new ones.
@@ -266,6 +291,11 @@ class Roles:
         ):
             if part is not None:
                 await part.close()
+        for counts, stating in self._stating:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_STATEMENT_S):
+                    await stating.state()
+            counts.close()
 
     def described(self, node: NodeDescriptor) -> NodeDescriptor:
         """The node's descriptor with the entries of these roles."""

@@ -22,6 +22,7 @@ __all__ = [
     "PlaceGrant",
     "SealingKey",
     "Signed",
+    "UseLimits",
     "full_name",
 ]
 
@@ -74,6 +75,33 @@ class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
     until_s: Moment
 
 
+Usd = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+
+
+class UseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What whoever shows a key or a token may use at each gateway; what is absent has no limit.
+
+    A gateway takes no token with a limit that it does not know.
+    """
+
+    usd_per_day: Usd | None = None
+    """By the prices of deployments; days and months are of UTC. None: no limit, here and below."""
+    usd_per_month: Usd | None = None
+    """The same a month."""
+    usd_total: Usd | None = None
+    """The same in all."""
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
+    """Read and written together; those of a minute may come at once."""
+    models: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = ()
+    """Names by which may be asked: `name`, `owner/name` or `auto`; empty: all."""
+
+    @property
+    def spends(self) -> bool:
+        """Whether money is limited."""
+        stated = (self.usd_per_day, self.usd_per_month, self.usd_total)
+        return any(limit is not None for limit in stated)
+
+
 class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """An owner's word that these gateways may ask in its name for whoever shows a secret."""
 
@@ -87,6 +115,8 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """Queries per second at each gateway, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
+    limits: UseLimits = UseLimits()
+    """At each gateway. Those of an earlier version do not know them."""
 
 
 class CenterMandate(msgspec.Struct, frozen=True, kw_only=True):

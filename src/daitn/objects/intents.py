@@ -203,6 +203,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     record's label; left out: 1."""
     contributions: Contributions = Contributions.VISITS
     """How it is found what each data set brought, see below."""
+    credits_usd: Annotated[float, msgspec.Meta(gt=0.0, le=1e9)] | msgspec.UnsetType = msgspec.UNSET
+    """What is divided by that among the sites at the job's end, besides the prices of visits. Left
+    out: nothing, and earlier versions read the intent."""
     compression: Compression = Compression.AUTO
     """Of rounds: in which form what a site trained travels to the site that merges, see below."""
     privacy: PrivacyWish | None = None
@@ -226,6 +229,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.merging is not None and self.algorithm not in RULES:
             why = "chooses its rules" if self.algorithm is Algorithm.ADAPTIVE else "has no rounds"
             raise ValueError(f"{self.algorithm} {why}: leave out merging")
+        shared = self.credits_usd is not msgspec.UNSET
+        if shared and self.contributions is Contributions.NONE:
+            raise ValueError("credits_usd: contributions are none: nobody knows how to divide it")
         own = RULES.get(self.algorithm)
         if self.merging is not None and own is not None:
             for name in ("reduction", "outer"):

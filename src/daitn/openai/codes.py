@@ -47,6 +47,12 @@ CODES: Final = (
         "not_admitted",
         "From a facility: the pass is missing or invalid, or the gateway may not ask in that name.",
     ),
+    ErrorCode(
+        402,
+        "insufficient_quota",
+        "The key has spent what it may at this gateway today, this month or in all.",
+    ),
+    ErrorCode(403, "model_not_allowed", "The key is not for this model."),
     ErrorCode(403, "not_allowed", "From a facility: the model's owner does not admit this owner."),
     ErrorCode(404, "model_not_found", "The model does not exist."),
     ErrorCode(404, "not_found", "The path, or the response, does not exist."),
@@ -55,7 +61,9 @@ CODES: Final = (
     ErrorCode(409, "invalid_request", "From a facility: another response has this id."),
     ErrorCode(413, "invalid_request", "The body exceeds `max_body_bytes`."),
     ErrorCode(415, "invalid_request", "The body is coded as nobody here can read."),
-    ErrorCode(429, "rate_limited", "The key's query rate is exceeded; see `Retry-After`."),
+    ErrorCode(
+        429, "rate_limited", "The key's rate of queries or tokens is used up; see `Retry-After`."
+    ),
     ErrorCode(429, "facility_full", "From a facility: its queue is full; see `Retry-After`."),
     ErrorCode(500, "internal", "The gateway failed; see its log."),
     ErrorCode(500, "internal_error", "The facility failed; see its log."),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from daitn.control.value.measuring import Valuing
+from daitn.objects.accounts import LedgerEntry
 from daitn.objects.agents import agent_name
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
 from daitn.objects.descriptors import NodeDescriptor
@@ -228,6 +229,8 @@ class Job:
     """Waits since it last made progress."""
     stuck_since_s: float | None = None
     """Start of the first of those waits."""
+    entries: list[LedgerEntry] = field(default_factory=list)
+    """What its facts cost whom, for the ledger."""
     works: int = 0
     valuing: Valuing | None = None
     """Of an ended job, the measuring of its data's value."""
@@ -253,6 +256,12 @@ class Job:
             cost_usd=None if whole.cost_usd is None else whole.cost_usd / walkers,
             examples=None if whole.examples is None else whole.examples // walkers,
         )
+
+    @property
+    def pool_usd(self) -> float:
+        """What owners of data share at its end, besides their prices."""
+        stated = self.intent.training.credits_usd
+        return 0.0 if stated is msgspec.UNSET else stated
 
     @property
     def open(self) -> bool:

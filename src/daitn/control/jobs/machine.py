@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from daitn.control.accounting.training import credits_cause, pool_divided, pool_held
 from daitn.control.jobs import merging, overdue, planning, valuing, verifying, visiting
 from daitn.control.jobs.commands import (
     Assess,
@@ -35,6 +36,7 @@ from daitn.control.jobs.outstanding import open_objectives, stop_all
 from daitn.control.jobs.stages import end, fail
 from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.errors import ErrorReport, IllegalTransition
+from daitn.objects.identifiers import OwnerId
 from daitn.objects.jobs import (
     ActionFailed,
     Assessed,
@@ -71,6 +73,8 @@ def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
         order=event.order,
         walker=event.walker,
     )
+    if job.pool_usd:
+        job.entries.append(pool_held(job.intent.owner, job.id, job.pool_usd, now_s))
     return job, (Assess(),)
 
 
@@ -95,6 +99,8 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
     if job.without_progress >= MAX_WITHOUT_PROGRESS and not job.state.final:
         stops = tuple(command for command in commands if isinstance(command, StopWork))
         commands = (*stops, *stop_all(job), *_give_up(job, now_s))
+    if job.pool_usd and job.state.final and not job.open:
+        _divide_pool(job)
     job.history.append(f"{before}+{type(event).__name__}->{job.state}")
     return commands
 
@@ -173,6 +179,16 @@ def _give_up(job: Job, now_s: float) -> Commands:
     last = f"; the last failure: {job.error.problem}" if job.error else ""
     problem = f"{job.without_progress} consecutive pieces of work gave no measured model{last}"
     return fail(job, ErrorReport(code="WorkFailed", problem=problem), now_s)
+
+
+def _divide_pool(job: Job) -> None:
+    """Divide what the owner set aside, once: after the end, and after what is measured then."""
+    cause = credits_cause(job.id)
+    if valuing.to_be_valued(job) or any(one.cause.startswith(cause) for one in job.entries):
+        return
+    found = valuing.value_of(job, OwnerId)
+    owner, usd = job.intent.owner, job.pool_usd
+    job.entries.extend(pool_divided(owner, job.id, usd, found.credits, job.at_s))
 
 
 Handler = Callable[[Job, JobEvent, float], Commands]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
+from daitn.control.accounting.money import exact
+from daitn.control.accounting.training import of_visit
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit
@@ -42,6 +45,8 @@ def contribution(
     cost_usd = stop.expected_cost_usd * visit.examples / stop.examples
     job.spent_usd += cost_usd
     job.spent_examples += visit.examples
+    usd = exact(stop.expected_cost_usd) * Fraction(visit.examples, stop.examples)
+    job.entries.append(of_visit(job.intent.owner, visit, usd, job.at_s))
     release_to = narrowed(stop.release_to, visit.release_to)
     return Contribution(visit, entry.digest, model, cost_usd, release_to)
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 import msgspec
 
+from daitn.control.accounting.training import of_merge, of_verification
 from daitn.control.jobs.commands import StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.reports import mismatch
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import Reported, WorkStalled
+from daitn.objects.lineage import Merge, Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
 __all__ = [
@@ -83,15 +85,21 @@ def take_outcome(job: Job, event: Reported) -> WorkOutcome | None:
     wrong = mismatch(given, outcome)
     if not wrong:
         if outcome.state is WorkState.DONE:
-            _finished(job, given)
+            _finished(job, given, outcome)
         return outcome
     problem = f"the report of {outcome.site} is not about what it was asked for: {wrong}"
     error = ErrorReport(code="WorkFailed", problem=problem)
     return msgspec.structs.replace(outcome, state=WorkState.FAILED, error=error)
 
 
-def _finished(job: Job, given: Outstanding) -> None:
+def _finished(job: Job, given: Outstanding, outcome: WorkOutcome) -> None:
     """The site did its work, so it is connected and was able to fetch its model."""
+    assert outcome.entry is not None
+    match outcome.entry.fact:  # Of a visit, its plan states the price: see `measuring`.
+        case Merge() as merge:
+            job.entries.append(of_merge(job.intent.owner, merge, job.at_s))
+        case Verification() as measured:
+            job.entries.append(of_verification(job.intent.owner, measured, job.at_s))
     job.losses.pop(given.site, None)
     for model in given.work.models:
         if len(model.holders) == 1:

@@ -389,6 +389,12 @@ class AgentHome:
                 field="model.start",
                 fix="leave it out, or train without --autonomous",
             )
+        if request.intent.training.credits_usd is not msgspec.UNSET:
+            raise InvalidInput(
+                "no control centre accounts for a model that travels by itself",
+                field="training.credits_usd",
+                fix="leave it out, or train without --autonomous",
+            )
         agent = await self._submitted(name, request)
         if (known := self._ordered(request.order)) is not None:
             return encode(self._view(known))

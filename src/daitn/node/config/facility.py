@@ -131,6 +131,8 @@ class FacilityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Queries that may wait for one placed model."""
     price_usd_per_hour: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     """Price of hosting one model."""
+    states_every_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400.0)] = 60.0
+    """How often it states to the control centre what it answered and hosted."""
     max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 2**26
     """Largest answer of an upstream server, whole or all events of a stream together; a longer one
     breaks off."""

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.grants import UseLimits
+
 __all__ = ["GatewayConfig", "KeyConfig"]
 
 _ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+)$"
@@ -22,6 +24,8 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Queries per second, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
+    limits: UseLimits = UseLimits()
+    """What it may use here, see below."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +47,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Largest request body."""
     max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 2**26
     """Largest answer, whole or all events of a stream together; a longer one breaks off."""
+    states_every_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400.0)] = 60.0
+    """How often it states to the control centre what was asked and answered. It counts on while it
+    reaches none."""
     autonomous: bool = False
     """Default for queries that do not set `autonomous`: whether they find their own way as packets.
     Needs the role `forwarder`."""

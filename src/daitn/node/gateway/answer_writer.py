@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
@@ -84,6 +85,9 @@ class ResponseWriter:
                 break
             except AnswerBroken as why:
                 broken = why
+            except (asyncio.CancelledError, ConnectionError):
+                self._charge_abandoned(answer)
+                raise
             finally:
                 if self.delivered:
                     self._record_stream(answer, sent)
@@ -155,6 +159,12 @@ class ResponseWriter:
             else observed_stream(answer, tokens_out, self._blocked_s, events.usage)
         )
         self._topology.observe(deployment.site, deployment.name, observation)
+
+    def _charge_abandoned(self, answer: Answer) -> None:
+        """The client left, or its time was up, in mid-answer: what was sent is paid for."""
+        events = answer.events
+        if self.started and not self.delivered and events is not None and events.pieces:
+            self._query.charge(answer.row, self._query.intent.tokens_in, events.pieces)
 
     def _set_answered_by(self, answer: Answer) -> None:
         outcome = self._query.outcome

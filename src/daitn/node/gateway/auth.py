@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from daitn.identity.grants import TOKEN_PREFIX, split_token
 from daitn.node.config import KeyConfig
-from daitn.node.gateway.context import Caller
+from daitn.node.gateway.context import AskingKey, Caller
 from daitn.node.mandates import Mandates
 from daitn.objects.errors import Refused
 from daitn.objects.grants import Mandate
@@ -20,6 +20,8 @@ __all__ = ["ApiKeys", "Authenticator", "Tokens"]
 
 _SCHEME = "bearer "
 _MOST_TOKENS = 10_000
+_FOREVER_S = 1e13
+"""End of a key in the gateway's file."""
 
 
 def _take(bucket: Bucket, now_s: float, owner: str) -> None:
@@ -38,14 +40,14 @@ class ApiKeys:
     """API keys of the gateway's file, each with a query rate of its own."""
 
     def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
-        self._keys = {key.sha256: key.owner for key in keys}
+        self._keys = {key.sha256: key for key in keys}
         self._buckets = {key.sha256: Bucket(key.per_s, key.burst, 0.0) for key in keys}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def admit(self, key: str, now_s: float) -> str:
-        """The owner of an API key.
+    def admit(self, key: str, now_s: float) -> Caller:
+        """Who asks with an API key.
 
         Raises `ApiError`: 401 for an unknown key, 429 for one over its rate. `now_s` is of any
         monotonic clock.
@@ -54,9 +56,9 @@ class ApiKeys:
         found = [known for known in self._keys if hmac.compare_digest(known, digest)]
         if not found:
             raise unknown_key()
-        owner = self._keys[found[0]]
-        _take(self._buckets[found[0]], now_s, owner)
-        return owner
+        known_key = self._keys[found[0]]
+        _take(self._buckets[found[0]], now_s, known_key.owner)
+        return Caller(known_key.owner, key=AskingKey(found[0], known_key.limits, _FOREVER_S))
 
 
 class Tokens:
@@ -80,7 +82,8 @@ class Tokens:
         except Refused as error:
             raise ApiError(401, "invalid_api_key", f"the token: {error.problem}") from None
         _take(self._bucket(mandate), now_s, mandate.owner)
-        return Caller(owner=mandate.owner, mandate=text)
+        key = AskingKey(mandate.secret, mandate.limits, mandate.until_s)
+        return Caller(owner=mandate.owner, mandate=text, key=key)
 
     def _bucket(self, mandate: Mandate) -> Bucket:
         bucket = self._buckets.get(mandate.secret)
@@ -123,7 +126,7 @@ class Authenticator:
             return self._anyone
         if not bearer:
             raise unknown_key()
-        return Caller(self._keys.admit(key, self._now_s()))
+        return self._keys.admit(key, self._now_s())
 
 
 def unknown_key() -> ApiError:

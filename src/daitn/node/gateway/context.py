@@ -19,14 +19,26 @@ from daitn.control.queries.attempts import Attempts
 from daitn.control.queries.context import QueryContext, QueryPlan
 from daitn.control.queries.lengths import LengthModel
 from daitn.node.gateway.request import ParsedRequest
+from daitn.objects.accounts import Charged
+from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
 from daitn.tools.monitoring.tracing import Span
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
-__all__ = ["Caller", "ChosenPlan", "Outcome", "RequestContext", "Waiting", "price_usd"]
+__all__ = ["AskingKey", "Caller", "ChosenPlan", "Outcome", "RequestContext", "Waiting", "price_usd"]
 
 _UNDECIDED = QueryPlan(strategy=Strategy.SINGLE, rows=())
+
+
+class AskingKey(msgspec.Struct, frozen=True):
+    """The key or token with which is asked."""
+
+    secret: str
+    """Digest of its secret."""
+    limits: UseLimits
+    until_s: float
+    """When it ends, in seconds since the epoch."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -40,6 +52,8 @@ class Caller(msgspec.Struct, frozen=True):
     """The relaying gateway's pass for the facility."""
     query: str = ""
     asked_at: str = ""
+    key: AskingKey | None = None
+    """None: no key, or a relayed query."""
 
 
 class ChosenPlan(msgspec.Struct):
@@ -76,6 +90,8 @@ class Outcome(msgspec.Struct):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    charged: list[Charged] = msgspec.field(default_factory=list)
+    """Each answer that is paid for."""
     recorded: bool = False
     """Whether the query has ended, and its record is written."""
 
@@ -116,12 +132,24 @@ class RequestContext(msgspec.Struct, frozen=True):
 
     def charge(self, row: int | None, tokens_in: int, tokens_out: int) -> None:
         """Charge an answer of `row`, whether given or only compared, and learn from its length;
-        none: a deployment unknown here, whose price is unknown too."""
+        none: a deployment unknown here, whose price and owner are unknown too."""
         outcome = self.outcome
         outcome.tokens_in += tokens_in
         outcome.tokens_out += tokens_out
         if row is not None:
             outcome.cost_usd += price_usd(self.snapshot, row, tokens_in, tokens_out)
+            answered = self.snapshot.rows[row]
+            stated = answered.descriptor
+            outcome.charged.append(
+                Charged(
+                    full_name(stated.owner, stated.name),
+                    answered.site,
+                    stated.price_usd_per_1k_in,
+                    stated.price_usd_per_1k_out,
+                    tokens_in,
+                    tokens_out,
+                )
+            )
         self.lengths.learn(self.intent, tokens_out // max(1, self.parsed.choices))
 
     def relay(self, row: int) -> SiteId | None:

@@ -40,6 +40,7 @@ from daitn.node.gateway.errors import (
     unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
+from daitn.node.gateway.limits import KeyLimits, Metering
 from daitn.node.gateway.metrics import (
     AVAILABLE,
     DEPLOYMENTS,
@@ -57,6 +58,7 @@ from daitn.node.gateway.upstream import Upstream
 from daitn.node.mandates import Mandates
 from daitn.node.openai_http.api import json_response
 from daitn.node.openai_http.tracing import operation
+from daitn.node.usage.counts import UsageCounts
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
@@ -104,13 +106,15 @@ class Gateway:
         owner: str = "",
         mandates: Mandates | None = None,
         tracer: Tracer = OFF,
+        counts: UsageCounts | None = None,
     ) -> None:
         """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
         `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
         sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
         certificates for `https://` addresses. `owner`: who runs the site. `mandates`: checks in
-        whose name is asked; none in a network without a roster. Raises `InvalidInput` for keys of
-        other owners where there is one."""
+        whose name is asked; none in a network without a roster. `counts`: of what is
+        answered; none: nothing is counted, and keys have no limits but rates. Raises
+        `InvalidInput` for keys of other owners where there is one."""
         self._site = site
         self._config = config
         self._topology = topology
@@ -127,6 +131,10 @@ class Gateway:
         self._lengths = AnswerLengths()
         self._budget = RetryBudget()
         self._metrics = GatewayMetrics()
+        self._metering: Metering | None = None
+        if counts is not None:
+            limits = KeyLimits(counts, clock.wall_s, time.monotonic)
+            self._metering = Metering(counts, limits, clock.wall_s)
         self._api = GatewayApi(
             config,
             tls,
@@ -246,6 +254,8 @@ class Gateway:
                 raise stopping()
             if full:
                 raise overloaded("this gateway is full")
+            if self._metering is not None:
+                self._metering.limits.admit(query)
             self._budget.deposit(time.monotonic())
             if self._is_autonomous(query) and not query.intent.constraints.choose_only:
                 pending = self._answer_by_packet(query)
@@ -411,6 +421,8 @@ class Gateway:
         if outcome.recorded:  # A client may leave while it is told how its query ended.
             return
         outcome.recorded = True
+        if self._metering is not None:
+            self._metering.ended(query)
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else outcome.tokens_out
         if query.caller.relayed_by is None:

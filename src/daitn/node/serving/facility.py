@@ -25,9 +25,11 @@ from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
+from daitn.node.serving.metering import FacilityMeter
 from daitn.node.serving.metrics import measured
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
+from daitn.node.usage.counts import UsageCounts
 from daitn.objects.deployments import (
     DeploymentDescriptor,
     DeploymentState,
@@ -86,10 +88,12 @@ class Facility:
         key: SigningKey | None = None,
         released: Release | None = None,
         tracer: Tracer = OFF,
+        counts: UsageCounts | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
         and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
-        the site's, with which it signs where queries can be sealed to."""
+        the site's, with which it signs where queries can be sealed to. `counts`: of what it answers
+        and hosts; none: nothing is counted."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -137,8 +141,13 @@ class Facility:
             config.facility.kept_bytes,
             config.facility.kept_days * 86400.0,
         )
+        self._meter: FacilityMeter | None = None
+        if counts is not None:
+            price = config.facility.price_usd_per_hour
+            hosted = self._lifecycle.descriptors
+            self._meter = FacilityMeter(counts, clock.wall_s, price, hosted)
         self._serving = ServingServer(
-            admit, self._backends, self._responses, speaks_for, sealed, tracer
+            admit, self._backends, self._responses, speaks_for, sealed, tracer, self._meter
         )
         self._changed = changed
         self._grants = grants
@@ -219,6 +228,11 @@ class Facility:
         if self._serving.draining and deployment.state is DeploymentState.READY:
             return msgspec.structs.replace(deployment, state=DeploymentState.DRAINING)
         return deployment
+
+    def count_hosting(self) -> None:
+        """Count the time since the last call for each model that is hosted."""
+        if self._meter is not None:
+            self._meter.host()
 
     def measured(self) -> Iterator[Sample]:
         """See `Measured`."""

@@ -21,6 +21,7 @@ from daitn.node.openai_http.api import (
 from daitn.node.openai_http.tracing import operation, request_attributes
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
+from daitn.node.serving.metering import FacilityMeter, Metered
 from daitn.node.serving.request import ServingRequest, read_query
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
@@ -60,9 +61,11 @@ class ServingServer:
         speaks_for: SpeaksFor = stated_owner,
         unsealer: Unsealer | None = None,
         tracer: Tracer = OFF,
+        meter: FacilityMeter | None = None,
     ) -> None:
         """`backends`: the deployments here, by name. `speaks_for`: in whose name a site asks;
-        raises `Refused`."""
+        raises `Refused`. `meter`: none: nothing is counted."""
+        self._meter = meter
         self._speaks_for = speaks_for
         self._tracer = tracer
         self._unsealer = unsealer
@@ -91,7 +94,7 @@ class ServingServer:
         path = plain_path(request)
         if path in ("/healthz", "/readyz"):
             return self._health(path == "/readyz")
-        owner = self._checked_owner(request)
+        site, owner = self._checked_owner(request)
         if path == "/v1/models":
             return self._models()
         if path.startswith(_RESPONSES):
@@ -109,8 +112,9 @@ class ServingServer:
             )
         self._check(backend, owner)
         if self._unsealer is not None and SEALED_MARK in query.body:
-            return await self._unsealer.answer(query, partial(self._answer, request, backend))
-        return await self._answer(request, backend, query)
+            answer = partial(self._answer, request, backend, site, owner)
+            return await self._unsealer.answer(query, answer)
+        return await self._answer(request, backend, site, owner, query)
 
     async def _kept(self, request: Request, owner: str, id_: str) -> Response:
         """Keep a response, give it out, or keep it no longer."""
@@ -127,22 +131,35 @@ class ServingServer:
             return json_response({"id": id_})
         raise wrong_method(request, "GET", "PUT", "DELETE")
 
-    async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
+    async def _answer(
+        self,
+        request: Request,
+        backend: Backend,
+        site: SiteId,
+        owner: str,
+        query: ServingRequest,
+    ) -> Reply:
         span = None
         if query.traceparent:
             name = f"{operation(query.api)} {query.model}"
             span = self._tracer.resume(name, SpanKind.SERVER, query.traceparent)
         if span is None:
             with identified(query=query.id):
-                return await self._answer_in_turn(request, backend, query)
+                return await self._answer_in_turn(request, backend, site, owner, query)
         span.attributes |= request_attributes(query.api, query.model)
         span.attributes["daitn.query.id"] = query.id
         with span, identified(query=query.id, trace_id=f"{span.context.trace_id:032x}"):
             traced = replace(query, traceparent=span.context.traceparent)
-            return await self._answer_in_turn(request, backend, traced, span)
+            return await self._answer_in_turn(request, backend, site, owner, traced, span)
 
     async def _answer_in_turn(
-        self, request: Request, backend: Backend, query: ServingRequest, span: Span | None = None
+        self,
+        request: Request,
+        backend: Backend,
+        site: SiteId,
+        owner: str,
+        query: ServingRequest,
+        span: Span | None = None,
     ) -> Reply:
         api = query.api
         if api not in backend.descriptor.apis:
@@ -157,15 +174,24 @@ class ServingServer:
                 span.attributes["daitn.queue_time_seconds"] = waited_s
             # Another version of the model may have replaced it meanwhile.
             current = self._backends().get(query.model, backend)
-            return await current.answer(request, query, waited_s)
+            if self._meter is None:
+                return await current.answer(request, query, waited_s)
+            metered, reply = Metered(request), None
+            try:
+                reply = await current.answer(request, query, waited_s)
+                return reply
+            finally:
+                if (count := metered.count(reply)) is not None:
+                    self._meter.answered(site, query.id, owner, current.descriptor, count)
         finally:
             admission.release()
 
-    def _checked_owner(self, request: Request) -> str:
+    def _checked_owner(self, request: Request) -> tuple[SiteId, str]:
+        """Which site asks, in whose name."""
         headers, now_s = request.headers, clock.wall_s()
         try:
             site = self._admit(headers.get("daitn-pass", ""), now_s)
-            return self._speaks_for(site, headers, now_s)
+            return site, self._speaks_for(site, headers, now_s)
         except Refused as error:
             self._problems.warning("pass", "a query was not admitted: %a", error.problem)
             raise ApiError(401, "not_admitted", f"{error.problem}; {error.fix}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from daitn.oam.api.answers import NetworkView
 from daitn.oam.api.asking import Asked
 from daitn.oam.api.pages import bad_cursor, cursor_of, page_of, read_cursor
+from daitn.objects.accounts import MOST, AccountQuestion
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.identifiers import JobId, SiteId
@@ -297,6 +299,43 @@ def _place(asked: Asked) -> tuple[float, str] | None:
         return float(at_s), id_
     except ValueError:
         raise bad_cursor() from None
+
+
+async def accounts(asked: Asked) -> Any:
+    """Accounts, with what each paid and earned, by name; owners see their own."""
+    found = (await asked.ask("accounts", _account(asked)))["accounts"]
+    return page_of(found, lambda one: one["account"], asked.query["limit"], _cursor(asked))
+
+
+async def ledger(asked: Asked) -> Any:
+    """Entries of the ledger, oldest first; owners see those on their own accounts."""
+    after = _after(asked)
+    question = _account(asked, after=int(after) if after.isdecimal() else 0)
+    found = await asked.ask("ledger", question)
+    last = found["next"]
+    return _page(found["lines"], last is not None, str(last))
+
+
+async def usage(asked: Asked) -> Any:
+    """What gateways state of answers, beside what facilities state of the same."""
+    question = AccountQuestion(account=asked.query["account"] or "")
+    found = (await asked.ask("metered", question))["compared"]
+    return page_of(found, _compared, asked.query["limit"], _cursor(asked))
+
+
+def _account(asked: Asked, after: int = 0) -> AccountQuestion:
+    query = asked.query
+    return AccountQuestion(
+        account=query["account"] or "",
+        from_s=query["from_s"],
+        to_s=query["to_s"],
+        after=min(after, MOST),
+        limit=query["limit"],
+    )
+
+
+def _compared(one: Mapping[str, Any]) -> str:
+    return "\n".join(one[name] for name in ("gateway", "facility", "owner", "model"))
 
 
 async def _of(asked: Asked, gateway: SiteId, wanted: QueriesWanted) -> list[Any]:

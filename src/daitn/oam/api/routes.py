@@ -24,12 +24,14 @@ from daitn.oam.api.answers import (
     SessionView,
 )
 from daitn.oam.api.asking import Asked
+from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.identifiers import Word
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
+from daitn.objects.moments import Moment
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
 from daitn.objects.queries import QueryRecord
 from daitn.objects.requests import (
@@ -40,6 +42,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
+from daitn.objects.usage import Compared
 from daitn.objects.value import ValueOfData
 from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
@@ -130,6 +133,11 @@ def _listed(default: int = 100) -> tuple[Parameter, ...]:
 
 
 _OWNER: Final = Parameter("owner", Word | None, "Only this owner's.")
+_ACCOUNT: Final = (
+    Parameter("account", Word | None, "Only this account, or all of this owner's or site's."),
+    Parameter("from_s", Moment, "From this moment on, in seconds since the epoch.", 0.0),
+    Parameter("to_s", Moment, "Before this moment.", 1e13),
+)
 
 ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/network", reading.network, NetworkView),
@@ -177,6 +185,10 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
     ApiRoute("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
     ApiRoute("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
+    ApiRoute("GET", "/accounts", reading.accounts, Page[AccountView],
+             query=(*_listed(), *_ACCOUNT)),
+    ApiRoute("GET", "/ledger", reading.ledger, Page[LedgerLine], query=(*_listed(), *_ACCOUNT)),
+    ApiRoute("GET", "/usage", reading.usage, Page[Compared], query=(*_listed(), _ACCOUNT[0])),
     ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
     ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
     ApiRoute("GET", "/session", Special.SESSION, SessionView, None),

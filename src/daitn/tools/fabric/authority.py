@@ -55,6 +55,10 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "intent": _PEOPLE,
     "sites": _PEOPLE,
     "witnessed": _OPERATORS,
+    "usage": _SITES,
+    "accounts": _PEOPLE | _SITES,
+    "ledger": _PEOPLE | _SITES,
+    "metered": _PEOPLE | _SITES,
 }
 """Who may send each request to a control centre."""
 

@@ -1,4 +1,4 @@
-"""The control centre's durable state: events of jobs, and small records.
+"""The control centre's durable state: events of jobs, small records, and the ledger.
 
 It has two implementations beside this file, `SqlJournal` and its in-memory twin `MemoryJournal`.
 Both pass the same contract test.
@@ -6,9 +6,10 @@ Both pass the same contract test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion
 from daitn.objects.errors import StaleAppend
 from daitn.objects.identifiers import JobId
 
@@ -16,14 +17,22 @@ __all__ = ["Journal", "check_expected", "stale"]
 
 
 class Journal(Protocol):
-    """Events per job, only ever appended, and records by kind and name."""
+    """Events per job and a ledger, both only ever appended to, and records by kind and name."""
 
-    def append(self, job: JobId, expected_seq: int, events: Sequence[bytes], at_s: float) -> int:
-        """Append events to a job that has `expected_seq` of them. Returns how many it has then.
+    def append(
+        self,
+        job: JobId,
+        expected_seq: int,
+        events: Sequence[bytes],
+        at_s: float,
+        entries: Sequence[LedgerEntry] = (),
+    ) -> int:
+        """Append events to a job that has `expected_seq` of them, and what they cost to the ledger.
+        Returns how many events it has then.
 
         On return, either all are on disk, or none. The first append creates the job. `at_s`: when
-        the events were received, in seconds since the Unix epoch. Raises `StaleAppend` if the job
-        has another number of events, and `StorageFull`.
+        the events were received, in seconds since the Unix epoch. Entries as in `post`. Raises
+        `StaleAppend` if the job has another number of events, and `StorageFull`.
         """
         ...
 
@@ -43,6 +52,31 @@ class Journal(Protocol):
 
     def all(self, kind: str) -> dict[str, bytes]:
         """All records of a kind, sorted by name."""
+        ...
+
+    def post(
+        self,
+        entries: Sequence[LedgerEntry],
+        records: Mapping[tuple[str, str], bytes] | None = None,
+    ) -> None:
+        """Append entries to the ledger but those whose cause is in it, and put records by kind and
+        name. On return, either all are on disk, or none. Raises `StorageFull`."""
+        ...
+
+    def ledger(self, question: LedgerQuestion) -> tuple[LedgerLine, ...]:
+        """Entries of the ledger, oldest first."""
+        ...
+
+    def ledger_head(self) -> LedgerLine | None:
+        """The latest entry; none: the ledger is empty."""
+        ...
+
+    def accounts(self) -> dict[str, int]:
+        """Every account's balance in micro-USD, by its name."""
+        ...
+
+    def posted(self) -> dict[str, int]:
+        """How many entries each job has in the ledger."""
         ...
 
     def close(self) -> None: ...

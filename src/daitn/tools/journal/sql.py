@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion
 from daitn.objects.identifiers import JobId
-from daitn.tools.journal import metrics
+from daitn.tools.journal import ledger, metrics
 from daitn.tools.journal.opening import open_database, plain_errors
 from daitn.tools.journal.protocol import check_expected, stale
 from daitn.tools.journal.tables import EVENTS, JOBS, RECORDS
@@ -34,7 +35,14 @@ class SqlJournal:
         self._facts = self._fact_bytes = 0
         self._write_duration = Histogram(FAST_S)
 
-    def append(self, job: JobId, expected_seq: int, events: Sequence[bytes], at_s: float) -> int:
+    def append(
+        self,
+        job: JobId,
+        expected_seq: int,
+        events: Sequence[bytes],
+        at_s: float,
+        entries: Sequence[LedgerEntry] = (),
+    ) -> int:
         check_expected(expected_seq)
         try:
             with self._writing() as connection:
@@ -43,6 +51,7 @@ class SqlJournal:
                     raise stale(job, expected_seq, found_seq)
                 if events:
                     _add(connection, job, job_id, found_seq, events, at_s)
+                ledger.post(connection, entries)
         except IntegrityError:
             raise stale(job, expected_seq, len(self.events(job))) from None
         self._facts += len(events)
@@ -70,14 +79,33 @@ class SqlJournal:
             return tuple(connection.scalars(sa.select(JOBS.c.job).order_by(JOBS.c.id)))
 
     def put(self, kind: str, name: str, value: bytes) -> None:
-        insert = (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert
-        statement = insert(RECORDS).values(kind=kind, name=name, value=value)
+        self.post((), {(kind, name): value})
+
+    def post(
+        self,
+        entries: Sequence[LedgerEntry],
+        records: Mapping[tuple[str, str], bytes] | None = None,
+    ) -> None:
         with self._writing() as connection:
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=[RECORDS.c.kind, RECORDS.c.name], set_={"value": value}
-                )
-            )
+            ledger.post(connection, entries)
+            for (kind, name), value in (records or {}).items():
+                _put(connection, kind, name, value)
+
+    def ledger(self, question: LedgerQuestion) -> tuple[LedgerLine, ...]:
+        with self._reading() as connection:
+            return ledger.lines(connection, question)
+
+    def ledger_head(self) -> LedgerLine | None:
+        with self._reading() as connection:
+            return ledger.head(connection)
+
+    def accounts(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return ledger.balances(connection)
+
+    def posted(self) -> dict[str, int]:
+        with self._reading() as connection:
+            return ledger.posted(connection)
 
     def get(self, kind: str, name: str) -> bytes | None:
         query = sa.select(RECORDS.c.value).where(RECORDS.c.kind == kind, RECORDS.c.name == name)
@@ -105,6 +133,17 @@ class SqlJournal:
     def _reading(self) -> Iterator[sa.Connection]:
         with plain_errors(self._engine.url), self._reader.begin() as connection:
             yield connection
+
+
+def _put(connection: sa.Connection, kind: str, name: str, value: bytes) -> None:
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    connection.execute(
+        insert(RECORDS)
+        .values(kind=kind, name=name, value=value)
+        .on_conflict_do_update(
+            index_elements=[RECORDS.c.kind, RECORDS.c.name], set_={"value": value}
+        )
+    )
 
 
 def _position(connection: sa.Connection, job: JobId) -> tuple[int | None, int]:

@@ -9,9 +9,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-__all__ = ["EVENTS", "JOBS", "METADATA", "RECORDS", "SCHEMA"]
+__all__ = ["EVENTS", "JOBS", "LEDGER", "METADATA", "POSTINGS", "RECORDS", "SCHEMA"]
 
-SCHEMA: Final = "0001"
+SCHEMA: Final = "0002"
 """The revision of the newest migration."""
 
 METADATA: Final = sa.MetaData()
@@ -41,3 +41,27 @@ RECORDS: Final = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),
 )
+
+LEDGER: Final = sa.Table(
+    "ledger",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("cause", sa.Text, nullable=False, unique=True),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("at_s", sa.Double, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+    sa.Index("ledger_job", "job"),
+    sa.Index("ledger_at_s", "at_s"),
+)
+"""Numbers count from 1. The causes keep a fact from being posted twice."""
+
+POSTINGS: Final = sa.Table(
+    "postings",
+    METADATA,
+    sa.Column("number", sa.Integer, sa.ForeignKey("ledger.number"), primary_key=True),
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("micro_usd", sa.BigInteger, nullable=False),
+    sa.Index("postings_account", "account", "number"),
+)
+"""The entries' postings once more, to be found by account."""

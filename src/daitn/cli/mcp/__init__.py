@@ -1,0 +1,1 @@
+"""`daitn mcp`: the network for assistants, by the Model Context Protocol."""

@@ -1,0 +1,119 @@
+"""Entries of a job: its visits, merges and measurements, and the pool of its data's owners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from daitn.control.accounting.money import divided, exact, micros, transfer, whole
+from daitn.objects.accounts import (
+    MICROS,
+    NETWORK,
+    EntryKind,
+    LedgerEntry,
+    Quantities,
+    owner_account,
+    site_account,
+)
+from daitn.objects.identifiers import JobId, OwnerId
+from daitn.objects.lineage import Merge, Verification, Visit
+from daitn.objects.value import Credit
+
+__all__ = ["credits_cause", "of_merge", "of_verification", "of_visit", "pool_divided", "pool_held"]
+
+
+def of_visit(owner: OwnerId, visit: Visit, usd: Fraction, at_s: float) -> LedgerEntry:
+    """A visit, at the price that its plan states for so many examples."""
+    spent = visit.privacy
+    quantities = Quantities(
+        compute_ms=whole(visit.seconds, 1000),
+        bytes_moved=whole(Fraction(visit.bytes_in)),
+        examples=whole(Fraction(visit.examples)),
+        micro_epsilon=whole(spent.epsilon, MICROS) if spent else 0,
+    )
+    return LedgerEntry(
+        cause=f"visit/{visit.visit}",
+        at_s=at_s,
+        kind=EntryKind.VISIT,
+        postings=transfer(owner_account(owner), site_account(visit.site), micros(usd)),
+        quantities=quantities,
+        job=visit.job,
+        what=visit.dataset,
+    )
+
+
+def of_merge(owner: OwnerId, merge: Merge, at_s: float) -> LedgerEntry:
+    """A merge: it is counted, and nobody states a price of it."""
+    return LedgerEntry(
+        cause=f"merge/{merge.visit}",
+        at_s=at_s,
+        kind=EntryKind.MERGE,
+        postings=transfer(owner_account(owner), site_account(merge.site), 0),
+        quantities=Quantities(
+            compute_ms=whole(merge.seconds, 1000), bytes_moved=whole(Fraction(merge.bytes_in))
+        ),
+        job=merge.job,
+    )
+
+
+def of_verification(owner: OwnerId, measured: Verification, at_s: float) -> LedgerEntry:
+    """A measurement: it is counted, and nobody states a price of it."""
+    return LedgerEntry(
+        cause=f"measurement/{measured.visit}",
+        at_s=at_s,
+        kind=EntryKind.MEASUREMENT,
+        postings=transfer(owner_account(owner), site_account(measured.site), 0),
+        quantities=Quantities(
+            compute_ms=whole(measured.seconds, 1000),
+            bytes_moved=whole(Fraction(measured.bytes_in)),
+            items=whole(Fraction(measured.items)),
+        ),
+        job=measured.job,
+        what=measured.topic,
+    )
+
+
+def pool_held(owner: OwnerId, job: JobId, usd: float, at_s: float) -> LedgerEntry:
+    """What an owner sets aside at a job's beginning."""
+    return LedgerEntry(
+        cause=f"pool/{job}",
+        at_s=at_s,
+        kind=EntryKind.POOL,
+        postings=transfer(owner_account(owner), NETWORK, micros(usd)),
+        job=job,
+    )
+
+
+def credits_cause(job: JobId) -> str:
+    """Begins the causes of all entries that divide a job's pool."""
+    return f"credits/{job}/"
+
+
+def pool_divided(
+    owner: OwnerId, job: JobId, usd: float, credits_: Sequence[Credit], at_s: float
+) -> tuple[LedgerEntry, ...]:
+    """A job's pool at its end, by what each data set brought: the sum of its parts of all gains, if
+    that is more than nothing. The owner has the rest back: all, if no data set brought anything.
+
+    Each site has an entry of its own, and does not see what others got.
+    """
+    held = micros(usd)
+    brought = (sum(map(exact, one.value.values()), Fraction(0)) for one in credits_)
+    parts = divided(held, [max(Fraction(0), value) for value in brought])
+    paid = [
+        (f"{one.site}/{one.dataset}", site_account(one.site), one.dataset, part)
+        for one, part in zip(credits_, parts, strict=True)
+        if part
+    ]
+    paid.append(("rest", owner_account(owner), "", held - sum(parts)))
+    return tuple(
+        LedgerEntry(
+            cause=f"{credits_cause(job)}{name}",
+            at_s=at_s,
+            kind=EntryKind.CREDITS,
+            postings=transfer(NETWORK, payee, part),
+            job=job,
+            what=dataset,
+        )
+        for name, payee, dataset, part in paid
+    )

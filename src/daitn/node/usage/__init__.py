@@ -1,0 +1,1 @@
+"""What a gateway or facility counts, and states to the control centre."""
