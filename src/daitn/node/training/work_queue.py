@@ -73,6 +73,15 @@ class WorkQueue:
         """Number of accepted pieces of work that are not finished."""
         return len(self._running)
 
+    @property
+    def unfinished(self) -> int:
+        """The same, and what is finished and not reported."""
+        return len(self._running) + len(self._reporting)
+
+    def knows(self, visit: VisitId) -> bool:
+        """Whether a piece of work was accepted here before."""
+        return self._log.get(visit) is not None
+
     def progressed(self, progress: WorkProgress) -> None:
         """Note the progress of running work."""
         if progress.visit in self._running:
