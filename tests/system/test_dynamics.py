@@ -236,3 +236,45 @@ def test_a_secure_round_goes_on_without_a_member_that_dies(own: Network, tmp_pat
     names = {path.name for path in own.folder.rglob("state/*/models/**/*")}
     assert models
     assert not models & names
+
+
+def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
+    own: Network, tmp_path: Path
+) -> None:
+    """By its owner or an operator; what it does is in its audit log."""
+    assert own.daitn("cordon", "east", "--reason", "new disks").returncode == 0
+    intent = write_intent(tmp_path, name="away", route=[{"site": "east"}])
+    wait_until(lambda: "new disks" in own.daitn("train", "-f", str(intent), "--dry-run").stdout)
+    assert own.daitn("train", "-f", str(intent), "--insist").returncode == 0
+    waits = wait_for(own, "away", lambda job: "cordoned" in str(job))
+    assert waits["ended_at_s"] is None
+    assert own.daitn("uncordon", "east").returncode == 0
+    wait_for(own, "away", lambda job: job["ended_at_s"] is not None or job["made"])
+    told = [entry.event for entry in entries(own.folder / "state" / "east")]
+    assert {"cordoned", "uncordoned"} <= set(told)
+
+
+def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
+    own: Network, tmp_path: Path
+) -> None:
+    """In mid-job, while it works: no job and no model that it had is lost."""
+    center = own.folder / "state" / "center"
+    intent = write_intent(tmp_path, name="before", route=[{"site": "west"}])
+    assert own.daitn("train", "-f", str(intent), "--insist", "--watch").returncode in (0, 1)
+    submit(own, tmp_path, name="during", model=SLOW_MODEL, route=[{"site": "east"}])
+    wait_for(own, "during", training("east"))
+    config = str(own.folder / "network.yaml")
+    ended = own.daitn("backup", str(tmp_path / "backup"), "-c", config)
+    assert ended.returncode == 0, ended.stderr
+    before = job_of(own, "before")
+    own.processes.kill("center")
+    center.rename(tmp_path / "lost")
+    assert own.daitn("restore", str(tmp_path / "backup"), "-c", config).returncode == 0
+    again = own.daitn("restore", str(tmp_path / "backup"), "-c", config)
+    assert (again.returncode, "nothing is overwritten" in again.stderr) == (2, True)
+    own.mend()
+    assert job_of(own, "before") == before
+    assert own.daitn("model", "export", "before-1", "-o", str(tmp_path / "model")).returncode == 0
+    during = wait_for(own, "during", lambda job: job["ended_at_s"] is not None)
+    assert [visit["site"] for visit in during["made"]] == ["east"]
+    assert own.daitn("backup", str(tmp_path / "after"), "-c", config).returncode == 0

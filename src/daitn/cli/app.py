@@ -41,6 +41,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "traceroute": "steering:traceroute",
     "trace": "steering:trace",
     "steer": "steering:steer",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
     "cordon": "cordons:cordon",
     "uncordon": "cordons:uncordon",
     "drain": "cordons:drain",

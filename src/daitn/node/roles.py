@@ -105,9 +105,9 @@ class Roles:
         released: Release,
         check_cordon: Callable[[str], None],
     ) -> None:
-        """`check_cordon` raises `Refused` while the site takes nothing new. `changed` is called when
-        the result of `described` may have changed; `roster`: see `Membership`; `released` is told
-        of the models that are deployed here."""
+        """`check_cordon` raises `Refused` while the site takes nothing new; `changed` is called
+        when the result of `described` may have changed; `roster`: see `Membership`; `released` is
+        told of the models that are deployed here."""
         self._site = config.site
         self._check_cordon = check_cordon
         self._roster = roster
