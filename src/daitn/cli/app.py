@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "traceroute": "steering:traceroute",
     "trace": "steering:trace",
     "steer": "steering:steer",
+    "doctor": "doctor:doctor",
     "backup": "backup:backup",
     "restore": "backup:restore",
     "cordon": "cordons:cordon",

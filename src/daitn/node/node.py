@@ -317,6 +317,7 @@ class Node:
         report = CordonReport(
             site=self._config.site,
             cordon=self._cordon.cordon,
+            clock_s=clock.wall_s(),
             visits=self._work.unfinished,
             agents=self._agents.hosted if self._agents else 0,
         )

@@ -56,6 +56,8 @@ class CordonReport(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     cordon: Cordon | None
+    clock_s: float = 0.0
+    """The site's clock as it answered, in seconds since the epoch; 0: not told."""
     visits: int = 0
     """Visits, merges and measurements that are accepted and not reported."""
     queries: int = 0
