@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -157,6 +158,7 @@ async def _of_process(config: Config) -> list[Finding]:
     else:
         findings += check_ports(subject, config)
     if isinstance(config, NodeConfig):
+        findings += _of_data(subject, config)
         findings += await check_sandboxes(subject, config)
     return findings
 
@@ -179,6 +181,20 @@ def _of_file(subject: str, config: Config) -> Iterator[Finding]:
             f"{entry.field} {entry.name} is left out: {entry.reason}",
             "correct the entry",
         )
+
+
+def _of_data(subject: str, config: NodeConfig) -> Iterator[Finding]:
+    """Whether what the node's file names is there for this user."""
+    named = [(f"data set {dataset.name}", dataset.path) for dataset in config.datasets]
+    named += [(f"test set {test.topic}", test.path) for test in config.tests]
+    for what, path in named:
+        if not os.access(path, os.R_OK):
+            yield problem(
+                "data",
+                subject,
+                f"{what}: {path} cannot be read",
+                "correct the path, or give the user who runs the node the right to read it",
+            )
 
 
 async def _of_network(center: str, configs: Sequence[Config]) -> list[Finding]:

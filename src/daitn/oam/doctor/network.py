@@ -126,6 +126,8 @@ def check_ways(topology: TopologyView) -> Iterator[Finding]:
             if _lost(links.get((one, other))) and _lost(links.get((other, one))):
                 cut.setdefault(one, []).append(other)
                 cut.setdefault(other, []).append(one)
+    if len(lasting) > 1 and not cut:
+        yield fine("way", "network", f"{len(links)} links between sites are measured")
     # Of two that cannot reach each other, the one that reaches fewer is to be helped.
     while cut:
         site = max(sorted(cut), key=lambda name: len(cut[name]))
@@ -142,8 +144,6 @@ def check_ways(topology: TopologyView) -> Iterator[Finding]:
             "open the port of its `listen`, or set `listen: []` in its file: then the control "
             "centre relays for it",
         )
-    if len(lasting) > 1 and not cut:
-        yield fine("way", "network", f"{len(links)} links between sites are measured")
 
 
 def _lost(link: LinkView | None) -> bool:
