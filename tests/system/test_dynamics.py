@@ -243,7 +243,7 @@ def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
 ) -> None:
     """By its owner or an operator; what it does is in its audit log."""
     assert own.daitn("cordon", "east", "--reason", "new disks").returncode == 0
-    intent = write_intent(tmp_path, name="away", route=[{"site": "east"}])
+    intent = write_intent(tmp_path, name="away", route=[{"site": "east", "examples": 100}])
     wait_until(lambda: "new disks" in own.daitn("train", "-f", str(intent), "--dry-run").stdout)
     assert own.daitn("train", "-f", str(intent), "--insist").returncode == 0
     waits = wait_for(own, "away", lambda job: "cordoned" in str(job))
@@ -259,9 +259,11 @@ def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
 ) -> None:
     """In mid-job, while it works: no job and no model that it had is lost."""
     center = own.folder / "state" / "center"
-    intent = write_intent(tmp_path, name="before", route=[{"site": "west"}])
+    intent = write_intent(tmp_path, name="before", route=[{"site": "west", "examples": 100}])
     assert own.daitn("train", "-f", str(intent), "--insist", "--watch").returncode in (0, 1)
-    submit(own, tmp_path, name="during", model=SLOW_MODEL, route=[{"site": "east"}])
+    submit(
+        own, tmp_path, name="during", model=SLOW_MODEL, route=[{"site": "east", "examples": 100}]
+    )
     wait_for(own, "during", training("east"))
     config = str(own.folder / "network.yaml")
     ended = own.daitn("backup", str(tmp_path / "backup"), "-c", config)

@@ -155,7 +155,8 @@ def out_of_service(node: NodeDescriptor, *, draining: bool = False) -> NodeDescr
 
 
 def places(desired: DesiredDeployment, *nodes: NodeDescriptor) -> tuple[str, ...]:
-    return chosen_places(desired, nodes, {node.site: 1000 for node in nodes}, frozenset())
+    seen = frozenset(node.site for node in nodes)  # As the live ones are, recently.
+    return chosen_places(desired, nodes, {node.site: 1000 for node in nodes}, seen)
 
 
 def test_a_cordoned_facility_keeps_what_it_has_and_gets_nothing_new() -> None:

@@ -78,19 +78,15 @@ def chosen_places(
     deployments elsewhere.
     """
     live = {node.site: node for node in nodes}
+    drained = {site for site, node in live.items() if _is_drained(node)}
     if wish.intent.to:
         # Its owner named these: of several, those that stay take over from one that is drained.
-        left = tuple(s for s in wish.intent.to if s not in live or not _is_drained(live[s]))
-        return left or wish.intent.to
+        return tuple(site for site in wish.intent.to if site not in drained) or wish.intent.to
     staying = [
         site
         for site in wish.places
-        if site in away
-        or (
-            site in live
-            and not _is_drained(live[site])
-            and not hindrance(wish.model, live[site], None)
-        )
+        if site not in drained
+        and (site in away or (site in live and not hindrance(wish.model, live[site], None)))
     ]
     if wish.intent.replicas == AUTO_REPLICAS:
         lacking = 0 if staying else 1
