@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import yaml
 
-from daitn.cli.embedded import found_network
+from daitn.cli.founding import found_network
 from daitn.cli.network import read_network
 from daitn.oam.doctor.findings import Finding, Level
 from daitn.oam.doctor.network import check_clocks, check_endpoints, check_sites, check_ways

@@ -280,3 +280,32 @@ def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
     during = wait_for(own, "during", lambda job: job["ended_at_s"] is not None)
     assert [visit["site"] for visit in during["made"]] == ["east"]
     assert own.daitn("backup", str(tmp_path / "after"), "-c", config).returncode == 0
+
+
+def test_a_changed_file_is_taken_over_without_a_restart(own: Network) -> None:
+    path = own.folder / "network.yaml"
+    before = path.read_text()
+    plain = yaml.safe_load(before)
+    (east,) = [node for node in plain["nodes"] if node["site"] == "east"]
+    east["datasets"][0]["policy"]["owners"] = ["nobody"]
+    east["threads"] = 2
+    path.write_text(yaml.safe_dump(plain))
+
+    def owners() -> Any:
+        nodes = own.json("get", "nodes")
+        (node,) = [n["descriptor"] for n in nodes if n["descriptor"]["site"] == "east"]
+        return node["datasets"][0]["policy"]["owners"]
+
+    try:
+        wait_until(lambda: owners() == ["nobody"])
+        found = own.daitn("doctor", "-c", str(path), "--site", "east", "--all", "--json")
+        told = [f["what"] for f in json.loads(found.stdout) if f["check"] == "reload"]
+        assert told == ["changed in its file, and not in force: threads"]
+        path.write_text("nodes: [")  # Somebody is still writing it.
+        os.kill(own.processes.pid("east"), signal.SIGHUP)
+        log = own.folder / "logs" / "east.log"
+        wait_until(lambda: "the changed file is not taken" in log.read_text())
+        assert owners() == ["nobody"]
+    finally:
+        path.write_text(before)
+    wait_until(lambda: owners() == ["*"])

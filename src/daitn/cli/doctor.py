@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from daitn import __version__
+from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.exposure import check_alone, check_encrypted
 from daitn.cli.network import read_center, read_network, read_node
+from daitn.cli.reloading import RUNNING, Running
 from daitn.cli.session import (
     DEFAULT_CENTER,
     ExitCode,
@@ -25,9 +28,11 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import plain_table
+from daitn.files.live_changes import taken_over
 from daitn.files.yaml_file import read_yaml
 from daitn.node.config import NodeConfig, ReadNodeConfig
-from daitn.oam.doctor.findings import Finding, Level, fine, problem, told
+from daitn.node.config.live import LIVE as NODE_LIVE
+from daitn.oam.doctor.findings import Finding, Level, fine, problem, told, warning
 from daitn.oam.doctor.machine import (
     check_accelerators,
     check_disk,
@@ -155,6 +160,7 @@ async def _of_process(config: Config) -> list[Finding]:
     findings += check_membership(subject, config, clock.wall_s())
     if running(config):
         findings.append(fine("process", subject, "it runs"))
+        findings += _of_running(subject, config)
     else:
         findings += check_ports(subject, config)
     if isinstance(config, NodeConfig):
@@ -181,6 +187,33 @@ def _of_file(subject: str, config: Config) -> Iterator[Finding]:
             f"{entry.field} {entry.name} is left out: {entry.reason}",
             "correct the entry",
         )
+
+
+def _of_running(subject: str, config: Config) -> Iterator[Finding]:
+    """Whether a process runs with what its file says now."""
+    try:
+        told_ = msgspec.json.decode((Path(config.state) / RUNNING).read_bytes(), type=Running)
+        runs_with = msgspec.json.decode(told_.config, type=type(config))
+    except (OSError, msgspec.DecodeError):
+        return  # It is about to start, or of another version.
+    live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
+    _, changes = taken_over(runs_with, config, live)
+    if changes.waiting:
+        yield warning(
+            "reload",
+            subject,
+            f"changed in its file, and not in force: {', '.join(changes.waiting)}",
+            "restart it: `daitn drain` first, if it is a site",
+        )
+    if changes.live:
+        yield warning(
+            "reload",
+            subject,
+            f"changed in its file, and not taken over yet: {', '.join(changes.live)}",
+            f"`kill -HUP {told_.pid}`",
+        )
+    if not changes.waiting and not changes.live:
+        yield fine("reload", subject, "it runs with what its file says")
 
 
 def _of_data(subject: str, config: NodeConfig) -> Iterator[Finding]:

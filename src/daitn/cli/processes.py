@@ -8,22 +8,26 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 
+from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
+from daitn.cli.reloading import Reloading
 from daitn.cli.session import complain, errors, run, screen
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
+from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.objects.errors import Unreachable
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
@@ -83,6 +87,7 @@ def up(
 
 class _Service(Protocol):
     async def start(self) -> None: ...
+    def reconfigure(self, config: Any) -> None: ...
     async def drain(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -126,7 +131,9 @@ async def _run_center(config: Path | None) -> None:
     def make(carrier: Carrier) -> ControlCenter:
         return ControlCenter(center, _signed(carrier, identity), roster, identity)
 
-    await _serve(name, center, settings, make, roster, identity)
+    await _serve(
+        name, center, settings, make, roster, identity, (config, partial(read_center, config))
+    )
 
 
 async def _run_node(path: Path, site: str) -> None:
@@ -148,7 +155,8 @@ async def _run_node(path: Path, site: str) -> None:
         orders = identity.orders() if identity else None
         return Node(node, _signed(carrier, identity), roster, orders)
 
-    await _serve(f"site {node.site}", node, settings, make, roster, identity)
+    source = path, partial(read_node, path, site)
+    await _serve(f"site {node.site}", node, settings, make, roster, identity, source)
 
 
 async def _serve(
@@ -158,8 +166,12 @@ async def _serve(
     make: Callable[[ZenohFabric], _Service],
     roster: LiveRoster | None,
     identity: Identity | None,
+    source: tuple[Path | None, Callable[[], CenterConfig | NodeConfig]],
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up."""
+    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up.
+
+    `source`: the process's file, and what reads it again.
+    """
     stop = _Stop()
     stopping = stop.requested
     lock = FolderLock(Path(config.state))
@@ -177,8 +189,14 @@ async def _serve(
                 await secured.start()
             await _until(stopping, service.start())
             if not stopping.is_set():
+                live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
+                path, read = source
+                state = Path(config.state)
+                reloading = Reloading(path, state, config, read, live, service.reconfigure)
+                reloading.start()
                 errors.print(f"{name} is ready", highlight=False)
                 await stopping.wait()
+                await reloading.close()
                 await _until(stop.hurried, service.drain())
         finally:
             await service.close()

@@ -21,7 +21,7 @@ from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
 from daitn.node.config import NodeConfig
 from daitn.node.cordon import CordonFile
-from daitn.node.descriptor import allowed_recipes, describe
+from daitn.node.descriptor import allowed_recipes, describe, stated_anew
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
@@ -214,6 +214,15 @@ class Node:
         elif {Role.FACILITY, Role.FORWARDER} & roles:
             await self._consultant.start()
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file; `LIVE` says which fields may differ. Raises `InvalidInput`, and
+        then nothing has changed."""
+        if self._roles is not None:
+            self._roles.reconfigure(config)
+        self._config = config
+        self._executor.reconfigure(config)
+        self._changed.set()
+
     async def drain(self) -> None:
         """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
         if self._roles is not None:
@@ -252,6 +261,7 @@ class Node:
 
     def _now_described(self, node: NodeDescriptor) -> NodeDescriptor:
         """The descriptor, with what changes in it while the node runs."""
+        node = stated_anew(node, self._config)
         node = self._privacy.described(node, self._config.datasets)
         node = msgspec.structs.replace(node, cordon=self._cordon.cordon or msgspec.UNSET)
         return node if self._roles is None else self._roles.described(node)

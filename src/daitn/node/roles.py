@@ -296,6 +296,11 @@ class Roles:
             gateway=self._gateway.descriptor() if self._gateway else None,
         )
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file. Raises `InvalidInput`."""
+        if self._gateway is not None and config.gateway is not None:
+            self._gateway.reconfigure(config.gateway)
+
     def cordon(self, cordon: Cordon | None) -> None:
         """Take nothing new while the site is cordoned; what a control centre placed here answers on
         while it is drained. None: take what comes."""

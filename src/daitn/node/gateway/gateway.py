@@ -107,6 +107,7 @@ class Gateway:
         self._topic_of = topic_of
         self._packets = packets
         self._tls = tls
+        self._owner, self._mandates = owner, mandates
         self._qirce = Qirce()
         self._query_log = QueryLog(self._qirce)
         self._demand = DemandEstimator(site)
@@ -152,6 +153,11 @@ class Gateway:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         keep_freed_arrays()
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Take over changed keys and bounds. Raises `InvalidInput` as at the start."""
+        self._api.admit_by(_authenticator(self._site, config, self._owner, self._mandates))
+        self._config = config
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new queries, and return when those in progress have ended, or after
