@@ -249,7 +249,7 @@ def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
     waits = wait_for(own, "away", lambda job: "cordoned" in str(job))
     assert waits["ended_at_s"] is None
     assert own.daitn("uncordon", "east").returncode == 0
-    wait_for(own, "away", lambda job: job["ended_at_s"] is not None or job["made"])
+    wait_for(own, "away", lambda job: job["ended_at_s"] is not None or job["route"])
     told = [entry.event for entry in entries(own.folder / "state" / "east")]
     assert {"cordoned", "uncordoned"} <= set(told)
 
@@ -278,7 +278,7 @@ def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
     assert job_of(own, "before") == before
     assert own.daitn("model", "export", "before-1", "-o", str(tmp_path / "model")).returncode == 0
     during = wait_for(own, "during", lambda job: job["ended_at_s"] is not None)
-    assert [visit["site"] for visit in during["made"]] == ["east"]
+    assert [visit["site"] for visit in during["route"]] == ["east"]
     assert own.daitn("backup", str(tmp_path / "after"), "-c", config).returncode == 0
 
 
