@@ -18,7 +18,6 @@ from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
 from daitn.objects.identifiers import CENTER_SITE
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.regions import CENTER, regions
-from tests.scenes.waiting import wait_until
 from tests.system.conftest import Network
 
 pytestmark = [pytest.mark.processes, pytest.mark.long, pytest.mark.timeout(1200)]
