@@ -21,6 +21,7 @@ from tests.scenes.ports import free_port
 __all__ = [
     "ENCRYPTED_WALK",
     "JOINED_WALK",
+    "KEPT_WALK",
     "QUERYING_WALK",
     "STEERED_WALK",
     "TRAINING_WALK",
@@ -53,9 +54,11 @@ STEERED_WALK: Final = ("how-to/run-a-forwarder.md",)
 
 ENCRYPTED_WALK: Final = ("how-to/encrypt-the-network.md",)
 
+KEPT_WALK: Final = ("how-to/keep-a-network-running.md",)
+
 JOINED_WALK: Final = ("how-to/found-a-network.md", "how-to/join-a-network.md")
 
-WALKS: Final = (TRAINING_WALK, QUERYING_WALK, STEERED_WALK, ENCRYPTED_WALK, JOINED_WALK)
+WALKS: Final = (TRAINING_WALK, QUERYING_WALK, STEERED_WALK, ENCRYPTED_WALK, JOINED_WALK, KEPT_WALK)
 
 READ_WITHIN_S = 540.0
 END_WITHIN_S = 20.0

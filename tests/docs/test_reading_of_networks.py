@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.reader import ENCRYPTED_WALK, JOINED_WALK, walk
+from tests.docs.reader import ENCRYPTED_WALK, JOINED_WALK, KEPT_WALK, walk
 
 
 @pytest.mark.processes
@@ -17,6 +17,16 @@ def test_a_reader_encrypts_the_network(tmp_path: Path) -> None:
     assert re.search(r"lab +alive", told)
     assert "exit code 2" in told
     assert "not encrypted" in told
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+def test_a_reader_keeps_a_network_running(tmp_path: Path) -> None:
+    told = walk(KEPT_WALK, tmp_path)
+    assert re.search(r"hub +alive, cordoned", told)
+    assert "door is empty and safe to stop" in told
+    assert "control centre center is restored" in told
+    assert told.count("0 problems") == 3
 
 
 @pytest.mark.processes

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.identity.keys import SigningKey, check_signature
-from daitn.identity.signing import check_advert, sign_advert
-from daitn.objects.descriptors import NodeDescriptor, Role
+from daitn.identity.signing import read_advert, sign_advert
+from daitn.objects.cordons import Cordon
+from daitn.objects.descriptors import DataPolicy, DatasetDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.objects.wire import canonical, encode
 
 KEY = SigningKey.generate()
 
@@ -47,13 +49,40 @@ def test_a_damaged_key_is_told_and_not_replaced(tmp_path: Path) -> None:
     assert path.read_bytes() == b"not a key"
 
 
+NOTES = DatasetDescriptor(
+    name="notes", site=SiteId("ghr"), data_schema="qa-pairs/1", modality="text", topics=("a",),
+    samples=9, labels={"b": 5, "a": 4}, quality=1.0, fresh_at_s=1.0, jurisdiction="US",
+    policy=DataPolicy(recipes=("*",)),
+)  # fmt: skip
+GHR = NodeDescriptor(
+    site=SiteId("ghr"), owner=OwnerId("nih"), roles=(Role.DATA,), jurisdiction="US",
+    public_key=KEY.public, started_at_s=1.0, version=1, software="test", datasets=(NOTES,),
+)  # fmt: skip
+
+
+def test_an_advert_of_an_earlier_version_is_read() -> None:
+    """It named no cordon, and was sent in another order than it was signed."""
+    plain = msgspec.to_builtins(GHR)
+    assert "cordon" not in plain
+    sent = {"descriptor": GHR, "signature": KEY.sign(canonical(GHR))}
+    assert encode(sent) != canonical(sent)
+    assert read_advert(encode(sent)) == GHR
+
+
+def test_an_advert_of_a_later_version_is_read_and_says_more() -> None:
+    later = {**msgspec.to_builtins(GHR), "of_tomorrow": {"b": 1, "a": 2}}
+    sent = {"descriptor": later, "signature": KEY.sign(canonical(later))}
+    assert read_advert(canonical(sent)) == GHR
+    other = {**sent, "descriptor": {**later, "of_tomorrow": {}}}
+    with pytest.raises(Corrupt):
+        read_advert(canonical(other))
+
+
 def test_an_advert_cannot_be_changed_on_its_way() -> None:
-    descriptor = NodeDescriptor(
-        site=SiteId("ghr"), owner=OwnerId("nih"), roles=(Role.DATA,), jurisdiction="US",
-        public_key=KEY.public, started_at_s=1.0, version=1, software="test",
-    )  # fmt: skip
+    cordon = Cordon(by="ops", since_s=1.0, reason="new disks")
+    descriptor = msgspec.structs.replace(GHR, cordon=cordon)
     advert = sign_advert(descriptor, KEY)
-    check_advert(advert)
+    assert read_advert(canonical(advert)) == descriptor
     changed = msgspec.structs.replace(descriptor, jurisdiction="EU")
     with pytest.raises(Corrupt):
-        check_advert(msgspec.structs.replace(advert, descriptor=changed))
+        read_advert(canonical(msgspec.structs.replace(advert, descriptor=changed)))

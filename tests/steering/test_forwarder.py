@@ -75,6 +75,28 @@ def answers(network: ForwarderNetwork) -> dict[int, str]:
 LINE = [("a", "b"), ("b", "c"), ("c", "d")]
 
 
+def test_a_site_that_withdraws_passes_nothing_on_and_others_find_another_way() -> None:
+    around = [("a", "b"), ("b", "d"), ("a", "x"), ("x", "y"), ("y", "d")]
+    network = built(around, {"d": able()})
+    b = network.stations["b"].forwarder
+    b.routes.withdraw(True)
+    b.custody.closed = "is cordoned by ops"
+    # Before anybody has heard of it: it says why, and the sender tries another hop.
+    network.send("a", query(1))
+    network.run(5.0)
+    assert answers(network) == {1: "d"}
+    a = network.stations["a"].forwarder
+    assert {route.neighbour for route in a.routes.routes_to("d")} == {"x"}
+    network.send("a", query(2))
+    network.run(5.0)
+    assert answers(network) == {1: "d", 2: "d"}
+    assert b.custody.pending.get((query(2).object_id, 0)) is None
+    b.routes.withdraw(False)
+    b.custody.closed = ""
+    network.run(5.0)
+    assert b.routes.routes_to("d")
+
+
 def test_a_query_finds_its_model_and_its_answer_the_way_back() -> None:
     network = built(LINE, {"d": able()})
     network.send("a", query(1))

@@ -241,3 +241,30 @@ def test_all_rankings_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     first, *_, last = [rankings.ranking(intent, 0.0) for intent in wants]
     assert rankings.ranking(wants[-1], 0.0) is last
     assert rankings.ranking(wants[0], 0.0) is not first
+
+
+def test_nothing_is_sent_to_or_by_a_cordoned_site_and_why_is_told() -> None:
+    routes = table(a=(offer(), 0.01), b=(offer(), 0.3))
+    rankings = Rankings(routes, Statistics())
+    assert first(rankings) == "a"
+    routes.cordon("a", "is cordoned by ops: new disks")
+    assert first(rankings) == "b"
+    told = rankings.ranking(encode_intent(WANT), 0.0).decision(WANT)
+    assert [(r.candidate, r.filter, r.reason) for r in told.rejections] == [
+        ("a via a", "cordoned", "a is cordoned by ops: new disks")
+    ]
+    routes.link_down("a", 1.0)  # As it tells no more what it offers, it is named by itself.
+    told = rankings.ranking(encode_intent(WANT), 1.0).decision(WANT)
+    assert [(r.candidate, r.filter) for r in told.rejections] == [("a", "cordoned")]
+    routes.cordon("a", "")
+    routes.link_up("a", 0.01, 2.0)
+    entry = RouteEntry(origin="a", seqno=0, distance_s=0.0, edition=1, offers=(offer(),))
+    routes.receive("a", Update(routes=(entry,), whole=True), 2.0)
+    assert first(rankings, now_s=2.0) == "a"
+
+
+def test_what_belongs_to_a_cordoned_site_comes_home() -> None:
+    home = f"{Capability.HOME}:a"
+    routes = table(a=(Offer(home), 0.01), b=(offer(), 0.3))
+    routes.cordon("a", "is cordoned")
+    assert first(Rankings(routes, Statistics()), PacketIntent(Capability.HOME, "a")) == "a"

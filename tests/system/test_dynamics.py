@@ -247,3 +247,76 @@ def test_a_secure_round_goes_on_without_a_member_that_dies(own: Network, tmp_pat
     names = {path.name for path in own.folder.rglob("state/*/models/**/*")}
     assert models
     assert not models & names
+
+
+def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
+    own: Network, tmp_path: Path
+) -> None:
+    """By its owner or an operator; what it does is in its audit log."""
+    assert own.daitn("cordon", "east", "--reason", "new disks").returncode == 0
+    intent = write_intent(tmp_path, name="away", route=[{"site": "east", "examples": 100}])
+    wait_until(lambda: "new disks" in own.daitn("train", "-f", str(intent), "--dry-run").stdout)
+    assert own.daitn("train", "-f", str(intent), "--insist").returncode == 0
+    waits = wait_for(own, "away", lambda job: "cordoned" in str(job))
+    assert waits["ended_at_s"] is None
+    assert own.daitn("uncordon", "east").returncode == 0
+    wait_for(own, "away", lambda job: job["ended_at_s"] is not None or job["route"])
+    told = [entry.event for entry in entries(own.folder / "state" / "east")]
+    assert {"cordoned", "uncordoned"} <= set(told)
+
+
+def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
+    own: Network, tmp_path: Path
+) -> None:
+    """In mid-job, while it works: no job and no model that it had is lost."""
+    center = own.folder / "state" / "center"
+    intent = write_intent(tmp_path, name="before", route=[{"site": "west", "examples": 100}])
+    assert own.daitn("train", "-f", str(intent), "--insist", "--watch").returncode in (0, 1)
+    submit(
+        own, tmp_path, name="during", model=SLOW_MODEL, route=[{"site": "east", "examples": 100}]
+    )
+    wait_for(own, "during", training("east"))
+    config = str(own.folder / "network.yaml")
+    ended = own.daitn("backup", str(tmp_path / "backup"), "-c", config)
+    assert ended.returncode == 0, ended.stderr
+    before = job_of(own, "before")
+    own.processes.kill("center")
+    center.rename(tmp_path / "lost")
+    assert own.daitn("restore", str(tmp_path / "backup"), "-c", config).returncode == 0
+    again = own.daitn("restore", str(tmp_path / "backup"), "-c", config)
+    assert (again.returncode, "nothing is overwritten" in again.stderr) == (2, True)
+    own.mend()
+    assert job_of(own, "before") == before
+    assert own.daitn("model", "export", "before-1", "-o", str(tmp_path / "model")).returncode == 0
+    during = wait_for(own, "during", lambda job: job["ended_at_s"] is not None)
+    assert [visit["site"] for visit in during["route"]] == ["east"]
+    assert own.daitn("backup", str(tmp_path / "after"), "-c", config).returncode == 0
+
+
+def test_a_changed_file_is_taken_over_without_a_restart(own: Network) -> None:
+    path = own.folder / "network.yaml"
+    before = path.read_text()
+    plain = yaml.safe_load(before)
+    (east,) = [node for node in plain["nodes"] if node["site"] == "east"]
+    east["datasets"][0]["policy"]["owners"] = ["nobody"]
+    east["threads"] = 2
+    path.write_text(yaml.safe_dump(plain))
+
+    def owners() -> Any:
+        nodes = own.json("get", "nodes")
+        (node,) = [n["descriptor"] for n in nodes if n["descriptor"]["site"] == "east"]
+        return node["datasets"][0]["policy"]["owners"]
+
+    try:
+        wait_until(lambda: owners() == ["nobody"])
+        found = own.daitn("doctor", "-c", str(path), "--site", "east", "--all", "--json")
+        told = [f["what"] for f in json.loads(found.stdout) if f["check"] == "reload"]
+        assert told == ["changed in its file, and not in force: threads"]
+        path.write_text("nodes: [")  # Somebody is still writing it.
+        os.kill(own.processes.pid("east"), signal.SIGHUP)
+        log = own.folder / "logs" / "east.log"
+        wait_until(lambda: "the changed file is not taken" in log.read_text())
+        assert owners() == ["nobody"]
+    finally:
+        path.write_text(before)
+    wait_until(lambda: owners() == ["*"])

@@ -99,6 +99,50 @@ def test_a_packet_finds_its_way_and_another_when_a_link_is_cut(square: Square) -
     wait_until(lambda: square.path() == ["gate", "north", "east"])
 
 
+def test_what_is_cordoned_is_passed_by_and_why_is_told(square: Square) -> None:
+    daitn = square.network.daitn
+    ended = daitn("cordon", "north", "--reason", "new disks")
+    assert ended.returncode == 0, ended.stderr
+    wait_until(lambda: square.path() == ["gate", "south", "east"])
+    (north,) = [
+        n for n in square.network.json("get", "nodes") if n["descriptor"]["site"] == "north"
+    ]
+    assert north["descriptor"]["cordon"]["reason"] == "new disks"
+    assert "alive, cordoned" in daitn("get", "nodes").stdout
+    square.network.processes.kill("north")
+    square.network.mend()
+    wait_until(lambda: square.path() == ["gate", "south", "east"])  # It outlives a restart.
+    wait_until(lambda: daitn("uncordon", "north").returncode == 0)
+    assert daitn("cordon", "south").returncode == 0
+    wait_until(lambda: square.path() == ["gate", "north", "east"])
+    assert daitn("uncordon", "south").returncode == 0
+
+
+def test_a_cordoned_facility_and_gateway_take_no_queries(square: Square) -> None:
+    daitn = square.network.daitn
+    client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
+    hello: list[Any] = [{"role": "user", "content": "hello"}]
+
+    def ask() -> str:
+        try:
+            client.chat.completions.create(model="doctor", messages=hello)
+        except openai.APIStatusError as error:
+            return error.message
+        return ""
+
+    wait_until(lambda: ask() == "")
+    assert daitn("cordon", "east", "--reason", "new disks").returncode == 0
+    wait_until(lambda: "is cordoned" in ask() and "new disks" in ask())
+    assert daitn("uncordon", "east").returncode == 0
+    wait_until(lambda: ask() == "")
+    drained = daitn("drain", "gate", "--timeout", "60", "--reason", "moves house")
+    assert drained.returncode == 0, drained.stdout + drained.stderr
+    assert "gate is empty and safe to stop" in drained.stdout
+    assert "moves house" in ask()
+    assert daitn("uncordon", "gate").returncode == 0
+    wait_until(lambda: ask() == "")
+
+
 def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     square.network.processes.kill("center")
     client = openai.OpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)

@@ -31,6 +31,7 @@ from daitn.objects.errors import (
     Unreachable,
 )
 from daitn.objects.identifiers import JobId
+from daitn.tools.journal.copying import copy_journal
 from daitn.tools.journal.memory import MemoryJournal
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.journal.sql import SqlJournal
@@ -74,6 +75,54 @@ def test_events_come_back_in_order_per_job(journal: Journal) -> None:
     assert journal.events(A) == (b"1", b"", b"\x00\xff")
     assert journal.events(B) == (b"other",)
     assert journal.events(JobId("unknown")) == ()
+
+
+def test_a_copy_holds_what_was_there_at_one_moment_while_others_write(tmp_path: Path) -> None:
+    """A record says how many events each job has, in the same transaction order as they came."""
+    source, target = f"sqlite:///{tmp_path / 'jobs.db'}", f"sqlite:///{tmp_path / 'copy.db'}"
+    journal = SqlJournal(source)
+    ended = False
+
+    def write() -> int:
+        count = 0
+        while not ended:
+            journal.append(A, count, [b"x"], 1.0)
+            count += 1
+            journal.put("count", "a", str(count).encode())
+        return count
+
+    journal.append(B, 0, [b"\x00", b""], 1.0)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while len(journal.events(A)) < 20:
+            pass
+        copy_journal(source, target)
+        ended = True
+        assert writing.result() >= 20
+    copied = SqlJournal(target)
+    assert copied.events(B) == (b"\x00", b"")
+    assert set(copied.jobs()) == {A, B}
+    counted = int(copied.get("count", "a") or b"0")
+    assert len(copied.events(A)) - counted in (0, 1)
+    copied.append(JobId("next"), 0, [b"1"], 1.0)  # Numbers go on behind those that were copied.
+    with pytest.raises(InvalidInput, match="holds jobs or records"):
+        copy_journal(source, target)
+    journal.close()
+    copied.close()
+
+
+def test_a_journal_moves_from_and_to_postgres(tmp_path: Path) -> None:
+    journal = on_postgres(tmp_path)
+    journal.append(A, 0, [b"1", b"2"], 1.0)
+    journal.put("model", "a", b"\x00\xff")
+    copy = f"sqlite:///{tmp_path / 'copy.db'}"
+    assert copy_journal(POSTGRES, copy) == 4
+    journal.close()
+    journal = on_postgres(tmp_path)
+    assert copy_journal(copy, POSTGRES) == 4
+    journal.append(B, 0, [b"x"], 1.0)
+    assert (journal.events(A), journal.jobs()) == ((b"1", b"2"), (A, B))
+    journal.close()
 
 
 def test_jobs_are_listed_in_order_of_creation(journal: Journal) -> None:

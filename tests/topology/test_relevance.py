@@ -7,6 +7,7 @@ import math
 import msgspec
 import pytest
 
+from daitn.objects.cordons import Cordon
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DataPolicy, NodeDescriptor
 from daitn.objects.errors import InvalidInput
@@ -134,6 +135,20 @@ def test_what_no_change_of_a_bound_can_mend_is_told_without_one(
     assert (refused.field, refused.relax_to) == (field, "")
     with pytest.raises(InvalidInput, match="no value of the intent"):
         relaxed(intent(), refused)
+
+
+def test_a_cordoned_site_gets_nothing_and_its_reason_is_told() -> None:
+    cordon = Cordon(by="ops", since_s=1.0, reason="new disks")
+    relevant = cut(only(cordon=cordon), intent())
+    refused = told(relevant, "a/questions")["cordoned"]
+    assert refused.reason == "site a is cordoned by ops: new disks"
+    assert (refused.field, refused.relax_to) == ("", "")
+    assert not relevant.options
+    unit = msgspec.structs.replace(verifier_site("v", exam("medicine/neurology")), cordon=cordon)
+    measured = cut(drrt([data_site("a", dataset("a", "medicine/neurology")), unit]), intent())
+    (name,) = {r.reason for r in measured.rejections if r.filter == "verifier-cordoned"}
+    assert name == "verifier v is cordoned by ops: new disks"
+    assert not any(measured.verifiers.values())
 
 
 def test_memory_is_told_in_bytes() -> None:

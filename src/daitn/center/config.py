@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -12,7 +12,10 @@ from daitn.objects.wire import checked
 from daitn.tools.fabric.turns import PER_MINUTE
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
-__all__ = ["ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
+__all__ = ["LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
+
+LIVE: Final = frozenset({"open_jobs", "requests_per_minute", "stored_bytes", "certificate_hours"})
+"""What of its file a running control centre takes over."""
 
 
 class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -262,12 +262,14 @@ class DeploymentService:
                     field=f"to[{position}]",
                     fix=f"use one of: {', '.join(sorted(nodes)) or 'none is connected'}",
                 )
-            problem = hindrance(desired.model, nodes[site], None)
+            problem = _barred(nodes[site]) or hindrance(desired.model, nodes[site], None)
             if problem:
                 raise Refused(problem, field=f"to[{position}]", fix="choose another facility")
         if desired.intent.to:
             return
-        problems = [hindrance(desired.model, node, None) for node in nodes.values()]
+        problems = [
+            _barred(node) or hindrance(desired.model, node, None) for node in nodes.values()
+        ]
         if all(problems):
             reasons = "; ".join(problems) or "none is connected"
             raise Refused(
@@ -471,6 +473,11 @@ class DeploymentService:
             wanted=site in desired.places,
             detail=self._trouble.get((desired.name, site), ""),
         )
+
+
+def _barred(node: NodeDescriptor) -> str:
+    """Why a facility takes no new deployments; empty: it does."""
+    return f"{node.site} {node.cordon}" if node.cordon else ""
 
 
 _RETIRED = "retired"

@@ -64,7 +64,8 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 5.0
 _AWAY = frozenset({"alive", "verifier-alive"})
-_PASSING = _AWAY | {"hours", "verifier-hours", "pinned"}
+_CORDONED = frozenset({"cordoned", "verifier-cordoned"})
+_PASSING = _AWAY | _CORDONED | {"hours", "verifier-hours", "pinned"}
 """Filters that a site fails for a time."""
 _MEASURING_S = 1.0
 """For weighing a verifier's queue before the job's first measurement."""
@@ -322,8 +323,13 @@ def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str
         if filters - {"pinned"} and filters <= _PASSING
     }
     away = sorted(site for site, filters in passing.items() if filters & _AWAY)
-    closed = sorted(passing.keys() - away)
-    waits = (("sites that are away", away), ("sites outside of their hours", closed))
+    cordoned = sorted(site for site in passing.keys() - away if passing[site] & _CORDONED)
+    closed = sorted(passing.keys() - {*away, *cordoned})
+    waits = (
+        ("sites that are away", away),
+        ("sites that are cordoned", cordoned),
+        ("sites outside of their hours", closed),
+    )
     return "; ".join(f"{what}: {', '.join(sites)}" for what, sites in waits if sites)
 
 

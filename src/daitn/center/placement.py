@@ -98,7 +98,7 @@ def _may_host(deployment: DesiredDeployment, host: NodeDescriptor) -> bool:
     takes its share of demand and memory."""
     if not deployment.intent.automatic:
         return host.site in deployment.places
-    return not hindrance(deployment.model, host, None)
+    return not host.cordon and not hindrance(deployment.model, host, None)
 
 
 def _demand(

@@ -219,6 +219,13 @@ class ControlCenter:
         yield from self._journal.measured()
         yield from self._chunks.measured()
 
+    def reconfigure(self, config: CenterConfig) -> None:
+        """Take over a changed file; `LIVE` says which fields may differ."""
+        self._config = config
+        self._open_jobs = config.open_jobs
+        self._turns.allow(config.requests_per_minute)
+        self._uploads.allow(config.stored_bytes)
+
     async def drain(self) -> None:
         """Nothing: jobs go on when a control centre is back, and requests are sent again."""
 

@@ -27,6 +27,7 @@ from daitn.cli.session import (
 from daitn.cli.tables import (
     plain_table,
     route_words,
+    state_words,
 )
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
@@ -189,7 +190,7 @@ def _nodes_table(sites: tuple[SiteState, ...]) -> RenderableType:
         rows.append(
             (
                 node.site,
-                "alive" if site.alive else "lost",
+                state_words(site),
                 ", ".join(node.roles),
                 node.jurisdiction,
                 speed,

@@ -25,7 +25,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.files.atomic import put_in_place
-from daitn.identity.signing import check_advert, check_model
+from daitn.identity.signing import check_model, read_advert
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Form
 from daitn.learning.sandbox.policy import Limits, Sandbox
@@ -34,10 +34,9 @@ from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Un
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage, ancestry
-from daitn.objects.messages import Advert
 from daitn.objects.models import CHUNK_BYTES, Manifest
 from daitn.objects.requests import JobQuery, TrainedModel
-from daitn.objects.wire import canonical, decode, to_json
+from daitn.objects.wire import canonical, to_json
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.disk import DiskBlobStore
@@ -310,10 +309,9 @@ async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
     for site in set(sites) - known.keys():
         with contextlib.suppress(NotFound, Unreachable):
             key = keys.site_do(site, "describe")
-            advert = decode(await fabric.request(key, b"", timeout_s=STORE_TIMEOUT_S), Advert)
-            check_advert(advert)
-            if advert.descriptor.site == site:
-                known[site] = advert.descriptor.public_key
+            node = read_advert(await fabric.request(key, b"", timeout_s=STORE_TIMEOUT_S))
+            if node.site == site:
+                known[site] = node.public_key
     return known
 
 

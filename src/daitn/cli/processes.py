@@ -10,22 +10,25 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 
+from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
+from daitn.cli.reloading import Reloading
 from daitn.cli.session import complain, errors, run, screen
 from daitn.cli.starting import LIFELINE
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
+from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
 from daitn.objects.errors import Unreachable
@@ -97,6 +100,7 @@ def up(
 class _Service(Protocol):
     def measured(self) -> Iterable[Sample]: ...
     async def start(self) -> None: ...
+    def reconfigure(self, config: Any) -> None: ...
     async def drain(self) -> None: ...
     async def close(self) -> None: ...
 
@@ -143,7 +147,9 @@ async def _run_center(config: Path | None, start_logs: Callable[..., None]) -> N
         served = ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
         return Operated(served, center, roster.grants() if roster else None)
 
-    await _serve(name, center, settings, make, roster, identity)
+    await _serve(
+        name, center, settings, make, roster, identity, (config, partial(read_center, config))
+    )
 
 
 async def _run_node(path: Path, site: str, start_logs: Callable[..., None]) -> None:
@@ -166,7 +172,8 @@ async def _run_node(path: Path, site: str, start_logs: Callable[..., None]) -> N
         orders = identity.orders() if identity else None
         return Node(node, _signed(carrier, identity), roster, orders, tracer)
 
-    await _serve(f"site {node.site}", node, settings, make, roster, identity)
+    source = path, partial(read_node, path, site)
+    await _serve(f"site {node.site}", node, settings, make, roster, identity, source)
 
 
 async def _serve(
@@ -176,8 +183,12 @@ async def _serve(
     make: Callable[[ZenohFabric, Tracer], _Service],
     roster: LiveRoster | None,
     identity: Identity | None,
+    source: tuple[Path | None, Callable[[], CenterConfig | NodeConfig]],
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up."""
+    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up.
+
+    `source`: the process's file, and what reads it again.
+    """
     stop = _Stop()
     stopping = stop.requested
     lock = FolderLock(Path(config.state))
@@ -198,8 +209,14 @@ async def _serve(
             await _until(stopping, service.start())
             await metrics.start()
             if not stopping.is_set():
+                live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
+                path, read = source
+                state = Path(config.state)
+                reloading = Reloading(path, state, config, read, live, service.reconfigure)
+                reloading.start()
                 log.info("%s is ready", name)
                 await stopping.wait()
+                await reloading.close()
                 await _until(stop.hurried, service.drain())
         finally:
             await metrics.close()

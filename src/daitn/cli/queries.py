@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from daitn.cli.session import ANSWER_TIMEOUT_S, Session, connect
-from daitn.cli.tables import age, plain_table, size
+from daitn.cli.tables import age, plain_table, size, state_words
 from daitn.identity.signing import check_attestation
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
@@ -180,7 +180,7 @@ def facilities_table(sites: tuple[SiteState, ...], served: ServedModels) -> Rend
         assert facility is not None
         of_site: tuple[str, ...] = (
             site.descriptor.site,
-            "alive" if site.alive else "lost",
+            state_words(site),
             site.descriptor.owner,
             site.descriptor.jurisdiction,
             "yes" if facility.hosts else "no",

@@ -23,6 +23,7 @@ from daitn.objects.jobs import Decided, JobState, JobView
 from daitn.objects.placement import DeploymentView, PlacementView
 from daitn.objects.text import counted
 from daitn.tools import clock
+from daitn.topology.snapshot import SiteState
 
 __all__ = [
     "REJECTED_COLUMNS",
@@ -41,6 +42,7 @@ __all__ = [
     "route_table",
     "route_words",
     "size",
+    "state_words",
     "values",
 ]
 
@@ -75,6 +77,13 @@ def age(at_s: float) -> str:
         if age_s >= seconds:
             return f"{age_s / seconds:.0f} {unit} ago"
     return f"{age_s:.0f} s ago"
+
+
+def state_words(site: SiteState) -> str:
+    """How a site is: alive or lost, and whether an operator took it out of service."""
+    state = "alive" if site.alive else "lost"
+    cordon = site.descriptor.cordon
+    return f"{state}, {'draining' if cordon.draining else 'cordoned'}" if cordon else state
 
 
 def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:

@@ -51,6 +51,7 @@ __all__ = [
     "MEMBERSHIP",
     "Certificates",
     "Issuer",
+    "certificate_ends_at_s",
     "fall_back",
     "found_authority",
     "has_entered",
@@ -288,6 +289,12 @@ def has_entered(folder: Path) -> bool:
     """Whether the folder's certificate is from a control centre, and not the membership's."""
     (name,) = _current(folder).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return not str(name.value).startswith(ENTRY)
+
+
+def certificate_ends_at_s(folder: Path) -> float:
+    """When the certificate ends with which the folder's process connects. Raises `OSError` and
+    `ValueError` without one."""
+    return _current(folder).not_valid_after_utc.timestamp()
 
 
 def membership_ends_at_s(folder: Path) -> float:

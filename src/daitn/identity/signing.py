@@ -24,10 +24,9 @@ from daitn.objects.lineage import (
 )
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
 from daitn.objects.usage import SignedUsage, UsageStatement
-from daitn.objects.wire import canonical
+from daitn.objects.wire import canonical, decode
 
 __all__ = [
-    "check_advert",
     "check_attestation",
     "check_descent",
     "check_entry",
@@ -35,6 +34,7 @@ __all__ = [
     "check_model",
     "check_report",
     "check_usage",
+    "read_advert",
     "sign_advert",
     "sign_attestation",
     "sign_entry",
@@ -192,9 +192,25 @@ def check_report(report: WorkReport, public_key: str) -> None:
         )
 
 
-def check_advert(advert: Advert) -> None:
-    """Raise `Corrupt` unless the descriptor is signed with the key it names."""
-    check_signature(advert.descriptor.public_key, advert.signature, canonical(advert.descriptor))
+class _ReceivedAdvert(msgspec.Struct, frozen=True):
+    descriptor: msgspec.Raw
+    signature: str
+
+
+def read_advert(data: bytes) -> NodeDescriptor:
+    """The descriptor in an advert. Raises `Corrupt` unless it is signed with the key it names.
+
+    A site of a later version may say more in it than this version knows, so that the signature is
+    checked over what was received. Earlier versions sent it in another order than they signed.
+    """
+    received = decode(data, _ReceivedAdvert)
+    raw = bytes(received.descriptor)
+    descriptor = decode(raw, NodeDescriptor)
+    try:
+        check_signature(descriptor.public_key, received.signature, raw)
+    except Corrupt:
+        check_signature(descriptor.public_key, received.signature, canonical(descriptor))
+    return descriptor
 
 
 def sign_attestation(finding: Finding, key: SigningKey) -> Attestation:

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from daitn import __version__
 from daitn.learning.consultant import Consultant
 from daitn.learning.corpora.records import read_pairs
@@ -38,7 +40,13 @@ from daitn.objects.descriptors import (
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.wire import decode, encode
 
-__all__ = ["allowed_recipes", "describe", "described_dataset", "described_test_set"]
+__all__ = [
+    "allowed_recipes",
+    "describe",
+    "described_dataset",
+    "described_test_set",
+    "stated_anew",
+]
 
 T = TypeVar("T")
 
@@ -111,6 +119,30 @@ async def describe(
         verifier=verifier if offered else None,
         left_out=tuple(inspection.left_out[:MOST_LEFT_OUT]),
     )
+
+
+def stated_anew(node: NodeDescriptor, config: NodeConfig) -> NodeDescriptor:
+    """The descriptor with what a running node takes over from its file; see `config.live`."""
+    data = {each.name: each for each in config.datasets}
+    datasets = tuple(
+        msgspec.structs.replace(
+            described,
+            policy=data[described.name].terms.published,
+            price_usd_per_1k=data[described.name].price_usd_per_1k,
+            licence=data[described.name].licence,
+            description=data[described.name].description,
+        )
+        for described in node.datasets
+    )
+    verifier = node.verifier
+    if verifier is not None:
+        tests = {(each.topic, each.test_schema): each for each in config.tests}
+        offered = tuple(
+            msgspec.structs.replace(t, policy=tests[t.topic, t.test_schema].terms.published)
+            for t in verifier.tests
+        )
+        verifier = msgspec.structs.replace(verifier, tests=offered)
+    return msgspec.structs.replace(node, datasets=datasets, verifier=verifier)
 
 
 class _Inspection:

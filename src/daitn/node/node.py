@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,8 @@ from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
 from daitn.node.behalf import Behalf
 from daitn.node.config import NodeConfig
-from daitn.node.descriptor import allowed_recipes, describe
+from daitn.node.cordon import CordonFile
+from daitn.node.descriptor import allowed_recipes, describe, stated_anew
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.metrics import budgets
 from daitn.node.roles import Roles
@@ -32,11 +34,14 @@ from daitn.node.training.privacy_ledger import PrivacyLedger
 from daitn.node.training.sums import SecureSums
 from daitn.node.training.work_log import WorkLog
 from daitn.node.training.work_queue import WorkQueue
+from daitn.objects.audit import AuditEvent
+from daitn.objects.cordons import CordonQuestion, CordonReport
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, WorkFailed
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import (
     CancelWork,
+    MergeWork,
     ModelsNeeded,
     RecipeQuestion,
     StatusQuestion,
@@ -45,9 +50,10 @@ from daitn.objects.messages import (
     WorkProgress,
     WorkReceipt,
 )
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import canonical, decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.caller import caller, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.releases import Releases
@@ -109,6 +115,7 @@ class Node:
         self._consultant = Consultant(allowed_recipes(config), config.recipe_sandbox)
         self._audit = AuditLog(state / "audit", config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
+        self._cordon = CordonFile(state / "cordon", self._cordoned)
         releases = Releases(state / "releases", self._store)
         begun = BegunVisits(state / "visits")
         self._sums: SecureSums | None = None
@@ -144,6 +151,7 @@ class Node:
                 roster,
                 releases.record,
                 tracer,
+                partial(self._cordon.check, config.site),
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -183,6 +191,7 @@ class Node:
         )
         self._executor.offer(self.descriptor)
         if self._roles is not None:
+            self._roles.cordon(self._cordon.cordon)
             self._roles.offer(self.descriptor)
             await self._roles.start()
         self.descriptor = self._now_described(self.descriptor)
@@ -228,6 +237,15 @@ class Node:
         if self._roles is not None:
             yield from self._roles.measured()
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file; `LIVE` says which fields may differ. Raises `InvalidInput`, and
+        then nothing has changed."""
+        if self._roles is not None:
+            self._roles.reconfigure(config)
+        self._config = config
+        self._executor.reconfigure(config)
+        self._changed.set()
+
     async def drain(self) -> None:
         """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
         if self._roles is not None:
@@ -254,7 +272,7 @@ class Node:
 
     async def _publish_advert(self) -> None:
         assert self.descriptor is not None
-        advert = encode(sign_advert(self.descriptor, self._key))
+        advert = canonical(sign_advert(self.descriptor, self._key))
         await self._fabric.publish(keys.site_advert(self._config.site), advert)
 
     async def _mark_time(self) -> None:
@@ -266,7 +284,9 @@ class Node:
 
     def _now_described(self, node: NodeDescriptor) -> NodeDescriptor:
         """The descriptor, with what changes in it while the node runs."""
+        node = stated_anew(node, self._config)
         node = self._privacy.described(node, self._config.datasets)
+        node = msgspec.structs.replace(node, cordon=self._cordon.cordon or msgspec.UNSET)
         return node if self._roles is None else self._roles.described(node)
 
     async def _publish_changes(self) -> None:
@@ -288,6 +308,8 @@ class Node:
 
     def _handlers(self) -> dict[str, Handler]:
         handlers = self._own_handlers()
+        if "submit" in handlers:
+            handlers["submit"] = self._unless_cordoned("jobs", handlers["submit"])
         if self._grants is not None:
             handlers["behalf"] = Behalf(self._config.site, self._grants, handlers).on_behalf
         return handlers
@@ -295,6 +317,7 @@ class Node:
     def _own_handlers(self) -> dict[str, Handler]:
         return {
             "describe": self._on_describe,
+            "cordon": self._on_cordon,
             "estimate": self._on_estimate,
             "work": self._on_work,
             "status": self._on_status,
@@ -305,6 +328,39 @@ class Node:
             **(self._agents.handlers() if self._agents else {}),
         }
 
+    def _unless_cordoned(self, what: str, handler: Handler) -> Handler:
+        """The handler of a request that brings something new."""
+
+        async def handled(key: str, payload: bytes) -> bytes:
+            self._cordon.check(self._config.site, what)
+            return await handler(key, payload)
+
+        return handled
+
+    def _cordoned(self) -> None:
+        if self._roles is not None:
+            self._roles.cordon(self._cordon.cordon)
+        self._changed.set()
+
+    async def _on_cordon(self, key: str, payload: bytes) -> bytes:
+        """`CordonQuestion` -> `CordonReport`: take the site out of service, or back into it; what
+        is still under way there."""
+        question = decode(payload, CordonQuestion)
+        check_owner(self._config.owner, f"the site {self._config.site}")
+        member = caller()
+        self._cordon.change(question, member.name if member else "", self._note_cordon)
+        report = CordonReport(
+            site=self._config.site,
+            cordon=self._cordon.cordon,
+            clock_s=clock.wall_s(),
+            visits=self._work.unfinished,
+            agents=self._agents.hosted if self._agents else 0,
+        )
+        return encode(self._roles.occupied(report) if self._roles else report)
+
+    def _note_cordon(self, event: AuditEvent, by: str, reason: str) -> None:
+        self._audit.append(event, owner=by, reason=reason)
+
     def _described(self) -> NodeDescriptor:
         assert self.descriptor is not None
         return self.descriptor
@@ -312,7 +368,7 @@ class Node:
     async def _on_describe(self, key: str, payload: bytes) -> bytes:
         """nothing -> `Advert`: the site's signed descriptor."""
         assert self.descriptor is not None
-        return encode(sign_advert(self.descriptor, self._key))
+        return canonical(sign_advert(self.descriptor, self._key))
 
     async def _on_estimate(self, key: str, payload: bytes) -> bytes:
         """`RecipeQuestion` -> `WorkNeeds`: what a model of a configuration needs."""
@@ -322,7 +378,10 @@ class Node:
     async def _on_work(self, key: str, payload: bytes) -> bytes:
         """`Work` -> `WorkStatus`: do a `VisitWork`, a `MergeWork` or a `VerifyWork`; the same work
         submitted twice is done once."""
-        return encode(self._work.start(decode(payload, Work)))
+        work = decode(payload, Work)
+        if not isinstance(work, MergeWork) and not self._work.knows(work.visit):
+            self._cordon.check(self._config.site, "visits")  # A merge ends rounds under way.
+        return encode(self._work.start(work))
 
     async def _on_status(self, key: str, payload: bytes) -> bytes:
         """`StatusQuestion` -> `WorkStatus`: how far a piece of work is (a `WorkState`)."""

@@ -33,9 +33,11 @@ from daitn.node.serving.facility import ADMITTED_ROLES, Facility
 from daitn.node.usage.counts import UsageCounts
 from daitn.node.usage.stating import Stating
 from daitn.node.verifier.deployments import DeploymentVerifier
+from daitn.objects.cordons import Cordon, CordonReport
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.messages import DeployModel
 from daitn.objects.requests import (
     CutQuery,
     ExplainQuery,
@@ -73,6 +75,27 @@ LAST_STATEMENT_S = 1.0
 """For what is stated as a node stops. What is not acknowledged by then, its next life states."""
 
 
+class _Cordons:
+    """Tells a forwarder which other sites are cordoned, by their descriptors."""
+
+    def __init__(self, site: SiteId, forwarder: ForwarderRole) -> None:
+        self._site = site
+        self._forwarder = forwarder
+
+    def described(self, node: NodeDescriptor) -> None:
+        if node.site != self._site and Role.FORWARDER in node.roles:
+            self._forwarder.cordon_other(node.site, str(node.cordon) if node.cordon else "")
+
+    def came(self, site: SiteId) -> None:
+        """See `described`."""
+
+    def lost(self, site: SiteId) -> None:
+        """Its cordon outlives its process."""
+
+    def removed(self, site: SiteId) -> None:
+        self._forwarder.cordon_other(site, "")
+
+
 class Roles:
     """The roles that a node plays for objects under way; others are None."""
 
@@ -89,10 +112,13 @@ class Roles:
         roster: LiveRoster | None,
         released: Release,
         tracer: Tracer,
+        check_cordon: Callable[[str], None],
     ) -> None:
-        """`changed` is called when the result of `described` may have changed; `roster`: see
-        `Membership`; `released` is told of the models that are deployed here."""
+        """`check_cordon` raises `Refused` while the site takes nothing new; `changed` is called
+        when the result of `described` may have changed; `roster`: see `Membership`; `released` is
+        told of the models that are deployed here."""
         self._site = config.site
+        self._check_cordon = check_cordon
         self._roster = roster
         self._fabric = fabric
         self._tracer = tracer
@@ -254,6 +280,8 @@ class Roles:
 
     async def listen(self) -> None:
         """Start to follow other nodes, once this one is described."""
+        if self.forwarder is not None:
+            self._membership.listen(_Cordons(self._site, self.forwarder))
         await self._membership.start()
         if self._feed is not None:
             await self._feed.start()
@@ -311,6 +339,37 @@ class Roles:
             if part is not None:
                 yield from part.measured()
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file. Raises `InvalidInput`."""
+        if self._gateway is not None and config.gateway is not None:
+            self._gateway.reconfigure(config.gateway)
+
+    def cordon(self, cordon: Cordon | None) -> None:
+        """Take nothing new while the site is cordoned; what a control centre placed here answers on
+        while it is drained. None: take what comes."""
+        why = str(cordon) if cordon is not None else ""
+        if self._gateway is not None:
+            self._gateway.closed = lambda: why
+        if self._facility is not None:
+            draining = cordon is not None and cordon.draining
+            self._facility.close_to(
+                lambda deployment: (
+                    f"its site {why}" if why and not (draining and deployment.placed) else ""
+                )
+            )
+        if self.forwarder is not None:
+            self.forwarder.cordon(why)
+
+    def occupied(self, report: CordonReport) -> CordonReport:
+        """The report with what is under way in these roles."""
+        roles = (self._gateway, self._facility)
+        return msgspec.structs.replace(
+            report,
+            queries=sum(role.in_progress for role in roles if role is not None),
+            packets=self.forwarder.runtime.in_progress if self.forwarder else 0,
+            deployments=self._facility.placed() if self._facility else (),
+        )
+
     def models(self) -> frozenset[Digest]:
         """Weights that the facility needs."""
         return self._facility.models() if self._facility else frozenset()
@@ -319,7 +378,7 @@ class Roles:
         """Request handlers of these roles, by verb."""
         handlers: dict[str, Handler] = {}
         if self._facility is not None:
-            handlers |= {"deploy": self._facility.on_deploy, "retire": self._facility.on_retire}
+            handlers |= {"deploy": self._on_deploy, "retire": self._facility.on_retire}
         if self._gateway is not None:
             handlers |= {
                 "queries": self._on_queries,
@@ -342,6 +401,14 @@ class Roles:
     def _owner_of(self, site: SiteId) -> str | None:
         node = self._membership.node(site)
         return None if node is None else node.owner
+
+    async def _on_deploy(self, key: str, payload: bytes) -> bytes:
+        """`DeployModel` -> nothing: of a facility: fetch a model, load it and answer with it;
+        harmless twice."""
+        assert self._facility is not None
+        if decode(payload, DeployModel).name not in self._facility.placed():
+            self._check_cordon("deployments")
+        return await self._facility.on_deploy(key, payload)
 
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
         """`QueriesWanted` -> `QueryList`: of a gateway: how its latest queries were served."""

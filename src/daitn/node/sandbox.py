@@ -9,11 +9,11 @@ from daitn.learning.sandbox.probe import available
 from daitn.node.config import SandboxConfig
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["check_sandbox"]
+__all__ = ["SANDBOX_FIXES", "check_sandbox"]
 
 log = logging.getLogger(__name__)
 
-_FIXES = {
+SANDBOX_FIXES = {
     Mechanism.NAMESPACES: "let its user make user namespaces (`sysctl user.max_user_namespaces`, "
     "`sysctl kernel.apparmor_restrict_unprivileged_userns`, or the container's seccomp profile)",
     Mechanism.LANDLOCK: "use Linux 5.13 or later, with `landlock` among the `lsm=` of its command "
@@ -31,7 +31,7 @@ async def check_sandbox(config: SandboxConfig) -> Available:
             raise InvalidInput(
                 f"{mechanism} does not work on this machine (what works: {found})",
                 field=f"sandbox.required[{position}]",
-                fix=f"{_FIXES[mechanism]}; or do not require it",
+                fix=f"{SANDBOX_FIXES[mechanism]}; or do not require it",
             )
     missing = [str(mechanism) for mechanism in Mechanism if mechanism not in found.mechanisms]
     log.log(

@@ -58,6 +58,12 @@ class AuditEvent(enum.StrEnum):
     """Work was stopped from outside, or the process ended."""
     TORN = "torn"
     """The process or the power ended while an entry was written; nothing was acknowledged of it."""
+    CORDONED = "cordoned"
+    """The site was cordoned by `owner`: it takes nothing new."""
+    DRAINED = "drained"
+    """The same, and its deployments are to move elsewhere."""
+    UNCORDONED = "uncordoned"
+    """The cordon was lifted."""
     COUNTERSIGNED = "countersigned"
     """A control centre signed an earlier entry's digest."""
 

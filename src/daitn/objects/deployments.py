@@ -165,6 +165,11 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     place_grant: Signed | None = None
     """A control centre's `PlaceGrant`, where the grant names no facilities."""
 
+    @property
+    def placed(self) -> bool:
+        """Whether a control centre placed it: its facility did not bring it by itself."""
+        return self.runtime is Runtime.EMBEDDED and self.manifest is not None
+
     def meets(self, need: Need) -> bool:
         """Whether a query that needs this may be put to it."""
         if need in _OF_API:

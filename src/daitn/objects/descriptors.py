@@ -7,6 +7,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.lineage import Entry
@@ -208,6 +209,8 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     gateway: GatewayDescriptor | None = None
     left_out: Annotated[tuple[LeftOut, ...], msgspec.Meta(max_length=64)] = ()
     """What of its file the node does without; the first of them, where there are more."""
+    cordon: Cordon | msgspec.UnsetType = msgspec.UNSET
+    """Left out unless an operator took the site out of service: then it gets nothing new."""
 
 
 class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):

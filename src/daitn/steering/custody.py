@@ -22,6 +22,7 @@ from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, is_transient, overdue_s
 from daitn.steering.statistics import Statistics
+from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
 
@@ -45,6 +46,8 @@ class Custody:
         self.settings = settings
         self.routes = routes
         self.statistics = Statistics()
+        self.closed = ""
+        """Why this site takes no objects of others, in words; empty: it does."""
         self.rankings = Rankings(routes, self.statistics)
         self.pending = PendingTable(settings.most_objects, settings.most_bytes)
         self._buckets = Buckets(
@@ -151,12 +154,19 @@ class Custody:
             packet.check_path()  # Whatever is kept here must be readable later.
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it has visited {self.site} before")
+        if self.closed and sender != LOCAL and not self._is_home(packet):
+            return Refusal(Reason.NO_WAY, f"{self.site} {self.closed}"[:500])
         wait_s = self._buckets.take(sender, owner, now_s)
         if wait_s:
             return Refusal(Reason.RATE, f"{owner or 'its owner'} sends too much", wait_s)
         if not self.pending.make_room(packet):
             return Refusal(Reason.FULL, f"{self.site} has no room for more objects", 1.0)
         return None
+
+    def _is_home(self, packet: Packet) -> bool:
+        """Whether an object comes back to where it belongs."""
+        intent = self.rankings.intent(packet.intent)
+        return intent.capability == Capability.HOME and intent.subject == self.site
 
     def _duplicate(
         self,

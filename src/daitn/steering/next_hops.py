@@ -6,7 +6,7 @@ This is a forwarder's view of what matters to one intent, as QS-QRRT is a gatewa
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from daitn.objects.abilities import knows_language, needs_in
 from daitn.objects.decisions import Rejection
+from daitn.steering.routes.names import site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent
@@ -70,6 +71,8 @@ class NextHop(msgspec.Struct, frozen=True, gc=False):
     """From this site."""
     remaining_s: float
     """From the neighbour, as advertised."""
+    cordoned: str = ""
+    """Why nothing is sent that way, in words."""
 
     @property
     def id(self) -> str:
@@ -99,6 +102,8 @@ class Reach:
     """The distinct prices, the lowest first."""
     contexts: tuple[int, ...]
     """The distinct lengths of bounded contexts in tokens, the shortest first."""
+    cordoned: tuple[tuple[str, str], ...] = ()
+    """Sites that are out of service, and why, in words."""
 
     def too_short(self, intent: PacketIntent) -> int:
         """How many of the distinct contexts are too short for the intent."""
@@ -172,7 +177,14 @@ def reach_of(key: str, routes: RouteTable) -> Reach:
             rows.append(NextHop(origin, LOCAL, offer, 0.0, 0.0))
             continue
         rows += [
-            NextHop(origin, via.neighbour, offer, via.distance_s, via.remaining_s)
+            NextHop(
+                origin,
+                via.neighbour,
+                offer,
+                via.distance_s,
+                via.remaining_s,
+                _out_of_service(origin, via.neighbour, key, routes.cordoned),
+            )
             for via in routes.routes_to(origin)
         ]
     rows.sort(key=lambda hop: (hop.origin, hop.via, hop.offer.key))
@@ -190,7 +202,20 @@ def reach_of(key: str, routes: RouteTable) -> Reach:
         np.array([offer.price_usd for offer in offers], float),
         tuple(sorted({offer.price_usd for offer in offers})),
         tuple(sorted({offer.context_tokens for offer in offers} - {0})),
+        tuple(sorted(routes.cordoned.items())),
     )
+
+
+def _out_of_service(origin: str, via: str, key: str, cordoned: Mapping[str, str]) -> str:
+    """Why nothing is sent towards an origin by a neighbour. What belongs to a site finds its way
+    home, and is passed on by no other site that is out of service."""
+    if not cordoned:
+        return ""
+    home = key == f"{Capability.HOME}:{origin}"
+    barred = [] if home else [site_of(origin)]
+    if not (home and via == origin):
+        barred.append(via)
+    return next((f"{site} {cordoned[site]}" for site in barred if site in cordoned), "")
 
 
 def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
@@ -295,6 +320,8 @@ def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
     """By filter, the rows that it rejects."""
     offers = [hop.offer for hop in hops.rows] if intent.jurisdictions or intent.owners else []
     failed = {"min_fit": hops.known_fit < intent.min_fit}
+    if any(hop.cordoned for hop in hops.rows):
+        failed["cordoned"] = np.array([bool(hop.cordoned) for hop in hops.rows], bool)
     if intent.max_cost_usd is not None:
         costs_usd = _costs_usd(hops.price_usd, units_of(intent))
         failed["max_cost_usd"] = costs_usd > intent.max_cost_usd
@@ -332,9 +359,18 @@ def _holds(offer: Offer, intent: PacketIntent) -> bool:
     return not 0 < offer.context_tokens < intent.context_tokens
 
 
-def rejections(hops: NextHops, intent: PacketIntent) -> Iterator[Rejection]:
-    """Why each row that is not admitted is rejected."""
+def rejections(
+    hops: NextHops, intent: PacketIntent, cordoned: tuple[tuple[str, str], ...] = ()
+) -> Iterator[Rejection]:
+    """Why each row that is not admitted is rejected. `cordoned`: as of `Reach`; such a site tells
+    no longer what it offers."""
     failed = _failed(hops, intent)
+    told = {site_of(hop.origin) for hop in hops.rows} | {hop.via for hop in hops.rows}
+    for site, why in cordoned:
+        if site not in told:
+            yield Rejection(
+                candidate=site, filter="cordoned", reason=f"{site} {why}", field="cordoned"
+            )
     for i in (~hops.passes).nonzero()[0].tolist():
         for name, flags in failed.items():
             if flags[i]:
@@ -355,6 +391,8 @@ def _rejection(name: str, hops: NextHops, intent: PacketIntent, row: int) -> Rej
             most_usd = intent.max_cost_usd or 0.0
             reason = f"costs {price_usd:.6f} USD of at most {most_usd}"
             shortfall, unit = price_usd - most_usd, "USD"
+        case "cordoned":
+            reason = hop.cordoned
         case "jurisdictions":
             reason = f"{hop.offer.jurisdiction or 'nowhere'} is not admitted"
         case "owners":

@@ -92,7 +92,15 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 class RankingBasis:
     """What summaries say to one class of intents, whatever was learned. Valid until they change."""
 
-    __slots__ = ("advertised", "cost_share", "hops", "places", "preferences", "routes_version")
+    __slots__ = (
+        "advertised",
+        "cordoned",
+        "cost_share",
+        "hops",
+        "places",
+        "preferences",
+        "routes_version",
+    )
 
     def __init__(
         self,
@@ -105,6 +113,7 @@ class RankingBasis:
         scorer."""
         self.preferences = preferences
         self.routes_version = routes_version
+        self.cordoned = reach.cordoned
         self.cost_share = cost_share(preferences)
         hops = next_hops_for(intent, reach)
         kept = best_next_hops(hops, reach, advertised_scores(hops, preferences))
@@ -240,7 +249,9 @@ class Ranking:
             scores,
             lambda row: rows[row].id,
             chosen=scored.admitted[self._order[0]].id if self._order else None,
-            rejections=tuple(islice(rejections(scored.hops, intent), _MOST_REJECTIONS)),
+            rejections=tuple(
+                islice(rejections(scored.hops, intent, basis.cordoned), _MOST_REJECTIONS)
+            ),
             snapshot_version=basis.routes_version,
             now_s=scored.at_s,
         )

@@ -20,11 +20,10 @@ import msgspec
 
 from daitn.files.atomic import replace_file
 from daitn.identity.keys import key_mark
-from daitn.identity.signing import check_advert
+from daitn.identity.signing import read_advert
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
 from daitn.objects.identifiers import SiteId
-from daitn.objects.messages import Advert
 from daitn.objects.roster import Kind, ungranted
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
@@ -325,9 +324,7 @@ class Membership:
         invalid."""
         if len(payload) > MOST_BYTES:
             raise Refused(f"an advert has at most {MOST_BYTES} bytes", field="advert")
-        advert = decode(payload, Advert)
-        check_advert(advert)
-        node = advert.descriptor
+        node = read_advert(payload)
         if node.site != site:
             raise Refused(f"{site} speaks in the name of {node.site}", field="site")
         # Before its key is stored: a refused site takes no room.

@@ -109,6 +109,13 @@ def _site(candidate: DataCandidate) -> Iterator[Rejection]:
             reason=f"site {candidate.dataset.site} is not connected now",
             field="",
         )
+    if cordon := candidate.state.descriptor.cordon:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="cordoned",
+            reason=f"site {candidate.dataset.site} {cordon}",
+            field="",
+        )
     if candidate.state.descriptor.compute is None:
         yield Rejection(
             candidate=candidate.id,

@@ -105,6 +105,11 @@ def _unit_rejections(
         failures.append(
             Rejection(candidate=site, filter="verifier-alive", reason=reason, field=field)
         )
+    if cordon := state.descriptor.cordon:
+        reason = f"verifier {site} {cordon}"
+        failures.append(
+            Rejection(candidate=site, filter="verifier-cordoned", reason=reason, field=field)
+        )
     if intent.model.recipe not in verifier.recipes:
         installed = ", ".join(sorted(verifier.recipes)) or "none"
         failures.append(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.control.placement.reconcile import Deploy, Retire, chosen_places, next_steps
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -146,3 +147,36 @@ def test_places_are_chosen_once_and_again_where_a_facility_is_gone() -> None:
 def test_an_operator_s_places_are_not_chosen() -> None:
     stated = wish(to=(SiteId("z"),))
     assert chosen_places(stated, [mdf("a")], {}, frozenset()) == ("z",)
+
+
+def out_of_service(node: NodeDescriptor, *, draining: bool = False) -> NodeDescriptor:
+    cordon = Cordon(by="ops", since_s=0.0, draining=draining)
+    return msgspec.structs.replace(node, cordon=cordon)
+
+
+def places(desired: DesiredDeployment, *nodes: NodeDescriptor) -> tuple[str, ...]:
+    seen = frozenset(node.site for node in nodes)  # As the live ones are, recently.
+    return chosen_places(desired, nodes, {node.site: 1000 for node in nodes}, seen)
+
+
+def test_a_cordoned_facility_keeps_what_it_has_and_gets_nothing_new() -> None:
+    east = out_of_service(mdf("east", deployed()))
+    assert places(wish("east"), east, mdf("west")) == ("east",)
+    assert places(wish(), out_of_service(mdf("east")), mdf("west")) == ("west",)
+    assert steps(wish("east"), out_of_service(mdf("east"))) == []
+
+
+def test_a_drained_facility_hands_over_to_one_that_answers() -> None:
+    east = out_of_service(mdf("east", deployed()), draining=True)
+    assert places(wish("east"), east, mdf("west")) == ("west",)
+    assert steps(wish("west"), east, mdf("west")) == [("place", "west")]
+    assert steps(wish("west"), east, mdf("west", deployed())) == [("retire", "east")]
+    assert places(wish("east"), east) == ()
+    assert steps(wish(), east) == []
+
+
+def test_what_an_owner_placed_leaves_a_drained_facility_for_its_other_places_alone() -> None:
+    east = out_of_service(mdf("east", deployed()), draining=True)
+    named = (SiteId("east"), SiteId("west"))
+    assert places(wish("east", "west", to=named), east, mdf("west")) == ("west",)
+    assert places(wish("east", to=named[:1]), east, mdf("west")) == ("east",)

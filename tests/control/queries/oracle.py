@@ -20,7 +20,7 @@ from tests.policy.plain import PlainPolicy
 
 TRUST = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 TIMES = {"first-token", "deadline"}
-PRESENCE = {"there", "sound", "rested", "tried", "path"}
+PRESENCE = {"cordoned", "there", "sound", "rested", "tried", "path"}
 LOAD = {"room"}
 
 
@@ -184,6 +184,7 @@ def _needed(need: Need) -> Callable[[QueryContext, Candidate], bool]:
 
 
 HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
+    "cordoned": lambda q, c: not c.deployed.cordoned,
     "api": lambda q, c: q.intent.api in c.deployed.descriptor.apis,
     **{need: _needed(need) for need in NEEDS},
     "language": lambda q, c: (

@@ -6,10 +6,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from daitn.control.queries.context import QueryContext
 from daitn.objects.abilities import Abilities, Need, Reads, Says
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
@@ -33,6 +35,12 @@ SITES = ("s0", "s1", "s2", "s3")
 NAMES = ("a", "b", "c")
 TOPICS = ("m", "m/n")
 RARELY = 0.1
+
+
+_CORDONS = (
+    Cordon(by="ops", since_s=1.0, reason="new disks"),
+    Cordon(by="ops", since_s=1.0, draining=True),
+)
 
 
 class World:
@@ -112,6 +120,7 @@ class World:
             jurisdiction=self.rng.choice(["US", "CA"]),
             owner=self.rng.choice(["nih", "who"]),
             keeps_queries=self.rng.choice([False, True]),
+            cordon=self.usually(msgspec.UNSET, *_CORDONS),
             version=2,
         )
         state.described(node, NOW_S)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from daitn.objects.access import allows
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.placement import AUTO_REPLICAS, DesiredDeployment
@@ -72,17 +72,21 @@ def chosen_places(
 ) -> tuple[SiteId, ...]:
     """Where to place a deployment: first where it is placed now, if that is still possible.
 
-    Then where it is ready already, and at the facilities with the most free memory. `free_bytes`:
+    Then where it is ready already, and at the facilities with the most free memory: never at a
+    cordoned one, and no longer at one that is drained. `free_bytes`:
     memory left per facility. `away`: facilities that left, but too recently to place their
     deployments elsewhere.
     """
-    if wish.intent.to:
-        return wish.intent.to
     live = {node.site: node for node in nodes}
+    drained = {site for site, node in live.items() if _is_drained(node)}
+    if wish.intent.to:
+        # Its owner named these: of several, those that stay take over from one that is drained.
+        return tuple(site for site in wish.intent.to if site not in drained) or wish.intent.to
     staying = [
         site
         for site in wish.places
-        if site in away or (site in live and not hindrance(wish.model, live[site], None))
+        if site not in drained
+        and (site in away or (site in live and not hindrance(wish.model, live[site], None)))
     ]
     if wish.intent.replicas == AUTO_REPLICAS:
         lacking = 0 if staying else 1
@@ -96,6 +100,7 @@ def chosen_places(
         node
         for site, node in live.items()
         if site not in staying
+        and not node.cordon
         and not hindrance(wish.model, node, None if site in there else free_bytes.get(site))
     ]
     candidates.sort(
@@ -107,6 +112,10 @@ def chosen_places(
         )
     )
     return (*staying, *(node.site for node in candidates[:lacking]))
+
+
+def _is_drained(node: NodeDescriptor) -> bool:
+    return bool(node.cordon and node.cordon.draining)
 
 
 def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | None) -> str:
@@ -135,16 +144,11 @@ def deployed_at(node: NodeDescriptor, name: str) -> DeploymentDescriptor | None:
 def _hosted(node: NodeDescriptor, name: str) -> bool:
     """Whether the name was placed by us and is not already draining."""
     found = deployed_at(node, name)
-    return (
-        found is not None
-        and found.runtime is Runtime.EMBEDDED
-        and found.manifest is not None  # As of a model that its facility runs by itself.
-        and found.state is not DeploymentState.DRAINING
-    )
+    return found is not None and found.placed and found.state is not DeploymentState.DRAINING
 
 
 def _lacks(node: NodeDescriptor | None, wish: DesiredDeployment) -> bool:
-    if node is None:
+    if node is None or node.cordon:
         return False
     found = deployed_at(node, wish.name)
     return (

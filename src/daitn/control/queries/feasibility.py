@@ -148,15 +148,17 @@ def _shortest(snapshot: Qrrt) -> Iterator[str]:
 
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
-    """Everything that may answer is disconnected, degraded or failed."""
+    """Everything that may answer is disconnected, degraded, cordoned or failed."""
     others = [
         failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != NOT_EJECTED
     ]
     resting = may & ~np.any(others, axis=0)
     until_s = cut.snapshot.columns.suspended_until_s[cut.rows][resting]
     rest_s = float(until_s.min() - cut.now_s) if len(until_s) else None
-    ids = sorted(cut.snapshot.rows[int(number)].id for number in cut.numbers[may])
-    reason = f"the eligible deployments are disconnected, degraded or failed recently: {_some(ids)}"
+    rows = [cut.snapshot.rows[int(number)] for number in cut.numbers[may]]
+    ids = sorted(f"{row.id} {row.cordoned}" if row.cordoned else row.id for row in rows)
+    what = "disconnected, degraded, cordoned or failed recently"
+    reason = f"the eligible deployments are {what}: {_some(ids)}"
     return _later("unavailable", reason, rest_s, decision)
 
 

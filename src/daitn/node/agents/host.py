@@ -104,6 +104,11 @@ class AgentHost:
         """Stop; agents stay on disk."""
         await self._tasks.close()
 
+    @property
+    def hosted(self) -> int:
+        """How many agents are here."""
+        return len(self._store.all())
+
     def models(self) -> frozenset[Digest]:
         """Weights that agents here need."""
         needed = frozenset(

@@ -83,6 +83,11 @@ class AgentsRole:
         await self._home.close()
         await self._host.close()
 
+    @property
+    def hosted(self) -> int:
+        """How many agents are here."""
+        return self._host.hosted
+
     def models(self) -> frozenset[Digest]:
         """Weights that agents need."""
         return self._host.models() | self._home.models()

@@ -93,7 +93,7 @@ class ForwarderRole:
         self._advised_at_s = float("-inf")
         self._links: ZenohAdjacency | None = None
         self._subscription: Registration | None = None
-        self._draining = False
+        self._draining = self._cordoned = False
         self._tasks = Tasks()
 
     def provide(
@@ -129,6 +129,18 @@ class ForwarderRole:
         until_s = time.monotonic() + timeout_s
         while self.runtime.busy and time.monotonic() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_LOOKED_AT_S)
+
+    def cordon(self, why: str) -> None:
+        """Offer nothing, pass nothing on and take no objects, but this site's own; an empty `why`:
+        do so again."""
+        self._cordoned = bool(why)
+        self.runtime.core.custody.closed = why
+        self.runtime.core.routes.withdraw(bool(why))
+        self._offer()
+
+    def cordon_other(self, site: SiteId, why: str) -> None:
+        """Send nothing to another site that is out of service; an empty `why`: it is back."""
+        self.runtime.core.routes.cordon(site, why)
 
     async def close(self) -> None:
         """Close the links; neighbours notice at once."""
@@ -166,7 +178,8 @@ class ForwarderRole:
         await asyncio.sleep(OFFERED_EVERY_S)
 
     def _offer(self) -> None:
-        offered = [] if self._draining else [offer for of in self._offers for offer in of()]
+        silent = self._draining or self._cordoned
+        offered = [] if silent else [offer for of in self._offers for offer in of()]
         self.runtime.offer((home(self._site), *offered))
 
     # Advice and settings

@@ -117,7 +117,12 @@ class ForwarderRuntime:
     @property
     def busy(self) -> bool:
         """Whether an object is served here, or an object of this site is under way."""
-        return bool(self._awaited) or len(self._services_running) > 0
+        return self.in_progress > 0
+
+    @property
+    def in_progress(self) -> int:
+        """How many objects are served here, or were sent from here and are not back."""
+        return len(self._awaited) + len(self._services_running)
 
     async def close(self) -> None:
         """Stop serving and waiting."""

@@ -89,6 +89,10 @@ class GatewayApi:
         """The server's address for others, once it listens."""
         return self._server.published
 
+    def admit_by(self, authenticator: Authenticator) -> None:
+        """Ask another one who asks, from the next query on."""
+        self._authenticator = authenticator
+
     async def start(self) -> None:
         """Start serving. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()

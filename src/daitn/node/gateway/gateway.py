@@ -86,6 +86,8 @@ GC_THRESHOLDS = (10_000, 20, 20)
 per collection of the next generation."""
 STUCK_AFTER_S = 600.0
 """A full gateway in which no query ends for this long is stuck: answers take less."""
+CLOSED_S = 60.0
+"""When a query may be tried again at a gateway that is out of service."""
 MIN_TOPIC_CONFIDENCE = 0.5
 """A topic found with less confidence is more likely wrong than right."""
 
@@ -123,6 +125,7 @@ class Gateway:
         self._packets = packets
         self._tls = tls
         self._tracer = tracer
+        self._owner, self._mandates = owner, mandates
         self._qirce = Qirce()
         self._query_log = QueryLog(self._qirce)
         self._demand = DemandEstimator(site)
@@ -156,6 +159,8 @@ class Gateway:
         self._timers: set[asyncio.Timeout] = set()
         """Of the queries in progress."""
         self._draining = self._cutting = False
+        self.closed: Callable[[], str] = lambda: ""
+        """Why it takes no queries for now; an empty string: it does."""
         self._upstream: Upstream | None = None
         self._plans: PlanExecutor | None = None
 
@@ -172,6 +177,11 @@ class Gateway:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         keep_freed_arrays()
+
+    def reconfigure(self, config: GatewayConfig) -> None:
+        """Take over changed keys and bounds. Raises `InvalidInput` as at the start."""
+        self._api.admit_by(_authenticator(self._site, config, self._owner, self._mandates))
+        self._config = config
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new queries, and return when those in progress have ended, or after
@@ -192,6 +202,11 @@ class Gateway:
     def descriptor(self) -> GatewayDescriptor:
         """The gateway's part of the node's descriptor, once it listens."""
         return GatewayDescriptor(endpoint=self._api.url)
+
+    @property
+    def in_progress(self) -> int:
+        """Queries under way."""
+        return self._in_flight
 
     def demand(self, now_s: float) -> Demand:
         """The demand at this gateway, smoothed."""
@@ -252,6 +267,8 @@ class Gateway:
         try:
             if self._draining:
                 raise stopping()
+            if why := self.closed():
+                raise unavailable(f"this gateway {why}", CLOSED_S)
             if full:
                 raise overloaded("this gateway is full")
             if self._metering is not None:
@@ -476,6 +493,8 @@ class Gateway:
             problems.append(f"{in_flight} queries are in progress; none ended for {still_s:.0f} s")
         if ready and self._draining:
             problems.append("the gateway is stopping")
+        if ready and (why := self.closed()):
+            problems.append(f"the gateway {why}")
         if ready and full:
             problems.append(f"the gateway is full: {in_flight} queries are in progress")
         if (

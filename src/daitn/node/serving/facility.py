@@ -242,9 +242,22 @@ class Facility:
         """Manifests of weights that the site must keep."""
         return self._lifecycle.models()
 
+    @property
+    def in_progress(self) -> int:
+        """Queries that are answered or wait here."""
+        admissions = (backend.admission for backend in self._backends().values())
+        return sum(admission.in_flight + admission.waiting for admission in admissions)
+
+    def placed(self) -> tuple[str, ...]:
+        """Names of the deployments that a control centre placed here."""
+        return tuple(deployment.name for deployment in self._lifecycle.descriptors())
+
+    def close_to(self, closed: Callable[[DeploymentDescriptor], str]) -> None:
+        """`closed` says why a deployment takes no queries now; see `ServingServer`."""
+        self._serving.closed = closed
+
     async def on_deploy(self, key: str, payload: bytes) -> bytes:
-        """`DeployModel` -> nothing: of a facility: fetch a model, load it and answer with it;
-        harmless twice."""
+        """See `Roles.handlers`."""
         self._lifecycle.deploy(decode(payload, DeployModel))
         return b""
 

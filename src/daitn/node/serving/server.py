@@ -25,7 +25,7 @@ from daitn.node.serving.metering import FacilityMeter, Metered
 from daitn.node.serving.request import ServingRequest, read_query
 from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
-from daitn.objects.deployments import DeploymentState
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import SiteId
 from daitn.openai.conversation import MAX_STORED_BYTES, read_stored, site_of
@@ -43,6 +43,8 @@ __all__ = ["ServingServer"]
 log = logging.getLogger(__name__)
 
 _RESPONSES = "/v1/responses/"
+CLOSED_S = 60.0
+"""When a query may be tried again at a site that is out of service."""
 MAX_BODY_BYTES = 1 << 28
 """Largest request body; gateways allow less."""
 
@@ -72,6 +74,8 @@ class ServingServer:
         self._admit = admit
         self._backends = backends
         self._responses = responses
+        self.closed: Callable[[DeploymentDescriptor], str] = lambda deployment: ""
+        """Why a deployment takes no queries for now; an empty string: it does."""
         self.draining = False
         """Whether the facility is about to stop. Queries are answered until it has."""
         self._problems = ThrottledLog(log)
@@ -201,6 +205,8 @@ class ServingServer:
         if descriptor.state is not DeploymentState.READY:
             message = f"{descriptor.name} is {descriptor.state}"
             raise ApiError(503, "unavailable", message, retry_after_s=1.0)
+        if why := self.closed(descriptor):
+            raise ApiError(503, "unavailable", why, retry_after_s=CLOSED_S)
         if not allows(descriptor.policy.askers, owner):
             message = f"the owner of {descriptor.name} does not admit {owner or 'unnamed owners'}"
             raise ApiError(403, "not_allowed", message)

@@ -95,6 +95,10 @@ class WorkBounds:
         self._capacity: Capacity | None = None
         self._speed_flops = _SLOWEST_FLOPS
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file."""
+        self._config = config
+
     def offer(self, descriptor: NodeDescriptor) -> None:
         """Know what the site has."""
         self._capacity = Capacity.of(descriptor, self._longest_s)

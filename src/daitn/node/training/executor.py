@@ -121,6 +121,12 @@ class Executor:
             sums=sums,
         )
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over a changed file."""
+        self._config = config
+        self._bounds.reconfigure(config)
+        self._data.reconfigure(config)
+
     def offer(self, descriptor: NodeDescriptor) -> None:
         """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
         self._bounds.offer(descriptor)

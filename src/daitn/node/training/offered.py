@@ -67,6 +67,14 @@ class OfferedData:
         offered: tuple[DatasetConfig | TestSetConfig, ...] = (*self._datasets, *self._tests)
         self._inspected = {_file(each): _stamp(each.path) for each in offered}
 
+    def reconfigure(self, config: NodeConfig) -> None:
+        """Take over what changed of the same data sets and test sets."""
+        self._config = config
+        data = {each.name: each for each in config.datasets}
+        tests = {(each.topic, each.test_schema): each for each in config.tests}
+        self._datasets = tuple(data[each.name] for each in self._datasets)
+        self._tests = tuple(tests[each.topic, each.test_schema] for each in self._tests)
+
     @property
     def datasets(self) -> tuple[DatasetConfig, ...]:
         """All data sets."""

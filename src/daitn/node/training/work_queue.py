@@ -86,6 +86,15 @@ class WorkQueue:
         """See `Measured`."""
         return self._metrics.measured(len(self._running), len(self._reporting))
 
+    @property
+    def unfinished(self) -> int:
+        """The same, and what is finished and not reported."""
+        return len(self._running) + len(self._reporting)
+
+    def knows(self, visit: VisitId) -> bool:
+        """Whether a piece of work was accepted here before."""
+        return self._log.get(visit) is not None
+
     def progressed(self, progress: WorkProgress) -> None:
         """Note the progress of running work."""
         if progress.visit in self._running:

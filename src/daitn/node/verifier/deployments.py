@@ -33,7 +33,7 @@ from daitn.node.disclosure import coarse_tally
 from daitn.node.verifier.metrics import VerifierMetrics
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
-from daitn.objects.descriptors import VerifierDescriptor
+from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.findings import Attestation
 from daitn.objects.identifiers import Digest, SiteId
@@ -224,7 +224,7 @@ class DeploymentVerifier:
         now_s = time.monotonic()
         due, available = [], set()
         for node in self._membership.nodes():
-            for deployment in node.facility.deployments if node.facility else ():
+            for deployment in _examinable(node):
                 if not _can_chat(deployment):
                     continue
                 for test in tests:
@@ -290,7 +290,7 @@ class DeploymentVerifier:
     def _descriptor(self, target: _Target) -> DeploymentDescriptor | None:
         """The deployment as advertised now; none if it cannot be examined."""
         node = self._membership.node(target.site)
-        for deployment in node.facility.deployments if node and node.facility else ():
+        for deployment in _examinable(node) if node else ():
             if deployment.name == target.deployment and _can_chat(deployment):
                 return deployment
         return None
@@ -431,6 +431,11 @@ def _read(config: TestSetConfig) -> _Test | None:
     except DaitnError as error:
         log.error("no deployment is examined on %s: %s", config.topic, error)
         return None
+
+
+def _examinable(node: NodeDescriptor) -> tuple[DeploymentDescriptor, ...]:
+    """The deployments of a node that is in service."""
+    return () if node.facility is None or node.cordon else node.facility.deployments
 
 
 def _can_chat(deployment: DeploymentDescriptor) -> bool:

@@ -26,7 +26,7 @@ goes at once to those who asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from daitn.steering.routes.advertised import Aggregation, AggregationLimits, best_by_key
 from daitn.steering.routes.domains import Domain, Reached
@@ -84,6 +84,12 @@ class RouteTable:
         self._domain = Domain(domain, site, self._limits, now_s)
         self._speaks_for = {site: self._own, **self._domain.origins}
         self._requests: list[tuple[str, SeqnoRequest]] = []
+        self._cordoned: dict[str, str] = {}
+        """Other sites that are to get nothing, and why, in words."""
+        self._cordons = 0
+        """Counts changes of these."""
+        self.withdrawn = False
+        """Whether this site passes nothing on: it advertises what is its own alone."""
         self._wake_s: dict[str, float] = {}
         """Origins to select again although nothing changed."""
         self._sweep_s = now_s + REFRESH_S
@@ -110,6 +116,27 @@ class RouteTable:
     def _reached(self, origin: str) -> Reached:
         known = self._origins.get(origin)
         return 0.0 if known is None else known.distance_s, self.offered(origin)
+
+    def withdraw(self, withdrawn: bool) -> None:
+        """Advertise no more how others are reached through this site, or do so again."""
+        if withdrawn != self.withdrawn:
+            self.withdrawn = withdrawn
+            for origin in self._origins:
+                self._changed(origin)
+
+    def cordon(self, site: str, why: str) -> None:
+        """Another site is to get nothing, says its operator; an empty `why`: it may again."""
+        if self._cordoned.get(site, "") != why:
+            self._cordoned.pop(site, None)
+            if why:
+                self._cordoned[site] = why
+            self._cordons += 1
+            self.version += 1
+
+    @property
+    def cordoned(self) -> Mapping[str, str]:
+        """The sites that are to get nothing, and why."""
+        return self._cordoned
 
     # Domains
 
@@ -420,7 +447,7 @@ class RouteTable:
         if (own := self._speaks_for.get(origin)) is not None:
             return RouteEntry(origin, self._seqno, 0.0, own.edition, tuple(own.offers.values()))
         offers, known = self._aggregation.advertised(origin), self._origins.get(origin)
-        if known is None or known.selected is None or offers is None:
+        if self.withdrawn or known is None or known.selected is None or offers is None:
             return None
         advert = known.adverts[known.selected]
         return RouteEntry(origin, advert.seqno, known.distance_s, advert.edition, offers)
@@ -440,7 +467,7 @@ class RouteTable:
     def versions(self, key: str) -> tuple[int | None, ...]:
         """Changes whenever `offering` may, or the routes to one of its origins; `version` counts
         changes of all keys."""
-        return self._aggregation.offers.versions(key)
+        return (self._cordons, *self._aggregation.offers.versions(key))
 
     def offered(self, origin: str) -> tuple[Offer, ...]:
         """What an origin offers: this site, or one that is reached."""

@@ -73,6 +73,7 @@ class SiteVerb(NamedTuple):
 
 SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
     "describe": SiteVerb(_ALL),
+    "cordon": SiteVerb(_PEOPLE),
     "estimate": SiteVerb(_CENTER),
     "work": SiteVerb(_CENTER),
     "status": SiteVerb(_CENTER),

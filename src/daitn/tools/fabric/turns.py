@@ -69,6 +69,10 @@ class RequestRates:
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
 
+    def allow(self, per_minute: int) -> None:
+        """Change the rate, of what is asked from now on."""
+        self._each_s = _WINDOW_S / per_minute
+
     def limited(self, verb: str, handler: Handler) -> Handler:
         """The handler, which refuses members that ask too often, and lets each do a few at a time.
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
 from daitn.tools.journal.tables import SCHEMA
 
-__all__ = ["open_database", "plain_errors"]
+__all__ = ["check_database", "open_database", "plain_errors"]
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_S: Final = 10.0
@@ -31,6 +31,19 @@ def open_database(url: str) -> sa.Engine:
         engine.dispose()
         raise
     return engine
+
+
+def check_database(url: str) -> None:
+    """Raise `DaitnError`, with the fix, unless a database can be written. Changes nothing, and
+    migrates nothing."""
+    engine = _engine(url)
+    try:
+        with plain_errors(engine.url), engine.begin() as connection:
+            if sa.inspect(connection).has_table("alembic_version"):
+                same = sa.update(_VERSION).values(version_num=_VERSION.c.version_num)
+                connection.execute(same)
+    finally:
+        engine.dispose()
 
 
 @contextmanager

@@ -192,6 +192,13 @@ _NEEDS = (
 
 DESCRIPTOR_FILTERS = (
     Filter(
+        "cordoned",
+        "model",
+        FilterCause.PRESENCE,
+        lambda cut: _each(cut, lambda row: not row.cordoned),
+        lambda cut, at: Unmet(f"its site {deployed_at(cut, at).cordoned}"),
+    ),
+    Filter(
         "api",
         "model",
         FilterCause.WISH,

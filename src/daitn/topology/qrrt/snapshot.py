@@ -61,6 +61,8 @@ class Deployed:
     """What its replicas share: `<owner>/<model>`, or in a network without a roster the name."""
     called: tuple[str, ...]
     """The names by which queries ask for it, `key` first."""
+    cordoned: str = ""
+    """Why it gets no queries, in words, where its site is cordoned."""
 
     @property
     def name(self) -> str:

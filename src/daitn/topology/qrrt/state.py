@@ -17,7 +17,7 @@ import numpy as np
 from immutables import Map
 from numpy.typing import NDArray
 
-from daitn.objects.deployments import DeploymentState
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.findings import Finding
 from daitn.objects.grants import full_name
@@ -453,12 +453,21 @@ class QrrtState:
                 id=deployment_id(name, node.site),
                 key=key,
                 called=(key, name) if bare else (key,),
+                cordoned=_cordoned(node, descriptor),
             )
 
 
 def _told_of_rows(node: NodeDescriptor) -> object:
     """The part of a descriptor that its rows show."""
-    return node.facility, node.owner, node.jurisdiction
+    return node.facility, node.owner, node.jurisdiction, node.cordon
+
+
+def _cordoned(node: NodeDescriptor, deployment: DeploymentDescriptor) -> str:
+    """Why a deployment gets no queries; empty: it does. What a control centre placed at a site that
+    is drained answers on until it moved."""
+    if not node.cordon or (node.cordon.draining and deployment.placed):
+        return ""
+    return str(node.cordon)
 
 
 def _sensible(rate: DemandRate) -> bool:

@@ -1,0 +1,1 @@
+"""Examines what a network needs, and says what to do where something is wrong."""

@@ -1,0 +1,199 @@
+"""What a running network says of itself: who is there, with which clock, version and ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from daitn.oam.doctor.findings import Finding, fine, problem, warning
+from daitn.objects.addresses import host_of, is_loopback
+from daitn.objects.cordons import CordonReport
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.errors import DaitnError
+from daitn.objects.identifiers import SiteId
+from daitn.topology.export import LinkView, TopologyView
+from daitn.topology.relevance import STALE_AFTER_S
+from daitn.topology.severed import KNOWN_FOR_S
+from daitn.topology.snapshot import SiteState
+
+__all__ = ["check_clocks", "check_endpoints", "check_roster", "check_sites", "check_ways"]
+
+_SKEW_WARN_S: Final = 5.0
+_SKEW_MOST_S: Final = 60.0
+"""Signed messages are taken for two minutes before and after their time."""
+_CONNECT_WITHIN_S: Final = 3.0
+_AT_ONCE: Final = 32
+_FIX_CLOCK: Final = "set it: `timedatectl set-ntp true`, or run chrony"
+
+
+def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Finding]:
+    """Whether the sites are there, whole, in service, and of one version; `version` is ours."""
+    for site in sites:
+        node = site.descriptor
+        name = f"site {node.site}"
+        if not site.alive:
+            yield problem(
+                "alive",
+                name,
+                "it is not connected now",
+                "start it; see its log, and run `daitn doctor -c` with its file on its machine",
+            )
+        for entry in node.left_out:
+            yield problem(
+                "left-out",
+                name,
+                f"it does without {entry.field} {entry.name}: {entry.reason}",
+                "correct its file, and restart it",
+            )
+        if cordon := node.cordon:
+            yield warning("cordon", name, f"it {cordon}", f"`daitn uncordon {node.site}`")
+    yield from _versions([site.descriptor for site in sites if site.alive], version)
+    if sites and all(site.alive for site in sites):
+        yield fine("alive", "network", f"all {len(sites)} sites are connected")
+
+
+def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Finding]:
+    ours = f"daitn {version}"
+    counted = Counter(node.software for node in nodes)
+    for software in sorted(counted.keys() - {ours}):
+        names = [node.site for node in nodes if node.software == software]
+        yield warning(
+            "version",
+            ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+            f"{software} runs there, {ours} here",
+            "bring all to one version, one site at a time: `daitn drain SITE`, install, start, "
+            "`daitn uncordon SITE`",
+        )
+    if counted.keys() == {ours}:
+        yield fine("version", "network", f"all run {ours}")
+
+
+async def check_clocks(
+    sites: Sequence[SiteId],
+    ask: Callable[[SiteId], Awaitable[CordonReport]],
+    wall_s: Callable[[], float],
+) -> list[Finding]:
+    """How far each site's clock is from this machine's, as it answers; half of the time that the
+    answer took is the error."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def check(site: SiteId) -> Finding | None:
+        async with turns:
+            asked_s, began_s = wall_s(), time.monotonic()
+            try:
+                report = await ask(site)
+            except DaitnError as error:
+                if "clock" in error.problem:  # It took no message of ours.
+                    return problem("clock", f"site {site}", error.problem, _FIX_CLOCK)
+                return None
+            if not report.clock_s:
+                return None
+            error_s = (time.monotonic() - began_s) / 2
+            return _clock(site, report.clock_s - asked_s - error_s, error_s)
+
+    found = [finding for finding in await asyncio.gather(*map(check, sites)) if finding]
+    if found and all(finding.level == "ok" for finding in found):
+        return [fine("clock", "network", f"the clocks of {len(found)} sites agree with this one")]
+    return [finding for finding in found if finding.level != "ok"]
+
+
+def _clock(site: SiteId, ahead_s: float, error_s: float) -> Finding:
+    off_s = abs(ahead_s) - error_s
+    what = f"its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this one"
+    if off_s > _SKEW_MOST_S:
+        return problem("clock", f"site {site}", what, _FIX_CLOCK)
+    if off_s > _SKEW_WARN_S:
+        return warning("clock", f"site {site}", what, _FIX_CLOCK)
+    return fine("clock", f"site {site}", what)
+
+
+def check_ways(topology: TopologyView) -> Iterator[Finding]:
+    """Sites to which others cannot connect: behind a NAT or a firewall, by what both measured."""
+    links = {(link.source, link.target): link for link in topology.links}
+    lasting = [
+        site.site
+        for site in topology.sites
+        if site.alive and topology.at_s - site.changed_at_s >= KNOWN_FOR_S
+    ]
+    cut: dict[SiteId, list[SiteId]] = {}
+    for place, one in enumerate(lasting):
+        for other in lasting[place + 1 :]:
+            if _lost(links.get((one, other))) and _lost(links.get((other, one))):
+                cut.setdefault(one, []).append(other)
+                cut.setdefault(other, []).append(one)
+    if len(lasting) > 1 and not cut:
+        yield fine("way", "network", f"{len(links)} links between sites are measured")
+    # Of two that cannot reach each other, the one that reaches fewer is to be helped.
+    while cut:
+        site = max(sorted(cut), key=lambda name: len(cut[name]))
+        others = cut.pop(site)
+        for other in others:
+            cut[other].remove(site)
+            if not cut[other]:
+                del cut[other]
+        yield problem(
+            "way",
+            f"site {site}",
+            f"there is no way between it and {', '.join(sorted(others)[:5])}: a NAT or a firewall "
+            "is between",
+            "open the port of its `listen`, or set `listen: []` in its file: then the control "
+            "centre relays for it",
+        )
+
+
+def _lost(link: LinkView | None) -> bool:
+    if link is None or link.rtt_s is not None or link.loss is None:
+        return False
+    return link.loss.value >= 1.0 and link.loss.age_s <= STALE_AFTER_S
+
+
+async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Finding]:
+    """Whether the servers of gateways and facilities can be reached from this machine."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+    endpoints = [
+        (node.site, what, part.endpoint)
+        for node in nodes
+        for what, part in (("facility", node.facility), ("gateway", node.gateway))
+        if part is not None
+    ]
+
+    async def check(site: SiteId, what: str, endpoint: str) -> Finding:
+        subject = f"{what} at {site}"
+        try:
+            async with turns, asyncio.timeout(_CONNECT_WITHIN_S):
+                address = urlsplit(endpoint)
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
+        except (OSError, TimeoutError, ValueError) as error:
+            local = is_loopback(host_of(endpoint))
+            why = "it is an address of that machine alone" if local else str(error) or "no answer"
+            return problem(
+                "endpoint",
+                subject,
+                f"{endpoint} is not reached from here: {why}",
+                f"set `{what}.listen` to an address of its network, or `{what}.advertise` to that "
+                "at which others reach it, and open its port",
+            )
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        return fine("endpoint", subject, f"{endpoint} is reached from here")
+
+    return list(await asyncio.gather(*(check(*endpoint) for endpoint in endpoints)))
+
+
+def check_roster(subject: str, known: int, newest: int) -> Finding:
+    """Whether a process, or a person's folder, has the roster that the control centre has."""
+    if known < newest:
+        return problem(
+            "roster",
+            subject,
+            f"its roster is version {known}, the network has {newest}",
+            "let it reach its control centre, which passes the newest on; or copy `roster.json` "
+            "from the operator's folder",
+        )
+    return fine("roster", subject, f"roster {known}")

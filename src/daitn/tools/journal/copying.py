@@ -1,0 +1,77 @@
+"""Copies a whole journal from one database into another, as it stood at one moment."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from daitn.objects.errors import InvalidInput
+from daitn.tools.journal.opening import open_database, plain_errors
+from daitn.tools.journal.tables import METADATA
+
+__all__ = ["copy_journal", "is_empty"]
+
+_ROWS: Final = 1000
+"""Read and written at once."""
+
+
+def copy_journal(source: str, target: str) -> int:
+    """Copy the journal at one SQLAlchemy URL to another, which must hold none. Returns the rows.
+
+    Everything is read in one transaction, which sees the database as it was when that began: a
+    control centre goes on to write meanwhile. Raises `InvalidInput` if the target is in use, and
+    as `SqlJournal` does.
+    """
+    reading, writing = open_database(source), open_database(target)
+    snapshot = reading.execution_options(reads=True)
+    if reading.dialect.name == "postgresql":
+        snapshot = snapshot.execution_options(isolation_level="REPEATABLE READ")
+    try:
+        with (
+            plain_errors(reading.url),
+            snapshot.connect().execution_options(yield_per=_ROWS) as read,
+            plain_errors(writing.url),
+            writing.begin() as written,
+        ):
+            if not _holds_nothing(written):
+                raise InvalidInput(
+                    f"{writing.url.render_as_string(hide_password=True)} holds jobs or records",
+                    field="database",
+                    fix="name an empty database, or another one: nothing is overwritten",
+                )
+            return sum(_copied(table, read, written) for table in METADATA.sorted_tables)
+    finally:
+        reading.dispose()
+        writing.dispose()
+
+
+def is_empty(url: str) -> bool:
+    """Whether a database holds no journal, or one without an entry."""
+    engine = open_database(url)
+    try:
+        with plain_errors(engine.url), engine.begin() as connection:
+            return _holds_nothing(connection)
+    finally:
+        engine.dispose()
+
+
+def _holds_nothing(connection: sa.Connection) -> bool:
+    return all(
+        connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is None
+        for table in METADATA.sorted_tables
+    )
+
+
+def _copied(table: sa.Table, read: sa.Connection, written: sa.Connection) -> int:
+    count = 0
+    for rows in read.execute(sa.select(table)).mappings().partitions(_ROWS):
+        written.execute(sa.insert(table), [dict(row) for row in rows])
+        count += len(rows)
+    key = table.autoincrement_column
+    if count and key is not None and written.dialect.name == "postgresql":
+        # Rows that brought their numbers did not move the sequence on.
+        sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
+        highest = sa.select(sa.func.max(key)).scalar_subquery()
+        written.execute(sa.select(sa.func.setval(sequence, highest)))
+    return count

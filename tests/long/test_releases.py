@@ -1,0 +1,155 @@
+"""What is installed: from a wheel, alone, and beside processes of an earlier version."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from daitn.objects.identifiers import CENTER_SITE
+from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
+from tests.scenes.waiting import wait_until
+from tests.scenes.wheels import ROOT, archived, wheel_of
+from tests.system.conftest import Network, running
+
+pytestmark = [pytest.mark.processes, pytest.mark.long, pytest.mark.timeout(1800)]
+
+EARLIER = "e68b9f8309a1c72b3349f5eb141233f957a6f480"
+"""The last commit without cordons, backups, reloading and an HTTP API of the control centre. With
+the first release its tag takes this place."""
+HELLO: list[Any] = [{"role": "user", "content": "What is Velnonia?"}]
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The earlier version, as its wheel holds it."""
+    folder = tmp_path_factory.mktemp("earlier")
+    wheel = wheel_of(archived(EARLIER, folder / "source"), folder / "wheels")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "installed")
+    return folder / "installed"
+
+
+class Mixed:
+    """A network whose processes are each of one of two versions."""
+
+    def __init__(self, network: Network, earlier: Path, url: str) -> None:
+        self.network, self._earlier = network, earlier
+        self.names = [CENTER_SITE, *(node.site for node in network.processes.nodes)]
+        self._client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self._jobs = 0
+
+    def restart(self, *names: str, earlier: bool) -> None:
+        """Restart processes in a version, one after the other; queries are answered again."""
+        before = os.environ.get("PYTHONPATH")
+        if earlier:
+            os.environ["PYTHONPATH"] = str(self._earlier)
+        try:
+            for name in names:
+                self.network.processes.kill(name)
+                self.network.processes.launch(name)
+        finally:
+            os.environ.pop("PYTHONPATH")
+            if before is not None:
+                os.environ["PYTHONPATH"] = before
+        wait_until(lambda: self.network.daitn("get", "nodes").returncode == 0)
+        self.network.mend()
+
+    def versions(self) -> dict[str, bool]:
+        """Whether each node knows of cordons."""
+        return {
+            name: self.network.daitn("cordon", name).returncode == 0
+            and self.network.daitn("uncordon", name).returncode == 0
+            for name in self.names[1:]
+        }
+
+    def works(self) -> None:
+        """A job runs to its end, its model is deployed, and queries are answered."""
+        self._jobs += 1
+        route = [{"site": "ninds", "examples": 200 * self._jobs}]
+        intent = write_clinic_intent(self.network.folder, route=route)
+        ended = self.network.daitn("train", "-f", str(intent), "--watch", "--insist")
+        assert ended.returncode in (0, 1), ended.stderr
+        name = f"doctor-{self._jobs}"
+        ended = self.network.daitn("deploy", name, "--to", "east", "--wait")
+        assert ended.returncode == 0, ended.stderr
+        wait_until(lambda: all(map(self._answers, [*self._models(), name])))
+
+    def _models(self) -> list[str]:
+        return [f"doctor-{number}" for number in range(1, self._jobs)]
+
+    def _answers(self, model: str) -> bool:
+        try:
+            self._client.chat.completions.create(model=model, messages=HELLO, max_tokens=4)
+        except openai.APIStatusError:
+            return False
+        return True
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, earlier: Path) -> Iterator[Mixed]:
+    door = gateway("gate")
+    path = write_clinic(tmp_path, facility("east"), door)
+    network = running(tmp_path, path)
+    try:
+        yield Mixed(network, earlier, f"http://{door['gateway']['listen']}")
+    finally:
+        network.processes.stop()
+
+
+def test_an_earlier_and_this_version_work_together_in_both_directions(mixed: Mixed) -> None:
+    """A rolling upgrade, and one that is taken back: state folders are read by either version."""
+    nodes = mixed.names[1:]
+    mixed.restart(*mixed.names, earlier=True)
+    mixed.works()
+    assert not any(mixed.versions().values())
+    mixed.restart(CENTER_SITE, earlier=False)  # This version's control centre, earlier nodes.
+    mixed.works()
+    mixed.restart(*nodes, earlier=False)
+    mixed.works()
+    assert all(mixed.versions().values())
+    mixed.restart(CENTER_SITE, earlier=True)  # An earlier control centre, this version's nodes.
+    mixed.works()
+
+
+def test_a_wheel_installs_into_a_fresh_environment_and_holds_all(tmp_path: Path) -> None:
+    wheel = wheel_of(ROOT, tmp_path / "wheels")
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    source = ROOT / "src"
+    wanted = {
+        str(path.relative_to(source))
+        for path in (source / "daitn").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    assert wanted <= names
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    constraints = ["-c", str(ROOT / "constraints.txt")]
+    made = subprocess.run(
+        [*pip, *constraints, str(wheel)], capture_output=True, text=True, check=False
+    )
+    if made.returncode and "onnection" in made.stderr:
+        pytest.skip(f"no package index can be reached: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def daitn(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(venv / "bin" / "daitn"), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=tmp_path, env=clean
+        )
+
+    assert daitn("version").returncode == 0
+    center = tmp_path / "center.yaml"
+    center.write_text("insecure: true\nlisten: ['tcp/127.0.0.1:0']\n")
+    found = daitn("doctor", "-c", "center.yaml", "--offline")
+    assert (found.returncode, "0 problems" in found.stdout) == (0, True), found.stderr
