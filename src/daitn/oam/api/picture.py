@@ -184,7 +184,7 @@ def _append(
 
 def _cordoned(state: SiteState) -> bool:
     """Whether its operator took it out of service; descriptors of older sites do not say it."""
-    return getattr(state.descriptor, "cordon", msgspec.UNSET) is not msgspec.UNSET
+    return state.descriptor.cordon is not msgspec.UNSET
 
 
 def _load(state: SiteState) -> float:
