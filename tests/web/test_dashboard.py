@@ -32,6 +32,7 @@ PAGES = (
     "/intent",
     "/models",
     "/queries",
+    "/accounts",
     "/events",
     "/audit",
     "/nowhere",
@@ -121,9 +122,11 @@ def ask_who_may_see_neurology_data(user: User) -> None:
     user.sees("Data, and who may learn from it", "medicine/neurology")
 
 
-def ask_what_a_job_cost(user: User) -> None:
-    user.click("Jobs")
-    user.sees("cost", "$0.00")
+def ask_what_last_week_cost(user: User) -> None:
+    user.click("Accounts")
+    user.page.get_by_label("of the").select_option("week")
+    user.clicks += 1
+    user.sees("Who used what, and what it cost", "acme")
 
 
 def ask_which_site_is_busy(user: User) -> None:
@@ -177,7 +180,7 @@ def ask_whether_a_model_can_be_had(user: User) -> None:
 QUESTIONS = (
     ask_why_a_job_ended,
     ask_who_may_see_neurology_data,
-    ask_what_a_job_cost,
+    ask_what_last_week_cost,
     ask_which_site_is_busy,
     ask_which_site_is_lost,
     ask_where_queries_go,

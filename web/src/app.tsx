@@ -3,7 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 
 import { type Failure, get, remove, type Schema, whenSignedOut } from "./api/client";
 import { close, connected, open } from "./api/live";
-import { Events, Audit } from "./pages/News";
+import { Accounts } from "./pages/Accounts";
+import { Audit, Events } from "./pages/News";
 import { IntentPage } from "./pages/Intent";
 import { JobPage, Jobs } from "./pages/Jobs";
 import { MapPage } from "./pages/MapPage";
@@ -25,6 +26,7 @@ const MENU = [
   ["/intent", "New intent"],
   ["/models", "Models"],
   ["/queries", "Queries"],
+  ["/accounts", "Accounts"],
   ["/events", "Events"],
   ["/audit", "Audit"],
 ] as const;
@@ -41,6 +43,7 @@ const PAGES: [string, (names: Record<string, string>) => preact.JSX.Element][] =
   ["/models", () => <Models />],
   ["/queries", () => <Queries />],
   ["/queries/:gateway/:id", ({ gateway, id }) => <QueryPage gateway={gateway!} id={id!} />],
+  ["/accounts", () => <Accounts />],
   ["/events", () => <Events />],
   ["/audit", () => <Audit />],
 ];

@@ -1,7 +1,5 @@
-import { useMemo } from "preact/hooks";
-
 import type { Schema } from "../api/client";
-import { news, type News } from "../api/live";
+import type { Kind, News } from "../api/live";
 import { useList } from "../api/loading";
 import { moment } from "../parts/format";
 import { Badge, Heading, Panel, Shown } from "../parts/show";
@@ -13,23 +11,31 @@ const KINDS = ["site", "job", "deployment", "retired"];
 
 export function Events() {
   const kind = parameter("kind");
-  const rows = useMemo(() => news.value.filter((one) => !kind || one.kind === kind), [news.value, kind]);
+  const past = useList<Schema["PastEvent"]>("/history", {}, ["site", "job", "deployment", "retired"]);
   return (
     <>
       <Heading aside={<Choice name="kind" value={kind} options={KINDS} />}>Events</Heading>
-      <Panel title="Since this page was opened">
-        <NewsTable rows={rows} />
+      <Panel title="What happened since the control centre started, the latest first">
+        <Shown of={past}>
+          {(rows) => (
+            <NewsTable
+              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ kind: one.kind as Kind, at: 1000 * one.at_s, data: one.data ?? {} }))}
+              more={past.more}
+            />
+          )}
+        </Shown>
       </Panel>
     </>
   );
 }
 
-export function NewsTable({ rows }: { rows: News[] }) {
+export function NewsTable({ rows, more }: { rows: News[]; more?: () => void }) {
   return (
     <Table
       caption="Events"
       rows={rows}
-      empty="Nothing has happened since this page was opened."
+      more={more}
+      empty="Nothing has happened yet."
       columns={[
         { name: "when", show: (one) => moment(one.at / 1000) },
         { name: "kind", show: (one) => one.kind },

@@ -37,6 +37,7 @@ export function Sites() {
               columns={[
                 { name: "site", show: ({ descriptor }) => <Link to={`/sites/${segment(descriptor.site)}`}>{descriptor.site}</Link>, value: ({ descriptor }) => descriptor.site },
                 { name: "state", show: (site) => <Badge state={site.alive ? "alive" : "lost"} />, value: (site) => (site.alive ? "alive" : "lost") },
+                { name: "takes work", show: ({ descriptor }) => (descriptor.cordon ? <Badge state={descriptor.cordon.draining ? "draining" : "cordoned"} /> : "yes"), value: ({ descriptor }) => !descriptor.cordon },
                 { name: "roles", show: ({ descriptor }) => descriptor.roles.join(", ") },
                 { name: "owner", show: ({ descriptor }) => descriptor.owner },
                 { name: "law", show: ({ descriptor }) => descriptor.jurisdiction },
@@ -92,6 +93,11 @@ function Facts({ site }: { site: SiteState }) {
         <Figures>
           <Figure name="state"><Badge state={site.alive ? "alive" : "lost"} /></Figure>
           <Figure name="since">{moment(site.changed_at_s)}</Figure>
+          {descriptor.cordon && (
+            <Figure name={descriptor.cordon.draining ? "drained by" : "cordoned by"}>
+              {descriptor.cordon.by}, {moment(descriptor.cordon.since_s)}: {descriptor.cordon.reason || "no reason given"}
+            </Figure>
+          )}
           <Figure name="owner">{descriptor.owner}</Figure>
           <Figure name="jurisdiction">{descriptor.jurisdiction}</Figure>
           <Figure name="roles">{descriptor.roles.join(", ")}</Figure>
