@@ -33,9 +33,9 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.usage import (
-    Compared,
     Count,
     SignedUsage,
+    UsageCompared,
     UsageList,
     UsageRow,
     UsageSide,
@@ -175,7 +175,7 @@ class Accounts:
             if seen is not None and not names & seen:
                 continue
             missing = Count() if facility in stated else None
-            one = Compared(
+            one = UsageCompared(
                 gateway=gateway,
                 facility=facility,
                 owner=owner,

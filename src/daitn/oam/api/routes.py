@@ -41,7 +41,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
-from daitn.objects.usage import Compared
+from daitn.objects.usage import UsageCompared
 from daitn.objects.value import ValueOfData
 from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
@@ -178,7 +178,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
     Route("GET", "/accounts", reading.accounts, Page[AccountView], query=(*_listed(), *_ACCOUNT)),
     Route("GET", "/ledger", reading.ledger, Page[LedgerLine], query=(*_listed(), *_ACCOUNT)),
-    Route("GET", "/usage", reading.usage, Page[Compared], query=(*_listed(), _ACCOUNT[0])),
+    Route("GET", "/usage", reading.usage, Page[UsageCompared], query=(*_listed(), _ACCOUNT[0])),
     Route("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
     Route("GET", "/session", Special.SESSION, SessionView, None),
     Route("POST", "/session", Special.OPEN, SessionView, None, Opening),
