@@ -168,7 +168,7 @@ class Accounts:
             gateway, facility, owner, model = pair
             names = {
                 owner_account(owner),
-                owner_account(model.partition("/")[0]),
+                owner_account(model.rpartition("/")[0]),
                 facility_account(facility),
                 gateway_account(gateway),
             }
