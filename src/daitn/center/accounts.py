@@ -33,9 +33,9 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.usage import (
-    Compared,
     Count,
     SignedUsage,
+    UsageCompared,
     UsageList,
     UsageRow,
     UsageSide,
@@ -138,14 +138,14 @@ class Accounts:
         """`AccountQuestion` -> `AccountList`: accounts with what they paid and earned; owners and
         sites see their own."""
         question = decode(payload, AccountQuestion)
-        seen = self._asked(question.account)
+        seen = await asyncio.to_thread(self._asked, question.account)
         return encode(await asyncio.to_thread(self._views, question, seen))
 
     async def on_ledger(self, key: str, payload: bytes) -> bytes:
         """`AccountQuestion` -> `AccountStatement`: the entries of accounts, at most 1,000 at a
         time."""
         question = decode(payload, AccountQuestion)
-        seen = self._asked(question.account)
+        seen = await asyncio.to_thread(self._asked, question.account)
         lines = await asyncio.to_thread(self._journal.ledger, _of(question, seen))
         more = len(lines) == question.limit
         return encode(
@@ -153,14 +153,15 @@ class Accounts:
                 accounts=tuple(sorted(seen)) if seen is not None else (),
                 lines=lines,
                 next=lines[-1].number if more else None,
-                head=self._head(),
+                head=await asyncio.to_thread(self._head),
             )
         )
 
     async def on_metered(self, key: str, payload: bytes) -> bytes:
         """`AccountQuestion` -> `UsageList`: what gateways state of answers, beside what facilities
         state of the same."""
-        seen = self._asked(decode(payload, AccountQuestion).account)
+        account = decode(payload, AccountQuestion).account
+        seen = await asyncio.to_thread(self._asked, account)
         by_gateway, by_facility = self._sums[UsageSide.GATEWAY], self._sums[UsageSide.FACILITY]
         stated = {pair[1] for pair in by_facility}
         found = []
@@ -168,14 +169,14 @@ class Accounts:
             gateway, facility, owner, model = pair
             names = {
                 owner_account(owner),
-                owner_account(model.partition("/")[0]),
+                owner_account(model.rpartition("/")[0]),
                 facility_account(facility),
                 gateway_account(gateway),
             }
             if seen is not None and not names & seen:
                 continue
             missing = Count() if facility in stated else None
-            one = Compared(
+            one = UsageCompared(
                 gateway=gateway,
                 facility=facility,
                 owner=owner,

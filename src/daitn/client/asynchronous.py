@@ -36,7 +36,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
-from daitn.objects.usage import Compared
+from daitn.objects.usage import UsageCompared
 from daitn.objects.value import ValueOfData
 from daitn.tools import clock
 from daitn.topology.analysis import Analysis
@@ -336,10 +336,10 @@ class AsyncClient:
 
     async def usage(
         self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
-    ) -> Page[Compared]:
+    ) -> Page[UsageCompared]:
         """What gateways and facilities state of the same answers."""
         return await self._http.get(
-            Page[Compared], "/usage", account=account, limit=limit, cursor=cursor
+            Page[UsageCompared], "/usage", account=account, limit=limit, cursor=cursor
         )
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:

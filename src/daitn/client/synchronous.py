@@ -34,7 +34,7 @@ from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
 from daitn.objects.queries import QueryIntent, QueryRecord
 from daitn.objects.requests import QueryExplained, TrainedModel
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
-from daitn.objects.usage import Compared
+from daitn.objects.usage import UsageCompared
 from daitn.objects.value import ValueOfData
 from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
@@ -302,7 +302,7 @@ class Client:
 
     def usage(
         self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
-    ) -> Page[Compared]:
+    ) -> Page[UsageCompared]:
         """What gateways and facilities state of the same answers."""
         return self._done(self._client.usage(account=account, limit=limit, cursor=cursor))
 

@@ -19,10 +19,10 @@ from daitn.objects.wire import canonical
 
 __all__ = [
     "MOST_ROWS",
-    "Compared",
     "Count",
     "Hosted",
     "SignedUsage",
+    "UsageCompared",
     "UsageKey",
     "UsageList",
     "UsageReceipt",
@@ -139,7 +139,7 @@ class UsageReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """Of that statement."""
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class UsageCompared(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway and a facility state about the same answers."""
 
     gateway: SiteId
@@ -161,4 +161,4 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides of all answers, by gateway, facility, owner and model."""
 
-    compared: tuple[Compared, ...]
+    compared: tuple[UsageCompared, ...]

@@ -14,7 +14,7 @@ __all__ = ["divided", "exact", "micros", "transfer", "whole"]
 def exact(number: float) -> Fraction:
     """A stated number as it was written: 0.1 is one tenth, and not the nearest binary fraction.
     What is no number counts as none."""
-    return Fraction(repr(number)) if math.isfinite(number) else Fraction(0)
+    return Fraction(repr(float(number))) if math.isfinite(number) else Fraction(0)
 
 
 def whole(amount: Fraction | float, units: int = 1) -> int:

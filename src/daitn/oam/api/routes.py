@@ -42,7 +42,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
-from daitn.objects.usage import Compared
+from daitn.objects.usage import UsageCompared
 from daitn.objects.value import ValueOfData
 from daitn.topology.analysis import Analysis
 from daitn.topology.export import TopologyView
@@ -188,7 +188,7 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/accounts", reading.accounts, Page[AccountView],
              query=(*_listed(), *_ACCOUNT)),
     ApiRoute("GET", "/ledger", reading.ledger, Page[LedgerLine], query=(*_listed(), *_ACCOUNT)),
-    ApiRoute("GET", "/usage", reading.usage, Page[Compared], query=(*_listed(), _ACCOUNT[0])),
+    ApiRoute("GET", "/usage", reading.usage, Page[UsageCompared], query=(*_listed(), _ACCOUNT[0])),
     ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
     ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
     ApiRoute("GET", "/session", Special.SESSION, SessionView, None),
