@@ -10,13 +10,14 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from daitn.cli.field_docs import field_docs
+from daitn.oam.field_docs import field_docs
+from daitn.oam.monitoring.catalogue import CATALOGUE
 from daitn.objects.errors import KINDS
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES
 from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
-from scripts.reference import commands, fabric
+from scripts.reference import api, commands, fabric
 from scripts.reference.rows import Row
 from scripts.reference.words import default_words, type_words
 
@@ -176,6 +177,22 @@ def _bounds() -> list[Row]:
     ]
 
 
+def _metrics(part: str) -> list[Row]:
+    """The metrics that a part of a process tells."""
+    return [
+        ("metric", "type", "labels", "meaning"),
+        *(
+            (
+                f"`{metric.name}`",
+                metric.kind.value,
+                ", ".join(f"`{label}`" for label in metric.labels),
+                metric.help,
+            )
+            for metric in CATALOGUE[part]
+        ),
+    ]
+
+
 TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "fields": _fields,
     "array": _array,
@@ -192,4 +209,9 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "keys": fabric.keys_table,
     "verbs": fabric.verbs_table,
     "command": commands.command_table,
+    "metrics": _metrics,
+    "api-routes": api.routes_table,
+    "api-parameters": api.parameters_table,
+    "api-events": api.events_table,
+    "api-statuses": api.statuses_table,
 }

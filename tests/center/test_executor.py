@@ -13,6 +13,7 @@ import pytest
 from daitn.center import executor as actions_module
 from daitn.center.executor import JobExecutor, _assigned, _sites_away
 from daitn.center.experience import Experience
+from daitn.center.metrics import CenterMetrics
 from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
 from daitn.control.jobs.job import Job, ModelCandidate, Outstanding
 from daitn.objects.descriptors import DataPolicy
@@ -72,6 +73,7 @@ class Scene:
             on_status=self.hear,
             settle=lambda job: None,
             experience=Experience(MemoryJournal()),
+            metrics=CenterMetrics(),
         )
 
     def feed(self, job: JobId, event: JobEvent) -> None:

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 import daitn
-from daitn.cli.field_docs import field_docs
 from daitn.cli.schemas import FILES, File, json_schema, structs_in
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.header_names import AnswerHeader, PeerHeader
+from daitn.oam.field_docs import field_docs
 from daitn.objects import agents, messages, requests, steering
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES

@@ -170,7 +170,7 @@ async def test_the_environment_tells_nothing_of_the_node(site: Site) -> None:
     names = set((await site.told("environ")).split())
     assert "UPSTREAM_KEY" not in names
     assert names <= {
-        *outside.PASSED_ON,
+        *beginning.PASSED_ON,
         *("HOME", "TMPDIR", "USER", "LOGNAME", "LC_CTYPE"),
         *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"),
         *("OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
+from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.starting import LIFELINE
 from daitn.objects.identifiers import CENTER_SITE
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.regions import CENTER, regions

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -16,6 +13,7 @@ import pytest
 from daitn.objects.choices import LETTERS, as_question
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
 from tests.scenes.waiting import wait_until
+from tests.scenes.workers import workers_of
 
 from .conftest import Network, running
 
@@ -199,10 +197,10 @@ def test_a_drained_facility_hands_over_without_a_gap(ward: Ward) -> None:
 
 def test_a_worker_that_dies_while_it_answers_is_replaced(ward: Ward) -> None:
     node = ward.network.processes.pid("east")
-    workers = [pid for pid in _children(node) if "answering" in _command(pid)]
+    workers = workers_of(node, "answering.worker")
     assert workers
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
+    for worker in workers:
+        worker.kill()
     wait_until(lambda: _answers(ward))
 
 
@@ -243,11 +241,3 @@ def _manifest(ward: Ward, site: str) -> str:
     deployments = descriptor["facility"]["deployments"]
     manifests = [d["manifest"] for d in deployments if d["name"] == "doctor-1"]
     return json.dumps(manifests)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()

@@ -69,9 +69,9 @@ class Up:
 
     def kill(self, name: str) -> None:
         """Kill a process as a crash would."""
-        for child in psutil.Process(self.main.pid).children():
+        for child in psutil.Process(self.main.pid).children(recursive=True):
             try:
-                arguments = child.cmdline()
+                arguments = " ".join(child.cmdline()).split()
             except psutil.ZombieProcess:  # Killed before.
                 continue
             if arguments[-1:] == [name] or (name == "center" and "center" in arguments):

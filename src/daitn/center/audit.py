@@ -30,6 +30,11 @@ class Witness:
         self._journal = journal
         self._key = key
 
+    def heads(self) -> tuple[CountersignedHead, ...]:
+        """The latest signed head of each site's log, by site."""
+        stored = self._journal.all(_KIND).values()
+        return tuple(decode(head, CountersignedHead) for head in stored)
+
     def answer(
         self, site: SiteId, claim: AuditClaim | None, public_key: str
     ) -> CountersignedHead | None:

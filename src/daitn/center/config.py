@@ -10,11 +10,24 @@ import msgspec
 from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
 from daitn.tools.fabric.turns import PER_MINUTE
+from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
-__all__ = ["LIVE", "CenterConfig", "check_center_config"]
+__all__ = ["LIVE", "ApiConfig", "CenterConfig", "check_center_config"]
 
 LIVE: Final = frozenset({"open_jobs", "requests_per_minute", "stored_bytes", "certificate_hours"})
 """What of its file a running control centre takes over."""
+
+
+class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A control centre's HTTP API and dashboard."""
+
+    listen: str | None = None
+    """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty: none.
+    Not stated: port 7448 of this machine alone, or a free one where that is taken."""
+    advertise: str = ""
+    """URL at which others reach it, if `listen` does not tell it."""
+    requests_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 50.0
+    """Requests of one member, on average; four seconds' may come at once."""
 
 
 class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,8 +63,14 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     database: str = ""
     """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
     folder."""
+    api: ApiConfig = ApiConfig()
+    """Its HTTP API and dashboard, see below."""
     certificate_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 24.0
     """How long the certificates hold that it issues to members; they are renewed half-way."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where Prometheus finds its metrics, as at a node."""
+    traces: TracesConfig = TracesConfig()
+    """Where spans of jobs go, as at a node."""
 
     @property
     def tls(self) -> str:

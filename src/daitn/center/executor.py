@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from daitn.center.experience import Experience
+from daitn.center.metrics import CenterMetrics
+from daitn.center.tracing import decision_span, job_ended
 from daitn.control.feasibility import assess
 from daitn.control.jobs.commands import (
     Assess,
@@ -50,6 +54,7 @@ from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt
 
@@ -80,6 +85,8 @@ class JobExecutor:
         on_status: Callable[[JobId, VisitId, WorkStatus], None],
         settle: Callable[[Job], None],
         experience: Experience,
+        metrics: CenterMetrics,
+        tracer: Tracer = OFF,
     ) -> None:
         """`on_status` receives a site's status of the work that it was given."""
         self._fabric = fabric
@@ -90,22 +97,30 @@ class JobExecutor:
         self._feed = feed
         self._settle = settle
         self._experience = experience
+        self._metrics = metrics
+        self._tracer = tracer
 
     async def carry_out(self, job: Job, command: Command) -> None:
         """Carry out one command and feed its result back as an event."""
         match command:
             case Assess():
-                assessment = await self.assess(job.intent, job.needs)
+                with self._traced(job, "assess"):
+                    assessment = await self.assess(job.intent, job.needs)
                 self._feed(job.id, Assessed(assessment))
             case ComputeRoute():
-                self._feed(job.id, await self._route(job))
+                with self._traced(job, "route"):
+                    planned = await self._route(job)
+                self._feed(job.id, planned)
             case ChooseVerifiers(objectives):
-                self._feed(job.id, VerifiersChosen(await self._verifiers(job, objectives)))
+                with self._traced(job, "verifiers"):
+                    chosen = await self._verifiers(job, objectives)
+                self._feed(job.id, VerifiersChosen(chosen))
             case StartWork():
                 await self._start(job, command)
             case StopWork(site, visit):
                 await self._stop(site, CancelWork(visit=visit))
             case Settle():
+                job_ended(self._tracer, job)
                 self._settle(job)
                 topology = await self.cut(job.intent, job.needs)
                 await self._experience.learn(job, topology, clock.now_s())
@@ -127,7 +142,17 @@ class JobExecutor:
             question = first_question(intent, needs, cut(intent), now_s)
             return assess(self._with_experience(question, needs), cut)
 
-        return await asyncio.to_thread(assessed)
+        with self._timed("assess"):
+            return await asyncio.to_thread(assessed)
+
+    def _traced(self, job: Job, name: str) -> AbstractContextManager[object]:
+        return decision_span(self._tracer, job, name) or nullcontext()
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        began_s = time.monotonic()
+        yield
+        self._metrics.decisions[kind].observe(time.monotonic() - began_s)
 
     def _with_experience(self, question: RouteQuestion, needs: WorkNeeds) -> RouteQuestion:
         recipe = question.intent.model.recipe
@@ -153,7 +178,8 @@ class JobExecutor:
             return question, next_step(question)
 
         away = _holders_away(job, snapshot)
-        question, step = await asyncio.to_thread(planned)
+        with self._timed("route"):
+            question, step = await asyncio.to_thread(planned)
         if away:
             return Planned(route=None, decision=step.decision, waiting_for=away)
         if step.route is not None or step.round is not None:
@@ -171,11 +197,12 @@ class JobExecutor:
     async def _verifiers(
         self, job: Job, objectives: tuple[ObjectiveName, ...]
     ) -> tuple[VerifierAssignment, ...]:
-        topology = await self.cut(job.intent, job.needs)
         chosen: list[VerifierAssignment] = []
-        for objective in objectives:
-            busy = Counter(given.site for given in chosen)
-            chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
+        with self._timed("verifiers"):
+            topology = await self.cut(job.intent, job.needs)
+            for objective in objectives:
+                busy = Counter(given.site for given in chosen)
+                chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:

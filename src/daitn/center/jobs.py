@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -245,6 +245,15 @@ class JobService:
     def all(self) -> tuple[Job, ...]:
         """Every job, oldest first."""
         return tuple(self._jobs.values())
+
+    def before(self, id_: JobId | None) -> Iterator[Job]:
+        """Jobs older than one, newest first; none: every job. Raises `NotFound`."""
+        newest_first = reversed(self._jobs.values())
+        if id_ is None:
+            return newest_first
+        sought = self.get(id_)
+        from_it_on = itertools.dropwhile(lambda job: job is not sought, newest_first)
+        return itertools.islice(from_it_on, 1, None)
 
     def unfinished(self) -> tuple[Job, ...]:
         """Jobs for which there is something to do."""

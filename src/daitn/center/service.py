@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from daitn import __version__
 from daitn.center.advice import Advisor
 from daitn.center.audit import Witness
 from daitn.center.config import CenterConfig
@@ -17,6 +19,7 @@ from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
 from daitn.center.jobs import JobService
+from daitn.center.metrics import REFUSALS, CenterMetrics, jobs_measured, topology_measured
 from daitn.center.names import BareNames
 from daitn.center.retention import Retention
 from daitn.center.uploads import Uploads
@@ -44,7 +47,7 @@ from daitn.objects.identifiers import (
     VisitId,
     checked_name,
 )
-from daitn.objects.jobs import JobEvent, JobView, Submitted
+from daitn.objects.jobs import JobEvent, JobSummary, JobView, Submitted
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import (
     CertificateAnswer,
@@ -60,26 +63,35 @@ from daitn.objects.requests import (
     Blobs,
     DecisionList,
     JobList,
+    JobPage,
     JobQuery,
+    JobsWanted,
     ModelList,
+    NetworkFacts,
+    SitesWanted,
     SubmitIntent,
     TrainedModel,
+    WitnessedHeads,
 )
 from daitn.objects.roster import Kind, Member
 from daitn.objects.value import ValueOfData, ValueQuestion
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.authority import CENTER_VERBS
 from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
+from daitn.tools.fabric.delivery import answer
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.turns import RequestRates
+from daitn.tools.fabric.turns import COSTS, RequestRates
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
@@ -87,7 +99,7 @@ from daitn.topology.analysis import analyse
 from daitn.topology.export import export, export_relevant
 from daitn.topology.qrrt.export import export_qrrt
 from daitn.topology.qrrt.served import served_models
-from daitn.topology.snapshot import NodeList
+from daitn.topology.snapshot import Drrt, NodeList, SitePage
 
 __all__ = ["ControlCenter"]
 
@@ -107,6 +119,7 @@ class ControlCenter:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         identity: Identity | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
         `fabric`; none on one without signatures."""
@@ -119,7 +132,10 @@ class ControlCenter:
         self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
         self._store = DiskBlobStore(state / "models")
         self._uploads = Uploads(self._store, config.stored_bytes)
-        self._turns = RequestRates(config.requests_per_minute)
+        self._listeners: list[Callable[[JobView], None]] = []
+        self._network = identity.network if identity else ""
+        self.api = ""
+        """URL of its API, where whoever runs it serves one."""
         self._releases = Releases(state / "releases", self._store)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
         self._key = SigningKey.at(state / "key")
@@ -143,6 +159,7 @@ class ControlCenter:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advisor = Advisor(fabric, self._journal, root, identity)
         self._experience = Experience(self._journal)
+        self._metrics = CenterMetrics()
         self._executor = JobExecutor(
             fabric,
             self._feed.snapshot,
@@ -151,6 +168,8 @@ class ControlCenter:
             self._status_received,
             self._settle,
             self._experience,
+            self._metrics,
+            tracer,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._registrations: list[Registration] = []
@@ -165,6 +184,11 @@ class ControlCenter:
             self._releases,
             lambda: self._feed.snapshot().alive(),
         )
+        self._turns = RequestRates(config.requests_per_minute)
+        self._verbs = {
+            verb: self._metrics.counted(verb, self._turns.limited(verb, do))
+            for verb, do in self._handlers().items()
+        }
 
     async def start(self) -> None:
         """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
@@ -175,9 +199,8 @@ class ControlCenter:
         await self._deployments.start()
         self._advisor.start()
         await self._chunks.start()
-        for verb, handler in self._handlers().items():
-            limited = self._turns.limited(verb, handler)
-            self._registrations.append(await self._fabric.serve(keys.center_do(verb), limited))
+        for verb, handler in self._verbs.items():
+            self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._retention.clean_up_when_due, "needed models")
@@ -188,6 +211,15 @@ class ControlCenter:
         self._open_jobs = config.open_jobs
         self._turns.allow(config.requests_per_minute)
         self._uploads.allow(config.stored_bytes)
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._metrics.measured()
+        yield from REFUSALS.by(self._turns.refused, COSTS)
+        yield from jobs_measured(self._jobs.all())
+        yield from topology_measured(self._feed.snapshot())
+        yield from self._journal.measured()
+        yield from self._chunks.measured()
 
     async def drain(self) -> None:
         """Nothing: jobs go on when a control centre is back, and requests are sent again."""
@@ -203,6 +235,31 @@ class ControlCenter:
         await self._feed.close()
         await self._chunks.close()
         self._journal.close()
+
+    @property
+    def fabric(self) -> Fabric:
+        """On which it speaks."""
+        return self._fabric
+
+    def snapshot(self) -> Drrt:
+        """The training topology as it is now."""
+        return self._feed.snapshot()
+
+    def listen(self, changed: Callable[[JobView], None]) -> None:
+        """Call `changed` whenever something has happened to a job."""
+        self._listeners.append(changed)
+
+    async def answer(self, verb: str, payload: bytes) -> bytes:
+        """Answer a request of whoever `speaking` names, as one that came over the fabric. Raises
+        the `DaitnError` that would be the answer there."""
+        member = caller()
+        if member is not None and member.kind not in CENTER_VERBS[verb]:
+            raise Refused(
+                f"{member.kind} {member.name} may not ask for {verb}",
+                field="sender",
+                fix="ask with the key of a member who may",
+            )
+        return await answer(self._verbs[verb], keys.center_do(verb), payload)
 
     def _handlers(self) -> dict[str, Handler]:
         return {
@@ -230,6 +287,11 @@ class ControlCenter:
             "qrrt": self._on_qrrt,
             "steer": self._advisor.on_steer,
             "certify": self._on_certify,
+            "network": self._on_network,
+            "summaries": self._on_summaries,
+            "intent": self._on_intent,
+            "sites": self._on_sites,
+            "witnessed": self._on_witnessed,
         }
 
     async def _on_certify(self, key: str, payload: bytes) -> bytes:
@@ -245,6 +307,23 @@ class ControlCenter:
                 authority=issued.authority,
                 membership=issued.membership,
                 certificate=issued.certificate,
+            )
+        )
+
+    async def _on_network(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `NetworkFacts`: the network, and this control centre."""
+        snapshot = self._feed.snapshot()
+        unfinished = (job for job in self._jobs.unfinished() if not job.state.final)
+        return encode(
+            NetworkFacts(
+                network=self._network,
+                center=self._config.name,
+                version=__version__,
+                api=self.api,
+                sites=len(snapshot.sites),
+                alive=len(snapshot.alive()),
+                jobs=sum(visible(job.intent.owner) for job in unfinished),
+                deployments=len(self._deployments.all().deployments),
             )
         )
 
@@ -305,6 +384,27 @@ class ControlCenter:
             jobs = tuple(job for job in self._jobs.all() if visible(job.intent.owner))
         return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
 
+    async def _on_summaries(self, key: str, payload: bytes) -> bytes:
+        """`JobsWanted` -> `JobPage`: a page of the jobs, newest first, in a few lines each."""
+        wanted = decode(payload, JobsWanted)
+        found = [
+            job.id
+            for job in self._jobs.before(wanted.before)
+            if visible(job.intent.owner)
+            and wanted.owner in (None, job.intent.owner)
+            and wanted.state in (None, job.state)
+        ]
+        shown = tuple(JobSummary.of(self._jobs.view(job)) for job in found[: wanted.limit])
+        return encode(JobPage(jobs=shown, more=len(found) > wanted.limit))
+
+    async def _on_intent(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `TrainingIntent`: what a job's owner wants."""
+        return encode(self._own(decode(payload, JobQuery).job).intent)
+
+    async def _on_witnessed(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `WitnessedHeads`: where sites' audit logs stood when it signed them."""
+        return encode(WitnessedHeads(heads=self._witness.heads()))
+
     def _own(self, id_: JobId) -> Job:
         """A job that the caller may see and command. Raises `NotFound`, `Refused`."""
         job = self._jobs.get(id_)
@@ -357,6 +457,26 @@ class ControlCenter:
         """`JobQuery` -> `NodeList`: every site's descriptor and load."""
         sites = self._feed.snapshot().sites
         return encode(NodeList(nodes=tuple(sites[site] for site in sorted(sites))))
+
+    async def _on_sites(self, key: str, payload: bytes) -> bytes:
+        """`SitesWanted` -> `SitePage`: a page of the sites, by name."""
+        wanted, sites = decode(payload, SitesWanted), self._feed.snapshot().sites
+        if wanted.only is not None:
+            if wanted.only not in sites:
+                raise NotFound(
+                    f"there is no site {wanted.only}", field="site", fix="see `daitn get nodes`"
+                )
+            return encode(SitePage(nodes=(sites[wanted.only],), more=False))
+        found = sorted(
+            site
+            for site, state in sites.items()
+            if site > wanted.after
+            and wanted.alive in (None, state.alive)
+            and wanted.owner in (None, state.descriptor.owner)
+            and (wanted.role is None or wanted.role in state.descriptor.roles)
+        )
+        shown = tuple(sites[site] for site in found[: wanted.limit])
+        return encode(SitePage(nodes=shown, more=len(found) > wanted.limit))
 
     async def _on_topology(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TopologyView`: the DRRT."""
@@ -448,6 +568,8 @@ class ControlCenter:
 
     def _show(self, shown: JobView) -> None:
         self._updates.put(shown.job, shown)
+        for changed in self._listeners:
+            changed(shown)
 
     async def _publish(self, shown: JobView) -> None:
         try:

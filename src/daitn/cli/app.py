@@ -49,6 +49,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "drain": "cordons:drain",
     "key": "keys:key",
     "network": "joining:app",
+    "dashboard": "dashboard:dashboard",
     "token": "tokens:app",
     "model": "model:app",
     "topology": "topology:app",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ from daitn.cli.founding import found_network
 from daitn.cli.identity import network_identity, person_identity, tls_folder
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
+from daitn.cli.starting import RunningProcess, Starter
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
@@ -29,8 +28,6 @@ __all__ = ["EmbeddedNetwork"]
 
 READY_WITHIN_S = 180.0
 ATTEMPT_S = 1.0
-LIFELINE = "DAITN_LIFELINE"
-"""In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
 STOP_WITHIN_S = 10.0
 """After the queries in progress, for which each node takes as long as its file says."""
 _TAIL_LINES = 12
@@ -43,7 +40,8 @@ class EmbeddedNetwork:
         self._config = config
         self._logs = logs
         self.center, self.nodes = read_network(config)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._starter = Starter(logs)
+        self._processes: dict[str, RunningProcess] = {}
         self.left_out: dict[SiteId, tuple[LeftOut, ...]] = {}
         """What sites skip in their files, once started."""
 
@@ -119,15 +117,8 @@ class EmbeddedNetwork:
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
-        with (self._logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "daitn.cli.app", *self._command(name)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.PIPE,
-                env={**os.environ, LIFELINE: "1"},
-                start_new_session=True,
-            )
+        log = self._logs / f"{name}.log"
+        self._processes[name] = self._starter.start(self._command(name), log)
 
     def check(self) -> None:
         """Raise `WorkFailed` if a process has ended."""
@@ -139,10 +130,11 @@ class EmbeddedNetwork:
 
         Each of these processes can be started again on its own.
         """
-        gone = {name: p for name, p in self._processes.items() if p.poll() is not None}
+        states = {name: process.poll() for name, process in self._processes.items()}
+        gone = {name: code for name, code in states.items() if code is not None}
         for name in gone:
             del self._processes[name]
-        return [self._end_of(name, process.returncode) for name, process in gone.items()]
+        return [self._end_of(name, code) for name, code in gone.items()]
 
     @property
     def runs(self) -> bool:
@@ -186,6 +178,7 @@ class EmbeddedNetwork:
                 process.kill()
                 process.wait()
         self._processes.clear()
+        self._starter.close()
 
 
 async def _known(fabric: Fabric) -> dict[SiteId, NodeDescriptor]:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -16,18 +16,21 @@ import typer
 
 from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
-from daitn.cli.embedded import LIFELINE, EmbeddedNetwork
+from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
 from daitn.cli.logs import LogLines
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
 from daitn.cli.reloading import Reloading
 from daitn.cli.session import complain, errors, run, screen
+from daitn.cli.starting import LIFELINE
 from daitn.files.lock import FolderLock
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
+from daitn.oam.monitoring.exposition import MetricsServer
+from daitn.oam.monitoring.traces import Traces
 from daitn.objects.errors import Unreachable
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
@@ -35,12 +38,16 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.roster import LiveRoster
 
 __all__ = ["center", "node", "up"]
 
 log = logging.getLogger(__name__)
 
+USUAL_METRICS = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
+"""Where a process listens for Prometheus, if its file does not say."""
 CENTER_AGAIN_S = 1.0
 """Interval between a node's attempts to reach a control centre it cannot work without."""
 
@@ -86,6 +93,7 @@ def up(
 
 
 class _Service(Protocol):
+    def measured(self) -> Iterable[Sample]: ...
     async def start(self) -> None: ...
     def reconfigure(self, config: Any) -> None: ...
     async def drain(self) -> None: ...
@@ -117,6 +125,7 @@ class _Stop:
 async def _run_center(config: Path | None) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
+    from daitn.oam.operated import Operated
 
     center = read_center(config)
     settings = FabricSettings(
@@ -128,8 +137,9 @@ async def _run_center(config: Path | None) -> None:
     if roster is not None:
         _certify_self(center, roster)
 
-    def make(carrier: Carrier) -> ControlCenter:
-        return ControlCenter(center, _signed(carrier, identity), roster, identity)
+    def make(carrier: Carrier, tracer: Tracer) -> Operated:
+        served = ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
+        return Operated(served, center, roster.grants() if roster else None)
 
     await _serve(
         name, center, settings, make, roster, identity, (config, partial(read_center, config))
@@ -151,9 +161,9 @@ async def _run_node(path: Path, site: str) -> None:
     roster = live_roster(node)
     identity = _identity(roster, node.state)
 
-    def make(carrier: Carrier) -> Node:
+    def make(carrier: Carrier, tracer: Tracer) -> Node:
         orders = identity.orders() if identity else None
-        return Node(node, _signed(carrier, identity), roster, orders)
+        return Node(node, _signed(carrier, identity), roster, orders, tracer)
 
     source = path, partial(read_node, path, site)
     await _serve(f"site {node.site}", node, settings, make, roster, identity, source)
@@ -163,7 +173,7 @@ async def _serve(
     name: str,
     config: CenterConfig | NodeConfig,
     settings: FabricSettings,
-    make: Callable[[ZenohFabric], _Service],
+    make: Callable[[ZenohFabric, Tracer], _Service],
     roster: LiveRoster | None,
     identity: Identity | None,
     source: tuple[Path | None, Callable[[], CenterConfig | NodeConfig]],
@@ -182,12 +192,15 @@ async def _serve(
         lock.release()
         return
     try:
-        service = make(carrier)
+        traces = Traces(config.traces, kind=_kind(config), site=_site(config))
+        service = make(carrier, traces.tracer)
+        metrics = _metrics(config, service, carrier)
         secured = _Secured(carrier, config, roster, identity) if roster and identity else None
         try:
             if secured is not None:
                 await secured.start()
             await _until(stopping, service.start())
+            await metrics.start()
             if not stopping.is_set():
                 live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
                 path, read = source
@@ -199,12 +212,37 @@ async def _serve(
                 await reloading.close()
                 await _until(stop.hurried, service.drain())
         finally:
+            await metrics.close()
             await service.close()
+            await traces.close()
             if secured is not None:
                 await secured.close()
     finally:
         await carrier.close()
         lock.release()
+
+
+def _metrics(
+    config: CenterConfig | NodeConfig, service: _Service, carrier: ZenohFabric
+) -> MetricsServer:
+    """What the process tells Prometheus."""
+    return MetricsServer(
+        config.metrics,
+        (service.measured, carrier.metrics.measured),
+        kind=_kind(config),
+        site=_site(config),
+        state=Path(config.state),
+        tls=config.tls,
+        usual=USUAL_METRICS[_kind(config)],
+    )
+
+
+def _kind(config: CenterConfig | NodeConfig) -> str:
+    return "center" if isinstance(config, CenterConfig) else "node"
+
+
+def _site(config: CenterConfig | NodeConfig) -> str:
+    return config.name if isinstance(config, CenterConfig) else config.site
 
 
 class _Secured:

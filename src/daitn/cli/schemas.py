@@ -10,10 +10,10 @@ import msgspec
 import typer
 
 from daitn.center.config import CenterConfig
-from daitn.cli.field_docs import field_docs
 from daitn.cli.network import NetworkFile
 from daitn.cli.session import print_json
 from daitn.node.config import NodeConfig, PolicyConfig
+from daitn.oam.field_docs import field_docs
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.wire import to_json
 

@@ -1,4 +1,4 @@
-"""`daitn token`: who may ask in an owner's name."""
+"""`daitn token`: who may ask in a member's name."""
 
 from __future__ import annotations
 
@@ -12,29 +12,42 @@ from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
     JsonOption,
+    Session,
     connect,
     print_json,
     run,
     screen,
 )
-from daitn.identity.grants import new_token
+from daitn.identity.grants import new_center_token, new_token
 from daitn.identity.network import DAY_S
 from daitn.objects.errors import NotFound, Refused, Unreachable
-from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.identifiers import JobId, SiteId, checked_name
+from daitn.objects.requests import JobQuery, NetworkFacts
 from daitn.objects.roster import Kind
 from daitn.objects.wire import to_json
 from daitn.tools import clock
+from daitn.tools.fabric.identity import Identity
 
-__all__ = ["app"]
+__all__ = ["app", "center_token", "network_facts"]
 
 app = typer.Typer(help="Tokens, with which programs ask in an owner's name.", no_args_is_help=True)
+
+_NOWHERE: list[str] = []
 
 
 @app.command()
 def create(
     gateway: Annotated[
         list[str], typer.Option(help="Gateway (its site) that takes it; may be repeated.")
-    ],
+    ] = _NOWHERE,
+    center_api: Annotated[
+        bool,
+        typer.Option("--center-api", help="For the control centre's API, instead of gateways."),
+    ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="With --center-api: to look, and change nothing."),
+    ] = False,
     owner: Annotated[
         str, typer.Option(help="In whose name; if not given: of the key in DAITN_KEY.")
     ] = "",
@@ -48,16 +61,25 @@ def create(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a token that asks gateways in an owner's name, and print it.
+    """Make a token that asks in a member's name, and print it.
 
-    OpenAI's clients show it as their API key. The gateways check the owner's signature in it, ask
-    nobody, and keep no copy. It cannot be taken back before it ends, except with its owner's key:
-    `daitn network revoke owner NAME`.
+    For gateways, OpenAI's clients show it as their API key; for a control centre's API, programs
+    send it as `authorization: Bearer TOKEN`. Whoever takes it checks the member's signature in it,
+    asks nobody, and keeps no copy. It cannot be taken back before it ends, except with its member's
+    key: `daitn network revoke owner NAME`.
 
     Example: daitn token create --owner ann --gateway door --days 7
+    Example: daitn token create --center-api --read-only --days 1
     """
+    if bool(gateway) == center_api:
+        raise typer.BadParameter("name gateways with --gateway, or the API with --center-api")
+    if read_only and not center_api:
+        raise typer.BadParameter("--read-only goes with --center-api")
     gateways = tuple(SiteId(checked_name(site, "--gateway")) for site in gateway)
-    token = run(_token(center, owner, gateways, days, (per_s, burst)))
+    if center_api:
+        token = run(_center_token(center, owner, days, read_only))
+    else:
+        token = run(_token(center, owner, gateways, days, (per_s, burst)))
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
 
 
@@ -66,11 +88,7 @@ async def _token(
 ) -> str:
     identity = owner_identity(center, owner) if owner else person_identity(center)
     if identity is None:
-        raise NotFound(
-            f"no network is known at {center}",
-            field="--center (DAITN_CENTER)",
-            fix="join it, or set DAITN_NETWORK to its folder",
-        )
+        raise _no_network(center)
     with contextlib.suppress(Unreachable):
         async with connect(center, owner=owner):
             pass  # Gateways now know an owner that was just made here.
@@ -83,3 +101,53 @@ async def _token(
         )
     until_s = clock.wall_s() + days * DAY_S
     return new_token(identity.network, member.name, gateways, until_s, limits, identity.key)
+
+
+async def _center_token(center: str, owner: str, days: float, read_only: bool) -> str:
+    async with connect(center, owner=owner) as session:
+        if session.identity is None:
+            raise _no_network(center)
+        facts = await network_facts(session)
+        until_s = clock.wall_s() + days * DAY_S
+        return center_token(session.identity, facts, until_s, read_only=read_only)
+
+
+async def network_facts(session: Session) -> NetworkFacts:
+    """What the control centre says of its network and itself."""
+    return await session.ask("network", JobQuery(job=JobId("")), NetworkFacts)
+
+
+def center_token(
+    identity: Identity,
+    facts: NetworkFacts,
+    until_s: float,
+    *,
+    read_only: bool,
+    opens_until_s: float | None = None,
+) -> str:
+    """A token for a control centre's API, in the name of an owner or operator. Raises `Refused`
+    for a key of nobody like that."""
+    member = identity.members().get(identity.key.public)
+    if member is None or member.kind not in (Kind.OWNER, Kind.OPERATOR):
+        raise Refused(
+            "the key is no owner's or operator's",
+            field="DAITN_KEY",
+            fix="name the file of such a key, or an owner whose key you have with --owner",
+        )
+    return new_center_token(
+        identity.network,
+        member.name,
+        facts.center,
+        until_s,
+        identity.key,
+        reads_only=read_only,
+        opens_until_s=opens_until_s,
+    )
+
+
+def _no_network(center: str) -> NotFound:
+    return NotFound(
+        f"no network is known at {center}",
+        field="--center (DAITN_CENTER)",
+        fix="join it, or set DAITN_NETWORK to its folder",
+    )

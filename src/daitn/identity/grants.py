@@ -13,6 +13,7 @@ from daitn.identity.keys import SigningKey, check_signature_once, raw_of
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import (
+    CenterMandate,
     DeploymentGrant,
     Mandate,
     NameGrant,
@@ -25,8 +26,10 @@ from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode
 
 __all__ = [
+    "CENTER_TOKEN_PREFIX",
     "TOKEN_PREFIX",
     "GrantBook",
+    "new_center_token",
     "new_token",
     "read_signed",
     "sign_statement",
@@ -35,6 +38,7 @@ __all__ = [
 ]
 
 TOKEN_PREFIX: Final = "daitn-"  # noqa: S105
+CENTER_TOKEN_PREFIX: Final = "daitn-api-"  # noqa: S105
 _MOST_TEXT = 8192
 _SECRET_BYTES = 24
 _AHEAD_S = 120.0
@@ -46,22 +50,25 @@ _DOMAINS: Final[Mapping[type, bytes]] = {
     Mandate: b"daitn mandate 1\0",
     PlaceGrant: b"daitn place grant 1\0",
     SealingKey: b"daitn sealing key 1\0",
+    CenterMandate: b"daitn center mandate 1\0",
 }
 """A signature of one is one of nothing else."""
 
-_SIGNERS: Final[Mapping[type, Kind]] = {
-    DeploymentGrant: Kind.OWNER,
-    NameGrant: Kind.CENTER,
-    Mandate: Kind.OWNER,
-    PlaceGrant: Kind.CENTER,
-    SealingKey: Kind.SITE,
+_SIGNERS: Final[Mapping[type, tuple[Kind, ...]]] = {
+    DeploymentGrant: (Kind.OWNER,),
+    NameGrant: (Kind.CENTER,),
+    Mandate: (Kind.OWNER,),
+    PlaceGrant: (Kind.CENTER,),
+    SealingKey: (Kind.SITE,),
+    CenterMandate: (Kind.OWNER, Kind.OPERATOR),
 }
 
-T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, PlaceGrant, SealingKey)
+T = TypeVar("T", DeploymentGrant, NameGrant, Mandate, PlaceGrant, SealingKey, CenterMandate)
 
 
 def sign_statement(
-    statement: DeploymentGrant | NameGrant | Mandate | PlaceGrant | SealingKey, key: SigningKey
+    statement: DeploymentGrant | NameGrant | Mandate | PlaceGrant | SealingKey | CenterMandate,
+    key: SigningKey,
 ) -> Signed:
     """Sign one of them."""
     text = canonical(statement)
@@ -92,8 +99,9 @@ class GrantBook:
         Raises `Refused` or `Corrupt`.
         """
         member = self.members().get(signed.public_key)
-        if member is None or member.kind is not _SIGNERS[kind]:
-            raise _refused(f"whoever signed it is no {_SIGNERS[kind]} in this network")
+        if member is None or member.kind not in _SIGNERS[kind]:
+            signers = " or ".join(_SIGNERS[kind])
+            raise _refused(f"whoever signed it is no {signers} in this network")
         if kind is NameGrant and member != (naming := self.naming()):
             assert naming is not None
             raise _refused(f"{naming.name} gives bare names, and {member.name} does not")
@@ -106,6 +114,9 @@ class GrantBook:
         if isinstance(statement, SealingKey):
             if statement.site != member.name or Role.FACILITY not in member.roles:
                 raise _refused(f"{member.name} cannot sign for a facility {statement.site}")
+        elif isinstance(statement, CenterMandate):
+            if statement.member != member.name:
+                raise _refused(f"{member.name} cannot sign for {statement.member}")
         elif member.kind is Kind.OWNER and statement.owner != member.name:
             raise _refused(f"{member.name} cannot sign for {statement.owner}")
         if not self.wall_s() < statement.until_s:
@@ -141,11 +152,35 @@ def new_token(
     return f"{TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
 
 
-def split_token(token: str) -> tuple[str, str]:
+def new_center_token(
+    network: str,
+    member: str,
+    center: str,
+    until_s: float,
+    key: SigningKey,
+    *,
+    reads_only: bool = False,
+    opens_until_s: float | None = None,
+) -> str:
+    """A token for a control centre's API: a secret, and the member's `CenterMandate`."""
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    mandate = CenterMandate(
+        network=network,
+        member=member,
+        center=center,
+        secret=_digest(secret),
+        until_s=until_s,
+        reads_only=reads_only,
+        opens_until_s=opens_until_s,
+    )
+    return f"{CENTER_TOKEN_PREFIX}{secret}.{signed_text(sign_statement(mandate, key))}"
+
+
+def split_token(token: str, prefix: str = TOKEN_PREFIX) -> tuple[str, str]:
     """A token's digest of the secret, and its mandate as text. Raises `Refused`."""
-    secret, dot, text = token.removeprefix(TOKEN_PREFIX).partition(".")
-    if not token.startswith(TOKEN_PREFIX) or not dot or len(token) > _MOST_TEXT:
-        raise _refused("it is no token")
+    secret, dot, text = token.removeprefix(prefix).partition(".")
+    if not token.startswith(prefix) or not dot or len(token) > _MOST_TEXT:
+        raise _refused("it is no token for this")
     return _digest(secret), text
 
 

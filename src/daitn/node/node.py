@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from daitn.node.admission import Admission
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.role import AgentsRole
 from daitn.node.audit import AuditLog
+from daitn.node.behalf import Behalf
 from daitn.node.config import NodeConfig
 from daitn.node.cordon import CordonFile
 from daitn.node.descriptor import allowed_recipes, describe, stated_anew
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
+from daitn.node.metrics import budgets
 from daitn.node.roles import Roles
 from daitn.node.sandbox import check_sandbox
 from daitn.node.training.begun import BegunVisits
@@ -56,6 +59,8 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.roster import LiveRoster
 from daitn.tools.sensing.sensing import Sensing
 from daitn.tools.tasks import Newest, Tasks
@@ -81,11 +86,13 @@ class Node:
         fabric: Fabric,
         roster: LiveRoster | None = None,
         orders: OrderBook | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`roster`: who is a member; none: trust on first use. `orders` checks the owners' orders;
         none on a fabric without signatures."""
         self._config = config
         self._fabric = fabric
+        self._grants = roster.grants() if roster else None
         self._changed = asyncio.Event()
         """Set when the descriptor may have changed."""
         state = Path(config.state)
@@ -144,6 +151,7 @@ class Node:
                 roster,
                 releases.record,
                 partial(self._cordon.check, config.site),
+                tracer,
             )
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
@@ -160,7 +168,12 @@ class Node:
                 begun.forget,
             )
         self._work = WorkQueue(
-            config.site, WorkLog(state / "work"), self._executor.perform, self._report, begun
+            config.site,
+            WorkLog(state / "work"),
+            self._executor.perform,
+            self._report,
+            begun,
+            tracer,
         )
         self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []
@@ -223,6 +236,16 @@ class Node:
         self._executor.reconfigure(config)
         self._changed.set()
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._work.measured()
+        yield from self._transport.measured()
+        yield from self._chunks.measured()
+        if self.descriptor is not None:
+            yield from budgets(self.descriptor)
+        if self._roles is not None:
+            yield from self._roles.measured()
+
     async def drain(self) -> None:
         """Finish the queries in progress, for at most `drain_s`, and take no new ones."""
         if self._roles is not None:
@@ -284,12 +307,14 @@ class Node:
             self._changed.set()
 
     def _handlers(self) -> dict[str, Handler]:
-        handlers = self._all_handlers()
+        handlers = self._own_handlers()
         if "submit" in handlers:
             handlers["submit"] = self._unless_cordoned("jobs", handlers["submit"])
+        if self._grants is not None:
+            handlers["behalf"] = Behalf(self._config.site, self._grants, handlers).on_behalf
         return handlers
 
-    def _all_handlers(self) -> dict[str, Handler]:
+    def _own_handlers(self) -> dict[str, Handler]:
         return {
             "describe": self._on_describe,
             "cordon": self._on_cordon,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +53,8 @@ from daitn.tools.fabric.protocol import Fabric, Handler
 from daitn.tools.membership import FileKeys, Membership
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
@@ -104,6 +106,7 @@ class Roles:
         roster: LiveRoster | None,
         released: Release,
         check_cordon: Callable[[str], None],
+        tracer: Tracer,
     ) -> None:
         """`check_cordon` raises `Refused` while the site takes nothing new; `changed` is called
         when the result of `described` may have changed; `roster`: see `Membership`; `released` is
@@ -112,6 +115,7 @@ class Roles:
         self._check_cordon = check_cordon
         self._roster = roster
         self._fabric = fabric
+        self._tracer = tracer
         self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
@@ -139,6 +143,7 @@ class Roles:
                 grants,
                 key,
                 released,
+                tracer,
             )
         self._feed: QrrtFeed | None = None
         if config.gateway is not None or config.forwarder is not None:
@@ -163,6 +168,7 @@ class Roles:
                 config.tls,
                 config.owner,
                 self._mandates,
+                tracer,
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
@@ -197,6 +203,7 @@ class Roles:
                 config.tls,
                 self._mandates,
                 self._gateway_of if self._roster else None,
+                self._tracer,
             )
             answers = dict.fromkeys((Capability.ANSWER, Capability.MODEL), self._query_service)
             role.provide(self._offers, answers)
@@ -326,6 +333,12 @@ class Roles:
             packets=self.forwarder.runtime.in_progress if self.forwarder else 0,
             deployments=self._facility.placed() if self._facility else (),
         )
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        for part in (self._gateway, self._facility, self.forwarder, self._verifier):
+            if part is not None:
+                yield from part.measured()
 
     def models(self) -> frozenset[Digest]:
         """Weights that the facility needs."""

@@ -15,6 +15,7 @@ from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
 
 __all__ = [
+    "CenterMandate",
     "DeploymentGrant",
     "Mandate",
     "NameGrant",
@@ -86,6 +87,23 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     """Queries per second at each gateway, on average."""
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
+
+
+class CenterMandate(msgspec.Struct, frozen=True, kw_only=True):
+    """A person's word that a control centre may act in its name for whoever shows a secret."""
+
+    network: Word
+    member: Word
+    """Name of the owner or operator who signs."""
+    center: Word
+    """The control centre that may, as the roster calls it."""
+    secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    """SHA-256 of the secret."""
+    until_s: Moment
+    reads_only: bool = False
+    """Whether it may look at everything that the member may see, and change nothing."""
+    opens_until_s: Moment | None = None
+    """Set: the secret opens one session, until then, and is worth nothing else."""
 
 
 class SealingKey(msgspec.Struct, frozen=True, kw_only=True):

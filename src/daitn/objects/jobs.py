@@ -32,6 +32,7 @@ __all__ = [
     "Decided",
     "JobEvent",
     "JobState",
+    "JobSummary",
     "JobView",
     "LeftModel",
     "ObjectiveView",
@@ -403,3 +404,54 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Its positions in sites' queues, for instance `2nd at netco`; empty when it is not queued."""
     silent: str = ""
     """Sites working for it that have been silent for long, and for how long."""
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A job in a list: what its `JobView` says in a few lines."""
+
+    job: JobId
+    name: str
+    owner: str
+    recipe: str
+    state: JobState
+    sentence: str
+    detail: str
+    """What it is waiting for, or why it ended."""
+    algorithm: str
+    objectives: tuple[ObjectiveView, ...]
+    visits: int
+    """Completed."""
+    working: tuple[SiteId, ...]
+    """Sites working for it now."""
+    seconds: float
+    bytes_moved: int
+    cost_usd: float
+    examples: int
+    submitted_at_s: float
+    ended_at_s: float | None
+    queued: str
+    silent: str
+
+    @classmethod
+    def of(cls, shown: JobView) -> JobSummary:
+        return cls(
+            job=shown.job,
+            name=shown.name,
+            owner=shown.owner,
+            recipe=shown.recipe,
+            state=shown.state,
+            sentence=shown.sentence,
+            detail=shown.detail,
+            algorithm=shown.algorithm,
+            objectives=shown.objectives,
+            visits=len(shown.route),
+            working=shown.working,
+            seconds=shown.seconds,
+            bytes_moved=shown.bytes_moved,
+            cost_usd=shown.cost_usd,
+            examples=shown.examples,
+            submitted_at_s=shown.submitted_at_s,
+            ended_at_s=shown.ended_at_s,
+            queued=shown.queued,
+            silent=shown.silent,
+        )

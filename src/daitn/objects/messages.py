@@ -45,6 +45,7 @@ __all__ = [
     "ModelsNeeded",
     "NameAnswer",
     "NameQuestion",
+    "OnBehalf",
     "ProbeRequest",
     "RecipeQuestion",
     "RetireModel",
@@ -204,6 +205,15 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
 
 
 Work = VisitWork | VerifyWork | MergeWork
+
+
+class OnBehalf(msgspec.Struct, frozen=True, kw_only=True):
+    """A control centre asks a site in the name of a person who let it."""
+
+    mandate: Signed
+    """The person's `CenterMandate`."""
+    verb: Word
+    question: bytes
 
 
 class CancelWork(msgspec.Struct, frozen=True, kw_only=True):

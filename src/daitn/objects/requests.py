@@ -6,11 +6,12 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.audit import CountersignedHead
 from daitn.objects.decisions import Decision
-from daitn.objects.descriptors import ModelDescriptor
-from daitn.objects.identifiers import Digest, JobId
+from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Decided, JobView
+from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
 from daitn.objects.lineage import Lineage
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -23,13 +24,18 @@ __all__ = [
     "DecisionList",
     "ExplainQuery",
     "JobList",
+    "JobPage",
     "JobQuery",
+    "JobsWanted",
     "ModelList",
+    "NetworkFacts",
     "QueriesWanted",
     "QueryExplained",
     "QueryList",
+    "SitesWanted",
     "SubmitIntent",
     "TrainedModel",
+    "WitnessedHeads",
 ]
 
 
@@ -67,6 +73,63 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs, oldest first."""
 
     jobs: tuple[JobView, ...]
+
+
+class JobsWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of jobs, newest first."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
+    before: JobId | None = None
+    """Only jobs that are older than this one."""
+    owner: str | None = None
+    """Only this owner's; none: all that the asker may see."""
+    state: JobState | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs, newest first."""
+
+    jobs: tuple[JobSummary, ...]
+    more: bool
+    """Whether there are older ones."""
+
+
+class SitesWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of sites, by name."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    after: str = ""
+    """Only sites whose names follow this one."""
+    only: SiteId | None = None
+    """This one alone."""
+    alive: bool | None = None
+    role: Role | None = None
+    owner: str | None = None
+
+
+class WitnessedHeads(msgspec.Struct, frozen=True, kw_only=True):
+    """Where sites' audit logs stood when a control centre signed them last, by site."""
+
+    heads: tuple[CountersignedHead, ...]
+
+
+class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A network, and the control centre that is asked."""
+
+    network: str
+    """Its name; empty where there is no roster."""
+    center: str
+    """What the roster calls this control centre."""
+    version: str
+    """Of the software."""
+    api: str
+    """URL of its API and dashboard; empty: it serves none."""
+    sites: int
+    alive: int
+    """Of the sites, those that are connected."""
+    jobs: int
+    """Those that the asker may see and that have not ended."""
+    deployments: int
 
 
 class DecisionList(msgspec.Struct, frozen=True, kw_only=True):

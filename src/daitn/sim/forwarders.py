@@ -229,7 +229,7 @@ class ForwarderNetwork:
                     self._serve(site, packet)
                 case Return(packet, taken_s):
                     self.on_return(Returned(site, packet, self.now_s, taken_s))
-                case Drop(_, reason):
+                case Drop(_, _, reason):
                     self.counts[f"dropped: {reason}"] += 1
         self._poll(site)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 
 from daitn.steering.wire.offers import Summary
 from daitn.steering.wire.packet import Packet
 
-__all__ = ["Advertise", "Command", "Deliver", "Drop", "Return", "Send"]
+__all__ = ["Advertise", "Command", "Deliver", "Drop", "DropCause", "Return", "Send"]
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -32,11 +34,28 @@ class Return(msgspec.Struct, frozen=True, gc=False):
     """Since the object set out; 0 if the forwarder has restarted since."""
 
 
+class DropCause(enum.StrEnum):
+    """Why a packet is dropped, in a word."""
+
+    MALFORMED = "malformed"
+    """It cannot be read, or carried out."""
+    EXPIRED = "expired"
+    """It was not answered in time."""
+    DUPLICATE = "duplicate"
+    """It came before, or was answered before."""
+    UNWANTED = "unwanted"
+    """Nobody waits for it any more."""
+    NO_ROUTE = "no_route"
+    """An answer finds no way home."""
+
+
 class Drop(msgspec.Struct, frozen=True, gc=False):
     """A packet was dropped: nobody waits for it, or it was answered before."""
 
     packet: Packet
+    cause: DropCause
     reason: str
+    """The same in a sentence."""
 
 
 class Advertise(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import msgspec
 
 from daitn.objects.errors import DaitnError
 from daitn.steering.buckets import Buckets
-from daitn.steering.commands import Command, Deliver, Drop, Return, Send
+from daitn.steering.commands import Command, Deliver, Drop, DropCause, Return, Send
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.paths import answered_by, avoiding, tried
 from daitn.steering.pending import Key, PendingEntry, PendingTable, Phase, RoutingStep
@@ -66,7 +66,7 @@ class Custody:
             else:
                 self._object(sender, packet, now_s, out)
         except DaitnError as error:
-            out.append(Drop(packet, str(error)))
+            out.append(Drop(packet, DropCause.MALFORMED, str(error)))
 
     def neighbour_lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
         """A link went down: objects under way through it get another next hop."""
@@ -82,7 +82,7 @@ class Custody:
             try:
                 self._timer_fired(key, entry, now_s, out)
             except DaitnError as error:
-                self._give_up(key, entry, str(error), out)
+                self._give_up(key, entry, DropCause.MALFORMED, str(error), out)
         if self._held and self._held_version != self.routes.version:
             self._held_version = self.routes.version
             for key in [*self._held]:
@@ -103,7 +103,7 @@ class Custody:
         late = now_s >= end_s(entry, self.settings)
         here = LOCAL in entry.upstreams
         if late and not here:
-            self._give_up(key, entry, "it was not answered in time", out)
+            self._give_up(key, entry, DropCause.EXPIRED, "it was not answered in time", out)
         elif late:
             self.statistics.abandoned(entry.via, entry.origin, key)
             self._refuse(key, entry, Refusal(Reason.DEADLINE, "no answer in time"), now_s, out)
@@ -114,11 +114,13 @@ class Custody:
         else:
             self.pending.wake(key, entry, end_s(entry, self.settings))
 
-    def _give_up(self, key: Key, entry: PendingEntry, why: str, out: list[Command]) -> None:
+    def _give_up(
+        self, key: Key, entry: PendingEntry, cause: DropCause, why: str, out: list[Command]
+    ) -> None:
         self.statistics.abandoned(entry.via, entry.origin, key)
         self._held.pop(key, None)
         self.pending.forget(key)
-        out.append(Drop(entry.packet, why))
+        out.append(Drop(entry.packet, cause, why))
 
     # Objects
 
@@ -178,7 +180,7 @@ class Custody:
         """A copy arrived of an object that is known here."""
         refusal = None
         if sender == LOCAL:
-            out.append(Drop(packet, "it has set out before"))
+            out.append(Drop(packet, DropCause.DUPLICATE, "it has set out before"))
             return
         if entry.phase in (Phase.ANSWERED, Phase.REFUSED):
             out.append(Send(sender, entry.packet))
@@ -211,7 +213,7 @@ class Custody:
         try:
             self._steer(key, entry, now_s, out, ranking=ranking)
         except DaitnError as error:
-            self._give_up(key, entry, str(error), out)
+            self._give_up(key, entry, DropCause.MALFORMED, str(error), out)
 
     def _steer(
         self,
@@ -343,7 +345,8 @@ class Custody:
             self._steer_home(packet, now_s, out)
             return
         if entry.phase is _ANSWERED or entry.phase is _REFUSED:
-            out.append(Drop(packet, f"the object was {entry.phase.value} before"))
+            why = f"the object was {entry.phase.value} before"
+            out.append(Drop(packet, DropCause.DUPLICATE, why))
             return
         by = self.site
         if sender == LOCAL:
@@ -371,7 +374,8 @@ class Custody:
             or entry.via != sender
             or packet.attempt < entry.packet.attempt
         ):
-            out.append(Drop(packet, "nobody waits for this refusal any more"))
+            why = "nobody waits for this refusal any more"
+            out.append(Drop(packet, DropCause.UNWANTED, why))
             return
         refusal = read_refusal(packet)
         marked = entry.packet if sender == LOCAL else tried(entry.packet, packet, sender, self.site)
@@ -442,7 +446,8 @@ class Custody:
         ranking = self.rankings.ranking(packet.intent, now_s)
         choice = ranking.choose(0, packet.visited, True)
         if choice is None:
-            out.append(Drop(packet, "the path back is broken, and there is no other route home"))
+            why = "the path back is broken, and there is no other route home"
+            out.append(Drop(packet, DropCause.NO_ROUTE, why))
         elif choice.via == LOCAL:
             out.append(Return(packet, 0.0))
         else:

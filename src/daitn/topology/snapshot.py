@@ -17,7 +17,7 @@ from daitn.objects.descriptors import (
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.readings import LinkReading, LoadReading
 
-__all__ = ["DataOption", "Drrt", "MsDrrt", "NodeList", "SiteState", "VerifierOption"]
+__all__ = ["DataOption", "Drrt", "MsDrrt", "NodeList", "SitePage", "SiteState", "VerifierOption"]
 
 
 class SiteState(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,14 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True):
     """Sites by name."""
 
     nodes: tuple[SiteState, ...]
+
+
+class SitePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the sites, by name."""
+
+    nodes: tuple[SiteState, ...]
+    more: bool
+    """Whether others follow."""
 
 
 @dataclass(frozen=True)

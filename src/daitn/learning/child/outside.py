@@ -8,14 +8,13 @@ import logging
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterable
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
+from daitn.learning.child.beginning import Process, begin, environment
 from daitn.learning.child.ending import ending
 from daitn.learning.child.frames import (
     HEADER,
@@ -27,7 +26,7 @@ from daitn.learning.child.frames import (
 from daitn.learning.sandbox.policy import UNLIMITED, Confinement, Limits, Mechanism
 from daitn.objects.errors import LimitExceeded, WorkFailed
 
-__all__ = ["PASSED_ON", "ChildProcess", "ProcessFailed", "ProcessOverLimit"]
+__all__ = ["ChildProcess", "ProcessFailed", "ProcessOverLimit"]
 
 ReplyT = TypeVar("ReplyT")
 
@@ -36,23 +35,6 @@ _log = logging.getLogger(__name__)
 _START_WITHIN_S = 120.0
 """Importing PyTorch takes 1.5 s from a warm disk, far longer from a cold one under load."""
 _REAP_WITHIN_S = 5.0
-PASSED_ON = (
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONHASHSEED",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-)
-"""Of the node's environment: what tells where programs and processors are. Nothing else, as secrets
-may be there, keys of upstream servers for instance."""
 _TAIL_BYTES = 4096
 
 
@@ -110,16 +92,8 @@ class ChildProcess(Generic[ReplyT]):
             mechanisms=tuple(mechanisms), scratch=scratch, readable=tuple(readable), limits=limits
         )
         stated = msgspec.json.encode(confinement).decode()
-        # -P: what lies in the working directory is no module.
-        command = (sys.executable, "-P", "-m", cls.module, *cls.arguments)
-        process = await asyncio.create_subprocess_exec(
-            *(*command, "--threads", str(threads), "--sandbox", stated),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=_environment(threads),
-            start_new_session=True,
-        )
+        arguments = (*cls.arguments, "--threads", str(threads), "--sandbox", stated)
+        process = await begin(cls.module, arguments, environment(threads))
         child = cls(process, scratch)
         try:
             async with asyncio.timeout(_START_WITHIN_S):
@@ -224,23 +198,3 @@ class ChildProcess(Generic[ReplyT]):
             _log.info("worker: %s", chunk.decode(errors="replace").rstrip())
         await self._process.wait()
         _log.info("%s %d ended", self.name, self._process.pid)
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Variables of the node's that a child gets, and those that must be set before libraries load.
-
-    Fixed thread counts and workspaces make training reproducible. Threads that sleep instead of
-    spinning leave the processor to the node and to each other: next to two other busy processes on
-    two cores, small networks train 30 times as fast (measured: 60 against 2 Gflop/s). The offline
-    switches keep libraries from downloading anything at run time.
-    """
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "RAYON_NUM_THREADS": str(threads),
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-    }

@@ -27,12 +27,12 @@ from daitn.learning.sandbox.kernel import (
     adopt_orphans,
     be_readable,
     end_with_parent,
-    use_huge_pages,
 )
 from daitn.learning.sandbox.limits import LOOK_EVERY_S, Watch
 from daitn.learning.sandbox.namespaces import enter_namespaces, see_own_processes
 from daitn.learning.sandbox.policy import Confinement, Mechanism
 from daitn.objects.errors import LimitExceeded
+from daitn.spawning.pages import use_huge_pages
 
 __all__ = ["VisitProcess", "become", "ready_to_fork"]
 

@@ -20,7 +20,6 @@ __all__ = [
     "prctl",
     "syscall",
     "unshare",
-    "use_huge_pages",
 ]
 
 LINUX = sys.platform.startswith("linux")
@@ -36,8 +35,6 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIGKILL = 9
-_MADV_COLLAPSE = 25
-_HUGE = 1 << 21
 _OOM_SCORE_ADJ = 500
 """Half of the scale."""
 
@@ -97,19 +94,6 @@ def give_up_new_privileges() -> None:
     """No program that this process runs has more rights than it has; what Landlock and seccomp ask
     for."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def use_huge_pages() -> None:
-    """Have this process's memory in pages of 2 MB, as far as the kernel likes: a fork copies a
-    table with a line for each page, and its end takes it down (of a process with PyTorch, together
-    16 ms of processor time with pages of 4 kB, 4 ms so; measured)."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, rights, _, _, inode = line.split()[:5]
-        if rights.startswith("rw") and inode == "0":
-            begin, end = (int(address, 16) for address in span.split("-"))
-            begin, end = -(-begin // _HUGE) * _HUGE, end // _HUGE * _HUGE
-            if begin < end:
-                _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_COLLAPSE)
 
 
 def drop_capabilities() -> None:

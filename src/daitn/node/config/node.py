@@ -17,6 +17,7 @@ from daitn.node.config.sandbox import SandboxConfig
 from daitn.node.config.verifier import AskingConfig, TestSetConfig
 from daitn.objects.descriptors import LeftOut, Role
 from daitn.objects.identifiers import OwnerId, SiteId
+from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
 __all__ = ["NodeConfig", "ReadNodeConfig"]
 
@@ -83,6 +84,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The gateway's section, see below."""
     forwarder: ForwarderConfig | None = None
     """The forwarder's section, see below."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Where Prometheus finds the node's metrics, see below."""
+    traces: TracesConfig = TracesConfig()
+    """Where spans of queries and visits go, see below."""
 
     @property
     def scratch(self) -> Path:

@@ -14,6 +14,7 @@ from daitn.identity.sealing import ReceiverKey, class_id, class_of
 from daitn.identity.tls import trusting
 from daitn.node.forwarder.protection import check_packet, open_payload, seal_payload
 from daitn.node.forwarder.runtime import NotServed
+from daitn.node.forwarder.tracing import traced
 from daitn.node.mandates import Mandates
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, Refused
@@ -29,6 +30,7 @@ from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Flag, Packet
 from daitn.steering.wire.replies import Reason, Refusal, answer_to
 from daitn.tools import clock
+from daitn.tools.monitoring.tracing import OFF, TRACEPARENT, Span, Tracer, passed_on
 
 __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_reply"]
 
@@ -54,6 +56,8 @@ class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     serves this question alone."""
     mandate: str = ""
     """Shows that the query's owner lets the gateway ask in its name."""
+    traceparent: str = ""
+    """Of W3C Trace Context: the span that the query belongs to."""
 
 
 class PacketReply(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +99,7 @@ class QueryService:
         tls: str = "",
         mandates: Mandates | None = None,
         gateway_of: Callable[[str], SiteId | None] | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
         `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
@@ -102,6 +107,7 @@ class QueryService:
         whose name is asked; `gateway_of`: the gateway with a public key in the roster. Without a
         roster there are neither, and queries need no signature."""
         self._gateway_of = gateway_of
+        self._tracer = tracer
         self._site = site
         self._key = key
         self._key_of = key_of
@@ -132,7 +138,12 @@ class QueryService:
             # The refusal travels in the clear, so it must not quote what was sealed.
             raise _denied("the query cannot be read" + ("" if sealed else f": {error}")) from None
         self._check_owner(signer, intent.owner, question.mandate)
-        status, answer, headers = await self._ask(question, intent.owner, body)
+        span = traced(self._tracer, question.traceparent, packet)
+        try:
+            status, answer, headers = await self._ask(question, intent.owner, body, span)
+        finally:
+            if span is not None:
+                span.end()
         if status != 200:
             raise NotServed(_refusal(status, answer, headers, tells=not sealed))
         path = tuple(hop.site for hop in packet.hops() if hop.action is not Action.TRIED)
@@ -196,7 +207,7 @@ class QueryService:
         return max(found)[2]
 
     async def _ask(
-        self, question: PacketQuestion, owner: str, body: bytes
+        self, question: PacketQuestion, owner: str, body: bytes, span: Span | None
     ) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers, by names in lower case. Raises `NotServed`."""
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
@@ -207,6 +218,10 @@ class QueryService:
             "daitn-asked-at": str(int(asked_at_s)),
             "daitn-owner": owner,
         }
+        if span is not None:
+            headers[TRACEPARENT] = span.context.traceparent
+        elif passed := passed_on(question.traceparent):
+            headers[TRACEPARENT] = passed
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=trusting(self._tls, own=True)),

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from daitn.identity.links import LinkIdentity
 from daitn.node.config import ForwarderConfig
+from daitn.node.forwarder.metrics import measured
 from daitn.node.forwarder.offers import granted, home
 from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, PacketService, new_id
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
@@ -42,6 +43,7 @@ from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ForwarderRole"]
@@ -255,6 +257,11 @@ class ForwarderRole:
             objects=len(self.runtime.core.custody.pending),
             counts=dict(self.runtime.counts),
         )
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        if self._links is not None:
+            yield from measured(self.report(), self.runtime.drops, self.runtime.hops)
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
         """nothing -> `ForwarderReport`: of a forwarder: its state, with a `LinkReport` for each

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from daitn.node.forwarder.metrics import HOPS
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.text import without_folders
-from daitn.steering.commands import Advertise, Command, Deliver, Drop, Return, Send
+from daitn.steering.commands import Advertise, Command, Deliver, Drop, DropCause, Return, Send
 from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.next_hops import LOCAL
 from daitn.steering.pending import Key
@@ -27,6 +28,7 @@ from daitn.steering.wire.offers import (
 )
 from daitn.steering.wire.packet import (
     MOST_PAYLOAD_BYTES,
+    Action,
     Flag,
     Packet,
     decode_packet,
@@ -35,6 +37,7 @@ from daitn.steering.wire.packet import (
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, refusal_to
 from daitn.tools import clock
 from daitn.tools.adjacency.protocol import Adjacency
+from daitn.tools.monitoring.metrics import Histogram
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 
@@ -86,6 +89,10 @@ class ForwarderRuntime:
         self._loop = asyncio.get_running_loop()
         self.core = Forwarder(site, self.now_s(), settings)
         self.counts: Counter[str] = Counter()
+        self.drops: Counter[str] = Counter()
+        """Packets that were dropped, by `DropCause`."""
+        self.hops = Histogram(HOPS)
+        """Sites on the ways of the objects that were delivered here."""
         self._service = service
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
@@ -203,11 +210,13 @@ class ForwarderRuntime:
         for message in messages:
             try:
                 if message.startswith(_PACKET):
+                    self.counts["received"] += 1
                     commands += self.core.packet(neighbour, decode_packet(message), now_s)
                 else:
                     commands += self._advertised(neighbour, decode_advertised(message), now_s)
             except DaitnError as error:
                 self.counts["malformed"] += 1
+                self.drops[DropCause.MALFORMED] += 1
                 self._dropped.warning(
                     neighbour, "a message from %s was dropped: %s", neighbour, error
                 )
@@ -238,6 +247,7 @@ class ForwarderRuntime:
         match command:
             case Deliver(packet):
                 self.counts["delivered"] += 1
+                self.hops.observe(sum(hop.action is not Action.TRIED for hop in packet.hops()))
                 self._serve(packet)
             case Return(packet, _):
                 self.counts["returned"] += 1
@@ -245,8 +255,9 @@ class ForwarderRuntime:
             case Advertise(neighbour, summary):
                 self.counts["summaries"] += 1
                 self._send_to(neighbour, encode_summary(summary))
-            case Drop(packet, reason):
+            case Drop(packet, cause, reason):
                 self.counts["dropped"] += 1
+                self.drops[cause] += 1
                 log.debug("%s dropped: %s", packet.object_id.hex(), reason)
 
     def _send_to(self, neighbour: str, message: bytes) -> None:

@@ -65,7 +65,9 @@ class GatewayApi:
         health: Health,
         authenticator: Authenticator,
         mandates: Mandates | None,
+        refused: Callable[[str], None],
     ) -> None:
+        """`refused` is told the code of each error to a request that did not become a query."""
         self._config = config
         self._admit = admit
         self._messages = Messages(serve, count_tokens)
@@ -75,6 +77,7 @@ class GatewayApi:
         self._health = health
         self._authenticator = authenticator
         self._mandates = mandates
+        self._refused = refused
         self._problems = ThrottledLog(log)
         self._cors = Cors(config.origins)
         self._server = HttpServer(
@@ -111,11 +114,13 @@ class GatewayApi:
                 return await self._handle_messages(request, path)
             return await self._handle_path(request, path)
         except ApiError as error:
+            self._refused(error.code)
             return error_response(error)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("request to %s failed", request.path)
+            self._refused(internal().code)
             return error_response(internal())
 
     async def _handle_path(self, request: Request, path: str) -> Reply:
@@ -137,6 +142,7 @@ class GatewayApi:
                 return await self._messages.answer(request, path, *await self._read(request))
             reply = await self._handle_path(request, path)
         except ApiError as error:
+            self._refused(error.code)
             reply = error_response(error)
         return messages_response(reply) if isinstance(reply, Response) else reply
 

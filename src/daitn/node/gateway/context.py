@@ -21,6 +21,7 @@ from daitn.control.queries.lengths import LengthModel
 from daitn.node.gateway.request import ParsedRequest
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, Strategy
+from daitn.tools.monitoring.tracing import Span
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 
 __all__ = ["Caller", "ChosenPlan", "Outcome", "RequestContext", "Waiting", "price_usd"]
@@ -96,6 +97,10 @@ class RequestContext(msgspec.Struct, frozen=True):
     waiting: Waiting
     outcome: Outcome
     lengths: LengthModel
+    span: Span | None = None
+    """Where the query is traced."""
+    traceparent: str = ""
+    """As its asker sent it, for whoever is asked for it; empty if there was none."""
 
     @property
     def snapshot(self) -> Qrrt:

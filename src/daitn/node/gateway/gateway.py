@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from msgspec import structs
 
@@ -40,14 +40,23 @@ from daitn.node.gateway.errors import (
     unavailable,
 )
 from daitn.node.gateway.failover import FailoverProxy
+from daitn.node.gateway.metrics import (
+    AVAILABLE,
+    DEPLOYMENTS,
+    MOST_RUNNING,
+    RUNNING,
+    GatewayMetrics,
+)
 from daitn.node.gateway.packet_queries import Packets, answer_by_packet, packet_plan
 from daitn.node.gateway.plans import PlanExecutor
 from daitn.node.gateway.query_log import QueryLog, SeededDraws
 from daitn.node.gateway.request import ParsedRequest
 from daitn.node.gateway.topology import Topology
+from daitn.node.gateway.tracing import ended
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.mandates import Mandates
 from daitn.node.openai_http.api import json_response
+from daitn.node.openai_http.tracing import operation
 from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
@@ -60,6 +69,8 @@ from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
 from daitn.tools.freed_arrays import keep_freed_arrays
 from daitn.tools.http import Reply, Request
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, TRACEPARENT, SpanKind, Tracer, passed_on
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.paths import permitted
 
@@ -93,6 +104,7 @@ class Gateway:
         tls: str = "",
         owner: str = "",
         mandates: Mandates | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
         `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
@@ -108,6 +120,7 @@ class Gateway:
         self._packets = packets
         self._tls = tls
         self._owner, self._mandates = owner, mandates
+        self._tracer = tracer
         self._qirce = Qirce()
         self._query_log = QueryLog(self._qirce)
         self._demand = DemandEstimator(site)
@@ -115,6 +128,7 @@ class Gateway:
         self._load = GatewayLoad()
         self._lengths = AnswerLengths()
         self._budget = RetryBudget()
+        self._metrics = GatewayMetrics()
         self._api = GatewayApi(
             config,
             tls,
@@ -126,6 +140,7 @@ class Gateway:
             self._health,
             _authenticator(site, config, owner, mandates),
             mandates,
+            self._metrics.refused,
         )
         self._seed = zlib.crc32(site.encode()) << 32
         self._query_count = 0
@@ -188,6 +203,15 @@ class Gateway:
         """The demand at this gateway, smoothed."""
         return self._demand.demand(now_s)
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield from self._metrics.measured()
+        available = self._topology.snapshot().columns.available
+        yield RUNNING.at(self._in_flight)
+        yield MOST_RUNNING.at(self._config.max_in_flight)
+        yield DEPLOYMENTS.at(len(available))
+        yield AVAILABLE.at(int(available.sum()))
+
     def queries(
         self, limit: int, owner: str | None = None, without: Collection[str] = ()
     ) -> tuple[QueryRecord, ...]:
@@ -203,7 +227,7 @@ class Gateway:
         self, request: Request, caller: Caller, parsed: ParsedRequest, began_s: float
     ) -> Reply:
         full = self._in_flight >= self._config.max_in_flight
-        query = self._new_query(caller, parsed, began_s, full)
+        query = self._new_query(request, caller, parsed, began_s, full)
         writer = ResponseWriter(request, query, self._topology)
         self._in_flight += 1
         self._moved_at_s = time.monotonic()
@@ -281,16 +305,24 @@ class Gateway:
         return await answer_by_packet(self._packets, query)
 
     async def _fail(self, query: RequestContext, writer: ResponseWriter, error: ApiError) -> Reply:
-        self._record(query, status_of(error), error.status, error.message)
+        self._record(query, status_of(error), error.status, error.message, error.code)
+        self._metrics.refused(error.code)
         return await writer.fail(error)
 
     def _new_query(
-        self, caller: Caller, parsed: ParsedRequest, began_s: float, full: bool
+        self,
+        request: Request,
+        caller: Caller,
+        parsed: ParsedRequest,
+        began_s: float,
+        full: bool,
     ) -> RequestContext:
         self._query_count += 1
         now_s = clock.now_s()
         topic = parsed.topic if full else self._topic(parsed)
         snapshot = self._topology.snapshot()
+        header = request.headers.get(TRACEPARENT)
+        span = self._tracer.begin(operation(parsed.api), SpanKind.SERVER, header)
         own = full_name(caller.owner, parsed.name)
         # A bare name is first of all the asker's own.
         name = own if own in snapshot.rows_of and parsed.site is None else parsed.name
@@ -316,6 +348,8 @@ class Gateway:
             waiting=Waiting(),
             outcome=Outcome(),
             lengths=self._lengths,
+            span=span,
+            traceparent=passed_on(header),
         )
 
     def _topic(self, parsed: ParsedRequest) -> str:
@@ -341,10 +375,15 @@ class Gateway:
     def _decide(self, query: RequestContext) -> None:
         seed = self._seed + self._query_count
         self._query_log.record_decision(query.id, query.context, seed)
+        began_s = time.perf_counter()
         try:
             plan = self._qirce.decide(query.context, SeededDraws(seed))
         except InvalidInput as error:
             raise from_daitn_error(error, "daitn.") from None
+        seconds = time.perf_counter() - began_s
+        self._metrics.decision.observe(seconds)
+        if query.span is not None:
+            query.span.child("decide", began_s=clock.now_s() - seconds).end()
         if isinstance(plan, QueryRefusal):
             raise infeasible(plan, query.parsed.api)
         query.decision.plan = plan
@@ -370,7 +409,12 @@ class Gateway:
         )
 
     def _record(
-        self, query: RequestContext, status: QueryStatus, http_status: int, reason: str
+        self,
+        query: RequestContext,
+        status: QueryStatus,
+        http_status: int,
+        reason: str,
+        code: str = "",
     ) -> None:
         now_s, intent, outcome = clock.now_s(), query.intent, query.outcome
         if outcome.recorded:  # A client may leave while it is told how its query ended.
@@ -381,32 +425,34 @@ class Gateway:
         if query.caller.relayed_by is None:
             self._demand.count(intent.topic, intent.model, tokens_out, now_s)
         answered = query.snapshot.rows[outcome.row] if outcome.row >= 0 else None
-        self._query_log.record_query(
-            QueryRecord(
-                id=query.id,
-                asked_at_s=query.asked_at_s,
-                owner=intent.owner or query.caller.relayed_by or "",
-                api=intent.api,
-                model_wanted=query.parsed.model,
-                topic=intent.topic,
-                status=status,
-                http_status=http_status,
-                strategy=query.plan.strategy,
-                deployment="" if answered is None else answered.name,
-                site="" if answered is None else answered.site,
-                path=outcome.path,
-                attempts=query.attempts.count,
-                hedged=query.attempts.hedged,
-                overhead_s=max(0.0, seconds - query.waiting.total_s),
-                first_token_s=outcome.first_token_s,
-                seconds=seconds,
-                tokens_in=outcome.tokens_in,
-                tokens_out=outcome.tokens_out,
-                cost_usd=outcome.cost_usd,
-                reason=reason,
-                object_id=outcome.object_id,
-            )
+        record = QueryRecord(
+            id=query.id,
+            asked_at_s=query.asked_at_s,
+            owner=intent.owner or query.caller.relayed_by or "",
+            api=intent.api,
+            model_wanted=query.parsed.model,
+            topic=intent.topic,
+            status=status,
+            http_status=http_status,
+            strategy=query.plan.strategy,
+            deployment="" if answered is None else answered.name,
+            site="" if answered is None else answered.site,
+            path=outcome.path,
+            attempts=query.attempts.count,
+            hedged=query.attempts.hedged,
+            overhead_s=max(0.0, seconds - query.waiting.total_s),
+            first_token_s=outcome.first_token_s,
+            seconds=seconds,
+            tokens_in=outcome.tokens_in,
+            tokens_out=outcome.tokens_out,
+            cost_usd=outcome.cost_usd,
+            reason=reason,
+            object_id=outcome.object_id,
         )
+        self._query_log.record_query(record)
+        self._metrics.ended(query, record)
+        if query.span is not None:
+            ended(query.span, query, record, code)
 
     def _models(self, owner: str) -> dict[str, str]:
         """Models that can be queried now, by the shortest name that an owner may use, with their

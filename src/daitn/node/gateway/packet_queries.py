@@ -26,6 +26,7 @@ from daitn.openai.events import AnswerBroken
 from daitn.openai.http import EVENTS, JSON
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
 from daitn.tools.http import Response
+from daitn.tools.monitoring.tracing import SpanKind
 from daitn.topology.qrrt.snapshot import deployment_id
 
 __all__ = ["Packets", "answer_by_packet", "packet_plan"]
@@ -67,7 +68,12 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     whole = {"stream": False, "stream_options": None} if query.parsed.api.writes else {}
     body = query.parsed.body(query.parsed.model, whole)
     question = PacketQuestion(
-        query.parsed.api, body, query.id, query.asked_at_s, mandate=query.caller.mandate
+        query.parsed.api,
+        body,
+        query.id,
+        query.asked_at_s,
+        mandate=query.caller.mandate,
+        traceparent=query.traceparent,
     )
     query.attempts.count = query.plan.members
     intent = query.intent
@@ -76,7 +82,7 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
         intent = msgspec.structs.replace(intent, owner="")
     try:
         with query.waiting:
-            answers = await packets.ask(intent, question)
+            answers = await _asked(packets, query, intent, question)
     except InvalidInput as error:
         raise from_daitn_error(error) from None
     except DaitnError as error:
@@ -85,6 +91,16 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     votes = _votes(query, answers)
     best = winner(query, [(vote.row, vote.body) for vote in votes])
     return _response(query, votes[best], votes)
+
+
+async def _asked(
+    packets: Packets, query: RequestContext, intent: QueryIntent, question: PacketQuestion
+) -> tuple[PacketAnswer, ...]:
+    if query.span is None:
+        return await packets.ask(intent, question)
+    with query.span.child("packet", SpanKind.CLIENT) as span:
+        traced = msgspec.structs.replace(question, traceparent=span.context.traceparent)
+        return await packets.ask(intent, traced)
 
 
 def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote]:

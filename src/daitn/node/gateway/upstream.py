@@ -13,6 +13,7 @@ from daitn.identity.passes import sign_pass
 from daitn.node.gateway.context import Caller, RequestContext
 from daitn.node.gateway.deployment_answer import BOUND, Answer
 from daitn.node.gateway.header_names import PeerHeader
+from daitn.node.gateway.tracing import attempt
 from daitn.node.openai_http.answers import IncomingAnswer
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
@@ -37,6 +38,7 @@ from daitn.tools.http import (
     ServerTimeout,
     read_address,
 )
+from daitn.tools.monitoring.tracing import TRACEPARENT
 from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.load import GatewayLoad
 from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
@@ -111,20 +113,33 @@ class Upstream:
         closes it. Raises `AttemptFailed`."""
         id_ = query.snapshot.rows[row].id
         self._load.begin(id_)
+        span = attempt(query, row)
+        traceparent = query.traceparent if span is None else span.context.traceparent
         try:
-            answer = await self._ask(query, row, stream, changes)
-        except BaseException:
+            answer = await self._ask(query, row, stream, changes, traceparent)
+        except BaseException as error:
             self._load.end(id_)
+            if span is not None:
+                span.end(_error_type(error))
             raise
+        if span is not None:
+            span.end()
         answer.on_close = lambda: self._load.end(id_)
         if not answer.streams:
             answer.close()
         return answer
 
     async def _ask(
-        self, query: RequestContext, row: int, stream: bool, changes: Mapping[str, object]
+        self,
+        query: RequestContext,
+        row: int,
+        stream: bool,
+        changes: Mapping[str, object],
+        traceparent: str,
     ) -> Answer:
         target = self._target(query, row)
+        if traceparent:
+            target.headers[TRACEPARENT] = traceparent
         asked_s = time.perf_counter()
         try:
             response = await self._client.request(
@@ -251,6 +266,10 @@ class Upstream:
                 self._addresses.clear()
             address = self._addresses[endpoint] = read_address(endpoint)
         return address
+
+
+def _error_type(error: BaseException) -> str:
+    return error.failure.name if isinstance(error, AttemptFailed) else type(error).__name__
 
 
 def _silence_timeout_s(query: RequestContext, stream: bool) -> float:

@@ -9,6 +9,7 @@ from collections import deque
 
 from daitn.objects.readings import ServingReading
 from daitn.openai.errors import ApiError
+from daitn.tools.monitoring.metrics import FIRST_TOKEN_S, REQUEST_S, Histogram
 from daitn.topology.qrrt.observation import averaged
 
 __all__ = ["AdmissionQueue"]
@@ -39,6 +40,11 @@ class AdmissionQueue:
         self._answer_s: float | None = None
         self._error_share = 0.0
         self._error_share_at_s = time.monotonic()
+        self.queue_time = Histogram(REQUEST_S)
+        self.duration = Histogram(REQUEST_S)
+        self.first_token = Histogram(FIRST_TOKEN_S)
+        self.tokens = self.failed = self.rejected = 0
+        """Tokens written, answers that failed, and queries for which there was no room."""
 
     @property
     def waiting(self) -> int:
@@ -51,6 +57,7 @@ class AdmissionQueue:
             self.idle.clear()
             return
         if len(self._waiters) >= self._queue:
+            self.rejected += 1
             raise self._full()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -81,6 +88,10 @@ class AdmissionQueue:
         now_s = time.monotonic()
         age_s, self._answered_at_s = now_s - self._answered_at_s, now_s
         self._answer_s = averaged(self._answer_s, seconds)
+        self.duration.observe(seconds)
+        self.tokens += tokens
+        if first_token_s is not None:
+            self.first_token.observe(first_token_s)
         if first_token_s is not None:
             self._first_token_s = averaged(self._first_token_s, first_token_s, age_s)
         first_s = first_token_s if first_token_s is not None else self._first_token_s
@@ -92,6 +103,7 @@ class AdmissionQueue:
 
     def record_failure(self) -> None:
         """Record an answer that failed or broke off."""
+        self.failed += 1
         self._record_outcome(failed=1.0)
 
     def reset_errors(self) -> None:

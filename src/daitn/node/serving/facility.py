@@ -25,6 +25,7 @@ from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.lifecycle import ModelLifecycle
 from daitn.node.serving.local.model import LocalModel
+from daitn.node.serving.metrics import measured
 from daitn.node.serving.sealed import Unsealer
 from daitn.node.serving.server import ServingServer
 from daitn.objects.deployments import (
@@ -44,6 +45,8 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.http import HttpServer
 from daitn.tools.mobility.protocol import BlobStore, ModelTransport
 from daitn.tools.mobility.releases import Release
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ADMITTED_ROLES", "Facility"]
@@ -82,6 +85,7 @@ class Facility:
         grants: GrantBook | None = None,
         key: SigningKey | None = None,
         released: Release | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
         and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
@@ -133,7 +137,9 @@ class Facility:
             config.facility.kept_bytes,
             config.facility.kept_days * 86400.0,
         )
-        self._serving = ServingServer(admit, self._backends, self._responses, speaks_for, sealed)
+        self._serving = ServingServer(
+            admit, self._backends, self._responses, speaks_for, sealed, tracer
+        )
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
@@ -213,6 +219,10 @@ class Facility:
         if self._serving.draining and deployment.state is DeploymentState.READY:
             return msgspec.structs.replace(deployment, state=DeploymentState.DRAINING)
         return deployment
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return measured(self._backends(), self._lifecycle.memory_free_bytes)
 
     def models(self) -> frozenset[Digest]:
         """Manifests of weights that the site must keep."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from daitn.objects.deployments import Api
 from daitn.openai.requests import ModelFields, read_model_fields, read_ranking
 from daitn.tools import clock
+from daitn.tools.monitoring.tracing import TRACEPARENT, passed_on
 
 __all__ = ["ServingRequest", "read_query", "with_body"]
 
@@ -28,6 +29,8 @@ class ServingRequest:
     """Becomes the answer's `id`: replicas that get the same query answer byte by byte alike."""
     created_s: int
     """Becomes the answer's `created`, for the same reason."""
+    traceparent: str = ""
+    """Of W3C Trace Context; empty if there is none."""
 
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:
@@ -41,6 +44,7 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequ
         body=body,
         id=headers.get("daitn-query", "")[:200],
         created_s=_created_s(headers.get("daitn-asked-at", "")),
+        traceparent=passed_on(headers.get(TRACEPARENT)),
     )
 
 

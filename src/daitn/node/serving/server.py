@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from daitn.node.mandates import SpeaksFor, stated_owner
@@ -17,6 +18,7 @@ from daitn.node.openai_http.api import (
     read_body,
     wrong_method,
 )
+from daitn.node.openai_http.tracing import operation, request_attributes
 from daitn.node.serving.backends.protocol import Backend
 from daitn.node.serving.kept_responses import StoredResponses
 from daitn.node.serving.request import ServingRequest, read_query
@@ -31,6 +33,7 @@ from daitn.openai.http import JSON, PATHS
 from daitn.openai.responses import model_list
 from daitn.tools import clock
 from daitn.tools.http import Reply, Request, Response
+from daitn.tools.monitoring.tracing import OFF, Span, SpanKind, Tracer
 from daitn.tools.throttled import ThrottledLog
 
 __all__ = ["ServingServer"]
@@ -57,10 +60,12 @@ class ServingServer:
         responses: StoredResponses,
         speaks_for: SpeaksFor = stated_owner,
         unsealer: Unsealer | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`backends`: the deployments here, by name. `speaks_for`: in whose name a site asks;
         raises `Refused`."""
         self._speaks_for = speaks_for
+        self._tracer = tracer
         self._unsealer = unsealer
         self._admit = admit
         self._backends = backends
@@ -126,6 +131,21 @@ class ServingServer:
         raise wrong_method(request, "GET", "PUT", "DELETE")
 
     async def _answer(self, request: Request, backend: Backend, query: ServingRequest) -> Reply:
+        span = None
+        if query.traceparent:
+            name = f"{operation(query.api)} {query.model}"
+            span = self._tracer.resume(name, SpanKind.SERVER, query.traceparent)
+        if span is None:
+            return await self._answer_in_turn(request, backend, query)
+        span.attributes |= request_attributes(query.api, query.model)
+        span.attributes["daitn.query.id"] = query.id
+        with span:
+            traced = replace(query, traceparent=span.context.traceparent)
+            return await self._answer_in_turn(request, backend, traced, span)
+
+    async def _answer_in_turn(
+        self, request: Request, backend: Backend, query: ServingRequest, span: Span | None = None
+    ) -> Reply:
         api = query.api
         if api not in backend.descriptor.apis:
             raise unsupported(f"{query.model} does not answer {api}", "model")
@@ -134,6 +154,9 @@ class ServingServer:
         await admission.acquire()
         try:
             waited_s = time.perf_counter() - queued_s
+            admission.queue_time.observe(waited_s)
+            if span is not None:
+                span.attributes["daitn.queue_time_seconds"] = waited_s
             # Another version of the model may have replaced it meanwhile.
             current = self._backends().get(query.model, backend)
             return await current.answer(request, query, waited_s)

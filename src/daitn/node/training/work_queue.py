@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from daitn.node.training.begun import BegunVisits
+from daitn.node.training.metrics import WorkMetrics
+from daitn.node.training.tracing import work_span
 from daitn.node.training.work_log import LoggedWork, WorkLog
 from daitn.objects.errors import (
     Corrupt,
@@ -22,6 +25,8 @@ from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkProgress, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
+from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.monitoring.tracing import OFF, Tracer
 
 __all__ = ["WorkQueue", "WorkResult"]
 
@@ -55,6 +60,7 @@ class WorkQueue:
         perform: Callable[[Work], Awaitable[WorkResult]],
         report: Callable[[WorkOutcome], Awaitable[None]],
         begun: BegunVisits | None = None,
+        tracer: Tracer = OFF,
     ) -> None:
         """`begun`: visits that `perform` can go on with; none: interrupted work is lost."""
         self._site = site
@@ -62,11 +68,13 @@ class WorkQueue:
         self._perform = perform
         self._report = report
         self._begun = begun
+        self._tracer = tracer
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
         """The latest of each running piece of work."""
         self._reporting: dict[VisitId, asyncio.Task[None]] = {}
+        self._metrics = WorkMetrics()
 
     @property
     def queue(self) -> int:
@@ -81,6 +89,10 @@ class WorkQueue:
     def knows(self, visit: VisitId) -> bool:
         """Whether a piece of work was accepted here before."""
         return self._log.get(visit) is not None
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return self._metrics.measured(len(self._running), len(self._reporting))
 
     def progressed(self, progress: WorkProgress) -> None:
         """Note the progress of running work."""
@@ -187,7 +199,18 @@ class WorkQueue:
             self._progress.pop(visit, None)
 
     async def _run(self, work: Work) -> None:
-        logged = LoggedWork(work=work, outcome=await self._outcome(work))
+        began_s = time.monotonic()
+        span = work_span(self._tracer, self._site, work)
+        try:
+            outcome = await self._outcome(work)
+        except asyncio.CancelledError:
+            if span is not None:
+                span.end("cancelled")
+            raise
+        self._metrics.ended(work, outcome, time.monotonic() - began_s)
+        if span is not None:
+            span.end("" if outcome.error is None else outcome.error.code)
+        logged = LoggedWork(work=work, outcome=outcome)
         self._log_outcome(logged)
         if self._begun is not None:
             self._begun.forget(work.visit)

@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.node.admission import Admission
 from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.node.disclosure import coarse_tally
+from daitn.node.verifier.metrics import VerifierMetrics
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
@@ -43,6 +44,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.membership import Membership
+from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.tasks import Tasks
 
 __all__ = ["SCHEMA", "DeploymentVerifier", "oldest_beyond"]
@@ -149,6 +151,7 @@ class DeploymentVerifier:
         self._tasks = Tasks()
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """The running examination of each facility."""
+        self._metrics = VerifierMetrics()
 
     def offer(self, verifier: VerifierDescriptor | None) -> None:
         """Examine only on the test sets that the descriptor advertises."""
@@ -170,6 +173,10 @@ class DeploymentVerifier:
     def current(self) -> tuple[Attestation, ...]:
         """The latest finding on every deployment and topic."""
         return tuple(self._attested.values())
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        return self._metrics.measured(len(self._attested))
 
     async def on_attested(self, key: str, payload: bytes) -> bytes:
         """nothing -> list of `Attestation`: of a verifier: its latest finding on every
@@ -198,13 +205,18 @@ class DeploymentVerifier:
     async def _examine_site(self, session: aiohttp.ClientSession, due: list[_Due]) -> None:
         """One round at one facility, one deployment after another."""
         for target, test in due:
+            began_s, ended = time.monotonic(), self._metrics.examinations
             try:
-                await self._examine(session, target, test)
+                ended[await self._examine(session, target, test)] += 1
+                self._metrics.duration.observe(time.monotonic() - began_s)
             except Refused as no:
+                ended["refused"] += 1
                 log.info("%s at %s is not examined: %s", target.deployment, target.site, no)
             except DaitnError as error:
+                ended["failed"] += 1
                 log.warning("%s at %s: %s", target.deployment, target.site, error)
             except Exception:
+                ended["failed"] += 1
                 log.exception("examining %s at %s failed", target.deployment, target.site)
 
     def _due(self, tests: list[_Test]) -> list[_Due]:
@@ -227,23 +239,24 @@ class DeploymentVerifier:
         self._rng.shuffle(due)
         return due
 
-    async def _examine(self, session: aiohttp.ClientSession, target: _Target, test: _Test) -> None:
-        """Ask one round of questions; sign and publish what it shows. Raises `Refused`."""
+    async def _examine(self, session: aiohttp.ClientSession, target: _Target, test: _Test) -> str:
+        """Ask one round of questions; sign and publish what it shows. Returns its outcome in a
+        word. Raises `Refused`."""
         self._examined_at_s[target] = time.monotonic()
         examined, route = self._descriptor(target), self._route(target)
         if examined is None or route is None:
-            return
+            return "changed"
         attempt = self._admission.examination(test.config, examined)
         items = self._drawn(target, test)
         grades = await self._grades(session, route, items)
         right = [grade for grade in grades if grade is not None]
         if len(right) < max(test.least, len(items) * (1 - _FAILED_MOST)):
             log.info("%s at %s does not answer", target.deployment, target.site)
-            return
+            return "silent"
         now = self._descriptor(target)
         if now is None or now.manifest != examined.manifest:
             # The model changed, and either may have given any of the answers.
-            return
+            return "changed"
         examination = self._examinations.setdefault(target, Examination(examined.manifest))
         examination.took(examined.manifest, right, max(self._asking.window, test.least))
         at_s = self._later_s(target)
@@ -256,6 +269,7 @@ class DeploymentVerifier:
             published=coarse_tally,
         )
         if finding.degraded:
+            self._metrics.degraded += 1
             log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
         self._admission.examined(attempt, finding)
         # The latest examined come last.
@@ -266,6 +280,7 @@ class DeploymentVerifier:
         self._evict()
         self._unsaved = True
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
+        return "measured"
 
     def _later_s(self, target: _Target) -> float:
         """Now, but after the previous finding: readers take the later one as the newer."""

@@ -14,7 +14,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.identifiers import CENTER_SITE, is_name
 from daitn.objects.roster import Kind, Member
 
-__all__ = ["CENTER_VERBS", "SITE_VERBS", "SiteVerb", "allowed"]
+__all__ = ["CENTER_VERBS", "READING", "SITE_VERBS", "SiteVerb", "allowed"]
 
 _Kinds = frozenset[Kind]
 
@@ -50,6 +50,11 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "qrrt": _PEOPLE,
     "steer": _OPERATORS,
     "certify": _ALL,
+    "network": _PEOPLE,
+    "summaries": _PEOPLE,
+    "intent": _PEOPLE,
+    "sites": _PEOPLE,
+    "witnessed": _OPERATORS,
 }
 """Who may send each request to a control centre."""
 
@@ -71,6 +76,7 @@ SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
     "stop": SiteVerb(_CENTER),
     "retain": SiteVerb(_CENTER),
     "chunk": SiteVerb(_ALL),
+    "behalf": SiteVerb(_CENTER),
     "join": SiteVerb(_SITES, Role.DATA),
     "sum": SiteVerb(_SITES, Role.DATA),
     "deploy": SiteVerb(_CENTER, Role.FACILITY),
@@ -91,6 +97,23 @@ SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
     "cancel": SiteVerb(_PEOPLE, Role.FORWARDER),
 }
 """Who may send each request to a site. Those to the home of travelling models end the list."""
+
+READING: Final = frozenset(
+    {
+        "describe",
+        "queries",
+        "explain",
+        "cut",
+        "forwarder",
+        "trace",
+        "attested",
+        "assess",
+        "jobs",
+        "decisions",
+        "lineage",
+    }
+)
+"""Requests to a site that change nothing there."""
 
 _PUBLISHED: Final[Mapping[str, Role | None]] = {
     "advert": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -13,7 +13,7 @@ from daitn.tools import clock
 from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.protocol import Handler
 
-__all__ = ["COSTS", "PER_MINUTE", "RequestRates"]
+__all__ = ["COSTS", "PER_MINUTE", "RequestRates", "TooOften"]
 
 PER_MINUTE: Final = 120
 COSTS: Final[Mapping[str, int]] = {
@@ -35,6 +35,18 @@ _AT_ONCE: Final = 2
 """Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
 
 
+class TooOften(Refused):
+    """A member asks more often than it may."""
+
+    def __init__(self, verb: str, wait_s: int) -> None:
+        super().__init__(
+            f"too many requests in a minute: {verb} has to wait",
+            field="sender",
+            fix=f"ask again in {wait_s} s",
+        )
+        self.wait_s = wait_s
+
+
 class RequestRates:
     """Requests of each member: so many in a minute, and a few at a time.
 
@@ -48,6 +60,8 @@ class RequestRates:
         self._now_s = now_s
         self._due_s: dict[str, float] = {}
         """By public key: when all that was asked would be done at the rate."""
+        self.refused: Counter[str] = Counter()
+        """Requests that came too often, by verb."""
         self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
@@ -80,9 +94,6 @@ class RequestRates:
         due_s = max(now_s, self._due_s.get(who, now_s)) + cost * self._each_s
         wait_s = due_s - now_s - _WINDOW_S
         if wait_s > 0:
-            raise Refused(
-                f"too many requests in a minute: {verb} has to wait",
-                field="sender",
-                fix=f"ask again in {math.ceil(wait_s)} s",
-            )
+            self.refused[verb] += 1
+            raise TooOften(verb, math.ceil(wait_s))
         self._due_s[who] = due_s

@@ -37,6 +37,7 @@ from daitn.tools.fabric.delivery import (
     unserved,
 )
 from daitn.tools.fabric.links import LinkGuard
+from daitn.tools.fabric.metrics import FabricMetrics
 from daitn.tools.fabric.opening import OpenedSession, open_session, plain
 from daitn.tools.fabric.patterns import checked_key, checked_pattern
 from daitn.tools.fabric.protocol import Accepts, Alive, Give, Handler, Message, Registration
@@ -98,6 +99,7 @@ class ZenohFabric:
         self._asked: set[asyncio.Future[zenoh.Reply | None]] = set()
         self._taken: set[Taken[Any]] = set()
         self._closed = False
+        self.metrics = FabricMetrics()
 
     def guarded(
         self, listed: Callable[[str], bool], *, own: str = "", brief: bool = False
@@ -106,6 +108,7 @@ class ZenohFabric:
         return LinkGuard(self._opened, listed, own=own, brief=brief)
 
     async def publish(self, key: str, payload: bytes) -> None:
+        self.metrics.count("published", payload)
         put = partial(
             self._session.put,
             checked_key(key),
@@ -120,6 +123,7 @@ class ZenohFabric:
         self._check_open()
 
         async def take(item: tuple[str, bytes]) -> None:
+            self.metrics.count("received", item[1])
             await message(*item)
 
         mailbox = Mailbox(pattern, take, bound=PUBLICATIONS_BOUND, size=publication_size)
@@ -135,6 +139,7 @@ class ZenohFabric:
     ) -> bytes:
         checked_key(key)
         self._check_open()
+        self.metrics.count("asked", payload)
         asked: asyncio.Future[zenoh.Reply | None] = self._loop.create_future()
         self._asked.add(asked)
         token = zenoh.CancellationToken()
@@ -172,6 +177,7 @@ class ZenohFabric:
     ) -> T:
         checked_key(key)
         self._check_open()
+        self.metrics.count("asked_bulk", payload)
         taken = Taken(take)
         self._taken.add(taken)
         token = zenoh.CancellationToken()
@@ -329,6 +335,7 @@ class ZenohFabric:
 
         key = str(query.key_expr)
         payload = b"" if query.payload is None else bytes(query.payload)
+        self.metrics.count("answered", payload)
         try:
             given = await answer(handler, checked_key(key), payload)
             reply = replies.given(query, key, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,9 +11,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from daitn.objects.identifiers import JobId
+from daitn.tools.journal import metrics
 from daitn.tools.journal.opening import open_database, plain_errors
 from daitn.tools.journal.protocol import check_expected, stale
 from daitn.tools.journal.tables import EVENTS, JOBS, RECORDS
+from daitn.tools.monitoring.metrics import FAST_S, Histogram, Sample
 
 __all__ = ["SqlJournal"]
 
@@ -28,6 +31,8 @@ class SqlJournal:
         """Open the database, and migrate its schema."""
         self._engine = open_database(url)
         self._reader = self._engine.execution_options(reads=True)
+        self._facts = self._fact_bytes = 0
+        self._write_duration = Histogram(FAST_S)
 
     def append(self, job: JobId, expected_seq: int, events: Sequence[bytes], at_s: float) -> int:
         check_expected(expected_seq)
@@ -40,7 +45,15 @@ class SqlJournal:
                     _add(connection, job, job_id, found_seq, events, at_s)
         except IntegrityError:
             raise stale(job, expected_seq, len(self.events(job))) from None
+        self._facts += len(events)
+        self._fact_bytes += sum(map(len, events))
         return expected_seq + len(events)
+
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield metrics.WRITES.at(self._facts)
+        yield metrics.WRITTEN.at(self._fact_bytes)
+        yield metrics.WRITE_DURATION.at(self._write_duration)
 
     def events(self, job: JobId) -> tuple[bytes, ...]:
         query = (
@@ -83,8 +96,10 @@ class SqlJournal:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
+        began_s = time.perf_counter()
         with plain_errors(self._engine.url), self._engine.begin() as connection:
             yield connection
+        self._write_duration.observe(time.perf_counter() - began_s)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

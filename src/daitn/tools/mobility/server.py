@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ChunkRequest
 from daitn.objects.wire import decode
 from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric, Registration
+from daitn.tools.mobility.metrics import SENT, SENT_CHUNKS
 from daitn.tools.mobility.protocol import BlobStore
 from daitn.tools.mobility.releases import Releases
+from daitn.tools.monitoring.metrics import Sample
 
 __all__ = ["ChunkServer"]
 
@@ -32,6 +37,8 @@ class ChunkServer:
         self._served: Registration | None = None
         self._unchecked: set[Digest] = set()
         """Sent last without a check."""
+        self._counting = threading.Lock()
+        self._sent = self._sent_bytes = 0
 
     async def start(self) -> None:
         """Start serving."""
@@ -43,6 +50,11 @@ class ChunkServer:
         if served is not None:
             await served.close()
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield SENT_CHUNKS.at(self._sent)
+        yield SENT.at(self._sent_bytes)
+
     def _answer(self, key: str, payload: bytes) -> bytes:
         """Raises `Refused`, and `NotFound` and `Corrupt` as the store does, at the requester."""
         digest = decode(payload, ChunkRequest).digest
@@ -52,4 +64,7 @@ class ChunkServer:
         checked = digest in self._unchecked
         data = self._store.read(digest, checked=checked)
         (self._unchecked.discard if checked else self._unchecked.add)(digest)
+        with self._counting:  # Several threads answer.
+            self._sent += 1
+            self._sent_bytes += len(data)
         return data

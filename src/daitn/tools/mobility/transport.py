@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,9 +16,11 @@ from daitn.objects.models import Manifest, ModelRef
 from daitn.objects.wire import encode
 from daitn.tools.fabric.keys import site_do
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.mobility import metrics
 from daitn.tools.mobility.exchange import WINDOW, Exchange, FetchChunk
 from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, chunk_sizes, declared
 from daitn.tools.mobility.protocol import BlobStore, Moved
+from daitn.tools.monitoring.metrics import Sample
 
 __all__ = ["ChunkTransport"]
 
@@ -93,6 +96,8 @@ class ChunkTransport:
         self._stall_s = stall_s
         self._fetches: dict[tuple[Digest, int], _Fetch] = {}
         """By manifest and declared size: each declaration is checked."""
+        self._received_bytes = self._hits = self._misses = 0
+        self._ended: Counter[str] = Counter()
 
     async def fetch(self, model: ModelRef, watch: Watch) -> Moved:
         """See `ModelTransport`.
@@ -123,6 +128,13 @@ class ChunkTransport:
             if not fetch.watches:
                 await self._end(fetch)
 
+    def measured(self) -> Iterator[Sample]:
+        """See `Measured`."""
+        yield metrics.RECEIVED.at(self._received_bytes)
+        yield metrics.CACHE_HITS.at(self._hits)
+        yield metrics.CACHE_MISSES.at(self._misses)
+        yield from metrics.FETCHES.by(self._ended, metrics.OUTCOMES)
+
     async def close(self) -> None:
         """Stop every fetch; keeps what arrived."""
         for fetch in tuple(self._fetches.values()):
@@ -152,8 +164,13 @@ class ChunkTransport:
         try:
             manifest = declared(await self._manifest(fetch), fetch.model)
             await self._chunks(fetch, manifest)
+        except BaseException as error:
+            ended = isinstance(error, asyncio.CancelledError)
+            self._ended["cancelled" if ended else "failed"] += 1
+            raise
         finally:
             self._report(fetch.exchange)
+        self._ended["done"] += 1
         sources = {
             str(site): source.bytes_in
             for site, source in fetch.exchange.sources.items()
@@ -177,6 +194,8 @@ class ChunkTransport:
     async def _chunks(self, fetch: _Fetch, manifest: Manifest) -> None:
         sizes = chunk_sizes(manifest)
         missing = await asyncio.to_thread(self._missing, sizes)
+        self._hits += len(sizes) - len(missing)
+        self._misses += len(missing)
         total_bytes = sum(sizes.values())
         done_bytes = total_bytes - sum(missing.values())
         fetch.tell(done_bytes, total_bytes)
@@ -252,6 +271,7 @@ class ChunkTransport:
         return _Kept(len(data))
 
     def _report(self, exchange: Exchange) -> None:
+        self._received_bytes += sum(source.bytes_in for source in exchange.sources.values())
         if self._on_transfer is None:
             return
         for site, source in exchange.sources.items():

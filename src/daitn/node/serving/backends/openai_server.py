@@ -54,6 +54,7 @@ from daitn.tools.http import (
     Response,
     read_address,
 )
+from daitn.tools.monitoring.tracing import TRACEPARENT
 from daitn.tools.tasks import Tasks
 from daitn.tools.throttled import ThrottledLog
 
@@ -176,10 +177,19 @@ class OpenAiBackend:
     async def _forward(self, query: ServingRequest) -> ClientResponse:
         silence_timeout_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
         body = rewritten(raw_fields(query.body), {"model": self._model})
-        return await self._request("POST", query.api.path, body, silence_timeout_s)
+        return await self._request(
+            "POST", query.api.path, body, silence_timeout_s, traceparent=query.traceparent
+        )
 
     async def _request(
-        self, method: str, path: str, body: bytes, silence_timeout_s: float, *, root: bool = False
+        self,
+        method: str,
+        path: str,
+        body: bytes,
+        silence_timeout_s: float,
+        *,
+        root: bool = False,
+        traceparent: str = "",
     ) -> ClientResponse:
         """`root`: whether the path is below the server's root, and not OpenAI's API. Raises
         `_UpstreamFailed`."""
@@ -187,6 +197,8 @@ class OpenAiBackend:
             url = self._config.url.rstrip("/")
             address = read_address(url.removesuffix("/v1") if root else url)
             headers = self._headers()
+            if traceparent:  # vLLM continues traces too.
+                headers[TRACEPARENT] = traceparent
             return await self._client.request(
                 method, address, path, headers, body, silence_timeout_s=silence_timeout_s
             )

@@ -15,8 +15,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from daitn.files.atomic import make_folder
+from daitn.learning.child.beginning import PASSED_ON
 from daitn.learning.child.ending import ending
-from daitn.learning.child.outside import PASSED_ON
 from daitn.node.serving.local.keeper import ENDS_WITHIN_S
 from daitn.objects.text import escaped
 

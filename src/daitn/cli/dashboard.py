@@ -1,0 +1,73 @@
+"""`daitn dashboard`: where the network is seen in a browser."""
+
+from __future__ import annotations
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    connect,
+    print_json,
+    run,
+    screen,
+)
+from daitn.cli.tokens import center_token, network_facts
+from daitn.objects.errors import NotFound
+from daitn.objects.wire import to_json
+from daitn.tools import clock
+
+__all__ = ["dashboard"]
+
+_LASTS_S = 12 * 3600.0
+_OPENS_S = 600.0
+
+
+def dashboard(
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser here.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="To look, and change nothing.")
+    ] = False,
+    owner: Annotated[
+        str, typer.Option(help="In whose name; if not given: of the key in DAITN_KEY.")
+    ] = "",
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the address of the dashboard, signed in.
+
+    The address opens one session, within ten minutes; that lasts twelve hours. Its token stands
+    after the `#`, which browsers send to nobody.
+
+    Example: daitn dashboard --open
+    """
+    url = run(_url(center, owner, read_only))
+    print_json(to_json({"url": url})) if as_json else screen.print(url, soft_wrap=True)
+    if show:
+        webbrowser.open(url)
+
+
+async def _url(center: str, owner: str, read_only: bool) -> str:
+    async with connect(center, owner=owner) as session:
+        facts = await network_facts(session)
+        if not facts.api:
+            raise NotFound(
+                "this control centre serves no dashboard",
+                field="api.listen",
+                fix="state an address in the control centre's file, or leave the field out",
+            )
+        if session.identity is None:
+            return f"{facts.api}/"
+        now_s = clock.wall_s()
+        token = center_token(
+            session.identity,
+            facts,
+            now_s + _LASTS_S,
+            read_only=read_only,
+            opens_until_s=now_s + _OPENS_S,
+        )
+        return f"{facts.api}/#token={token}"

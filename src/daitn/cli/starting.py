@@ -1,0 +1,141 @@
+"""How the processes of a network on one machine start."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from daitn.learning.child.beginning import ENGINES, PASSED_ON, TEMPLATE, environment
+from daitn.spawning.messages import SUPPORTED
+from daitn.spawning.spawner import Template
+
+__all__ = ["LIFELINE", "RunningProcess", "Starter", "forget"]
+
+log = logging.getLogger(__name__)
+
+LIFELINE = "DAITN_LIFELINE"
+"""In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
+_SERVICES = ("daitn.cli.app", "daitn.cli.processes", "daitn.node.node", "daitn.center.service")
+"""What the processes of a network import."""
+_AFTER_STREAMS = 3
+
+
+class RunningProcess(Protocol):
+    """What is needed of a process: `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Starter:
+    """Starts processes of `daitn` that end with this one: copies of a template, where the machine
+    can have one."""
+
+    def __init__(self, logs: Path) -> None:
+        """`logs`: folder for the log of templates."""
+        self._logs = logs
+        self._lifelines: list[int] = []
+
+    def start(self, arguments: list[str], log_file: Path) -> RunningProcess:
+        """Run `daitn` with these arguments; its output goes to the end of a file."""
+        with log_file.open("ab") as output:
+            if SUPPORTED:
+                try:
+                    return self._fork(arguments, output.fileno())
+                except OSError as error:
+                    log.warning("daitn %s starts without a template: %s", arguments[0], error)
+            return subprocess.Popen(
+                [sys.executable, "-m", "daitn.cli.app", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE,
+                env={**os.environ, LIFELINE: "1"},
+                start_new_session=True,
+            )
+
+    def _fork(self, arguments: list[str], output: int) -> RunningProcess:
+        templates = _templates(self._logs)
+        lifeline, end = os.pipe()
+        self._lifelines.append(end)  # Nobody else has it, so that it ends with this process.
+        files, variables = [lifeline, output, output], {**os.environ, LIFELINE: "1"}
+        workers = templates.workers.connection() if templates.workers else None
+        try:
+            if workers is not None:
+                files.append(workers.fileno())
+                variables[TEMPLATE] = str(_AFTER_STREAMS)
+            return templates.services.spawn(
+                "daitn.cli.app",
+                arguments,
+                files,
+                title=" ".join(("daitn", *arguments)),
+                environment=variables,
+            )
+        finally:
+            os.close(lifeline)
+            if workers is not None:
+                workers.close()
+
+    def close(self) -> None:
+        """When all that was started has ended."""
+        for end in self._lifelines:
+            os.close(end)
+        self._lifelines.clear()
+
+
+class _Templates(NamedTuple):
+    """They end with this process, and serve all networks that it starts."""
+
+    services: Template
+    """Of control centres and nodes."""
+    workers: Template | None
+    """Of the workers beside nodes, which know no secrets."""
+    surroundings: Mapping[str, str]
+    """What Python and libraries read of the environment when they are loaded."""
+
+    @property
+    def usable(self) -> bool:
+        runs = self.services.runs and (self.workers is None or self.workers.runs)
+        return runs and self.surroundings == _surroundings()
+
+
+_open: _Templates | None = None
+
+
+def _templates(logs: Path) -> _Templates:
+    """Those of this process. Raises `OSError`."""
+    global _open
+    if _open is None or not _open.usable:
+        with (logs / "templates.log").open("ab") as errors:
+            services, workers = Template(_SERVICES, os.environ, errors), None
+            if find_spec("torch") is not None:
+                workers = Template(ENGINES, environment(1), errors)
+        _open = _Templates(services, workers, _surroundings())
+    return _open
+
+
+def forget() -> None:
+    """End the templates of this process; the next network has new ones."""
+    global _open
+    if _open is not None:
+        for template in (_open.services, _open.workers):
+            if template is not None:
+                template.close()
+        _open = None
+
+
+def _surroundings() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_ON or name.startswith("PYTHON")
+    }

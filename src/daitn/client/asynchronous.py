@@ -1,0 +1,296 @@
+"""The client for `asyncio`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+from daitn.client.events import Event, follow
+from daitn.client.transport import Transport, segment
+from daitn.identity.keys import SigningKey
+from daitn.identity.orders import sign_order
+from daitn.oam.api.answers import (
+    MapView,
+    Measuring,
+    NetworkView,
+    Page,
+    RelevantSites,
+    SessionView,
+)
+from daitn.objects.audit import CountersignedHead
+from daitn.objects.decisions import Assessment
+from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
+from daitn.objects.models import ModelRef
+from daitn.objects.orders import SignedOrder
+from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
+from daitn.objects.queries import QueryIntent, QueryRecord
+from daitn.objects.requests import (
+    AssessIntent,
+    CutQuery,
+    QueryExplained,
+    SubmitIntent,
+    TrainedModel,
+)
+from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
+from daitn.objects.value import ValueOfData
+from daitn.tools import clock
+from daitn.topology.analysis import Analysis
+from daitn.topology.export import TopologyView
+from daitn.topology.qrrt.export import QrrtView, QueryCut
+from daitn.topology.qrrt.served import ServedModel
+from daitn.topology.snapshot import SiteState
+
+__all__ = ["AsyncClient"]
+
+_ORDER_LASTS_S = 30 * 86400.0
+_AS_USUAL = Measuring()
+
+
+class AsyncClient:
+    """Asks one control centre. Each method raises the `DaitnError` that is the answer, and
+    `Unreachable`; see `daitn.client`."""
+
+    def __init__(self, url: str, token: str = "", *, tls: str = "") -> None:
+        """`url`: as `daitn dashboard` prints it, up to the `#`. `token`: of `daitn token create
+        --center-api`; none where there is no roster. `tls`: folder of the network's certificates,
+        where the control centre has one of those. Raises `InvalidInput`."""
+        self._http = Transport(url.partition("#")[0].rstrip("/"), token, tls)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    async def network(self) -> NetworkView:
+        """The network, the control centre, and who asks."""
+        return await self._http.get(NetworkView, "/network")
+
+    async def session(self) -> SessionView:
+        """Whether the token holds, and how one may sign in."""
+        return await self._http.get(SessionView, "/session")
+
+    async def sites(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        owner: str | None = None,
+        alive: bool | None = None,
+        role: Role | None = None,
+    ) -> Page[SiteState]:
+        """Sites by name."""
+        return await self._http.get(
+            Page[SiteState],
+            "/sites",
+            limit=limit,
+            cursor=cursor,
+            owner=owner,
+            alive=alive,
+            role=role,
+        )
+
+    async def site(self, site: str) -> SiteState:
+        """One site."""
+        return await self._http.get(SiteState, f"/sites/{segment(site)}")
+
+    async def map(self) -> MapView:
+        """All sites and links, in a compact form."""
+        return await self._http.get(MapView, "/map")
+
+    async def training(self) -> TopologyView:
+        """The whole DRRT."""
+        return await self._http.get(TopologyView, "/topology/training")
+
+    async def serving(self) -> QrrtView:
+        """The whole QRRT."""
+        return await self._http.get(QrrtView, "/topology/serving")
+
+    async def analysis(self) -> Analysis:
+        """The DRRT in numbers."""
+        return await self._http.get(Analysis, "/topology/analysis")
+
+    async def jobs(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        owner: str | None = None,
+        state: JobState | None = None,
+    ) -> Page[JobSummary]:
+        """Jobs, newest first."""
+        return await self._http.get(
+            Page[JobSummary], "/jobs", limit=limit, cursor=cursor, owner=owner, state=state
+        )
+
+    async def submit(
+        self,
+        intent: TrainingIntent,
+        *,
+        key: SigningKey | None = None,
+        order: SignedOrder | None = None,
+        start: ModelRef | None = None,
+        insist: bool = False,
+    ) -> JobView:
+        """Start a training job. `key`: its owner's, which signs the order; or the `order` itself.
+        `start`: weights that the control centre has. `insist`: also if the targets are expected to
+        be missed."""
+        if key is not None and order is None:
+            until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
+            order = sign_order(
+                intent,
+                (await self.network()).network,
+                until_s,
+                key,
+                start=start.manifest if start else None,
+            )
+        body = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
+        return await self._http.post(JobView, "/jobs", body)
+
+    async def job(self, job: str) -> JobView:
+        """One job."""
+        return await self._http.get(JobView, f"/jobs/{segment(job)}")
+
+    async def intent(self, job: str) -> TrainingIntent:
+        """What a job's owner wants."""
+        return await self._http.get(TrainingIntent, f"/jobs/{segment(job)}/intent")
+
+    async def decisions(
+        self, job: str, *, limit: int = 50, cursor: str | None = None
+    ) -> Page[Decided]:
+        """Every decision on a job's route, oldest first."""
+        path = f"/jobs/{segment(job)}/decisions"
+        return await self._http.get(Page[Decided], path, limit=limit, cursor=cursor)
+
+    async def lineage(self, job: str) -> TrainedModel:
+        """Everything known about a job's best model."""
+        return await self._http.get(TrainedModel, f"/jobs/{segment(job)}/lineage")
+
+    async def value(self, job: str) -> ValueOfData:
+        """What each data set brought to a job's best model."""
+        return await self._http.get(ValueOfData, f"/jobs/{segment(job)}/value")
+
+    async def measure(self, job: str, how: Measuring = _AS_USUAL) -> ValueOfData:
+        """Have the value of an ended job's data measured."""
+        return await self._http.post(ValueOfData, f"/jobs/{segment(job)}/value", how)
+
+    async def relevant(self, job: str) -> RelevantSites:
+        """A job's MS-DRRT now."""
+        return await self._http.get(RelevantSites, f"/jobs/{segment(job)}/relevant")
+
+    async def cancel(self, job: str) -> JobView:
+        """Stop a job."""
+        return await self._http.post(JobView, f"/jobs/{segment(job)}/cancel")
+
+    async def assess(self, intent: TrainingIntent) -> Assessment:
+        """Whether an intent is feasible."""
+        return await self._http.post(Assessment, "/assessments", AssessIntent(intent=intent))
+
+    async def models(self, *, limit: int = 100, cursor: str | None = None) -> Page[ModelDescriptor]:
+        """Trained models by name."""
+        return await self._http.get(Page[ModelDescriptor], "/models", limit=limit, cursor=cursor)
+
+    async def served(self, *, limit: int = 100, cursor: str | None = None) -> Page[ServedModel]:
+        """Deployments at facilities."""
+        return await self._http.get(Page[ServedModel], "/served", limit=limit, cursor=cursor)
+
+    async def placement(self) -> PlacementView:
+        """What the deployment optimiser would change now."""
+        return await self._http.get(PlacementView, "/placement")
+
+    async def deployments(
+        self, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[DeploymentView]:
+        """Desired deployments by name."""
+        return await self._http.get(
+            Page[DeploymentView], "/deployments", limit=limit, cursor=cursor
+        )
+
+    async def deploy(self, intent: DeployIntent) -> DeploymentView:
+        """Deploy a trained model, with its owner's grant in a network with a roster."""
+        return await self._http.post(DeploymentView, "/deployments", intent)
+
+    async def deployment(self, name: str) -> DeploymentView:
+        """One deployment."""
+        return await self._http.get(DeploymentView, f"/deployments/{segment(name)}")
+
+    async def retire(self, name: str, *, site: str | None = None) -> DeploymentView:
+        """Retire a deployment, everywhere or at one facility."""
+        return await self._http.delete(DeploymentView, f"/deployments/{segment(name)}", site=site)
+
+    async def queries(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        owner: str | None = None,
+        gateway: str | None = None,
+    ) -> Page[QueryRecord]:
+        """The latest queries, newest first."""
+        return await self._http.get(
+            Page[QueryRecord],
+            "/queries",
+            limit=limit,
+            cursor=cursor,
+            owner=owner,
+            gateway=gateway,
+        )
+
+    async def query(self, gateway: str, id: str) -> QueryExplained:  # noqa: A002 - its name there
+        """A query and its decision."""
+        path = f"/queries/{segment(gateway)}/{segment(id)}"
+        return await self._http.get(QueryExplained, path)
+
+    async def cut(self, gateway: str, intent: QueryIntent) -> QueryCut:
+        """The QS-QRRT of a query that is not asked."""
+        return await self._http.post(
+            QueryCut, f"/gateways/{segment(gateway)}/cuts", CutQuery(intent=intent)
+        )
+
+    async def forwarder(self, site: str) -> ForwarderReport:
+        """The state of a forwarder."""
+        return await self._http.get(ForwarderReport, f"/forwarders/{segment(site)}")
+
+    async def trace(self, site: str, object: str) -> TraceReport:  # noqa: A002 - its name there
+        """A packet's path, and what each forwarder knew."""
+        return await self._http.get(TraceReport, f"/traces/{segment(site)}/{segment(object)}")
+
+    async def advice(self) -> Advice:
+        """What the control centre advises forwarders."""
+        return await self._http.get(Advice, "/advice")
+
+    async def steer(self, change: Steer) -> Advice:
+        """Change what the control centre advises forwarders."""
+        return await self._http.post(Advice, "/advice", change)
+
+    async def travelling(
+        self, site: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[JobView]:
+        """Jobs of models that travel by themselves, at the site where they set out."""
+        return await self._http.get(
+            Page[JobView], f"/homes/{segment(site)}/jobs", limit=limit, cursor=cursor
+        )
+
+    async def traveller(self, site: str, job: str) -> JobView:
+        """One such job."""
+        return await self._http.get(JobView, f"/homes/{segment(site)}/jobs/{segment(job)}")
+
+    async def audit(
+        self, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[CountersignedHead]:
+        """Where sites' audit logs stood last."""
+        return await self._http.get(Page[CountersignedHead], "/audit", limit=limit, cursor=cursor)
+
+    def events(self, after: str = "") -> AsyncIterator[Event]:
+        """What happens from now on, or after an event: `event` of a map, or `id` of one."""
+        return follow(self._http, after)
+
+    async def openapi(self) -> dict[str, Any]:
+        """The API's description."""
+        return await self._http.get(dict[str, Any], "/openapi.json")

@@ -1,0 +1,53 @@
+"""Answers to those who change something: one function for each route of the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daitn.oam.api.answers import Measuring
+from daitn.oam.api.asking import Asked
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.placement import RetireIntent
+from daitn.objects.requests import JobQuery
+from daitn.objects.value import ValueQuestion
+
+__all__ = ["cancel", "deploy", "measure", "retire", "steer", "submit"]
+
+
+async def submit(asked: Asked) -> Any:
+    """Start a training job. The same order handed in again is the same job."""
+    return await asked.ask("submit", asked.body)
+
+
+async def cancel(asked: Asked) -> Any:
+    """Stop a job."""
+    return await asked.ask("cancel", JobQuery(job=JobId(asked.path["job"])))
+
+
+async def measure(asked: Asked) -> Any:
+    """Have the value of an ended job's data measured; `GET` tells it as it becomes known."""
+    wanted: Measuring = asked.body
+    question = ValueQuestion(
+        job=JobId(asked.path["job"]),
+        measure=True,
+        coalitions=wanted.coalitions,
+        within_s=wanted.within_s,
+    )
+    return await asked.ask("value", question)
+
+
+async def steer(asked: Asked) -> Any:
+    """Change what the control centre advises forwarders."""
+    return await asked.ask("steer", asked.body)
+
+
+async def deploy(asked: Asked) -> Any:
+    """Deploy a trained model, in place of an earlier one of the name."""
+    return await asked.ask("deploy", asked.body)
+
+
+async def retire(asked: Asked) -> Any:
+    """Retire a deployment, everywhere or at one facility."""
+    site = asked.query["site"]
+    wanted = RetireIntent(name=asked.path["name"], site=SiteId(site) if site else None)
+    return await asked.ask("retire", wanted)

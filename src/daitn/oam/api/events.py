@@ -1,0 +1,200 @@
+"""What happens, as server-sent events: a bounded log, and as many readers as like.
+
+A reader is a place in the log and nothing else: whoever is slow holds nobody up and has nothing
+kept for it. An event's id is the log's own random name and a number, so a browser that comes back
+with `Last-Event-ID` goes on where it was. Where the log does not reach back so far, or is another
+process's, the reader gets `reset`, and reads anew what it shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from daitn.oam.api.asking import SignedIn
+from daitn.oam.api.problems import HttpProblem
+from daitn.objects.roster import Kind
+from daitn.tools.http import Request, Stream
+
+__all__ = ["EVENT_KINDS", "EventLog", "Readers"]
+
+EVENT_KINDS: Final = {
+    "map": "`MapDelta`: what has changed in the map, once a second at most.",
+    "site": "`SiteNews`: a site came or went.",
+    "job": "`JobSummary`: something happened to a job.",
+    "deployment": "`DeploymentView`: a deployment is new or has changed.",
+    "retired": "`{name}`: a deployment was retired.",
+    "reset": "nothing: events are missing here; read anew what you show.",
+}
+"""What each kind of event carries."""
+
+_MOST_EVENTS: Final = 8192
+_MOST_BYTES: Final = 32 << 20
+_BATCH_BYTES: Final = 1 << 18
+_HEARTBEAT_S: Final = 15.0
+_RETRY_MS: Final = 2000
+_MOST_READERS: Final = 512
+_MOST_OF_ONE: Final = 32
+
+
+class _Event(NamedTuple):
+    number: int
+    owner: str | None
+    """Who may see it besides operators; none: everybody."""
+    text: bytes
+
+
+class EventLog:
+    """The latest events, oldest first."""
+
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(4)
+        self._events: deque[_Event] = deque()
+        self._bytes = 0
+        self._last = 0
+        self._news = asyncio.Event()
+
+    @property
+    def last(self) -> str:
+        """Id of the last event."""
+        return self.id(self._last)
+
+    def id(self, place: int) -> str:
+        """Id of the event at a place."""
+        return f"{self.name}-{place}"
+
+    def put(self, kind: str, data: object, owner: str | None = None) -> None:
+        """Add an event. `owner`: who may see it besides operators; none: everybody."""
+        self._last += 1
+        head = f"event: {kind}\nid: {self.last}\ndata: ".encode()
+        text = head + msgspec.json.encode(data) + b"\n\n"  # JSON has no line breaks of its own.
+        self._events.append(_Event(self._last, owner, text))
+        self._bytes += len(text)
+        while len(self._events) > _MOST_EVENTS or self._bytes > _MOST_BYTES:
+            self._bytes -= len(self._events.popleft().text)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def forget(self) -> None:
+        """Begin anew: all readers are to read anew what they show."""
+        self.name = secrets.token_hex(4)
+        self._events.clear()
+        self._bytes = 0
+        self._last += 2  # No reader is at the end any more.
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def place(self, id_: str | None) -> int | None:
+        """The place of whoever has seen events up to this id; without one, the end. None: events
+        are missing since."""
+        if not id_:
+            return self._last
+        name, _, number = id_.partition("-")
+        if name != self.name or not (number.isascii() and number.isdecimal()):
+            return None
+        place = int(number[:20])
+        return place if self._first - 1 <= place <= self._last else None
+
+    def after(self, place: int, sees: Callable[[str | None], bool]) -> tuple[bytes, int] | None:
+        """Some events after a place, of those that somebody `sees`, and the place then. None:
+        events are missing since."""
+        if place < self._first - 1:
+            return None
+        parts, size = [], 0
+        start = place - self._first + 1
+        for at in range(start, len(self._events)):
+            event = self._events[at]
+            place = event.number
+            if sees(event.owner):
+                parts.append(event.text)
+                size += len(event.text)
+                if size >= _BATCH_BYTES:
+                    break
+        return b"".join(parts), place
+
+    async def changed(self, place: int, timeout_s: float) -> bool:
+        """Wait for an event after a place. Returns whether there is one."""
+        news = self._news
+        if place < self._last:
+            return True
+        try:
+            async with asyncio.timeout(timeout_s):
+                await news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def _first(self) -> int:
+        """Number of the oldest event that is here, or of the next one."""
+        return self._events[0].number if self._events else self._last + 1
+
+
+class Readers:
+    """Whoever reads the log now."""
+
+    def __init__(self, log: EventLog, still: Callable[[SignedIn], bool]) -> None:
+        """`still`: whether somebody who signed in before may still ask."""
+        self._log = log
+        self._still = still
+        self._reading: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._reading.values())
+
+    async def serve(self, request: Request, by: SignedIn, last_id: str | None) -> Stream:
+        """Send events until the reader leaves, or may not read any more. Raises `HttpProblem`."""
+        who = by.member.public_key if by.member else ""
+        if len(self) >= _MOST_READERS or self._reading.get(who, 0) >= _MOST_OF_ONE:
+            raise HttpProblem(
+                429,
+                "TooMany",
+                "too many read events at the same time",
+                fix="close pages that are not needed",
+                headers={"retry-after": "10"},
+            )
+        self._reading[who] = self._reading.get(who, 0) + 1
+        try:
+            return await self._send(request, by, last_id)
+        finally:
+            self._reading[who] -= 1
+            if not self._reading[who]:
+                del self._reading[who]
+
+    async def _send(self, request: Request, by: SignedIn, last_id: str | None) -> Stream:
+        stream = request.stream(
+            {
+                "content-type": "text/event-stream",
+                "cache-control": "no-store",
+                "x-accel-buffering": "no",
+            }
+        )
+        place = self._log.place(last_id)
+        # An id alone is no event, but whoever comes back names it.
+        at = self._log.last if place is None else self._log.id(place)
+        await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
+        while self._still(by):
+            found = None if place is None else self._log.after(place, lambda o: _sees(by, o))
+            if found is None:
+                place = self._log.place(None)
+                await stream.write(f"event: reset\nid: {self._log.last}\ndata: {{}}\n\n".encode())
+                continue
+            text, place = found
+            if text:
+                await stream.write(text)
+            elif not await self._log.changed(place, _HEARTBEAT_S):
+                await stream.write(f"id: {self._log.id(place)}\n\n".encode())
+        return stream
+
+
+def _sees(by: SignedIn, owner: str | None) -> bool:
+    """As `visible`, for one who is not asking just now."""
+    member = by.member
+    if owner is None or member is None or member.kind is Kind.OPERATOR:
+        return True
+    return member.kind is Kind.OWNER and member.name == owner

@@ -1,0 +1,294 @@
+"""Answers to those who look: one function for each route of the table, in its order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from daitn.oam.api.answers import NetworkView
+from daitn.oam.api.asking import Asked
+from daitn.oam.api.pages import cursor_of, page_of, read_cursor
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.requests import (
+    AssessIntent,
+    ExplainQuery,
+    JobQuery,
+    JobsWanted,
+    NetworkFacts,
+    QueriesWanted,
+    SitesWanted,
+)
+from daitn.objects.steering import Steer, TraceQuestion
+from daitn.objects.value import ValueQuestion
+from daitn.tools import clock
+
+__all__ = [
+    "advice",
+    "analysis",
+    "assess",
+    "audit",
+    "cut",
+    "decisions",
+    "deployment",
+    "deployments",
+    "forwarder",
+    "intent",
+    "job",
+    "jobs",
+    "lineage",
+    "models",
+    "network",
+    "placement",
+    "queries",
+    "query",
+    "relevant",
+    "served",
+    "serving",
+    "site",
+    "sites",
+    "trace",
+    "training",
+    "traveller",
+    "travelling",
+    "value",
+]
+
+_ALL = JobQuery(job=JobId(""))
+_MOST_GATEWAYS = 64
+
+
+async def network(asked: Asked) -> NetworkView:
+    """The network, this control centre, and who asks."""
+    facts = await asked.read("network", _ALL, NetworkFacts)
+    known = {name: getattr(facts, name) for name in facts.__struct_fields__}
+    return NetworkView(**known, you=asked.by.you, at_s=clock.now_s())
+
+
+async def sites(asked: Asked) -> Any:
+    """The sites, by name, each with its descriptor and load."""
+    wanted = SitesWanted(
+        limit=asked.query["limit"],
+        after=_after(asked),
+        alive=asked.query["alive"],
+        role=asked.query["role"],
+        owner=asked.query["owner"],
+    )
+    found = await asked.ask("sites", wanted)
+    last = found["nodes"][-1]["descriptor"]["site"] if found["more"] else ""
+    return _page(found["nodes"], found["more"], last)
+
+
+async def site(asked: Asked) -> Any:
+    """One site."""
+    wanted = SitesWanted(only=SiteId(asked.path["site"]))
+    return (await asked.ask("sites", wanted))["nodes"][0]
+
+
+async def training(asked: Asked) -> Any:
+    """The whole DRRT."""
+    return await asked.ask("topology", _ALL)
+
+
+async def serving(asked: Asked) -> Any:
+    """The whole QRRT."""
+    return await asked.ask("qrrt", _ALL)
+
+
+async def analysis(asked: Asked) -> Any:
+    """The DRRT in numbers."""
+    return await asked.ask("analysis", _ALL)
+
+
+async def jobs(asked: Asked) -> Any:
+    """Jobs, newest first, in a few lines each."""
+    after = _after(asked)
+    wanted = JobsWanted(
+        limit=asked.query["limit"],
+        before=JobId(after) if after else None,
+        owner=asked.query["owner"],
+        state=asked.query["state"],
+    )
+    found = await asked.ask("summaries", wanted)
+    last = found["jobs"][-1]["job"] if found["more"] else ""
+    return _page(found["jobs"], found["more"], last)
+
+
+async def job(asked: Asked) -> Any:
+    """One job, with its route, plan and last decision."""
+    return (await asked.ask("jobs", _job(asked)))["jobs"][0]
+
+
+async def intent(asked: Asked) -> Any:
+    """What its owner wants."""
+    return await asked.ask("intent", _job(asked))
+
+
+async def decisions(asked: Asked) -> Any:
+    """Every decision on its route, oldest first."""
+    made = (await asked.ask("decisions", _job(asked)))["decisions"]
+    return page_of(made, lambda one: f"{one['number']:012}", asked.query["limit"], _cursor(asked))
+
+
+async def lineage(asked: Asked) -> Any:
+    """Everything known about its best model."""
+    return await asked.ask("lineage", _job(asked))
+
+
+async def value(asked: Asked) -> Any:
+    """What each data set brought to its best model."""
+    return await asked.ask("value", ValueQuestion(job=JobId(asked.path["job"])))
+
+
+async def relevant(asked: Asked) -> Any:
+    """Its MS-DRRT now: data sets and verifiers that can serve it, and why others cannot."""
+    wanted = await asked.read("intent", _job(asked), TrainingIntent)
+    found = await asked.ask("relevant", AssessIntent(intent=wanted))
+    topology = found.pop("topology")
+    return {"version": topology["version"], "at_s": topology["at_s"], **found}
+
+
+async def assess(asked: Asked) -> Any:
+    """Say whether an intent is feasible, and start nothing."""
+    return await asked.ask("assess", asked.body)
+
+
+async def models(asked: Asked) -> Any:
+    """Models that jobs left in the network, by name."""
+    found = (await asked.ask("models", _ALL))["models"]
+    found.sort(key=lambda model: model["name"])
+    return page_of(found, lambda model: model["name"], asked.query["limit"], _cursor(asked))
+
+
+async def served(asked: Asked) -> Any:
+    """Deployments at facilities, by name and site, with accuracy and speed."""
+    found = (await asked.ask("served", _ALL))["models"]
+    found.sort(key=_at_facility)
+    return page_of(found, _at_facility, asked.query["limit"], _cursor(asked))
+
+
+async def placement(asked: Asked) -> Any:
+    """What the deployment optimiser would change now."""
+    return await asked.ask("placement", _ALL)
+
+
+async def deployments(asked: Asked) -> Any:
+    """Desired deployments and their state at facilities, by name."""
+    found = (await asked.ask("deployments", _ALL))["deployments"]
+    return page_of(found, lambda one: one["name"], asked.query["limit"], _cursor(asked))
+
+
+async def deployment(asked: Asked) -> Any:
+    """One deployment."""
+    found = (await asked.ask("deployments", _ALL))["deployments"]
+    name = asked.path["name"]
+    for one in found:
+        if one["name"] == name:
+            return one
+    raise NotFound(f"there is no deployment {name}", field="name", fix="see `daitn get models`")
+
+
+async def queries(asked: Asked) -> Any:
+    """The latest queries of the gateways, newest first, without texts.
+
+    Gateways that do not answer are left out.
+    """
+    limit, gateway = asked.query["limit"], asked.query["gateway"]
+    wanted = QueriesWanted(limit=limit, owner=asked.query["owner"])
+    if gateway:
+        return _page((await asked.ask_site(gateway, "queries", wanted))["queries"])
+    names = [
+        name
+        for name, state in sorted(asked.center.snapshot().sites.items())
+        if state.alive and Role.GATEWAY in state.descriptor.roles
+    ]
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(_of(asked, name, wanted)) for name in names[:_MOST_GATEWAYS]]
+    found = [one for task in asking for one in task.result()]
+    found.sort(key=lambda one: (-one["asked_at_s"], one["id"]))
+    return _page(found[:limit])
+
+
+async def query(asked: Asked) -> Any:
+    """A query and its decision, made again with every term and rejection."""
+    gateway, id_ = asked.path["gateway"], asked.path["id"]
+    return await asked.ask_site(gateway, "explain", ExplainQuery(query=f"{gateway}:{id_}"))
+
+
+async def cut(asked: Asked) -> Any:
+    """The QS-QRRT of a query that is not asked: who at a gateway could answer it, and who not."""
+    return await asked.ask_site(asked.path["gateway"], "cut", asked.body)
+
+
+async def forwarder(asked: Asked) -> Any:
+    """The state of a forwarder: its mode, links and origins."""
+    return await asked.ask_site(asked.path["site"], "forwarder", JobQuery(job=JobId("")))
+
+
+async def trace(asked: Asked) -> Any:
+    """The path of a packet from the forwarder where it set out, and what each forwarder knew."""
+    try:
+        question = msgspec.convert({"object": asked.path["object"]}, TraceQuestion)
+    except msgspec.ValidationError:
+        raise NotFound(
+            "no packet has such an id", field="object", fix="take `object_id` of a query"
+        ) from None
+    return await asked.ask_site(asked.path["site"], "trace", question)
+
+
+async def advice(asked: Asked) -> Any:
+    """What the control centre advises forwarders."""
+    return await asked.ask("steer", Steer())
+
+
+async def travelling(asked: Asked) -> Any:
+    """Jobs of models that travel by themselves, at the site where they set out, by id."""
+    found = (await asked.ask_site(asked.path["site"], "jobs", _ALL))["jobs"]
+    found.sort(key=lambda job: job["job"])
+    return page_of(found, lambda job: job["job"], asked.query["limit"], _cursor(asked))
+
+
+async def traveller(asked: Asked) -> Any:
+    """One such job."""
+    return (await asked.ask_site(asked.path["site"], "jobs", _job(asked)))["jobs"][0]
+
+
+async def audit(asked: Asked) -> Any:
+    """Where sites' audit logs stood when the control centre signed them last, by site."""
+    found = (await asked.ask("witnessed", _ALL))["heads"]
+    return page_of(found, lambda head: head["site"], asked.query["limit"], _cursor(asked))
+
+
+async def _of(asked: Asked, gateway: SiteId, wanted: QueriesWanted) -> list[Any]:
+    try:
+        found: list[Any] = (await asked.ask_site(gateway, "queries", wanted))["queries"]
+    except DaitnError:
+        return []  # A gateway that is just leaving must not hide the others'.
+    return found
+
+
+def _job(asked: Asked) -> JobQuery:
+    return JobQuery(job=JobId(asked.path["job"]))
+
+
+def _cursor(asked: Asked) -> str | None:
+    cursor: str | None = asked.query["cursor"]
+    return cursor
+
+
+def _after(asked: Asked) -> str:
+    """The key after which a page begins; empty: the first page."""
+    cursor = _cursor(asked)
+    return read_cursor(cursor) if cursor else ""
+
+
+def _page(items: list[Any], more: bool = False, last: str = "") -> dict[str, Any]:
+    return {"items": items, "next": cursor_of(last) if more else None}
+
+
+def _at_facility(model: dict[str, Any]) -> str:
+    return f"{model['name']}@{model['site']}"

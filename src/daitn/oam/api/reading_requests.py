@@ -1,0 +1,91 @@
+"""Reads what a request says: its parameters and its body, as its route has them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from daitn.oam.api.problems import HttpProblem
+from daitn.oam.api.routes import Route
+from daitn.objects.errors import InvalidInput
+from daitn.tools.http import BodyTooLarge, Request
+
+__all__ = ["MOST_BODY", "read_body", "read_query", "struct_of", "whole_body"]
+
+MOST_BODY: Final = 2 << 20
+"""Bytes: an order may have 1 MiB, and a third more as JSON."""
+_BODY_TIMEOUT_S: Final = 30.0
+
+
+def read_query(route: Route, request: Request) -> dict[str, Any]:
+    """Every parameter of the route, with its value or default. Raises `HttpProblem` (400)."""
+    said, known = request.query, {parameter.name: parameter for parameter in route.query}
+    for name in said:
+        if name not in known:
+            raise _bad(
+                f"there is no parameter {name!r} here", name, f"use one of: {', '.join(known)}"
+            )
+    values: dict[str, Any] = {}
+    for name, parameter in known.items():
+        text = said.get(name)
+        if text is None:
+            values[name] = parameter.default
+            continue
+        try:
+            values[name] = msgspec.convert(text, parameter.kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise _bad(str(error), name, "see openapi.json") from None
+    return values
+
+
+async def read_body(route: Route, request: Request) -> tuple[Any, bytes]:
+    """The body as the route's type, and as it came. Raises `HttpProblem`."""
+    text = await whole_body(request)
+    if route.body is None:
+        if text.strip() not in (b"", b"{}", b"null"):
+            raise _bad("this takes no body", "body", "send none")
+        return None, b""
+    return struct_of(text, route.body, request), text
+
+
+def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
+    """A body of JSON as a struct. Raises `HttpProblem`."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json":
+        raise HttpProblem(
+            415, "InvalidInput", "the body is not JSON", field="content-type",
+            fix="send `content-type: application/json`",
+        )  # fmt: skip
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except InvalidInput as error:
+        raise HttpProblem(
+            422, "InvalidInput", error.problem, field=error.field, fix=error.fix
+        ) from None
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `")
+        field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
+        raise HttpProblem(
+            422, "InvalidInput", problem, field=field, fix="see openapi.json"
+        ) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise _bad(f"the body is not JSON: {error}", "body", "correct it") from None
+
+
+async def whole_body(request: Request, most: int = MOST_BODY) -> bytes:
+    """The body as it came. Raises `HttpProblem`."""
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            return await request.body(most)
+    except BodyTooLarge:
+        raise HttpProblem(
+            413, "InvalidInput", f"a body has at most {most} bytes here", field="body"
+        ) from None
+    except TimeoutError:
+        raise HttpProblem(408, "InvalidInput", "the body did not arrive in time") from None
+
+
+def _bad(problem: str, field: str, fix: str) -> HttpProblem:
+    return HttpProblem(400, "InvalidInput", problem, field=field, fix=fix)

@@ -1,0 +1,188 @@
+"""Every route of the API, in one table."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from daitn.oam.api import commanding, reading
+from daitn.oam.api.answers import (
+    ApiRole,
+    MapView,
+    Measuring,
+    NetworkView,
+    Opening,
+    Page,
+    RelevantSites,
+    SessionView,
+)
+from daitn.oam.api.asking import Asked
+from daitn.objects.audit import CountersignedHead
+from daitn.objects.decisions import Assessment
+from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.identifiers import Word
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
+from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
+from daitn.objects.queries import QueryRecord
+from daitn.objects.requests import (
+    AssessIntent,
+    CutQuery,
+    QueryExplained,
+    SubmitIntent,
+    TrainedModel,
+)
+from daitn.objects.steering import Advice, ForwarderReport, Steer, TraceReport
+from daitn.objects.value import ValueOfData
+from daitn.topology.analysis import Analysis
+from daitn.topology.export import TopologyView
+from daitn.topology.qrrt.export import QrrtView, QueryCut
+from daitn.topology.qrrt.served import ServedModel
+from daitn.topology.snapshot import SiteState
+
+__all__ = ["PREFIX", "ROUTES", "Parameter", "Route", "Special", "found"]
+
+PREFIX: Final = "/api/v1"
+
+Do = Callable[[Asked], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in a query string."""
+
+    name: str
+    kind: Any
+    """Its type, with bounds."""
+    text: str
+    default: Any = None
+
+
+class Special(enum.Enum):
+    """What the server answers by itself, and in which words it is described."""
+
+    MAP = "map", "All sites and links in a compact form, for a picture."
+    EVENTS = "events", "What happens from now on, as server-sent events."
+    SESSION = "session", "Whether somebody is signed in, and how one may be."
+    OPEN = "sign_in", "Sign in: swap a token for a cookie."
+    CLOSE = "sign_out", "Sign out."
+    OPENAPI = "openapi", "This description, as OpenAPI 3.1."
+
+
+@dataclass(frozen=True)
+class Route:
+    """One thing that may be asked."""
+
+    method: str
+    path: str
+    """Below `PREFIX`; `{name}` is any one segment."""
+    do: Do | Special
+    """How it is answered: by a function, or by the server itself."""
+    answer: Any
+    """Type of the answer's body; none: it has none."""
+    least: ApiRole | None = ApiRole.VIEWER
+    """Who may ask; none: anybody."""
+    body: type[msgspec.Struct] | None = None
+    query: Sequence[Parameter] = ()
+    status: int = 200
+    media: str = "application/json"
+
+    @property
+    def id(self) -> str:
+        """Its name in descriptions and clients."""
+        return self.do.value[0] if isinstance(self.do, Special) else self.do.__name__
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a sentence or two."""
+        if isinstance(self.do, Special):
+            return self.do.value[1]
+        return inspect.cleandoc(self.do.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+    @property
+    def names(self) -> list[str]:
+        """Names in the path."""
+        return re.findall(r"{(\w+)}", self.path)
+
+
+_Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+_Text = Annotated[str, msgspec.Meta(max_length=1024)]
+
+
+def _listed(default: int = 100) -> tuple[Parameter, ...]:
+    return (
+        Parameter("limit", _Limit, "How many at most.", default),
+        Parameter("cursor", _Text | None, "`next` of the part before; none: the first part."),
+    )
+
+
+_OWNER: Final = Parameter("owner", Word | None, "Only this owner's.")
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route("GET", "/network", reading.network, NetworkView),
+    Route("GET", "/sites", reading.sites, Page[SiteState],
+          query=(*_listed(), _OWNER,
+                 Parameter("alive", bool | None, "Only those that are connected, or that are not."),
+                 Parameter("role", Role | None, "Only those with this role."))),
+    Route("GET", "/sites/{site}", reading.site, SiteState),
+    Route("GET", "/map", Special.MAP, MapView),
+    Route("GET", "/topology/training", reading.training, TopologyView),
+    Route("GET", "/topology/serving", reading.serving, QrrtView),
+    Route("GET", "/topology/analysis", reading.analysis, Analysis),
+    Route("GET", "/jobs", reading.jobs, Page[JobSummary],
+          query=(*_listed(50), _OWNER,
+                 Parameter("state", JobState | None, "Only those in this state."))),
+    Route("POST", "/jobs", commanding.submit, JobView, ApiRole.OWNER, SubmitIntent, status=201),
+    Route("GET", "/jobs/{job}", reading.job, JobView),
+    Route("GET", "/jobs/{job}/intent", reading.intent, TrainingIntent),
+    Route("GET", "/jobs/{job}/decisions", reading.decisions, Page[Decided], query=_listed(50)),
+    Route("GET", "/jobs/{job}/lineage", reading.lineage, TrainedModel),
+    Route("GET", "/jobs/{job}/value", reading.value, ValueOfData),
+    Route("POST", "/jobs/{job}/value", commanding.measure, ValueOfData, ApiRole.OWNER, Measuring),
+    Route("GET", "/jobs/{job}/relevant", reading.relevant, RelevantSites),
+    Route("POST", "/jobs/{job}/cancel", commanding.cancel, JobView, ApiRole.OWNER),
+    Route("POST", "/assessments", reading.assess, Assessment, body=AssessIntent),
+    Route("GET", "/models", reading.models, Page[ModelDescriptor], query=_listed()),
+    Route("GET", "/served", reading.served, Page[ServedModel], query=_listed()),
+    Route("GET", "/placement", reading.placement, PlacementView),
+    Route("GET", "/deployments", reading.deployments, Page[DeploymentView], query=_listed()),
+    Route("POST", "/deployments", commanding.deploy, DeploymentView, ApiRole.OWNER, DeployIntent,
+          status=201),
+    Route("GET", "/deployments/{name}", reading.deployment, DeploymentView),
+    Route("DELETE", "/deployments/{name}", commanding.retire, DeploymentView, ApiRole.OWNER,
+          query=(Parameter("site", Word | None, "Only at this facility."),)),
+    Route("GET", "/queries", reading.queries, Page[QueryRecord],
+          query=(*_listed(), _OWNER, Parameter("gateway", Word | None, "Only this gateway's."))),
+    Route("GET", "/queries/{gateway}/{id}", reading.query, QueryExplained),
+    Route("POST", "/gateways/{gateway}/cuts", reading.cut, QueryCut, body=CutQuery),
+    Route("GET", "/forwarders/{site}", reading.forwarder, ForwarderReport),
+    Route("GET", "/traces/{site}/{object}", reading.trace, TraceReport),
+    Route("GET", "/advice", reading.advice, Advice),
+    Route("POST", "/advice", commanding.steer, Advice, ApiRole.OPERATOR, Steer),
+    Route("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
+    Route("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
+    Route("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
+    Route("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
+    Route("GET", "/session", Special.SESSION, SessionView, None),
+    Route("POST", "/session", Special.OPEN, SessionView, None, Opening),
+    Route("DELETE", "/session", Special.CLOSE, None, None, status=204),
+    Route("GET", "/openapi.json", Special.OPENAPI, dict[str, Any], None),
+)  # fmt: skip
+
+_PATTERNS: Final = tuple(
+    (re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)), route) for route in ROUTES
+)
+
+
+def found(path: str) -> list[tuple[Route, dict[str, str]]]:
+    """The routes of a path below `PREFIX`, one for each method, with the names in the path."""
+    matches = ((pattern.fullmatch(path), route) for pattern, route in _PATTERNS)
+    hits = [(route, match.groupdict()) for match, route in matches if match]
+    exact = [hit for hit in hits if not hit[1]]
+    return exact or hits

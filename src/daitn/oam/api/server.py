@@ -1,0 +1,246 @@
+"""The API's server: checks each request against its route, asks, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from daitn.center.config import ApiConfig
+from daitn.identity.grants import GrantBook
+from daitn.oam.api.answers import SessionView
+from daitn.oam.api.asking import Asked, Center, SignedIn
+from daitn.oam.api.events import EventLog, Readers
+from daitn.oam.api.guarding import Doorkeeper
+from daitn.oam.api.idempotency import Remembered
+from daitn.oam.api.news import EVERY_S, News
+from daitn.oam.api.openapi import document
+from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
+from daitn.oam.api.reading_requests import read_body, read_query
+from daitn.oam.api.routes import PREFIX, Route, Special, found
+from daitn.oam.api.sign_in import SignIn
+from daitn.oam.static import Dashboard
+from daitn.objects.errors import DaitnError
+from daitn.objects.jobs import JobView
+from daitn.tools import clock
+from daitn.tools.http import HttpServer, Reply, Request, Response
+from daitn.tools.tasks import Tasks
+
+__all__ = ["Api"]
+
+log = logging.getLogger(__name__)
+
+_JSON: Final = "application/json"
+_ZIPPED_FROM: Final = 1 << 10
+_LEVEL: Final = 4
+_HEADERS: Final = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+"""Of every answer."""
+_UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
+
+
+class Api:
+    """Serves one control centre's API and dashboard."""
+
+    def __init__(
+        self,
+        center: Center,
+        name: str,
+        config: ApiConfig,
+        grants: GrantBook | None,
+        state: Path,
+        tls: str,
+        dashboard: Dashboard | None = None,
+    ) -> None:
+        """`name`: what the roster calls the control centre. `grants`: none without a roster.
+        `state`, `tls`: its folders."""
+        self._center = center
+        self._sign_in = SignIn(name, grants, state, clock.wall_s)
+        self._door = Doorkeeper(config, self._sign_in)
+        self.log = EventLog()
+        """Of what happens; others may add to it."""
+        self._readers = Readers(self.log, self._sign_in.still)
+        self._news = News(center, self.log)
+        self._remembered = Remembered()
+        self._dashboard = dashboard or Dashboard()
+        self._tasks = Tasks()
+        self._server = HttpServer(
+            config.listen or "", "api.listen", self._handle, tls, advertise=config.advertise
+        )
+        self._specials: dict[Special, Callable[[Request, SignedIn | None], Awaitable[Reply]]] = {
+            Special.MAP: self._map,
+            Special.EVENTS: self._events,
+            Special.SESSION: self._session,
+            Special.OPEN: self._open,
+            Special.CLOSE: self._close_session,
+            Special.OPENAPI: self._openapi,
+        }
+
+    @property
+    def url(self) -> str:
+        """At which others reach it, once it listens."""
+        return self._server.published
+
+    @property
+    def readers(self) -> int:
+        """How many read events now."""
+        return len(self._readers)
+
+    def job(self, shown: JobView) -> None:
+        """Something happened to a job."""
+        self._news.job(shown)
+
+    async def start(self) -> None:
+        """Listen. Raises `InvalidInput` for an address that it cannot use."""
+        await self._server.start()
+        self._door.listens_at(self._server.endpoint, self._server.published)
+        self._tasks.repeat(self._look, "news for dashboards")
+
+    async def close(self) -> None:
+        await self._server.close()
+        await self._tasks.close()
+
+    async def _look(self) -> None:
+        await asyncio.sleep(EVERY_S)
+        if len(self._readers):
+            await self._news.look()
+
+    async def _handle(self, request: Request) -> Reply:
+        try:
+            reply = await self._reply(request)
+        except HttpProblem as problem:
+            reply = problem_response(problem)
+        except DaitnError as error:
+            reply = problem_response(problem_of(error))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("%s of %r failed", request.method, request.path)
+            reply = problem_response(
+                HttpProblem(
+                    500, "Internal", "internal error", fix="look at the control centre's log"
+                )
+            )
+        if isinstance(reply, Response):
+            reply.headers.update(_HEADERS)
+        return reply
+
+    async def _reply(self, request: Request) -> Reply:
+        self._door.check_host(request)
+        path = request.path
+        if path in ("/healthz", "/readyz"):
+            return Response(b'{"status":"ok"}', headers={"content-type": _JSON})
+        if path != "/api" and not path.startswith("/api/"):
+            return self._dashboard.answer(request)
+        return await self._of_api(request, path)
+
+    async def _of_api(self, request: Request, path: str) -> Reply:
+        routes = found(path.removeprefix(PREFIX)) if path.startswith(PREFIX + "/") else []
+        if not routes:
+            raise HttpProblem(
+                404, "NotFound", "there is nothing at this path", fix=f"see {PREFIX}/openapi.json"
+            )
+        method = "GET" if request.method == "HEAD" else request.method
+        for route, names in routes:
+            if route.method == method:
+                return await self._of_route(request, route, names)
+        allowed = ", ".join(route.method for route, _ in routes)
+        raise HttpProblem(
+            405, "WrongMethod", f"this path takes {allowed}", headers={"allow": allowed}
+        )
+
+    async def _of_route(self, request: Request, route: Route, names: dict[str, str]) -> Reply:
+        if request.method in _UNSAFE:
+            self._door.check_origin(request)
+        by = self._door.admitted(request, route)
+        if isinstance(route.do, Special):
+            return await self._specials[route.do](request, by)
+        assert by is not None
+        query = read_query(route, request)
+        asked = Asked(self._center, by, names, query)
+        if request.method in _UNSAFE:
+            asked.body, text = await read_body(route, request)
+            return await self._remembered.once(
+                request, by, text, lambda: self._answered(request, route, asked)
+            )
+        return await self._answered(request, route, asked)
+
+    async def _answered(self, request: Request, route: Route, asked: Asked) -> Response:
+        assert not isinstance(route.do, Special)
+        answer = await route.do(asked)
+        zips = "gzip" in request.headers.get("accept-encoding", "")
+        if asked.large:
+            body, zipped = await asyncio.to_thread(_encoded, answer, zips)
+        else:
+            body, zipped = _encoded(answer, zips)
+        headers = {"content-type": _JSON, "cache-control": "no-store"}
+        if zipped:
+            headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
+        return Response(body, route.status, headers)
+
+    async def _map(self, request: Request, by: SignedIn | None) -> Reply:
+        made = await self._news.map()
+        tag = f'"{made.event}"'
+        headers = {
+            "content-type": _JSON,
+            "cache-control": "private, no-cache",
+            "etag": tag,
+            "vary": "accept-encoding",
+        }
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(b"", 304, headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(made.zipped, 200, headers | {"content-encoding": "gzip"})
+        return Response(made.text, 200, headers)
+
+    async def _events(self, request: Request, by: SignedIn | None) -> Reply:
+        assert by is not None
+        last_id = request.headers.get("last-event-id") or request.query.get("after")
+        if request.method == "HEAD":
+            return Response(headers={"content-type": "text/event-stream"})
+        for name, value in _HEADERS.items():
+            request.add_header(name, value)
+        return await self._readers.serve(request, by, last_id)
+
+    async def _session(self, request: Request, by: SignedIn | None) -> Reply:
+        return _json(SessionView(you=by.you if by else None, ways=self._door.ways))
+
+    async def _open(self, request: Request, by: SignedIn | None) -> Reply:
+        opened = await self._door.open(request)
+        return _json(SessionView(you=opened.you, ways=self._door.ways))
+
+    async def _close_session(self, request: Request, by: SignedIn | None) -> Reply:
+        self._door.close(request, by)
+        return Response(status=204)
+
+    async def _openapi(self, request: Request, by: SignedIn | None) -> Reply:
+        text = await asyncio.to_thread(document)
+        tag = f'"{hashlib.sha256(text).hexdigest()[:16]}"'
+        headers = {"content-type": _JSON, "cache-control": "no-cache", "etag": tag}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(b"", 304, headers)
+        return Response(text, 200, headers)
+
+
+def _encoded(answer: Any, zips: bool) -> tuple[bytes, bool]:
+    """JSON, and whether it is compressed."""
+    text = msgspec.json.encode(answer)
+    if zips and len(text) >= _ZIPPED_FROM:
+        return gzip.compress(text, _LEVEL, mtime=0), True
+    return text, False
+
+
+def _json(answer: msgspec.Struct) -> Response:
+    headers = {"content-type": _JSON, "cache-control": "no-store"}
+    return Response(msgspec.json.encode(answer), 200, headers)

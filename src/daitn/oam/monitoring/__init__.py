@@ -1,0 +1,1 @@
+"""How a process shows itself to Prometheus and OpenTelemetry."""

@@ -1,0 +1,158 @@
+"""Serves a process's metrics to Prometheus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.core import (
+    Metric as Family,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from daitn import __version__
+from daitn.files.atomic import replace_file
+from daitn.objects.errors import InvalidInput
+from daitn.tools.http import HttpServer, Reply, Request, Response
+from daitn.tools.monitoring.config import MetricsConfig
+from daitn.tools.monitoring.metrics import Histogram, Kind, Measured, Metric, Sample, gauge
+
+__all__ = ["METRICS", "TARGETS", "MetricsServer", "Target"]
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+TARGETS = "metrics.json"
+"""In a process's state folder: where its metrics are, in the form of Prometheus' `file_sd`."""
+_ANY_PORT = "127.0.0.1:0"
+_PLAIN = {"content-type": "text/plain; charset=utf-8"}
+
+BUILD: Metric = gauge(
+    "daitn_build_info",
+    "Always 1; says which process this is: `kind` is `center` or `node`.",
+    *("version", "kind", "site"),
+)
+METRICS = (BUILD,)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One entry of a `file_sd` file of Prometheus."""
+
+    targets: tuple[str, ...]
+    """`host:port`"""
+    labels: dict[str, str]
+
+
+class MetricsServer:
+    """Serves `/metrics`; one registry for the process that makes it."""
+
+    def __init__(
+        self,
+        config: MetricsConfig,
+        measured: Iterable[Measured],
+        *,
+        kind: str,
+        site: str,
+        state: Path,
+        tls: str = "",
+        usual: str,
+    ) -> None:
+        """`kind` and `site`: which process this is. `state`: its state folder. `tls`: the folder
+        with its certificate. `usual`: where it listens if its file does not say."""
+        self._site = site
+        self._kind = kind
+        self._state = state
+        self._tls = tls
+        self._usual = usual
+        self._listen = config.listen
+        self._registry = CollectorRegistry()
+        own = BUILD.at(1, __version__, kind, site)
+        self._registry.register(_Parts((lambda: (own,), *measured)))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._server: HttpServer | None = None
+
+    @property
+    def url(self) -> str:
+        """Where Prometheus finds the metrics; empty if nowhere."""
+        return "" if self._server is None else self._server.published + PATH
+
+    async def start(self) -> None:
+        """Serve. Raises `InvalidInput` for an address in the file that cannot be used."""
+        if self._listen == "":
+            return
+        try:
+            self._server = await self._serving(self._listen or self._usual)
+        except InvalidInput:
+            if self._listen is not None:
+                raise
+            # Several processes on one machine; none of them is to fail for want of this port.
+            self._server = await self._serving(_ANY_PORT)
+        log.info("metrics at %s", self.url)
+        scheme, _, address = self._server.published.partition("://")
+        labels = {"site": self._site, "kind": self._kind, "__scheme__": scheme}
+        target = msgspec.json.encode([Target((address,), labels)])
+        replace_file(self._state / TARGETS, target)
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await self._server.close()
+            (self._state / TARGETS).unlink(missing_ok=True)
+
+    async def _serving(self, listen: str) -> HttpServer:
+        server = HttpServer(listen, "metrics.listen", self._handle, self._tls)
+        await server.start()
+        return server
+
+    async def _handle(self, request: Request) -> Reply:
+        if request.path != PATH:
+            return Response(b"metrics are at /metrics\n", 404, _PLAIN)
+        if request.method not in ("GET", "HEAD"):
+            return Response(b"only GET\n", 405, {**_PLAIN, "allow": "GET, HEAD"})
+        # The parts' numbers belong to this thread.
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), 200, {"content-type": content_type})
+
+
+class _Parts(Collector):
+    """Asks the parts of a process for their samples."""
+
+    def __init__(self, measured: Iterable[Measured]) -> None:
+        self._measured = tuple(measured)
+
+    def collect(self) -> Iterator[Family]:
+        found: dict[Metric, list[Sample]] = {}
+        for part in self._measured:
+            for sample in part():
+                found.setdefault(sample.metric, []).append(sample)
+        for metric, samples in found.items():
+            yield _family(metric, samples)
+
+    def describe(self) -> Iterator[Family]:
+        """Nothing: names are unique, as a test sees, and parts need not be asked twice."""
+        return iter(())
+
+
+def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
+    if metric.kind is Kind.HISTOGRAM:
+        shown = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for sample in samples:
+            assert isinstance(sample.value, Histogram)
+            shown.add_metric(sample.labels, sample.value.buckets(), sample.value.sum)
+        return shown
+    simple = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    family = simple(metric.name, metric.help, labels=metric.labels)
+    for sample in samples:
+        assert not isinstance(sample.value, Histogram)
+        family.add_metric(sample.labels, float(sample.value))
+    return family

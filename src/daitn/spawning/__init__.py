@@ -1,0 +1,6 @@
+"""Processes that are there at once: copies of one that has imported what they need.
+
+A *template* imports modules and starts no thread; whoever holds a connection to it has it start
+processes, which end with that connection where that is asked for. Many processes of one machine so
+import their libraries once, and share the memory that these take.
+"""

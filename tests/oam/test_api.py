@@ -1,0 +1,268 @@
+"""What the API tells, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from daitn.objects.deployments import Api
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import NotFound
+from daitn.objects.queries import QueryRecord, QueryStatus, Strategy
+from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryList, SubmitIntent
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric.caller import caller, check_owner
+from tests.scenes.control_room import Room, intent, room
+from tests.scenes.waiting import until
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+async def clinics(tmp_path: Path) -> AsyncIterator[Room]:
+    async with room(tmp_path) as made:
+        yield made
+
+
+async def got(http: aiohttp.ClientSession, path: str, **query: Any) -> Any:
+    async with http.get(f"/api/v1/{path}", params=query) as reply:
+        told = await reply.json()
+        assert reply.status == 200, told
+        return told
+
+
+async def refused(http: aiohttp.ClientSession, path: str, **query: Any) -> tuple[int, Any]:
+    async with http.get(f"/api/v1/{path}", params=query) as reply:
+        assert reply.headers["content-type"] == "application/problem+json"
+        return reply.status, await reply.json()
+
+
+async def posted(
+    http: aiohttp.ClientSession, path: str, body: Any = None, **headers: str
+) -> tuple[int, Any]:
+    data = b"" if body is None else msgspec.json.encode(body)
+    async with http.post(f"/api/v1/{path}", data=data, headers=JSON | headers) as reply:
+        return reply.status, await reply.json()
+
+
+async def submitted(clinics: Room, name: str, owner: str = "ann") -> Any:
+    wanted = intent(name, owner)
+    body = SubmitIntent(intent=wanted, order=clinics.order(wanted), insist=True)
+    status, told = await posted(clinics.http(owner), "jobs", body)
+    assert status == 201, told
+    return told
+
+
+async def test_the_network_says_who_asks(clinics: Room) -> None:
+    told = await got(clinics.http("ann"), "network")
+    assert (told["network"], told["center"], told["api"]) == ("clinics", "center", clinics.url)
+    assert told["you"]["member"] == "ann"
+    assert told["you"]["role"] == "owner"
+    reader = clinics.http(authorization=f"Bearer {clinics.token('root', reads_only=True)}")
+    you = (await got(reader, "network"))["you"]
+    assert (you["kind"], you["role"]) == ("operator", "viewer")
+
+
+async def test_sites_come_page_by_page_and_no_page_moves_when_others_join(clinics: Room) -> None:
+    for name in ("delta", "alpha", "echo", "bravo"):
+        await clinics.site(name)
+    http = clinics.http("ann")
+    await until(lambda: len(clinics.center.center.snapshot().alive()) == 4)
+    first = await got(http, "sites", limit=2)
+    assert [one["descriptor"]["site"] for one in first["items"]] == ["alpha", "bravo"]
+    await clinics.site("aardvark")
+    await clinics.site("charlie")
+    await until(lambda: len(clinics.center.center.snapshot().alive()) == 6)
+    second = await got(http, "sites", limit=2, cursor=first["next"])
+    assert [one["descriptor"]["site"] for one in second["items"]] == ["charlie", "delta"]
+    third = await got(http, "sites", limit=2, cursor=second["next"])
+    assert [one["descriptor"]["site"] for one in third["items"]] == ["echo"]
+    assert third["next"] is None
+    assert (await got(http, "sites/echo"))["descriptor"]["owner"] == "echo"
+    await clinics.lose("echo")
+    await until(lambda: len(clinics.center.center.snapshot().alive()) == 5)
+    lost = await got(http, "sites", alive="false")
+    assert [one["descriptor"]["site"] for one in lost["items"]] == ["echo"]
+    assert (await got(http, "sites", role="gateway"))["items"] == []
+
+
+async def test_an_owner_sees_and_stops_its_own_jobs_alone(clinics: Room) -> None:
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    mine = (await submitted(clinics, "mine", "ann"))["job"]
+    theirs = (await submitted(clinics, "theirs", "bob"))["job"]
+    ann, root = clinics.http("ann"), clinics.http("root")
+    assert [one["job"] for one in (await got(ann, "jobs"))["items"]] == [mine]
+    assert [one["job"] for one in (await got(root, "jobs"))["items"]] == [theirs, mine]
+    page = await got(root, "jobs", limit=1)
+    assert [one["job"] for one in page["items"]] == [theirs]
+    rest = await got(root, "jobs", limit=1, cursor=page["next"])
+    assert [one["job"] for one in rest["items"]] == [mine]
+    assert rest["next"] is None
+    for path in ("", "/intent", "/decisions", "/lineage", "/relevant"):
+        status, problem = await refused(ann, f"jobs/{theirs}{path}")
+        assert status == 403, path
+        assert problem["field"] == "owner"
+    assert (await posted(ann, f"jobs/{theirs}/cancel"))[0] == 403
+    reader = clinics.http(authorization=f"Bearer {clinics.token('ann', reads_only=True)}")
+    status, problem = await posted(reader, f"jobs/{mine}/cancel")
+    assert (status, "viewer" in problem["detail"]) == (403, True)
+    status, cancelled = await posted(ann, f"jobs/{mine}/cancel")
+    assert (status, cancelled["state"]) == (200, "cancelled")
+    assert (await got(ann, f"jobs/{mine}"))["state"] == "cancelled"
+    assert (await got(ann, f"jobs/{mine}/intent"))["name"] == "mine"
+    relevant = await got(ann, f"jobs/{mine}/relevant")
+    assert [one["site"] for one in relevant["options"]] == ["east"]
+    assert (await got(ann, "jobs", state="cancelled"))["items"][0]["job"] == mine
+
+
+async def test_an_order_handed_in_again_is_the_same_job(clinics: Room) -> None:
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    wanted = intent()
+    body = SubmitIntent(intent=wanted, order=clinics.order(wanted), insist=True)
+    ann = clinics.http("ann")
+    first, second = [await posted(ann, "jobs", body) for _ in range(2)]
+    assert first[1]["job"] == second[1]["job"]
+    other = SubmitIntent(intent=intent("other"), order=body.order)
+    assert (await posted(ann, "jobs", other))[0] == 403
+    assert (await posted(clinics.http("bob"), "jobs", body))[0] == 403
+
+
+async def test_an_intent_is_assessed_and_bad_ones_name_the_field(clinics: Room) -> None:
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    reader = clinics.http(authorization=f"Bearer {clinics.token('ann', reads_only=True)}")
+    status, told = await posted(reader, "assessments", {"intent": intent()})
+    assert status == 200
+    assert "feasible" in told
+    plain = msgspec.to_builtins(intent())
+    plain["objectives"][0]["at_least"] = "much"
+    status, told = await posted(reader, "assessments", {"intent": plain})
+    assert (status, told["field"]) == (422, "intent.objectives[0].at_least")
+    plain = msgspec.to_builtins(intent(model={"recipe": "nothing"}))
+    status, told = await posted(reader, "assessments", {"intent": plain})
+    assert (status, told["field"]) == (404, "model.recipe")
+
+
+async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
+    """The record of a query is shown to its owner and to operators, as the gateway decides."""
+    record = QueryRecord(
+        id="door:1",
+        asked_at_s=5.0,
+        owner="ann",
+        api=Api.CHAT,
+        model_wanted="auto",
+        topic="",
+        status=QueryStatus.ANSWERED,
+        http_status=200,
+        strategy=Strategy.SINGLE,
+    )
+
+    async def on_queries(key: str, payload: bytes) -> bytes:
+        assert decode(payload, QueriesWanted).limit == 7
+        member = caller()
+        assert member is not None
+        shown = (record,) if member.name in ("ann", "root") else ()
+        return encode(QueryList(queries=shown))
+
+    async def on_explain(key: str, payload: bytes) -> bytes:
+        assert decode(payload, ExplainQuery).query == "door:1"
+        check_owner("ann", "query door:1")
+        raise NotFound("it is too old", field="id")
+
+    door = await clinics.site("door", Role.GATEWAY)
+    handlers = {"queries": on_queries, "explain": on_explain}
+    await door.answers(clinics.roster.grants(), handlers)
+    await until(lambda: clinics.center.center.snapshot().alive())
+    for name, ids in (("ann", ["door:1"]), ("bob", []), ("root", ["door:1"])):
+        found = await got(clinics.http(name), "queries", limit=7)
+        assert [one["id"] for one in found["items"]] == ids
+    assert (await refused(clinics.http("ann"), "queries/door/1"))[0] == 404
+    assert (await refused(clinics.http("bob"), "queries/door/1"))[0] == 403
+    assert (await refused(clinics.http("ann"), "queries/nowhere/1"))[0] == 404
+
+
+async def test_the_map_has_all_sites_and_links_and_is_sent_once(clinics: Room) -> None:
+    east, west = await clinics.site("east"), await clinics.site("west", Role.GATEWAY)
+    snapshot = clinics.center.center.snapshot
+    await until(lambda: len(snapshot().alive()) == 2)
+    await east.senses(0.25, west=0.0123)
+    await west.senses(0.5, east=0.2)
+    await until(lambda: len(snapshot().links) == 2)
+    http = clinics.http("ann")
+    async with http.get("/api/v1/map") as reply:
+        shown, tag = await reply.json(), reply.headers["etag"]
+    sites = shown["sites"]
+    assert sites["name"] == ["east", "west"]
+    assert sites["load"] == [0.25, 0.5]
+    assert sites["state"] == [1, 1]
+    roles = [
+        {name for bit, name in enumerate(shown["role_names"]) if mask >> bit & 1}
+        for mask in sites["roles"]
+    ]
+    assert roles == [{"data", "compute", "verifier"}, {"gateway"}]
+    assert sorted(shown["links"]) == [[0, 1, 0.0123, None], [1, 0, 0.2, None]]
+    async with http.get("/api/v1/map", headers={"if-none-match": tag}) as reply:
+        assert reply.status == 304
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        ("jobs?limit=0", 400, "limit"),
+        ("jobs?limit=many", 400, "limit"),
+        ("jobs?limits=3", 400, "limits"),
+        ("jobs?state=bored", 400, "state"),
+        ("sites?cursor=!", 400, "cursor"),
+        ("sites/nowhere", 404, "site"),
+        ("jobs/none", 404, "job"),
+        ("deployments/none", 404, "name"),
+        ("nothing", 404, None),
+    ],
+)
+async def test_bad_requests_name_the_field(
+    clinics: Room, path: str, status: int, field: str | None
+) -> None:
+    found, problem = await refused(clinics.http("ann"), path)
+    assert found == problem["status"] == status
+    assert problem.get("field") == field
+
+
+async def test_a_wrong_method_says_which_are_right(clinics: Room) -> None:
+    async with clinics.http("ann").put("/api/v1/jobs") as reply:
+        assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
+
+
+async def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    async with room(tmp_path, requests_per_s=0.5) as clinics:
+        http = clinics.http("ann")
+        for _ in range(2):
+            await got(http, "network")
+        async with http.get("/api/v1/network") as reply:
+            assert reply.status == 429
+            assert int(reply.headers["retry-after"]) >= 1
+        await got(clinics.http("bob"), "network")
+
+
+async def test_a_request_sent_again_with_its_key_does_nothing_twice(tmp_path: Path) -> None:
+    """Without a roster, nothing else tells that two submissions are one."""
+    async with room(tmp_path, insecure=True) as clinics:
+        await clinics.site("east")
+        await until(lambda: clinics.center.center.snapshot().alive())
+        http, body = clinics.http(), {"intent": intent(), "insist": True}
+        key = {"idempotency-key": "5f0c"}
+        first = await posted(http, "jobs", body, **key)
+        again = await posted(http, "jobs", body, **key)
+        assert first[0] == 201
+        assert first == again
+        other = await posted(http, "jobs", {"intent": intent("other")}, **key)
+        assert (other[0], other[1]["field"]) == (422, "idempotency-key")
+        fresh = await posted(http, "jobs", body, **{"idempotency-key": "5f0d"})
+        assert fresh[1]["job"] != first[1]["job"]
+        assert len((await got(http, "jobs"))["items"]) == 2
