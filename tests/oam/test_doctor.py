@@ -15,7 +15,7 @@ import yaml
 
 from daitn.cli.founding import found_network
 from daitn.cli.network import read_network
-from daitn.oam.doctor.findings import Finding, Level
+from daitn.oam.doctor.diagnoses import Diagnosis, Level
 from daitn.oam.doctor.network import check_clocks, check_endpoints, check_sites, check_ways
 from daitn.objects.cordons import Cordon, CordonReport
 from daitn.objects.descriptors import LeftOut
@@ -127,7 +127,7 @@ def test_without_a_network_it_says_so(network: Path) -> None:
     assert "cannot reach the control centre" in finding["what"]
 
 
-def levels(findings: list[Finding]) -> dict[tuple[str, str], Level]:
+def levels(findings: list[Diagnosis]) -> dict[tuple[str, str], Level]:
     return {(f.check, f.subject): f.level for f in findings}
 
 

@@ -32,7 +32,7 @@ from daitn.files.live_changes import taken_over
 from daitn.files.yaml_file import read_yaml
 from daitn.node.config import NodeConfig, ReadNodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
-from daitn.oam.doctor.findings import Finding, Level, fine, problem, told, warning
+from daitn.oam.doctor.diagnoses import Diagnosis, Level, fine, problem, told, warning
 from daitn.oam.doctor.machine import (
     check_accelerators,
     check_disk,
@@ -103,7 +103,7 @@ def doctor(
         raise typer.Exit(ExitCode.NOT_REACHED)
 
 
-def _show(findings: Sequence[Finding], everything: bool) -> None:
+def _show(findings: Sequence[Diagnosis], everything: bool) -> None:
     shown = [f for f in findings if everything or f.level is not Level.OK]
     if shown:
         rows = [(f.level, f.check, f.subject, f.what, f.fix) for f in shown]
@@ -112,8 +112,8 @@ def _show(findings: Sequence[Finding], everything: bool) -> None:
     screen.print(f"{counts[0]} problems, {counts[1]} warnings, {counts[2]} checks in order")
 
 
-async def _examined(path: Path | None, site: str, center: str, offline: bool) -> list[Finding]:
-    findings: list[Finding] = []
+async def _examined(path: Path | None, site: str, center: str, offline: bool) -> list[Diagnosis]:
+    findings: list[Diagnosis] = []
     configs: tuple[Config, ...] = ()
     if path is not None:
         try:
@@ -152,7 +152,7 @@ def _endpoint(configs: Sequence[Config]) -> str:
     return DEFAULT_CENTER
 
 
-async def _of_process(config: Config) -> list[Finding]:
+async def _of_process(config: Config) -> list[Diagnosis]:
     subject = _subject(config)
     findings = [*_of_file(subject, config)]
     findings += check_state(subject, config)
@@ -175,7 +175,7 @@ def _subject(config: Config) -> str:
     return f"control centre {config.name}"
 
 
-def _of_file(subject: str, config: Config) -> Iterator[Finding]:
+def _of_file(subject: str, config: Config) -> Iterator[Diagnosis]:
     try:
         (check_alone if config.insecure else check_encrypted)(config)
     except DaitnError as error:
@@ -189,7 +189,7 @@ def _of_file(subject: str, config: Config) -> Iterator[Finding]:
         )
 
 
-def _of_running(subject: str, config: Config) -> Iterator[Finding]:
+def _of_running(subject: str, config: Config) -> Iterator[Diagnosis]:
     """Whether a process runs with what its file says now."""
     try:
         told_ = msgspec.json.decode((Path(config.state) / RUNNING).read_bytes(), type=Running)
@@ -216,7 +216,7 @@ def _of_running(subject: str, config: Config) -> Iterator[Finding]:
         yield fine("reload", subject, "it runs with what its file says")
 
 
-def _of_data(subject: str, config: NodeConfig) -> Iterator[Finding]:
+def _of_data(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
     """Whether what the node's file names is there for this user."""
     named = [(f"data set {dataset.name}", dataset.path) for dataset in config.datasets]
     named += [(f"test set {test.topic}", test.path) for test in config.tests]
@@ -230,9 +230,9 @@ def _of_data(subject: str, config: NodeConfig) -> Iterator[Finding]:
             )
 
 
-async def _of_network(center: str, configs: Sequence[Config]) -> list[Finding]:
+async def _of_network(center: str, configs: Sequence[Config]) -> list[Diagnosis]:
     everything = JobQuery(job=JobId(""))
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     try:
         async with connect(center) as session:
             findings.append(fine("center", center, "the control centre answers"))
@@ -257,7 +257,7 @@ async def _report(session: Session, site: SiteId) -> CordonReport:
     return decode(payload, CordonReport)
 
 
-async def _rosters(center: str, configs: Sequence[Config]) -> list[Finding]:
+async def _rosters(center: str, configs: Sequence[Config]) -> list[Diagnosis]:
     rosters = [(_subject(c), kept_roster(c)) for c in configs if not c.insecure]
     known = [(subject, roster.version) for subject, roster in rosters if roster is not None]
     if not known:

@@ -67,6 +67,11 @@ class Operated:
         self.center.api = self.api.url
         log.info("API and dashboard at %s", self.api.url)
 
+    def reconfigure(self, config: CenterConfig) -> None:
+        """See `ControlCenter`."""
+        self._config = config
+        self.center.reconfigure(config)
+
     async def drain(self) -> None:
         await self.center.drain()
 

@@ -15,7 +15,7 @@ from daitn.learning.sandbox.policy import Mechanism
 from daitn.learning.sandbox.probe import available
 from daitn.node.config import NodeConfig
 from daitn.node.sandbox import SANDBOX_FIXES
-from daitn.oam.doctor.findings import Finding, fine, problem, warning
+from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
 from daitn.objects.addresses import host_of
 from daitn.objects.descriptors import Role
 
@@ -26,7 +26,7 @@ _LEAST_BYTES: Final = 1 << 30
 _LOW_SHARE: Final = 0.05
 
 
-def check_disk(subject: str, folder: Path) -> Finding:
+def check_disk(subject: str, folder: Path) -> Diagnosis:
     """Whether a process has room for models and its logs."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     usage = shutil.disk_usage(there)
@@ -39,7 +39,7 @@ def check_disk(subject: str, folder: Path) -> Finding:
     return fine("disk", subject, free)
 
 
-def check_ports(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Finding]:
+def check_ports(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Diagnosis]:
     """Whether a process that does not run could listen as its file says."""
     for field, address in _listens(config):
         host, port = host_of(address), address.rpartition(":")[2]
@@ -73,7 +73,7 @@ def _listens(config: CenterConfig | NodeConfig) -> Iterator[tuple[str, str]]:
             yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
 
 
-async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Finding]:
+async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
     """Whether recipes are confined here, and as far as the site's file demands."""
     found = (await available()).mechanisms
     if not set(config.roles) - {Role.GATEWAY}:
@@ -94,7 +94,7 @@ async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Finding]
     )
 
 
-def check_accelerators(subject: str) -> Finding:
+def check_accelerators(subject: str) -> Diagnosis:
     """Whether what computes can use the GPUs that are there."""
     if not gpus.has_gpu():
         return fine("gpu", subject, "no GPU driver is loaded: it computes on processors")

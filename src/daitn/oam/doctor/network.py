@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from daitn.oam.doctor.findings import Finding, fine, problem, warning
+from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
 from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
@@ -31,7 +31,7 @@ _AT_ONCE: Final = 32
 _FIX_CLOCK: Final = "set it: `timedatectl set-ntp true`, or run chrony"
 
 
-def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Finding]:
+def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]:
     """Whether the sites are there, whole, in service, and of one version; `version` is ours."""
     for site in sites:
         node = site.descriptor
@@ -57,7 +57,7 @@ def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Finding]:
         yield fine("alive", "network", f"all {len(sites)} sites are connected")
 
 
-def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Finding]:
+def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Diagnosis]:
     ours = f"daitn {version}"
     counted = Counter(node.software for node in nodes)
     for software in sorted(counted.keys() - {ours}):
@@ -77,12 +77,12 @@ async def check_clocks(
     sites: Sequence[SiteId],
     ask: Callable[[SiteId], Awaitable[CordonReport]],
     wall_s: Callable[[], float],
-) -> list[Finding]:
+) -> list[Diagnosis]:
     """How far each site's clock is from this machine's, as it answers; half of the time that the
     answer took is the error."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def check(site: SiteId) -> Finding | None:
+    async def check(site: SiteId) -> Diagnosis | None:
         async with turns:
             asked_s, began_s = wall_s(), time.monotonic()
             try:
@@ -102,7 +102,7 @@ async def check_clocks(
     return [finding for finding in found if finding.level != "ok"]
 
 
-def _clock(site: SiteId, ahead_s: float, error_s: float) -> Finding:
+def _clock(site: SiteId, ahead_s: float, error_s: float) -> Diagnosis:
     off_s = abs(ahead_s) - error_s
     what = f"its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this one"
     if off_s > _SKEW_MOST_S:
@@ -112,7 +112,7 @@ def _clock(site: SiteId, ahead_s: float, error_s: float) -> Finding:
     return fine("clock", f"site {site}", what)
 
 
-def check_ways(topology: TopologyView) -> Iterator[Finding]:
+def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
     """Sites to which others cannot connect: behind a NAT or a firewall, by what both measured."""
     links = {(link.source, link.target): link for link in topology.links}
     lasting = [
@@ -152,7 +152,7 @@ def _lost(link: LinkView | None) -> bool:
     return link.loss.value >= 1.0 and link.loss.age_s <= STALE_AFTER_S
 
 
-async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Finding]:
+async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Diagnosis]:
     """Whether the servers of gateways and facilities can be reached from this machine."""
     turns = asyncio.Semaphore(_AT_ONCE)
     endpoints = [
@@ -162,7 +162,7 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Finding]:
         if part is not None
     ]
 
-    async def check(site: SiteId, what: str, endpoint: str) -> Finding:
+    async def check(site: SiteId, what: str, endpoint: str) -> Diagnosis:
         subject = f"{what} at {site}"
         try:
             async with turns, asyncio.timeout(_CONNECT_WITHIN_S):
@@ -186,7 +186,7 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Finding]:
     return list(await asyncio.gather(*(check(*endpoint) for endpoint in endpoints)))
 
 
-def check_roster(subject: str, known: int, newest: int) -> Finding:
+def check_roster(subject: str, known: int, newest: int) -> Diagnosis:
     """Whether a process, or a person's folder, has the roster that the control centre has."""
     if known < newest:
         return problem(

@@ -14,7 +14,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.identity.tls import certificate_files
 from daitn.node.config import NodeConfig
-from daitn.oam.doctor.findings import Finding, fine, problem, told, warning
+from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, told, warning
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
 from daitn.objects.roster import Kind, Roster
 from daitn.tools.journal.opening import check_database
@@ -38,7 +38,7 @@ def running(config: CenterConfig | NodeConfig) -> bool:
     return False
 
 
-def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Finding]:
+def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Diagnosis]:
     """Whether the state folder, and a control centre's database, can be written."""
     state = Path(config.state)
     there = next(path for path in (state, *state.parents) if path.exists())
@@ -55,7 +55,7 @@ def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Fin
         yield _database(subject, config, state)
 
 
-def _database(subject: str, config: CenterConfig, state: Path) -> Finding:
+def _database(subject: str, config: CenterConfig, state: Path) -> Diagnosis:
     if not config.database and not (state / "jobs.db").exists():
         return fine("database", subject, "there is none yet: the first start makes it")
     try:
@@ -79,7 +79,7 @@ def kept_roster(config: CenterConfig | NodeConfig) -> Roster | None:
 
 def check_membership(
     subject: str, config: CenterConfig | NodeConfig, now_s: float
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     """Whether the process is a member, with the rights of its file, and for how long."""
     if config.insecure:
         yield warning(
@@ -109,7 +109,7 @@ def check_membership(
 
 def _member(
     subject: str, config: CenterConfig | NodeConfig, roster: Roster, now_s: float
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     kind, name = Kind.CENTER, getattr(config, "name", "")
     if isinstance(config, NodeConfig):
         kind, name = Kind.SITE, config.site
@@ -135,7 +135,7 @@ def _member(
 
 def _certificates(
     subject: str, config: CenterConfig | NodeConfig, now_s: float
-) -> Iterator[Finding]:
+) -> Iterator[Diagnosis]:
     folder = Path(config.tls)
     if not folder.is_dir():
         yield warning(
@@ -175,7 +175,7 @@ def _certificates(
 
 def _lasting(
     check: str, subject: str, what: str, left_s: float, fix: str, soon_s: float = _SOON_S
-) -> Finding:
+) -> Diagnosis:
     if left_s <= 0:
         return problem(check, subject, f"{what} ended {-left_s / DAY_S:.1f} days ago", fix)
     if left_s < soon_s:

@@ -8,7 +8,7 @@ import msgspec
 
 from daitn.objects.errors import DaitnError
 
-__all__ = ["Finding", "Level", "fine", "problem", "told", "warning"]
+__all__ = ["Diagnosis", "Level", "fine", "problem", "told", "warning"]
 
 
 class Level(enum.StrEnum):
@@ -21,7 +21,7 @@ class Level(enum.StrEnum):
     """Something does not work."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """One check and what came of it."""
 
     check: str
@@ -34,22 +34,22 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What to do; empty where nothing is wrong."""
 
 
-def fine(check: str, subject: str, what: str) -> Finding:
+def fine(check: str, subject: str, what: str) -> Diagnosis:
     """Nothing is wrong."""
-    return Finding(check=check, subject=subject, level=Level.OK, what=what)
+    return Diagnosis(check=check, subject=subject, level=Level.OK, what=what)
 
 
-def warning(check: str, subject: str, what: str, fix: str) -> Finding:
+def warning(check: str, subject: str, what: str, fix: str) -> Diagnosis:
     """See `Level`."""
-    return Finding(check=check, subject=subject, level=Level.WARNING, what=what, fix=fix)
+    return Diagnosis(check=check, subject=subject, level=Level.WARNING, what=what, fix=fix)
 
 
-def problem(check: str, subject: str, what: str, fix: str) -> Finding:
+def problem(check: str, subject: str, what: str, fix: str) -> Diagnosis:
     """See `Level`."""
-    return Finding(check=check, subject=subject, level=Level.PROBLEM, what=what, fix=fix)
+    return Diagnosis(check=check, subject=subject, level=Level.PROBLEM, what=what, fix=fix)
 
 
-def told(check: str, subject: str, error: DaitnError) -> Finding:
+def told(check: str, subject: str, error: DaitnError) -> Diagnosis:
     """An error as a finding."""
     what = f"{error.field}: {error.problem}" if error.field else error.problem
     return problem(check, subject, what, error.fix)
