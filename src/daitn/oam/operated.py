@@ -47,10 +47,6 @@ class Operated:
         if self.api is not None:
             yield from self.api.measured()
 
-    def reconfigure(self, config: CenterConfig) -> None:
-        """Take over a changed file."""
-        self.center.reconfigure(config)
-
     async def start(self) -> None:
         await self.center.start()
         listen = self._config.api.listen
