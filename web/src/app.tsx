@@ -9,6 +9,7 @@ import { JobPage, Jobs } from "./pages/Jobs";
 import { MapPage } from "./pages/MapPage";
 import { Models } from "./pages/Models";
 import { Overview } from "./pages/Overview";
+import { Packets } from "./pages/Packets";
 import { Queries, QueryPage } from "./pages/Queries";
 import { signIn, SignIn } from "./pages/SignIn";
 import { SitePage, Sites } from "./pages/Sites";
@@ -25,6 +26,7 @@ const MENU = [
   ["/intent", "New intent"],
   ["/models", "Models"],
   ["/queries", "Queries"],
+  ["/packets", "Packets"],
   ["/events", "Events"],
   ["/audit", "Audit"],
 ] as const;
@@ -41,6 +43,7 @@ const PAGES: [string, (names: Record<string, string>) => preact.JSX.Element][] =
   ["/models", () => <Models />],
   ["/queries", () => <Queries />],
   ["/queries/:gateway/:id", ({ gateway, id }) => <QueryPage gateway={gateway!} id={id!} />],
+  ["/packets", () => <Packets />],
   ["/events", () => <Events />],
   ["/audit", () => <Audit />],
 ];

@@ -11,6 +11,11 @@ type Disc = Place & { radius: number; taken: number };
 export class Layout {
   private readonly discs = new Map<string, Disc>();
 
+  /** Where each group's name is to stand: at the top of its disc. */
+  get tops(): Map<string, Place> {
+    return new Map([...this.discs].map(([group, { x, y, radius }]) => [group, { x, y: y + radius }]));
+  }
+
   /** `sizes`: how many sites each group has to begin with. */
   constructor(sizes: Map<string, number>) {
     const sorted = [...sizes].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1));

@@ -14,8 +14,10 @@ const LOST = 0;
 const GONE = 2;
 const BUSY_LOAD = 0.8;
 /** With more, only a chosen site's are drawn: the rest would be one grey patch, and slow. */
-const MOST_LINKS_DRAWN = 5000;
-const [SMALLEST, LARGEST, FEW] = [2, 10, 12];
+const MOST_LINKS_DRAWN = 2000;
+/** Radii in pixels: of a site on its own, and of one of very many. */
+const [LARGEST, SMALLEST] = [10, 2];
+const CROWDED = 100;
 
 export type Colours = Record<"good" | "busy" | "lost" | "cordoned" | "link" | "chosen", string>;
 
@@ -28,7 +30,7 @@ export class NetworkGraph {
   private readonly roles: string[];
   private readonly sites: Columns;
   private readonly size: number;
-  private readonly layout: Layout;
+  readonly layout: Layout;
   private event: string;
   private chosen = -1;
 
@@ -41,7 +43,7 @@ export class NetworkGraph {
     const sizes = new Map<string, number>();
     for (const at of there) sizes.set(sites.jurisdiction[at]!, (sizes.get(sites.jurisdiction[at]!) ?? 0) + 1);
     this.layout = new Layout(sizes);
-    this.size = Math.max(SMALLEST, Math.min(LARGEST, LARGEST * Math.sqrt(FEW / (there.length || 1))));
+    this.size = Math.max(SMALLEST, Math.min(LARGEST, CROWDED / Math.sqrt(there.length || 1)));
     for (const number of there) this.add(number);
     this.whole = view.links.length <= MOST_LINKS_DRAWN;
     this.connect(view.links);
@@ -166,7 +168,7 @@ export class NetworkGraph {
     const known = this.links.has(one, other) || this.links.has(other, one);
     if (known && (chosen || this.whole)) {
       const color = chosen ? this.colours.chosen : this.colours.link;
-      this.graph.mergeUndirectedEdge(one, other, { size: chosen || this.size > 6 ? 1.5 : 0.5, color });
+      this.graph.mergeUndirectedEdge(one, other, { size: chosen || this.size > 6 ? 1.5 : 0.5, color, zIndex: chosen ? 1 : 0 });
     } else if (this.graph.hasEdge(one, other)) {
       this.graph.dropEdge(one, other);
     }
