@@ -16,7 +16,13 @@ type Heard = (news: News) => void;
 const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
 let source: EventSource | null = null;
 let ready = () => {};
-let attempt: Promise<void> = Promise.resolve();
+let attempt = anew();
+
+function anew(): Promise<void> {
+  return new Promise((resolve) => {
+    ready = resolve;
+  });
+}
 
 /** Calls `heard` with each event of these kinds; returns how to stop that. */
 export function listen(kinds: readonly Kind[], heard: Heard): () => void {
@@ -38,9 +44,6 @@ export function listening(): Promise<void> {
 export function open(): void {
   if (source && source.readyState !== EventSource.CLOSED) return;
   source = new EventSource("/api/v1/events");
-  attempt = new Promise((resolve) => {
-    ready = resolve;
-  });
   let begun = false;
   source.onopen = () => {
     // Only a stream that was open before goes on where it was.
@@ -60,8 +63,10 @@ export function open(): void {
 }
 
 export function close(): void {
-  source?.close();
+  if (!source) return;
+  source.close();
   source = null;
+  attempt = anew();
 }
 
 function tell(kind: Kind, id: string, data: unknown): void {
