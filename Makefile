@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long check reference clean
+WEB := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web
+STATIC := src/daitn/oam/static/index.html
+.PHONY: demo test test-long check reference web clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -13,15 +15,29 @@ BIN := .venv/bin
 		-c constraints.txt -e '.[train,topologies,exact,dev]'
 	@touch $@
 
-demo: .venv/installed
+# The dashboard. Node.js comes with the environment.
+web: $(STATIC)
+
+web/node_modules/installed: web/package.json web/package-lock.json .venv/installed
+	$(WEB) ci --no-audit --no-fund --no-update-notifier --ignore-scripts
+	@touch $@
+
+$(STATIC): web/node_modules/installed $(shell find web -path web/node_modules -prune -o -type f -print) \
+		$(wildcard src/daitn/oam/api/*.py)
+	$(BIN)/python -m daitn.oam.api.openapi > web/openapi.json
+	$(WEB) run types
+	$(WEB) run build
+
+demo: .venv/installed $(STATIC)
 	$(BIN)/daitn demo -o out/demo
 
 # From the quickest to the slowest, so that what is wrong is said soon.
-check: .venv/installed
+check: .venv/installed $(STATIC)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
+	$(WEB) run check
 	$(BIN)/mypy
 
 # The tables of docs/reference, from the types.
@@ -39,4 +55,4 @@ test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
 
 clean:
-	rm -rf .venv out build dist
+	rm -rf .venv out build dist web/node_modules src/daitn/oam/static

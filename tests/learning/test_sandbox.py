@@ -17,7 +17,7 @@ from tests.scenes.recipes import installed_intruder
 from tests.scenes.waiting import until
 
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.child import outside
+from daitn.learning.child.beginning import PASSED_ON
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import Trained
 from daitn.learning.sandbox import probe
@@ -170,7 +170,7 @@ async def test_the_environment_tells_nothing_of_the_node(site: Site) -> None:
     names = set((await site.told("environ")).split())
     assert "UPSTREAM_KEY" not in names
     assert names <= {
-        *beginning.PASSED_ON,
+        *PASSED_ON,
         *("HOME", "TMPDIR", "USER", "LOGNAME", "LC_CTYPE"),
         *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"),
         *("OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),

@@ -150,7 +150,7 @@ function Visits({ job }: { job: Job }) {
         rows={job.route.map((visit, at) => ({ ...visit, at: at + 1 }))}
         empty="The model has not learned anywhere yet."
         columns={[
-          { name: "", show: (visit) => visit.at, number: true },
+          { name: "no.", show: (visit) => visit.at, number: true },
           { name: "site", show: (visit) => <Link to={`/sites/${segment(visit.site)}`}>{visit.site}</Link>, value: (visit) => visit.site },
           { name: "round", show: (visit) => visit.round || "–", number: true },
           { name: "examples", show: (visit) => count(visit.work), number: true },

@@ -39,7 +39,7 @@ function Trained() {
               { name: "may go to", show: (one) => one.release_to?.join(", ") || "–" },
               { name: "size", show: (one) => bytes(one.size_bytes), number: true },
               { name: "since", show: (one) => moment(one.created_at_s) },
-              { name: "", show: (one) => <code>daitn deploy {one.name}</code>, value: () => "" },
+              { name: "to deploy it", show: (one) => <code>daitn deploy {one.name}</code>, value: () => "" },
             ]}
           />
         )}
@@ -70,7 +70,7 @@ function Deployments() {
               { name: "model", show: (one) => one.model },
               { name: "where", show: (one) => one.places.map((place) => `${place.site} (${place.state ?? "asked"})`).join(", "), },
               { name: "why there", show: (one) => one.why },
-              { name: "", show: (one) => <button class="plain" onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: () => "" },
+              { name: "action", show: (one) => <button class="plain" onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: () => "" },
             ]}
           />
         )}

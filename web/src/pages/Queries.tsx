@@ -6,7 +6,7 @@ import { Badge, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
-type Query = Schema["QueryRecord"] & { gateway?: string };
+type Query = Schema["QueryRecord"];
 
 export function Queries() {
   const gateway = parameter("gateway");
@@ -40,7 +40,7 @@ export function Queries() {
                 empty="Nobody has asked anything yet."
                 columns={[
                   { name: "when", show: (one) => moment(one.asked_at_s) },
-                  { name: "query", show: (one) => (gatewayOf(one) ? <Link to={`/queries/${segment(gatewayOf(one))}/${segment(one.id)}`}>{one.id}</Link> : one.id), value: (one) => one.id },
+                  { name: "query", show: (one) => <Link to={pageOf(one)}>{one.id}</Link>, value: (one) => one.id },
                   { name: "status", show: (one) => <Badge state={one.status} />, value: (one) => one.status },
                   { name: "owner", show: (one) => one.owner },
                   { name: "topic", show: (one) => one.topic },
@@ -61,9 +61,10 @@ export function Queries() {
   );
 }
 
-/** The gateway that took a query begins its path. */
-function gatewayOf(query: Query): string {
-  return query.gateway ?? query.path[0] ?? parameter("gateway");
+/** The id of a query is that of the gateway that took it, a colon, and its number there. */
+function pageOf({ id }: Query): string {
+  const colon = id.lastIndexOf(":");
+  return `/queries/${segment(id.slice(0, colon))}/${segment(id.slice(colon + 1))}`;
 }
 
 function Summary({ rows }: { rows: Query[] }) {
@@ -113,7 +114,7 @@ export function QueryPage({ gateway, id }: { gateway: string; id: string }) {
   const query = useLoaded(path, (signal) => get<Schema["QueryExplained"]>(path, {}, signal));
   return (
     <>
-      <Heading>Query {id}</Heading>
+      <Heading>Query {gateway}:{id}</Heading>
       <Shown of={query}>
         {({ query: record, decision }) => (
           <>

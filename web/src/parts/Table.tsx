@@ -23,7 +23,7 @@ export function Table<T>({ caption, rows, columns, empty, more }: TableProps<T>)
   if (rows.length === 0) return <Empty>{empty}</Empty>;
   return (
     <>
-      <div class="scroll" tabIndex={0} role="region" aria-label={caption}>
+      <div class="scroll" tabIndex={0} role="region" aria-label={`${caption}, a table`}>
         <table>
           <caption class="unseen">{caption}</caption>
           <thead>
