@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,20 +44,25 @@ def chain(tmp_path: Path) -> Iterator[Network]:
 
 
 def test_the_way_of_a_packet_is_shown_with_what_each_forwarder_knew(chain: Network) -> None:
+    # A process of its own: the browser's driver has an event loop on this thread.
+    ping = ("ping", "--site", "west", "-n", "1", "--topic", "medicine", "--json")
+    command = [sys.executable, "-m", "daitn.cli.app", *ping]
+    asker = {**os.environ, "DAITN_CENTER": chain.processes.endpoint}
     probes: list[Any] = []
 
     def arrived() -> bool:
-        ended = chain.daitn("ping", "--site", "west", "-n", "1", "--topic", "medicine", "--json")
+        ended = subprocess.run(command, env=asker, capture_output=True, text=True, check=False)
         probes[:] = json.loads(ended.stdout) if ended.stdout else []
         return any(not probe["refused"] for probe in probes)
 
-    url = chain.daitn("dashboard").stdout.partition("/#")[0].strip()
+    signed_in = chain.daitn("dashboard").stdout.strip()
     with browser() as running:
-        user = User(running.new_page(), url)
-        wait_until(arrived)
-        user.open("/packets")
+        user = User(running.new_page(), signed_in.partition("/#")[0])
+        user.page.goto(signed_in)
+        user.click("Packets")
         user.page.get_by_label("forwarder").select_option("west")
         user.sees("What it can reach")
+        wait_until(arrived)
         user.page.get_by_label("id of an object").fill(probes[0]["object"])
         user.click("Follow its way", role="button")
         user.sees("1. west", "2. middle", "3. east", "on to middle", "delivered here")

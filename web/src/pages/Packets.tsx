@@ -136,8 +136,8 @@ function Hop({ hop, number }: { hop: Schema["PendingReport"]; number: number }) 
       {hop.steps.map((step, at) => (
         <details key={at} open={hop.steps.length === 1}>
           <summary>{moment(step.at_s)}: {outcome(step)}</summary>
-          <Ranking decision={step.decision} />
-          <Rejections rows={step.decision.rejections} empty="Nothing was left out." />
+          <Ranking decision={step.decision} at={` at ${number}. ${hop.site}, step ${at + 1}`} />
+          <Rejections rows={step.decision.rejections} empty="Nothing was left out." at={` at ${number}. ${hop.site}, step ${at + 1}`} />
         </details>
       ))}
     </Panel>
