@@ -28,6 +28,7 @@ __all__ = ["LargeMap", "large_map"]
 
 _ROLES = ((Role.DATA, Role.COMPUTE), (Role.VERIFIER,), (Role.GATEWAY,), (Role.FACILITY,))
 _JURISDICTIONS = ("US", "DE", "FR", "JP", "BR", "IN", "CA", "KE")
+_MEASURER = SiteId("site-0")
 _OPERATOR = SignedIn(member=None, role=ApiRole.OPERATOR)
 
 
@@ -94,9 +95,9 @@ class LargeMap:
     def _load(self, number: int, at_s: float) -> None:
         load = LoadReading(
             site=SiteId(f"site-{number}"),
-            queue=Reading(self._random.randrange(3), at_s, "a"),
-            cpu_share=Reading(self._random.random(), at_s, "a"),
-            disk_free_bytes=Reading(1e9, at_s, "a"),
+            queue=Reading(self._random.randrange(3), at_s, _MEASURER),
+            cpu_share=Reading(self._random.random(), at_s, _MEASURER),
+            disk_free_bytes=Reading(1e9, at_s, _MEASURER),
         )
         self._state.absorb(load, at_s)
 
@@ -104,7 +105,7 @@ class LargeMap:
         reading = LinkReading(
             source=SiteId(f"site-{number}"),
             target=SiteId(f"site-{other}"),
-            rtt_s=Reading(0.001 + 0.1 * self._random.random(), at_s, "a"),
+            rtt_s=Reading(0.001 + 0.1 * self._random.random(), at_s, _MEASURER),
         )
         self._state.absorb(reading, at_s)
 
