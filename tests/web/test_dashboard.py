@@ -32,6 +32,7 @@ PAGES = (
     "/intent",
     "/models",
     "/queries",
+    "/packets",
     "/accounts",
     "/events",
     "/audit",

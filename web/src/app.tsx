@@ -10,6 +10,7 @@ import { JobPage, Jobs } from "./pages/Jobs";
 import { MapPage } from "./pages/MapPage";
 import { Models } from "./pages/Models";
 import { Overview } from "./pages/Overview";
+import { Packets } from "./pages/Packets";
 import { Queries, QueryPage } from "./pages/Queries";
 import { signIn, SignIn } from "./pages/SignIn";
 import { SitePage, Sites } from "./pages/Sites";
@@ -26,6 +27,7 @@ const MENU = [
   ["/intent", "New intent"],
   ["/models", "Models"],
   ["/queries", "Queries"],
+  ["/packets", "Packets"],
   ["/accounts", "Accounts"],
   ["/events", "Events"],
   ["/audit", "Audit"],
@@ -43,6 +45,7 @@ const PAGES: [string, (names: Record<string, string>) => preact.JSX.Element][] =
   ["/models", () => <Models />],
   ["/queries", () => <Queries />],
   ["/queries/:gateway/:id", ({ gateway, id }) => <QueryPage gateway={gateway!} id={id!} />],
+  ["/packets", () => <Packets />],
   ["/accounts", () => <Accounts />],
   ["/events", () => <Events />],
   ["/audit", () => <Audit />],

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 
 export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
-export type News = { kind: Kind; at: number; data: any };
+export type News = { kind: Kind; id: string; at: number; data: any };
 
 const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
 const MOST_KEPT = 500;
@@ -15,6 +15,14 @@ export const news = signal<News[]>([]);
 type Heard = (news: News) => void;
 const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
 let source: EventSource | null = null;
+let ready = () => {};
+let attempt = anew();
+
+function anew(): Promise<void> {
+  return new Promise((resolve) => {
+    ready = resolve;
+  });
+}
 
 /** Calls `heard` with each event of these kinds; returns how to stop that. */
 export function listen(kinds: readonly Kind[], heard: Heard): () => void {
@@ -24,29 +32,45 @@ export function listen(kinds: readonly Kind[], heard: Heard): () => void {
   };
 }
 
+/**
+ * Waits until the stream is open, or cannot be opened for now. What is asked for afterwards is never
+ * older than what the stream then tells.
+ */
+export function listening(): Promise<void> {
+  return attempt;
+}
+
 /** Opens the stream. The browser resumes a broken one by itself, from the last event. */
 export function open(): void {
   if (source && source.readyState !== EventSource.CLOSED) return;
   source = new EventSource("/api/v1/events");
+  let begun = false;
   source.onopen = () => {
+    // Only a stream that was open before goes on where it was.
+    if (!begun && connected.value === false) tell("reset", "", {});
+    begun = true;
     connected.value = true;
+    ready();
   };
   source.onerror = () => {
     connected.value = false;
+    ready();
     if (source?.readyState === EventSource.CLOSED) setTimeout(open, 5000);
   };
   for (const kind of KINDS) {
-    source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
+    source.addEventListener(kind, (event) => tell(kind, event.lastEventId, JSON.parse(event.data)));
   }
 }
 
 export function close(): void {
-  source?.close();
+  if (!source) return;
+  source.close();
   source = null;
+  attempt = anew();
 }
 
-function tell(kind: Kind, data: unknown): void {
-  const one: News = { kind, at: Date.now(), data };
+function tell(kind: Kind, id: string, data: unknown): void {
+  const one: News = { kind, id, at: Date.now(), data };
   if (kind !== "map") news.value = [one, ...news.value].slice(0, MOST_KEPT);
   for (const heard of listeners.get(kind) ?? []) heard(one);
 }

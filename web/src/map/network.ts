@@ -2,110 +2,189 @@
 import Graph from "graphology";
 
 import type { Schema } from "../api/client";
-import { placed } from "./layout";
+import type { News } from "../api/live";
+import { Layout, type Place } from "./layout";
+import { Links } from "./links";
 
 type MapView = Schema["MapView"];
 type MapDelta = Schema["MapDelta"];
+type Columns = Required<Schema["MapSites"]>;
 
-export const LOST = 0;
-export const GONE = 2;
+const LOST = 0;
+const GONE = 2;
 const BUSY_LOAD = 0.8;
-const [SMALLEST, LARGEST, FEW] = [2, 10, 12];
+/** With more, only a chosen site's are drawn: the rest would be one grey patch, and slow. */
+const MOST_LINKS_DRAWN = 2000;
+/** Radii in pixels: of a site on its own, and of one of very many. */
+const [LARGEST, SMALLEST] = [10, 2];
+const CROWDED = 100;
 
-export type Colours = { good: string; busy: string; lost: string; cordoned: string; link: string };
+export type Colours = Record<"good" | "busy" | "lost" | "cordoned" | "link" | "chosen", string>;
 
 export class NetworkGraph {
   readonly graph = new Graph({ type: "undirected", multi: false });
+  readonly links = new Links();
+  /** Whether every link is drawn. */
+  readonly whole: boolean;
   /** Names of roles, by their bits. */
-  readonly roles: string[];
-  private readonly sites: Schema["MapSites"];
+  private readonly roles: string[];
+  private readonly sites: Columns;
   private readonly size: number;
+  readonly layout: Layout;
+  private event: string;
+  private chosen = -1;
 
   constructor(view: MapView, private colours: Colours) {
+    this.event = view.event;
     this.roles = view.role_names;
-    this.sites = view.sites;
-    const { name, jurisdiction } = view.sites as Required<Schema["MapSites"]>;
-    const there = name.map((_, at) => at).filter((at) => this.column("state")[at] !== GONE);
-    const places = placed(there.map((at) => name[at]!), there.map((at) => jurisdiction[at]!)).sites;
-    this.size = Math.max(SMALLEST, Math.min(LARGEST, LARGEST * Math.sqrt(FEW / (there.length || 1))));
-    for (const [order, at] of there.entries()) this.add(at, places[order]!);
+    const sites = (this.sites = view.sites as Columns);
+    const there = sites.name.map((_, at) => at).filter((at) => sites.state[at] !== GONE);
+    there.sort((one, other) => (sites.name[one]! < sites.name[other]! ? -1 : 1));
+    const sizes = new Map<string, number>();
+    for (const at of there) sizes.set(sites.jurisdiction[at]!, (sizes.get(sites.jurisdiction[at]!) ?? 0) + 1);
+    this.layout = new Layout(sizes);
+    this.size = Math.max(SMALLEST, Math.min(LARGEST, CROWDED / Math.sqrt(there.length || 1)));
+    for (const number of there) this.add(number);
+    this.whole = view.links.length <= MOST_LINKS_DRAWN;
     this.connect(view.links);
   }
 
   get names(): string[] {
-    return this.column("name") as string[];
+    return this.sites.name;
+  }
+
+  /** The site of this name; -1: there is none. */
+  number(name: string): number {
+    const number = this.sites.name.lastIndexOf(name); // The latest, if one has joined anew.
+    return this.graph.hasNode(number) ? number : -1;
   }
 
   /** What is known of a site, by its number. */
   site(number: number) {
-    const column = (name: keyof Schema["MapSites"]) => this.column(name)[number];
-    const bits = Number(column("roles"));
+    const { name, owner, jurisdiction, roles, state, load, queue, cordoned } = this.sites;
     return {
-      name: String(column("name")),
-      owner: String(column("owner")),
-      jurisdiction: String(column("jurisdiction")),
-      state: Number(column("state")),
-      load: Number(column("load")),
-      queue: Number(column("queue")),
-      cordoned: Boolean(column("cordoned")),
-      roles: this.roles.filter((_, bit) => bits & (1 << bit)),
+      name: name[number]!,
+      owner: owner[number]!,
+      jurisdiction: jurisdiction[number]!,
+      state: state[number]!,
+      load: load[number]!,
+      queue: queue[number]!,
+      cordoned: cordoned[number]!,
+      roles: this.roles.filter((_, bit) => roles[number]! & (1 << bit)),
     };
   }
 
-  follow(delta: MapDelta): void {
-    const added = (delta.added.name ?? []).length;
-    const first = this.names.length;
-    for (const key of Object.keys(this.sites) as (keyof Schema["MapSites"])[]) {
-      (this.column(key) as unknown[]).push(...((delta.added[key] as unknown[] | undefined) ?? []));
+  /** Marks a site, and draws its links. */
+  choose(number: number): void {
+    const before = this.chosen;
+    this.chosen = number;
+    for (const site of [before, number]) {
+      if (!this.graph.hasNode(site)) continue;
+      this.draw(site);
+      for (const other of this.links.of(site).keys()) this.drawLink(site, other);
     }
-    for (let number = first; number < first + added; number++) this.add(number, this.besideItsOwn(number));
-    for (const [at, number] of (delta.changed.site ?? []).entries()) {
-      for (const key of ["state", "load", "queue", "cordoned"] as const) {
-        (this.column(key) as unknown[])[number] = delta.changed[key]?.[at];
-      }
-      if (!this.graph.hasNode(number)) continue;
-      if (this.column("state")[number] === GONE) this.graph.dropNode(number);
-      else this.graph.setNodeAttribute(number, "color", this.colour(number));
+  }
+
+  /**
+   * Takes in the news that are newer than what is shown. Returns the sites of which nothing but
+   * the colour is another: of those the graph tells nobody.
+   */
+  follow(news: readonly News[]): number[] {
+    const recoloured: number[] = [];
+    for (const { id, data } of news) {
+      if (!later(id, this.event)) continue;
+      this.event = id;
+      recoloured.push(...this.change(data as MapDelta));
     }
+    return recoloured;
+  }
+
+  private change(delta: MapDelta): number[] {
+    const first = this.sites.name.length;
+    const added = delta.added as Columns;
+    for (const key of Object.keys(this.sites) as (keyof Columns)[]) {
+      (this.sites[key] as unknown[]).push(...added[key]);
+    }
+    for (let number = first; number < this.sites.name.length; number++) this.add(number);
+    const recoloured = this.update(delta.changed as Required<MapDelta["changed"]>);
     for (const [source, target] of delta.cut) {
-      const edge = this.graph.edge(source, target);
-      if (edge) this.graph.dropEdge(edge);
+      this.links.cut(source, target);
+      this.drawLink(source, target);
     }
     this.connect(delta.links);
+    return recoloured;
   }
 
-  private column(name: keyof Schema["MapSites"]): unknown[] {
-    return this.sites[name] as unknown[];
+  private update(changed: Required<MapDelta["changed"]>): number[] {
+    const recoloured: number[] = [];
+    for (const [at, number] of changed.site.entries()) {
+      for (const key of ["state", "load", "queue", "cordoned"] as const) {
+        (this.sites[key] as unknown[])[number] = changed[key][at];
+      }
+      if (!this.graph.hasNode(number)) continue;
+      if (this.sites.state[number] === GONE) {
+        this.links.leave(number);
+        this.graph.dropNode(number);
+        continue;
+      }
+      const drawn = this.graph.getNodeAttributes(number);
+      const colour = this.colour(number);
+      if (drawn.color === colour) continue;
+      drawn.color = colour; // Not by the graph's own method: it would redraw all, for each site.
+      recoloured.push(number);
+    }
+    return recoloured;
   }
 
-  private add(number: number, place: { x: number; y: number }): void {
-    const { name } = this.site(number);
-    this.graph.addNode(number, { ...place, label: name, size: this.size, color: this.colour(number) });
+  private add(number: number): void {
+    const place: Place = this.layout.next(this.sites.jurisdiction[number]!);
+    this.graph.addNode(number, { ...place, label: this.sites.name[number] });
+    this.draw(number);
   }
 
-  private besideItsOwn(number: number): { x: number; y: number } {
-    const law = this.column("jurisdiction")[number];
-    const sibling = this.graph.findNode((node) => this.column("jurisdiction")[Number(node)] === law);
-    const { x, y } = sibling ? this.graph.getNodeAttributes(sibling) : { x: 0, y: 0 };
-    const angle = number * 2.4;
-    const distance = 1 + Math.sqrt(this.graph.order);
-    return { x: x + distance * Math.cos(angle), y: y + distance * Math.sin(angle) };
+  private draw(number: number): void {
+    const chosen = number === this.chosen;
+    this.graph.mergeNodeAttributes(number, {
+      color: this.colour(number),
+      size: chosen ? this.size + 4 : this.size,
+      forceLabel: chosen,
+      zIndex: chosen ? 1 : 0,
+    });
   }
 
   private connect(links: MapView["links"]): void {
     for (const [source, target, rtt_s, throughput_bps] of links as [number, number, number | null, number | null][]) {
       if (source === target || !this.graph.hasNode(source) || !this.graph.hasNode(target)) continue;
-      const known = this.graph.edge(source, target);
-      const facts = { rtt_s, throughput_bps };
-      if (known) this.graph.mergeEdgeAttributes(known, facts);
-      else this.graph.addEdge(source, target, { ...facts, size: this.size > 6 ? 1.5 : 0.5, color: this.colours.link });
+      const known = this.links.has(source, target);
+      this.links.set(source, target, { rtt_s, throughput_bps });
+      if (!known) this.drawLink(source, target);
+    }
+  }
+
+  /** Draws a link, or takes it off, as what is known and chosen demands. */
+  private drawLink(one: number, other: number): void {
+    if (!this.graph.hasNode(one) || !this.graph.hasNode(other)) return;
+    const chosen = one === this.chosen || other === this.chosen;
+    const known = this.links.has(one, other) || this.links.has(other, one);
+    if (known && (chosen || this.whole)) {
+      const color = chosen ? this.colours.chosen : this.colours.link;
+      this.graph.mergeUndirectedEdge(one, other, { size: chosen || this.size > 6 ? 1.5 : 0.5, color, zIndex: chosen ? 1 : 0 });
+    } else if (this.graph.hasEdge(one, other)) {
+      this.graph.dropEdge(one, other);
     }
   }
 
   private colour(number: number): string {
-    const { state, cordoned, load } = this.site(number);
-    if (state === LOST) return this.colours.lost;
-    if (cordoned) return this.colours.cordoned;
-    return load >= BUSY_LOAD ? this.colours.busy : this.colours.good;
+    const { state, cordoned, load } = this.sites;
+    if (state[number] === LOST) return this.colours.lost;
+    if (cordoned[number]) return this.colours.cordoned;
+    return load[number]! >= BUSY_LOAD ? this.colours.busy : this.colours.good;
   }
+}
+
+/** Whether an event of the same log is after another. Events of another log follow a `reset`. */
+function later(id: string, than: string): boolean {
+  const [log, number] = id.split("-");
+  const [otherLog, other] = than.split("-");
+  return log === otherLog && Number(number) > Number(other);
 }

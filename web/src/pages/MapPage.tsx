@@ -1,8 +1,9 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import Sigma from "sigma";
+import { NodePointProgram } from "sigma/rendering";
 
 import { get, type Schema } from "../api/client";
-import { listen } from "../api/live";
+import { listen, listening, type News } from "../api/live";
 import { useLoaded } from "../api/loading";
 import { NetworkGraph } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
@@ -10,42 +11,60 @@ import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/s
 import { save } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
-const MOST_LINKS_DRAWN = 20_000;
 const MOST_LINKS_LISTED = 50;
+const MOST_NEWS_KEPT = 300;
+const MOST_SUGGESTED = 20;
 
 export function MapPage() {
-  const loaded = useLoaded("map", (signal) => get<Schema["MapView"]>("/map", {}, signal));
+  const recent = useRef<News[]>([]);
+  const loaded = useLoaded("map", async (signal) => {
+    await listening();
+    return get<Schema["MapView"]>("/map", {}, signal);
+  });
+  // Kept, as some of them are newer than the map that is on its way.
+  useEffect(() => listen(["map"], (news) => recent.current.push(news) > MOST_NEWS_KEPT && recent.current.shift()), []);
   return (
     <>
       <Heading>Map</Heading>
       <Shown of={loaded}>
-        {(view) => ((view.sites.name ?? []).length ? <Network view={view} reload={loaded.reload} /> : <Empty>No site has joined yet.</Empty>)}
+        {(view) =>
+          (view.sites.name ?? []).length ? (
+            <Network view={view} recent={recent.current} reload={loaded.reload} />
+          ) : (
+            <Empty>No site has joined yet.</Empty>
+          )
+        }
       </Shown>
     </>
   );
 }
 
-function Network({ view, reload }: { view: Schema["MapView"]; reload: () => void }) {
+type NetworkProps = { view: Schema["MapView"]; recent: readonly News[]; reload: () => void };
+
+function Network({ view, recent, reload }: NetworkProps) {
   const holder = useRef<HTMLDivElement>(null);
   const drawn = useRef<Sigma | null>(null);
   const [, redraw] = useState(0);
   const network = useMemo(() => new NetworkGraph(view, colours()), [view]);
   const wanted = parameter("site");
-  const chosen = network.names.indexOf(wanted);
+  const chosen = network.number(wanted);
 
   useEffect(() => {
     if (!holder.current) return;
     let sigma: Sigma;
     try {
       sigma = new Sigma(network.graph, holder.current, {
-        renderEdgeLabels: false,
-        hideEdgesOnMove: network.graph.size > MOST_LINKS_DRAWN / 4,
+        // One point each; the usual three corners take three times as long at ten thousand sites.
+        defaultNodeType: "point",
+        nodeProgramClasses: { point: NodePointProgram },
+        hideLabelsOnMove: true,
+        hideEdgesOnMove: true,
         labelColor: { color: ink("--ink") },
         labelRenderedSizeThreshold: 6,
         labelFont: "system-ui, sans-serif",
         stagePadding: 48,
+        zIndex: true,
         allowInvalidContainer: true,
-        edgeReducer: (_, edge) => (network.graph.size > MOST_LINKS_DRAWN ? { ...edge, hidden: true } : edge),
       });
     } catch {
       return; // No WebGL: the lists beside the map tell the same.
@@ -53,32 +72,61 @@ function Network({ view, reload }: { view: Schema["MapView"]; reload: () => void
     sigma.on("clickNode", ({ node }) => setParameter("site", network.site(Number(node)).name));
     sigma.on("clickStage", () => setParameter("site", ""));
     drawn.current = sigma;
-    return () => sigma.kill();
+    const unname = nameDiscs(sigma, network, holder.current);
+    return () => {
+      drawn.current = null;
+      unname();
+      sigma.kill();
+    };
   }, [network]);
 
-  useEffect(
-    () =>
-      listen(["map"], ({ data }) => {
-        try {
-          network.follow(data);
-        } catch {
-          reload(); // A difference to something else than what is shown.
-        }
-        redraw((n) => n + 1);
-      }),
-    [network],
-  );
+  useEffect(() => network.choose(chosen), [network, chosen]);
+
+  useEffect(() => {
+    const follow = () => {
+      try {
+        const nodes = network.follow(recent).map(String);
+        drawn.current?.refresh({ partialGraph: { nodes }, skipIndexation: true, schedule: true });
+      } catch {
+        reload(); // A difference to something else than what is shown.
+      }
+      redraw((n) => n + 1);
+    };
+    follow();
+    return listen(["map"], follow);
+  }, [network]);
 
   return (
     <>
       <div class="map">
-        <div class="canvas" ref={holder} role="img" aria-label={`Map of ${network.graph.order} sites and ${network.graph.size} links`} />
+        <div class="canvas" ref={holder} role="img" aria-label={`Map of ${network.graph.order} sites and ${network.links.size} links`} />
       </div>
       <Legend network={network} picture={() => drawn.current && savePicture(drawn.current)} />
       <Finder network={network} wanted={wanted} />
       {chosen >= 0 && <Chosen network={network} number={chosen} />}
     </>
   );
+}
+
+/** Writes the names of jurisdictions over their discs. Returns how to take them away. */
+function nameDiscs(sigma: Sigma, network: NetworkGraph, holder: HTMLElement): () => void {
+  const names = new Map<string, HTMLElement>();
+  const place = () => {
+    for (const [name, top] of network.layout.tops) {
+      let label = names.get(name);
+      if (!label) {
+        label = document.createElement("span");
+        label.className = "disc";
+        label.textContent = name;
+        holder.append(label);
+        names.set(name, label);
+      }
+      const { x, y } = sigma.graphToViewport(top);
+      label.style.translate = `${x}px ${y}px`;
+    }
+  };
+  sigma.on("afterRender", place);
+  return () => names.forEach((label) => label.remove());
 }
 
 function Legend({ network, picture }: { network: NetworkGraph; picture: () => void }) {
@@ -89,7 +137,10 @@ function Legend({ network, picture }: { network: NetworkGraph; picture: () => vo
       <span><Dot colour={busy} />over 80 % busy</span>
       <span><Dot colour={cordoned} />cordoned</span>
       <span><Dot colour={lost} />lost</span>
-      <span>{network.graph.order} sites, {network.graph.size} links; a disc is a jurisdiction</span>
+      <span>
+        {network.graph.order} sites, {network.links.size} links{network.whole ? "" : " (drawn for a chosen site)"}; a disc is a
+        jurisdiction
+      </span>
       <button class="plain" onClick={picture}>Picture</button>
     </p>
   );
@@ -104,6 +155,7 @@ function Dot({ colour }: { colour: string }) {
 }
 
 function Finder({ network, wanted }: { network: NetworkGraph; wanted: string }) {
+  const fitting = network.names.filter((name) => name.includes(wanted)).slice(0, MOST_SUGGESTED);
   return (
     <div class="aside">
       <label>
@@ -115,7 +167,7 @@ function Finder({ network, wanted }: { network: NetworkGraph; wanted: string }) 
         />
       </label>
       <datalist id="sites-of-map">
-        {network.names.slice(0, 1000).map((name) => <option key={name} value={name} />)}
+        {fitting.map((name) => <option key={name} value={name} />)}
       </datalist>
     </div>
   );
@@ -123,13 +175,7 @@ function Finder({ network, wanted }: { network: NetworkGraph; wanted: string }) 
 
 function Chosen({ network, number }: { network: NetworkGraph; number: number }) {
   const site = network.site(number);
-  const links = network.graph.hasNode(number)
-    ? network.graph.mapEdges(number, (_, facts, source, target) => ({
-        to: network.site(Number(Number(source) === number ? target : source)).name,
-        rtt_s: facts.rtt_s as number | null,
-        throughput_bps: facts.throughput_bps as number | null,
-      }))
-    : [];
+  const links = [...network.links.of(number)].map(([other, facts]) => ({ to: network.site(other).name, ...facts }));
   links.sort((one, other) => (other.rtt_s ?? 0) - (one.rtt_s ?? 0));
   return (
     <Panel title={site.name} aside={<Link to={`/sites/${encodeURIComponent(site.name)}`}>Everything about it</Link>}>
@@ -179,5 +225,5 @@ function ink(name: string): string {
 }
 
 function colours() {
-  return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), link: ink("--link") };
+  return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), link: ink("--link"), chosen: ink("--accent") };
 }

@@ -4,10 +4,11 @@ import { score, seconds, share } from "./format";
 import { Panel } from "./show";
 import { Table } from "./Table";
 
-export function Rejections({ rows, empty }: { rows: Schema["Rejection"][]; empty: string }) {
+/** `at`: which decision it is of, where a page shows several. */
+export function Rejections({ rows, empty, at = "" }: { rows: Schema["Rejection"][]; empty: string; at?: string }) {
   return (
     <Table
-      caption="Left out, and why"
+      caption={`Left out, and why${at}`}
       rows={rows}
       empty={empty}
       columns={[
@@ -20,10 +21,10 @@ export function Rejections({ rows, empty }: { rows: Schema["Rejection"][]; empty
   );
 }
 
-export function Ranking({ decision }: { decision: Schema["Decision"] }) {
+export function Ranking({ decision, at = "" }: { decision: Schema["Decision"]; at?: string }) {
   return (
     <Table
-      caption="Ranking"
+      caption={`Ranking${at}`}
       rows={decision.ranking}
       empty="Nothing passed every filter."
       columns={[

@@ -1,0 +1,62 @@
+"""The map of networks that are larger than a test can start: every difference is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.scenes.browser import User, browser
+from tests.scenes.large_map import LargeMap, large_map
+
+pytestmark = pytest.mark.slow
+
+SITES = 10_000
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[LargeMap]:
+    with large_map(SITES, links_each=4) as made:
+        yield made
+
+
+@pytest.fixture
+def user(network: LargeMap) -> Iterator[User]:
+    with browser() as running:
+        user = User(running.new_page(), network.url)
+        yield user
+        assert not user.errors
+
+
+def load_of(user: User, site: str) -> Any:
+    panel = user.page.get_by_role("region", name=site, exact=True)
+    return panel.locator("dt:has-text('load') + dd").text_content()
+
+
+def test_ten_thousand_sites_are_drawn_and_follow_what_changes(
+    network: LargeMap, user: User
+) -> None:
+    user.open("/map?site=site-7")
+    user.sees(f"{SITES} sites")
+    assert user.page.locator(".map canvas").count() > 0
+    for _ in range(3):
+        network.change(loads=SITES)
+    network.change(joins=(SITES,))
+    user.sees(f"{SITES + 1} sites")
+    # The last difference is shown, and so are all before it.
+    assert load_of(user, "site-7") == f"{100 * network.load('site-7'):.0f} %"
+    user.page.get_by_label("Find a site").fill(f"site-{SITES}")
+    user.page.get_by_role("heading", name=f"site-{SITES}").wait_for()
+
+
+def test_what_happens_while_the_map_is_on_its_way_is_not_missed(
+    network: LargeMap, user: User
+) -> None:
+    first = SITES + 100
+    network.joining_meanwhile = (first,)
+    user.open(f"/map?site=site-{first}")
+    user.page.get_by_role("heading", name=f"site-{first}").wait_for()
+    network.change(joins=(first + 1,))
+    user.page.get_by_label("Find a site").fill(f"site-{first + 1}")
+    user.page.get_by_role("heading", name=f"site-{first + 1}").wait_for()
