@@ -1,17 +1,21 @@
-"""Processes that `benchmarks.monitoring` measures: a collector without arguments, or `KIND URL ROWS
-COLLECTOR`, a gateway like that of `benchmarks.gateway_processes`.
+"""Processes that `benchmarks.monitoring` measures: a collector without arguments, or `URL ROWS
+COLLECTOR TURNS`, a gateway like that of `benchmarks.gateway_processes` that changes its ways.
 
-Each prints where it listens: a collector its URL, a gateway its port and the URL of its metrics,
-`-` for none.
+A collector prints its URL; the gateway its port and how many requests it wants, and in the end what
+they took, as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import random
 import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,8 +31,12 @@ from daitn.node.gateway.metrics import GatewayMetrics
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
+from daitn.tools.monitoring.tracing import OFF
 
 RATIO = 0.1
+TURN, SETTLE = 512, 64
+"""Requests that are timed of each turn, and those before them, while requests of the turn before
+are still under way."""
 
 
 class Uncounted(GatewayMetrics):
@@ -41,9 +49,48 @@ class Uncounted(GatewayMetrics):
         """Nothing."""
 
 
-async def gateway(kind: str, url: str, rows: int, collector: str) -> None:
+class Turns:
+    """Changes the ways of a gateway, and times each turn."""
+
+    def __init__(self, gateway: Gateway, traces: Traces, turns: int) -> None:
+        self._gateway = gateway
+        self._ways = {
+            "uncounted": (Uncounted(), OFF),
+            "counted": (GatewayMetrics(), OFF),
+            "traced": (GatewayMetrics(), traces.tracer),
+        }
+        self._order = list(self._ways) * turns
+        random.Random(1).shuffle(self._order)
+        self.cpu_s: dict[str, list[float]] = {name: [] for name in self._ways}
+        self.requests = len(self._order) * (TURN + SETTLE)
+        self.done = asyncio.Event()
+        self._count = 0
+        self._began_s = 0.0
+        self._inner = gateway._serve
+        gateway._api._serve = self._serve
+
+    def _serve(self, *asked: Any) -> Any:
+        at = self._count % (TURN + SETTLE)
+        if at == 0:
+            self._change()
+        elif at == SETTLE:
+            self._began_s = time.thread_time()
+        self._count += 1
+        return self._inner(*asked)
+
+    def _change(self) -> None:
+        turn = self._count // (TURN + SETTLE)
+        if turn:
+            self.cpu_s[self._order[turn - 1]].append((time.thread_time() - self._began_s) / TURN)
+        if turn < len(self._order):
+            self._gateway._metrics, self._gateway._tracer = self._ways[self._order[turn]]
+        else:
+            self.done.set()
+
+
+async def gateway(url: str, rows: int, collector: str, turns: int) -> None:
     traced = TracesConfig(endpoint=collector, ratio=RATIO)
-    traces = Traces(traced if kind == "traced" else TracesConfig(), kind="node", site=ORIGIN)
+    traces = Traces(traced, kind="node", site=ORIGIN)
     serving = Gateway(
         ORIGIN,
         GatewayConfig(listen="127.0.0.1:0", max_in_flight=10_000),
@@ -51,24 +98,37 @@ async def gateway(kind: str, url: str, rows: int, collector: str) -> None:
         SigningKey.generate(),
         nobody,
         lambda text: ("medicine", 1.0),
-        tracer=traces.tracer,
     )
-    metrics = "-"
-    if kind == "uncounted":
-        serving._metrics = Uncounted()
-    else:
-        server = MetricsServer(
-            MetricsConfig(listen="127.0.0.1:0"),
-            (serving.measured,),
-            kind="node",
-            site=ORIGIN,
-            state=Path(tempfile.mkdtemp()),
-            usual="",
-        )
-        await server.start()
-        metrics = server.url
+    server = MetricsServer(
+        MetricsConfig(listen="127.0.0.1:0"),
+        (serving.measured,),
+        kind="node",
+        site=ORIGIN,
+        state=Path(tempfile.mkdtemp()),
+        usual="",
+    )
+    await server.start()
     await serving.start()
-    print(serving.descriptor().endpoint.rpartition(":")[2], metrics, flush=True)
+    measured = Turns(serving, traces, turns)
+    idle_s = time.process_time() - time.thread_time()
+    # One more than the turns need: the last one ends with the next request.
+    wanted = measured.requests + 1
+    print(serving.descriptor().endpoint.rpartition(":")[2], wanted, flush=True)
+    await measured.done.wait()
+    await traces.close()
+    other_threads_s = time.process_time() - time.thread_time() - idle_s
+    scrape_s = []
+    for _ in range(20):
+        began_s = time.thread_time()
+        await asyncio.to_thread(lambda: urllib.request.urlopen(server.url).read())
+        scrape_s.append(time.thread_time() - began_s)
+    told = {
+        "cpu_s": measured.cpu_s,
+        "scrape_s": scrape_s,
+        "other_threads_s": other_threads_s,
+        "traced_requests": turns * (TURN + SETTLE),
+    }
+    print(json.dumps(told), flush=True)
     await asyncio.Event().wait()
 
 
@@ -111,4 +171,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         collect()
     else:
-        uvloop.run(gateway(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+        uvloop.run(gateway(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

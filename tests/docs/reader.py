@@ -36,6 +36,7 @@ TRAINING_WALK: Final = (
     "how-to/write-an-intent.md",
     "how-to/read-a-report.md",
     "how-to/use-the-api.md",
+    "how-to/watch-a-network.md",
     "how-to/bring-your-own-model.md",
 )
 """Pages whose commands are run, in the order in which they build on each other."""

@@ -52,9 +52,9 @@ QUEUE: Final = gauge("daitn_center_site_queue", "Work that waits at all sites th
 DATASETS: Final = gauge("daitn_center_datasets", "Data sets of sites that are alive.")
 BUDGET: Final = gauge(
     "daitn_center_privacy_visits_left",
-    "About how many visits the privacy budget of a data set still allows, as its site publishes "
-    f"it; of the {_MOST_BUDGETS} data sets with the least.",
-    *("site", "dataset"),
+    "About how many visits the privacy budget of a data set (`site/name`) still allows, as its "
+    f"site publishes it; of the {_MOST_BUDGETS} data sets with the least.",
+    "dataset",
 )
 METRICS: Final = (
     *(JOBS, OUTSTANDING, DECISION, REQUESTS, REFUSALS, SITES, ROLES, LINKS, QUEUE, DATASETS),
@@ -124,4 +124,4 @@ def topology_measured(drrt: Drrt) -> Iterator[Sample]:
         if data.private_visits_left is not None
     )
     for left, site, name in budgets[:_MOST_BUDGETS]:
-        yield BUDGET.at(left, site, name)
+        yield BUDGET.at(left, f"{site}/{name}")

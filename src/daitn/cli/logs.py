@@ -48,9 +48,9 @@ class LogLines(logging.Formatter):
 class JsonLines(logging.Formatter):
     """A record is a JSON object on a line of its own, in ASCII: whatever was said is in strings.
 
-    `time` (RFC 3339), `level`, `logger` and `message`; `kind` and `site` of the process; `job`,
-    `visit`, `query` and `trace_id`, as far as it is about them; `error` and `traceback` of an
-    exception.
+    `time` (RFC 3339), `level`, `logger` and `message`; `process` (`center` or `node`) and `site`;
+    `job`, `visit`, `query` and `trace_id`, as far as it is about them; `error` and `traceback` of
+    an exception.
     """
 
     def __init__(self, process: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ def start_logging(form: LogFormat, *, verbose: bool, kind: str, site: str) -> No
     """Log to standard error from now on. `kind` and `site`: which process this is."""
     handler = logging.StreamHandler()
     handler.setFormatter(
-        JsonLines({"kind": kind, "site": site})
+        JsonLines({"process": kind, "site": site})
         if form is LogFormat.JSON
         else LogLines("%(asctime)s %(levelname)s %(name)s %(message)s")
     )

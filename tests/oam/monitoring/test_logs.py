@@ -25,7 +25,8 @@ def test_all_that_processes_write_is_json_with_ids(watched: Watched) -> None:
     for site in watched.sites:
         records = logged(watched, site)
         assert {record["site"] for record in records} == {site}
-        assert {record["kind"] for record in records} == {"center" if site == "center" else "node"}
+        kind = "center" if site == "center" else "node"
+        assert {record["process"] for record in records} == {kind}
         assert any(record["message"].endswith("is ready") for record in records)
         assert all(record.keys() >= {"time", "level", "logger"} for record in records)
     of_job = [record for record in logged(watched, "center") if "job" in record]

@@ -111,3 +111,5 @@ def test_names_follow_prometheus_rules() -> None:
         assert metric.name.startswith("daitn_")
         assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER), metric.name
         assert metric.help.endswith("."), metric.name
+        # What a target has is not hidden by what its metrics have.
+        assert not {"site", "process", "instance", "job", "le"} & set(metric.labels), metric.name

@@ -19,7 +19,7 @@ export function Events() {
         <Shown of={past}>
           {(rows) => (
             <NewsTable
-              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ kind: one.kind as Kind, at: 1000 * one.at_s, data: one.data ?? {} }))}
+              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: one.data ?? {} }))}
               more={past.more}
             />
           )}

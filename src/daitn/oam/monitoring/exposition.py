@@ -35,11 +35,7 @@ PATH = "/metrics"
 _ANY_PORT = "127.0.0.1:0"
 _PLAIN = {"content-type": "text/plain; charset=utf-8"}
 
-BUILD: Metric = gauge(
-    "daitn_build_info",
-    "Always 1; says which process this is: `kind` is `center` or `node`.",
-    *("version", "kind", "site"),
-)
+BUILD: Metric = gauge("daitn_build_info", "Always 1; says which version runs.", "version")
 METRICS = (BUILD,)
 
 
@@ -57,8 +53,9 @@ class MetricsServer:
         tls: str = "",
         usual: str,
     ) -> None:
-        """`kind` and `site`: which process this is. `state`: its state folder. `tls`: the folder
-        with its certificate. `usual`: where it listens if its file does not say."""
+        """`kind`, `center` or `node`, and `site`: which process this is. `state`: its state folder.
+        `tls`: the folder with its certificate. `usual`: where it listens if its file does not
+        say."""
         self._site = site
         self._kind = kind
         self._state = state
@@ -66,7 +63,7 @@ class MetricsServer:
         self._usual = usual
         self._listen = config.listen
         self._registry = CollectorRegistry()
-        own = BUILD.at(1, __version__, kind, site)
+        own = BUILD.at(1, __version__)
         self._registry.register(_Parts((lambda: (own,), *measured)))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -91,7 +88,7 @@ class MetricsServer:
             self._server = await self._serving(_ANY_PORT)
         log.info("metrics at %s", self.url)
         scheme, _, address = self._server.published.partition("://")
-        labels = {"site": self._site, "kind": self._kind, "__scheme__": scheme}
+        labels = {"site": self._site, "process": self._kind, "__scheme__": scheme}
         target = msgspec.json.encode([ScrapeTarget((address,), labels)])
         replace_file(self._state / TARGETS, target)
 
