@@ -1,4 +1,5 @@
-# `make demo` and `make test` set up all they need in .venv, once.
+# `make demo` and `make test` set up all they need in .venv, once. `make demo DEMO=--serve` keeps the
+# network, to be looked at in a browser.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -29,7 +30,7 @@ $(STATIC): web/node_modules/installed $(shell find web -path web/node_modules -p
 	$(WEB) run build
 
 demo: .venv/installed $(STATIC)
-	$(BIN)/daitn demo -o out/demo
+	$(BIN)/daitn demo -o out/demo $(DEMO)
 
 # From the quickest to the slowest, so that what is wrong is said soon.
 check: .venv/installed $(STATIC)

@@ -35,6 +35,7 @@ TRAINING_WALK: Final = (
     "tutorial/from-training-to-queries.md",
     "how-to/write-an-intent.md",
     "how-to/read-a-report.md",
+    "how-to/see-a-network.md",
     "how-to/use-the-api.md",
     "how-to/watch-a-network.md",
     "how-to/bring-your-own-model.md",

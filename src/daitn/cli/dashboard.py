@@ -21,7 +21,7 @@ from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 from daitn.tools import clock
 
-__all__ = ["dashboard"]
+__all__ = ["dashboard", "dashboard_url"]
 
 _LASTS_S = 12 * 3600.0
 _OPENS_S = 600.0
@@ -45,13 +45,14 @@ def dashboard(
 
     Example: daitn dashboard --open
     """
-    url = run(_url(center, owner, read_only))
+    url = run(dashboard_url(center, owner, read_only))
     print_json(to_json({"url": url})) if as_json else screen.print(url, soft_wrap=True)
     if show:
         webbrowser.open(url)
 
 
-async def _url(center: str, owner: str, read_only: bool) -> str:
+async def dashboard_url(center: str, owner: str = "", read_only: bool = False) -> str:
+    """The address, which opens one session. Raises `NotFound` where there is no dashboard."""
     async with connect(center, owner=owner) as session:
         facts = await network_facts(session)
         if not facts.api:

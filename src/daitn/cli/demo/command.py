@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import typer
 from rich.panel import Panel
 from rich.table import Table
 
+from daitn.cli.dashboard import dashboard_url
 from daitn.cli.data import medquad_path
 from daitn.cli.demo.asking import (
     BASE_ANSWER_WITHIN_S,
@@ -92,6 +94,14 @@ def demo(
             max=10_000.0,
         ),
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Print the address of the dashboard when the network runs, and keep it running at "
+            "the end, until Ctrl-C.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Run the paper's healthcare scenario on this machine: train at nine institutes, deploy, query.
@@ -102,7 +112,7 @@ def demo(
 
     Examples:
 
-      daitn demo -o out/demo
+      daitn demo -o out/demo --serve
 
       daitn demo --base SmolLM2-135M-Instruct/ -o out/mine
     """
@@ -110,14 +120,19 @@ def demo(
         raise typer.BadParameter("--base and --baselines do not go together")
     if minutes is not None and base is None:
         raise typer.BadParameter("--minutes goes with --base")
-    report = run(_demo(out, base, minutes, baselines, as_json))
+    report = run(_demo(out, base, minutes, baselines, serve, as_json))
     if as_json:
         print_json(to_json(report))
     raise typer.Exit(ExitCode.DONE if report.reached else ExitCode.NOT_REACHED)
 
 
 async def _demo(
-    out: Path, folder: Path | None, minutes: float | None, with_baselines: bool, quiet: bool
+    out: Path,
+    folder: Path | None,
+    minutes: float | None,
+    with_baselines: bool,
+    serve: bool,
+    quiet: bool,
 ) -> DemoReport:
     from daitn.learning.corpora.prepare import prepare
 
@@ -141,6 +156,8 @@ async def _demo(
                 lambda site, done, of: status.update(f"starting: {done}/{of} sites are connected")
             )
         _say(quiet, await protection(network.center, network.nodes))
+        if serve:
+            _say(quiet, f"dashboard: {await dashboard_url(network.endpoint)}")
         measured = await _measured(network, out, base, quiet) if base else {}
         options = ["-o", str(out / "model"), *(["--insist"] if base else ())]
         job = await _train(network, out, "healthcare", options, quiet)
@@ -162,19 +179,37 @@ async def _demo(
         async with connect(network.endpoint) as session:
             sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
             facts = await gather(session, job.job)
+        total_s = time.perf_counter() - began
+        report = make_report(
+            job, expected, chosen, others, queries, prepared.source, total_s, compared
+        )
+        (out / "report.json").write_text(to_json(report) + "\n")
+        trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
+        picture = network_picture(job, trainers, others, prepared.source)
+        (out / "network.svg").write_text(picture)
+        (out / "queries.svg").write_text(queries_picture(queries))
+        (out / "report.html").write_text(page(facts), encoding="utf-8")
+        if not quiet:
+            _show(job, report, out)
+        if serve:
+            await _kept(quiet)
     finally:
         network.stop()
-    total_s = time.perf_counter() - began
-    report = make_report(job, expected, chosen, others, queries, prepared.source, total_s, compared)
-    (out / "report.json").write_text(to_json(report) + "\n")
-    trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
-    picture = network_picture(job, trainers, others, prepared.source)
-    (out / "network.svg").write_text(picture)
-    (out / "queries.svg").write_text(queries_picture(queries))
-    (out / "report.html").write_text(page(facts), encoding="utf-8")
-    if not quiet:
-        _show(job, report, out)
     return report
+
+
+async def _kept(quiet: bool) -> None:
+    """Until Ctrl-C, which ends the demo as if it had not waited."""
+    _say(quiet, "the network stays as it is; Ctrl-C ends it")
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await stopping.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def _measured(
