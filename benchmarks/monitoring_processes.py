@@ -59,8 +59,9 @@ class Turns:
             "counted": (GatewayMetrics(), OFF),
             "traced": (GatewayMetrics(), traces.tracer),
         }
-        self._order = list(self._ways) * turns
-        random.Random(1).shuffle(self._order)
+        # In a new order each time, so that none of them always follows the same other one.
+        rng, ways = random.Random(1), list(self._ways)
+        self._order = [way for _ in range(turns) for way in rng.sample(ways, len(ways))]
         self.cpu_s: dict[str, list[float]] = {name: [] for name in self._ways}
         self.requests = len(self._order) * (TURN + SETTLE)
         self.done = asyncio.Event()

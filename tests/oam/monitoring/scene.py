@@ -42,7 +42,7 @@ class Watched:
         plain = yaml.safe_load(path.read_text())
         learn = [node for node in plain["nodes"] if node["site"] in ("west", "mpvu")]
         (biopsies,) = learn[0]["datasets"]
-        private = {"privacy": {"epsilon_total": 3.0, "epsilon_per_visit": 1.0}}
+        private = {"privacy": {"epsilon_total": 1.0, "epsilon_per_visit": 1.0}}
         scans = {"name": "scans", "topics": ["radiology"], "policy": biopsies["policy"] | private}
         learn[0]["datasets"] = [biopsies, biopsies | scans]
         exam = folder / "exam.jsonl"

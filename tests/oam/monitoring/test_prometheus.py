@@ -102,7 +102,7 @@ def test_alerts_are_sound_and_only_true_ones_are_raised(
     wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()))
     now = rules()
     assert {rule["health"] for rule in now} == {"ok"}
-    # The data set with a privacy budget allows three visits; all else is well.
+    # One data set allows few visits; all else is well.
     assert {r["name"] for r in now if r["state"] == "firing"} == {"DaitnPrivacyBudgetLow"}
     (alert,) = next(r for r in now if r["name"] == "DaitnPrivacyBudgetLow")["alerts"]
     assert "west/scans allows" in alert["annotations"]["summary"]
