@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from daitn.oam.monitoring.catalogue import CATALOGUE
-from daitn.tools.monitoring.metrics import Kind
+from daitn.tools.monitoring.metrics import MetricKind
 from tests.oam.monitoring.scene import Watched
 from tests.scenes.waiting import wait_until
 
@@ -109,7 +109,7 @@ def test_names_follow_prometheus_rules() -> None:
     assert len({metric.name for metric in metrics}) == len(metrics)
     for metric in metrics:
         assert metric.name.startswith("daitn_")
-        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER), metric.name
         assert metric.help.endswith("."), metric.name
         # What a target has is not hidden by what its metrics have.
         assert not {"site", "process", "instance", "job", "le"} & set(metric.labels), metric.name

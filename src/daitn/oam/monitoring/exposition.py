@@ -21,11 +21,11 @@ from prometheus_client.registry import Collector
 
 from daitn import __version__
 from daitn.files.atomic import replace_file
-from daitn.oam.monitoring.targets import TARGETS, Target
+from daitn.oam.monitoring.targets import TARGETS, ScrapeTarget
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.monitoring.config import MetricsConfig
-from daitn.tools.monitoring.metrics import Histogram, Kind, Measured, Metric, Sample, gauge
+from daitn.tools.monitoring.metrics import Histogram, Measured, Metric, Sample, gauge
 
 __all__ = ["METRICS", "MetricsServer"]
 
@@ -89,7 +89,7 @@ class MetricsServer:
         log.info("metrics at %s", self.url)
         scheme, _, address = self._server.published.partition("://")
         labels = {"site": self._site, "process": self._kind, "__scheme__": scheme}
-        target = msgspec.json.encode([Target((address,), labels)])
+        target = msgspec.json.encode([ScrapeTarget((address,), labels)])
         replace_file(self._state / TARGETS, target)
 
     async def close(self) -> None:
@@ -132,13 +132,13 @@ class _Parts(Collector):
 
 
 def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         shown = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:
             assert isinstance(sample.value, Histogram)
             shown.add_metric(sample.labels, sample.value.buckets(), sample.value.sum)
         return shown
-    simple = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    simple = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = simple(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
         assert not isinstance(sample.value, Histogram)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["ALL_TARGETS", "TARGETS", "Target", "read_targets"]
+__all__ = ["ALL_TARGETS", "TARGETS", "ScrapeTarget", "read_targets"]
 
 TARGETS = "metrics.json"
 """In the state folder of each process."""
@@ -14,7 +14,7 @@ ALL_TARGETS = "metrics-of-network.json"
 """In the state folder of the control centre of `daitn up`: those of all its processes."""
 
 
-class Target(msgspec.Struct, frozen=True):
+class ScrapeTarget(msgspec.Struct, frozen=True):
     """One entry of such a file."""
 
     targets: tuple[str, ...]
@@ -22,6 +22,6 @@ class Target(msgspec.Struct, frozen=True):
     labels: dict[str, str]
 
 
-def read_targets(file: Path) -> list[Target]:
+def read_targets(file: Path) -> list[ScrapeTarget]:
     """The entries of a file that a process of ours wrote."""
-    return msgspec.json.decode(file.read_bytes(), type=list[Target])
+    return msgspec.json.decode(file.read_bytes(), type=list[ScrapeTarget])

@@ -24,9 +24,9 @@ __all__ = [
     "WORK_S",
     "BoundedNames",
     "Histogram",
-    "Kind",
     "Measured",
     "Metric",
+    "MetricKind",
     "Sample",
     "counter",
     "gauge",
@@ -55,7 +55,7 @@ OTHER: Final = "other"
 """Stands for the names beyond those, and for unknown ones."""
 
 
-class Kind(enum.StrEnum):
+class MetricKind(enum.StrEnum):
     """Prometheus' types of metrics."""
 
     COUNTER = "counter"
@@ -67,7 +67,7 @@ class Metric(msgspec.Struct, frozen=True):
     """The description of a metric."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
 
@@ -96,17 +96,17 @@ Measured = Callable[[], Iterable[Sample]]
 
 def counter(name: str, help_: str, *labels: str) -> Metric:
     """Describe a number that only grows while its process runs."""
-    return Metric(name, Kind.COUNTER, help_, labels)
+    return Metric(name, MetricKind.COUNTER, help_, labels)
 
 
 def gauge(name: str, help_: str, *labels: str) -> Metric:
     """Describe a number that grows and shrinks."""
-    return Metric(name, Kind.GAUGE, help_, labels)
+    return Metric(name, MetricKind.GAUGE, help_, labels)
 
 
 def histogram(name: str, help_: str, *labels: str) -> Metric:
     """Describe a distribution."""
-    return Metric(name, Kind.HISTOGRAM, help_, labels)
+    return Metric(name, MetricKind.HISTOGRAM, help_, labels)
 
 
 class Histogram:
