@@ -25,7 +25,7 @@ from daitn.oam.monitoring.targets import TARGETS, ScrapeTarget
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.monitoring.config import MetricsConfig
-from daitn.tools.monitoring.metrics import Histogram, Measured, Metric, Sample, gauge
+from daitn.tools.monitoring.metrics import Histogram, Measured, Metric, MetricKind, Sample, gauge
 
 __all__ = ["METRICS", "MetricsServer"]
 
