@@ -232,8 +232,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=0, metavar="N", help="only hold N streams")
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     arguments = parser.parse_args()
-    result = run(arguments)
-    if arguments.json:
+    show(run(arguments), as_json=arguments.json)
+
+
+def show(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print figures by name."""
+    if as_json:
         print(json.dumps(result, indent=2))
         return
     table = Table("figure", "value")

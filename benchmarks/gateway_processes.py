@@ -208,8 +208,9 @@ def nobody(shown: str, now_s: float) -> SiteId:
     raise Refused("no gateway is known here", field="daitn-pass")
 
 
-async def gateway(url: str, rows: int) -> None:
-    serving = Gateway(
+def serving_gateway(url: str, rows: int) -> Gateway:
+    """Not started yet; of so many deployments, all at one URL."""
+    return Gateway(
         ORIGIN,
         GatewayConfig(listen="127.0.0.1:0", max_in_flight=10_000),
         View(topology(url, rows)),
@@ -217,6 +218,10 @@ async def gateway(url: str, rows: int) -> None:
         nobody,
         lambda text: ("medicine", 1.0),
     )
+
+
+async def gateway(url: str, rows: int) -> None:
+    serving = serving_gateway(url, rows)
     await serving.start()
     print(serving.descriptor().endpoint.rpartition(":")[2], flush=True)
     await asyncio.Event().wait()

@@ -22,10 +22,8 @@ from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.gateway import pin
+from benchmarks.gateway import pin, show
 from benchmarks.gateway_load import ROUTED, load
 
 CONNECTIONS = 32
@@ -98,14 +96,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="deployments in the topology")
     parser.add_argument("--turns", type=int, default=100, help="of each way")
     arguments = parser.parse_args()
-    result = run(arguments)
-    if arguments.json:
-        print(json.dumps(result, indent=2))
-        return
-    table = Table("figure", "value")
-    for name, value in result.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    show(run(arguments), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ from typing import Any
 import uvloop
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from benchmarks.gateway_processes import ORIGIN, View, nobody, topology
-from daitn.identity.keys import SigningKey
-from daitn.node.config import GatewayConfig
+from benchmarks.gateway_processes import ORIGIN, serving_gateway
 from daitn.node.gateway import Gateway
 from daitn.node.gateway.metrics import GatewayMetrics
 from daitn.oam.monitoring.exposition import MetricsServer
@@ -92,14 +90,7 @@ class Turns:
 async def gateway(url: str, rows: int, collector: str, turns: int) -> None:
     traced = TracesConfig(endpoint=collector, ratio=RATIO)
     traces = Traces(traced, kind="node", site=ORIGIN)
-    serving = Gateway(
-        ORIGIN,
-        GatewayConfig(listen="127.0.0.1:0", max_in_flight=10_000),
-        View(topology(url, rows)),
-        SigningKey.generate(),
-        nobody,
-        lambda text: ("medicine", 1.0),
-    )
+    serving = serving_gateway(url, rows)
     server = MetricsServer(
         MetricsConfig(listen="127.0.0.1:0"),
         (serving.measured,),

@@ -14,6 +14,8 @@ import asyncio
 import contextlib
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,12 +36,21 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=12, help="sites with data")
     parser.add_argument("--rounds", type=int, default=3, help="how often each way")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--once", choices=WAYS, help="start one network so, and print its figures")
     options = parser.parse_args()
+    if options.once:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measured(written(Path(folder), options.sites), options.once)))
+        return
     seen: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(options.rounds):
         for way in WAYS:
-            with tempfile.TemporaryDirectory() as folder:
-                seen[way].append(measured(written(Path(folder), options.sites), way))
+            # Templates end with the process that started them: each network has new ones.
+            command = (sys.executable, "-m", __spec__.name, "--once", way)
+            once = subprocess.run(
+                (*command, "--sites", str(options.sites)), check=True, stdout=subprocess.PIPE
+            )
+            seen[way].append(json.loads(once.stdout))
     result = {
         way: {name: statistics.median(one[name] for one in seen[way]) for name in seen[way][0]}
         for way in WAYS
@@ -67,7 +78,6 @@ def written(folder: Path, sites: int) -> Path:
 
 def measured(network_file: Path, way: str) -> dict[str, float]:
     """Start the network, and look at it."""
-    starting.forget()
     network = EmbeddedNetwork(network_file, network_file.parent / "logs")
     began_s = time.monotonic()
     try:

@@ -325,6 +325,28 @@ def test_an_insecure_control_centres_api_is_for_this_machine_alone(folder: Path)
         assert raised.value.field == "api.listen"
 
 
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ({"metrics": {"listen": "0.0.0.0:0"}}, "metrics.listen"),
+        ({"metrics": {"listen": "192.0.2.1:9100"}}, "metrics.listen"),
+        ({"traces": {"endpoint": "http://192.0.2.1:4318"}}, "traces.endpoint"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["center", "node"])
+def test_what_a_process_tells_of_itself_does_not_travel_in_the_open(
+    folder: Path, kind: str, part: dict[str, Any], field: str
+) -> None:
+    own: dict[str, Any] = {"state": "c"}
+    if kind == "node":
+        own |= {"site": "s", "owner": "o", "jurisdiction": "US", "roles": ["compute"]}
+        own |= {"center": ["tls/127.0.0.1:7447"]}
+    path = written(f"{kind}.yaml", {**own, **part})
+    with pytest.raises(InvalidInput, match=r"encrypt|open") as raised:
+        live_roster(read_center(path) if kind == "center" else read_node(path, ""))
+    assert raised.value.field == field
+
+
 def test_a_command_does_not_speak_in_the_open_beyond_the_machine(folder: Path) -> None:
     ended = daitn("get", "nodes", DAITN_CENTER="tcp/10.0.0.1:7447", DAITN_NETWORK="network")
     assert ended.returncode == 2, ended.stderr

@@ -89,6 +89,8 @@ def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
 
 def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     yield from (("listen", endpoint) for endpoint in config.listen)
+    if config.metrics.listen:
+        yield "metrics.listen", config.metrics.listen
     if isinstance(config, CenterConfig):
         if config.api.listen:
             yield "api.listen", config.api.listen
@@ -108,6 +110,8 @@ def _scouts(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
 
 def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
     """Where it connects to, and what it tells others to."""
+    if config.traces.endpoint:
+        yield "traces.endpoint", config.traces.endpoint
     if isinstance(config, CenterConfig):
         yield from (("root", endpoint) for endpoint in config.root)
         if config.api.advertise:

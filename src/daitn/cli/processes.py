@@ -18,6 +18,7 @@ from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
+from daitn.cli.interrupts import interrupts
 from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
@@ -342,40 +343,34 @@ async def _until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> 
 
 async def _up(config: Path, log_format: LogFormat) -> None:
     network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs", log_format)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
     try:
-        with screen.status("starting the network"):
-            start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
-            await _until(stopping, start)
-        for site, entries in network.left_out.items():
-            for entry in entries:
-                errors.print(
-                    f"{site} does without {entry.field} {entry.name}: {entry.reason}",
-                    style="yellow",
-                    markup=False,
-                    highlight=False,
+        with interrupts() as stopping:
+            with screen.status("starting the network"):
+                start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
+                await _until(stopping, start)
+            for site, entries in network.left_out.items():
+                for entry in entries:
+                    errors.print(
+                        f"{site} does without {entry.field} {entry.name}: {entry.reason}",
+                        style="yellow",
+                        markup=False,
+                        highlight=False,
+                    )
+            if not stopping.is_set():
+                screen.print(await protection(network.center, network.nodes), highlight=False)
+                screen.print(f"metrics: {network.targets}", highlight=False)
+                screen.print(
+                    f"ready; control centre at {network.endpoint}; `daitn dashboard` shows it; "
+                    "Ctrl-C ends it"
                 )
-        if not stopping.is_set():
-            screen.print(await protection(network.center, network.nodes), highlight=False)
-            screen.print(f"metrics: {network.targets}", highlight=False)
-            screen.print(
-                f"ready; control centre at {network.endpoint}; `daitn dashboard` shows it; "
-                "Ctrl-C ends it"
-            )
-        while not stopping.is_set():
-            for ended in network.ended():
-                if not network.runs:
-                    raise ended
-                complain(ended)
-                screen.print("the rest of the network goes on")
-            await asyncio.sleep(0.5)
+            while not stopping.is_set():
+                for ended in network.ended():
+                    if not network.runs:
+                        raise ended
+                    complain(ended)
+                    screen.print("the rest of the network goes on")
+                await asyncio.sleep(0.5)
     finally:
-        # Who does not want to wait for the queries in progress ends this process, which ends all.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
         network.stop()
 
 

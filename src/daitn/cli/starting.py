@@ -15,7 +15,7 @@ from daitn.learning.child.beginning import ENGINES, PASSED_ON, TEMPLATE, environ
 from daitn.spawning.messages import SUPPORTED
 from daitn.spawning.spawner import Template
 
-__all__ = ["LIFELINE", "RunningProcess", "Starter", "forget"]
+__all__ = ["LIFELINE", "RunningProcess", "Starter"]
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ class Starter:
     ) -> RunningProcess:
         """Run `daitn` with these arguments, and with variables beside those of this process; its
         output goes to the end of a file."""
-        surroundings = {**os.environ, **variables, LIFELINE: "1"}
+        passed = {**os.environ, **variables, LIFELINE: "1"}
         with log_file.open("ab") as output:
             if SUPPORTED:
                 try:
-                    return self._fork(arguments, output.fileno(), surroundings)
+                    return self._fork(arguments, output.fileno(), passed)
                 except OSError as error:
                     log.warning("daitn %s starts without a template: %s", arguments[0], error)
             return subprocess.Popen(
@@ -63,7 +63,7 @@ class Starter:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.PIPE,
-                env=surroundings,
+                env=passed,
                 start_new_session=True,
             )
 
@@ -125,16 +125,6 @@ def _templates(logs: Path) -> _Templates:
                 workers = Template(ENGINES, environment(1), errors)
         _open = _Templates(services, workers, _surroundings())
     return _open
-
-
-def forget() -> None:
-    """End the templates of this process; the next network has new ones."""
-    global _open
-    if _open is not None:
-        for template in (_open.services, _open.workers):
-            if template is not None:
-                template.close()
-        _open = None
 
 
 def _surroundings() -> dict[str, str]:

@@ -13,7 +13,7 @@ from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.identity.grants import GrantBook
 from daitn.oam.api.server import ApiService
-from daitn.objects.errors import InvalidInput
+from daitn.tools.http import served
 from daitn.tools.monitoring.metrics import Sample
 
 __all__ = ["Operated"]
@@ -21,7 +21,6 @@ __all__ = ["Operated"]
 log = logging.getLogger(__name__)
 
 _USUAL: Final = "127.0.0.1:7448"
-_ANY_PORT: Final = "127.0.0.1:0"
 
 
 class Operated:
@@ -52,13 +51,7 @@ class Operated:
         listen = self._config.api.listen
         if listen == "":
             return
-        try:
-            self.api = await self._listening(_USUAL if listen is None else listen)
-        except InvalidInput as error:
-            if listen is not None or error.field != "api.listen":
-                raise
-            self.api = await self._listening(_ANY_PORT)
-            log.warning("%s is taken: the API listens elsewhere", _USUAL)
+        self.api = await served(listen, _USUAL, self._listening)
         self.center.listen(self.api.job)
         self.center.api = self.api.url
         log.info("API and dashboard at %s", self.api.url)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from daitn.cli.demo.scenario import (
     write_scenario,
 )
 from daitn.cli.embedded import EmbeddedNetwork
+from daitn.cli.interrupts import interrupts
 from daitn.cli.pictures.network import network_picture
 from daitn.cli.pictures.queries import queries_picture
 from daitn.cli.protection import protection
@@ -184,9 +184,7 @@ async def _demo(
             job, expected, chosen, others, queries, prepared.source, total_s, compared
         )
         (out / "report.json").write_text(to_json(report) + "\n")
-        trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
-        picture = network_picture(job, trainers, others, prepared.source)
-        (out / "network.svg").write_text(picture)
+        _draw(out, job, others, sites, prepared.source)
         (out / "queries.svg").write_text(queries_picture(queries))
         (out / "report.html").write_text(page(facts), encoding="utf-8")
         if not quiet:
@@ -198,18 +196,18 @@ async def _demo(
     return report
 
 
+def _draw(
+    out: Path, job: JobView, others: Sequence[tuple[str, JobView]], sites: NodeList, source: str
+) -> None:
+    trainers = [s for s in sites.nodes if s.descriptor.datasets or s.descriptor.verifier]
+    (out / "network.svg").write_text(network_picture(job, trainers, tuple(others), source))
+
+
 async def _kept(quiet: bool) -> None:
     """Until Ctrl-C, which ends the demo as if it had not waited."""
-    _say(quiet, "the network stays as it is; Ctrl-C ends it")
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    try:
+    with interrupts() as stopping:
+        _say(quiet, "the network stays as it is; Ctrl-C ends it")
         await stopping.wait()
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 async def _measured(

@@ -22,8 +22,7 @@ from prometheus_client.registry import Collector
 from daitn import __version__
 from daitn.files.atomic import replace_file
 from daitn.oam.monitoring.targets import TARGETS, ScrapeTarget
-from daitn.objects.errors import InvalidInput
-from daitn.tools.http import HttpServer, Reply, Request, Response
+from daitn.tools.http import HttpServer, Reply, Request, Response, served
 from daitn.tools.monitoring.config import MetricsConfig
 from daitn.tools.monitoring.metrics import Histogram, Measured, Metric, MetricKind, Sample, gauge
 
@@ -32,7 +31,6 @@ __all__ = ["METRICS", "MetricsServer"]
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
-_ANY_PORT = "127.0.0.1:0"
 _PLAIN = {"content-type": "text/plain; charset=utf-8"}
 
 BUILD: Metric = gauge("daitn_build_info", "Always 1; says which version runs.", "version")
@@ -79,13 +77,7 @@ class MetricsServer:
         """Serve. Raises `InvalidInput` for an address in the file that cannot be used."""
         if self._listen == "":
             return
-        try:
-            self._server = await self._serving(self._listen or self._usual)
-        except InvalidInput:
-            if self._listen is not None:
-                raise
-            # Several processes on one machine; none of them is to fail for want of this port.
-            self._server = await self._serving(_ANY_PORT)
+        self._server = await served(self._listen, self._usual, self._serving)
         log.info("metrics at %s", self.url)
         scheme, _, address = self._server.published.partition("://")
         labels = {"site": self._site, "process": self._kind, "__scheme__": scheme}

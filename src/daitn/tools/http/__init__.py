@@ -19,7 +19,7 @@ from daitn.tools.http.exchange import (
     Response,
     Stream,
 )
-from daitn.tools.http.server import HttpServer
+from daitn.tools.http.server import HttpServer, served
 
 __all__ = [
     "Address",
@@ -36,4 +36,5 @@ __all__ = [
     "ServerTimeout",
     "Stream",
     "read_address",
+    "served",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -19,7 +20,9 @@ from daitn.objects.errors import InvalidInput
 from daitn.tools.http.client import read_address
 from daitn.tools.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 
-__all__ = ["HttpServer"]
+__all__ = ["HttpServer", "served"]
+
+log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _SHUTDOWN_TIMEOUT_S = 2
@@ -27,6 +30,24 @@ _SHUTDOWN_TIMEOUT_S = 2
 _LOOKED_AT_S = 0.05
 """Interval at which `drain` looks whether anything is under way."""
 _CLOSE = (b"connection", b"close")
+
+
+_ANY_PORT = "127.0.0.1:0"
+T = TypeVar("T")
+
+
+async def served(stated: str | None, usual: str, serve: Callable[[str], Awaitable[T]]) -> T:
+    """What `serve` makes at a stated address; without one at the usual, or at any free port here.
+
+    Of several processes on a machine, none is to fail for want of a port. Raises what `serve` does.
+    """
+    if stated is not None:
+        return await serve(stated)
+    try:
+        return await serve(usual)
+    except InvalidInput as error:
+        log.info("%s; another port is taken", error.problem)
+        return await serve(_ANY_PORT)
 
 
 class _Uvicorn(uvicorn.Server):
