@@ -343,7 +343,8 @@ async def test_a_child_of_uvloop_can_be_lost_as_well(folder: Path) -> None:
 def _processes() -> int:
     """How many models have processes."""
     children = psutil.Process().children()
-    return sum("daitn.learning.answering.worker" in child.cmdline() for child in children)
+    module = ["-m", "daitn.learning.answering.worker"]
+    return sum(child.cmdline()[2:4] == module for child in children)
 
 
 async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> None:

@@ -39,6 +39,18 @@ async def got(http: aiohttp.ClientSession, path: str, **query: Any) -> Any:
         return told
 
 
+async def test_an_address_that_nobody_stated_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    """Also of the second control centre of a machine, for which the usual port was taken."""
+    async with (
+        room(tmp_path / "first", listen=None) as first,
+        room(tmp_path / "second", listen=None) as second,
+    ):
+        address = second.url
+        assert address != first.url
+        await second.restart()
+        assert second.url == address
+
+
 async def refused(http: aiohttp.ClientSession, path: str, **query: Any) -> tuple[int, Any]:
     async with http.get(f"/api/v1/{path}", params=query) as reply:
         assert reply.headers["content-type"] == "application/problem+json"

@@ -228,7 +228,8 @@ class Room:
         """End the control centre, and start it again at the same address."""
         listen = self.url.removeprefix("http://")
         await self._end()
-        self._api["listen"] = listen
+        if self._api.get("listen", "") is not None:
+            self._api["listen"] = listen
         await self.start()
 
     @property

@@ -24,13 +24,15 @@ pytestmark = [
     pytest.mark.skipif(not SUPPORTED, reason="templates need Linux"),
 ]
 
+ROOT = Path(__file__).parents[2]
 SPEAKER = "tests.spawning.speaker"
+"""A template does not look for modules in its working directory."""
 
 
 @pytest.fixture
 def template(tmp_path: Path) -> Iterator[Template]:
     with (tmp_path / "errors").open("ab") as errors:
-        template = Template((SPEAKER,), os.environ, errors)
+        template = Template((SPEAKER,), {**os.environ, "PYTHONPATH": str(ROOT)}, errors)
     yield template
     template.close()
 

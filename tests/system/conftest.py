@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +42,25 @@ class Network:
     def mend(self) -> None:
         """Start what a test killed; returns when the control centre sees all sites."""
         sites = {node.site for node in self.processes.nodes}
+        since = dict.fromkeys(sites, 0.0)
         for name in (CENTER_SITE, *sorted(sites)):
             if not self.processes.started(name):
+                since[name] = time.time()
                 self.processes.launch(name)
-        wait_until(lambda: self._alive() >= sites)
 
-    def _alive(self) -> set[str]:
+        def back() -> bool:
+            alive = self._alive()
+            return all(alive.get(site, -1.0) >= since[site] for site in sites)
+
+        wait_until(back)
+
+    def _alive(self) -> dict[str, float]:
+        """Sites that the control centre sees, and when they started: it may not have missed yet
+        what was killed."""
         ended = self.daitn("get", "nodes", "--json")
         nodes = json.loads(ended.stdout) if ended.returncode == 0 else []
-        return {node["descriptor"]["site"] for node in nodes if node["alive"]}
+        described = [node["descriptor"] for node in nodes if node["alive"]]
+        return {each["site"]: each["started_at_s"] for each in described}
 
     def json(self, *arguments: str) -> Any:
         """What a command prints with --json; it must succeed."""

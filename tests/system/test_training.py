@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from daitn.identity.signing import check_lineage
 from daitn.objects.lineage import Lineage, Merge, Verification, Visit
 from daitn.objects.wire import checked
-from tests.scenes.breast_cancer import write_intent
+from tests.scenes.breast_cancer import INTENT, write_intent
 from tests.scenes.waiting import wait_until
 
 from .conftest import Network
@@ -24,7 +24,8 @@ pytestmark = pytest.mark.processes
 def test_a_classifier_learns_at_three_hospitals_and_comes_home(
     shared: Network, tmp_path: Path
 ) -> None:
-    intent = write_intent(tmp_path)
+    # No other job's model: no site has parts of it already.
+    intent = write_intent(tmp_path, model={**INTENT["model"], "seed": 5})
     out = tmp_path / "model"
     ended = shared.daitn("train", "-f", str(intent), "--watch", "-o", str(out), "--json")
     assert ended.returncode == 0, ended.stderr + ended.stdout

@@ -26,6 +26,7 @@ from daitn.identity.certificates import ENTRY, requested
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.orders import sign_order
 from daitn.identity.signing import sign_advert, sign_attestation, sign_report
+from daitn.objects.accounts import AccountList, AccountQuestion
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.findings import Finding
@@ -68,6 +69,8 @@ NORTH, MPVU, GHOST = SiteId("north"), SiteId("mpvu"), SiteId("ghost")
 OPEN_JOBS = 3
 EVERY_SITE = ("describe", "estimate", "work", "status", "stop", "retain", "chunk")
 """Verbs of a site without further roles."""
+ACCOUNTS = ("accounts", "ledger", "metered")
+FOR_SITES = {"report", "name", "certify", "value", "usage", *ACCOUNTS}
 OUTSIDERS = ("nobody", "stranger")
 """Without a key, and with one that the roster does not hold."""
 
@@ -168,8 +171,21 @@ async def test_a_member_commands_no_site(network: Network, who: str) -> None:
 @pytest.mark.parametrize("who", ["north", "mpvu"])
 async def test_a_site_is_no_owner_and_no_operator(network: Network, who: str) -> None:
     async with speaking(network, who) as fabric:
-        for verb in sorted(set(CENTER_VERBS) - {"report", "name", "certify", "value"}):
+        for verb in sorted(set(CENTER_VERBS) - FOR_SITES):
             assert "may not do this" in await refusal(fabric, keys.center_do(verb))
+
+
+@pytest.mark.parametrize("who", ["north", "mpvu", "curious"])
+async def test_a_member_sees_no_account_but_its_own(network: Network, who: str) -> None:
+    others = AccountQuestion(account="owner/acme")
+    async with speaking(network, who) as fabric:
+        for verb in ACCOUNTS:
+            assert "is not yours" in await refusal(fabric, keys.center_do(verb), encode(others))
+        reply = await fabric.request(
+            keys.center_do("accounts"), encode(AccountQuestion()), timeout_s=20
+        )
+    own = {f"{kind}/{who}" for kind in ("owner", "site", "gateway", "facility", "verifier")}
+    assert {view.account for view in decode(reply, AccountList).accounts} <= own
 
 
 @pytest.mark.parametrize("who", ["north", "curious", "operator"])

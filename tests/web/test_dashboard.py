@@ -125,7 +125,7 @@ def ask_who_may_see_neurology_data(user: User) -> None:
 
 def ask_what_last_week_cost(user: User) -> None:
     user.click("Accounts")
-    user.page.get_by_label("of the").select_option("week")
+    user.page.get_by_role("combobox", name="of the").select_option("week")
     user.clicks += 1
     user.sees("Who used what, and what it cost", "acme")
 

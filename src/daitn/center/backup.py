@@ -24,7 +24,7 @@ from blake3 import blake3
 
 from daitn import __version__
 from daitn.center.config import CenterConfig
-from daitn.files.atomic import PARTIAL, make_folder, replace_file, sync
+from daitn.files.atomic import PARTIAL, make_folder, put_in_place, replace_file, sync
 from daitn.files.lock import FolderLock
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, StorageFull
 from daitn.tools import clock
@@ -88,8 +88,7 @@ def back_up(config: CenterConfig, folder: Path) -> BackupContents:
             files={str(path.relative_to(partial)): _digest(path) for path in _files(partial)},
         )
         replace_file(partial / _CONTENTS, msgspec.json.format(msgspec.json.encode(contents)))
-        partial.rename(folder)
-        sync(folder.parent)
+        put_in_place(partial, folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise _unwritable(folder, error) from None

@@ -41,7 +41,8 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     listen: str | None = None
     """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty: none.
-    Not stated: port 7448 of this machine alone, or a free one where that is taken."""
+    Not stated: port 7448 of this machine alone, or a free one where that is taken; a restart keeps
+    it, as `api-address` in `state` has it."""
     advertise: str = ""
     """URL at which others reach it, if `listen` does not tell it."""
     requests_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 50.0

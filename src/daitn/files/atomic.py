@@ -56,6 +56,7 @@ def _held(partial: Path, private: bool) -> Iterator[BinaryIO]:
 def put_in_place(written: Path, path: Path) -> None:
     """Rename a file that is whole, in place of an earlier one; on disk when this returns.
 
+    A folder too: its files must be on the disk already.
     Raises `OSError`.
     """
     sync(written)

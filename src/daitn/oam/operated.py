@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 
 from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
+from daitn.files.atomic import replace_file
 from daitn.identity.grants import GrantBook
 from daitn.oam.api.server import ApiService
 from daitn.tools.http import served
@@ -51,7 +53,10 @@ class Operated:
         listen = self._config.api.listen
         if listen == "":
             return
-        self.api = await served(listen, _USUAL, self._listening)
+        self.api = await served(listen, self._usual(), self._listening)
+        if listen is None:
+            address = self.api.address.encode()
+            await asyncio.to_thread(replace_file, self._address, address)
         self.center.listen(self.api.job)
         self.center.api = self.api.url
         log.info("API and dashboard at %s", self.api.url)
@@ -68,6 +73,17 @@ class Operated:
         if self.api is not None:
             await self.api.close()
         await self.center.close()
+
+    @property
+    def _address(self) -> Path:
+        return Path(self._config.state) / "api-address"
+
+    def _usual(self) -> str:
+        """Where it listened last: pages that are open then go on after a restart."""
+        try:
+            return self._address.read_text(errors="replace")
+        except FileNotFoundError:
+            return _USUAL
 
     async def _listening(self, listen: str) -> ApiService:
         """The API, at an address. Raises `InvalidInput`."""

@@ -389,7 +389,7 @@ def _worker() -> int:
     (worker,) = (
         child.pid
         for child in psutil.Process().children()
-        if "daitn.learning.answering.worker" in child.cmdline()
+        if child.cmdline()[2:4] == ["-m", "daitn.learning.answering.worker"]
     )
     return worker
 

@@ -99,6 +99,11 @@ class ApiService:
         return self._server.published
 
     @property
+    def address(self) -> str:
+        """Host and port of this machine, once it listens."""
+        return self._server.endpoint.partition("//")[2]
+
+    @property
     def readers(self) -> int:
         """How many read events now."""
         return len(self._readers)
