@@ -5,6 +5,9 @@ BIN := .venv/bin
 
 WEB := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web
 STATIC := src/daitn/oam/static/index.html
+# Hundreds of processes start from the same modules: they are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-long check reference web clean
 .DELETE_ON_ERROR:
 
