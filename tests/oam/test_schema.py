@@ -14,6 +14,7 @@ import schemathesis
 import schemathesis.transport.wsgi  # While Hypothesis runs, it cannot be compiled.
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -35,10 +36,20 @@ CHECKS = [
 ]
 ENDLESS = "/api/v1/events"
 
-quick, thorough = (
-    schemathesis.openapi.from_dict(described()).exclude(path=ENDLESS) for _ in range(2)
-)
+
+def schema() -> BaseSchema:
+    return schemathesis.openapi.from_dict(described()).exclude(path=ENDLESS)
+
+
+quick = schema()
 quick.config.phases.coverage.enabled = False
+# Its requests take a minute to make: only a run that sends them makes them.
+thorough = schemathesis.pytest.from_fixture("all_requests")
+
+
+@pytest.fixture(scope="module")
+def all_requests() -> BaseSchema:
+    return schema()
 
 
 @pytest.fixture(scope="module")
