@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from daitn.control.jobs import view as view_module
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.job import Job
 from daitn.objects.decisions import Route
-from daitn.objects.errors import StorageFull
+from daitn.objects.errors import StorageFull, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.intents import Budget, TrainingIntent
 from daitn.objects.jobs import Assessed, JobEvent, JobState, JobView, Planned, Recovered, Submitted
@@ -193,6 +194,63 @@ async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
     scene.service.lost(SiteId("netco"))
     await scene.service.close()
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+class Away:
+    """A journal's database is away: nothing is read or written, or it answers no more when it has
+    written."""
+
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch, *, writes: bool) -> None:
+        self._patch, self._journal = monkeypatch, scene.journal
+        self._real = {name: getattr(scene.journal, name) for name in ("append", "events")}
+        self._writes = writes
+
+    def __enter__(self) -> None:
+        for name in self._real:
+            self._patch.setattr(self._journal, name, partial(self._call, name))
+
+    def __exit__(self, *error: object) -> None:
+        for name, real in self._real.items():
+            self._patch.setattr(self._journal, name, real)
+
+    def _call(self, name: str, *arguments: object) -> object:
+        if name == "append" and self._writes:
+            self._real[name](*arguments)
+        raise Unreachable("the database is away", fix="start it")
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_a_job_is_as_its_events_on_disk_say_when_its_journal_is_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    """Else a route that is not on disk is followed, and the next report is one of no work."""
+    scene.service.submit(Submitted(job=QA, intent=INTENT, needs=NEEDS))
+    scene.service.feed(QA, Assessed(assessment(True)))
+    route = Route(start=None, visits=(stop("netco"),), reaches=True)
+    planned = Planned(route=route, decision=DECISION)
+    with Away(scene, monkeypatch, writes=writes), pytest.raises(Unreachable):
+        scene.service.feed(QA, planned)
+    assert not scene.starts()
+    scene.service.feed(QA, planned)
+    await until(scene.starts)
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    again.start()
+    assert again.get(QA).outstanding == scene.service.get(QA).outstanding
+    assert [start.work for start in scene.starts()] == [
+        one.work for one in again.get(QA).outstanding.values()
+    ]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_a_job_that_may_have_been_accepted_goes_on_and_its_name_is_nobody_else_s(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    with Away(scene, monkeypatch, writes=writes), pytest.raises(Unreachable):
+        scene.service.submit(Submitted(job=QA, intent=INTENT, needs=NEEDS))
+    assert scene.service.new_id("qa") != QA
+    await until(lambda: scene.service.all() if writes else scene.service.new_id("qa") == QA)
+    assert scene.service.new_id("qa") == ("qa-2" if writes else QA)
+    assert [job.id for job in scene.service.all()] == ([QA] if writes else [])
 
 
 async def test_work_is_handed_in_again_in_the_order_in_which_it_was_given(scene: Scene) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -36,34 +35,27 @@ from daitn.tools.journal.memory import MemoryJournal
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.journal.tables import METADATA, SCHEMA
+from tests.scenes.postgres import PostgresServer, postgres_server
 
 A, B = JobId("job-a"), JobId("job-b")
-POSTGRES = os.environ.get("DAITN_TEST_POSTGRES_URL", "")
-"""URL of a database in which these tests may drop the journal's tables and make them again."""
 
 
-def on_disk(folder: Path) -> Journal:
-    return SqlJournal(f"sqlite:///{folder / 'jobs.db'}")
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
 
 
-def in_memory(folder: Path) -> Journal:
-    return MemoryJournal()
-
-
-def on_postgres(folder: Path) -> Journal:
-    if not POSTGRES:
-        pytest.skip("DAITN_TEST_POSTGRES_URL names no database")
-    engine = sa.create_engine(POSTGRES)
-    with engine.begin() as connection:
-        METADATA.drop_all(connection)
-        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-    engine.dispose()
-    return SqlJournal(POSTGRES)
-
-
-@pytest.fixture(params=[on_disk, in_memory, on_postgres])
+@pytest.fixture(params=["SQLite", "memory", "PostgreSQL"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    opened: Journal = request.param(tmp_path)
+    opened: Journal
+    match request.param:
+        case "SQLite":
+            opened = SqlJournal(f"sqlite:///{tmp_path / 'jobs.db'}")
+        case "memory":
+            opened = MemoryJournal()
+        case _:
+            opened = SqlJournal(request.getfixturevalue("postgres").database())
     yield opened
     opened.close()
 
@@ -111,18 +103,37 @@ def test_a_copy_holds_what_was_there_at_one_moment_while_others_write(tmp_path: 
     copied.close()
 
 
-def test_a_journal_moves_from_and_to_postgres(tmp_path: Path) -> None:
-    journal = on_postgres(tmp_path)
-    journal.append(A, 0, [b"1", b"2"], 1.0)
-    journal.put("model", "a", b"\x00\xff")
+def test_a_journal_moves_from_and_to_postgres(tmp_path: Path, postgres: PostgresServer) -> None:
+    source, target = postgres.database(), postgres.database()
+    with closing(SqlJournal(source)) as journal:
+        journal.append(A, 0, [b"1", b"2"], 1.0)
+        journal.put("model", "a", b"\x00\xff")
     copy = f"sqlite:///{tmp_path / 'copy.db'}"
-    assert copy_journal(POSTGRES, copy) == 4
-    journal.close()
-    journal = on_postgres(tmp_path)
-    assert copy_journal(copy, POSTGRES) == 4
-    journal.append(B, 0, [b"x"], 1.0)
-    assert (journal.events(A), journal.jobs()) == ((b"1", b"2"), (A, B))
-    journal.close()
+    assert copy_journal(source, copy) == 4
+    with closing(SqlJournal(target)) as journal:
+        assert copy_journal(copy, target) == 4
+        journal.append(B, 0, [b"x"], 1.0)
+        assert (journal.events(A), journal.jobs()) == ((b"1", b"2"), (A, B))
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_what_postgres_acknowledged_outlives_its_restart_and_so_does_its_client(
+    postgres: PostgresServer, end: str
+) -> None:
+    with closing(SqlJournal(postgres.database())) as journal:
+        journal.append(A, 0, [b"1"], 1.0)
+        getattr(postgres, end)()
+        try:
+            with pytest.raises(Unreachable, match="failed"):
+                journal.append(A, 1, [b"2"], 2.0)
+        finally:
+            postgres.start()
+        assert journal.events(A) == (b"1",)
+        journal.append(A, 1, [b"2"], 2.0)
+        getattr(postgres, end)()
+        postgres.start()  # Before anybody has noticed.
+        journal.append(A, 2, [b"3"], 3.0)
+        assert journal.events(A) == (b"1", b"2", b"3")
 
 
 def test_jobs_are_listed_in_order_of_creation(journal: Journal) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -107,6 +108,8 @@ class JobService:
         self._unread: set[JobId] = set()
         """Jobs in the journal that cannot be read back; their ids are taken."""
         self._stored: dict[JobId, int] = {}
+        self._unsure: set[JobId] = set()
+        """Jobs that may not be as their events on disk say, as the journal failed."""
         self._statuses: dict[VisitId, _LastStatus] = {}
         self._tasks = Tasks()
         self._starting: set[VisitId] = set()
@@ -148,7 +151,11 @@ class JobService:
         now_s = clock.now_s()
         job, commands = submit(event, now_s)
         stored = encode(_StoredEvent(event, now_s))
-        self._journal.append(event.job, 0, [stored], now_s, job.entries)
+        try:
+            self._journal.append(event.job, 0, [stored], now_s, job.entries)
+        except DaitnError:
+            self._unsure.add(job.id)
+            raise
         self._index(job)
         self._stored[job.id] = 1
         self._carry_out(job, commands)
@@ -160,19 +167,38 @@ class JobService:
             self._feed(self._jobs[id_], event)
 
     def _feed(self, job: Job, event: JobEvent) -> None:
+        if job.id in self._unsure:
+            self._go_on(job.id)
+            job = self._jobs[job.id]
         id_, now_s, accounted = job.id, clock.now_s(), len(job.entries)
+        seq = self._stored[id_]
         try:
             commands = handle(job, event, now_s)
             stored, entries = encode(_StoredEvent(event, now_s)), job.entries[accounted:]
-            seq = self._stored[id_]
             self._stored[id_] = self._journal.append(id_, seq, [stored], now_s, entries)
         except Exception:
-            # An event that is not on disk did not happen: restore the job from those that are.
-            self._restore(id_)
+            # An event that is not on disk did not happen: restore the job from those that are. A
+            # journal that nobody reaches tells them later, and that it has stored this one.
+            self._unsure.add(id_)
+            with contextlib.suppress(DaitnError):
+                self._restore(id_)
+                if self._stored[id_] == seq:
+                    self._unsure.discard(id_)
             raise
         self._index(job)
         self._carry_out(job, commands)
         self._shown(job)
+
+    def _go_on(self, id_: JobId) -> None:
+        """Go on with a job whose latest event may or may not be on disk, by those that are, as
+        after a restart. Raises the `DaitnError` for which that cannot be told yet."""
+        if self._journal.events(id_):
+            self._restore(id_)
+        self._unsure.discard(id_)
+        if id_ in self._open:
+            self._feed(self._open[id_], Recovered())
+        elif id_ in self._jobs:
+            self._shown(self._jobs[id_])
 
     def cancel(self, id_: JobId) -> JobView:
         job = self.get(id_)
@@ -276,7 +302,8 @@ class JobService:
     def new_id(self, name: str) -> JobId:
         """The next free id for an intent of this name."""
         numbered = (JobId(f"{name}-{number}") for number in itertools.count(1))
-        return next(id_ for id_ in numbered if id_ not in self._jobs and id_ not in self._unread)
+        taken = self._jobs.keys() | self._unread | self._unsure
+        return next(id_ for id_ in numbered if id_ not in taken)
 
     def _feed_each(self, what: Hashable, event_for: Callable[[Job], JobEvent | None]) -> None:
         """Feed every unfinished job the event that `event_for` returns, if any.
@@ -387,6 +414,9 @@ class JobService:
             self._resent_at_s = now_s
             self._resend(lambda site: True)
             self._end_stalled(now_s)
+        for id_ in tuple(self._unsure):
+            with contextlib.suppress(DaitnError):
+                self._go_on(id_)
         for job in self.unfinished():
             # What is due and cannot be stored comes again with the postponed events.
             if _due(job, clock.now_s()) and ("due", job.id) not in self._postponed:

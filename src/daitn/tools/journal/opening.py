@@ -18,6 +18,15 @@ __all__ = ["check_database", "open_database", "plain_errors"]
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_S: Final = 10.0
 """How long SQLite waits while another process, for instance a backup, locks the database."""
+_LIBPQ: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""A server that vanishes without a word is noticed within half a minute; the URL may say
+otherwise. See "Parameter Key Words" of libpq."""
 _VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
@@ -67,14 +76,22 @@ def _engine(url: str) -> sa.Engine:
             raise _bad_url(f"{parsed.get_backend_name()} is not a supported database")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise _bad_url("an SQLite database in memory is not durable")
-        engine = sa.create_engine(parsed)
+        arguments = {name: value for name, value in _LIBPQ.items() if name not in parsed.query}
+        # A connection that the server closed meanwhile is made anew.
+        engine = sa.create_engine(
+            parsed,
+            pool_pre_ping=parsed.get_backend_name() == "postgresql",
+            connect_args=arguments if parsed.get_driver_name().startswith("psycopg") else {},
+        )
     except (ArgumentError, NoSuchModuleError) as error:
         raise _bad_url(str(error)) from None
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        name = parsed.get_driver_name()
+        extra = "'daitn[postgresql]'" if name == "psycopg" else name
         raise InvalidInput(
-            f"the driver {error.name} for this database is not installed",
+            f"the driver {name} for this database cannot be used: {error}",
             field="database",
-            fix=f"pip install {error.name}",
+            fix=f"pip install {extra}",
         ) from None
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
