@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from daitn.control.attesting import Tally
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import check_attestation
 from daitn.learning.corpora.clinic import clinic
@@ -292,6 +293,22 @@ async def test_a_restart_is_no_chance_to_be_measured_anew(unit: Unit, server: Op
     assert finding.degraded
     assert finding.items > ITEMS
     assert finding.before == before.finding.before
+
+
+async def test_a_restart_forgets_nothing_that_a_slow_fall_is_compared_with(
+    unit: Unit, server: OpenAiServer
+) -> None:
+    unit.nodes.facility("mdf", server.url)
+    async with unit.at_work() as first:
+        await unit.next()
+        (examination,) = first._examinations.values()
+        examination.older = Tally(95, 100)  # As after many rounds.
+        await unit.next()
+    unit.nodes.there.clear()
+    async with unit.at_work() as second:
+        (again,) = second._examinations.values()
+        assert again == examination
+        assert again.older.items >= 100
 
 
 async def test_what_is_found_after_the_clock_was_set_back_is_of_later(

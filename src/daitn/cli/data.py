@@ -13,6 +13,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from daitn.cli.pages import gaps
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.learning.consultant import Consultant
@@ -242,7 +243,7 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
         ("labels", ", ".join(f"{name}: {n:,}" for name, n in published.labels.items()) or "-"),
     ]
     if isinstance(published, DatasetDescriptor):
-        rows.append(("quality", f"{published.quality:.3f} of them are usable as they stand"))
+        rows.append(("quality", f"{published.quality:.3f}: {gaps(published)}"))
         if published.sketch is not None:
             told = len(published.sketch.buckets)
             rows.append(("wording", f"{told:,} hashed features, unless `sketch: false`"))

@@ -10,7 +10,7 @@ from daitn.cli.tables import age, plain_table, size
 from daitn.objects.descriptors import ANY, DatasetDescriptor
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["dataset_page", "node_page"]
+__all__ = ["dataset_page", "gaps", "node_page"]
 
 _SHOWN_LABELS = 12
 
@@ -70,7 +70,7 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
         ("schema", f"{dataset.data_schema} ({dataset.modality})"),
         ("topics", ", ".join(dataset.topics) or "-"),
         ("records", dataset.samples),
-        ("quality", f"{dataset.quality:.2f}: {_gaps(dataset)}"),
+        ("quality", f"{dataset.quality:.2f}: {gaps(dataset)}"),
         ("changed", age(dataset.fresh_at_s)),
         ("price", f"{dataset.price_usd_per_1k:g} USD for 1,000 examples"),
         ("recipes that may learn", _listed(policy.recipes)),
@@ -106,14 +106,16 @@ def _labels(labels: Mapping[str, int]) -> list[tuple[object, ...]]:
     return rows
 
 
-def _gaps(dataset: DatasetDescriptor) -> str:
+def gaps(dataset: DatasetDescriptor) -> str:
     """Explains the share of usable records."""
     if dataset.quality >= 1.0:
         return "every record is usable"
     share = f"{1.0 - dataset.quality:.0%} of the records"
     if dataset.data_schema == "table/1":
-        # Behaviour of the classifier, which reads this schema.
-        return f"{share} lack a value; none is left out, a gap counts as its column's mean"
+        return (
+            f"{share} lack a value; none is left out: to `classifier` a gap is its column's mean, "
+            "`boosted-trees` decides by it"
+        )
     return f"{share} cannot be learned from"
 
 

@@ -87,6 +87,7 @@ class _State(msgspec.Struct, frozen=True):
     rounds: dict[str, tuple[tuple[int, int], ...]]
     before: dict[str, tuple[int, int]]
     findings: tuple[Attestation, ...]
+    older: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -398,6 +399,7 @@ class DeploymentVerifier:
             {n: tuple((r.right, r.items) for r in e.rounds) for n, e in named.items()},
             {n: (e.before.right, e.before.items) for n, e in named.items() if e.before},
             self.current(),
+            {n: (e.older.right, e.older.items) for n, e in named.items()},
         )
         try:
             replace_file(self._file, encode(state))
@@ -462,6 +464,7 @@ def _examination(state: _State, name: str) -> Examination:
         manifest=state.manifests.get(name),
         rounds=[Tally(right, items) for right, items in state.rounds.get(name, ())],
         before=Tally(*before) if before else None,
+        older=Tally(*state.older.get(name, ())),
     )
 
 
