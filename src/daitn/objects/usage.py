@@ -101,6 +101,11 @@ class Hosted(msgspec.Struct, frozen=True):
     price_usd_per_hour: Price
     milliseconds: Whole
 
+    @property
+    def key(self) -> tuple[str, str, float]:
+        """What it is the only one of."""
+        return (self.owner, self.model, self.price_usd_per_hour)
+
 
 class UsageStatement(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway or facility states: all that changed since a control centre last acknowledged

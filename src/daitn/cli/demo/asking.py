@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from daitn.cli.pictures.queries import StreamServed
 from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
@@ -29,7 +30,6 @@ __all__ = [
     "STREAMS",
     "QueryStream",
     "Said",
-    "StreamServed",
     "ask_plainly",
     "ask_streams",
     "base_streams",
@@ -100,29 +100,6 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     answers: dict[str, str]
     """By model."""
-
-
-class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
-    """How one stream was served."""
-
-    name: str
-    constraints: dict[str, Any]
-    queries: int
-    answered: int
-    accuracy: float
-    """Share of all queries that were answered correctly."""
-    standard_error: float
-    where: dict[str, int]
-    """`model@facility` to queries answered there."""
-    topics: dict[str, int]
-    """Topic under which the query was classified, to number of queries."""
-    p50_ms: float
-    overhead_p50_ms: float
-    """The part of it spent in the gateway."""
-    cost_usd: float
-    decision: str
-    """Id of the last query, for `daitn explain`."""
-    failures: tuple[str, ...]
 
 
 class _Answer(msgspec.Struct):

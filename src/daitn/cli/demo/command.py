@@ -19,7 +19,6 @@ from daitn.cli.dashboard import dashboard_url
 from daitn.cli.data import medquad_path
 from daitn.cli.demo.asking import (
     BASE_ANSWER_WITHIN_S,
-    StreamServed,
     ask_plainly,
     ask_streams,
     base_streams,
@@ -39,7 +38,7 @@ from daitn.cli.demo.scenario import (
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.interrupts import interrupts
 from daitn.cli.pictures.network import network_picture
-from daitn.cli.pictures.queries import queries_picture
+from daitn.cli.pictures.queries import StreamServed, queries_picture
 from daitn.cli.protection import protection
 from daitn.cli.report.facts import gather
 from daitn.cli.report.page import page

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.cli.demo.asking import Said, StreamServed
+from daitn.cli.demo.asking import Said
 from daitn.cli.demo.base import Base
 from daitn.cli.demo.expected import ExpectedRoute
+from daitn.cli.pictures.queries import StreamServed
 from daitn.objects.jobs import JobState, JobView
 
 __all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "RouteVisit", "make_report"]

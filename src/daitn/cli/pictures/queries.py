@@ -6,11 +6,13 @@ Streams are on the left, deployments on the right; a band's width is its number 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from daitn.cli.demo.asking import StreamServed
+import msgspec
+
 from daitn.cli.pictures.drawing import box, document, element, text
 
-__all__ = ["queries_picture"]
+__all__ = ["StreamServed", "queries_picture"]
 
 _MARGIN = 28.0
 _TOP = 104.0
@@ -25,6 +27,29 @@ _GAP = 34.0
 _LEAST = 26.0
 """Room for a label's two lines."""
 _COLOURS = ("#1f6feb", "#bf3989", "#9a6700", "#1a7f37", "#8250df")
+
+
+class StreamServed(msgspec.Struct, frozen=True, kw_only=True):
+    """How one stream was served."""
+
+    name: str
+    constraints: dict[str, Any]
+    queries: int
+    answered: int
+    accuracy: float
+    """Share of all queries that were answered correctly."""
+    standard_error: float
+    where: dict[str, int]
+    """`model@facility` to queries answered there."""
+    topics: dict[str, int]
+    """Topic under which the query was classified, to number of queries."""
+    p50_ms: float
+    overhead_p50_ms: float
+    """The part of it spent in the gateway."""
+    cost_usd: float
+    decision: str
+    """Id of the last query, for `daitn explain`."""
+    failures: tuple[str, ...]
 
 
 def queries_picture(queries: Sequence[StreamServed]) -> str:

@@ -67,7 +67,7 @@ def applied(
     if statement.series > known.series:
         known = Stated(series=statement.series)
     counts = {row.key: row.count for row in known.rows}
-    hosted = {_hosted_key(one): one for one in known.hosted}
+    hosted = {one.key: one for one in known.hosted}
     entries: list[LedgerEntry] = []
     new: list[UsageRow] = []
     for row in statement.rows:
@@ -81,11 +81,11 @@ def applied(
             if statement.side is UsageSide.GATEWAY:
                 entries.append(_answers(statement, row.key, before, row.count, more, at_s))
     for one in statement.hosted:
-        earlier = hosted.get(_hosted_key(one))
+        earlier = hosted.get(one.key)
         before_ms = earlier.milliseconds if earlier else 0
         if one.milliseconds < before_ms:
             raise _goes_back(statement)
-        hosted[_hosted_key(one)] = one
+        hosted[one.key] = one
         if one.milliseconds > before_ms:
             entries.append(_hosting(statement, one, before_ms, at_s))
     now = Stated(
@@ -96,10 +96,6 @@ def applied(
         hosted=tuple(hosted.values()),
     )
     return now, tuple(entries), tuple(new)
-
-
-def _hosted_key(one: Hosted) -> tuple[str, str, float]:
-    return (one.owner, one.model, one.price_usd_per_hour)
 
 
 def _goes_back(statement: UsageStatement) -> InvalidInput:

@@ -114,7 +114,7 @@ class UsageCounts:
         self._number = state.number
         self._rows = {row.key: row.count for row in state.rows}
         self._unsaid = dict.fromkeys(state.unsaid)
-        self._hosted = {_hosted_key(one): one for one in state.hosted}
+        self._hosted = {one.key: one for one in state.hosted}
         self._hosted_said: dict[tuple[str, str, float], int] = {}
         self._keys = dict(state.keys)
         self._said: dict[int, tuple[UsageRow, ...]] = {}
@@ -183,7 +183,7 @@ class UsageCounts:
             if self._rows.get(row.key) == row.count:
                 self._unsaid.pop(row.key, None)
         for one in statement.hosted:
-            self._hosted_said[_hosted_key(one)] = one.milliseconds
+            self._hosted_said[one.key] = one.milliseconds
 
     def refused(self) -> None:
         """A control centre knows more of this series than this site: it has lost counts, for
@@ -222,15 +222,11 @@ class UsageCounts:
             if len(self._keys) > MOST_KEYS:
                 del self._keys[next(iter(self._keys))]
         if record.hosted is not None:
-            at = _hosted_key(record.hosted)
+            at = record.hosted.key
             known = self._hosted.get(at)
             total = record.hosted.milliseconds + (known.milliseconds if known else 0)
             self._hosted[at] = msgspec.structs.replace(record.hosted, milliseconds=total)
         return record
-
-
-def _hosted_key(one: Hosted) -> tuple[str, str, float]:
-    return (one.owner, one.model, one.price_usd_per_hour)
 
 
 def _month(wall_s: float) -> int:
