@@ -13,6 +13,7 @@ import msgspec
 
 from daitn.identity.keys import SigningKey, check_signature, raw_of
 from daitn.objects.errors import Corrupt, Refused
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.objects.wire import canonical, decode
 
@@ -102,6 +103,6 @@ class PassBook:
     def _refused(self, why: str) -> Refused:
         return Refused(
             f"the pass is not good at {self._audience}: {why}",
-            field="daitn-pass",
+            field=PeerHeader.PASS,
             fix="ask through a gateway of the network",
         )

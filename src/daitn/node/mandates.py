@@ -8,6 +8,7 @@ from daitn.identity.grants import GrantBook, read_signed
 from daitn.identity.passes import PassBook
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.grants import Mandate
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 
 __all__ = ["Mandates", "SpeaksFor", "stated_owner"]
@@ -21,7 +22,7 @@ empty: nobody's. Raises `Refused`."""
 
 def stated_owner(site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
     """Whom the request names, where nobody can sign: in a network without a roster."""
-    return headers.get("daitn-owner", "")[:200]
+    return headers.get(PeerHeader.OWNER, "")[:200]
 
 
 class Mandates:
@@ -47,12 +48,12 @@ class Mandates:
 
     def speaks_for(self, site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
         """See `SpeaksFor`. A relaying gateway shows the pass of the one before it as well."""
-        owner = headers.get("daitn-owner", "")
+        owner = headers.get(PeerHeader.OWNER, "")
         if not owner or site == self._site:
             return owner
-        relayed = headers.get("daitn-origin-pass")
+        relayed = headers.get(PeerHeader.ORIGIN_PASS)
         origin = site if relayed is None else self._passes.holder(relayed, now_s)
-        self.check(origin, owner, headers.get("daitn-mandate", ""), now_s)
+        self.check(origin, owner, headers.get(PeerHeader.MANDATE, ""), now_s)
         return owner
 
     def check(self, origin: SiteId, owner: str, mandate: str, now_s: float) -> None:
@@ -82,4 +83,4 @@ class Mandates:
 
 
 def _refused(why: str) -> Refused:
-    return Refused(why, field="daitn-mandate", fix="ask with a token of that owner")
+    return Refused(why, field=PeerHeader.MANDATE, fix="ask with a token of that owner")

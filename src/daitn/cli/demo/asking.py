@@ -17,6 +17,7 @@ from daitn.cli.pictures.queries import StreamServed
 from daitn.learning.corpora.records import MultipleChoice, read_choices
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
+from daitn.objects.header_names import AnswerHeader
 from daitn.objects.queries import Trust
 from daitn.openai.errors import read_error
 from daitn.openai.responses import text_of
@@ -228,11 +229,11 @@ async def _served(
         accuracy=right,
         standard_error=math.sqrt(right * (1 - right) / len(answers)),
         where=_counted(f"{a.headers['daitn-model']}@{a.headers['daitn-facility']}" for a in good),
-        topics=_counted(answer.headers.get("daitn-topic", "") for answer in good),
+        topics=_counted(answer.headers.get(AnswerHeader.TOPIC, "") for answer in good),
         p50_ms=1e3 * statistics.median(seconds),
-        overhead_p50_ms=statistics.median(_numbers(good, "daitn-overhead-ms") or [0.0]),
-        cost_usd=sum(_numbers(good, "daitn-cost-usd")),
-        decision=good[-1].headers.get("daitn-decision", "") if good else "",
+        overhead_p50_ms=statistics.median(_numbers(good, AnswerHeader.OVERHEAD_MS) or [0.0]),
+        cost_usd=sum(_numbers(good, AnswerHeader.COST_USD)),
+        decision=good[-1].headers.get(AnswerHeader.DECISION, "") if good else "",
         failures=tuple(sorted({answer.failure for answer in answers if answer.failure})),
     )
 

@@ -18,6 +18,7 @@ from daitn.node.forwarder.tracing import traced
 from daitn.node.mandates import Mandates
 from daitn.objects.deployments import Api
 from daitn.objects.errors import Corrupt, DaitnError, Refused
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.failures import FULL, Cause, of_facility
@@ -213,10 +214,10 @@ class QueryService:
         asked_at_s = question.asked_at_s if math.isfinite(question.asked_at_s) else 0.0
         headers = {
             "content-type": JSON,
-            "daitn-pass": sign_pass(self._site, self._site, clock.wall_s(), self._key),
-            "daitn-query": question.id[:200],
-            "daitn-asked-at": str(int(asked_at_s)),
-            "daitn-owner": owner,
+            PeerHeader.PASS: sign_pass(self._site, self._site, clock.wall_s(), self._key),
+            PeerHeader.QUERY: question.id[:200],
+            PeerHeader.ASKED_AT: str(int(asked_at_s)),
+            PeerHeader.OWNER: owner,
         }
         if span is not None:
             headers[TRACEPARENT] = span.context.traceparent

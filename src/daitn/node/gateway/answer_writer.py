@@ -10,10 +10,10 @@ from urllib.parse import quote
 from daitn.node.gateway.context import RequestContext, price_usd
 from daitn.node.gateway.continuation import Continuation
 from daitn.node.gateway.deployment_answer import Answer
-from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.observations import observed_stream, observed_whole
 from daitn.node.gateway.topology import Topology
 from daitn.node.openai_http.api import error_response
+from daitn.objects.header_names import AnswerHeader
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError

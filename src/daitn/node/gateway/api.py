@@ -13,7 +13,6 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
-from daitn.node.gateway.header_names import PeerHeader
 from daitn.node.gateway.messages_api import MESSAGES, Messages, is_messages, messages_response
 from daitn.node.gateway.request import read_request
 from daitn.node.gateway.responses_api import RESPONSES, Responses
@@ -28,6 +27,7 @@ from daitn.node.openai_http.api import (
     wrong_method,
 )
 from daitn.objects.errors import Refused
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
 from daitn.openai.errors import ApiError

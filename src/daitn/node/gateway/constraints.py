@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from daitn.node.gateway.header_names import PeerHeader
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.errors import bad_request, from_decode_error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daitn.node.gateway.header_names import AnswerHeader
+from daitn.objects.header_names import AnswerHeader
 from daitn.tools.http import Request, Response
 
 __all__ = ["Cors"]

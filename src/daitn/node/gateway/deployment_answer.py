@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daitn.node.gateway.context import RequestContext
-from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.openai_http.answers import MAX_ERROR_BYTES, IncomingAnswer
+from daitn.objects.header_names import AnswerHeader
 from daitn.openai.answers import StreamReader
 from daitn.openai.hints import retry_after_s
 from daitn.openai.http import EVENTS, JSON

@@ -16,9 +16,9 @@ from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.node.gateway.answer_writer import counted
 from daitn.node.gateway.context import RequestContext
 from daitn.node.gateway.errors import unavailable
-from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.voting import winner
 from daitn.objects.errors import DaitnError, InvalidInput
+from daitn.objects.header_names import AnswerHeader
 from daitn.objects.queries import AUTO, QueryIntent, Strategy
 from daitn.openai.answers import as_events, read_whole
 from daitn.openai.errors import from_daitn_error

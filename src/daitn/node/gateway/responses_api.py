@@ -12,11 +12,11 @@ import msgspec
 from daitn.node.gateway.constraints import read_constraints
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
-from daitn.node.gateway.header_names import AnswerHeader
 from daitn.node.gateway.request import ParsedRequest, read_request
 from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.openai_http.api import json_response, read_body, wrong_method
 from daitn.objects.deployments import Api
+from daitn.objects.header_names import AnswerHeader
 from daitn.openai.conversation import (
     MAX_STORED_BYTES,
     StoredResponse,

@@ -12,10 +12,10 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.node.gateway.context import Caller, RequestContext
 from daitn.node.gateway.deployment_answer import BOUND, Answer
-from daitn.node.gateway.header_names import PeerHeader
 from daitn.node.gateway.tracing import attempt
 from daitn.node.openai_http.answers import IncomingAnswer
 from daitn.objects.deployments import Api
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.openai.answers import AnswerFailed
 from daitn.openai.errors import Error, read_error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from daitn.objects.deployments import Api
+from daitn.objects.header_names import PeerHeader
 from daitn.openai.requests import ModelFields, read_model_fields, read_ranking
 from daitn.tools import clock
 from daitn.tools.monitoring.tracing import TRACEPARENT, passed_on
@@ -42,8 +43,8 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequ
         stream=bool(fields.stream) and api.writes,
         choices=fields.choices,
         body=body,
-        id=headers.get("daitn-query", "")[:200],
-        created_s=_created_s(headers.get("daitn-asked-at", "")),
+        id=headers.get(PeerHeader.QUERY, "")[:200],
+        created_s=_created_s(headers.get(PeerHeader.ASKED_AT, "")),
         traceparent=passed_on(headers.get(TRACEPARENT)),
     )
 

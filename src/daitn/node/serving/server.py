@@ -27,6 +27,7 @@ from daitn.node.serving.sealed import SEALED_MARK, Unsealer
 from daitn.objects.access import allows
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.errors import Refused
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.openai.conversation import MAX_STORED_BYTES, read_stored, site_of
 from daitn.openai.errors import ApiError, bad_request, unsupported
@@ -194,7 +195,7 @@ class ServingServer:
         """Which site asks, in whose name."""
         headers, now_s = request.headers, clock.wall_s()
         try:
-            site = self._admit(headers.get("daitn-pass", ""), now_s)
+            site = self._admit(headers.get(PeerHeader.PASS, ""), now_s)
             return site, self._speaks_for(site, headers, now_s)
         except Refused as error:
             self._problems.warning("pass", "a query was not admitted: %a", error.problem)

@@ -36,6 +36,7 @@ from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.findings import Attestation
+from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.wire import decode, encode
 from daitn.openai.http import JSON
@@ -359,7 +360,7 @@ class DeploymentVerifier:
         }
         headers = {
             "content-type": JSON,
-            "daitn-pass": sign_pass(self._site, route.audience, clock.wall_s(), self._key),
+            PeerHeader.PASS: sign_pass(self._site, route.audience, clock.wall_s(), self._key),
         }
         try:
             async with session.post(

@@ -7,6 +7,7 @@ from typing import Protocol
 from daitn.node.serving.admission import AdmissionQueue
 from daitn.node.serving.request import ServingRequest
 from daitn.objects.deployments import DeploymentDescriptor
+from daitn.objects.header_names import AnswerHeader
 from daitn.openai.http import EVENTS
 from daitn.tools.http import Reply, Request, Stream
 
@@ -29,9 +30,9 @@ class Backend(Protocol):
 
 def timing(waited_s: float, first_token_s: float | None) -> dict[str, str]:
     """Headers with the times that a gateway cannot measure."""
-    headers = {"daitn-waited-s": f"{waited_s:.6f}"}
+    headers = {AnswerHeader.WAITED_S: f"{waited_s:.6f}"}
     if first_token_s is not None:
-        headers["daitn-first-token-s"] = f"{first_token_s:.6f}"
+        headers[AnswerHeader.FIRST_TOKEN_S] = f"{first_token_s:.6f}"
     return headers
 
 
