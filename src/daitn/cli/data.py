@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -169,7 +171,8 @@ def check(
         ignore=tuple(ignore or ()),
         least_records=least_records,
     )
-    published, profile = run(_checked(file, schema, test, selection))
+    with _not_logged():
+        published, profile = run(_checked(file, schema, test, selection))
     if as_json:
         checked = DataCheck(published=published, columns=profile.columns, remarks=profile.remarks)
         print_json(to_json(checked))
@@ -186,6 +189,18 @@ def _schema(file: Path, test: bool) -> str:
             fix="give it: table/1, qa-pairs/1, multiple-choice/1, or a recipe's own",
         )
     return schemas[file.suffix.lower()]
+
+
+@contextmanager
+def _not_logged() -> Iterator[None]:
+    """What a site writes to its log, this command shows."""
+    logger = logging.getLogger("daitn.node")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 async def _checked(

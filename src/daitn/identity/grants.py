@@ -183,7 +183,7 @@ def split_token(token: str, prefix: str = TOKEN_PREFIX) -> tuple[str, str]:
     """A token's digest of the secret, and its mandate as text. Raises `Refused`."""
     secret, dot, text = token.removeprefix(prefix).partition(".")
     if not token.startswith(prefix) or not dot or len(token) > _MOST_TEXT:
-        raise _refused("it is no token for this")
+        raise _refused("this is no token of the kind that is asked for here")
     return _digest(secret), text
 
 
@@ -200,7 +200,7 @@ def read_signed(text: str) -> Signed:
         # Strict: other spellings of the same must not fill caches.
         return decode(raw_of(text + "=" * (-len(text) % 4), b"-_"), Signed)
     except (ValueError, Corrupt):
-        raise _refused("it is not readable") from None
+        raise _refused("it cannot be read") from None
 
 
 def _digest(secret: str) -> str:

@@ -117,7 +117,7 @@ class OrderBook:
         )
         models = [model.manifest for model in work.models]
         if not {order.start, *made} >= set(models) or (not models and (made or order.start)):
-            raise self._refused("the model did not come of the order")
+            raise self._refused("the model does not descend from this order")
         return order
 
     def sites(self, role: Role | None = None) -> dict[SiteId, str]:

@@ -81,7 +81,7 @@ class PassBook:
             # Strict decoding: other spellings of the same pass must not fill the cache.
             signed = decode(raw_of(shown, b"-_"), _Pass)
         except (ValueError, Corrupt):
-            raise self._refused("it is not readable") from None
+            raise self._refused("it cannot be read") from None
         claim = signed.claim
         if claim.audience != self._audience:
             raise self._refused(f"it is for {claim.audience}")

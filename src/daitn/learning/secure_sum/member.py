@@ -147,7 +147,7 @@ class SumMember:
         if self._name not in among or not among <= members <= set(self._terms.members):
             raise Refused("this is no sum of its members", field="summed")
         if members & self._neighbours != self._held.keys() - {self._name}:
-            raise Refused("others are said to be in its masks than are", field="shared")
+            raise Refused("the sum names other members than its masks are for", field="shared")
         own = Agreement(shared=tuple(sorted(members)), summed=tuple(sorted(among)), signature="")
         signature = self._sign(said_of_agreement(self._terms, own))
         self._agreed = Agreement(shared=own.shared, summed=own.summed, signature=signature)

@@ -211,7 +211,7 @@ class SecureSums:
             try:
                 gone = folder.rename(folder.with_name(f"{folder.name}.gone"))
             except OSError:
-                raise Refused("it was in another sum", field="sum") from None
+                raise Refused("this update is already part of another sum", field="sum") from None
             sync(self._folder)
             shutil.rmtree(gone, ignore_errors=True)
 
