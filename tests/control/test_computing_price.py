@@ -114,13 +114,18 @@ def stops(planned: Route | Round) -> list[PlannedVisit]:
     return [stop for chain in planned.chains for stop in chain]
 
 
-def run(world: World, rng: random.Random, cost_usd: float | None) -> None:
+def limit(world: World, cost_usd: float | None) -> None:
+    """Give a job a budget in USD before it begins."""
+    budget = msgspec.structs.replace(world.job.intent.budget, cost_usd=cost_usd)
+    world.job.intent = msgspec.structs.replace(world.job.intent, budget=budget)
+    submitted, at_s = world.facts[0]
+    world.facts[0] = (msgspec.structs.replace(submitted, intent=world.job.intent), at_s)
+
+
+def run(world: World, rng: random.Random) -> None:
     """As it goes where the planner keeps to the budget, and visits take what they take."""
     job, plain_plan, plain_fact = world.job, world.planned, world.fact
-    budget = msgspec.structs.replace(job.intent.budget, cost_usd=cost_usd)
-    job.intent = msgspec.structs.replace(job.intent, budget=budget)
-    submitted, at_s = world.facts[0]
-    world.facts[0] = (msgspec.structs.replace(submitted, intent=job.intent), at_s)
+    cost_usd = job.intent.budget.cost_usd
 
     def planned() -> Planned:
         found = plain_plan()
@@ -169,7 +174,8 @@ def test_visits_are_paid_by_their_time_and_no_job_beyond_its_budget(
 ) -> None:
     """Against a recount from the reports alone. Of its own time a site may say what it likes."""
     world = World() if algorithm is None else RoundsWorld(algorithm)
-    run(world, rng, cost_usd)
+    limit(world, cost_usd)
+    run(world, rng)
     amounts = {
         entry.cause.removeprefix("visit/"): Decimal(-entry.on(["owner/acme"])) / 10**6
         for entry in world.job.entries

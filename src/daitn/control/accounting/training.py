@@ -39,16 +39,15 @@ def price_of_visit(
     """What a visit costs by the prices in its plan, in USD: so many examples, and the time in which
     they were trained on.
 
-    Its site measures that time itself. It counts for no more than `longest_s`, and is paid with no
-    more than `left_usd` has left beside the data; none: with all that it costs.
+    Its site measures that time itself: it counts for no more than `longest_s`. A visit costs no
+    more than `left_usd`, what is left to pay it with; none: whatever it costs.
     """
     data = max(Fraction(0), exact(stop.expected_cost_usd) - exact(stop.computing_usd))
     data *= Fraction(visit.examples, stop.examples)
     seconds = exact(min(max(0.0, visit.seconds), longest_s))
     computing = exact(stop.price_usd_per_hour) * seconds / _HOUR_S
-    if left_usd is not None:
-        computing = min(computing, max(Fraction(0), left_usd - data))
-    return data + computing
+    usd = data + computing
+    return usd if left_usd is None else min(usd, max(Fraction(0), left_usd))
 
 
 def of_visit(owner: OwnerId, visit: Visit, usd: Fraction, at_s: float) -> LedgerEntry:
