@@ -70,8 +70,9 @@ def test_a_job_is_in_the_accounts_with_its_privacy_and_what_data_brought(network
     assert job["state"] == "reached"
 
     def divided() -> bool:
-        network_ = accounts(network).get("network", {})
-        return network_.get("earned_micro_usd") == network_.get("paid_micro_usd") == 10_000_000
+        held = accounts(network).get("network", {})
+        sums = {held.get("earned_micro_usd"), held.get("paid_micro_usd")}
+        return sums == {POOL_USD * 1e6}
 
     wait_until(divided)
     found, lines = accounts(network), entries(network, "acme")
