@@ -103,6 +103,9 @@ def test_a_job_is_in_the_accounts_with_its_privacy_and_what_data_brought(network
     }
     assert sum(credited.values()) == POOL_USD * 1e6, "the model learned, so somebody's data brought"
     assert found["owner/acme"]["balance_micro_usd"] == -paid - POOL_USD * 1e6
+    assert found["owner/acme"]["by_kind"] == {"visit": -paid, "pool": -POOL_USD * 1e6}
+    for site, amount in credited.items():
+        assert found[f"site/{site}"]["by_kind"].get("credits", 0) == amount
     assert sum(one["balance_micro_usd"] for one in found.values()) == 0
     best = max(credited, key=lambda site: credited[site])
     shown = network.daitn("account", "show", best).stdout
