@@ -28,8 +28,8 @@ from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric.caller import speaking
 from daitn.tools.journal.memory import MemoryJournal
+from tests.control.jobs.prices import HOURS_USD, run
 from tests.control.jobs.world import INTENT, KEYS, VERIFIERS, World
-from tests.control.test_computing_price import HOURS_USD, run
 
 ACME, HOME_KEY = SigningKey.generate(), SigningKey.generate()
 SITES = {**KEYS, **VERIFIERS, "home": HOME_KEY, "east": SigningKey.generate()}

@@ -130,7 +130,7 @@ async def test_what_a_model_used_reaches_the_ledger_whenever_a_control_centre_is
         await home.close()
 
 
-async def test_a_model_that_is_refused_is_reported_again_when_there_is_more_of_it(
+async def test_a_model_that_is_refused_is_reported_again_at_its_end(
     tmp_path: Path, often: None
 ) -> None:
     network, known, agent = MemoryNetwork(), Center(), walked()

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 EVERY_S = 30.0
 """How often a model that is under way is reported; one that has ended is at once. So long nothing
 is reported after no control centre answered."""
+_REFUSED_S = 600.0
+"""So long a model is not reported after the control centre refused it: it may not know its owner
+yet."""
 _CHECK_EVERY_S = 0.5
 _TIMEOUT_S = 10.0
 
@@ -42,7 +45,6 @@ class _Waiting:
     job: JobId
     walker: int
     entries: int
-    ended: bool
 
 
 class TravelReports:
@@ -56,7 +58,8 @@ class TravelReports:
         self._agents = agents
         self._store = ItemStore(folder, _Reported)
         self._waiting: dict[AgentName, _Waiting] = {}
-        self._reported_at_s: dict[AgentName, float] = {}
+        self._due_s: dict[AgentName, float] = {}
+        """Sooner a model is not reported again."""
         self._paused_until_s = 0.0
         self._tasks = Tasks()
 
@@ -72,20 +75,21 @@ class TravelReports:
         if known is not None and known.entries >= entries:
             self._waiting.pop(agent.name, None)
         else:
-            self._waiting[agent.name] = _Waiting(agent.job, agent.walker, entries, ended)
+            self._waiting[agent.name] = _Waiting(agent.job, agent.walker, entries)
+        if ended:
+            self._due_s.pop(agent.name, None)
 
     async def _report_all(self) -> None:
         await asyncio.sleep(_CHECK_EVERY_S)
         for name, waiting in tuple(self._waiting.items()):
             now_s = time.monotonic()
-            due_s = self._reported_at_s.get(name, now_s - EVERY_S) + EVERY_S
-            if now_s < self._paused_until_s or not (waiting.ended or now_s >= due_s):
+            if now_s < max(self._paused_until_s, self._due_s.get(name, 0.0)):
                 continue
             try:
                 await self._report(name, waiting)
             except (Corrupt, InvalidInput, Refused) as error:
                 log.error("the control centre does not pay what %s used: %s", name, error)
-                self._forget(name, waiting)
+                self._due_s[name] = now_s + _REFUSED_S
             except DaitnError as error:
                 log.info("what travelling models used is reported later: %s", error.problem)
                 self._paused_until_s = now_s + EVERY_S
@@ -96,12 +100,6 @@ class TravelReports:
             key = keys.center_do("travelled")
             answer = await self._fabric.request(key, encode(agent), timeout_s=_TIMEOUT_S)
             self._store.put(name, _Reported(decode(answer, TravelReceipt).entries))
-            self._reported_at_s[name] = time.monotonic()
-        self._forget(name, waiting)
-
-    def _forget(self, name: AgentName, waiting: _Waiting) -> None:
-        """Unless there is more to report meanwhile."""
-        if self._waiting.get(name) == waiting:
+        if self._waiting.get(name) == waiting:  # There is no more to report meanwhile.
             del self._waiting[name]
-        if waiting.ended:
-            self._reported_at_s.pop(name, None)
+            self._due_s[name] = time.monotonic() + EVERY_S
