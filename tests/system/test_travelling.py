@@ -36,16 +36,13 @@ HOUR_USD = 36.0
 def written(folder: Path) -> tuple[Path, Mesh]:
     """home - hub, and east, north, west and the verifier behind the hub."""
     mesh = Mesh()
-    path = write_network(folder)
+    path = write_network(folder, hour_usd=HOUR_USD)
     plain = yaml.safe_load(path.read_text())
     hub = {"hub": mesh.port("hub")}
     nodes = [mesh.node(node["site"], hub, entry=node, mode="standalone") for node in plain["nodes"]]
     nodes.append(mesh.node("home", hub, mode="standalone"))
     others = [node["site"] for node in nodes]
     nodes.append(mesh.node("hub", {}, *others, mode="standalone"))
-    for node in nodes:
-        if "data" in node["roles"]:
-            node["compute"] = {"price_usd_per_hour": HOUR_USD}
     plain["nodes"] = nodes
     path.write_text(yaml.safe_dump(plain))
     return path, mesh
