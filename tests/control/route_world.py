@@ -39,6 +39,7 @@ def option(
     labels: Mapping[str, int],
     *,
     price: float = 0.0,
+    hour: float = 0.0,
     speed: float = 1e11,
     release_to: tuple[str, ...] = (ANY,),
     queue: int = 0,
@@ -61,7 +62,11 @@ def option(
             policy=DataPolicy(recipes=(ANY,), release_to=release_to),
         ),
         compute=ComputeDescriptor(
-            device="cpu", memory_bytes=1 << 33, speed_flops=speed, recipes=("causal-lm",)
+            device="cpu",
+            memory_bytes=1 << 33,
+            speed_flops=speed,
+            recipes=("causal-lm",),
+            price_usd_per_hour=hour,
         ),
         fit={ObjectiveName(name): topics_fit((topic,), on) for name, on in TOPICS.items()},
         coverage={ObjectiveName(name): 1.0 for name in TOPICS},

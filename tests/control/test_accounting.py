@@ -34,6 +34,7 @@ from daitn.objects.usage import Count, UsageKey, UsageRow, UsageSide, UsageState
 from daitn.objects.value import Contributions, Credit
 from daitn.objects.wire import decode, encode
 from daitn.tools.journal.memory import MemoryJournal
+from tests.control.jobs.prices import limit, run
 from tests.control.jobs.world import INTENT, World
 
 ACME = OwnerId("acme")
@@ -167,7 +168,8 @@ def test_the_ledger_follows_from_the_facts_whatever_write_fails(seed: int) -> No
     journal = MemoryJournal()
     at = 0
     job = None
-    world.run()
+    limit(world, rng.choice([None, 2.5]))
+    run(world, rng)
     while at < len(world.facts):
         known = len(journal.events(world.job.id))
         events = [decode(one, tuple) for one in journal.events(world.job.id)]

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import read_advert, sign_advert
 from daitn.objects.cordons import Cordon
-from daitn.objects.descriptors import DataPolicy, DatasetDescriptor, NodeDescriptor, Role
+from daitn.objects.descriptors import (
+    ComputeDescriptor,
+    DataPolicy,
+    DatasetDescriptor,
+    NodeDescriptor,
+    Role,
+)
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.wire import canonical, encode
@@ -76,6 +82,16 @@ def test_an_advert_of_a_later_version_is_read_and_says_more() -> None:
     other = {**sent, "descriptor": {**later, "of_tomorrow": {}}}
     with pytest.raises(Corrupt):
         read_advert(canonical(other))
+
+
+def test_an_advert_names_a_price_of_computing_only_where_there_is_one() -> None:
+    """Earlier versions sign and check what they know of it."""
+    free = ComputeDescriptor(device="cpu", memory_bytes=1, speed_flops=1.0, recipes=("*",))
+    assert set(msgspec.to_builtins(free)) == {"device", "memory_bytes", "speed_flops", "recipes"}
+    for price in (0.0, 1.5):
+        compute = msgspec.structs.replace(free, price_usd_per_hour=price)
+        descriptor = msgspec.structs.replace(GHR, compute=compute)
+        assert read_advert(canonical(sign_advert(descriptor, KEY))) == descriptor
 
 
 def test_an_advert_cannot_be_changed_on_its_way() -> None:

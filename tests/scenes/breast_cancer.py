@@ -31,9 +31,14 @@ INTENT: dict[str, Any] = {
 
 
 def write_network(
-    folder: Path, *, verifiers: tuple[str, ...] = ("mpvu",), save_every_s: float = 30.0
+    folder: Path,
+    *,
+    verifiers: tuple[str, ...] = ("mpvu",),
+    save_every_s: float = 30.0,
+    hour_usd: float = 0.0,
 ) -> Path:
-    """Write data, node entries and the network file; returns the file."""
+    """Write data, node entries and the network file; returns the file. `hour_usd`: the price of an
+    hour of training."""
     _write_data(folder)
     endpoint = f"tcp/127.0.0.1:{free_port()}"
     network = {
@@ -44,7 +49,10 @@ def write_network(
             "threads": 1,
             "save_every_s": save_every_s,
         },
-        "nodes": [_hospital(name) for name in HOSPITALS] + [_verifier(name) for name in verifiers],
+        "nodes": [
+            *(_hospital(name, hour_usd) for name in HOSPITALS),
+            *(_verifier(name) for name in verifiers),
+        ],
     }
     path = folder / "network.yaml"
     path.write_text(yaml.safe_dump(network))
@@ -59,12 +67,13 @@ def write_intent(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def _hospital(name: str) -> dict[str, Any]:
+def _hospital(name: str, hour_usd: float) -> dict[str, Any]:
     return {
         "site": name,
         "owner": name,
         "roles": ["data", "compute"],
         "state": f"state/{name}",
+        "compute": {"price_usd_per_hour": hour_usd},
         "datasets": [
             {
                 "name": "biopsies",

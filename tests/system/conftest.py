@@ -108,7 +108,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 @pytest.fixture(scope="module")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("network")
-    network = started(folder, verifiers=("mpvu", "mpvu2"), save_every_s=0.2)
+    network = started(folder, verifiers=("mpvu", "mpvu2"), save_every_s=0.2, hour_usd=36.0)
     yield network
     network.processes.stop()
 

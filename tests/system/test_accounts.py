@@ -188,6 +188,14 @@ def test_a_key_spends_no_more_than_it_may_in_either_api_and_not_after_a_restart(
     wait_until(lambda: scene.answers("carl") == 1)
 
 
+def test_whoever_makes_a_key_for_several_gateways_is_told_that_each_counts(scene: Scene) -> None:
+    make = ("token", "create", "--owner", "dora", "--gateway", "gate", "--usd-per-day", "1")
+    assert scene.network.daitn(*make).stderr == ""
+    several = scene.network.daitn(*make, "--gateway", "other")
+    assert "together they may spend 2 times the limits" in several.stderr
+    assert len(several.stdout.split()) == 1, "the token alone"
+
+
 def test_a_key_asks_its_own_models_at_its_own_pace(scene: Scene) -> None:
     other = scene.token("dora", "--model", "nurse")
     with pytest.raises(openai.PermissionDeniedError, match="nurse") as refused:

@@ -66,6 +66,24 @@ def submit(network: Network, folder: Path, **changes: Any) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def check_books(network: Network, job: Any) -> None:
+    """Each visit is in the ledger, once, at its price, whoever died meanwhile; all of it holds."""
+    lines = network.json("account", "statement", job["owner"])["lines"]
+    of_job = [line["entry"] for line in lines if line["entry"]["job"] == job["job"]]
+    posted = [
+        (one["account"].partition("/")[2], entry["quantities"]["examples"], one["micro_usd"])
+        for entry in of_job
+        for one in entry["postings"]
+        if entry["kind"] == "visit" and one["account"].startswith("site/")
+    ]
+    assert posted == [
+        (visit["site"], visit["work"], pytest.approx(1e6 * visit["cost_usd"], abs=1))
+        for visit in job["route"]
+    ]
+    assert all(usd > 0 for _, _, usd in posted)
+    assert network.json("account", "check")["problems"] == []
+
+
 def expected_s(network: Network, folder: Path, route: list[dict[str, Any]]) -> float:
     """How long the network expects these visits to take."""
     low = [{**OUT_OF_REACH[0], "at_least": 0.5}]
@@ -97,6 +115,7 @@ def test_the_site_that_trains_goes_on_after_its_death(own: Network, tmp_path: Pa
     assert [event for event, _ in events] == ["begun", "resumed", "visited"]
     assert len({visit for _, visit in events}) == 1
     assert not any(path.is_file() for path in (state / "visits").rglob("*"))
+    check_books(own, ended)
 
 
 def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_path: Path) -> None:
@@ -188,6 +207,7 @@ def test_a_job_survives_the_death_of_the_control_centre(own: Network, tmp_path: 
     assert [visit["site"] for visit in ended_job["route"]] == ["west", "east"]
     assert ended_job["route"][0] == before["route"][0]
     assert ended_job["submitted_at_s"] == before["submitted_at_s"]
+    check_books(own, ended_job)
 
 
 def test_a_cancelled_job_leaves_its_site_free_and_its_model_kept(
@@ -290,6 +310,8 @@ def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
     assert own.daitn("model", "export", "before-1", "-o", str(tmp_path / "model")).returncode == 0
     during = wait_for(own, "during", lambda job: job["ended_at_s"] is not None)
     assert [visit["site"] for visit in during["route"]] == ["east"]
+    for job in (before, during):
+        check_books(own, job)
     assert own.daitn("backup", str(tmp_path / "after"), "-c", config).returncode == 0
 
 

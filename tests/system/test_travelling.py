@@ -29,12 +29,14 @@ OFFERS = {
     *((hospital, "data:oncology/breast") for hospital in HOSPITALS),
     ("mpvu", "verify:oncology/breast"),
 }
+HOUR_USD = 36.0
+"""What an hour of training costs everywhere."""
 
 
 def written(folder: Path) -> tuple[Path, Mesh]:
     """home - hub, and east, north, west and the verifier behind the hub."""
     mesh = Mesh()
-    path = write_network(folder)
+    path = write_network(folder, hour_usd=HOUR_USD)
     plain = yaml.safe_load(path.read_text())
     hub = {"hub": mesh.port("hub")}
     nodes = [mesh.node(node["site"], hub, entry=node, mode="standalone") for node in plain["nodes"]]
@@ -134,6 +136,24 @@ def test_a_model_finds_data_is_measured_and_comes_home(travels: Travels) -> None
     assert [one["state"] for one in listed if one["job"] == job["job"]] == ["reached"]
     why = travels.network.json("explain", job["job"], "--site", "home")
     assert why["decision"]["policy"] == "mtrce"
+    check_accounts(travels.network, job)
+
+
+def check_accounts(network: Network, job: Any) -> None:
+    """Home reported it: what it used is in the control centre's ledger, and what that costs."""
+
+    def visits() -> list[Any]:
+        found = network.json("account", "statement", job["owner"])["lines"]
+        of_job = [line["entry"] for line in found if line["entry"]["job"] == job["job"]]
+        return [entry for entry in of_job if entry["kind"] == "visit"]
+
+    wait_until(lambda: len(visits()) == len(job["route"]))
+    for entry, made in zip(visits(), job["route"], strict=True):
+        usd = HOUR_USD * made["seconds"] / 3600
+        gained = {one["account"]: one["micro_usd"] for one in entry["postings"]}
+        assert gained[f"site/{made['site']}"] == pytest.approx(1e6 * usd, abs=1)
+        assert entry["quantities"]["examples"] == made["work"]
+    assert network.json("account", "check")["problems"] == []
 
 
 def test_a_model_that_is_lost_with_its_site_sets_out_anew(travels: Travels) -> None:

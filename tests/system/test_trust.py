@@ -70,7 +70,7 @@ OPEN_JOBS = 3
 EVERY_SITE = ("describe", "estimate", "work", "status", "stop", "retain", "chunk")
 """Verbs of a site without further roles."""
 ACCOUNTS = ("accounts", "ledger", "metered")
-FOR_SITES = {"report", "name", "certify", "value", "usage", *ACCOUNTS}
+FOR_SITES = {"report", "name", "certify", "value", "usage", "travelled", *ACCOUNTS}
 OUTSIDERS = ("nobody", "stranger")
 """Without a key, and with one that the roster does not hold."""
 

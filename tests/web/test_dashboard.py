@@ -57,7 +57,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     made = running(folder, write_clinic(folder, facility("east"), facility("west"), door))
     try:
         route = [{"site": "ninds", "examples": 200}, {"site": "nhlbi", "examples": 200}]
-        intent = write_clinic_intent(folder, route=route)
+        pool = {"credits_usd": 4}
+        intent = write_clinic_intent(folder, route=route, training=pool)
         ended = made.daitn("train", "-f", str(intent), "--watch", "--insist")
         assert ended.returncode in (0, 1), ended.stderr
         made.json("deploy", "doctor-1", "--to", "east", "--wait")
@@ -127,7 +128,13 @@ def ask_what_last_week_cost(user: User) -> None:
     user.click("Accounts")
     user.page.get_by_role("combobox", name="of the").select_option("week")
     user.clicks += 1
-    user.sees("Who used what, and what it cost", "acme")
+    user.sees("Who used what, and what it cost", "owner/health-ai")
+
+
+def ask_what_data_brought(user: User) -> None:
+    user.click("Accounts")
+    row = user.page.get_by_role("row").filter(has_text=re.compile(r"credits\s*doctor-1.*\$4\.00"))
+    row.first.wait_for()
 
 
 def ask_which_site_is_busy(user: User) -> None:
@@ -182,6 +189,7 @@ QUESTIONS = (
     ask_why_a_job_ended,
     ask_who_may_see_neurology_data,
     ask_what_last_week_cost,
+    ask_what_data_brought,
     ask_which_site_is_busy,
     ask_which_site_is_lost,
     ask_where_queries_go,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -18,6 +18,7 @@ from daitn.objects.accounts import (
     AccountQuestion,
     AccountStatement,
     AccountView,
+    EntryKind,
     LedgerEntry,
     LedgerQuestion,
     Quantities,
@@ -232,6 +233,7 @@ class Accounts:
     def _views(self, question: AccountQuestion, seen: frozenset[str] | None) -> AccountList:
         paid, earned = defaultdict[str, int](int), defaultdict[str, int](int)
         count, used = defaultdict[str, int](int), dict[str, Quantities]()
+        kinds = defaultdict[str, Counter[EntryKind]](Counter)
         for entry in self._entries(question, seen):
             for one in entry.postings:
                 if seen is not None and one.account not in seen:
@@ -239,6 +241,7 @@ class Accounts:
                 paid[one.account] -= min(0, one.micro_usd)
                 earned[one.account] += max(0, one.micro_usd)
                 count[one.account] += 1
+                kinds[one.account][entry.kind] += one.micro_usd
                 used[one.account] = used.get(one.account, Quantities()) + entry.quantities
         views = [
             AccountView(
@@ -249,6 +252,7 @@ class Accounts:
                 earned_micro_usd=earned[name],
                 balance_micro_usd=earned[name] - paid[name],
                 quantities=used[name],
+                by_kind={kind: sum_ for kind, sum_ in sorted(kinds[name].items()) if sum_},
             )
             for name in sorted(count)
         ]

@@ -23,6 +23,7 @@ from daitn.center.jobs import JobService
 from daitn.center.metrics import REFUSALS, CenterMetrics, jobs_measured, topology_measured
 from daitn.center.names import BareNames
 from daitn.center.retention import Retention
+from daitn.center.travels import TravelAccounts
 from daitn.center.uploads import Uploads
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.valuing import value_of
@@ -176,6 +177,12 @@ class ControlCenter:
             tracer,
         )
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
+        self._travels = TravelAccounts(
+            self._journal,
+            self._orders,
+            self._feed.key_of,
+            lambda order: self._jobs.ordered(order) is not None,
+        )
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
         self._updates = Newest(self._publish, self._tasks)
@@ -298,6 +305,7 @@ class ControlCenter:
             "sites": self._on_sites,
             "witnessed": self._on_witnessed,
             "usage": self._accounts.on_usage,
+            "travelled": self._travels.on_travelled,
             "accounts": self._accounts.on_accounts,
             "ledger": self._accounts.on_ledger,
             "metered": self._accounts.on_metered,

@@ -30,6 +30,7 @@ def node_page(site: SiteState) -> RenderableType:
         rows += [
             ("computes with", f"{compute.device}, {compute.speed_flops / 1e9:.0f} GFLOP/s"),
             ("memory", size(compute.memory_bytes)),
+            ("price", f"{compute.price_usd_per_hour:g} USD for an hour of training"),
             ("recipes", ", ".join(compute.recipes) or "-"),
         ]
     if site.load is not None:

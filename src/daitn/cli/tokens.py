@@ -14,6 +14,7 @@ from daitn.cli.session import (
     JsonOption,
     Session,
     connect,
+    errors,
     print_json,
     run,
     screen,
@@ -61,12 +62,18 @@ def create(
     burst: Annotated[int, typer.Option(min=1, help="Queries in a burst.")] = 200,
     usd_per_day: Annotated[
         float | None,
-        typer.Option(min=0.0, help="US dollars that it may spend a day, at each gateway."),
+        typer.Option(
+            min=0.0,
+            help="US dollars that it may spend a day, at each gateway: two named may spend twice "
+            "that.",
+        ),
     ] = None,
     usd_per_month: Annotated[
-        float | None, typer.Option(min=0.0, help="The same a month; both are of UTC.")
+        float | None, typer.Option(min=0.0, help="The same a month, at each; both are of UTC.")
     ] = None,
-    usd_total: Annotated[float | None, typer.Option(min=0.0, help="The same in all.")] = None,
+    usd_total: Annotated[
+        float | None, typer.Option(min=0.0, help="The same as long as it holds, at each gateway.")
+    ] = None,
     tokens_per_minute: Annotated[
         int | None, typer.Option(min=1, help="Tokens, read and written, at each gateway.")
     ] = None,
@@ -84,8 +91,9 @@ def create(
     asks nobody, and keeps no copy. It cannot be taken back before it ends, except with its member's
     key: `daitn network revoke owner NAME`.
 
-    With limits it may spend so much at each gateway: what an answer costs is known when it has
-    ended, so queries under way when a limit is reached are answered.
+    With limits it may spend so much at each gateway that it names. Gateways do not tell each other
+    what was spent: to limit the sum, name one gateway, or divide it. What an answer costs is known
+    when it has ended, so queries under way when a limit is reached are answered.
 
     Examples:
 
@@ -111,6 +119,9 @@ def create(
         token = run(_center_token(center, owner, days, read_only))
     else:
         token = run(_token(center, owner, gateways, days, (per_s, burst), limits))
+        if len(gateways) > 1 and (limits.spends or limits.tokens_per_minute is not None):
+            counts = f"each of {len(gateways)} gateways counts for itself"
+            errors.print(f"{counts}: together they may spend {len(gateways)} times the limits")
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
 
 

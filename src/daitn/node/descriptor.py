@@ -142,7 +142,11 @@ def stated_anew(node: NodeDescriptor, config: NodeConfig) -> NodeDescriptor:
             for t in verifier.tests
         )
         verifier = msgspec.structs.replace(verifier, tests=offered)
-    return msgspec.structs.replace(node, datasets=datasets, verifier=verifier)
+    compute = node.compute
+    if compute is not None:
+        price = config.compute.price_usd_per_hour
+        compute = msgspec.structs.replace(compute, price_usd_per_hour=price)
+    return msgspec.structs.replace(node, datasets=datasets, compute=compute, verifier=verifier)
 
 
 class _Inspection:
@@ -195,6 +199,7 @@ class _Inspection:
             memory_bytes=probe.memory_bytes,
             speed_flops=probe.speed_flops,
             recipes=self._consultant.recipes,
+            price_usd_per_hour=self._config.compute.price_usd_per_hour,
         )
 
     def _leave_out(self, field: str, name: str, error: Exception, path: str = "") -> None:

@@ -212,6 +212,8 @@ class AccountView(msgspec.Struct, frozen=True, kw_only=True):
     balance_micro_usd: int
     """Earned less paid."""
     quantities: Quantities
+    by_kind: dict[EntryKind, int] = {}
+    """The balance by what it is for, in micro-USD; kinds that come to nothing are left out."""
 
 
 class AccountList(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,15 @@ import msgspec
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobEvent, Walker
 
-__all__ = ["Agent", "AgentName", "AgentReport", "DatedFact", "ReportReply", "agent_name"]
+__all__ = [
+    "Agent",
+    "AgentName",
+    "AgentReport",
+    "DatedFact",
+    "ReportReply",
+    "TravelReceipt",
+    "agent_name",
+]
 
 AgentName = NewType("AgentName", str)
 
@@ -93,3 +101,10 @@ class ReportReply(enum.StrEnum):
     YES = "yes"
     STALE = "stale"
     """A later one is in progress, or the job is over: drop this one."""
+
+
+class TravelReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a control centre has posted of a travelling model."""
+
+    entries: Annotated[int, msgspec.Meta(ge=0)]
+    """How many entries follow from the facts that it was sent."""

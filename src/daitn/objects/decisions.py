@@ -117,6 +117,7 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     expected_s: float
     """Transfer, training and verification, in seconds."""
     expected_cost_usd: float
+    """Of the data and of the site's computing."""
     expected: dict[str, float]
     """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
@@ -126,6 +127,11 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     update counts; 0: `examples`."""
     compression: Compression = Compression.NONE
     """Of a round's visit: in which form the site that merges gets what it made; never `auto`."""
+    computing_usd: float = 0.0
+    """The part of `expected_cost_usd` that is for computing: it is paid by the time that training
+    takes, and by nothing else that is expected here."""
+    price_usd_per_hour: float = 0.0
+    """Price of that time, as the site stated it when this was planned."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

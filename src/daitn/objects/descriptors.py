@@ -149,7 +149,7 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """How its questions are worded, if its owner agrees to publish that."""
 
 
-class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
+class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A site's computing resources."""
 
     device: Word
@@ -158,6 +158,8 @@ class ComputeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Floating-point operations per second, measured by a short probe of the training engine."""
     recipes: Words
     """Recipes installed here."""
+    price_usd_per_hour: Price = 0.0
+    """Price of an hour of training, besides that of the data."""
 
 
 class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,6 +156,7 @@ def _compute(descriptor: NodeDescriptor) -> Attributes:
         "memory_bytes": compute.memory_bytes,
         "speed_flops": float(compute.speed_flops),
         "recipes": " ".join(sorted(compute.recipes)),
+        "price_usd_per_hour": float(compute.price_usd_per_hour),
     }
 
 

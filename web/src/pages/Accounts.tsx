@@ -14,6 +14,8 @@ const SPANS: Record<string, [string, number]> = {
   month: ["last 30 days", 30 * DAY_S],
 };
 
+/** Privacy budget: the sum of the visits' own epsilons. */
+const epsilon = (micro: number | undefined) => (micro ? `ε ${(micro / 1e6).toPrecision(3)}` : "–");
 const usd = (micro: number) => dollars(micro / 1e6);
 
 export function Accounts() {
@@ -62,9 +64,11 @@ function AccountTable({ rows, more }: { rows: Schema["AccountView"][]; more?: ()
         { name: "paid", show: (one) => usd(one.paid_micro_usd), number: true },
         { name: "earned", show: (one) => usd(one.earned_micro_usd), number: true },
         { name: "balance", show: (one) => usd(one.balance_micro_usd), number: true },
+        { name: "credits", show: (one) => usd(one.by_kind?.credits ?? 0), number: true },
         { name: "computing", show: (one) => seconds((one.quantities.compute_ms ?? 0) / 1000), number: true },
         { name: "moved", show: (one) => bytes(one.quantities.bytes_moved ?? 0), number: true },
         { name: "examples", show: (one) => count(one.quantities.examples ?? 0), number: true },
+        { name: "privacy", show: (one) => epsilon(one.quantities.micro_epsilon), number: true },
         { name: "answers", show: (one) => count(one.quantities.answers ?? 0), number: true },
         { name: "tokens out", show: (one) => count(one.quantities.tokens_out ?? 0), number: true },
       ]}
@@ -85,6 +89,7 @@ function Entries({ rows, more }: { rows: Schema["LedgerLine"][]; more?: () => vo
         { name: "kind", show: (one) => one.entry.kind },
         { name: "job", show: (one) => (one.entry.job ? <Link to={`/jobs/${encodeURIComponent(one.entry.job)}`}>{one.entry.job}</Link> : "–"), value: (one) => one.entry.job ?? "" },
         { name: "what", show: (one) => one.entry.what ?? "" },
+        { name: "privacy", show: (one) => epsilon(one.entry.quantities?.micro_epsilon), number: true },
         { name: "postings", show: (one) => one.entry.postings.map((posting) => `${posting.account} ${usd(posting.micro_usd)}`).join(", ") || "–" },
       ]}
     />

@@ -106,6 +106,7 @@ function Facts({ site }: { site: SiteState }) {
           <Figure name="disk free">{bytes(load?.disk_free_bytes.value)}</Figure>
           <Figure name="software">{descriptor.software}</Figure>
           {compute && <Figure name="trains on">{compute.device}, {(compute.speed_flops / 1e9).toFixed(1)} Gflop/s</Figure>}
+          {compute && <Figure name="an hour of training">{dollars(compute.price_usd_per_hour ?? 0)}</Figure>}
           {gateway && <Figure name="gateway">{gateway.endpoint}</Figure>}
           {facility && <Figure name="facility">{facility.endpoint}</Figure>}
         </Figures>

@@ -21,7 +21,9 @@ export function change(value: Number): string {
 
 export function dollars(value: Number): string {
   if (value == null) return UNKNOWN;
-  return value !== 0 && Math.abs(value) < 0.01 ? `$${value.toPrecision(2)}` : `$${value.toFixed(2)}`;
+  const sign = value < 0 ? "−" : "";
+  const amount = Math.abs(value);
+  return `${sign}$${value !== 0 && amount < 0.01 ? amount.toPrecision(2) : amount.toFixed(2)}`;
 }
 
 export function seconds(value: Number): string {

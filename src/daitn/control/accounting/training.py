@@ -15,15 +15,43 @@ from daitn.objects.accounts import (
     owner_account,
     site_account,
 )
+from daitn.objects.decisions import PlannedVisit
 from daitn.objects.identifiers import JobId, OwnerId
 from daitn.objects.lineage import Merge, Verification, Visit
 from daitn.objects.value import Credit
 
-__all__ = ["credits_cause", "of_merge", "of_verification", "of_visit", "pool_divided", "pool_held"]
+__all__ = [
+    "credits_cause",
+    "of_merge",
+    "of_verification",
+    "of_visit",
+    "pool_divided",
+    "pool_held",
+    "price_of_visit",
+]
+
+_HOUR_S = 3600
+
+
+def price_of_visit(
+    stop: PlannedVisit, visit: Visit, longest_s: float, left_usd: Fraction | None
+) -> Fraction:
+    """What a visit costs by the prices in its plan, in USD: so many examples, and the time in which
+    they were trained on.
+
+    Its site measures that time itself: it counts for no more than `longest_s`. A visit costs no
+    more than `left_usd`, what is left to pay it with; none: whatever it costs.
+    """
+    data = max(Fraction(0), exact(stop.expected_cost_usd) - exact(stop.computing_usd))
+    data *= Fraction(visit.examples, stop.examples)
+    seconds = exact(min(max(0.0, visit.seconds), longest_s))
+    computing = exact(stop.price_usd_per_hour) * seconds / _HOUR_S
+    usd = data + computing
+    return usd if left_usd is None else min(usd, max(Fraction(0), left_usd))
 
 
 def of_visit(owner: OwnerId, visit: Visit, usd: Fraction, at_s: float) -> LedgerEntry:
-    """A visit, at the price that its plan states for so many examples."""
+    """A visit, at its price: see `price_of_visit`."""
     spent = visit.privacy
     quantities = Quantities(
         compute_ms=whole(visit.seconds, 1000),

@@ -327,6 +327,15 @@ class Job:
         return frozenset(late | {f"{stop.site}/{stop.dataset}" for stop in self.overdue.values()})
 
     @property
+    def under_way(self) -> tuple[PlannedVisit, ...]:
+        """Visits that sites have not reported on, and those that follow them in their round."""
+        stops, then = (self.round.stops, self.round.then) if self.round else ({}, {})
+        known = {**stops, **self.overdue}
+        given = [visit for visit, o in self.outstanding.items() if isinstance(o.work, VisitWork)]
+        found = [known.get(visit, self.stop) for visit in given]
+        return (*(stop for stop in found if stop), *(one for rest in then.values() for one in rest))
+
+    @property
     def rounds(self) -> int:
         """Rounds that were measured."""
         return max((made.round for made in self.made), default=0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from daitn.control.accounting.money import exact
-from daitn.control.accounting.training import of_visit
+from daitn.control.accounting.training import of_visit, price_of_visit
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit
@@ -42,13 +42,21 @@ def contribution(
 ) -> Contribution:
     """What a finished visit made; its cost counts as spent whatever becomes of it. Its data's rules
     are the stricter ones of those that were published and those that it signed."""
-    cost_usd = stop.expected_cost_usd * visit.examples / stop.examples
-    job.spent_usd += cost_usd
+    usd = price_of_visit(stop, visit, max(0.0, job.at_s - job.submitted_at_s), _left_usd(job))
+    job.spent_usd += float(usd)
     job.spent_examples += visit.examples
-    usd = exact(stop.expected_cost_usd) * Fraction(visit.examples, stop.examples)
     job.entries.append(of_visit(job.intent.owner, visit, usd, job.at_s))
     release_to = narrowed(stop.release_to, visit.release_to)
-    return Contribution(visit, entry.digest, model, cost_usd, release_to)
+    return Contribution(visit, entry.digest, model, float(usd), release_to)
+
+
+def _left_usd(job: Job) -> Fraction | None:
+    """What is left of the budget beside what other visits under way are expected to cost; none: all
+    there is."""
+    if job.budget.cost_usd is None:
+        return None
+    expected = sum((exact(stop.expected_cost_usd) for stop in job.under_way), Fraction(0))
+    return exact(job.budget.cost_usd) - exact(job.spent_usd) - expected
 
 
 def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest) -> None:

@@ -99,7 +99,9 @@ class Costs:
     wait_s: Floats
     example_s: Floats
     price_usd: Floats
-    """(S,): of one example."""
+    """(S,): of one example: of the data, and of the time in which it is trained on."""
+    computing_usd: Floats
+    """(S,): the part of that which is for the time."""
     visit_s: Floats
     """(S,): fixed part of every visit: starting, loading, storing, and until the verifiers have
     fetched the model and measured it."""
@@ -139,18 +141,20 @@ def costs(question: RouteQuestion, options: Sequence[DataOption], hope: float = 
     overheads, verify_s = overhead_s(question.history), question.verify_s
     fixed_s = guessed("measuring", taught, hope) if verify_s is None else verify_s
     fixed_s += overheads if overheads is not None else guessed("overhead", taught, hope)
+    trained_s = example_s(
+        question.flops_per_example, question.history, options, guessed("slower", taught, hope)
+    )
+    data_usd = np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options])
+    hour_usd = np.array([option.compute.price_usd_per_hour for option in options])
+    computing_usd = trained_s * hour_usd / 3600.0
     return Costs(
         between=Moves(question, sites, size, hope),
         at=at,
         start_s=start[:, at],
         wait_s=np.array([option.queue * each_s for option in options]),
-        example_s=example_s(
-            question.flops_per_example,
-            question.history,
-            options,
-            guessed("slower", taught, hope),
-        ),
-        price_usd=np.array([option.dataset.price_usd_per_1k / 1000.0 for option in options]),
+        example_s=trained_s,
+        price_usd=data_usd + computing_usd,
+        computing_usd=computing_usd,
         visit_s=fixed_s + to_verifiers_s[at],
     )
 

@@ -106,9 +106,7 @@ def _route(
     start = question.checkpoints[plan.start]
     stops = tuple(
         _stop(task, option, examples, told.seconds[i], told.cost_usd[i], told.values[i])
-        for i, (option, examples) in enumerate(
-            (task.known.options[o], n) for o, n in plan.stops[:shown]
-        )
+        for i, (option, examples) in enumerate(plan.stops[:shown])
     )
     words = [
         f"{names[option.id]}:{stop.examples}" for option, stop in zip(options, stops, strict=True)
@@ -132,12 +130,13 @@ def _route(
 
 def _stop(
     task: RouteTask,
-    option: DataOption,
+    at: int,
     examples: int,
     seconds: float,
     cost_usd: float,
     values: np.ndarray,
 ) -> PlannedVisit:
+    option = task.known.options[at]
     return PlannedVisit(
         site=option.site,
         dataset=option.dataset.name,
@@ -146,6 +145,8 @@ def _stop(
         expected_cost_usd=float(cost_usd),
         expected={name: float(values[o]) for o, name in enumerate(task.known.objectives)},
         release_to=option.dataset.policy.release_to,
+        computing_usd=float(task.costs.computing_usd[at] * examples),
+        price_usd_per_hour=option.compute.price_usd_per_hour,
     )
 
 

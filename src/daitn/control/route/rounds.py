@@ -226,6 +226,8 @@ def _stops(
             expected={},
             release_to=option.dataset.policy.release_to,
             stands_for=_stands_for(examples, parts[k], intent.training.epochs, option),
+            computing_usd=float(priced.computing_usd[k] * examples),
+            price_usd_per_hour=option.compute.price_usd_per_hour,
         )
         for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )

@@ -13,6 +13,7 @@ from daitn.control.jobs.job import Job
 from daitn.control.jobs.walkers import check_walks, decisions_of, view_of
 from daitn.control.route.next_site import check_travels
 from daitn.identity.signing import check_lineage, check_model
+from daitn.node.agents.accounts import TravelReports
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.host import AgentHost
 from daitn.node.agents.itinerary import Itinerary
@@ -96,10 +97,13 @@ class AgentHome:
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
         guard: AgentGuard | None = None,
         note: Release | None = None,
+        accounts: TravelReports | None = None,
     ) -> None:
         """`guard` checks orders, and what arrives; none on a fabric without signatures. `note` is
-        told of the models that are kept here."""
+        told of the models that are kept here. `accounts` reports what they used; none: nobody
+        does."""
         self._note = note
+        self._accounts = accounts
         self._guard = guard
         self._site = site
         self._fabric = fabric
@@ -136,8 +140,12 @@ class AgentHome:
         self._reported_at_s = dict.fromkeys(self._open, time.monotonic())
         self._tasks.repeat(self._watch, "agents")
         self._tasks.repeat(self._back_up_all, "agents' weights")
+        if self._accounts is not None:
+            self._accounts.start()
 
     async def close(self) -> None:
+        if self._accounts is not None:
+            await self._accounts.close()
         await self._tasks.close()
 
     def models(self) -> frozenset[Digest]:
@@ -287,6 +295,9 @@ class AgentHome:
 
     def _index(self, itinerary: Itinerary) -> None:
         name = itinerary.agent.name
+        if self._accounts is not None:
+            job = itinerary.job
+            self._accounts.note(itinerary.agent, len(job.entries), ended=job.state.final)
         self._models[name] = frozenset(model.manifest for model in itinerary.models())
         if itinerary.job.state.final:
             for of in (
@@ -391,7 +402,7 @@ class AgentHome:
             )
         if request.intent.training.credits_usd is not msgspec.UNSET:
             raise InvalidInput(
-                "no control centre accounts for a model that travels by itself",
+                "nobody holds what is set aside for a model that travels by itself",
                 field="training.credits_usd",
                 fix="leave it out, or train without --autonomous",
             )

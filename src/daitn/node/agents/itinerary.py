@@ -9,8 +9,9 @@ import msgspec
 
 from daitn.control.jobs import meeting
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.machine import handle, replay
+from daitn.control.jobs.machine import handle
 from daitn.control.jobs.question import route_question, starts
+from daitn.control.jobs.travelling import job_of
 from daitn.control.jobs.why_exhausted import unvisited
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import (
@@ -28,7 +29,6 @@ from daitn.control.route.question import RouteQuestion
 from daitn.objects.agents import Agent, DatedFact
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY, NodeDescriptor
-from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
 from daitn.objects.jobs import JobEvent, LeftModel, Planned, VerifierAssignment, VerifiersChosen
@@ -82,19 +82,8 @@ class Itinerary:
 
     @classmethod
     def of(cls, agent: Agent) -> Itinerary:
-        """Derive the job. Raises `Corrupt` for facts that do not make up a job."""
-        try:
-            job = replay((fact.event, fact.at_s) for fact in agent.facts)
-        # Facts come from other sites: whatever the state machine raises, they do not make up a job.
-        except Exception as error:
-            raise Corrupt(
-                f"the facts of {agent.job} do not make up a job: {error!r}", field="facts"
-            ) from None
-        if job.id != agent.job:
-            raise Corrupt(f"the facts of {agent.job} are about {job.id}", field="facts")
-        if job.walker != agent.walker or job.walker >= job.intent.training.travelling:
-            raise Corrupt(f"the facts of {agent.name} are about another model", field="walker")
-        return cls(agent, job)
+        """Derive the job. Raises `Corrupt`, see `job_of`."""
+        return cls(agent, job_of(agent))
 
     def take(self, event: JobEvent, now_s: float) -> None:
         """Apply one more fact."""

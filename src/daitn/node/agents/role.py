@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from daitn.node.agents.accounts import TravelReports
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import AgentHome
 from daitn.node.agents.host import AgentHost
@@ -54,16 +55,18 @@ class AgentsRole:
             ended,
             LeftModels(state / "models-left"),
         )
+        ours = AgentStore(state / "agents-of-home")
         self._home = AgentHome(
             site,
             fabric,
             role.runtime,
-            AgentStore(state / "agents-of-home"),
+            ours,
             self._host,
             transport,
             executor.needs,
             guard,
             note,
+            TravelReports(fabric, ours, state / "agents-reported"),
         )
         role.provide(
             lambda: learning_offers(descriptor()),

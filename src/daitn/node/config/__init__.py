@@ -1,5 +1,6 @@
 """The node file: what a site has, and whom it admits. One module per role."""
 
+from daitn.node.config.compute import ComputeConfig
 from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import (
     Engine,
@@ -18,6 +19,7 @@ from daitn.node.config.verifier import AskingConfig, TestSetConfig
 
 __all__ = [
     "AskingConfig",
+    "ComputeConfig",
     "DatasetConfig",
     "Engine",
     "FacilityConfig",

@@ -26,6 +26,7 @@ LIVE: Final = frozenset(
         "gateway.keys",
         "gateway.needs_token",
         "gateway.max_in_flight",
+        "compute.price_usd_per_hour",
         "datasets[].price_usd_per_1k",
         "datasets[].licence",
         "datasets[].description",

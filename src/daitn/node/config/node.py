@@ -9,6 +9,7 @@ import msgspec
 
 from daitn.learning.pulse import STALL_S
 from daitn.learning.sandbox.policy import Sandbox
+from daitn.node.config.compute import ComputeConfig
 from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import FacilityConfig
 from daitn.node.config.forwarder import ForwarderConfig
@@ -69,6 +70,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     recipes: tuple[str, ...] = ()
     """Installed recipes that may run here; empty: all of them. A recipe that is not installed, or
     cannot describe itself, is left out."""
+    compute: ComputeConfig = ComputeConfig()
+    """What training here costs, see below."""
     datasets: tuple[DatasetConfig, ...] = ()
     """Data sets of the site, see below."""
     tests: tuple[TestSetConfig, ...] = ()

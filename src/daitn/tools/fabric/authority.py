@@ -56,6 +56,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "sites": _PEOPLE,
     "witnessed": _OPERATORS,
     "usage": _SITES,
+    "travelled": _SITES,
     "accounts": _PEOPLE | _SITES,
     "ledger": _PEOPLE | _SITES,
     "metered": _PEOPLE | _SITES,

@@ -30,6 +30,7 @@ COSTS: Final[Mapping[str, int]] = {
     "accounts": 0,
     "ledger": 0,
     "metered": 0,
+    "travelled": 0,
 }
 """How many of a minute's requests each costly one counts as. A job stays in the journal. What is
 looked at again and again counts as none, and waits for its turn."""
