@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from daitn.oam.api.openapi import described
+from daitn.oam.api.openapi import described, document
 from daitn.objects.requests import SubmitIntent
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import until
@@ -47,6 +47,7 @@ def tried(case: Any, url: str) -> None:
 @contextmanager
 def open_room(folder: Path) -> Iterator[str]:
     """A control centre on a thread of its own, where nobody signs in, with two sites and a job."""
+    document()  # Made now: Hypothesis, in this process, makes syntax trees meanwhile.
     started: list[str] = []
     ready, done = threading.Event(), asyncio.Event()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -31,10 +32,18 @@ _IDEMPOTENCY: Final = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"},
 }
 
+_making: Final = threading.Lock()
+"""Python 3.11 cannot make two syntax trees at the same time, in two threads."""
 
-@functools.cache
+
 def document() -> bytes:
     """The description as JSON."""
+    with _making:
+        return _document()
+
+
+@functools.cache
+def _document() -> bytes:
     return msgspec.json.format(msgspec.json.encode(described()), indent=1)
 
 
