@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 
 export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
-export type News = { kind: Kind; id: string; at: number; data: any };
+export type News = { kind: Kind; id: string; at: number; data: Record<string, unknown> };
 
 const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
 const MOST_KEPT = 500;
@@ -58,7 +58,9 @@ export function open(): void {
     if (source?.readyState === EventSource.CLOSED) setTimeout(open, 5000);
   };
   for (const kind of KINDS) {
-    source.addEventListener(kind, (event) => tell(kind, event.lastEventId, JSON.parse(event.data)));
+    source.addEventListener(kind, (event: MessageEvent<string>) => {
+      tell(kind, event.lastEventId, JSON.parse(event.data) as News["data"]);
+    });
   }
 }
 
@@ -69,7 +71,7 @@ export function close(): void {
   attempt = anew();
 }
 
-function tell(kind: Kind, id: string, data: unknown): void {
+function tell(kind: Kind, id: string, data: News["data"]): void {
   const one: News = { kind, id, at: Date.now(), data };
   if (kind !== "map") news.value = [one, ...news.value].slice(0, MOST_KEPT);
   for (const heard of listeners.get(kind) ?? []) heard(one);

@@ -19,7 +19,7 @@ export function Events() {
         <Shown of={past}>
           {(rows) => (
             <NewsTable
-              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: one.data ?? {} }))}
+              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: (one.data ?? {}) as News["data"] }))}
               more={past.more}
             />
           )}
@@ -39,18 +39,25 @@ export function NewsTable({ rows, more }: { rows: News[]; more?: () => void }) {
       columns={[
         { name: "when", show: (one) => moment(one.at / 1000) },
         { name: "kind", show: (one) => one.kind },
-        { name: "what", show: (one) => <About news={one} />, value: (one) => one.data.site ?? one.data.job ?? one.data.name ?? "" },
-        { name: "state", show: (one) => (one.data.state ? <Badge state={one.data.state} /> : "–"), value: (one) => one.data.state ?? "" },
-        { name: "more", show: (one) => one.data.detail || one.data.sentence || one.data.why || "" },
+        { name: "what", show: (one) => <About news={one} />, value: ({ data }) => told(data, "site") || told(data, "job") || told(data, "name") },
+        { name: "state", show: ({ data }) => (told(data, "state") ? <Badge state={told(data, "state")} /> : "–"), value: ({ data }) => told(data, "state") },
+        { name: "more", show: ({ data }) => told(data, "detail") || told(data, "sentence") || told(data, "why") },
       ]}
     />
   );
 }
 
 function About({ news: { kind, data } }: { news: News }) {
-  if (kind === "site") return <Link to={`/sites/${encodeURIComponent(data.site)}`}>{data.site}</Link>;
-  if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(data.job)}`}>{data.job}</Link>;
-  return <Link to="/models">{data.name ?? kind}</Link>;
+  const [site, job] = [told(data, "site"), told(data, "job")];
+  if (kind === "site") return <Link to={`/sites/${encodeURIComponent(site)}`}>{site}</Link>;
+  if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(job)}`}>{job}</Link>;
+  return <Link to="/models">{told(data, "name") || kind}</Link>;
+}
+
+/** What an event says, in words, of something; empty if it says nothing. */
+function told(data: News["data"], name: string): string {
+  const value = data[name];
+  return typeof value === "string" ? value : "";
 }
 
 export function Audit() {
