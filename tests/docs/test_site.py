@@ -57,7 +57,7 @@ def test_sources_that_pages_link_to_are_pages_themselves(site: Path) -> None:
 
 def test_it_is_searched_and_its_menu_has_every_page(reader: Page) -> None:
     assert reader.locator(".sidebar-tree a").count() == len(pages()) - 1  # It is the other one.
-    reader.get_by_role("searchbox").fill("cordon")
+    reader.get_by_role("textbox", name="Search").fill("cordon")
     reader.keyboard.press("Enter")
     reader.locator("#search-results").get_by_role("link", name="Keep a network running").wait_for()
 

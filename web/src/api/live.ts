@@ -5,12 +5,9 @@ export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
 export type News = { kind: Kind; id: string; at: number; data: Record<string, unknown> };
 
 const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
-const MOST_KEPT = 500;
 
 /** Whether the stream is open: what is shown is as old as its last event otherwise. */
 export const connected = signal<boolean | null>(null);
-/** The latest news, newest first; the map's differences are left out. */
-export const news = signal<News[]>([]);
 
 type Heard = (news: News) => void;
 const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
@@ -73,6 +70,5 @@ export function close(): void {
 
 function tell(kind: Kind, id: string, data: News["data"]): void {
   const one: News = { kind, id, at: Date.now(), data };
-  if (kind !== "map") news.value = [one, ...news.value].slice(0, MOST_KEPT);
   for (const heard of listeners.get(kind) ?? []) heard(one);
 }

@@ -1,6 +1,6 @@
 import type { Schema } from "../api/client";
 import type { Kind, News } from "../api/live";
-import { useList } from "../api/loading";
+import { type Loaded, useList } from "../api/loading";
 import { moment } from "../parts/format";
 import { Badge, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
@@ -9,20 +9,22 @@ import { Choice } from "./Sites";
 
 const KINDS = ["site", "job", "deployment", "retired"];
 
+/** What happened since the control centre started, the latest first; `limit`: at once. */
+export function usePast(limit?: number): Loaded<News[]> & { more?: () => void } {
+  const past = useList<Schema["PastEvent"]>("/history", { limit }, ["site", "job", "deployment", "retired"]);
+  const data = past.data?.map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: (one.data ?? {}) as News["data"] }));
+  return { ...past, data };
+}
+
 export function Events() {
   const kind = parameter("kind");
-  const past = useList<Schema["PastEvent"]>("/history", {}, ["site", "job", "deployment", "retired"]);
+  const past = usePast();
   return (
     <>
       <Heading aside={<Choice name="kind" value={kind} options={KINDS} />}>Events</Heading>
       <Panel title="What happened since the control centre started, the latest first">
         <Shown of={past}>
-          {(rows) => (
-            <NewsTable
-              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: (one.data ?? {}) as News["data"] }))}
-              more={past.more}
-            />
-          )}
+          {(rows) => <NewsTable rows={rows.filter((one) => !kind || one.kind === kind)} more={past.more} />}
         </Shown>
       </Panel>
     </>
