@@ -14,7 +14,7 @@ from scripts.site.__main__ import build
 from tests.docs.pages import DOCS, pages
 from tests.scenes.browser import browser
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
