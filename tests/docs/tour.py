@@ -61,7 +61,7 @@ class Stop:
 
 STOPS = (
     Stop("overview", _at("/"), 620),
-    Stop("map", _at("/map?site=ninds"), 640),
+    Stop("map", _at("/map?site=ninds"), 700),
     Stop("job", _at(f"/jobs/{_JOB}"), 820),
     Stop("beliefs", _at_its_beliefs, 660),
     Stop("models", _at("/models"), 640),
