@@ -127,7 +127,7 @@ def ask_what_last_week_cost(user: User) -> None:
     user.click("Accounts")
     user.page.get_by_role("combobox", name="of the").select_option("week")
     user.clicks += 1
-    user.sees("Who used what, and what it cost", "health-ai")
+    user.sees("Who used what, and what it cost", "owner/health-ai")
 
 
 def ask_which_site_is_busy(user: User) -> None:
