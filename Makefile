@@ -8,7 +8,7 @@ STATIC := src/daitn/oam/static/index.html
 # Hundreds of processes start from the same modules: they are compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long check reference web clean
+.PHONY: demo test test-long check reference docs web clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -47,6 +47,10 @@ check: .venv/installed $(STATIC)
 # The tables of docs/reference, from the types.
 reference: .venv/installed
 	$(BIN)/python -m scripts.reference
+
+# The documentation as a site, in out/site. It fails where a link leads nowhere.
+docs: .venv/installed
+	$(BIN)/python -m scripts.site
 
 # What needs the machine for itself comes after the rest, which shares the processors.
 test: check

@@ -1,18 +1,20 @@
-"""Wheels of this project, of what is checked out and of earlier commits."""
+"""Wheels of this project, of what is checked out and of earlier commits; environments of them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 import tarfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "archived", "wheel_of"]
+__all__ = ["ROOT", "archived", "environment_with", "wheel_of"]
 
 ROOT = Path(__file__).parents[2]
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
 def archived(commit: str, folder: Path) -> Path:
@@ -28,13 +30,28 @@ def archived(commit: str, folder: Path) -> Path:
 
 
 def wheel_of(source: Path, folder: Path) -> Path:
-    """Build the wheel of a source tree; skips the test where the build's tools cannot be had."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    command = [*pip, "--no-deps", "--wheel-dir", str(folder), str(source)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        if any(word in made.stderr for word in ("Connection", "connection", "resolve host")):
-            pytest.skip(f"no package index can be reached: {made.stderr[-300:]}")
-        raise AssertionError(made.stderr)
+    """Build the wheel of a source tree. Nothing is downloaded: the build's tools are those of the
+    tests' environment. Raises `AssertionError` with what the build said."""
+    command = [*_PIP, "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    made = subprocess.run(
+        [*command, "--wheel-dir", str(folder), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
     (wheel,) = folder.glob("daitn-*.whl")
     return wheel
+
+
+def environment_with(folder: Path, *arguments: str) -> Path:
+    """A new environment in which all packages of the tests' environment are, and what these
+    arguments of `pip install` name in place of theirs; returns the folder of its programs."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "of-the-tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    programs = folder / "bin"
+    command = [*_PIP, "--python", str(programs / "python"), "install", "--quiet", "--no-deps"]
+    command += ["--ignore-installed", "--no-index", "--no-build-isolation"]
+    subprocess.run([*command, *arguments], check=True)
+    return programs

@@ -1,7 +1,7 @@
 // The frame: who is signed in, where one can go, and whether what is shown is live.
 import { useEffect, useState } from "preact/hooks";
 
-import { type Failure, get, remove, type Schema, whenSignedOut } from "./api/client";
+import { failed, type Failure, get, remove, type Schema, whenSignedOut } from "./api/client";
 import { close, connected, open } from "./api/live";
 import { Accounts } from "./pages/Accounts";
 import { Audit, Events } from "./pages/News";
@@ -55,11 +55,16 @@ type Signed = { session?: Schema["SessionView"]; failure?: Failure };
 
 export function App() {
   const [signed, set] = useState<Signed>({});
-  const ask = () => void get<Schema["SessionView"]>("/session").then((session) => set({ session }), (failure) => set({ failure }));
+  const ask = () => {
+    get<Schema["SessionView"]>("/session").then((session) => set({ session }), (error: unknown) => set({ failure: failed(error) }));
+  };
   useEffect(() => {
     whenSignedOut(() => set((before) => (before.session?.you ? { session: { ...before.session, you: null } } : before)));
     const token = new URLSearchParams(location.hash.slice(1)).get("token");
-    if (!token) return ask();
+    if (!token) {
+      ask();
+      return;
+    }
     history.replaceState(null, "", location.pathname + location.search); // Not to be kept or shared.
     signIn(token).then(ask, ask);
   }, []);
@@ -69,12 +74,12 @@ export function App() {
   if (signed.failure) return <main class="sign-in" id="main"><h1>DA-ITN</h1><Problem failure={signed.failure} again={ask} /></main>;
   if (!session) return <p class="sign-in" role="status">Loading…</p>;
   if (!inside) return <SignIn ways={session.ways} done={ask} />;
-  return <Frame you={session.you} leave={() => remove("/session").then(ask, ask)} />;
+  return <Frame you={session.you} leave={() => void remove("/session").then(ask, ask)} />;
 }
 
 function Frame({ you, leave }: { you: Schema["You"] | null; leave: () => void }) {
   const path = place.value.pathname;
-  const current = MENU.filter(([to]) => path === to || (to !== "/" && path.startsWith(`${to}/`)))[0];
+  const current = MENU.find(([to]) => path === to || (to !== "/" && path.startsWith(`${to}/`)));
   useEffect(() => {
     document.title = `${current?.[1] ?? "Nothing here"} – DA-ITN`;
   }, [current]);

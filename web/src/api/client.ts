@@ -19,6 +19,11 @@ export class Failure extends Error {
   }
 }
 
+/** Why something that was asked for did not come. */
+export function failed(error: unknown): Failure {
+  return error instanceof Failure ? error : new Failure(0, String(error));
+}
+
 let signedOut = () => {};
 
 /** Calls `handle` whenever the server says that nobody is signed in. */

@@ -2,15 +2,12 @@
 import { signal } from "@preact/signals";
 
 export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
-export type News = { kind: Kind; id: string; at: number; data: any };
+export type News = { kind: Kind; id: string; at: number; data: Record<string, unknown> };
 
 const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
-const MOST_KEPT = 500;
 
 /** Whether the stream is open: what is shown is as old as its last event otherwise. */
 export const connected = signal<boolean | null>(null);
-/** The latest news, newest first; the map's differences are left out. */
-export const news = signal<News[]>([]);
 
 type Heard = (news: News) => void;
 const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
@@ -58,7 +55,9 @@ export function open(): void {
     if (source?.readyState === EventSource.CLOSED) setTimeout(open, 5000);
   };
   for (const kind of KINDS) {
-    source.addEventListener(kind, (event) => tell(kind, event.lastEventId, JSON.parse(event.data)));
+    source.addEventListener(kind, (event: MessageEvent<string>) => {
+      tell(kind, event.lastEventId, JSON.parse(event.data) as News["data"]);
+    });
   }
 }
 
@@ -69,8 +68,7 @@ export function close(): void {
   attempt = anew();
 }
 
-function tell(kind: Kind, id: string, data: unknown): void {
+function tell(kind: Kind, id: string, data: News["data"]): void {
   const one: News = { kind, id, at: Date.now(), data };
-  if (kind !== "map") news.value = [one, ...news.value].slice(0, MOST_KEPT);
   for (const heard of listeners.get(kind) ?? []) heard(one);
 }

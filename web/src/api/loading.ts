@@ -1,7 +1,7 @@
 // Loading what a page shows, and loading it again when something happened to it.
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
-import { Failure, get, type Page } from "./client";
+import { failed, get, type Failure, type Page } from "./client";
 import { listen, type Kind } from "./live";
 
 const AGAIN_AFTER_MS = 300;
@@ -28,12 +28,13 @@ export function useLoaded<T>(
       .then((data) => set({ key, data }))
       .catch((error: unknown) => {
         if (control.signal.aborted) return;
-        const failure = error instanceof Failure ? error : new Failure(0, String(error));
+        const failure = failed(error);
         set((before) => ({ key, data: before.key === key ? before.data : undefined, failure }));
       });
     return () => control.abort();
   }, [key, turn]);
 
+  const all = [...kinds, "reset"].join(" ");
   useEffect(() => {
     let due: ReturnType<typeof setTimeout> | undefined;
     const soon = () => {
@@ -42,12 +43,12 @@ export function useLoaded<T>(
         reload();
       }, AGAIN_AFTER_MS);
     };
-    const stop = listen([...kinds, "reset"], soon);
+    const stop = listen(all.split(" ") as Kind[], soon);
     return () => {
       stop();
       clearTimeout(due);
     };
-  }, [kinds.join(" ")]);
+  }, [all, reload]);
 
   return state.key === key ? { ...state, reload } : { reload };
 }

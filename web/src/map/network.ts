@@ -106,7 +106,7 @@ export class NetworkGraph {
       (this.sites[key] as unknown[]).push(...added[key]);
     }
     for (let number = first; number < this.sites.name.length; number++) this.add(number);
-    const recoloured = this.update(delta.changed as Required<MapDelta["changed"]>);
+    const recoloured = this.update(delta.changed);
     for (const [source, target] of delta.cut) {
       this.links.cut(source, target);
       this.drawLink(source, target);
@@ -153,7 +153,7 @@ export class NetworkGraph {
   }
 
   private connect(links: MapView["links"]): void {
-    for (const [source, target, rtt_s, throughput_bps] of links as [number, number, number | null, number | null][]) {
+    for (const [source, target, rtt_s, throughput_bps] of links) {
       if (source === target || !this.graph.hasNode(source) || !this.graph.hasNode(target)) continue;
       const known = this.links.has(source, target);
       this.links.set(source, target, { rtt_s, throughput_bps });

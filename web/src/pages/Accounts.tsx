@@ -22,7 +22,7 @@ export function Accounts() {
   const span = parameter("span");
   const account = parameter("account");
   // The moment of opening: a list whose beginning moves on would be loaded for ever.
-  const from_s = useMemo(() => (SPANS[span] ? Math.floor(Date.now() / 1000) - SPANS[span]![1] : undefined), [span]);
+  const from_s = useMemo(() => (SPANS[span] ? Math.floor(Date.now() / 1000) - SPANS[span][1] : undefined), [span]);
   const accounts = useList<Schema["AccountView"]>("/accounts", { account, from_s }, ["job"]);
   const entries = useList<Schema["LedgerLine"]>("/ledger", { account, from_s }, ["job"]);
   return (

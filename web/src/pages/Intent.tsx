@@ -45,7 +45,7 @@ function written(draft: Draft): Record<string, unknown> {
   return {
     name: draft.name,
     owner: draft.owner,
-    model: { recipe: draft.recipe, config: JSON.parse(draft.config || "{}") },
+    model: { recipe: draft.recipe, config: JSON.parse(draft.config || "{}") as unknown },
     objectives: draft.objectives,
     data: { topics: draft.topics.split(",").map((topic) => topic.trim()).filter(Boolean) },
     budget: Object.fromEntries(Object.entries(budget).filter(([, value]) => value !== undefined)),
@@ -58,7 +58,10 @@ export function IntentPage() {
   const [assessed, tell] = useState<{ answer?: Schema["Assessment"]; failure?: Failure; busy?: boolean }>({});
 
   useEffect(() => {
-    if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic)) return tell({});
+    if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic)) {
+      tell({});
+      return;
+    }
     const control = new AbortController();
     const timer = setTimeout(async () => {
       try {
@@ -80,7 +83,7 @@ export function IntentPage() {
 
   useEffect(() => {
     if (you?.kind === "owner") set((before) => ({ ...before, owner: before.owner || you.member }));
-  }, [you?.member]);
+  }, [you]);
 
   const change = (part: Partial<Draft>) => set({ ...draft, ...part });
   return (
@@ -103,7 +106,7 @@ function Form({ draft, change }: FormProps) {
   const sites = useList<Schema["SiteState"]>("/sites", { alive: true }, []).data ?? [];
   const topics = new Set(sites.flatMap(({ descriptor }) => (descriptor.datasets ?? []).flatMap((one) => one.topics)));
   const tested = new Set(sites.flatMap(({ descriptor }) => (descriptor.verifier?.tests ?? []).map((one) => one.topic)));
-  const text = (name: keyof Draft & string, label: string, type = "text", list?: string) => (
+  const text = (name: keyof Draft, label: string, type = "text", list?: string) => (
     <label>
       {label}
       <input

@@ -94,7 +94,7 @@ function Network({ view, recent, reload }: NetworkProps) {
     };
     follow();
     return listen(["map"], follow);
-  }, [network]);
+  }, [network, recent, reload]);
 
   return (
     <>

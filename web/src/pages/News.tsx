@@ -1,6 +1,6 @@
 import type { Schema } from "../api/client";
 import type { Kind, News } from "../api/live";
-import { useList } from "../api/loading";
+import { type Loaded, useList } from "../api/loading";
 import { moment } from "../parts/format";
 import { Badge, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
@@ -9,20 +9,22 @@ import { Choice } from "./Sites";
 
 const KINDS = ["site", "job", "deployment", "retired"];
 
+/** What happened since the control centre started, the latest first; `limit`: at once. */
+export function usePast(limit?: number): Loaded<News[]> & { more?: () => void } {
+  const past = useList<Schema["PastEvent"]>("/history", { limit }, ["site", "job", "deployment", "retired"]);
+  const data = past.data?.map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: (one.data ?? {}) as News["data"] }));
+  return { ...past, data };
+}
+
 export function Events() {
   const kind = parameter("kind");
-  const past = useList<Schema["PastEvent"]>("/history", {}, ["site", "job", "deployment", "retired"]);
+  const past = usePast();
   return (
     <>
       <Heading aside={<Choice name="kind" value={kind} options={KINDS} />}>Events</Heading>
       <Panel title="What happened since the control centre started, the latest first">
         <Shown of={past}>
-          {(rows) => (
-            <NewsTable
-              rows={rows.filter((one) => !kind || one.kind === kind).map((one) => ({ id: one.id, kind: one.kind as Kind, at: 1000 * one.at_s, data: one.data ?? {} }))}
-              more={past.more}
-            />
-          )}
+          {(rows) => <NewsTable rows={rows.filter((one) => !kind || one.kind === kind)} more={past.more} />}
         </Shown>
       </Panel>
     </>
@@ -39,18 +41,25 @@ export function NewsTable({ rows, more }: { rows: News[]; more?: () => void }) {
       columns={[
         { name: "when", show: (one) => moment(one.at / 1000) },
         { name: "kind", show: (one) => one.kind },
-        { name: "what", show: (one) => <About news={one} />, value: (one) => one.data.site ?? one.data.job ?? one.data.name ?? "" },
-        { name: "state", show: (one) => (one.data.state ? <Badge state={one.data.state} /> : "–"), value: (one) => one.data.state ?? "" },
-        { name: "more", show: (one) => one.data.detail || one.data.sentence || one.data.why || "" },
+        { name: "what", show: (one) => <About news={one} />, value: ({ data }) => told(data, "site") || told(data, "job") || told(data, "name") },
+        { name: "state", show: ({ data }) => (told(data, "state") ? <Badge state={told(data, "state")} /> : "–"), value: ({ data }) => told(data, "state") },
+        { name: "more", show: ({ data }) => told(data, "detail") || told(data, "sentence") || told(data, "why") },
       ]}
     />
   );
 }
 
 function About({ news: { kind, data } }: { news: News }) {
-  if (kind === "site") return <Link to={`/sites/${encodeURIComponent(data.site)}`}>{data.site}</Link>;
-  if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(data.job)}`}>{data.job}</Link>;
-  return <Link to="/models">{data.name ?? kind}</Link>;
+  const [site, job] = [told(data, "site"), told(data, "job")];
+  if (kind === "site") return <Link to={`/sites/${encodeURIComponent(site)}`}>{site}</Link>;
+  if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(job)}`}>{job}</Link>;
+  return <Link to="/models">{told(data, "name") || kind}</Link>;
+}
+
+/** What an event says, in words, of something; empty if it says nothing. */
+function told(data: News["data"], name: string): string {
+  const value = data[name];
+  return typeof value === "string" ? value : "";
 }
 
 export function Audit() {

@@ -1,25 +1,23 @@
 import { get, type Schema, segment } from "../api/client";
-import { news } from "../api/live";
 import { useList, useLoaded } from "../api/loading";
 import { count } from "../parts/format";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Link } from "../router";
 import { JobTable } from "./Jobs";
-import { NewsTable } from "./News";
+import { NewsTable, usePast } from "./News";
 
 export function Overview() {
   const network = useLoaded("network", (signal) => get<Schema["NetworkView"]>("/network", {}, signal), ["site", "job", "deployment", "retired"]);
   const jobs = useList<Schema["JobSummary"]>("/jobs", { limit: 8 }, ["job"]);
+  const past = usePast(5);
   const lost = useList<Schema["SiteState"]>("/sites", { alive: false, limit: 20 }, ["site"]);
   return (
     <>
       <Heading>Overview</Heading>
       <Shown of={network}>{(facts) => <Counts facts={facts} />}</Shown>
       <Panel title="Jobs" aside={<Link to="/jobs">All jobs</Link>}><Shown of={jobs}>{(rows) => <JobTable rows={rows} />}</Shown></Panel>
-      <div class="columns">
-        <Panel title="Sites that are lost"><Shown of={lost}>{(rows) => <Lost rows={rows} />}</Shown></Panel>
-        <Panel title="What happened last" aside={<Link to="/events">All events</Link>}><NewsTable rows={news.value.slice(0, 8)} /></Panel>
-      </div>
+      <Panel title="What happened last" aside={<Link to="/events">All events</Link>}><Shown of={past}>{(rows) => <NewsTable rows={rows} />}</Shown></Panel>
+      <Panel title="Sites that are lost"><Shown of={lost}>{(rows) => <Lost rows={rows} />}</Shown></Panel>
     </>
   );
 }

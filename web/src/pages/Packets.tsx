@@ -2,6 +2,7 @@
 import { get, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
 import { Ranking, Rejections } from "../parts/decision";
+import { entered } from "../parts/form";
 import { count, moment, seconds } from "../parts/format";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
@@ -30,8 +31,8 @@ function Chosen({ sites }: { sites: string[] }) {
   const object = parameter("object");
   const follow = (event: SubmitEvent) => {
     event.preventDefault();
-    const fields = new FormData(event.currentTarget as HTMLFormElement);
-    go(address(String(fields.get("site")), String(fields.get("object")).trim()));
+    const form = event.currentTarget as HTMLFormElement;
+    go(address(entered(form, "site"), entered(form, "object")));
   };
   return (
     <>

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 
-import { Failure, post } from "../api/client";
+import { failed, type Failure, post } from "../api/client";
+import { entered } from "../parts/form";
 import { Panel, Problem } from "../parts/show";
 
 /** Swaps a token for a cookie, which scripts cannot read. */
@@ -12,8 +13,8 @@ export function SignIn({ ways, done }: { ways: string[]; done: () => void }) {
   const [failure, fail] = useState<Failure>();
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
-    const token = new FormData(event.currentTarget as HTMLFormElement).get("token");
-    signIn(String(token).trim()).then(done, fail);
+    const token = entered(event.currentTarget as HTMLFormElement, "token");
+    signIn(token).then(done, (error: unknown) => fail(failed(error)));
   };
   return (
     <main class="sign-in" id="main" tabIndex={-1}>

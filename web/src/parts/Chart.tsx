@@ -50,6 +50,8 @@ export function Chart({ label, x, series, xName }: ChartProps) {
       fit.disconnect();
       plot.destroy();
     };
-  }, [key, label]);
+    // `key` stands for the values: the same ones in a new array are drawn already.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [key, xName]);
   return <div class="chart" ref={holder} role="img" aria-label={label} />;
 }

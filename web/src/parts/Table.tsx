@@ -67,7 +67,7 @@ export function Table<T>({ caption, rows, columns, empty, more }: TableProps<T>)
 
 /** RFC 4180. A text that a spreadsheet would take for a formula is marked as text. */
 export function csv<T>(rows: T[], columns: Column<T>[]): string {
-  const cell = (value: unknown) => {
+  const cell = (value: string | number | bigint | boolean | null | undefined) => {
     if (value == null) return "";
     const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
