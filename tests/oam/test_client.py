@@ -57,6 +57,8 @@ def _of_body(route: ApiRoute) -> set[str]:
     """What a method takes for a body: the fields of an intent's wrapper, or the body itself."""
     if route.id == "events":
         return {"after"}
+    if route.body is bytes:
+        return {"payload"}
     if route.body is None:
         return set()
     return {*route.body.__struct_fields__, "key", "intent", "how", "change"}

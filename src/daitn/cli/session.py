@@ -18,8 +18,11 @@ from rich.segment import Segment
 from rich.text import Text
 
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
+from daitn.cli.over_http import given_token, signed_in
+from daitn.client import AsyncClient
+from daitn.client.carrier import HttpCarrier
 from daitn.identity.tls import certificate_files
-from daitn.objects.addresses import check_endpoint
+from daitn.objects.addresses import check_endpoint, is_url
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -34,9 +37,9 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.identity import Identity
-from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.fabric.zenoh import open_zenoh
 
 __all__ = [
     "DEFAULT_CENTER",
@@ -93,7 +96,7 @@ CenterOption = Annotated[
     typer.Option(
         "--center",
         envvar="DAITN_CENTER",
-        help="Endpoint of the control centre.",
+        help="Endpoint of the control centre, or URL of its API.",
         show_default=True,
     ),
 ]
@@ -124,11 +127,17 @@ class Session:
     """Sends requests to a control centre, or to a site about the jobs that originated there."""
 
     def __init__(
-        self, fabric: Fabric, site: SiteId | None = None, identity: Identity | None = None
+        self,
+        fabric: Fabric,
+        site: SiteId | None = None,
+        identity: Identity | None = None,
+        client: AsyncClient | None = None,
     ) -> None:
         self.fabric = fabric
         self.identity = identity
         """Who asks; none on a fabric without signatures."""
+        self.client = client
+        """Of the control centre's API, where that passes on what is asked; none: over Zenoh."""
         self._site = site
 
     def events(self, job: JobId) -> str:
@@ -148,13 +157,26 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
 
     With `owner`, it speaks as this model owner. Raises `Unreachable`.
     """
-    identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
-    if identity is not None and center.startswith("tls/"):
+    token = given_token(center)
+    identity = None
+    if not token:
+        identity = owner_identity(center, owner) if owner else person_identity(center)
+    if identity is not None and center.startswith(("tls/", "https://")):
         await _certify(center, identity)
-    async with carrier(center) as fabric:
-        await refresh_roster(center, fabric, tell=bool(owner))
-        yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
+    if not is_url(center):
+        async with carrier(center) as fabric:
+            await refresh_roster(center, fabric, tell=bool(owner))
+            yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
+        return
+    if owner and not token:  # One who was just made cannot sign in yet.
+        with contextlib.suppress(DaitnError):
+            async with carrier(center) as fabric:
+                await refresh_roster(center, fabric, tell=True)
+    async with signed_in(center, identity) as client:
+        bare = HttpCarrier(client)
+        await refresh_roster(center, bare, tell=False)
+        yield Session(identity.signs(bare) if identity else bare, asked, identity, client)
 
 
 async def _certify(center: str, identity: Identity) -> None:
@@ -170,8 +192,14 @@ async def _certify(center: str, identity: Identity) -> None:
 
 
 @asynccontextmanager
-async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
-    """The bare fabric, reached at an endpoint. Raises `Unreachable`."""
+async def carrier(center: str) -> AsyncIterator[Carrier]:
+    """The bare fabric, reached at an endpoint, or through a control centre's API. Raises
+    `Unreachable`."""
+    if is_url(center):
+        identity = None if given_token(center) else person_identity(center)
+        async with signed_in(center, identity) as client:
+            yield HttpCarrier(client)
+        return
     try:
         tls = tls_folder(center)
         settings = FabricSettings(mode="client", connect=(center,), tls=tls)

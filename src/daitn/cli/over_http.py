@@ -1,0 +1,100 @@
+"""How commands reach a control centre where nothing but HTTPS gets out: through its API.
+
+They sign in with a token that they make of the key that signs what they ask. It lasts minutes, and
+is made anew while they run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from daitn.cli.identity import rostered_name, tls_folder
+from daitn.client import AsyncClient, NotSignedIn
+from daitn.client.transport import Token
+from daitn.identity.grants import new_center_token
+from daitn.objects.addresses import check_endpoint, is_url
+from daitn.objects.errors import InvalidInput, Refused, Unreachable
+from daitn.tools import clock
+from daitn.tools.fabric.identity import Identity
+
+__all__ = ["given_token", "own_tokens", "signed_in"]
+
+_FIELD: Final = "--center (DAITN_CENTER)"
+_LASTS_S: Final = 600.0
+
+
+def given_token(center: str) -> str:
+    """The token with which commands sign in to an API where no key is named; empty: none."""
+    if not is_url(center) or os.environ.get("DAITN_KEY"):
+        return ""
+    return os.environ.get("DAITN_TOKEN", "").strip()
+
+
+@asynccontextmanager
+async def signed_in(center: str, identity: Identity | None) -> AsyncIterator[AsyncClient]:
+    """A client of the API at a URL, signed in with `DAITN_TOKEN`, or as `identity`.
+
+    Raises `InvalidInput` for a URL that is none, or neither encrypted nor of this machine, and what
+    comes of asking there: `Unreachable` too where the control centre does not know the key, as
+    members hear nothing of who is none.
+    """
+    check_endpoint(_FIELD, center)
+    tls = tls_folder(center)
+    try:
+        token: Token = given_token(center)
+        if identity is not None and not token:
+            token = await _token(center, identity, tls)
+        async with AsyncClient(center, token, tls=tls) as client:
+            yield client
+    except NotSignedIn as error:
+        raise _unknown(center, identity, error) from None
+    except (InvalidInput, Unreachable) as error:
+        if error.field != "url":
+            raise
+        raise type(error)(error.problem, field=_FIELD, fix=error.fix) from None
+
+
+async def _token(center: str, identity: Identity, tls: str) -> Token:
+    """What signs in, once the control centre has told its name; none where nobody has to."""
+    async with AsyncClient(center, tls=tls) as stranger:
+        session = await stranger.session()
+    if not session.ways:
+        return ""
+    name = rostered_name(center, identity)
+    return own_tokens(identity, name, session.center)
+
+
+def own_tokens(identity: Identity, member: str, center: str) -> Callable[[], str]:
+    """What gives tokens of a member for a control centre, each for minutes."""
+    token, renew_s = "", 0.0
+
+    def current() -> str:
+        nonlocal token, renew_s
+        now_s = clock.wall_s()
+        if now_s >= renew_s:
+            until_s = now_s + _LASTS_S
+            token = new_center_token(identity.network, member, center, until_s, identity.key)
+            renew_s = now_s + _LASTS_S / 2
+        return token
+
+    return current
+
+
+def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Exception:
+    if given_token(center):
+        return Refused(error.problem, field="DAITN_TOKEN", fix="name one that holds")
+    if identity is None:
+        return Refused(
+            f"no network is known at {center}, and its control centre wants to know who asks",
+            field="DAITN_NETWORK",
+            fix="name the folder of the network, or a token in DAITN_TOKEN",
+        )
+    return Unreachable(
+        f"the control centre does not know this key: {error.problem}",
+        field="sender",
+        fix="ask the network's operator for an invitation: the key was revoked, replaced by "
+        "another one, or never admitted",
+    )
