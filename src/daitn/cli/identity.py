@@ -11,7 +11,7 @@ from daitn.cli.known_networks import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster
-from daitn.objects.errors import DaitnError, NotFound, Unreachable
+from daitn.objects.errors import DaitnError, NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.wire import encode
@@ -85,14 +85,13 @@ def site_keys(endpoint: str) -> dict[SiteId, str] | None:
 
 def rostered_name(endpoint: str, identity: Identity) -> str:
     """What the roster in the network's folder calls who gives a command, though the roster or the
-    membership may have ended: the control centre may have a newer one. Raises `Unreachable`, as a
-    command does whose key nobody hears."""
+    membership may have ended: the control centre may have a newer one. Raises `Refused`."""
     folder = _folder(endpoint)
     members = read_roster(folder / ROSTER).opened().members if folder else ()
     for member in members:
         if member.public_key == identity.key.public:
             return member.name
-    raise Unreachable(
+    raise Refused(
         f"the roster of {identity.network} does not have this key",
         field="sender",
         fix="ask the network's operator for an invitation: the key was revoked, replaced by "

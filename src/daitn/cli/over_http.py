@@ -37,9 +37,8 @@ def given_token(center: str) -> str:
 async def signed_in(center: str, identity: Identity | None) -> AsyncIterator[AsyncClient]:
     """A client of the API at a URL, signed in with `DAITN_TOKEN`, or as `identity`.
 
-    Raises `InvalidInput` for a URL that is none, or neither encrypted nor of this machine, and what
-    comes of asking there: `Unreachable` too where the control centre does not know the key, as
-    members hear nothing of who is none.
+    Raises `InvalidInput` for a URL that is none, or neither encrypted nor of this machine,
+    `Unreachable`, and `Refused` where the control centre does not know who asks.
     """
     check_endpoint(_FIELD, center)
     tls = tls_folder(center)
@@ -83,7 +82,7 @@ def own_tokens(identity: Identity, member: str, center: str) -> Callable[[], str
     return current
 
 
-def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Exception:
+def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Refused:
     if given_token(center):
         return Refused(error.problem, field="DAITN_TOKEN", fix="name one that holds")
     if identity is None:
@@ -92,8 +91,8 @@ def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Exce
             field="DAITN_NETWORK",
             fix="name the folder of the network, or a token in DAITN_TOKEN",
         )
-    return Unreachable(
-        f"the control centre does not know this key: {error.problem}",
+    return Refused(
+        f"the control centre does not take this key: {error.problem}",
         field="sender",
         fix="ask the network's operator for an invitation: the key was revoked, replaced by "
         "another one, or never admitted",
