@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -12,7 +13,6 @@ from rich.progress import Progress as Bars
 
 from daitn.cli.session import Session, errors, screen
 from daitn.cli.tables import job_table
-from daitn.client import AsyncClient
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
@@ -23,6 +23,9 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Registration
 from daitn.tools.tasks import Tasks
+
+if TYPE_CHECKING:
+    from daitn.client import AsyncClient
 
 __all__ = ["watch_job"]
 

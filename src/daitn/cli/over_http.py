@@ -6,27 +6,38 @@ is made anew while they run.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
-from daitn.cli.identity import rostered_name, tls_folder
+from daitn.cli.identity import (
+    owner_identity,
+    person_identity,
+    refresh_roster,
+    rostered_name,
+    tls_folder,
+)
 from daitn.client import AsyncClient, NotSignedIn
+from daitn.client.carrier import HttpCarrier
 from daitn.client.transport import Token
 from daitn.identity.grants import new_center_token
 from daitn.objects.addresses import check_endpoint, is_url
-from daitn.objects.errors import InvalidInput, Refused, Unreachable
+from daitn.objects.errors import DaitnError, InvalidInput, Refused, Unreachable
 from daitn.tools import clock
+from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric.identity import Identity
+from daitn.tools.fabric.protocol import Carrier, Fabric
 
-__all__ = ["given_token", "own_tokens", "signed_in"]
+__all__ = ["carrier_at", "own_tokens", "speaking_at"]
 
 _FIELD: Final = "--center (DAITN_CENTER)"
 _LASTS_S: Final = 600.0
 
 
-def given_token(center: str) -> str:
+def _given_token(center: str) -> str:
     """The token with which commands sign in to an API where no key is named; empty: none."""
     if not is_url(center) or os.environ.get("DAITN_KEY"):
         return ""
@@ -34,7 +45,41 @@ def given_token(center: str) -> str:
 
 
 @asynccontextmanager
-async def signed_in(center: str, identity: Identity | None) -> AsyncIterator[AsyncClient]:
+async def speaking_at(
+    center: str, owner: str
+) -> AsyncIterator[tuple[Fabric, Identity | None, AsyncClient]]:
+    """The fabric on which a command speaks through the API at a URL, as whom, and the API's client.
+    See `connect`."""
+    identity = None
+    if not _given_token(center):
+        identity = owner_identity(center, owner) if owner else person_identity(center)
+    if owner and identity is not None:  # One who was just made cannot sign in yet.
+        with contextlib.suppress(DaitnError):
+            async with carrier_at(center) as fabric:
+                await refresh_roster(center, fabric, tell=True)
+    async with _signed_in(center, identity) as client:
+        bare = HttpCarrier(client)
+        await refresh_roster(center, bare, tell=False)
+        if identity is None:
+            yield bare, None, client
+            return
+        signed, tls = identity.signs(bare), Path(tls_folder(center))
+        if is_due(tls):
+            with contextlib.suppress(DaitnError):
+                await certified(tls, signed)
+        yield signed, identity, client
+
+
+@asynccontextmanager
+async def carrier_at(center: str) -> AsyncIterator[Carrier]:
+    """The bare fabric through the API at a URL, where the holder of this machine's key signs in."""
+    identity = None if _given_token(center) else person_identity(center)
+    async with _signed_in(center, identity) as client:
+        yield HttpCarrier(client)
+
+
+@asynccontextmanager
+async def _signed_in(center: str, identity: Identity | None) -> AsyncIterator[AsyncClient]:
     """A client of the API at a URL, signed in with `DAITN_TOKEN`, or as `identity`.
 
     Raises `InvalidInput` for a URL that is none, or neither encrypted nor of this machine,
@@ -43,7 +88,7 @@ async def signed_in(center: str, identity: Identity | None) -> AsyncIterator[Asy
     check_endpoint(_FIELD, center)
     tls = tls_folder(center)
     try:
-        token: Token = given_token(center)
+        token: Token = _given_token(center)
         if identity is not None and not token:
             token = await _token(center, identity, tls)
         async with AsyncClient(center, token, tls=tls) as client:
@@ -83,7 +128,7 @@ def own_tokens(identity: Identity, member: str, center: str) -> Callable[[], str
 
 
 def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Refused:
-    if given_token(center):
+    if _given_token(center):
         return Refused(error.problem, field="DAITN_TOKEN", fix="name one that holds")
     if identity is None:
         return Refused(

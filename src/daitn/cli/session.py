@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,9 +18,6 @@ from rich.segment import Segment
 from rich.text import Text
 
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
-from daitn.cli.over_http import given_token, signed_in
-from daitn.client import AsyncClient
-from daitn.client.carrier import HttpCarrier
 from daitn.identity.tls import certificate_files
 from daitn.objects.addresses import check_endpoint, is_url
 from daitn.objects.errors import (
@@ -40,6 +37,9 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
+
+if TYPE_CHECKING:
+    from daitn.client import AsyncClient
 
 __all__ = [
     "DEFAULT_CENTER",
@@ -158,25 +158,19 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
     With `owner`, it speaks as this model owner. Raises `Unreachable`.
     """
     asked = SiteId(checked_name(site, "--site")) if site else None
-    token = given_token(center)
-    identity = None
-    if not token:
-        identity = owner_identity(center, owner) if owner else person_identity(center)
-    if identity is not None and center.startswith(("tls/", "https://")):
-        await _certify(center, identity)
-    if not is_url(center):
-        async with carrier(center) as fabric:
-            await refresh_roster(center, fabric, tell=bool(owner))
-            yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
+    if is_url(center):
+        # Imported here, because it would delay every other command by half a second.
+        from daitn.cli.over_http import speaking_at
+
+        async with speaking_at(center, owner) as (fabric, identity, client):
+            yield Session(fabric, asked, identity, client)
         return
-    if owner and not token:  # One who was just made cannot sign in yet.
-        with contextlib.suppress(DaitnError):
-            async with carrier(center) as fabric:
-                await refresh_roster(center, fabric, tell=True)
-    async with signed_in(center, identity) as client:
-        bare = HttpCarrier(client)
-        await refresh_roster(center, bare, tell=False)
-        yield Session(identity.signs(bare) if identity else bare, asked, identity, client)
+    identity = owner_identity(center, owner) if owner else person_identity(center)
+    if identity is not None and center.startswith("tls/"):
+        await _certify(center, identity)
+    async with carrier(center) as fabric:
+        await refresh_roster(center, fabric, tell=bool(owner))
+        yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
 
 
 async def _certify(center: str, identity: Identity) -> None:
@@ -196,9 +190,10 @@ async def carrier(center: str) -> AsyncIterator[Carrier]:
     """The bare fabric, reached at an endpoint, or through a control centre's API. Raises
     `Unreachable`."""
     if is_url(center):
-        identity = None if given_token(center) else person_identity(center)
-        async with signed_in(center, identity) as client:
-            yield HttpCarrier(client)
+        from daitn.cli.over_http import carrier_at
+
+        async with carrier_at(center) as passing:
+            yield passing
         return
     try:
         tls = tls_folder(center)
