@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 import pytest
 
 from daitn.client import AsyncClient, Client
@@ -57,10 +58,10 @@ def _of_body(route: ApiRoute) -> set[str]:
     """What a method takes for a body: the fields of an intent's wrapper, or the body itself."""
     if route.id == "events":
         return {"after"}
-    if route.body is bytes:
-        return {"payload"}
     if route.body is None:
         return set()
+    if not issubclass(route.body, msgspec.Struct):
+        return {"payload"}
     return {*route.body.__struct_fields__, "key", "intent", "how", "change"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +17,7 @@ from daitn.client.carrier import HttpCarrier
 from daitn.identity.envelopes import Purpose, enclose
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
+from daitn.oam.api import commanding, reading
 from daitn.objects.errors import InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
@@ -29,6 +32,7 @@ from daitn.objects.requests import (
 )
 from daitn.objects.roster import Kind, Member
 from daitn.objects.steering import Steer
+from daitn.objects.value import ValueQuestion
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.authority import CENTER_READING, CENTER_VERBS, READING, SITE_VERBS
@@ -134,21 +138,56 @@ async def test_a_token_alone_asks_what_it_may(clinics: Room) -> None:
         assert len(decode(await ask(carrier, keys.center_do("jobs")), JobList).jobs) == 1
         assessing = encode(AssessIntent(intent=intent()))
         assert await ask(carrier, keys.center_do("assess"), assessing)
-        for key in (keys.center_do("submit"), keys.site_do(SiteId("east"), "cordon")):
+        (job,) = decode(await ask(carrier, keys.center_do("jobs")), JobList).jobs
+        value = keys.center_do("value")
+        assert await ask(carrier, value, encode(ValueQuestion(job=job.job)))
+        measuring = encode(ValueQuestion(job=job.job, measure=True))
+        for key, question in (
+            (keys.center_do("submit"), wanted),
+            (keys.site_do(SiteId("east"), "cordon"), b""),
+            (value, measuring),
+        ):
             with pytest.raises(Refused, match="for reading"):
-                await ask(carrier, key, wanted)
+                await ask(carrier, key, question)
+    async with AsyncClient(clinics.url, clinics.token("root", reads_only=True)) as client:
+        steer = keys.center_do("steer")
+        assert await ask(HttpCarrier(client), steer, encode(Steer()))
+        with pytest.raises(Refused, match="for reading"):
+            await ask(HttpCarrier(client), steer, encode(Steer(reset=True)))
     async with AsyncClient(clinics.url) as client:
         with pytest.raises(Refused, match="not signed in"):
             await ask(HttpCarrier(client), NETWORK_KEY)
 
 
+PEOPLES = {verb for verb, kinds in CENTER_VERBS.items() if kinds & {Kind.OWNER, Kind.OPERATOR}}
+
+
+async def test_a_member_has_so_many_requests_under_way(clinics: Room) -> None:
+    clinics.sites["east"].answering.clear()
+    http = clinics.http("ann")
+    assessing = encode(AssessIntent(intent=intent()))
+    target = f"/api/v1/relay?key={keys.center_do('assess')}"
+    waiting = [asyncio.create_task(http.post(target, data=assessing)) for _ in range(33)]
+    done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().status for task in done] == [429]
+    clinics.sites["east"].answering.set()
+    assert len(await asyncio.gather(*others)) == 32
+
+
+def test_every_request_of_people_has_a_route_of_its_own() -> None:
+    """But for those of commands alone, and one of whose answer a page at a time is asked."""
+    source = "".join(map(inspect.getsource, (reading, commanding)))
+    assert PEOPLES - set(re.findall(r'\.(?:ask|read)\("(\w+)"', source)) == {
+        *("certify", "store", "stored", "nodes")
+    }
+
+
 def test_every_request_of_people_is_known_to_read_or_to_change() -> None:
     """A new verb is one for which a token for reading is not enough, unless it is listed."""
-    people = {verb for verb, kinds in CENTER_VERBS.items() if kinds & {Kind.OWNER, Kind.OPERATOR}}
-    assert people - CENTER_READING == {
+    assert {
         *("submit", "cancel", "store", "deploy", "retire", "steer", "value", "certify")
-    }
-    assert people >= CENTER_READING
+    } == PEOPLES - CENTER_READING
+    assert PEOPLES >= CENTER_READING
     assert set(SITE_VERBS) > READING
 
 

@@ -17,6 +17,8 @@ from daitn.oam.api.problems import HttpProblem
 from daitn.objects.errors import Corrupt, NotFound, Refused
 from daitn.objects.identifiers import is_name
 from daitn.objects.roster import SignedRoster
+from daitn.objects.steering import Steer
+from daitn.objects.value import ValueQuestion
 from daitn.objects.wire import decode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.authority import CENTER_READING, CENTER_VERBS, READING, SITE_VERBS
@@ -67,8 +69,7 @@ class Relay:
         if _is_signed(payload):
             assert isinstance(fabric, SignedFabric)
             return await fabric.relay(key, payload, member.public_key, timeout_s=within_s)
-        reading = CENTER_READING if site is None else READING
-        if asked.by.role is ApiRole.VIEWER and verb not in reading:
+        if asked.by.role is ApiRole.VIEWER and not _reads(site, verb, payload):
             raise Refused(
                 f"{verb} changes something, and the token is for reading",
                 field="authorization",
@@ -96,6 +97,18 @@ def _asked(key: str) -> tuple[str | None, str]:
         case ["daitn", "site", site, "do", verb] if is_name(site) and verb in SITE_VERBS:
             return site, verb
     raise NotFound(f"nobody is asked at {key!r}", field="key", fix="see docs/reference/wire.md")
+
+
+def _reads(site: str | None, verb: str, payload: bytes) -> bool:
+    """Whether a request changes nothing."""
+    if site is not None:
+        return verb in READING
+    match verb:
+        case "value":
+            return not decode(payload, ValueQuestion).measure
+        case "steer":
+            return decode(payload, Steer) == Steer()
+    return verb in CENTER_READING
 
 
 def _is_signed(payload: bytes) -> bool:

@@ -66,7 +66,7 @@ CENTER_READING: Final = frozenset(CENTER_VERBS) - {
     *("submit", "cancel", "store", "deploy", "retire", "steer", "value", "certify"),
     *("report", "name", "usage"),
 }
-"""Those that change nothing there. `value` may have data measured, and `steer` sets weights."""
+"""Those that never change anything there."""
 
 
 class SiteVerb(NamedTuple):
