@@ -68,12 +68,13 @@ async def _events(center: str, limit: int, follow: bool, as_json: bool) -> list[
     async with _client(center) as client:
         found = (await client.history(limit=limit)).items
         past = list(reversed(found))
+        teller = _Teller(as_json)
         if follow or not as_json:
             for event in past:
-                _tell(event, as_json)
+                teller.tell(event)
         if follow:
             with interrupts() as stopping:
-                following = asyncio.create_task(_follow(client, found, as_json))
+                following = asyncio.create_task(_follow(client, found, teller))
                 leaving = asyncio.create_task(stopping.wait())
                 await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 leaving.cancel()
@@ -84,15 +85,15 @@ async def _events(center: str, limit: int, follow: bool, as_json: bool) -> list[
         return past
 
 
-async def _follow(client: AsyncClient, past: tuple[PastEvent, ...], as_json: bool) -> None:
+async def _follow(client: AsyncClient, past: tuple[PastEvent, ...], teller: _Teller) -> None:
     async for event in client.events(past[0].id if past else ""):
         if event.kind == "reset":
             errors.print(
                 "events are missing here: the control centre has restarted, or forgot them"
             )
         if event.kind not in _UNTOLD:
-            told = PastEvent(id=event.id, kind=event.kind, at_s=clock.wall_s(), data=event.data)
-            _tell(told, as_json)
+            at_s = clock.wall_s()
+            teller.tell(PastEvent(id=event.id, kind=event.kind, at_s=at_s, data=event.data))
 
 
 @asynccontextmanager
@@ -123,13 +124,22 @@ async def _client(center: str) -> AsyncIterator[AsyncClient]:
         ) from None
 
 
-def _tell(event: PastEvent, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(escaped_json(msgspec.json.encode(event).decode()) + "\n")
-    else:
-        when = datetime.fromtimestamp(event.at_s).strftime("%Y-%m-%d %H:%M:%S")
-        screen.print(f"{when}  {_sentence(event)}", highlight=False)
-    sys.stdout.flush()
+class _Teller:
+    """Prints events, one a line."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._said = ""
+
+    def tell(self, event: PastEvent) -> None:
+        """Print an event. In words, one that says nothing new is left out."""
+        if self._as_json:
+            sys.stdout.write(escaped_json(msgspec.json.encode(event).decode()) + "\n")
+        elif (sentence := _sentence(event)) != self._said:
+            when = datetime.fromtimestamp(event.at_s).strftime("%Y-%m-%d %H:%M:%S")
+            screen.print(f"{when}  {sentence}", highlight=False)
+            self._said = sentence
+        sys.stdout.flush()
 
 
 def _sentence(event: PastEvent) -> str:
