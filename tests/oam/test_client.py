@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import msgspec
 import pytest
 
 from daitn.client import AsyncClient, Client
@@ -59,6 +60,8 @@ def _of_body(route: ApiRoute) -> set[str]:
         return {"after"}
     if route.body is None:
         return set()
+    if not issubclass(route.body, msgspec.Struct):
+        return {"payload"}
     return {*route.body.__struct_fields__, "key", "intent", "how", "change"}
 
 

@@ -210,7 +210,7 @@ class Room:
         served = ControlCenter(
             config, identity.signs(carrier) if identity else carrier, roster, identity
         )
-        self.center = Operated(served, config, roster.grants() if roster else None)
+        self.center = Operated(served, config, roster)
         await self.center.start()
 
     async def close(self) -> None:

@@ -49,6 +49,7 @@ def written(folder: Path) -> Path:
     path = write_network(folder)
     plain = yaml.safe_load(path.read_text().replace("tcp/", "tls/"))
     plain["center"]["certificate_hours"] = LIFETIME_S / 3600
+    plain["center"]["api"] = {"listen": f"https://127.0.0.1:{free_port()}"}
     link = f"tls/127.0.0.1:{free_port()}"
     parts = {
         "east": {"listen": [link], "neighbours": {"west": []}},
@@ -98,6 +99,24 @@ def test_who_was_away_for_longer_than_its_certificate_comes_back(network: Networ
     network.mend()
     wait_until(lambda: has_entered(north) and renewal_after_s(north, clock.wall_s()) > 0)
     wait_until(lambda: linked(network))
+
+
+def test_commands_know_the_control_centre_behind_a_url_by_its_certificate(
+    network: Network, tmp_path: Path
+) -> None:
+    url = str(network.processes.center.api.listen)
+    found = daitn("get", "jobs", "--json", DAITN_CENTER=url)
+    assert found == network.daitn("get", "jobs", "--json")
+    assert found.returncode == 0, found.stderr
+    assert daitn("events", DAITN_CENTER=url).returncode == 0
+    assert network.daitn("events").returncode == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(own_network(network.processes.center), copy)
+    shutil.rmtree(copy / "tls")
+    (copy / "root-key").unlink()
+    unknown = daitn("get", "jobs", DAITN_CENTER=url, DAITN_NETWORK=str(copy))
+    assert unknown.returncode == ExitCode.UNREACHABLE, unknown.stderr
+    assert "not known to be the control centre" in unknown.stderr
 
 
 def test_strangers_do_not_connect(network: Network, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "traceroute": "steering:traceroute",
     "trace": "steering:trace",
     "steer": "steering:steer",
+    "events": "events:events",
     "doctor": "doctor:doctor",
     "backup": "backup:backup",
     "restore": "backup:restore",

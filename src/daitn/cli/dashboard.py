@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import webbrowser
 from typing import Annotated
 
 import typer
 
+from daitn.cli.known_networks import network_of, remember
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -61,6 +63,8 @@ async def dashboard_url(center: str, owner: str = "", read_only: bool = False) -
                 field="api.listen",
                 fix="state an address in the control centre's file, or leave the field out",
             )
+        with contextlib.suppress(NotFound):  # `--center` takes it from now on.
+            remember((facts.api,), network_of(center))
         if session.identity is None:
             return f"{facts.api}/"
         now_s = clock.wall_s()

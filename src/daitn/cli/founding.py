@@ -22,6 +22,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
+from daitn.objects.addresses import is_url
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from daitn.tools.roster import LiveRoster
@@ -46,7 +47,7 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     """
     folder = own_network(center)
     if center.insecure:
-        forget(center.listen)
+        forget(_addresses(center))
     if center.insecure or center.roster != str(folder / ROSTER):
         return
     now_s = clock.wall_s()
@@ -64,7 +65,7 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
     network.equip(Kind.OPERATOR, OPERATOR)
     for config in own:
-        remember(config.listen, folder)
+        remember(_addresses(config), folder)
 
 
 def admit_local(
@@ -85,7 +86,13 @@ def admit_local(
     for config in configs:
         _equip(config, network)
         write_roster(Path(config.state) / ROSTER, network.file())
-        remember(config.listen, network.path)
+        remember(_addresses(config), network.path)
+
+
+def _addresses(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
+    """At which commands may ask a process."""
+    api = (config.api.advertise, config.api.listen) if isinstance(config, CenterConfig) else ()
+    return (*config.listen, *(url for url in api if url and is_url(url)))
 
 
 def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:

@@ -11,7 +11,7 @@ from daitn.cli.known_networks import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import key_path, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster
-from daitn.objects.errors import DaitnError, NotFound
+from daitn.objects.errors import DaitnError, NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.wire import encode
@@ -26,6 +26,7 @@ __all__ = [
     "owner_identity",
     "person_identity",
     "refresh_roster",
+    "rostered_name",
     "site_keys",
     "tls_folder",
 ]
@@ -80,6 +81,22 @@ def site_keys(endpoint: str) -> dict[SiteId, str] | None:
         return None
     members = read_roster(folder / ROSTER).opened().members
     return {SiteId(m.name): m.public_key for m in members if m.kind is Kind.SITE}
+
+
+def rostered_name(endpoint: str, identity: Identity) -> str:
+    """What the roster in the network's folder calls who gives a command, though the roster or the
+    membership may have ended: the control centre may have a newer one. Raises `Refused`."""
+    folder = _folder(endpoint)
+    members = read_roster(folder / ROSTER).opened().members if folder else ()
+    for member in members:
+        if member.public_key == identity.key.public:
+            return member.name
+    raise Refused(
+        f"the roster of {identity.network} does not have this key",
+        field="sender",
+        fix="ask the network's operator for an invitation: the key was revoked, replaced by "
+        "another one, or never admitted",
+    )
 
 
 def _persons_key(folder: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -19,6 +21,11 @@ from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import decode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Registration
+from daitn.tools.tasks import Tasks
+
+if TYPE_CHECKING:
+    from daitn.client import AsyncClient
 
 __all__ = ["watch_job"]
 
@@ -56,18 +63,32 @@ class _Follower:
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._registrations: list[Registration] = []
+        self._news = Tasks()
 
     async def start(self) -> None:
-        fabric = self._session.fabric
-        self._registrations = [
-            await fabric.subscribe(self._session.events(self._job), self._on_view),
-            await fabric.subscribe(keys.job_progress(self._job), self._on_progress),
-        ]
+        if (client := self._session.client) is not None:
+            self._news.spawn(self._follow(client), "events")
+        else:
+            fabric = self._session.fabric
+            self._registrations = [
+                await fabric.subscribe(self._session.events(self._job), self._on_view),
+                await fabric.subscribe(keys.job_progress(self._job), self._on_progress),
+            ]
         await self._look()
 
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
+        await self._news.close()
+
+    async def _follow(self, client: AsyncClient) -> None:
+        """Look whenever the control centre says that something happened to the job."""
+        with contextlib.suppress(DaitnError):  # It is looked at nevertheless, now and then.
+            async for event in client.events():
+                if event.kind == "job" and event.data.job == self._job:
+                    with contextlib.suppress(DaitnError):
+                        await self._look()
 
     async def plain(self, quiet: bool) -> JobView:
         """A line for each change, plus occasional progress lines, for logs and pipes."""

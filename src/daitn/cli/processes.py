@@ -146,7 +146,7 @@ async def _run_center(config: Path | None, start_logs: Callable[..., None]) -> N
 
     def make(carrier: Carrier, tracer: Tracer) -> Operated:
         served = ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
-        return Operated(served, center, roster.grants() if roster else None)
+        return Operated(served, center, roster)
 
     await _serve(
         name, center, settings, make, roster, identity, (config, partial(read_center, config))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
 from daitn.identity.tls import certificate_files
-from daitn.objects.addresses import check_endpoint
+from daitn.objects.addresses import check_endpoint, is_url
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -34,9 +34,12 @@ from daitn.objects.wire import decode, encode
 from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.identity import Identity
-from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.fabric.zenoh import open_zenoh
+
+if TYPE_CHECKING:
+    from daitn.client import AsyncClient
 
 __all__ = [
     "DEFAULT_CENTER",
@@ -93,7 +96,7 @@ CenterOption = Annotated[
     typer.Option(
         "--center",
         envvar="DAITN_CENTER",
-        help="Endpoint of the control centre.",
+        help="Endpoint of the control centre, or URL of its API.",
         show_default=True,
     ),
 ]
@@ -124,11 +127,17 @@ class Session:
     """Sends requests to a control centre, or to a site about the jobs that originated there."""
 
     def __init__(
-        self, fabric: Fabric, site: SiteId | None = None, identity: Identity | None = None
+        self,
+        fabric: Fabric,
+        site: SiteId | None = None,
+        identity: Identity | None = None,
+        client: AsyncClient | None = None,
     ) -> None:
         self.fabric = fabric
         self.identity = identity
         """Who asks; none on a fabric without signatures."""
+        self.client = client
+        """Of the control centre's API, where that passes on what is asked; none: over Zenoh."""
         self._site = site
 
     def events(self, job: JobId) -> str:
@@ -148,8 +157,15 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
 
     With `owner`, it speaks as this model owner. Raises `Unreachable`.
     """
-    identity = owner_identity(center, owner) if owner else person_identity(center)
     asked = SiteId(checked_name(site, "--site")) if site else None
+    if is_url(center):
+        # Imported here, because it would delay every other command by half a second.
+        from daitn.cli.over_http import speaking_at
+
+        async with speaking_at(center, owner) as (fabric, identity, client):
+            yield Session(fabric, asked, identity, client)
+        return
+    identity = owner_identity(center, owner) if owner else person_identity(center)
     if identity is not None and center.startswith("tls/"):
         await _certify(center, identity)
     async with carrier(center) as fabric:
@@ -170,8 +186,15 @@ async def _certify(center: str, identity: Identity) -> None:
 
 
 @asynccontextmanager
-async def carrier(center: str) -> AsyncIterator[ZenohFabric]:
-    """The bare fabric, reached at an endpoint. Raises `Unreachable`."""
+async def carrier(center: str) -> AsyncIterator[Carrier]:
+    """The bare fabric, reached at an endpoint, or through a control centre's API. Raises
+    `Unreachable`."""
+    if is_url(center):
+        from daitn.cli.over_http import carrier_at
+
+        async with carrier_at(center) as passing:
+            yield passing
+        return
     try:
         tls = tls_folder(center)
         settings = FabricSettings(mode="client", connect=(center,), tls=tls)

@@ -14,5 +14,6 @@ connection breaks: it is made once.
 from daitn.client.asynchronous import AsyncClient
 from daitn.client.events import NetworkEvent
 from daitn.client.synchronous import Client
+from daitn.client.transport import NotSignedIn
 
-__all__ = ["AsyncClient", "Client", "NetworkEvent"]
+__all__ = ["AsyncClient", "Client", "NetworkEvent", "NotSignedIn"]

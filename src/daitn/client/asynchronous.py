@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 from daitn.client.events import NetworkEvent, follow
-from daitn.client.transport import Transport, segment
+from daitn.client.transport import Token, Transport, segment
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import sign_order
 from daitn.oam.api.answers import (
@@ -48,6 +48,8 @@ from daitn.topology.snapshot import SiteState
 __all__ = ["AsyncClient"]
 
 _ORDER_LASTS_S = 30 * 86400.0
+_PASSING_S = 10.0
+"""What a control centre may take beside the wait for an answer."""
 _AS_USUAL = Measuring()
 
 
@@ -55,10 +57,11 @@ class AsyncClient:
     """Asks one control centre. Each method raises the `DaitnError` that is the answer, and
     `Unreachable`; see `daitn.client`."""
 
-    def __init__(self, url: str, token: str = "", *, tls: str = "") -> None:
+    def __init__(self, url: str, token: Token = "", *, tls: str = "") -> None:
         """`url`: as `daitn dashboard` prints it, up to the `#`. `token`: of `daitn token create
-        --center-api`; none where there is no roster. `tls`: folder of the network's certificates,
-        where the control centre has one of those. Raises `InvalidInput`."""
+        --center-api`, or what gives one; none where there is no roster. `tls`: folder of the
+        network's certificates, where the control centre has one of those. Raises
+        `InvalidInput`."""
         self._http = Transport(url.partition("#")[0].rstrip("/"), token, tls)
 
     async def __aenter__(self) -> Self:
@@ -340,6 +343,16 @@ class AsyncClient:
         """What gateways and facilities state of the same answers."""
         return await self._http.get(
             Page[UsageCompared], "/usage", account=account, limit=limit, cursor=cursor
+        )
+
+    async def relay(self, payload: bytes, key: str = "", *, within_s: float = 60.0) -> bytes:
+        """Pass on a request of the fabric: see `daitn.client.carrier`."""
+        return await self._http.octets(
+            "/relay",
+            payload,
+            silence_timeout_s=within_s + _PASSING_S,
+            key=key,
+            within_s=within_s,
         )
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:

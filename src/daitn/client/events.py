@@ -15,14 +15,15 @@ from daitn.objects.errors import Unreachable
 from daitn.objects.jobs import JobSummary
 from daitn.objects.placement import DeploymentView
 
-__all__ = ["NetworkEvent", "follow"]
+__all__ = ["EVENT_TYPES", "NetworkEvent", "follow"]
 
-_KINDS: Final[dict[str, Any]] = {
+EVENT_TYPES: Final[dict[str, Any]] = {
     "map": MapDelta,
     "site": SiteNews,
     "job": JobSummary,
     "deployment": DeploymentView,
 }
+"""What an event of a kind carries; of others it is plain data."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -50,7 +51,7 @@ async def follow(transport: Transport, after: str) -> AsyncIterator[NetworkEvent
                 after, pause_s = said.get("id", after), _FIRST_PAUSE_S
                 if "event" in said:
                     kind = said["event"]
-                    data = msgspec.json.decode(said["data"], type=_KINDS.get(kind, Any))
+                    data = msgspec.json.decode(said["data"], type=EVENT_TYPES.get(kind, Any))
                     yield NetworkEvent(kind, after, data)
         except Unreachable:
             pass

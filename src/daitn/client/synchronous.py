@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 from daitn.client.asynchronous import AsyncClient
 from daitn.client.events import NetworkEvent
+from daitn.client.transport import Token
 from daitn.identity.keys import SigningKey
 from daitn.oam.api.answers import (
     MapView,
@@ -52,7 +53,7 @@ _AS_USUAL = Measuring()
 class Client:
     """As `AsyncClient`, without `await`."""
 
-    def __init__(self, url: str, token: str = "", *, tls: str = "") -> None:
+    def __init__(self, url: str, token: Token = "", *, tls: str = "") -> None:
         """See `AsyncClient`."""
         self._client = AsyncClient(url, token, tls=tls)
         self._loop = asyncio.new_event_loop()
@@ -313,6 +314,10 @@ class Client:
     def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
         """What happened lately, newest first."""
         return self._done(self._client.history(limit=limit, cursor=cursor))
+
+    def relay(self, payload: bytes, key: str = "", *, within_s: float = 60.0) -> bytes:
+        """Pass on a request of the fabric."""
+        return self._done(self._client.relay(payload, key, within_s=within_s))
 
     def events(self, after: str = "") -> Iterator[NetworkEvent]:
         """What happens from now on, or after an event: `event` of a map, or `id` of one."""

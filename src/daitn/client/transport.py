@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -27,16 +29,23 @@ from daitn.tools.http import (
     read_address,
 )
 
-__all__ = ["PREFIX", "Transport", "segment"]
+__all__ = ["PREFIX", "NotSignedIn", "Token", "Transport", "segment"]
 
 T = TypeVar("T")
+
+Token = str | Callable[[], str]
+"""A token, or what gives one for each request; empty: none."""
 
 PREFIX: Final = "/api/v1"
 _CONNECT_TIMEOUT_S: Final = 10.0
 _SILENCE_TIMEOUT_S: Final = 90.0
 _KEEPALIVE_S: Final = 60.0
 _MOST_BYTES: Final = 256 << 20
+_MOST_WAIT_S: Final = 5.0
+_MOST_WAITS: Final = 20
+"""A control centre that is asked too often says how long to wait: that and so often is waited."""
 _JSON: Final = "application/json"
+_OCTETS: Final = "application/octet-stream"
 _URN: Final = "urn:daitn:problem:"
 _BY_STATUS: Final[Mapping[int, type[DaitnError]]] = {
     400: InvalidInput,
@@ -53,10 +62,14 @@ _BY_STATUS: Final[Mapping[int, type[DaitnError]]] = {
 """Errors that the network has no name for."""
 
 
+class NotSignedIn(Refused):
+    """The control centre does not take the token, or wants one."""
+
+
 class Transport:
     """Speaks HTTP with one control centre."""
 
-    def __init__(self, url: str, token: str, tls: str) -> None:
+    def __init__(self, url: str, token: Token, tls: str) -> None:
         """Raises `InvalidInput` for what is no URL, and for a folder without certificates."""
         try:
             self._address = read_address(url)
@@ -64,9 +77,7 @@ class Transport:
             raise InvalidInput(
                 str(error), field="url", fix="take the address that `daitn dashboard` prints"
             ) from None
-        self._headers = {"accept": _JSON}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+        self._token = token
         self._http = HttpClient(
             connect_timeout_s=_CONNECT_TIMEOUT_S, keepalive_s=_KEEPALIVE_S, tls=tls
         )
@@ -83,6 +94,22 @@ class Transport:
 
     async def delete(self, answer: type[T], path: str, **query: object) -> T:
         return await self._done(answer, "DELETE", path, query)
+
+    async def octets(
+        self, path: str, body: bytes, *, silence_timeout_s: float, **query: object
+    ) -> bytes:
+        """What a path answers to bytes. It is sent once: it may be signed, and then nobody takes it
+        twice."""
+        headers = {"content-type": _OCTETS, "accept": _OCTETS}
+        try:
+            status, told = await self._once(
+                "POST", _target(path, query), headers, body, silence_timeout_s
+            )
+        except HttpError as error:
+            raise _unreachable(error) from None
+        if status >= 400:
+            raise _error(status, told)
+        return told
 
     async def lines(self, path: str, **headers: str) -> AsyncIterator[str]:
         """The lines of an answer that goes on, as they arrive. Raises as the others do."""
@@ -108,8 +135,7 @@ class Transport:
         query: Mapping[str, object],
         body: msgspec.Struct | None = None,
     ) -> T:
-        said = {name: _text(value) for name, value in query.items() if value is not None}
-        target = f"{path}?{urlencode(said)}" if said else path
+        target = _target(path, query)
         headers = {}
         if method != "GET":
             headers["idempotency-key"] = secrets.token_urlsafe(16)
@@ -137,27 +163,58 @@ class Transport:
             ) from None
 
     async def _once(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        silence_timeout_s: float = _SILENCE_TIMEOUT_S,
     ) -> tuple[int, bytes]:
-        reply = await self._sent(method, target, headers, body)
-        return reply.status, await _whole(reply)
+        """Status and body, once the control centre does not say that it is asked too often."""
+        for waits_left in reversed(range(_MOST_WAITS + 1)):
+            reply = await self._sent(method, target, headers, body, silence_timeout_s)
+            told, wait_s = await _whole(reply), _wait_s(reply)
+            if wait_s is None or not waits_left:
+                break
+            await asyncio.sleep(wait_s)
+        return reply.status, told
 
     async def _sent(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        silence_timeout_s: float = _SILENCE_TIMEOUT_S,
     ) -> ClientResponse:
+        token = self._token if isinstance(self._token, str) else self._token()
+        signed = {"authorization": f"Bearer {token}"} if token else {}
         return await self._http.request(
             method,
             self._address,
             PREFIX + target,
-            {**self._headers, **headers},
+            {"accept": _JSON, **signed, **headers},
             body,
-            silence_timeout_s=_SILENCE_TIMEOUT_S,
+            silence_timeout_s=silence_timeout_s,
         )
 
 
 def segment(name: str) -> str:
     """A name as one part of a path."""
     return quote(name, safe="")
+
+
+def _target(path: str, query: Mapping[str, object]) -> str:
+    said = {name: _text(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(said)}" if said else path
+
+
+def _wait_s(reply: ClientResponse) -> float | None:
+    """Seconds after which to ask again; none: it is answered, or not worth waiting."""
+    said = reply.headers.get("retry-after", "")
+    if reply.status != 429 or not said.isdecimal() or float(said) > _MOST_WAIT_S:
+        return None
+    return float(said)
 
 
 async def _whole(reply: ClientResponse) -> bytes:
@@ -185,12 +242,19 @@ def _error(status: int, told: bytes) -> DaitnError:
         kind = _BY_STATUS.get(status, DaitnError)
         return kind(f"HTTP {status}", fix="see the control centre's log")
     code = problem.type.removeprefix(_URN)
-    named = {kind.__name__: kind for kind in KINDS}
+    named = {kind.__name__: kind for kind in (*KINDS, NotSignedIn)}
     kind = named.get(code) or _BY_STATUS.get(status, DaitnError)
     return kind(problem.detail, field=problem.field, fix=problem.fix)
 
 
 def _unreachable(error: HttpError) -> Unreachable:
+    if isinstance(error.__context__, ssl.SSLCertVerificationError):
+        return Unreachable(
+            f"whoever answers is not known to be the control centre: {error}",
+            field="url",
+            fix="name it as its certificate does, and the network's folder, whose authority made "
+            "that: `tls` of a client, DAITN_NETWORK of commands",
+        )
     late = isinstance(error, ServerTimeout)
     return Unreachable(
         "the control centre does not answer in time" if late else f"no control centre: {error}",

@@ -13,10 +13,10 @@ import msgspec
 from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.files.atomic import replace_file
-from daitn.identity.grants import GrantBook
 from daitn.oam.api.server import ApiService
 from daitn.tools.http import served
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.roster import LiveRoster
 
 __all__ = ["Operated"]
 
@@ -29,11 +29,11 @@ class Operated:
     """Starts and ends both."""
 
     def __init__(
-        self, center: ControlCenter, config: CenterConfig, grants: GrantBook | None
+        self, center: ControlCenter, config: CenterConfig, roster: LiveRoster | None
     ) -> None:
         self.center = center
         self._config = config
-        self._grants = grants
+        self._roster = roster
         self.api: ApiService | None = None
         """What it serves, once it listens; none: nothing."""
 
@@ -90,7 +90,7 @@ class Operated:
         config = self._config
         stated: ApiConfig = msgspec.structs.replace(config.api, listen=listen)
         api = ApiService(
-            self.center, config.name, stated, self._grants, Path(config.state), config.tls
+            self.center, config.name, stated, self._roster, Path(config.state), config.tls
         )
         await api.start()
         return api

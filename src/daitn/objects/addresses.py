@@ -14,6 +14,7 @@ __all__ = [
     "is_encrypted",
     "is_loopback",
     "is_unspecified",
+    "is_url",
 ]
 
 
@@ -62,6 +63,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is of an HTTP server, not an endpoint of Zenoh."""
+    return address.startswith(("http://", "https://"))
 
 
 def is_unspecified(host: str) -> bool:

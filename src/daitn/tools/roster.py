@@ -147,7 +147,7 @@ class LiveRoster:
 
         self._registrations.append(await fabric.subscribe(keys.ROSTER, published))
         if serves:
-            served = await fabric.serve(keys.NEWER_ROSTER, self._on_question)
+            served = await fabric.serve(keys.NEWER_ROSTER, self.on_question)
             self._registrations.append(served)
         self._tasks.repeat(self._look_again, "roster's file")
         self._tasks.repeat(partial(self._follow, fabric, asks=not serves), "roster")
@@ -177,6 +177,12 @@ class LiveRoster:
         log.info("roster %d of %s, %d members", roster.version, roster.network, count)
         self._reckon()
         return True
+
+    def tell(self, signed: SignedRoster) -> None:
+        """Take a roster that came by another way than a publication, and publish it soon. Raises as
+        `take` does."""
+        if self.take(signed):
+            self._news.set()
 
     async def refresh(self, fabric: Fabric, *, asks: bool) -> None:
         """Publish what the file brought, ask the control centre, and say what ends."""
@@ -224,7 +230,7 @@ class LiveRoster:
         elif answer.version < self.version:
             await fabric.publish(keys.ROSTER, encode(self._file.signed))
 
-    async def _on_question(self, key: str, payload: bytes) -> bytes:
+    async def on_question(self, key: str, payload: bytes) -> bytes:
         """`RosterQuestion` -> `RosterAnswer`: the roster, if it is newer than the asker's."""
         asked = decode(payload, RosterQuestion)
         newer = self._file.signed if asked.version < self.version else None

@@ -110,6 +110,8 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     """None: nobody is signed in."""
     ways: tuple[str, ...]
     """How to sign in: `token`, `oidc`; empty: nobody has to."""
+    center: str = ""
+    """The control centre for which a token has to be."""
 
 
 class RelevantSites(msgspec.Struct, frozen=True, kw_only=True):

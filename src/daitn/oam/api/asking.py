@@ -110,25 +110,28 @@ class Asked:
 
     async def ask(self, verb: str, question: object) -> Any:
         """What the control centre answers, as plain data. Raises the `DaitnError` in it."""
-        return await self._plain(await self._answer(verb, question))
+        return await self._plain(await self.answer(verb, encode(question)))
 
     async def read(self, verb: str, question: object, answer: type[T]) -> T:
         """The same as a struct."""
-        return decode(await self._answer(verb, question), answer)
+        return decode(await self.answer(verb, encode(question)), answer)
 
     async def ask_site(self, site: str, verb: str, question: object) -> Any:
         """What a site answers to whoever asks here, as plain data. Raises the `DaitnError` in it,
         and `NotFound` for an unknown site."""
-        return await self._plain(await self._answer_of(site, verb, question))
+        return await self._plain(await self.answer_of(site, verb, encode(question)))
 
-    async def _answer(self, verb: str, question: object) -> bytes:
+    async def answer(self, verb: str, payload: bytes) -> bytes:
+        """What the control centre answers, as it came. Raises as `ask` does."""
         with self.by.speaking():
-            return await self.center.answer(verb, encode(question))
+            return await self.center.answer(verb, payload)
 
-    async def _answer_of(self, site: str, verb: str, question: object) -> bytes:
+    async def answer_of(
+        self, site: str, verb: str, payload: bytes, timeout_s: float = SITE_TIMEOUT_S
+    ) -> bytes:
+        """What a site answers, as it came. Raises as `ask_site` does."""
         if not is_name(site) or SiteId(site) not in self.center.snapshot().sites:
             raise NotFound(f"there is no site {site}", field="site", fix="see `daitn get nodes`")
-        payload = encode(question)
         if self.by.member is not None:
             if self.by.mandate is None:
                 raise Refused(
@@ -139,7 +142,7 @@ class Asked:
             payload = encode(OnBehalf(mandate=self.by.mandate, verb=verb, question=payload))
             verb = "behalf"
         key = keys.site_do(SiteId(site), verb)
-        return await self.center.fabric.request(key, payload, timeout_s=SITE_TIMEOUT_S)
+        return await self.center.fabric.request(key, payload, timeout_s=timeout_s)
 
     async def _plain(self, payload: bytes) -> Any:
         if len(payload) <= LARGE_BYTES:

@@ -16,7 +16,7 @@ import msgspec
 from daitn import __version__
 from daitn.oam.api.answers import MapDelta, Problem, SiteNews
 from daitn.oam.api.events import EVENT_KINDS
-from daitn.oam.api.routes import PREFIX, ROUTES, ApiRoute, Parameter, Special
+from daitn.oam.api.routes import OCTETS, PREFIX, ROUTES, ApiRoute, Parameter, Special
 from daitn.oam.field_docs import field_docs
 
 __all__ = ["described", "document"]
@@ -92,10 +92,9 @@ def described() -> dict[str, Any]:
 
 def _types() -> Iterator[Any]:
     for route in ROUTES:
-        if route.answer is not None:
-            yield route.answer
-        if route.body is not None:
-            yield route.body
+        for kind in (route.answer, route.body):
+            if kind not in (None, bytes):
+                yield kind
         yield from (parameter.kind for parameter in route.query)
 
 
@@ -134,9 +133,11 @@ def _operation(route: ApiRoute, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schema_of[route.body]}},
+            "content": {OCTETS: {}}
+            if route.body is bytes
+            else {"application/json": {"schema": schema_of[route.body]}},
         }
-    if route.method in ("POST", "DELETE") and route.least is not None:
+    if route.method in ("POST", "DELETE") and route.least and route.do is not Special.RELAY:
         operation["parameters"].append(_IDEMPOTENCY)
     return operation
 
@@ -144,8 +145,8 @@ def _operation(route: ApiRoute, schema_of: dict[Any, Any]) -> dict[str, Any]:
 def _answer(route: ApiRoute, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if route.answer is None:
         return {"description": "Done."}
-    content = {route.media: {"schema": schema_of[route.answer]}}
-    return {"description": "The answer.", "content": content}
+    form = {} if route.answer is bytes else {"schema": schema_of[route.answer]}
+    return {"description": "The answer.", "content": {route.media: form}}
 
 
 def _in_path(name: str) -> dict[str, Any]:

@@ -47,6 +47,7 @@ async def read_body(route: ApiRoute, request: Request) -> tuple[Any, bytes]:
         if text.strip() not in (b"", b"{}", b"null"):
             raise _bad("this takes no body", "body", "send none")
         return None, b""
+    assert issubclass(route.body, msgspec.Struct)
     return struct_of(text, route.body, request), text
 
 

@@ -50,9 +50,10 @@ from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["CALLBACK", "PREFIX", "ROUTES", "ApiRoute", "Parameter", "Special", "found"]
+__all__ = ["CALLBACK", "OCTETS", "PREFIX", "ROUTES", "ApiRoute", "Parameter", "Special", "found"]
 
 PREFIX: Final = "/api/v1"
+OCTETS: Final = "application/octet-stream"
 CALLBACK: Final = "/session/oidc/callback"
 """Where a provider of OpenID Connect sends browsers back to."""
 
@@ -75,6 +76,11 @@ class Special(enum.Enum):
 
     MAP = "map", "All sites and links in a compact form, for a picture."
     EVENTS = "events", "What happens from now on, as server-sent events."
+    RELAY = (
+        "relay",
+        "Pass on a request of the fabric as whoever signed in has signed it; a request that nobody "
+        "signed is asked in that name. Commands with `--center URL` ask so.",
+    )
     SESSION = "session", "Whether somebody is signed in, and how one may be."
     OPEN = "sign_in", "Sign in: swap a token for a cookie."
     CLOSE = "sign_out", "Sign out."
@@ -96,7 +102,8 @@ class ApiRoute:
     """Type of the answer's body; none: it has none."""
     least: ApiRole | None = ApiRole.VIEWER
     """Who may ask; none: anybody."""
-    body: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct | bytes] | None = None
+    """Its JSON; `bytes`: what is sent is no JSON."""
     query: Sequence[Parameter] = ()
     status: int = 200
     media: str = "application/json"
@@ -123,6 +130,7 @@ class ApiRoute:
 
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
+_Patience = Annotated[float, msgspec.Meta(gt=0.0, le=600.0)]
 
 
 def _listed(default: int = 100) -> tuple[Parameter, ...]:
@@ -191,6 +199,9 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/usage", reading.usage, Page[UsageCompared], query=(*_listed(), _ACCOUNT[0])),
     ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
     ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
+    ApiRoute("POST", "/relay", Special.RELAY, bytes, body=bytes, media=OCTETS,
+             query=(Parameter("key", _Text, "On the fabric: see wire.md.", ""),
+                    Parameter("within_s", _Patience, "How long to wait for the answer.", 60.0))),
     ApiRoute("GET", "/session", Special.SESSION, SessionView, None),
     ApiRoute("POST", "/session", Special.OPEN, SessionView, None, Opening),
     ApiRoute("DELETE", "/session", Special.CLOSE, None, None, status=204),

@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from daitn.center.config import ApiConfig
-from daitn.identity.grants import GrantBook
 from daitn.oam.api.answers import ApiRole, SessionView
 from daitn.oam.api.asking import Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
@@ -23,8 +22,9 @@ from daitn.oam.api.metrics import ApiMetrics
 from daitn.oam.api.news import EVERY_S, News
 from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
-from daitn.oam.api.reading_requests import read_body, read_query
-from daitn.oam.api.routes import PREFIX, ApiRoute, Special, found
+from daitn.oam.api.reading_requests import read_body, read_query, whole_body
+from daitn.oam.api.relaying import Relay
+from daitn.oam.api.routes import OCTETS, PREFIX, ROUTES, ApiRoute, Special, found
 from daitn.oam.api.sign_in import SignIn
 from daitn.oam.codings import takes
 from daitn.oam.static import Dashboard
@@ -33,6 +33,7 @@ from daitn.objects.jobs import JobView
 from daitn.tools import clock
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.monitoring.metrics import Sample
+from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ApiService"]
@@ -51,6 +52,7 @@ _HEADERS: Final = {
 }
 """Of every answer."""
 _UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
+_RELAY: Final = next(route for route in ROUTES if route.do is Special.RELAY)
 
 
 class ApiService:
@@ -61,15 +63,17 @@ class ApiService:
         center: Center,
         name: str,
         config: ApiConfig,
-        grants: GrantBook | None,
+        roster: LiveRoster | None,
         state: Path,
         tls: str,
         dashboard: Dashboard | None = None,
     ) -> None:
-        """`name`: what the roster calls the control centre. `grants`: none without a roster.
-        `state`, `tls`: its folders."""
+        """`name`: what the roster calls the control centre. `roster`: none where everybody may do
+        everything. `state`, `tls`: its folders."""
         self._center = center
-        self._sign_in = SignIn(name, grants, state, clock.wall_s)
+        self._name = name
+        self._sign_in = SignIn(name, roster.grants() if roster else None, state, clock.wall_s)
+        self._relay = Relay(center, roster)
         self._door = Doorkeeper(config, self._sign_in)
         self.log = EventLog()
         """Of what happens; others may add to it."""
@@ -85,6 +89,7 @@ class ApiService:
         self._specials: dict[Special, Callable[[Request, SignedIn | None], Awaitable[Reply]]] = {
             Special.MAP: self._map,
             Special.EVENTS: self._events,
+            Special.RELAY: self._relayed,
             Special.SESSION: self._session,
             Special.OPEN: self._open,
             Special.CLOSE: self._close_session,
@@ -191,8 +196,7 @@ class ApiService:
         if isinstance(route.do, Special):
             return await self._specials[route.do](request, by)
         assert by is not None
-        query = read_query(route, request)
-        asked = Asked(self._center, self.log, by, names, query)
+        asked = Asked(self._center, self.log, by, names, read_query(route, request))
         if request.method in _UNSAFE:
             asked.body, text = await read_body(route, request)
             if route.least is not ApiRole.VIEWER:
@@ -239,12 +243,23 @@ class ApiService:
             request.add_header(name, value)
         return await self._readers.serve(request, by, last_id)
 
+    async def _relayed(self, request: Request, by: SignedIn | None) -> Reply:
+        assert by is not None
+        query = read_query(_RELAY, request)
+        asked = Asked(self._center, self.log, by, {}, query)
+        body = await whole_body(request)
+        given = await self._relay.passed_on(asked, query["key"], body, query["within_s"])
+        return Response(given, 200, {"content-type": OCTETS, "cache-control": "no-store"})
+
     async def _session(self, request: Request, by: SignedIn | None) -> Reply:
-        return _json(SessionView(you=by.you if by else None, ways=self._door.ways))
+        return self._signed(by)
 
     async def _open(self, request: Request, by: SignedIn | None) -> Reply:
-        opened = await self._door.open(request)
-        return _json(SessionView(you=opened.you, ways=self._door.ways))
+        return self._signed(await self._door.open(request))
+
+    def _signed(self, by: SignedIn | None) -> Response:
+        you = by.you if by else None
+        return _json(SessionView(you=you, ways=self._door.ways, center=self._name))
 
     async def _close_session(self, request: Request, by: SignedIn | None) -> Reply:
         self._door.close(request, by)

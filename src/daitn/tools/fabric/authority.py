@@ -14,7 +14,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.identifiers import CENTER_SITE, is_name
 from daitn.objects.roster import Kind, Member
 
-__all__ = ["CENTER_VERBS", "READING", "SITE_VERBS", "SiteVerb", "allowed"]
+__all__ = ["CENTER_READING", "CENTER_VERBS", "READING", "SITE_VERBS", "SiteVerb", "allowed"]
 
 _Kinds = frozenset[Kind]
 
@@ -62,6 +62,12 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "metered": _PEOPLE | _SITES,
 }
 """Who may send each request to a control centre."""
+
+CENTER_READING: Final = frozenset(CENTER_VERBS) - {
+    *("submit", "cancel", "store", "deploy", "retire", "steer", "value", "certify"),
+    *("report", "name", "usage"),
+}
+"""Those that never change anything there."""
 
 
 class SiteVerb(NamedTuple):

@@ -155,6 +155,31 @@ class SignedFabric:
         self._sessions[_server(key)] = answer.payload[:_SESSION]
         return True
 
+    async def relay(self, key: str, data: bytes, sender: str, *, timeout_s: float) -> bytes:
+        """Pass on a request as another member signed it. Returns the answer as it came: that member
+        checks it. `sender`: its public key.
+
+        Who answers hears the member, not whoever passes it on. Raises `Refused` for what that
+        member did not sign as a request, and what `Carrier.request` raises.
+        """
+        sent = _read_signed(data)
+        if sent.purpose is not Purpose.REQUEST or sent.public_key != sender:
+            raise Refused(
+                "it is no request of whoever signed in",
+                field="sender",
+                fix="sign in and ask with the same key",
+            )
+
+        def accepts(answer: bytes) -> bool:
+            try:
+                self._check_answer(read_envelope(answer), key, sent)
+            except DaitnError as error:
+                self._note("an answer", key, error)
+                return False
+            return True
+
+        return await self._carrier.request(key, data, timeout_s=timeout_s, accepts=accepts)
+
     async def request_bulk(
         self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
     ) -> T:

@@ -1,0 +1,157 @@
+"""`daitn events`: what happens in a network."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from daitn.cli.identity import rostered_name, tls_folder
+from daitn.cli.interrupts import interrupts
+from daitn.cli.over_http import own_tokens
+from daitn.cli.session import (
+    DEFAULT_CENTER,
+    CenterOption,
+    JsonOption,
+    connect,
+    errors,
+    print_json,
+    run,
+    screen,
+)
+from daitn.cli.tokens import network_facts
+from daitn.client import AsyncClient
+from daitn.client.events import EVENT_TYPES
+from daitn.oam.api.answers import PastEvent, SiteNews
+from daitn.objects.errors import NotFound, Unreachable
+from daitn.objects.jobs import JobSummary
+from daitn.objects.placement import DeploymentView
+from daitn.objects.text import escaped_json
+from daitn.objects.wire import to_json
+from daitn.tools import clock
+
+__all__ = ["events"]
+
+_UNTOLD: Final = ("map", "reset")
+"""Kinds that say nothing by themselves."""
+
+
+def events(
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what happens, until Ctrl-C.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=1, max=1000, help="How many of the latest.")
+    ] = 20,
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what happened lately, oldest first: jobs, deployments, sites that come and go.
+
+    A control centre that restarts forgets it, and sites are told of while somebody follows or has a
+    dashboard open. With --follow, --json prints an object per line.
+
+    Example: daitn events --follow
+    """
+    past = run(_events(center, limit, follow, as_json))
+    if as_json and not follow:
+        print_json(to_json(past))
+
+
+async def _events(center: str, limit: int, follow: bool, as_json: bool) -> list[PastEvent]:
+    async with _client(center) as client:
+        found = (await client.history(limit=limit)).items
+        past = list(reversed(found))
+        teller = _Teller(as_json)
+        if follow or not as_json:
+            for event in past:
+                teller.tell(event)
+        if follow:
+            with interrupts() as stopping:
+                following = asyncio.create_task(_follow(client, found, teller))
+                leaving = asyncio.create_task(stopping.wait())
+                await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                leaving.cancel()
+                if following.done():
+                    following.result()
+                following.cancel()
+                await asyncio.gather(following, leaving, return_exceptions=True)
+        return past
+
+
+async def _follow(client: AsyncClient, past: tuple[PastEvent, ...], teller: _Teller) -> None:
+    async for event in client.events(past[0].id if past else ""):
+        if event.kind == "reset":
+            errors.print(
+                "events are missing here: the control centre has restarted, or forgot them"
+            )
+        if event.kind not in _UNTOLD:
+            at_s = clock.wall_s()
+            teller.tell(PastEvent(id=event.id, kind=event.kind, at_s=at_s, data=event.data))
+
+
+@asynccontextmanager
+async def _client(center: str) -> AsyncIterator[AsyncClient]:
+    """A client of the control centre's API, wherever it says that this is. Raises `NotFound`."""
+    async with connect(center) as session:
+        if session.client is not None:
+            yield session.client
+            return
+        facts = await network_facts(session)
+        identity = session.identity
+    if not facts.api:
+        raise NotFound(
+            "this control centre serves no API, which has its events",
+            field="api.listen",
+            fix="state an address in the control centre's file, or leave the field out",
+        )
+    token = own_tokens(identity, rostered_name(center, identity), facts.center) if identity else ""
+    try:
+        async with AsyncClient(facts.api, token, tls=tls_folder(center)) as client:
+            yield client
+    except Unreachable as error:
+        raise Unreachable(
+            f"events come over the API of the control centre, which says that it is at "
+            f"{facts.api}: {error.problem}",
+            field="api.advertise",
+            fix="state there where others reach it, or name its URL with --center",
+        ) from None
+
+
+class _Teller:
+    """Prints events, one a line."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._said = ""
+
+    def tell(self, event: PastEvent) -> None:
+        """Print an event. In words, one that says nothing new is left out."""
+        if self._as_json:
+            sys.stdout.write(escaped_json(msgspec.json.encode(event).decode()) + "\n")
+        elif (sentence := _sentence(event)) != self._said:
+            when = datetime.fromtimestamp(event.at_s).strftime("%Y-%m-%d %H:%M:%S")
+            screen.print(f"{when}  {sentence}", highlight=False)
+            self._said = sentence
+        sys.stdout.flush()
+
+
+def _sentence(event: PastEvent) -> str:
+    data: Any = event.data
+    if event.kind in EVENT_TYPES:
+        data = msgspec.convert(data, EVENT_TYPES[event.kind], from_attributes=True)
+    match data:
+        case JobSummary():
+            return f"{data.job} {data.state}: {data.detail or data.sentence}"
+        case SiteNews():
+            return f"{data.site} is {data.state}"
+        case DeploymentView():
+            places = ", ".join(f"{p.site} {p.state or p.detail}" for p in data.places)
+            return f"{data.name} answers with {data.model}: {places or 'nowhere yet'}"
+    return f"{event.kind} {data.get('name', '') if isinstance(data, dict) else data}"

@@ -1,0 +1,119 @@
+"""Passes on requests of the fabric that came by HTTP, for those whom nothing but HTTPS lets out.
+
+What a member signed is passed on as it is: whoever answers checks that signature, and this control
+centre can neither change nor make one. What nobody signed is asked in the name of whoever signed
+in, as all of the API is, and a token for reading asks only what changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from daitn.identity.envelopes import read_envelope
+from daitn.oam.api.answers import ApiRole
+from daitn.oam.api.asking import Asked, Center
+from daitn.oam.api.problems import HttpProblem
+from daitn.objects.errors import Corrupt, NotFound, Refused
+from daitn.objects.identifiers import is_name
+from daitn.objects.roster import SignedRoster
+from daitn.objects.steering import Steer
+from daitn.objects.value import ValueQuestion
+from daitn.objects.wire import decode
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.authority import CENTER_READING, CENTER_VERBS, READING, SITE_VERBS
+from daitn.tools.fabric.signed import SignedFabric
+from daitn.tools.roster import LiveRoster
+
+__all__ = ["Relay"]
+
+_MOST_OF_ONE: Final = 32
+"""Requests of one member under way: as many as a few exports at the same time have."""
+
+
+class Relay:
+    """One control centre's."""
+
+    def __init__(self, center: Center, roster: LiveRoster | None) -> None:
+        self._center = center
+        self._roster = roster
+        self._passing: Counter[str] = Counter()
+
+    async def passed_on(self, asked: Asked, key: str, payload: bytes, within_s: float) -> bytes:
+        """The answer as it came. Raises the error in one to a request that nobody signed,
+        `NotFound` for a key at which nobody is asked, `Unreachable`, and `HttpProblem`."""
+        who = asked.by.member.public_key if asked.by.member else ""
+        if self._passing[who] >= _MOST_OF_ONE:
+            raise HttpProblem(
+                429,
+                "TooMany",
+                "too many requests are passed on at the same time",
+                fix="wait for their answers",
+                headers={"retry-after": "1"},
+            )
+        self._passing[who] += 1
+        try:
+            return await self._passed_on(asked, key, payload, within_s)
+        finally:
+            self._passing[who] -= 1
+            if not self._passing[who]:
+                del self._passing[who]
+
+    async def _passed_on(self, asked: Asked, key: str, payload: bytes, within_s: float) -> bytes:
+        member, fabric = asked.by.member, self._center.fabric
+        if key in (keys.ROSTER, keys.NEWER_ROSTER):
+            return await self._of_roster(key, payload)
+        site, verb = _asked(key)
+        if member is None:
+            return await fabric.request(key, payload, timeout_s=within_s)
+        if _is_signed(payload):
+            assert isinstance(fabric, SignedFabric)
+            return await fabric.relay(key, payload, member.public_key, timeout_s=within_s)
+        if asked.by.role is ApiRole.VIEWER and not _reads(site, verb, payload):
+            raise Refused(
+                f"{verb} changes something, and the token is for reading",
+                field="authorization",
+                fix="sign in with a token that is not read-only",
+            )
+        if site is None:
+            return await asked.answer(verb, payload)
+        return await asked.answer_of(site, verb, payload, within_s)
+
+    async def _of_roster(self, key: str, payload: bytes) -> bytes:
+        """Rosters prove themselves: they are signed by the network's root key."""
+        if self._roster is None:
+            raise NotFound("this network has no roster", field="key", fix="go on without one")
+        if key == keys.NEWER_ROSTER:
+            return await self._roster.on_question(key, payload)
+        self._roster.tell(decode(payload, SignedRoster))
+        return b""
+
+
+def _asked(key: str) -> tuple[str | None, str]:
+    """The site that is asked, none: the control centre; and for what. Raises `NotFound`."""
+    match key.split("/"):
+        case ["daitn", "center", "do", verb] if verb in CENTER_VERBS:
+            return None, verb
+        case ["daitn", "site", site, "do", verb] if is_name(site) and verb in SITE_VERBS:
+            return site, verb
+    raise NotFound(f"nobody is asked at {key!r}", field="key", fix="see docs/reference/wire.md")
+
+
+def _reads(site: str | None, verb: str, payload: bytes) -> bool:
+    """Whether a request changes nothing."""
+    if site is not None:
+        return verb in READING
+    match verb:
+        case "value":
+            return not decode(payload, ValueQuestion).measure
+        case "steer":
+            return decode(payload, Steer) == Steer()
+    return verb in CENTER_READING
+
+
+def _is_signed(payload: bytes) -> bool:
+    try:
+        read_envelope(payload)
+    except Corrupt:
+        return False
+    return True
