@@ -4,11 +4,12 @@ import { useState } from "preact/hooks";
 import { type Failure, get, type Page, post, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
 import { Chart } from "../parts/Chart";
+import { Cut, type Fitting } from "../parts/Cut";
 import { Ranking, Reasons, Rejections } from "../parts/decision";
 import { bytes, change, count, dollars, moment, score, seconds, share } from "../parts/format";
 import { Badge, Bar, Empty, Figure, Figures, Heading, Panel, Problem, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
-import { Link, parameter } from "../router";
+import { Link, parameter, setParameter } from "../router";
 import { Choice } from "./Sites";
 
 type Job = Schema["JobView"];
@@ -79,7 +80,7 @@ export function JobPage({ job: id }: { job: string }) {
             <Plan job={found} />
             {found.decision && <Reasons decision={found.decision} />}
             <Decisions path={path} />
-            <Relevant path={path} />
+            <Relevant path={path} job={found.job} />
             <Value path={path} job={found} />
             <LineageOf path={path} job={found} />
           </>
@@ -191,9 +192,10 @@ function Plan({ job }: { job: Job }) {
   );
 }
 
-/** Loads what stands behind a fold when it is first opened. */
+/** Loads what stands behind a fold when it is opened; which one is open is part of the address. */
 function Folded<T>({ title, path, kinds = [], children }: { title: string; path: string; kinds?: ["job"] | []; children: (data: T) => ComponentChildren }) {
-  const [open, set] = useState(false);
+  const open = parameter("show") === title;
+  const set = (wanted: boolean) => setParameter("show", wanted ? title : "");
   return (
     <Panel title={title} aside={<button class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
       {open && <Unfolded<T> path={path} kinds={kinds}>{children}</Unfolded>}
@@ -231,11 +233,12 @@ function Decisions({ path }: { path: string }) {
   );
 }
 
-function Relevant({ path }: { path: string }) {
+function Relevant({ path, job }: { path: string; job: string }) {
   return (
     <Folded<Schema["RelevantSites"]> title="Who can serve this model (MS-DRRT), and who cannot" path={`${path}/relevant`}>
       {(found) => (
         <>
+          <Cut of={job} caption={`MS-DRRT of ${job}`} fitting={fitting(found)} rejections={found.rejections} />
           <Table
             caption="Data that fits"
             rows={found.options}
@@ -252,6 +255,18 @@ function Relevant({ path }: { path: string }) {
       )}
     </Folded>
   );
+}
+
+/** Data sets, then who measures each objective. */
+function fitting({ options, verifiers }: Schema["RelevantSites"]): Fitting[] {
+  const data = options.map((one) => ({
+    name: `${one.site}/${one.dataset.name}`,
+    what: `${count(one.dataset.samples)} records of ${one.dataset.topics.join(", ")}`,
+  }));
+  const measured = Object.entries(verifiers).flatMap(([objective, those]) =>
+    those.map((one) => ({ name: `${one.site}, a verifier`, what: `measures ${objective} on ${count(one.test.items)} items` })),
+  );
+  return [...data, ...measured];
 }
 
 function Value({ path, job }: { path: string; job: Job }) {
