@@ -8,8 +8,8 @@ import { useLoaded } from "../api/loading";
 import { BOUNDS, GRADES, type Grade, type Measure } from "../map/links";
 import { NetworkGraph, WIDTHS } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
+import { savePicture } from "../parts/picture";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
-import { save } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
 const MOST_LINKS_LISTED = 50;
@@ -105,7 +105,7 @@ function Network({ view, recent, reload }: NetworkProps) {
       <div class="map">
         <div class="canvas" ref={holder} role="img" aria-label={`Map of ${network.graph.order} sites and ${network.links.size} links`} />
       </div>
-      <Legend network={network} picture={() => drawn.current && savePicture(drawn.current)} />
+      <Legend network={network} picture={() => drawn.current && saveMap(drawn.current)} />
       <LinkLegend measure={measure} />
       <Finder network={network} wanted={wanted} />
       {chosen >= 0 && <Chosen network={network} number={chosen} />}
@@ -243,18 +243,10 @@ function Chosen({ network, number }: { network: NetworkGraph; number: number }) 
   );
 }
 
-function savePicture(sigma: Sigma): void {
+function saveMap(sigma: Sigma): void {
   const { width, height } = sigma.getDimensions();
-  const whole = document.createElement("canvas");
-  whole.width = width;
-  whole.height = height;
-  const context = whole.getContext("2d");
-  if (!context) return;
-  context.fillStyle = ink("--paper");
-  context.fillRect(0, 0, width, height);
   sigma.refresh();
-  for (const canvas of Object.values(sigma.getCanvases())) context.drawImage(canvas, 0, 0, width, height);
-  whole.toBlob((blob) => blob && save("map.png", blob, "image/png"));
+  savePicture("map.png", Object.values(sigma.getCanvases()), width, height);
 }
 
 function ink(name: string): string {

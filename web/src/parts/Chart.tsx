@@ -1,6 +1,7 @@
 // Lines over visits or time.
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
+import { savePicture } from "./picture";
 import "uplot/dist/uPlot.min.css";
 
 export type Series = { name: string; values: (number | null)[]; target?: number };
@@ -51,5 +52,16 @@ export function Chart({ label, x, series, xName }: ChartProps) {
       plot.destroy();
     };
   }, [key, label]);
-  return <div class="chart" ref={holder} role="img" aria-label={label} />;
+  const picture = () => {
+    const drawn = holder.current?.querySelector("canvas");
+    if (drawn) savePicture(`${label}.png`, [drawn], drawn.width, drawn.height);
+  };
+  return (
+    <>
+      <div class="chart" ref={holder} role="img" aria-label={label} />
+      <footer class="under">
+        <button class="plain" onClick={picture}>Picture<span class="unseen"> of {label}</span></button>
+      </footer>
+    </>
+  );
 }
