@@ -20,8 +20,8 @@ const [LARGEST, SMALLEST] = [10, 2];
 const CROWDED = 100;
 
 /** Widths of links in pixels: what is poor is thick, so that it is seen without colour, too. */
-export const WIDTHS: Record<Grade, number> = { good: 1, middling: 2, poor: 3.5, unknown: 0.5 };
-const WIDER_IF_CHOSEN = 1;
+export const WIDTHS: Record<Grade, number> = { unknown: 1, good: 2, middling: 4, poor: 6 };
+const WIDER_IF_CHOSEN = 0.75;
 
 export type Colours = Record<"good" | "busy" | "lost" | "cordoned", string> & { links: Record<Grade, string> };
 

@@ -63,6 +63,7 @@ function Network({ view, recent, reload }: NetworkProps) {
         labelColor: { color: ink("--ink") },
         labelRenderedSizeThreshold: 6,
         labelFont: "system-ui, sans-serif",
+        minEdgeThickness: 1,
         stagePadding: 48,
         zIndex: true,
         allowInvalidContainer: true,

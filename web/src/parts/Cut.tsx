@@ -12,11 +12,11 @@ type CutProps = { of: string; caption: string; fitting: Fitting[]; rejections: S
 type Branch = { name: string; what: string; mark: "chosen" | "fits" | "left out" };
 
 const MOST_SHOWN = 40;
-const MOST_LETTERS = { name: 34, what: 82 };
-const ROW = 30;
-const TOP = 14;
-const WIDTH = 960;
-const [TRUNK, FORK, LEAF] = [96, 130, 220];
+const MOST_LETTERS = { of: 16, name: 60, what: 95 };
+const ROW = 44;
+const TOP = 24;
+const WIDTH = 720;
+const [TRUNK, FORK, LEAF] = [24, 60, 110];
 
 export function Cut({ of, caption, fitting, rejections }: CutProps) {
   const picture = useRef<SVGSVGElement>(null);
@@ -31,7 +31,7 @@ export function Cut({ of, caption, fitting, rejections }: CutProps) {
       <div class="scroll" tabIndex={0} role="region" aria-label={`${caption}, a picture`}>
         <svg ref={picture} xmlns="http://www.w3.org/2000/svg" viewBox={`0 0 ${WIDTH} ${height}`} width={WIDTH} height={height} role="img" aria-label={`${caption}: ${all.length - out} fit, ${out} are left out`} font-size="13" font-family="system-ui, sans-serif">
           <circle cx={TRUNK - 14} cy={middle} r="8" fill="var(--ink)" />
-          <text x={TRUNK - 14} y={middle - 16} text-anchor="middle" fill="var(--ink)">{clipped(of, 22)}</text>
+          <text x="0" y="14" fill="var(--ink)" font-weight="650">{clipped(of, MOST_LETTERS.of)}</text>
           {shown.map((one, at) => <Drawn key={`${one.mark} ${one.name}`} branch={one} y={TOP + ROW * (at + 0.5)} middle={middle} />)}
         </svg>
       </div>
@@ -61,8 +61,8 @@ function Drawn({ branch, y, middle }: { branch: Branch; y: number; middle: numbe
       ) : (
         <circle cx={LEAF - 5} cy={y} r="5" stroke={colour} stroke-width="2" fill={mark === "chosen" ? colour : "var(--paper)"} />
       )}
-      <text x={LEAF + 10} y={y + 4} fill="var(--ink)" font-weight={mark === "chosen" ? 650 : 400}>{clipped(name, MOST_LETTERS.name)}</text>
-      <text x={LEAF + 270} y={y + 4} fill="var(--ink-quiet)" font-size="12">{clipped(what, MOST_LETTERS.what)}</text>
+      <text x={LEAF + 10} y={y - 3} fill="var(--ink)" font-weight={mark === "chosen" ? 650 : 400}>{clipped(name, MOST_LETTERS.name)}</text>
+      <text x={LEAF + 10} y={y + 13} fill="var(--ink-quiet)" font-size="12">{clipped(what, MOST_LETTERS.what)}</text>
     </g>
   );
 }
