@@ -13,9 +13,11 @@ import pytest
 
 from daitn.control.queries.engine import Qirce
 from daitn.node.gateway.query_log import QueryLog
+from daitn.objects.cordons import Cordon, CordonChange, CordonQuestion, CordonReport
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import NotFound
+from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryRecord, QueryStatus, Strategy
 from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryList, SubmitIntent
 from daitn.objects.wire import decode, encode
@@ -201,6 +203,37 @@ async def test_gateways_answer_whoever_signed_the_token(clinics: Room) -> None:
     assert (await refused(clinics.http("ann"), "queries/door/1"))[0] == 404
     assert (await refused(clinics.http("bob"), "queries/door/1"))[0] == 403
     assert (await refused(clinics.http("ann"), "queries/nowhere/1"))[0] == 404
+
+
+async def test_a_site_is_taken_out_of_service_and_back_by_whom_it_lets(clinics: Room) -> None:
+    """The site decides, and hears in whose name the control centre asks."""
+    asked: list[tuple[str, CordonQuestion]] = []
+
+    async def on_cordon(key: str, payload: bytes) -> bytes:
+        check_owner("ann", "the site east")
+        member = caller()
+        assert member is not None
+        asked.append((member.name, decode(payload, CordonQuestion)))
+        cordon = Cordon(by=member.name, since_s=1.0, reason="new disks", draining=True)
+        return encode(CordonReport(site=SiteId("east"), cordon=cordon, visits=2))
+
+    east = await clinics.site("east")
+    await east.answers(clinics.roster.grants(), {"cordon": on_cordon})
+    await until(lambda: clinics.center.center.snapshot().alive())
+    drain = CordonQuestion(change=CordonChange.DRAIN, reason="new disks")
+    for name in ("ann", "root"):
+        status, told = await posted(clinics.http(name), "sites/east/cordon", drain)
+        assert (status, told["cordon"]["by"], told["visits"]) == (200, name, 2)
+        assert asked.pop() == (name, drain)
+        assert (await got(clinics.http(name), "sites/east/cordon"))["visits"] == 2
+        assert asked.pop() == (name, CordonQuestion())
+    assert (await posted(clinics.http("bob"), "sites/east/cordon", drain))[0] == 403
+    reader = clinics.http(authorization=f"Bearer {clinics.token('root', reads_only=True)}")
+    assert (await posted(reader, "sites/east/cordon", drain))[0] == 403
+    assert (await posted(clinics.http("root"), "sites/nowhere/cordon", drain))[0] == 404
+    status, told = await posted(clinics.http("root"), "sites/east/cordon", {"change": "stop"})
+    assert (status, told["field"]) == (422, "change")
+    assert not asked
 
 
 async def test_queries_of_all_gateways_come_page_by_page(clinics: Room) -> None:

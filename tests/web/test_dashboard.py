@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 import openai
 import pytest
@@ -20,15 +22,18 @@ from tests.system.conftest import Network, running
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
+MS_DRRT = "Who can serve this model (MS-DRRT), and who cannot"
 PAGES = (
     "/",
     "/map",
     "/map?site=ninds",
+    "/map?links=rate",
     "/sites",
     "/sites/ninds",
     "/topology",
     "/jobs",
     "/jobs/doctor-1",
+    f"/jobs/doctor-1?show={quote(MS_DRRT)}",
     "/intent",
     "/models",
     "/queries",
@@ -255,6 +260,54 @@ def test_a_page_is_linked_by_its_address(user: User) -> None:
     assert user.page.get_by_role("link", name="ninds").count() == 0
     user.page.reload()
     user.sees("mpvu")
+
+
+def test_who_could_answer_a_query_is_drawn_with_why_others_may_not(
+    user: User, tmp_path: Path
+) -> None:
+    user.click("Queries")
+    row = user.page.get_by_role("row").filter(has_text="refused").first
+    row.get_by_role("link").click()
+    user.settle()
+    picture = user.page.get_by_role("img", name=re.compile("QS-QRRT of gate-.*: 0 fit, [1-9]"))
+    assert "jurisdiction" in str(picture.text_content())
+    with user.page.expect_download() as download:
+        user.page.get_by_role("button", name=re.compile("Picture of QS-QRRT")).click()
+    download.value.save_as(tmp_path / "cut.svg")
+    drawn = ElementTree.fromstring((tmp_path / "cut.svg").read_text())
+    assert drawn.tag.endswith("svg")
+    assert "jurisdiction" in "".join(drawn.itertext())
+    assert "var(" not in (tmp_path / "cut.svg").read_text(), "its colours are in it"
+
+
+def test_who_can_serve_a_model_is_drawn_and_has_an_address(user: User) -> None:
+    user.open("/jobs/doctor-1")
+    user.click(f"Show {MS_DRRT}", role="button")
+    drawn = user.page.get_by_role("img", name=re.compile("MS-DRRT of doctor-1: [1-9]"))
+    assert "ninds/" in str(drawn.text_content())
+    user.page.reload()
+    drawn.wait_for()
+
+
+def test_links_of_the_map_are_told_apart_without_colour(user: User) -> None:
+    user.open("/map")
+    user.sees("up to 10 ms", "over 100 ms", "not measured")
+    strokes = user.page.locator(".legend line").all()
+    assert len({stroke.get_attribute("stroke-width") for stroke in strokes}) == 4
+    user.page.get_by_label("links by").select_option("rate")
+    user.sees("under 10")
+    assert user.page.url.endswith("links=rate")
+
+
+def test_a_site_is_drained_and_brought_back_from_its_page(user: User) -> None:
+    user.open("/sites/east")
+    user.page.get_by_label("why, for every").fill("new disks")
+    user.click("Cordon", role="button")
+    user.sees("new disks", "Still under way here: deployment doctor-1")
+    user.click("Drain", role="button")
+    user.sees("drained by")
+    user.click("Take back into service", role="button")
+    user.page.get_by_role("button", name="Cordon", exact=True).wait_for()
 
 
 def test_who_is_not_signed_in_sees_nothing(user: User) -> None:

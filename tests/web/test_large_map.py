@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.scenes.browser import User, browser
 from tests.scenes.large_map import LargeMap, large_map
@@ -21,12 +22,19 @@ def network() -> Iterator[LargeMap]:
         yield made
 
 
-@pytest.fixture
-def user(network: LargeMap) -> Iterator[User]:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
     with browser() as running:
-        user = User(running.new_page(), network.url)
-        yield user
-        assert not user.errors
+        yield running
+
+
+@pytest.fixture
+def user(network: LargeMap, chromium: Browser) -> Iterator[User]:
+    page = chromium.new_page()
+    user = User(page, network.url)
+    yield user
+    page.close()
+    assert not user.errors
 
 
 def load_of(user: User, site: str) -> Any:

@@ -20,6 +20,7 @@ from daitn.oam.api.answers import (
 )
 from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
+from daitn.objects.cordons import CordonChange, CordonQuestion, CordonReport
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.intents import TrainingIntent
@@ -105,6 +106,15 @@ class AsyncClient:
     async def site(self, site: str) -> SiteState:
         """One site."""
         return await self._http.get(SiteState, f"/sites/{segment(site)}")
+
+    async def occupancy(self, site: str) -> CordonReport:
+        """A site's cordon, and what is still under way there."""
+        return await self._http.get(CordonReport, f"/sites/{segment(site)}/cordon")
+
+    async def cordon(self, site: str, change: CordonChange, *, reason: str = "") -> CordonReport:
+        """Take a site out of service, or back into it."""
+        question = CordonQuestion(change=change, reason=reason)
+        return await self._http.post(CordonReport, f"/sites/{segment(site)}/cordon", question)
 
     async def map(self) -> MapView:
         """All sites and links, in a compact form."""

@@ -25,6 +25,7 @@ from daitn.oam.api.answers import (
 )
 from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
+from daitn.objects.cordons import CordonChange, CordonReport
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.intents import TrainingIntent
@@ -102,6 +103,14 @@ class Client:
     def site(self, site: str) -> SiteState:
         """One site."""
         return self._done(self._client.site(site))
+
+    def occupancy(self, site: str) -> CordonReport:
+        """A site's cordon, and what is still under way there."""
+        return self._done(self._client.occupancy(site))
+
+    def cordon(self, site: str, change: CordonChange, *, reason: str = "") -> CordonReport:
+        """Take a site out of service, or back into it."""
+        return self._done(self._client.cordon(site, change, reason=reason))
 
     def map(self) -> MapView:
         """All sites and links, in a compact form."""

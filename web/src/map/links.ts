@@ -17,6 +17,11 @@ export class Links {
     return this.out.get(source)?.has(target) ?? false;
   }
 
+  /** What is known of a link, in whichever direction it was measured. */
+  between(one: number, other: number): Facts | undefined {
+    return this.out.get(one)?.get(other) ?? this.out.get(other)?.get(one);
+  }
+
   cut(source: number, target: number): void {
     if (this.out.get(source)?.delete(target)) this.size--;
     this.into.get(target)?.delete(source);
@@ -41,4 +46,20 @@ function entry<K, V>(map: Map<K, V>, key: K, made: () => V): V {
   let value = map.get(key);
   if (value === undefined) map.set(key, (value = made()));
   return value;
+}
+
+export type Measure = "delay" | "rate";
+export const GRADES = ["good", "middling", "poor", "unknown"] as const;
+export type Grade = (typeof GRADES)[number];
+
+/** Bounds between good, middling and poor: seconds, and bytes per second. */
+export const BOUNDS = { delay: [0.01, 0.1], rate: [100e6, 10e6] } as const;
+
+/** How good a link is by one of its measures. */
+export function grade(facts: Facts | undefined, by: Measure): Grade {
+  const value = by === "delay" ? facts?.rtt_s : facts?.throughput_bps;
+  if (value == null) return "unknown";
+  const [first, second] = BOUNDS[by];
+  const within = (bound: number) => (by === "delay" ? value <= bound : value >= bound);
+  return within(first) ? "good" : within(second) ? "middling" : "poor";
 }

@@ -4,7 +4,7 @@ import Graph from "graphology";
 import type { Schema } from "../api/client";
 import type { News } from "../api/live";
 import { Layout, type Place } from "./layout";
-import { Links } from "./links";
+import { type Grade, grade, Links, type Measure } from "./links";
 
 type MapView = Schema["MapView"];
 type MapDelta = Schema["MapDelta"];
@@ -19,7 +19,11 @@ const MOST_LINKS_DRAWN = 2000;
 const [LARGEST, SMALLEST] = [10, 2];
 const CROWDED = 100;
 
-export type Colours = Record<"good" | "busy" | "lost" | "cordoned" | "link" | "chosen", string>;
+/** Widths of links in pixels: what is poor is thick, so that it is seen without colour, too. */
+export const WIDTHS: Record<Grade, number> = { unknown: 1, good: 2, middling: 4, poor: 6 };
+const WIDER_IF_CHOSEN = 0.75;
+
+export type Colours = Record<"good" | "busy" | "lost" | "cordoned", string> & { links: Record<Grade, string> };
 
 export class NetworkGraph {
   readonly graph = new Graph({ type: "undirected", multi: false });
@@ -33,6 +37,7 @@ export class NetworkGraph {
   readonly layout: Layout;
   private event: string;
   private chosen = -1;
+  private measure: Measure = "delay";
 
   constructor(view: MapView, private colours: Colours) {
     this.event = view.event;
@@ -83,6 +88,13 @@ export class NetworkGraph {
       this.draw(site);
       for (const other of this.links.of(site).keys()) this.drawLink(site, other);
     }
+  }
+
+  /** Colours the links by one of their measures. */
+  gradeBy(measure: Measure): void {
+    if (measure === this.measure) return;
+    this.measure = measure;
+    this.graph.updateEachEdgeAttributes((_, drawn, source, target) => ({ ...drawn, ...this.look(Number(source), Number(target)) }));
   }
 
   /**
@@ -155,9 +167,10 @@ export class NetworkGraph {
   private connect(links: MapView["links"]): void {
     for (const [source, target, rtt_s, throughput_bps] of links) {
       if (source === target || !this.graph.hasNode(source) || !this.graph.hasNode(target)) continue;
-      const known = this.links.has(source, target);
+      const before = this.links.between(source, target);
       this.links.set(source, target, { rtt_s, throughput_bps });
-      if (!known) this.drawLink(source, target);
+      const graded = before && grade(before, this.measure) === grade(this.links.between(source, target), this.measure);
+      if (!graded) this.drawLink(source, target);
     }
   }
 
@@ -167,11 +180,16 @@ export class NetworkGraph {
     const chosen = one === this.chosen || other === this.chosen;
     const known = this.links.has(one, other) || this.links.has(other, one);
     if (known && (chosen || this.whole)) {
-      const color = chosen ? this.colours.chosen : this.colours.link;
-      this.graph.mergeUndirectedEdge(one, other, { size: chosen || this.size > 6 ? 1.5 : 0.5, color, zIndex: chosen ? 1 : 0 });
+      this.graph.mergeUndirectedEdge(one, other, this.look(one, other));
     } else if (this.graph.hasEdge(one, other)) {
       this.graph.dropEdge(one, other);
     }
+  }
+
+  private look(one: number, other: number) {
+    const graded = grade(this.links.between(one, other), this.measure);
+    const chosen = one === this.chosen || other === this.chosen;
+    return { color: this.colours.links[graded], size: WIDTHS[graded] + (chosen ? WIDER_IF_CHOSEN : 0), zIndex: chosen ? 1 : 0 };
   }
 
   private colour(number: number): string {

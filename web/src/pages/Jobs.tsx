@@ -4,11 +4,13 @@ import { useState } from "preact/hooks";
 import { type Failure, get, type Page, post, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
 import { Chart } from "../parts/Chart";
+import { Cut, type Fitting } from "../parts/Cut";
 import { Ranking, Reasons, Rejections } from "../parts/decision";
+import { forgotten } from "../parts/forgetting";
 import { bytes, change, count, dollars, moment, score, seconds, share } from "../parts/format";
 import { Badge, Bar, Empty, Figure, Figures, Heading, Panel, Problem, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
-import { Link, parameter } from "../router";
+import { Link, parameter, setParameter } from "../router";
 import { Choice } from "./Sites";
 
 type Job = Schema["JobView"];
@@ -74,12 +76,14 @@ export function JobPage({ job: id }: { job: string }) {
         {(found) => (
           <>
             <State job={found} />
+            <BudgetLeft path={path} job={found} />
             <Progress job={found} />
             <Visits job={found} />
             <Plan job={found} />
             {found.decision && <Reasons decision={found.decision} />}
             <Decisions path={path} />
-            <Relevant path={path} />
+            <Relevant path={path} job={found.job} />
+            <Forgotten path={path} job={found} />
             <Value path={path} job={found} />
             <LineageOf path={path} job={found} />
           </>
@@ -118,7 +122,38 @@ function State({ job }: { job: Job }) {
         <Figure name="cost">{dollars(job.cost_usd)}</Figure>
         <Figure name="examples">{count(job.examples)}</Figure>
         <Figure name="moved">{bytes(job.bytes_moved)}</Figure>
+        <Figure name="all of it in one file"><code>daitn report {job.job}</code></Figure>
       </Figures>
+    </Panel>
+  );
+}
+
+/** Of each limit in the intent, what is used and what is left. */
+function BudgetLeft({ path, job }: { path: string; job: Job }) {
+  const intent = useLoaded(`${path}/intent`, (signal) => get<Schema["TrainingIntent"]>(`${path}/intent`, {}, signal));
+  return (
+    <Panel title="Budget left">
+      <Shown of={intent}>
+        {({ budget }) => {
+          const limits = [
+            { name: "time", used: job.seconds, most: budget?.duration_s, say: seconds },
+            { name: "cost", used: job.cost_usd, most: budget?.cost_usd, say: dollars },
+            { name: "examples", used: job.examples, most: budget?.examples, say: count },
+          ];
+          const set = limits.flatMap((one) => (one.most == null ? [] : [{ ...one, most: one.most }]));
+          if (set.length === 0) return <Empty>Its intent sets no limit.</Empty>;
+          return (
+            <Figures>
+              {set.map(({ name, used, most, say }) => (
+                <Figure key={name} name={name}>
+                  {say(Math.max(0, most - used))} of {say(most)}
+                  <Bar value={most > 0 ? used / most : 1} label={`${say(used)} of ${say(most)} used`} />
+                </Figure>
+              ))}
+            </Figures>
+          );
+        }}
+      </Shown>
     </Panel>
   );
 }
@@ -191,9 +226,10 @@ function Plan({ job }: { job: Job }) {
   );
 }
 
-/** Loads what stands behind a fold when it is first opened. */
+/** Loads what stands behind a fold when it is opened; which one is open is part of the address. */
 function Folded<T>({ title, path, kinds = [], children }: { title: string; path: string; kinds?: ["job"] | []; children: (data: T) => ComponentChildren }) {
-  const [open, set] = useState(false);
+  const open = parameter("show") === title;
+  const set = (wanted: boolean) => setParameter("show", wanted ? title : "");
   return (
     <Panel title={title} aside={<button class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
       {open && <Unfolded<T> path={path} kinds={kinds}>{children}</Unfolded>}
@@ -231,11 +267,12 @@ function Decisions({ path }: { path: string }) {
   );
 }
 
-function Relevant({ path }: { path: string }) {
+function Relevant({ path, job }: { path: string; job: string }) {
   return (
     <Folded<Schema["RelevantSites"]> title="Who can serve this model (MS-DRRT), and who cannot" path={`${path}/relevant`}>
       {(found) => (
         <>
+          <Cut of={job} caption={`MS-DRRT of ${job}`} fitting={fitting(found)} rejections={found.rejections} />
           <Table
             caption="Data that fits"
             rows={found.options}
@@ -252,6 +289,18 @@ function Relevant({ path }: { path: string }) {
       )}
     </Folded>
   );
+}
+
+/** Data sets, then who measures each objective. */
+function fitting({ options, verifiers }: Schema["RelevantSites"]): Fitting[] {
+  const data = options.map((one) => ({
+    name: `${one.site}/${one.dataset.name}`,
+    what: `${count(one.dataset.samples)} records of ${one.dataset.topics.join(", ")}`,
+  }));
+  const measured = Object.entries(verifiers).flatMap(([objective, those]) =>
+    those.map((one) => ({ name: `${one.site}, a verifier`, what: `measures ${objective} on ${count(one.test.items)} items` })),
+  );
+  return [...data, ...measured];
 }
 
 function Value({ path, job }: { path: string; job: Job }) {
@@ -274,6 +323,29 @@ function Value({ path, job }: { path: string; job: Job }) {
             ]}
           />
         </>
+      )}
+    </Folded>
+  );
+}
+
+function Forgotten({ path, job }: { path: string; job: Job }) {
+  if (!job.model) return null;
+  return (
+    <Folded<Schema["TrainedModel"]> title="What it forgot, by label" path={`${path}/lineage`}>
+      {(found) => (
+        <Table
+          caption="Labels"
+          rows={forgotten(job, found.lineage.entries)}
+          empty="No verifier publishes values by label."
+          columns={[
+            { name: "objective", show: (one) => one.objective },
+            { name: "label", show: (one) => one.label },
+            { name: "at first", show: (one) => score(one.first), number: true },
+            { name: "at its best", show: (one) => score(one.best), number: true },
+            { name: "now", show: (one) => score(one.now), number: true },
+            { name: "forgotten", show: (one) => score(one.best - one.now), number: true },
+          ]}
+        />
       )}
     </Folded>
   );

@@ -5,10 +5,11 @@ import { NodePointProgram } from "sigma/rendering";
 import { get, type Schema } from "../api/client";
 import { listen, listening, type News } from "../api/live";
 import { useLoaded } from "../api/loading";
-import { NetworkGraph } from "../map/network";
+import { BOUNDS, GRADES, type Grade, type Measure } from "../map/links";
+import { NetworkGraph, WIDTHS } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
+import { savePicture } from "../parts/picture";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
-import { save } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
 const MOST_LINKS_LISTED = 50;
@@ -62,6 +63,7 @@ function Network({ view, recent, reload }: NetworkProps) {
         labelColor: { color: ink("--ink") },
         labelRenderedSizeThreshold: 6,
         labelFont: "system-ui, sans-serif",
+        minEdgeThickness: 1,
         stagePadding: 48,
         zIndex: true,
         allowInvalidContainer: true,
@@ -80,7 +82,10 @@ function Network({ view, recent, reload }: NetworkProps) {
     };
   }, [network]);
 
+  const measure: Measure = parameter("links") === "rate" ? "rate" : "delay";
+
   useEffect(() => network.choose(chosen), [network, chosen]);
+  useEffect(() => network.gradeBy(measure), [network, measure]);
 
   useEffect(() => {
     const follow = () => {
@@ -101,7 +106,8 @@ function Network({ view, recent, reload }: NetworkProps) {
       <div class="map">
         <div class="canvas" ref={holder} role="img" aria-label={`Map of ${network.graph.order} sites and ${network.links.size} links`} />
       </div>
-      <Legend network={network} picture={() => drawn.current && savePicture(drawn.current)} />
+      <Legend network={network} picture={() => drawn.current && saveMap(drawn.current)} />
+      <LinkLegend measure={measure} />
       <Finder network={network} wanted={wanted} />
       {chosen >= 0 && <Chosen network={network} number={chosen} />}
     </>
@@ -143,6 +149,38 @@ function Legend({ network, picture }: { network: NetworkGraph; picture: () => vo
       </span>
       <button class="plain" onClick={picture}>Picture</button>
     </p>
+  );
+}
+
+function LinkLegend({ measure }: { measure: Measure }) {
+  const { links } = colours();
+  const [first, second] = BOUNDS[measure];
+  const say = (bound: number) => (measure === "delay" ? seconds(bound) : `${bytes(bound)}/s`);
+  const [good, middling, poor] = measure === "delay" ? ["up to", "up to", "over"] : ["from", "from", "under"];
+  const words: Record<Grade, string> = {
+    good: `${good} ${say(first)}`,
+    middling: `${middling} ${say(second)}`,
+    poor: `${poor} ${say(second)}`,
+    unknown: "not measured",
+  };
+  return (
+    <div class="legend">
+      <label>
+        links by
+        <select value={measure} onChange={(event) => setParameter("links", event.currentTarget.value === "rate" ? "rate" : "")}>
+          <option value="delay">delay (round trip)</option>
+          <option value="rate">rate</option>
+        </select>
+      </label>
+      {GRADES.map((grade) => (
+        <span key={grade}>
+          <svg width="28" height="12" viewBox="0 0 28 12" aria-hidden="true">
+            <line x1="0" x2="28" y1="6" y2="6" stroke={links[grade]} stroke-width={WIDTHS[grade]} />
+          </svg>
+          {words[grade]}
+        </span>
+      ))}
+    </div>
   );
 }
 
@@ -206,18 +244,10 @@ function Chosen({ network, number }: { network: NetworkGraph; number: number }) 
   );
 }
 
-function savePicture(sigma: Sigma): void {
+function saveMap(sigma: Sigma): void {
   const { width, height } = sigma.getDimensions();
-  const whole = document.createElement("canvas");
-  whole.width = width;
-  whole.height = height;
-  const context = whole.getContext("2d");
-  if (!context) return;
-  context.fillStyle = ink("--paper");
-  context.fillRect(0, 0, width, height);
   sigma.refresh();
-  for (const canvas of Object.values(sigma.getCanvases())) context.drawImage(canvas, 0, 0, width, height);
-  whole.toBlob((blob) => blob && save("map.png", blob, "image/png"));
+  savePicture("map.png", Object.values(sigma.getCanvases()), width, height);
 }
 
 function ink(name: string): string {
@@ -225,5 +255,6 @@ function ink(name: string): string {
 }
 
 function colours() {
-  return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), link: ink("--link"), chosen: ink("--accent") };
+  const links = { good: ink("--link-good"), middling: ink("--link-middling"), poor: ink("--link-poor"), unknown: ink("--link") };
+  return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), links };
 }

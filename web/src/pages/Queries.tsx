@@ -1,7 +1,8 @@
 import { get, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
+import { Cut } from "../parts/Cut";
 import { Ranking, Rejections } from "../parts/decision";
-import { count, dollars, moment, seconds } from "../parts/format";
+import { count, dollars, moment, score, seconds } from "../parts/format";
 import { Badge, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
@@ -131,6 +132,18 @@ export function QueryPage({ gateway, id }: { gateway: string; id: string }) {
                 <Figure name="gateway's own time">{seconds(record.overhead_s)}</Figure>
                 <Figure name="cost">{dollars(record.cost_usd)}</Figure>
               </Figures>
+            </Panel>
+            <Panel title="Who could answer it (QS-QRRT), and who not">
+              <Cut
+                of="this query"
+                caption={`QS-QRRT of ${gateway}-${id}`}
+                fitting={decision.ranking.map((one) => ({
+                  name: one.candidate,
+                  what: `score ${score(one.score)}, ${seconds(one.expected_s)} expected`,
+                  chosen: one.candidate === decision.chosen,
+                }))}
+                rejections={decision.rejections}
+              />
             </Panel>
             <Panel title="Why there: the decision, replayed"><Ranking decision={decision} /></Panel>
             <Panel title="What was left out"><Rejections rows={decision.rejections} empty="Nothing was left out." /></Panel>

@@ -2,6 +2,7 @@ import { get, segment, type Schema } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
 import { bytes, count, dollars, moment, share } from "../parts/format";
 import { Badge, Bar, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
+import { Service } from "../parts/Service";
 import { Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
@@ -79,7 +80,12 @@ export function SitePage({ site: name }: { site: string }) {
   return (
     <>
       <Heading aside={<Link to={`/map?site=${segment(name)}`}>On the map</Link>}>{name}</Heading>
-      <Shown of={site}>{(found) => <Facts site={found} />}</Shown>
+      <Shown of={site}>{(found) => (
+          <>
+            <Facts site={found} />
+            <Service site={name} cordon={found.descriptor.cordon ?? null} reload={site.reload} />
+          </>
+        )}</Shown>
     </>
   );
 }

@@ -1,6 +1,7 @@
 // Lines over visits or time.
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
+import { savePicture } from "./picture";
 import "uplot/dist/uPlot.min.css";
 
 export type Series = { name: string; values: (number | null)[]; target?: number };
@@ -53,5 +54,16 @@ export function Chart({ label, x, series, xName }: ChartProps) {
     // `key` stands for the values: the same ones in a new array are drawn already.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [key, xName]);
-  return <div class="chart" ref={holder} role="img" aria-label={label} />;
+  const picture = () => {
+    const drawn = holder.current?.querySelector("canvas");
+    if (drawn) savePicture(`${label}.png`, [drawn], drawn.width, drawn.height);
+  };
+  return (
+    <>
+      <div class="chart" ref={holder} role="img" aria-label={label} />
+      <footer class="under">
+        <button class="plain" onClick={picture}>Picture<span class="unseen"> of {label}</span></button>
+      </footer>
+    </>
+  );
 }

@@ -6,12 +6,13 @@ from typing import Any
 
 from daitn.oam.api.answers import Measuring
 from daitn.oam.api.asking import Asked
+from daitn.objects.cordons import CordonQuestion
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.placement import RetireIntent
 from daitn.objects.requests import JobQuery
 from daitn.objects.value import ValueQuestion
 
-__all__ = ["cancel", "deploy", "measure", "retire", "steer", "submit"]
+__all__ = ["cancel", "cordon", "deploy", "measure", "retire", "steer", "submit"]
 
 
 async def submit(asked: Asked) -> Any:
@@ -34,6 +35,13 @@ async def measure(asked: Asked) -> Any:
         within_s=wanted.within_s,
     )
     return await asked.ask("value", question)
+
+
+async def cordon(asked: Asked) -> Any:
+    """Take a site out of service, or back into it. Its operator or owner may, and the site itself
+    decides: it needs a token that lets the control centre speak for whoever asks."""
+    question: CordonQuestion = asked.body
+    return await asked.ask_site(asked.path["site"], "cordon", question)
 
 
 async def steer(asked: Asked) -> Any:

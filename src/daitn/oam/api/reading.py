@@ -12,6 +12,7 @@ from daitn.oam.api.answers import NetworkView
 from daitn.oam.api.asking import Asked
 from daitn.oam.api.pages import bad_cursor, cursor_of, page_of, read_cursor
 from daitn.objects.accounts import MOST, AccountQuestion
+from daitn.objects.cordons import CordonQuestion
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.identifiers import JobId, SiteId
@@ -46,6 +47,7 @@ __all__ = [
     "lineage",
     "models",
     "network",
+    "occupancy",
     "placement",
     "queries",
     "query",
@@ -90,6 +92,11 @@ async def site(asked: Asked) -> Any:
     """One site."""
     wanted = SitesWanted(only=SiteId(asked.path["site"]))
     return (await asked.ask("sites", wanted))["nodes"][0]
+
+
+async def occupancy(asked: Asked) -> Any:
+    """A site's cordon, and what is still under way there: with nothing left, it may be stopped."""
+    return await asked.ask_site(asked.path["site"], "cordon", CordonQuestion())
 
 
 async def training(asked: Asked) -> Any:

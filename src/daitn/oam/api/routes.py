@@ -26,6 +26,7 @@ from daitn.oam.api.answers import (
 from daitn.oam.api.asking import Asked
 from daitn.objects.accounts import AccountView, LedgerLine
 from daitn.objects.audit import CountersignedHead
+from daitn.objects.cordons import CordonQuestion, CordonReport
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.identifiers import Word
@@ -154,6 +155,9 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
                     Parameter("alive", bool | None, "Only those connected, or only others."),
                     Parameter("role", Role | None, "Only those with this role."))),
     ApiRoute("GET", "/sites/{site}", reading.site, SiteState),
+    ApiRoute("GET", "/sites/{site}/cordon", reading.occupancy, CordonReport, ApiRole.OWNER),
+    ApiRoute("POST", "/sites/{site}/cordon", commanding.cordon, CordonReport, ApiRole.OWNER,
+             CordonQuestion),
     ApiRoute("GET", "/map", Special.MAP, MapView),
     ApiRoute("GET", "/topology/training", reading.training, TopologyView),
     ApiRoute("GET", "/topology/serving", reading.serving, QrrtView),
