@@ -241,6 +241,24 @@ async def test_a_job_is_as_its_events_on_disk_say_when_its_journal_is_back(
     ]
 
 
+async def test_a_job_whose_route_is_computed_while_its_journal_is_away_waits_for_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "STORAGE_RETRY_S", 0.02)
+    away = [Unreachable("the database is away", field="database", fix="start it")] * 2
+
+    async def act(job: Job, command: Command) -> None:
+        if away:
+            raise away.pop()
+        scene.commands.append(command)
+
+    service = JobService(scene.journal, act, scene.shown.append)
+    service.submit(Submitted(job=QA, intent=INTENT, needs=NEEDS))
+    await until(lambda: scene.commands)
+    assert service.get(QA).state is JobState.SUBMITTED
+    await service.close()
+
+
 @pytest.mark.parametrize("writes", [False, True])
 async def test_a_job_that_may_have_been_accepted_goes_on_and_its_name_is_nobody_else_s(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, writes: bool

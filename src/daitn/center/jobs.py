@@ -24,7 +24,6 @@ from daitn.objects.errors import (
     IllegalTransition,
     NotFound,
     Refused,
-    StorageFull,
 )
 from daitn.objects.identifiers import JobId, SiteId, VisitId
 from daitn.objects.jobs import (
@@ -48,7 +47,7 @@ from daitn.objects.messages import WorkOutcome, WorkState, WorkStatus
 from daitn.objects.orders import SignedOrder, same_order
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
-from daitn.tools.journal.protocol import Journal
+from daitn.tools.journal.protocol import Journal, failed_storage
 from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.tasks import Tasks
 
@@ -383,10 +382,11 @@ class JobService:
             try:
                 await self._act(self._jobs[id_], command)
                 return
-            except StorageFull as error:
-                log.error("job %s pauses: %s", id_, error)
-                await asyncio.sleep(STORAGE_RETRY_S)
             except Exception as error:
+                if failed_storage(error):
+                    log.error("job %s pauses: %s", id_, error)
+                    await asyncio.sleep(STORAGE_RETRY_S)
+                    continue
                 log.exception("job %s: %s failed", id_, type(command).__name__)
                 self._fail(id_, ActionFailed(_report(error)))
                 return

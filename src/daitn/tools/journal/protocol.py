@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion
-from daitn.objects.errors import StaleAppend
+from daitn.objects.errors import StaleAppend, StorageFull, Unreachable
 from daitn.objects.identifiers import JobId
 
-__all__ = ["Journal", "check_expected", "stale"]
+__all__ = ["Journal", "check_expected", "failed_storage", "stale"]
 
 
 class Journal(Protocol):
@@ -95,3 +95,9 @@ def stale(job: JobId, expected_seq: int, found_seq: int) -> StaleAppend:
         field="expected_seq",
         fix="read its events again; check that only one control centre uses this database",
     )
+
+
+def failed_storage(error: Exception) -> bool:
+    """Whether a journal has no room, or is away: it will be back, and what asked it asks again."""
+    away = isinstance(error, Unreachable) and error.field == "database"
+    return away or isinstance(error, StorageFull)
