@@ -277,6 +277,7 @@ async def test_it_dies_at_any_step_and_loses_nothing(world: World, crash_at: int
     await world.restart()
     assert world.kept("doctor") == wished
     await until(lambda: world.view("doctor").ready)
+    await until(lambda: len(world.service._facilities()) == len(world.mdfs))
     await story()
     assert world.hosts("doctor") == {"north"}
     assert world.mdfs["north"].ready("doctor") == "b" * 64
