@@ -63,11 +63,33 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
 }
 """Who may send each request to a control centre."""
 
-CENTER_READING: Final = frozenset(CENTER_VERBS) - {
-    *("submit", "cancel", "store", "deploy", "retire", "steer", "value", "certify"),
-    *("report", "name", "usage"),
-}
-"""Those that never change anything there."""
+CENTER_READING: Final = frozenset(
+    {
+        "assess",
+        "jobs",
+        "decisions",
+        "lineage",
+        "models",
+        "nodes",
+        "topology",
+        "relevant",
+        "analysis",
+        "stored",
+        "deployments",
+        "placement",
+        "served",
+        "qrrt",
+        "network",
+        "summaries",
+        "intent",
+        "sites",
+        "witnessed",
+        "accounts",
+        "ledger",
+        "metered",
+    }
+)
+"""Those of people that never change anything there."""
 
 
 class SiteVerb(NamedTuple):
