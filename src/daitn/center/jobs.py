@@ -191,8 +191,8 @@ class JobService:
     def _go_on(self, id_: JobId) -> None:
         """Go on with a job whose latest event may or may not be on disk, by those that are, as
         after a restart. Raises the `DaitnError` for which that cannot be told yet."""
-        if self._journal.events(id_):
-            self._restore(id_)
+        if stored := self._events(id_):
+            self._rebuild(id_, stored)
         self._unsure.discard(id_)
         if id_ in self._open:
             self._feed(self._open[id_], Recovered())
@@ -301,8 +301,8 @@ class JobService:
     def new_id(self, name: str) -> JobId:
         """The next free id for an intent of this name."""
         numbered = (JobId(f"{name}-{number}") for number in itertools.count(1))
-        taken = self._jobs.keys() | self._unread | self._unsure
-        return next(id_ for id_ in numbered if id_ not in taken)
+        taken = (self._jobs, self._unread, self._unsure)
+        return next(id_ for id_ in numbered if not any(id_ in ids for ids in taken))
 
     def _feed_each(self, what: Hashable, event_for: Callable[[Job], JobEvent | None]) -> None:
         """Feed every unfinished job the event that `event_for` returns, if any.
@@ -341,7 +341,9 @@ class JobService:
             self._retrying = False
 
     def _restore(self, id_: JobId) -> None:
-        stored = self._events(id_)
+        self._rebuild(id_, self._events(id_))
+
+    def _rebuild(self, id_: JobId, stored: list[_StoredEvent]) -> None:
         self._index(replay((one.event, one.at_s) for one in stored))
         self._stored[id_] = len(stored)
 

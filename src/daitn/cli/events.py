@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ import msgspec
 import typer
 
 from daitn.cli.identity import rostered_name, tls_folder
-from daitn.cli.interrupts import interrupts
+from daitn.cli.interrupts import interrupts, until
 from daitn.cli.over_http import own_tokens
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -74,14 +73,7 @@ async def _events(center: str, limit: int, follow: bool, as_json: bool) -> list[
                 teller.tell(event)
         if follow:
             with interrupts() as stopping:
-                following = asyncio.create_task(_follow(client, found, teller))
-                leaving = asyncio.create_task(stopping.wait())
-                await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                leaving.cancel()
-                if following.done():
-                    following.result()
-                following.cancel()
-                await asyncio.gather(following, leaving, return_exceptions=True)
+                await until(stopping, _follow(client, found, teller))
         return past
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 
-__all__ = ["interrupts"]
+__all__ = ["interrupts", "until"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,3 +25,16 @@ def interrupts() -> Iterator[asyncio.Event]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do `work`, or abandon it when asked to stop."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+        return
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -18,7 +18,7 @@ from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
-from daitn.cli.interrupts import interrupts
+from daitn.cli.interrupts import interrupts, until
 from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
@@ -207,7 +207,7 @@ async def _serve(
         try:
             if secured is not None:
                 await secured.start()
-            await _until(stopping, service.start())
+            await until(stopping, service.start())
             await metrics.start()
             if not stopping.is_set():
                 live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
@@ -218,7 +218,7 @@ async def _serve(
                 log.info("%s is ready", name)
                 await stopping.wait()
                 await reloading.close()
-                await _until(stop.hurried, service.drain())
+                await until(stop.hurried, service.drain())
         finally:
             await metrics.close()
             await service.close()
@@ -324,21 +324,8 @@ async def _opened(settings: FabricSettings, stopping: asyncio.Event) -> ZenohFab
             return await open_zenoh(settings)
         except Unreachable as error:
             log.warning("%s; trying again", error.problem)
-            await _until(stopping, asyncio.sleep(CENTER_AGAIN_S))
+            await until(stopping, asyncio.sleep(CENTER_AGAIN_S))
     return None
-
-
-async def _until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do `work`, or abandon it when asked to stop."""
-    working = asyncio.ensure_future(work)
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if working.done():
-        working.result()
-        return
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
 
 
 async def _up(config: Path, log_format: LogFormat) -> None:
@@ -347,7 +334,7 @@ async def _up(config: Path, log_format: LogFormat) -> None:
         with interrupts() as stopping:
             with screen.status("starting the network"):
                 start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
-                await _until(stopping, start)
+                await until(stopping, start)
             for site, entries in network.left_out.items():
                 for entry in entries:
                     errors.print(

@@ -228,7 +228,9 @@ async def _served(
         answered=len(good),
         accuracy=right,
         standard_error=math.sqrt(right * (1 - right) / len(answers)),
-        where=_counted(f"{a.headers['daitn-model']}@{a.headers['daitn-facility']}" for a in good),
+        where=_counted(
+            f"{a.headers[AnswerHeader.MODEL]}@{a.headers[AnswerHeader.FACILITY]}" for a in good
+        ),
         topics=_counted(answer.headers.get(AnswerHeader.TOPIC, "") for answer in good),
         p50_ms=1e3 * statistics.median(seconds),
         overhead_p50_ms=statistics.median(_numbers(good, AnswerHeader.OVERHEAD_MS) or [0.0]),
