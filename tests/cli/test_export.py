@@ -245,7 +245,10 @@ async def test_an_exported_folder_that_was_changed_is_found(
     assert raised.value.fix
 
 
-def test_the_command_verifies_a_folder_with_keys_that_the_reader_knows(tmp_path: Path) -> None:
+def test_the_command_verifies_a_folder_with_keys_that_the_reader_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))  # No network is known, by whatever test.
     stage, out = Stage(tmp_path), tmp_path / "out"
 
     async def exported() -> None:
