@@ -5,10 +5,11 @@ BIN := .venv/bin
 
 WEB := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web
 STATIC := src/daitn/oam/static/index.html
+WEB_CHECKED := web/node_modules/checked
 # Hundreds of processes start from the same modules: they are compiled once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-long check reference docs web clean
+.PHONY: demo test test-long check types reference docs web clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml constraints.txt
@@ -41,8 +42,15 @@ check: .venv/installed $(STATIC)
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.reference --check
-	$(WEB) run check
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types $(WEB_CHECKED)
+
+types: .venv/installed
 	$(BIN)/mypy
+
+# Types and lint of the dashboard: whatever they depend on, the dashboard is built anew for.
+$(WEB_CHECKED): $(STATIC)
+	$(WEB) run check
+	@touch $@
 
 # The tables of docs/reference, from the types.
 reference: .venv/installed
@@ -61,6 +69,7 @@ test: check
 # Hours: comparisons, repetitions, searches at length. Everything else is in `make test`.
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
+	DAITN_THOROUGH=1 $(BIN)/python -m pytest -n logical -m 'not long and not processes' tests/steering tests/sim
 
 clean:
 	rm -rf .venv out build dist web/node_modules src/daitn/oam/static

@@ -1,1 +1,1 @@
-"""Measurements on real processes; each runs as `python -m benchmarks.NAME`."""
+"""Benchmarks on real processes; each runs as `python -m benchmarks.NAME`."""

@@ -1,23 +1,23 @@
 """How fast a forwarder decides, in one process: `python -m benchmarks.aats_decisions [--json]`.
 
-A forwarder with 8 neighbours knows 32 origins, each by two of them, and each able to answer 25 of
-100 topics. Packets of 256 bytes of payload, which have two hops behind them, come from all
-neighbours in turn, each with an id of its own and one of 100 wants. Measured are
+A forwarder with 8 neighbours knows 32 origins. It reaches each through two neighbours, and each
+answers 25 of 100 topics. Packets with 256 bytes of payload, which have travelled two hops, arrive
+from all neighbours in turn, each with a unique id and one of 100 wants. The benchmark measures
 
-- decide: what the core does with a packet that is decoded: where it goes, and remembering it;
-- settle: likewise with its answer, which comes back from where it was sent, and forgetting it;
+- decide: the core chooses the next hop of a decoded packet and remembers it;
+- settle: the core handles its answer, which returns from where the packet went, and forgets it;
 - wire to wire: decode, decide, encode, as the forwarder's shell does;
-- varied: decide, where no two packets ask for answers of the same length;
-- priced: likewise, where every origin has a price of its own;
-- summary: to hear of one origin that it waits longer, and to decide for a packet of each want; per
-  packet. `unrelated` is an origin that offers none of what is wanted.
+- varied: decide, if no two packets ask for answers of the same length;
+- priced: varied, and every origin has a price of its own;
+- summary: the core learns that one origin has a longer queue, and decides on a packet of each want;
+  per packet. `unrelated` is an origin that offers nothing that is wanted.
 
-2,000 packets set out, then their answers come, and so on; the first six such batches of a round
-warm up. The core's clock advances by 5 µs per packet, as at the goal of 200,000 per second, so that
-its rankings are made anew as often as they would be then. Answers are kept for 0.1 s of that clock,
-since memory would be measured else, and rates per owner are lifted. Times are CPU time of this
-process, which has one thread: decisions per second of one core. Told are the median of all batches
-and, as others may work on the machine, the best of ten (the 10th percentile).
+Each batch sends 2,000 packets and then their answers; the first six batches of a round warm up. The
+core's clock advances by 5 µs per packet, as at the goal of 200,000 per second, so rankings are
+rebuilt as often as at that rate. Answers are kept for 0.1 s of that clock, because otherwise the
+benchmark would measure memory, and rate limits per owner are off. Times are CPU time of this
+process, which has one thread, so results are decisions per second and core. The output shows the
+median of all batches and, since others may use the machine, the best of ten (the 10th percentile).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Traffic = list[tuple[str, Packet]]
 """Packets, and the neighbours that they come from."""
 
 
-def told(neighbour: int, priced: bool) -> Update:
+def advertised(neighbour: int, priced: bool) -> Update:
     """What a neighbour says that it reaches. Each origin is reached by two neighbours."""
     entries = [unrelated(1)]
     for i, origin in enumerate(ORIGINS):
@@ -130,21 +130,21 @@ class Measured:
         self._core = Forwarder("here", BEGAN_S, SETTINGS)
         for i, neighbour in enumerate(NEIGHBOURS):
             self._core.link_up(neighbour, 0.005, BEGAN_S)
-            self._core.receive_summary(neighbour, told(i, priced), BEGAN_S)
+            self._core.receive_summary(neighbour, advertised(i, priced), BEGAN_S)
         self._core.tick(BEGAN_S)
 
     def take(self, packets: Traffic) -> tuple[float, list[Send]]:
         """Microseconds of CPU per packet in which the core took all, and what it sent."""
-        said: list[Command] = []
+        commands: list[Command] = []
         take, now_s = self._core.packet, self._now_s
         began_s = time.process_time()
         for sender, packet in packets:
             now_s += STEP_S
-            said += take(sender, packet, now_s)
+            commands += take(sender, packet, now_s)
         self._core.tick(now_s)
         seconds = time.process_time() - began_s
         self._now_s = now_s
-        sent = [command for command in said if isinstance(command, Send)]
+        sent = [command for command in commands if isinstance(command, Send)]
         assert len(sent) == len(packets), "not every packet was passed on"
         return seconds / len(packets) * 1e6, sent
 
@@ -241,7 +241,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aats_decisions")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="number of rounds")
     arguments = parser.parse_args()
     found = report(arguments.rounds)
     if arguments.json:

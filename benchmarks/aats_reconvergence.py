@@ -1,21 +1,22 @@
-"""How fast a network of forwarders finds other ways: `python -m benchmarks.aats_reconvergence`.
+"""How fast forwarders recover from failures: `python -m benchmarks.aats_reconvergence`.
 
-A random connected graph, with twice as many links as sites. Every site has a Zenoh session of its
-own and the forwarder's core; every link is a TCP connection over loopback; the sites share a few
-processes, as the machine has few cores. One link after the other is cut, at a relay that resets its
-connection, and each fourth time a site leaves instead. Only what leaves the others connected fails.
+The network is a random connected graph with twice as many links as sites. Every site has its own
+Zenoh session and forwarder core, every link is a TCP connection over loopback, and the sites share
+a few processes, as the machine has few cores. One link after the other is cut, at a relay that
+resets its connection; every fourth time a site leaves instead. Only failures that leave the other
+sites connected are injected.
 
-Each site is the origin of what it offers. All sites write down when a link of theirs goes down and
-when their next hop towards an origin changes. Put together, these tell for every moment whether
-every site that is left reaches every other by following next hops. Reconvergence is the time from
-when the first of the ends took the link down until that is so, and stays so; a route over what
-failed is none. Links that go down although nothing was done to them are counted, and those failures
-are told but left out.
+Each site is the origin of what it offers. All sites record when one of their links goes down and
+when their next hop towards an origin changes. Together, these records show at which moments every
+remaining site reaches every other by following next hops. Reconvergence is the time from when the
+first end took the link down until all are reachable for good; a route over what failed does not
+count. Links that go down without an injected failure are counted; such failures are reported and
+left out.
 
-Sites here miss 5 s of hellos before they take a link down, not 0.15 s, so that a busy machine is
-not taken for a broken link: what is measured begins when a broken connection is seen. And every
-link has a fixed cost of 1 to 10 ms, whatever is measured: with many sites in a process that would
-be how busy it is, and all would tell each other of it.
+A site takes a link down after 5 s without hellos here, not after 0.15 s, so that a busy machine is
+not mistaken for a broken link: the measurement begins when a broken connection is noticed. Every
+link has a fixed cost of 1 to 10 ms, regardless of measurements. With many sites in a process, those
+would show how busy it is, and all sites would announce that to each other.
 """
 
 from __future__ import annotations
@@ -307,10 +308,12 @@ def show(report: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aats_reconvergence")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--nodes", type=int, default=50)
-    parser.add_argument("--failures", type=int, default=40)
-    parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=50, help="number of sites")
+    parser.add_argument("--failures", type=int, default=40, help="number of failures")
+    parser.add_argument(
+        "--processes", type=int, default=PROCESSES, help="processes that share the sites"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of graph and failures")
     told = parser.parse_args()
     report = asyncio.run(measured(told.nodes, told.failures, told.processes, told.seed))
     if told.json:

@@ -1,15 +1,15 @@
 """Some of the sites of `benchmarks.aats_reconvergence`, in one process.
 
-Each line of its input is a JSON array, a command and what it needs; each is answered by a line.
-It is ended by a signal:
+Each line of its input is a JSON array, a command with its arguments; each is answered by a line. A
+signal ends the process:
 
 ::
 
-    open SITE LISTEN NEIGHBOURS   a site of its own Zenoh session, with the forwarder's core
+    open SITE LISTEN NEIGHBOURS   a site with its own Zenoh session and forwarder core
     close SITE                    which its neighbours notice
-    events                        what happened since this was asked last, and the sum of summaries
+    events                        what happened since the last call, and the number of summaries
 
-Times are those of the machine's monotonic clock, which all processes share, in seconds.
+Times are seconds of the machine's monotonic clock, which all processes share.
 """
 
 from __future__ import annotations

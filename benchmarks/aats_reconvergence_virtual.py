@@ -1,10 +1,10 @@
 """The protocol's part of reconvergence, without the machine's: `python -m
 benchmarks.aats_reconvergence_virtual`.
 
-The graph, the links' costs and the failures of `benchmarks.aats_reconvergence`, but forwarders of
-one process under virtual time, where no computation takes any and a link takes half its cost: what
-is left is how often forwarders have to tell each other, and what they wait for. The numbers are the
-same on every machine.
+It uses the graph, the costs of links and the failures of `benchmarks.aats_reconvergence`, but runs
+all forwarders in one process under virtual time, in which computing takes no time and a link takes
+half its cost. What remains is the number of exchanges between forwarders, and their waiting times.
+The results are the same on every machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Network:
         """Whether every site of the graph reaches every other by following next hops."""
         ways = Ways(graph)
         for site in graph.sites:
-            routes = self.network.stations[site].forwarder.routes
+            routes = self.network.sites[site].forwarder.routes
             for origin in graph.sites:
                 if vias := routes.routes_to(origin):
                     ways.apply(("way", 0.0, site, origin, vias[0].neighbour))
@@ -116,9 +116,9 @@ def summed_up(found: Sequence[dict[str, float | str]]) -> dict[str, dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aats_reconvergence_virtual")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--nodes", type=int, default=50)
-    parser.add_argument("--failures", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--nodes", type=int, default=50, help="number of sites")
+    parser.add_argument("--failures", type=int, default=40, help="number of failures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of graph and failures")
     told = parser.parse_args()
     found = summed_up(measured(told.nodes, told.failures, told.seed))
     report = {"sites": told.nodes, "links": 2 * told.nodes, "soon_s": SOON_S, **found}

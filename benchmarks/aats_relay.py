@@ -1,18 +1,18 @@
 """How many packets a relay passes on: `python -m benchmarks.aats_relay [--json]`.
 
-Source, relay and sink are processes that talk over loopback, and the relay is Python. The source
-sends queries, distinct objects of the network, and the sink answers each; both ways lead through
-the relay, and packets are counted in both directions. The relay is one of three:
+Source, relay and sink are processes that communicate over loopback; the relay is written in Python.
+The source sends queries, each a distinct object of the network, and the sink answers each. Both
+directions lead through the relay, and packets are counted in both. The relay is one of three:
 
 - raw: plain Zenoh, whose subscribers' callbacks put what they get;
-- adjacency: the links that forwarders use, where what comes from one goes to the other;
-- forwarder: the whole of it. It decodes, decides by what the sink told of itself, keeps each query
-  until its answer went by, and encodes.
+- adjacency: the links of forwarders; what arrives on one is sent on the other;
+- forwarder: a complete one. It decodes, decides based on the sink's advertisements, keeps each
+  query until its answer has passed, and encodes.
 
-All three carry the same bytes, in the same window of queries under way, so that nothing is lost.
-They take turns. CPU is that of the relay alone, user and system, per packet: with three processes
-on fewer cores, the rates also depend on what source and sink need. The forwarder may be sent as
-much as there is by one owner, and keeps answers for 1 s.
+All three carry the same bytes, with the same number of outstanding queries, so nothing is lost.
+They run in turns. CPU time is that of the relay alone, user and system, per packet; with three
+processes on fewer cores, throughput also depends on the load of source and sink. The forwarder has
+no rate limit for an owner, and keeps answers for 1 s.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def show(report: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aats_relay")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--bytes", type=int, default=256, help="of each query's payload")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each measurement")
+    parser.add_argument("--bytes", type=int, default=256, help="bytes of each query's payload")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="number of rounds")
     arguments = parser.parse_args()
     report = compared(arguments.seconds, arguments.bytes, arguments.rounds)
     if arguments.json:

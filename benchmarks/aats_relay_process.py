@@ -1,15 +1,15 @@
-"""One of the three processes of `benchmarks.aats_relay`: KIND ROLE and what it is told.
+"""One of the three processes of `benchmarks.aats_relay`: KIND ROLE and further arguments.
 
 ::
 
     raw|adjacency|forwarder sink                                  prints its endpoint
     raw|adjacency|forwarder relay SINK                            prints its endpoint
-    raw|adjacency|forwarder source WINDOW RELAY SECONDS BYTES     prints what it measured, as JSON
+    raw|adjacency|forwarder source WINDOW RELAY SECONDS BYTES     prints its results as JSON
 
-The source sends queries, each with an id of its own, and the sink an answer to each, which comes
-back by the relay; the source has at most WINDOW queries under way. Source and sink only put ids
-into bytes that are made before, so that it is the relay that is measured. Each runs until its
-input ends; then the relay prints how many seconds of CPU it used since it was ready.
+The source sends queries, each with a unique id, and the sink answers each; answers return through
+the relay. The source has at most WINDOW outstanding queries. Source and sink only insert ids into
+prepared bytes, so that the relay is what is measured. Each runs until its input ends; then the
+relay prints how many seconds of CPU time it has used since it was ready.
 """
 
 from __future__ import annotations

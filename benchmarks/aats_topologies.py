@@ -1,19 +1,19 @@
-"""How well AATS steers on real topologies, against a centralised route engine and others.
+"""How well AATS steers on real topologies, compared with a centralised engine and other policies.
 
-Topologies of operators and research networks (the Internet Topology Zoo) and routers of single
-operators as CAIDA saw them, both from TopoHub; delays are of light in as much fibre. Facilities at
-some sites, which differ in slots, speed and fit; a hot topic and a hot place that move; at first
-nothing fails, then links and sites do and come back. Every policy gets the same arrivals, service
-times and failures; see `daitn.sim.steered` for what each knows. AATS and the centralised engine
-run the live decision code.
+The topologies are networks of operators and research institutions (the Internet Topology Zoo) and
+routers of single operators as CAIDA saw them, both from TopoHub; delays are those of light in fibre
+of that length. Some sites have facilities, which differ in slots, speed and fit. A hot topic and a
+hot place move. At first nothing fails, then links and sites fail and recover. Every policy gets the
+same arrivals, service times and failures; `daitn.sim.steered` documents what each knows. AATS and
+the centralised engine run the live decision code.
 
-Utilisation is that of what serves the hottest topics, were it shared out ideally. "Time alone":
-queries wish for the fit that is least and then for the soonest answer, so that mean times can be
-compared. With the default weights every policy trades fit for time in its own way; it is measured
-on fewer topologies. A query counts as lost if it was not answered though one path to a capable
-site was there all the time.
+Utilisation is that of the facilities that serve the hottest topics, with ideal load balancing. With
+"time alone", queries ask for the minimum fit and then for the earliest answer, so mean times are
+comparable. With the default weights every policy trades fit for time in its own way; this is
+measured on fewer topologies. A query counts as lost if it was not answered although a path to a
+capable site existed all the time.
 
-What decides was tuned on the seeds from 0 on (`--tuning`); those from 100 on are for reports.
+Decisions were tuned on the seeds from 0 on (`--tuning`); those from 100 on are for reports.
 
     python -m benchmarks.aats_topologies [--json] [--seeds N] [--graphs ...] [--quick] [--tuning]
 """
@@ -193,10 +193,10 @@ def show(situation: str, policies: Mapping[str, Phases]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--graphs", nargs="+", default=GRAPHS, help="names of TopoHub's")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--graphs", nargs="+", default=GRAPHS, help="names of TopoHub graphs")
     parser.add_argument("--quick", action="store_true", help="one graph, less time")
-    parser.add_argument("--tuning", action="store_true", help="take the seeds of tuning")
+    parser.add_argument("--tuning", action="store_true", help="use the tuning seeds")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=[*PROFILES])
     arguments = parser.parse_args()
     first = TUNING if arguments.tuning else REPORTED

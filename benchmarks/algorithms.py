@@ -1,17 +1,18 @@
-"""Training algorithms side by side: real recipes on the splits of the learning worlds, without a
-network.
+"""Compare training algorithms: real recipes on splits of the learning worlds, without a network.
 
     python -m benchmarks.algorithms
     python -m benchmarks.algorithms --family wine --family digits --passes 8 --json out.json
 
-Each algorithm starts from the same fresh model and goes over all sites' data in passes: one after
-the other, or all at once with a merge behind it. A pass is `--epochs` of every site's records, for
-all of them. After each visit or merge the model is measured; a split ends when its targets hold
-(those of the recorded world: about a quarter of random routes reach them) or after `--passes`.
+Each algorithm starts from the same fresh model and trains on all sites' data in passes: one site
+after the other, or all at once followed by a merge. A pass is `--epochs` over every site's records,
+for all algorithms. The model is measured after each visit or merge. A split ends when its targets
+are reached (those of the recorded world, which about a quarter of random routes reach) or after
+`--passes`.
 
-Time is told in examples on the way: of visits in a row their sum, of a round its largest site. That
-is what seconds are where training takes long against transfers, and sites are alike. Moves are
-transfers of a whole model, to sites, to the aggregator; to a verifier they are the same for all.
+Time is expressed as examples processed one after the other: for sequential visits their sum, for a
+round those of its largest site. This is proportional to seconds if training takes long compared
+with transfers, and sites are alike. Moves are transfers of a whole model, to sites and to the
+aggregator; those to a verifier are the same for all.
 """
 
 from __future__ import annotations
@@ -273,12 +274,18 @@ def table(found: Sequence[Outcome]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("--family", action="append", choices=FAMILIES)
-    parser.add_argument("--passes", type=int, default=8)
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--algorithm", action="append", choices=_ALL)
-    parser.add_argument("--split", action="append", type=int, help="by its number")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--family", action="append", choices=FAMILIES, help="only this family; may be repeated"
+    )
+    parser.add_argument("--passes", type=int, default=8, help="maximum number of passes")
+    parser.add_argument("--epochs", type=float, default=1.0, help="epochs per pass")
+    parser.add_argument(
+        "--algorithm", action="append", choices=_ALL, help="only this algorithm; may be repeated"
+    )
+    parser.add_argument(
+        "--split", action="append", type=int, help="only the split with this number"
+    )
+    parser.add_argument("--json", type=Path, help="write JSON to this file")
     options = parser.parse_args()
     repeatable()
     found: list[Outcome] = []

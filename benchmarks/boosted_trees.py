@@ -1,12 +1,13 @@
-"""Boosted trees beside the classifier: breast cancer at five hospitals of unlike patients.
+"""Compare boosted trees with the classifier: breast cancer at five hospitals with unlike patients.
 
     python -m benchmarks.boosted_trees
 
-No network: real recipes, with what owners' usual terms let them see. A pass is one epoch of every
-site's records, for all. `in a row` visits the sites one after the other, `rounds` trains all at
-once and merges, `together` trains on all records in one place, which no owner allows. Unlikeness is
-the parameter of a Dirichlet distribution of each class over the sites (Hsu et al. 2019): 100 is
-even, and of 0.1 most sites have hardly more than one class. Accuracy is a mean over `--splits`.
+There is no network: real recipes see the data under owners' usual terms. A pass is one epoch over
+every site's records, for all. `in a row` visits the sites one after the other, `rounds` trains at
+all sites at once and merges, and `together` trains on all records in one place, which no owner
+allows. Classes are divided among the sites by a Dirichlet distribution (Hsu et al. 2019), whose
+parameter is given: 100 is even, and with 0.1 most sites have hardly more than one class. Accuracy
+is a mean over `--splits`.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--splits", type=int, default=5, help="number of splits")
     options = parser.parse_args()
     torch.set_num_threads(1)
     after = ", ".join(f"{passes}" for passes in PASSES)

@@ -1,22 +1,23 @@
 """What a gateway costs: `python -m benchmarks.gateway [--json] [--rows 1000] [--soak N]`.
 
 An upstream that answers at once, a bare reverse proxy (Starlette, aiohttp, uvicorn with httptools
-under uvloop), the gateway and, where they install, a fast public router and LiteLLM's proxy are
-processes of their own; this process asks them in turn, round by round. The gateway decides on every
-request over `--rows` deployments, and its topology changes with every answer.
+under uvloop), the gateway and, if they can be installed, a fast public router and LiteLLM's proxy
+are separate processes. This process sends them requests in turns, round by round. The gateway
+decides on every request over `--rows` deployments, and its topology changes with every answer.
 
-Of each round: the median of one connection (what a proxy adds to asking the upstream itself), and
-requests per second at 32 and at 256 connections. Then the slowest hundredth, while requests come at
-half the rate that the gateway manages, whether or not earlier ones have been answered.
+Each round measures the median latency with one connection (what a proxy adds to a direct request),
+and the throughput with 32 and with 256 connections. Then the 99th percentile is measured with
+requests that arrive at half the gateway's maximum throughput, whether or not earlier ones have been
+answered.
 
-`--soak N` asks the gateway N times, with every twentieth client leaving before its answer, and
-tells the gateway's memory when it is warm and after each tenth of them. `--streams N` holds N
-streams open that say no more, and tells what memory they take.
+`--soak N` sends the gateway N requests, where every twentieth client leaves before its answer, and
+prints the gateway's memory when it is warm and after each tenth of the requests. `--streams N`
+holds N idle streams open, and prints the memory that they take.
 
-Where there are two cores, each proxy has the last one to itself, and this process and the upstream
-share the first. Left to the scheduler, a direct round trip takes 25 us when both ends happen to be
-on one core and 75 us when they are not, which would decide `p50_added_ms`; this way it is always
-the shorter one, so that what is added is never told too small.
+With two cores, each proxy has the last one to itself, and this process and the upstream share the
+first. Under the default scheduling, a direct round trip takes 25 us if both ends happen to be on
+one core and 75 us if they are not, which would dominate `p50_added_ms`. With pinning it is always
+the shorter one, so the added latency is never underestimated.
 """
 
 from __future__ import annotations
@@ -226,11 +227,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rows", type=int, default=1000, help="deployments in the topology")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--soak", type=int, default=0, metavar="N", help="only ask N times")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds of each measurement")
+    parser.add_argument("--soak", type=int, default=0, metavar="N", help="only send N requests")
     parser.add_argument("--streams", type=int, default=0, metavar="N", help="only hold N streams")
-    parser.add_argument("--no-peers", dest="peers", action="store_false")
+    parser.add_argument(
+        "--no-peers", dest="peers", action="store_false", help="do not measure public gateways"
+    )
     arguments = parser.parse_args()
     show(run(arguments), as_json=arguments.json)
 

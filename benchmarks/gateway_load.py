@@ -1,4 +1,4 @@
-"""How `benchmarks.gateway` asks: closed loops, an open loop, clients that vanish, idle streams."""
+"""The load of `benchmarks.gateway`: closed loops, an open loop, vanishing clients, idle streams."""
 
 from __future__ import annotations
 

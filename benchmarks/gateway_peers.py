@@ -1,5 +1,6 @@
-"""Public gateways that `benchmarks.gateway` measures beside this one, each in an environment of its
-own, installed on first use."""
+"""Public gateways with which `benchmarks.gateway` compares this one, each in a separate environment
+that is installed on first use.
+"""
 
 from __future__ import annotations
 

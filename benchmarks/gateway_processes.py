@@ -1,9 +1,9 @@
 """Processes that `benchmarks.gateway` measures: `... ROLE URL ROWS`.
 
-Each listens at a free port of 127.0.0.1 and prints it. `upstream` answers every request alike, as
-fast as Python can, and of a stream says the first piece only; `bare` is a reverse proxy in front of
-`URL`, Starlette and aiohttp on uvicorn; `gateway` is DA-ITN's, with `ROWS` deployments in its
-topology that are all at `URL`.
+Each listens on a free port of 127.0.0.1 and prints it. `upstream` gives the same answer to every
+request, as fast as Python can, and of a stream only the first piece; `bare` is a reverse proxy in
+front of `URL`, Starlette and aiohttp on uvicorn; `gateway` is DA-ITN's, with `ROWS` deployments in
+its topology that are all at `URL`.
 """
 
 from __future__ import annotations

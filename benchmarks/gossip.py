@@ -1,16 +1,16 @@
-"""Several models that walk and are averaged where they meet, against one that walks alone.
+"""Several models that travel and are averaged where they meet, compared with a single one.
 
     python -m benchmarks.gossip [--classes 2] [--sites 10] [--walkers 1 --walkers 4] [--visits 120]
         [--rate 0.003] [--split 0 --split 1] [--weigh alone --weigh all] [--json]
 
 scikit-learn's handwritten digits are divided over sites, each with records of some classes. A model
-goes over all sites in random orders, learns for one epoch at each, and is averaged with what
-another one left there last; the site keeps the result. Every walker makes one visit in a unit of
-time, no two at the same site. The best of them counts, measured after each unit. All together make
-`--visits`. Sites are alike, and moving and merging take no time, which favours those who are
-several.
+visits all sites in random orders, trains for one epoch at each, and is averaged with what another
+left there last; the site keeps the result. Every walker makes one visit per unit of time, no two at
+the same site. The best of them counts, measured after each unit. All together make `--visits`.
+Sites are alike, and moving and merging take no time, which favours several models.
 
-`--weigh all` counts for each model all that it has learned, `alone` what the other has not.
+`--weigh all` weights each model by everything that it has learned, `alone` by what the other has
+not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.algorithms import Run
 from benchmarks.label_skew import CLASSES, digits_case
 from benchmarks.worlds.recorder import Case, repeatable
 from daitn.objects.merging import GOSSIP_RULE, LocalRule
-from daitn.sim.learning.learner import Indices
+from daitn.topology.arrays import Indices
 
 TARGETS = (0.8, 0.85, 0.9, 0.93, 0.95)
 _SEED = 7
@@ -140,14 +140,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--classes", type=int, default=2)
-    parser.add_argument("--sites", type=int, default=10)
-    parser.add_argument("--walkers", type=int, action="append")
-    parser.add_argument("--visits", type=int, default=120)
-    parser.add_argument("--rate", type=float, default=0.003)
-    parser.add_argument("--split", type=int, action="append")
-    parser.add_argument("--weigh", action="append", choices=("alone", "all"))
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--classes", type=int, default=2, help="classes per site")
+    parser.add_argument("--sites", type=int, default=10, help="number of sites")
+    parser.add_argument(
+        "--walkers", type=int, action="append", help="number of models; may be repeated"
+    )
+    parser.add_argument("--visits", type=int, default=120, help="visits of all models together")
+    parser.add_argument("--rate", type=float, default=0.003, help="learning rate")
+    parser.add_argument("--split", type=int, action="append", help="a split; may be repeated")
+    parser.add_argument(
+        "--weigh",
+        action="append",
+        choices=("alone", "all"),
+        help="a rule for weights; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     repeatable()
     found: list[Any] = []

@@ -1,12 +1,13 @@
-"""What watching costs a gateway: `python -m benchmarks.monitoring [--json] [--turns 100]`.
+"""What monitoring costs a gateway: `python -m benchmarks.monitoring [--json] [--turns 100]`.
 
-One gateway changes every 512 requests between counting nothing, counting as all gateways do, and
-also tracing a tenth of the queries; 32 connections ask it. A gateway is one event loop: what it
-manages is what its processor time per request allows, and that is told for each way, of the same
-process, in turns so short that whatever else the machine does meets all ways alike. The time of
-other threads, which send spans to a collector that is a process too, is all charged to traces.
-Scrapes are timed apart, and charged as one each 15 s of a gateway that does nothing else. Each turn
-is divided by the one of the gateway that counts nothing beside it; medians are told.
+Every 1024 requests, one gateway switches between no metrics, metrics as in all gateways, and
+metrics with traces of a tenth of the queries; 32 connections send requests. A gateway is one event
+loop, so its CPU time per request determines its throughput. This is measured for each setting in
+the same process, in turns so short that other load on the machine affects all settings alike: over
+the second half of each, when no span of the turn before is left to send. Spans go to a separate
+collector process. Scrapes are timed separately, and charged as one every 15 s to a gateway that
+does nothing else. Each turn is divided by the neighbouring turn without metrics; the output shows
+medians.
 """
 
 from __future__ import annotations
@@ -66,11 +67,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         spans = int(urllib.request.urlopen(f"{collector}/spans").read())
     cpu_s = measured["cpu_s"]
     scrape_s = statistics.median(measured["scrape_s"])
-    sending_s = measured["other_threads_s"] / measured["traced_requests"]
     share = 1 - scrape_s / SCRAPE_EVERY_S
     turns_of = list(zip(cpu_s["uncounted"], cpu_s["counted"], cpu_s["traced"], strict=True))
     counted = [share * without_s / with_s for without_s, with_s, _ in turns_of]
-    traced = [share * without_s / (with_s + sending_s) for without_s, _, with_s in turns_of]
+    traced = [share * without_s / with_s for without_s, _, with_s in turns_of]
     return {
         "rows": arguments.rows,
         "throughput_counted": statistics.median(counted),
@@ -80,8 +80,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "traced": [round(value, 3) for value in statistics.quantiles(traced)],
         },
         "cpu_us_per_request": {
-            **{name: statistics.median(turns) * 1e6 for name, turns in cpu_s.items()},
-            "sending": sending_s * 1e6,
+            name: statistics.median(turns) * 1e6 for name, turns in cpu_s.items()
         },
         "scrape_ms": scrape_s * 1e3,
         "spans": spans,
@@ -94,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rows", type=int, default=1000, help="deployments in the topology")
-    parser.add_argument("--turns", type=int, default=100, help="of each way")
+    parser.add_argument("--turns", type=int, default=100, help="turns of each setting")
     arguments = parser.parse_args()
     show(run(arguments), as_json=arguments.json)
 

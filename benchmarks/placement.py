@@ -1,4 +1,4 @@
-"""How near the deployment optimiser comes to the best placement, and how long it takes.
+"""How close the placement optimiser comes to the best placement, and how long it takes.
 
 Random small networks are solved by the search and by trying every placement; a larger one, of 100
 facilities and 50 models, is only timed.
@@ -52,7 +52,9 @@ def seconds(models: int, facilities: int, instances: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--instances", type=int, default=200)
+    parser.add_argument(
+        "--instances", type=int, default=200, help="networks that are also solved exhaustively"
+    )
     arguments = parser.parse_args()
     results = {
         "gap, 2 models, 3 facilities": gap(2, 3, arguments.instances),

@@ -1,9 +1,9 @@
 """What differential privacy costs in accuracy, by epsilon: `python -m benchmarks.privacy`.
 
-Three sites hold a quarter of a public table each, the last quarter is the test set. A classifier
-visits each site once, for ten epochs, with the noise, the sampling and the clipping that a site's
-node would choose. The ranges of the columns of breast cancer (569 records, 30 columns) are in its
-published description; digits (1,797 records, 64 columns) have 16 shades.
+Three sites hold a quarter of a public table each, and the last quarter is the test set. A
+classifier visits each site once, for ten epochs, with the noise, the sampling and the clipping that
+a site's node would choose. The ranges of the columns of breast cancer (569 records, 30 columns) are
+in its published description; digits (1,797 records, 64 columns) have 16 shades.
 """
 
 from __future__ import annotations

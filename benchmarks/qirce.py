@@ -1,5 +1,5 @@
-"""How long one routing decision takes, how many observations are absorbed beside, and what it
-costs a gateway that facilities join.
+"""How long a routing decision takes, how many observations are absorbed per second, and what
+joining facilities cost a gateway.
 
 python -m benchmarks.qirce [--json]
 """

@@ -1,20 +1,20 @@
-"""A model of real shape, trained and asked, beside plain `transformers` and `peft`.
+"""Train and query a model of realistic shape, compared with plain `transformers` and `peft`.
 
     python -m benchmarks.real_model --json
 
-Makes a Llama of random weights, imports it, and measures side by side, in turns:
+The benchmark makes a Llama of random weights, imports it, and measures in turns:
 
-- training: tokens that adapters learn from in a second on the clinic corpus, by the recipe, and by
-  a loop as the documentation of `peft` has it (a batch of texts, their loss, AdamW) with the same
-  rank, batch, precision and number of tokens per row; the plain loop's rows are all of one length,
-  so that it pads nothing;
-- serving: tokens that are said in a second, one answer alone and eight at once, by the engine of
-  facilities, and by `generate`, which has all prompts of a batch at its start.
+- training: tokens per second from which adapters learn on the clinic corpus, with the recipe, and
+  with a loop as in the documentation of `peft` (a batch of texts, their loss, AdamW) with the same
+  rank, batch, precision and number of tokens per row; the plain loop's rows all have one length, so
+  it pads nothing;
+- serving: generated tokens per second, one answer alone and eight at once, with the engine of
+  facilities, and with `generate`, which has all prompts of a batch from the start.
 
-Given is the best round of each: on a busy machine that is the round which was disturbed least. On
-processors, a second is one of processor time per thread, of which others on the machine take less.
-On a GPU, the default is a Llama of 1.2 billion weights in bfloat16, with the most memory that
-PyTorch took and the mean utilisation that `nvidia-smi` told; else one of 6 million.
+The best round of each counts, which on a busy machine is the least disturbed one. On CPUs, seconds
+are CPU time per thread, which depends less on other load. On a GPU, the default is a Llama of 1.2
+billion weights in bfloat16, and the output includes PyTorch's peak memory and the mean utilisation
+that `nvidia-smi` reports; otherwise it is one of 6 million.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import torch
 from daitn.learning.answering.protocol import Message, Question, Room
 from daitn.learning.causal_lm import CausalLm, models, training
 from daitn.learning.causal_lm.dealing import Dealer
-from daitn.learning.causal_lm.pretrained import import_pretrained
+from daitn.learning.causal_lm.importing import import_pretrained
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import learn_tokenizer
 from daitn.learning.corpora.clinic import clinic
@@ -63,13 +63,13 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], default="bfloat16" if gpu else "float32"
     )
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="batch size")
     parser.add_argument("--examples", type=int, default=256 if gpu else 64)
     parser.add_argument(
         "--answer", type=int, default=128 if gpu else 48, help="tokens of an answer"
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,15 +1,14 @@
-"""Record real training: what was measured after every visit of many routes, on which route
-policies are judged.
+"""Record real training: measurements after every visit of many routes, to evaluate route policies.
 
     python -m benchmarks.record_worlds --family wine --minutes 2
     python -m benchmarks.record_worlds --family clinic --family tiny-llama --minutes 30
     python -m benchmarks.record_worlds --list
 
-Goes on where the last recording ended, and stops by itself when all planned routes are recorded.
-Everything is drawn from fixed seeds, so that on the same machine and with one thread the same
-routes give the same numbers, but for the seconds. Models of all routes' beginnings are kept in the
-work folder: without it, going on costs their training again. A family is one file in
-benchmarks/recordings; sizes there must stay small, as they are part of the project.
+Continues where the last recording ended, and stops when all planned routes are recorded. Everything
+is drawn from fixed seeds, so on the same machine and with one thread the same routes give the same
+numbers, except times. Models of all shared beginnings of routes are kept in the work folder;
+without it, they must be trained again to continue. A family is one file in benchmarks/recordings.
+Files must stay small, as they are part of the project.
 """
 
 from __future__ import annotations
@@ -139,9 +138,9 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--family", action="append", choices=FAMILIES, help="record this one; may be repeated"
+        "--family", action="append", choices=FAMILIES, help="record this family; may be repeated"
     )
-    parser.add_argument("--minutes", type=float, default=60.0, help="at most, per family (60)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="maximum per family (60)")
     parser.add_argument("--list", action="store_true", help="print the families and stop")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the recordings")
     parser.add_argument(

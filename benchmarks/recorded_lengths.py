@@ -1,9 +1,9 @@
-"""Queries with the lengths of real ones: two services of Azure, writing code and conversing.
+"""Queries with recorded lengths: two services of Azure, for writing code and for conversation.
 
 `recordings/azure-2023.csv.gz` holds tokens of prompts and answers, in their order, from the Azure
 LLM inference trace 2023 (https://github.com/Azure/AzurePublicDataset, CC BY 4.0; Patel et al.,
-"Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024). It does not say
-which limits the requests set.
+"Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024). It does not
+contain the limits of the requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How route policies fare in simulated learning worlds, against the obvious and in hindsight.
+"""How route policies perform in simulated learning worlds, compared with obvious ones.
 
     python -m benchmarks.route_worlds [--development | --validation] [--episodes 512]
         [--family F ...] [--policies NAME ...] [--seed N] [--jobs N] [--no-oracle] [--again]
@@ -6,12 +6,12 @@
         [--results FILE [--so-far]]
     python -m benchmarks.route_worlds --calibration
 
-Every policy leads the same episodes. Tune on `--development` seeds (the default) and report
-`--validation` seeds: the two ranges share no world. Decisions are timed by what they take of one
-processor, so that other work on the machine does not count. `--results` keeps each world as soon as
-it was led, so that a run may be cut short and gone on with; families take turns, so that what there
-is holds about as many worlds of each. `--so-far` only tells what the file holds. `--again` adds
-what it would bring to know the best obvious policy of each world.
+Every policy runs the same episodes. Tune on `--development` seeds (the default) and report
+`--validation` seeds: the two ranges share no world. Decisions are measured in CPU time, so other
+load on the machine does not count. `--results` saves each world as soon as it is finished, so an
+interrupted run can be continued; families take turns, so the file holds about as many worlds of
+each. `--so-far` only prints what the file holds. `--again` repeats the best obvious policy of
+each world with other random seeds, which shows the benefit of knowing it beforehand.
 """
 
 from __future__ import annotations
@@ -254,18 +254,22 @@ def parsed() -> argparse.Namespace:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--development", action="store_true", help="seeds to tune on (default)")
     seeds.add_argument("--validation", action="store_true", help="seeds to report")
-    parser.add_argument("--episodes", type=int, default=512, help="over all families")
-    parser.add_argument("--family", nargs="+", choices=FAMILIES, metavar="F")
-    parser.add_argument("--policies", nargs="+", choices=list(POLICIES), metavar="NAME")
-    parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--episodes", type=int, default=512, help="number over all families")
     parser.add_argument(
-        "--calibration", action="store_true", help="only judge the recorded worlds' surrogates"
+        "--family", nargs="+", choices=FAMILIES, metavar="F", help="only these families"
     )
-    parser.add_argument("--again", action="store_true", help="lead the best obvious once more")
-    parser.add_argument("--no-oracle", action="store_true", help="do not look back")
-    parser.add_argument("--results", type=Path, help="keep each world in this file")
-    parser.add_argument("--so-far", action="store_true", help="only tell what --results holds")
+    parser.add_argument(
+        "--policies", nargs="+", choices=list(POLICIES), metavar="NAME", help="only these policies"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="added to the range's first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
+    parser.add_argument(
+        "--calibration", action="store_true", help="only evaluate the recorded worlds' surrogates"
+    )
+    parser.add_argument("--again", action="store_true", help="run the best obvious once more")
+    parser.add_argument("--no-oracle", action="store_true", help="omit the best in hindsight")
+    parser.add_argument("--results", type=Path, help="save each world in this file")
+    parser.add_argument("--so-far", action="store_true", help="only print what --results holds")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     return parser.parse_args()
 

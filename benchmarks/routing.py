@@ -1,17 +1,17 @@
-"""How well queries are routed: the live decision code against others, over one recorded load.
+"""How well queries are routed: the live decision code and other policies, under the same load.
 
-Facilities ten times apart in speed and four in price, links a hundred times in delay, three
-gateways that do not tell each other what they do, answers of lognormal length. Every policy gets
-the same arrivals. The oracle knows each answer's length and every queue of this instant, and takes
-what is best for the query at hand: the earliest end, where nothing but latency counts, else what
-QIRCE's weights make of the true end and cost. The caring oracle knows as much, and weighs too what
-a query's waiting costs others. The guessing oracle is a caring one that knows of the query at hand
-only what its gateway knows: no routing by guessed lengths can be expected to do better. "qirce,
-told lengths" is QIRCE with no need to guess; "limits" takes the request's limit for the length, or
+Facilities differ ten times in speed and four times in price, links a hundred times in delay; three
+gateways do not exchange their decisions, and answers have lognormal lengths. Every policy gets the
+same arrivals. The oracle knows each answer's length and the current state of every queue, and takes
+the best choice for the current query: the earliest end if only latency counts, otherwise the best
+by QIRCE's weights for the true end and cost. The caring oracle knows as much, and also weighs how
+long a query makes others wait. The guessing oracle is a caring one that knows only what the gateway
+knows about the current query: no routing with guessed lengths can be expected to do better. "qirce,
+told lengths" is QIRCE that knows the lengths; "limits" takes the request's limit as the length, or
 64, and "one mean" the mean of the gateway's answers.
 
-What decides was tuned on the seeds from 0 on (`--tuning`); those from 100 on are for reports.
-`--guesses` compares guesses only, with these lengths and with recorded ones.
+Decisions were tuned on the seeds from 0 on (`--tuning`); those from 100 on are for reports.
+`--guesses` compares only guesses, with these lengths and with recorded ones.
 
     python -m benchmarks.routing [--json] [--seeds 6] [--tuning] [--guesses]
 """
@@ -320,8 +320,8 @@ QUERIES: dict[str, Callable[[Network, float, int], Queries]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--seeds", type=int, default=6, help="how many")
-    parser.add_argument("--tuning", action="store_true", help="take those of tuning")
+    parser.add_argument("--seeds", type=int, default=6, help="number of seeds")
+    parser.add_argument("--tuning", action="store_true", help="use the tuning seeds")
     parser.add_argument("--guesses", action="store_true", help="compare guesses of lengths only")
     arguments = parser.parse_args()
     first = TUNING if arguments.tuning else REPORTED

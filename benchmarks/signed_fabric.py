@@ -1,8 +1,8 @@
 """What signatures cost: `python -m benchmarks.signed_fabric [--json]`.
 
-Two processes over loopback. Requests of several sizes are echoed, in turns plain and signed, over
-the same two sessions, and the medians are compared. A signed one is two signatures, two checks,
-and BLAKE3 of both payloads at both ends.
+Two processes communicate over loopback. Requests of several sizes are echoed, plain and signed in
+turns, over the same two sessions, and the medians are compared. A signed request takes two
+signatures, two checks, and BLAKE3 of both payloads at both ends.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What it takes to start a network on one machine: from templates, and each process anew.
+"""What starting a network on one machine takes: from templates, and with separate processes.
 
     python -m benchmarks.starting --sites 12 --rounds 3 --json
 
-Both ways start the same network in turns: a control centre, a verifier, and sites with data.
-Seconds are until the control centre knows every node. Processor time and memory are of all
-processes together, memory by proportional set size (PSS), which counts what is shared once.
+Both methods start the same network in turns: a control centre, a verifier, and sites with data. The
+time ends when the control centre knows every node. CPU time and memory are those of all processes
+together, memory as proportional set size (PSS), which counts shared pages once.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ WAYS = ("templates", "anew")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--sites", type=int, default=12, help="sites with data")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each way")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each method")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--once", choices=WAYS, help="start one network so, and print its figures")
+    parser.add_argument(
+        "--once", choices=WAYS, help="start one network this way, print its figures"
+    )
     options = parser.parse_args()
     if options.once:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
-"""How well the topic of a query is found, and how fast.
+"""How accurately and how fast the topic of a query is found.
 
-Training questions of every institute make the sketches; questions about diseases that no training
-file holds are classified. Beside it: a logistic regression on the pooled raw questions, which no
-network of data owners could train.
+Training questions of every institute make the sketches; questions about diseases that are in no
+training file are classified. The baseline is a logistic regression on the pooled raw questions,
+which no network of data owners could train.
 
     python -m benchmarks.topics [--json]
 """

@@ -1,16 +1,16 @@
-"""How much time a training job spends on anything but moving, training and measuring.
+"""How much time a training job spends on anything but transfer, training and measuring.
 
     python -m benchmarks.training --json
 
 Starts a real network (three data sites, one verifier, one control centre: five processes) and
 measures, over several jobs:
 
-- from `daitn train` to the first training step, with warm nodes: the whole process of the owner
-  included (its start alone is given beside it);
-- overhead per hop: a job's time from submission to end, less what its lineage records as
-  transfer, training and measuring, divided by its hops. A hop is a piece of work at a site and
-  the verification of its result: every visit, and before them the making of the fresh model.
-  Assessment, planning, messages, signatures, the journal, chunking and hashing are all in it.
+- the time from `daitn train` to the first training step, with warm nodes, including the whole
+  process of the command (whose start alone is shown separately);
+- overhead per hop: a job's time from submission to end, less what its lineage records as transfer,
+  training and measuring, divided by its hops. A hop is a piece of work at a site and the
+  verification of its result: every visit, and before them the creation of the fresh model. The
+  overhead includes assessment, planning, messages, signatures, the journal, chunking and hashing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How fast a model moves: `python -m benchmarks.transfer [--json]`.
 
-Every process is a real one and they talk over loopback. In each round one holder serves and this
-process fetches: once with `ChunkTransport.fetch` (chunks read and checked at the holder, then
-checked and kept as files here), once with plain Zenoh gets of the same chunks, which the holder
-has in memory and which are thrown away here. Which of the two goes first alternates, so that
-neither always meets the warmer machine. The goal is a ratio of 0.70 of the medians.
+All processes are real and communicate over loopback. In each round one holder serves and this
+process fetches: once with `ChunkTransport.fetch` (chunks are read and checked at the holder, then
+checked and stored as files here), once with plain Zenoh gets of the same chunks, which the holder
+has in memory and this process discards. They alternate in going first, so neither always benefits
+from the warmer machine. The goal is a ratio of 0.70 of the medians.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 256], metavar="MIB")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 256], metavar="MIB", help="sizes of the models"
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for size_mib in arguments.sizes:

@@ -4,6 +4,7 @@ import { defineConfig } from "vite";
 // The build lies in the Python package that serves it. `npm run dev` asks a control centre beside it.
 export default defineConfig({
   plugins: [preact()],
+  worker: { format: "es" },
   build: {
     outDir: "../src/daitn/oam/static",
     emptyOutDir: true,

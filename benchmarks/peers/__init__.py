@@ -1,1 +1,1 @@
-"""DA-ITN beside Flower and NVIDIA FLARE: the same jobs on the same machine and networks."""
+"""DA-ITN compared with Flower and NVIDIA FLARE: the same jobs on the same machine and networks."""

@@ -1,4 +1,4 @@
-"""The same jobs by DA-ITN, Flower and NVIDIA FLARE, beside one another.
+"""The same jobs on DA-ITN, Flower and NVIDIA FLARE.
 
     python -m benchmarks.peers --task digits --network even --results results.jsonl
     python -m benchmarks.peers --system flower --system daitn-fedavg
@@ -7,12 +7,12 @@
 Each system runs as it is deployed: a process at each site, in network namespaces joined by links of
 100 Mbit/s (needs root, iproute2 and control groups of version 1). Networks: `even`; `slow`, with
 the link of the first site 50 times slower; `leaving`, in which two sites die once some site has
-trained. The peers are installed once, in environments of their own under --home. Systems take
-turns within each seed, so that other work on the machine hits all alike.
+trained. The peers are installed once, in separate environments under --home. Systems take turns
+within each seed, so other load on the machine affects all alike.
 
-Seconds count from the command that starts the job, with everything up, until a model that reaches
-the target has been measured. Peers measure where the model is, at no cost of a transfer; DA-ITN's
-verifier is a host of its own. All share one machine's processors.
+Times count from the command that starts the job, with everything running, until a model that
+reaches the target has been measured. Peers measure where the model is, without a transfer; DA-ITN's
+verifier is a separate host. All share one machine's processors.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ def main() -> None:
     parser.add_argument("--network", action="append", choices=NETWORKS, help="default: all")
     parser.add_argument("--system", action="append", choices=CONTENDERS, help="default: all")
     parser.add_argument("--seed", action="append", type=int, help=f"default: {_SEEDS}")
-    parser.add_argument("--home", type=Path, default=_HOME, help="of the peers' environments")
+    parser.add_argument(
+        "--home", type=Path, default=_HOME, help="folder of the peers' environments"
+    )
     parser.add_argument("--logs", type=Path, help="keep all files of the runs in this new folder")
     parser.add_argument("--results", type=Path, help="add a line of JSON for each run to this file")
-    parser.add_argument("--so-far", action="store_true", help="only tell what --results holds")
+    parser.add_argument("--so-far", action="store_true", help="only print what --results holds")
     options = parser.parse_args()
     # Processes, namespaces and links of a run must not outlive it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -1,4 +1,4 @@
-"""Who takes part, each with the settings that `tuning` found best for it on other seeds."""
+"""The compared systems, each with its best settings that `tuning` found on other seeds."""
 
 from __future__ import annotations
 

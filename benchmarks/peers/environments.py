@@ -1,4 +1,4 @@
-"""Environments of their own for the peers, made at their first use."""
+"""Separate environments for the peers, created on first use."""
 
 from __future__ import annotations
 

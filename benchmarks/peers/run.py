@@ -1,4 +1,4 @@
-"""One run: a system does a task on a network, and what it took is measured from outside."""
+"""One run: a system does a task on a network, and its costs are measured from outside."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = [
     "Running",
     "System",
     "measured",
+    "models_in",
     "running",
-    "told",
     "until",
 ]
 
@@ -172,10 +172,10 @@ def running(
     def ended() -> str:
         return log.read_text(errors="replace")[-500:] if process.poll() else ""
 
-    return Running(lambda: told(progress), lambda: len(told(progress)) > rounds, ended)
+    return Running(lambda: models_in(progress), lambda: len(models_in(progress)) > rounds, ended)
 
 
-def told(progress: Path) -> list[Model]:
+def models_in(progress: Path) -> list[Model]:
     """What `learners.Progress` wrote; a line that is being written counts when it is whole."""
     if not progress.is_file():
         return []

@@ -1,9 +1,9 @@
-"""A network of hosts on this machine: a network namespace each, joined by a bridge, with links of
-stated rates, which know each other by name. Needs root and iproute2.
+"""A network of hosts on this machine: network namespaces joined by a bridge, with links of given
+rates, which know each other by name. Needs root and iproute2.
 
 Rates are enforced by token buckets in both directions; packets are not delayed further. Bytes are
-counted where they leave a host, processor time by a control group (of version 1), which counts
-processes that have ended, too.
+counted where they leave a host, and CPU time by a control group (of version 1), which includes
+processes that have ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The jobs that all systems do: data of each site, tests, targets and the model, as plain files.
 
 A task is a folder with `task.json` (`Task`) and the files that it names. DA-ITN's sites read the
-files as their owners' data; the peers' programs, which run in environments of their own, read the
-same files, and begin with the weights that the recipe makes of the same seed.
+files as their owners' data; the peers' programs, which run in separate environments, read the same
+files, and start with the weights that the recipe derives from the same seed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How the peers' local work is chosen: by the rounds that it needs in one process, on seeds that
-are not reported.
+"""How the peers' local training is chosen: by the number of rounds that it needs in one process, on
+seeds that are not reported.
 
     python -m benchmarks.peers.tuning --task digits
 
-A round costs a peer seconds, whatever is done in it, and training these tables milliseconds. So
-the fewest rounds are the best that a peer can do.
+A round takes a peer seconds, whatever is done in it, while training on these tables takes
+milliseconds. So the fewest rounds are the best that a peer can do.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=TASKS, default="digits")
+    parser.add_argument("--task", choices=TASKS, default="digits", help="the task")
     parser.add_argument("--rate", type=float, action="append", help="learning rates")
-    parser.add_argument("--epochs", type=float, action="append")
+    parser.add_argument(
+        "--epochs", type=float, action="append", help="epochs per round; may be repeated"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         for rate in options.rate or _RATES:

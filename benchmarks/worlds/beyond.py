@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.worlds.files import load
+from benchmarks.worlds.many import TrainedInMemory
 from benchmarks.worlds.recorder import Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
 from daitn.sim.learning.replay import Merger, Replay, Trainer
@@ -35,7 +36,10 @@ def again(world: LearningWorld, luck: int = 1) -> LearningWorld:
     learner = world.learner
     if isinstance(learner, Replay):
         family = next((name for name in TABLES if world.split.startswith(f"{name} ")), None)
-        learner = learner.again(_recorders(family, luck)[world.split].node if family else None)
+        other = _recorders(family, luck)[world.split] if family else None
+        learner = learner.again(other.node, other.merged) if other else learner.again(None)
+    elif isinstance(learner, TrainedInMemory):
+        learner = learner.again()
     return replace(world, learner=learner, luck=luck)
 
 

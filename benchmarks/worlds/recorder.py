@@ -1,4 +1,4 @@
-"""Trains along routes and writes down what was measured, each shared beginning once."""
+"""Trains along routes and records the measurements, each shared beginning once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.worlds.routes import Effort, planned
-from daitn.learning.recipe import LEAST_RECORDS, Config, MergeTask, Merging, Progress, Recipe
+from daitn.learning.recipe import (
+    LEAST_RECORDS,
+    Adapting,
+    Config,
+    LocalTask,
+    MergeTask,
+    Merging,
+    Progress,
+    Recipe,
+)
 from daitn.node.disclosure import LossGate
-from daitn.objects.merging import MergeRule
+from daitn.objects.merging import LocalRule, MergeRule
 from daitn.sim.learning.recordings import (
     RecordedModel,
     Route,
@@ -224,11 +233,12 @@ class Recorder:
         def watch(progress: Progress) -> None:
             losses.take(progress)
 
-        trained = case.recipe.train(
+        recipe = _merging(case.recipe) if examples < 0 else case.recipe
+        trained = recipe.train(
             before,
             case.config,
             case.sites[index].path,
-            examples,
+            abs(examples),
             _seed(case, route),
             unfinished,
             watch,
@@ -286,6 +296,12 @@ def _described(recipe: Recipe, site: SiteData) -> Site:
         quality=round(profile.quality, _DIGITS),
         flaw=site.flaw,
     )
+
+
+def _merging(recipe: Recipe) -> Recipe:
+    """The recipe as a site of a round runs it."""
+    assert isinstance(recipe, Adapting)
+    return recipe.adapting(LocalTask(rule=LocalRule(merged=True)))
 
 
 def _emptied(out: Path) -> Path:

@@ -1,7 +1,7 @@
 """Which routes are recorded: the obvious ones, awkward ones, and random ones.
 
-All are drawn from a seed, so that a recording can be repeated and gone on with. They stand in the
-order in which they are worth having, so that a recording that is cut short has something of each.
+All are drawn from a seed, so a recording can be repeated and continued. They are ordered by
+usefulness, so an interrupted recording has something of each kind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Targets that tell good routes from poor ones, taken from what was recorded."""
+"""Targets that distinguish good routes from poor ones, derived from recordings."""
 
 from __future__ import annotations
 

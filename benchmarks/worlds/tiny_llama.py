@@ -1,4 +1,4 @@
-"""A tiny Llama to import: it knows the words of a corpus, and nothing of which belong together."""
+"""A tiny Llama to import: it knows the words of a corpus, but not which of them belong together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from daitn.learning.causal_lm.pretrained import import_pretrained
+from daitn.learning.causal_lm.importing import import_pretrained
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec, learn_tokenizer
 from daitn.learning.corpora.records import QaPair

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args, get_origin
 
+import msgspec
+
 from daitn.oam.api.events import EVENT_KINDS
 from daitn.oam.api.problems import STATUSES
 from daitn.oam.api.routes import ROUTES
@@ -36,6 +38,8 @@ def parameters_table() -> list[Row]:
     for route in ROUTES:
         for parameter in route.query:
             default = "" if parameter.default is None else str(parameter.default)
+            if parameter.default is msgspec.NODEFAULT:
+                default = "required"
             asked = f"`{route.method} {route.path}`"
             rows.append((asked, f"`{parameter.name}`", default, parameter.text))
     return rows

@@ -21,7 +21,7 @@ _SOURCES: Final = Path(daitn.__file__).parent
 _VERBS: Final = {
     "center": ("center/service.py",),
     "node": ("node/node.py", "node/roles.py", "node/forwarder/role.py"),
-    "home": ("node/agents/home.py",),
+    "home": ("node/agents/home_requests.py",),
 }
 """Who serves verbs, and where the tables of handlers are."""
 _KEY = re.compile(r"^    (daitn/\S+) +(\w+): (.+)$", re.MULTILINE)
@@ -71,7 +71,7 @@ def _handlers(file: Path) -> list[tuple[str, ast.AsyncFunctionDef]]:
         match name, value:
             case ast.Constant(value=str(verb)), ast.Attribute(attr=handler):
                 if handler.startswith(("_on_", "on_")):
-                    found.append((verb, here.get(handler) or _elsewhere(handler)))
+                    found.append((verb, here.get(handler) or _elsewhere(handler, file)))
     return found
 
 
@@ -84,9 +84,9 @@ def _entries(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
             yield name, value
 
 
-def _elsewhere(name: str) -> ast.AsyncFunctionDef:
-    """A handler of a part of the process; its name is its own."""
-    files = [*(_SOURCES / "center").rglob("*.py"), *(_SOURCES / "node").rglob("*.py")]
+def _elsewhere(name: str, table: Path) -> ast.AsyncFunctionDef:
+    """A handler of another part of the process; no other one in its package has this name."""
+    files = (_SOURCES / table.relative_to(_SOURCES).parts[0]).rglob("*.py")
     (handler,) = (functions[name] for functions in map(_functions, files) if name in functions)
     return handler
 

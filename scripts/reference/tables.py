@@ -13,11 +13,13 @@ import msgspec
 from daitn.oam.field_docs import field_docs
 from daitn.oam.monitoring.catalogue import CATALOGUE
 from daitn.objects.errors import KINDS
+from daitn.objects.layout import WireField
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
 from daitn.openai.codes import CODES
 from daitn.openai.failures import FAILURES, Cause
 from daitn.steering.wire import packet
-from scripts.reference import api, commands, fabric
+from daitn.tools.http import server_connection as http
+from scripts.reference import api, commands, exports, fabric, gateway
 from scripts.reference.rows import Row
 from scripts.reference.words import default_words, type_words
 
@@ -59,7 +61,7 @@ def _array(name: str) -> list[Row]:
     tag = named(name).__struct_config__.tag
     head, *fields = _fields(name, wire=True)
     if tag is not None:
-        fields.insert(0, ("", str(tag), "", f"Says that it is of the kind {named(name).__name__}."))
+        fields.insert(0, ("", str(tag), "", f"Marks a message of the kind {named(name).__name__}."))
     return [("", *head), *((str(position), *field) for position, field in enumerate(fields))]
 
 
@@ -165,6 +167,41 @@ def _header() -> list[Row]:
     return rows
 
 
+def _layout(name: str) -> list[Row]:
+    """The fields of a message that is no MessagePack, byte by byte."""
+    fields: tuple[WireField, ...] = named(name)
+    rows: list[Row] = [("offset", "bytes", "field", "meaning")]
+    offset: int | None = 0
+    for field in fields:
+        at = "" if offset is None else str(offset)
+        rows.append((at, str(field.size or field.varying), f"`{field.name}`", field.meaning))
+        offset = offset + field.size if offset is not None and field.form else None
+    return rows
+
+
+def _http_timeouts() -> list[Row]:
+    """What takes too long at a server of HTTP, and from when on."""
+    gateway_body_s, facility_write_s = (
+        named("node.gateway.api.BODY_TIMEOUT_S"),
+        named("node.serving.facility.WRITE_TIMEOUT_S"),
+    )
+    return [
+        ("what takes too long", "limit"),
+        ("a request's head, from its first byte", f"{http.HEAD_TIMEOUT_S:g} s"),
+        (
+            "a request's body",
+            f"{gateway_body_s:g} s at a gateway, {http.BODY_TIMEOUT_S:g} s at a facility",
+        ),
+        (
+            f"a client that reads less than {http.WRITE_LEAST_BYTES >> 10} KiB of the pending "
+            "data, or not all of the rest",
+            f"{http.WRITE_TIMEOUT_S:g} s at a gateway, {facility_write_s:g} s at a facility; "
+            "its query is `abandoned`",
+        ),
+        ("an idle connection", f"{http.KEEPALIVE_S:g} s"),
+    ]
+
+
 def _bounds() -> list[Row]:
     return [
         ("what", "at most"),
@@ -193,6 +230,17 @@ def _metrics(part: str) -> list[Row]:
     ]
 
 
+def _live(name: str) -> list[Row]:
+    """The fields of a file that a running process takes over, by the part of the file."""
+    fields: dict[str, list[str]] = {}
+    for part, _, field in sorted(path.rpartition(".") for path in named(name)):
+        fields.setdefault(part, []).append(f"`{field}`")
+    return [
+        ("section", "fields"),
+        *((f"`{part}`" if part else "the file", ", ".join(each)) for part, each in fields.items()),
+    ]
+
+
 TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "fields": _fields,
     "array": _array,
@@ -206,10 +254,19 @@ TABLES: Final[dict[str, Callable[..., list[Row]]]] = {
     "merge-rules": _merge_rules,
     "packet-header": _header,
     "packet-bounds": _bounds,
+    "layout": _layout,
+    "http-timeouts": _http_timeouts,
     "keys": fabric.keys_table,
     "verbs": fabric.verbs_table,
     "command": commands.command_table,
     "metrics": _metrics,
+    "live": _live,
+    "exports": exports.exports_table,
+    "gateway-paths": gateway.paths_table,
+    "needs": gateway.needs_table,
+    "translated": gateway.translated_table,
+    "blocks": gateway.blocks_table,
+    "health": gateway.health_table,
     "api-routes": api.routes_table,
     "api-parameters": api.parameters_table,
     "api-events": api.events_table,

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get
 
 import msgspec
 
+from daitn.objects.bounds import Share
 from daitn.objects.identifiers import SiteId
 from daitn.objects.text import LINE_PATTERN
-from daitn.steering.wire.intent import Amount, Name, Share
+from daitn.steering.wire.intent import Amount, Name
 
 __all__ = ["default_words", "type_words"]
 

@@ -85,7 +85,7 @@ class _LinkedSources:
 
 
 def _text(file: Path) -> str:
-    return html.escape(file.read_text(), quote=False)
+    return html.escape(file.read_text())
 
 
 def _said(module: Path) -> str:
@@ -93,7 +93,7 @@ def _said(module: Path) -> str:
     if not module.is_file():
         return ""
     said = ast.get_docstring(ast.parse(module.read_text())) or ""
-    return html.escape(said.partition("\n\n")[0].replace("\n", " "), quote=False)
+    return html.escape(said.partition("\n\n")[0].replace("\n", " "))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

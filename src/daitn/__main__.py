@@ -1,5 +1,20 @@
-"""`python -m daitn`: the command line."""
+"""`python -m daitn`, and the entry point of the command `daitn`."""
 
-from daitn.cli.app import main
+import sys
 
-main()
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C ends it as documented already while it is being imported."""
+    try:
+        from daitn.cli.app import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.peers.programs.learners import Learner, Progress
 from benchmarks.peers.report import table
-from benchmarks.peers.run import Model, Outcome, told
+from benchmarks.peers.run import Model, Outcome, models_in
 from benchmarks.peers.tasks import TASKS, read_task, write_task
 from safetensors.numpy import load_file
 
@@ -67,12 +67,12 @@ def test_a_peers_site_learns_what_a_site_of_ours_learns(mu: float, tmp_path: Pat
 
 def test_progress_is_read_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
-    assert told(path) == []
+    assert models_in(path) == []
     Progress(path).tell(1, 0.5, seen=5)
-    ((at_s, value),) = told(path)
+    ((at_s, value),) = models_in(path)
     with path.open("a") as file:
         file.write('{"round": 2, "at_')
-    assert told(path) == [Model(at_s, value)]
+    assert models_in(path) == [Model(at_s, value)]
     assert value == 0.5
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from daitn.center.deployments import DeploymentService
 from daitn.center.drrt_feed import JournalKeys
 from daitn.center.names import BareNames
+from daitn.center.published import PublishedModels
 from daitn.identity.grants import GrantBook
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
@@ -189,7 +190,13 @@ class World:
         self._membership = Membership(self._fabric, JournalKeys(self.journal))
         self._qrrt = QrrtFeed(self._fabric, self._membership, CENTER_SITE)
         self.service = DeploymentService(
-            self._fabric, self.journal, self._membership, self._qrrt, grants, names
+            self._fabric,
+            self.journal,
+            PublishedModels(self.journal),
+            self._membership,
+            self._qrrt,
+            grants,
+            names,
         )
         await self._membership.start()
         await self._qrrt.start()

@@ -64,12 +64,12 @@ def test_what_is_backed_up_comes_back(center: CenterConfig, tmp_path: Path) -> N
 
 def test_nothing_is_overwritten(center: CenterConfig, tmp_path: Path) -> None:
     back_up(center, tmp_path / "backup")
-    with pytest.raises(InvalidInput, match="is there already"):
+    with pytest.raises(InvalidInput, match="already exists"):
         back_up(center, tmp_path / "backup")
     with pytest.raises(InvalidInput, match="nothing is overwritten"):
         restore(center, tmp_path / "backup")
     empty = tmp_path / "empty"
-    with FolderLock(empty), pytest.raises(InvalidInput, match="another process works with"):
+    with FolderLock(empty), pytest.raises(InvalidInput, match="another process uses"):
         restore(config(empty), tmp_path / "backup")
     full = f"sqlite:///{tmp_path / 'center' / 'jobs.db'}"
     other = CenterConfig(state=str(tmp_path / "fresh"), insecure=True, database=full)
@@ -77,11 +77,27 @@ def test_nothing_is_overwritten(center: CenterConfig, tmp_path: Path) -> None:
         restore(other, tmp_path / "backup")
 
 
+def test_a_backup_holds_no_other_backup(center: CenterConfig, tmp_path: Path) -> None:
+    state = Path(center.state)
+    (tmp_path / "link").symlink_to(state / "models")
+    for folder in (state / "backup", state / "models" / "b", tmp_path / "link" / "b"):
+        with pytest.raises(InvalidInput, match="in the state folder"):
+            back_up(center, folder)
+        assert not folder.exists()
+
+
+def test_what_is_restored_is_its_user_s_alone(center: CenterConfig, tmp_path: Path) -> None:
+    back_up(center, tmp_path / "backup")
+    restore(config(tmp_path / "restored"), tmp_path / "backup")
+    for path in (tmp_path / "restored", tmp_path / "restored" / "jobs.db"):
+        assert not path.stat().st_mode & 0o077, path
+
+
 def test_a_damaged_backup_is_told_before_anything_is_restored(
     center: CenterConfig, tmp_path: Path
 ) -> None:
     back_up(center, tmp_path / "backup")
-    with pytest.raises(NotFound, match="no whole backup"):
+    with pytest.raises(NotFound, match="no complete backup"):
         checked_backup(tmp_path / "nowhere")
     for name in ("state/models/blobs/ab/cdef", "journal.db"):
         damaged = tmp_path / "damaged"

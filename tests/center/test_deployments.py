@@ -21,7 +21,7 @@ from tests.scenes.waiting import PATIENCE_S, until
 
 from .mdf import World, trained
 
-GONE_AFTER_S = 0.4
+NEVER_S = 1e9
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(deployments, "RECONCILE_EVERY_S", 0.01)
     monkeypatch.setattr(deployments, "ASK_AGAIN_S", 0.05)
     monkeypatch.setattr(membership, "LOST_AFTER_S", 0.02)
-    monkeypatch.setattr(backoff, "GONE_AFTER_S", GONE_AFTER_S)
+    monkeypatch.setattr(backoff, "GONE_AFTER_S", NEVER_S)
     world = World()
     await world.add("east", "west", "north")
     await world.start()
@@ -56,6 +56,26 @@ async def test_a_model_is_deployed_where_its_operator_says_and_retired(world: Wo
     assert world.service.all().deployments == ()
 
 
+async def test_whoever_listens_is_told_of_each_change_however_short(world: World) -> None:
+    told: list[tuple[str, bool]] = []
+    service = world.service
+    service.deploy(wish("doctor-1", "east"))
+    service.listen(lambda name: told.append((name, service.current(name) is not None)))
+    assert told == [("doctor-1", True)], "what is there already"
+    service.deploy(wish("doctor-2", "west"))
+    assert service.at(SiteId("west")) == ("doctor-2",)
+    service.retire(RetireIntent(name="doctor-2"))
+    service.deploy(wish("doctor-2", "west"))
+    service.retire(RetireIntent(name="doctor-2"))
+    assert told[1:] == 2 * [("doctor-2", True), ("doctor-2", False)]
+    told.clear()
+    world.mdfs["north"].fails = StorageFull("it has no room")
+    service.deploy(wish("doctor-1", "north"))
+    await until(lambda: len(told) == 2)
+    details = {place.site: place.detail for place in service.view("doctor-1").places}
+    assert details[SiteId("north")] == "it has no room"
+
+
 async def test_only_the_owner_of_a_model_deploys_replaces_and_retires_it(world: World) -> None:
     """A clinic's deployed model was replaced under its name, and retired, by anybody."""
 
@@ -66,7 +86,7 @@ async def test_only_the_owner_of_a_model_deploys_replaces_and_retires_it(world: 
         world.service.deploy(wish("doctor-1", "east", name="doctor"))
     with speaking(member("curious", Kind.OWNER)):
         for name in ("doctor", "other"):
-            with pytest.raises(Refused, match="not yours"):
+            with pytest.raises(NotFound, match="there is no trained model doctor-1 of curious"):
                 world.service.deploy(wish("doctor-1", "west", name=name))
         own = msgspec.structs.replace(trained("own-1", "9"), owner=OwnerId("curious"))
         world.journal.put("model", own.name, encode(own))
@@ -124,11 +144,12 @@ async def test_a_moved_model_answers_until_the_next_one_does(world: World) -> No
 
 
 async def test_a_lost_facility_is_replaced_and_its_copy_goes_when_it_is_back(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.service.deploy(wish("doctor-1"))
     await until(lambda: world.view().ready)
     (home,) = world.hosts()
+    monkeypatch.setattr(backoff, "GONE_AFTER_S", 0.4)
     await world.mdfs[home].die()
     await until(lambda: world.view().ready and set(world.places()) != {home})
     assert len(world.hosts()) == 2
@@ -152,13 +173,17 @@ async def test_a_facility_that_is_back_in_time_keeps_its_model(world: World) -> 
     assert len(world.asked) == asked
 
 
-async def test_a_pinned_model_waits_for_its_facility(world: World) -> None:
+async def test_a_pinned_model_waits_for_its_facility(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone_after_s = 0.4
     world.service.deploy(wish("doctor-1", "east"))
     await until(lambda: world.view().ready)
+    monkeypatch.setattr(backoff, "GONE_AFTER_S", gone_after_s)
     await world.mdfs["east"].die()
     world.service.deploy(wish("doctor-2"))  # Meanwhile others are dealt with.
     await until(lambda: world.view("doctor-2").ready)
-    await asyncio.sleep(GONE_AFTER_S)
+    await asyncio.sleep(gone_after_s)
     assert set(world.places()) == {"east"}
     world.mdfs["east"].hosted.clear()  # Its disk did not survive.
     await world.mdfs["east"].start()
@@ -211,7 +236,7 @@ async def test_wishes_of_one_moment_do_not_fill_one_facility(world: World) -> No
     for mdf in world.mdfs.values():
         mdf.memory_bytes = 100
         await mdf.tell()
-    await asyncio.sleep(0.05)
+    await until(lambda: {*world.service._room(world.service._facilities()).values()} == {100})
     for name in ("a", "b", "c"):
         world.service.deploy(wish("doctor-1", name=name))
     assert set().union(*(world.kept(name) for name in "abc")) == {"east", "north", "west"}
@@ -226,7 +251,7 @@ async def test_a_model_that_learned_nothing_is_not_deployed(world: World) -> Non
     fresh = msgspec.structs.replace(trained("fresh-1", "9"), untrained=True)
     world.journal.put("model", "fresh-1", encode(fresh))
 
-    with pytest.raises(Refused, match="fresh-1 learned nothing") as refused:
+    with pytest.raises(Refused, match="improved fresh-1") as refused:
         world.service.deploy(wish("fresh-1"))
 
     assert refused.value.field == "model"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from daitn.center import executor as actions_module
@@ -16,24 +16,28 @@ from daitn.center.experience import Experience
 from daitn.center.metrics import CenterMetrics
 from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
 from daitn.control.jobs.job import Job, ModelCandidate, Outstanding
-from daitn.objects.descriptors import DataPolicy
+from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.intents import Budget, Preference
 from daitn.objects.jobs import (
     Assessed,
     JobEvent,
     Planned,
     Reported,
+    VerifierAssignment,
     VerifiersChosen,
 )
 from daitn.objects.messages import VisitWork, Work, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
+from daitn.objects.quorum import Quorum
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.journal.memory import MemoryJournal
-from daitn.topology import relevance as topology
+from daitn.topology.cuts import Cuts
 from daitn.topology.snapshot import Drrt, MsDrrt
 from tests.control.jobs.world import INTENT, NEEDS
+from tests.scenes.waiting import until
 from tests.topology import medicine
 
 NETCO = SiteId("netco")
@@ -64,6 +68,7 @@ class Scene:
         self.fed: list[JobEvent] = []
         self.told: list[tuple[VisitId, WorkStatus]] = []
         self.taken: list[VisitId] = []
+        self.hangs = False
         fabric = self.network.open("center")
         self.executor = JobExecutor(
             fabric,
@@ -71,6 +76,7 @@ class Scene:
             not_back=tuple,
             feed=self.feed,
             on_status=self.hear,
+            is_taken=lambda visit: visit in dict(self.told),
             settle=lambda job: None,
             experience=Experience(MemoryJournal()),
             metrics=CenterMetrics(),
@@ -89,16 +95,16 @@ class Scene:
         async def take(key: str, payload: bytes) -> bytes:
             work = decode(payload, Work)
             self.taken.append(work.visit)
-            await asyncio.sleep(chance.uniform(0.0, 0.01))
+            await asyncio.sleep(5.0 if self.hangs else chance.uniform(0.0, 0.01))
             status = WorkStatus(state=WorkState.RUNNING, ahead=len(self.taken) - 1)
             return answer if answer is not None else encode(status)
 
         await self.network.open(NETCO).serve(keys.site_do(NETCO, "work"), take)
 
-    async def start(self, number: int) -> None:
+    async def start(self, number: int, job: Job | None = None) -> None:
         """Hand in the first visit of the job of this number."""
         name = JobId(f"qa-{number}")
-        job = job_of(name)
+        job = job or job_of(name)
         work = VisitWork(
             visit=job.next_visit_id(), job=name, recipe="classifier", config={}, seed=0,
             owner="acme", dataset="qa", examples=0, model=None, previous=(),
@@ -122,11 +128,13 @@ async def test_what_is_handed_in_first_is_accepted_first() -> None:
 async def test_the_topology_is_cut_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
 
-    def relevant_to(*asked: Any, **needs: Any) -> MsDrrt:
-        threads.append(threading.current_thread())
-        return topology.relevant_to(*asked, **needs)
+    relevant_to = Cuts.relevant_to
 
-    monkeypatch.setattr(actions_module, "relevant_to", relevant_to)
+    def noted(*asked: Any, **needs: Any) -> MsDrrt:
+        threads.append(threading.current_thread())
+        return relevant_to(*asked, **needs)
+
+    monkeypatch.setattr(Cuts, "relevant_to", noted)
     scene = Scene()
     for command in (Assess(), ComputeRoute(), ChooseVerifiers(INTENT.objective_names())):
         await scene.executor.carry_out(job_of(JobId("qa-1")), command)
@@ -145,6 +153,54 @@ async def test_a_site_that_takes_no_work_has_failed(monkeypatch: pytest.MonkeyPa
     assert reported.outcome.state is WorkState.FAILED
     assert reported.outcome.error is not None
     assert reported.outcome.error.problem == "netco does not accept work"
+
+
+async def test_work_that_a_site_has_taken_is_not_refused_by_its_death(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is sent again from time to time. What the site has done of it is not lost with the site: a
+    refusal would begin another visit."""
+    scene = Scene()
+    await scene.open_site()
+    await scene.start(1)
+    monkeypatch.setattr(actions_module, "START_TIMEOUT_S", 0.01)
+    await scene.network.kill(NETCO)
+    await scene.start(1)
+    assert not scene.fed
+    await scene.start(2)
+    assert [type(event) for event in scene.fed] == [Reported]
+
+
+async def test_a_site_that_has_taken_work_and_answers_no_more_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its connection may last, so that nobody notices its loss."""
+    scene = Scene()
+    await scene.open_site()
+    await scene.start(1)
+    monkeypatch.setattr(actions_module, "START_TIMEOUT_S", 0.01)
+    scene.network.cut("center", NETCO)
+    await scene.start(1)
+    assert not scene.fed, "nobody serves it any more"
+    scene.network.mend("center", NETCO)
+    scene.hangs = True
+    await scene.start(1)
+    assert [type(event) for event in scene.fed] == [Reported]
+
+
+async def test_work_that_is_stopped_while_it_waits_for_its_turn_is_not_handed_in() -> None:
+    scene = Scene()
+    await scene.open_site()
+    scene.hangs = True
+    first = asyncio.create_task(scene.start(1))
+    await until(lambda: scene.taken)
+    job = job_of(JobId("qa-2"))
+    second = asyncio.create_task(scene.start(2, job))
+    await until(lambda: job.outstanding)
+    job.outstanding.clear()
+    first.cancel()
+    await second
+    assert scene.taken == [VisitId("qa-1.1")]
 
 
 async def test_an_answer_that_is_no_status_is_no_failure(
@@ -194,10 +250,62 @@ def test_the_verifier_that_is_done_first_measures_a_model() -> None:
     job = measurable(size_bytes=10_000_000, holders=(SiteId("a"),))
     job.verify_s = 10.0
     objective = ObjectiveName("broad")
-    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site == "near"
+    assert _assigned(job, topology, objective, (), medicine.NOW_S).site == "near"
     # A thousand seconds on the way are as long as a hundred measurements in the queue.
-    busy: Counter[SiteId | None] = Counter({SiteId("near"): 200})
+    busy = [VerifierAssignment(objective=ObjectiveName("other"), site=SiteId("near"))] * 200
     assert _assigned(job, topology, objective, busy, medicine.NOW_S).site == "far"
+
+
+def priced_units(*prices: tuple[str, float]) -> list[NodeDescriptor]:
+    units = []
+    for name, price in prices:
+        node = medicine.verifier_site(name, medicine.exam("medicine"))
+        assert node.verifier is not None
+        unit = msgspec.structs.replace(node.verifier, price_usd_per_hour=price)
+        units.append(msgspec.structs.replace(node, verifier=unit))
+    return units
+
+
+def test_of_verifiers_that_are_done_alike_the_cheaper_measures() -> None:
+    """And where cost counts more than time, the cheapest first of all. A site that only measures
+    has a price too, which is paid."""
+    data = medicine.data_site("a", medicine.dataset("a", "medicine"))
+    units = priced_units(("dear", 9.0), ("fair", 2.0))
+    even, objective = medicine.cut(medicine.drrt([data, *units]), medicine.intent()), "broad"
+    chosen = _assigned(measurable(), even, ObjectiveName(objective), (), medicine.NOW_S)
+    assert (chosen.site, chosen.price_usd_per_hour) == ("fair", 2.0)
+    links = [
+        medicine.link("fair", "a", throughput_bps=1e4),
+        medicine.link("dear", "a", throughput_bps=1e7),
+    ]
+    topology = medicine.cut(medicine.drrt([data, *units], links), medicine.intent())
+    for weight, site in ((1.0, "dear"), (2.0, "fair")):
+        job = measurable(size_bytes=10_000_000, holders=(SiteId("a"),))
+        preferences = (Preference(scorer="cost", weight=weight),)
+        job.intent = msgspec.structs.replace(job.intent, preferences=preferences)
+        assert _assigned(job, topology, ObjectiveName(objective), (), medicine.NOW_S).site == site
+
+
+def test_who_pays_nothing_is_measured_by_those_who_ask_nothing() -> None:
+    data = medicine.data_site("a", medicine.dataset("a", "medicine"))
+    units = priced_units(("dear", 9.0), ("free", 0.0))
+    for budget, sites in ((Budget(cost_usd=0.0), ["free"]), (Budget(), ["dear", "free"])):
+        intent = msgspec.structs.replace(medicine.intent(), budget=budget)
+        topology = medicine.cut(medicine.drrt([data, *units]), intent)
+        assert list(topology.verifier_sites(ObjectiveName("broad"))) == sites
+        told = [one.reason for one in topology.rejections if one.filter == "verifier-cost"]
+        assert all("asks 9 USD for an hour, and budget.cost_usd is 0" in one for one in told)
+        assert bool(told) == (len(sites) == 1)
+
+
+def test_a_quorum_asks_verifiers_that_have_not_measured_the_model() -> None:
+    topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
+    job, objective = measurable(), ObjectiveName("broad")
+    job.intent = msgspec.structs.replace(job.intent, verification=Quorum(quorum=2, of=3))
+    first = _assigned(job, topology, objective, (), medicine.NOW_S)
+    assert first.site == "board"
+    again = _assigned(job, topology, objective, [first], medicine.NOW_S)
+    assert again.site is None, "one verifier is not two"
 
 
 def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None:
@@ -205,6 +313,6 @@ def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None
     job = measurable()
     assert job.candidate is not None
     objective = ObjectiveName("broad")
-    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site == "board"
+    assert _assigned(job, topology, objective, (), medicine.NOW_S).site == "board"
     job.candidate.refused.add(SiteId("board"))
-    assert _assigned(job, topology, objective, Counter(), medicine.NOW_S).site is None
+    assert _assigned(job, topology, objective, (), medicine.NOW_S).site is None

@@ -6,22 +6,40 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from daitn.center import jobs as jobs_module
+from daitn.center import work_watch
 from daitn.center.jobs import JobService
+from daitn.center.stored_events import StoredEvent
 from daitn.control.jobs import view as view_module
-from daitn.control.jobs.commands import Command, StartWork, StopWork
+from daitn.control.jobs.commands import Command, Settle, StartWork, StopWork
 from daitn.control.jobs.job import Job
+from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.orders import sign_order
+from daitn.identity.signing import check_report, sign_entry, sign_report
+from daitn.identity.statements import check_statement
 from daitn.objects.decisions import Route
-from daitn.objects.errors import StorageFull, Unreachable
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.errors import Corrupt, StorageFull, Unreachable
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import Budget, TrainingIntent
-from daitn.objects.jobs import Assessed, JobEvent, JobState, JobView, Planned, Recovered, Submitted
-from daitn.objects.messages import WorkState, WorkStatus
-from daitn.objects.wire import encode
+from daitn.objects.jobs import (
+    Assessed,
+    JobEvent,
+    JobState,
+    JobView,
+    Planned,
+    Recovered,
+    Submitted,
+    WorkStalled,
+)
+from daitn.objects.lineage import Origin, SignedStatement
+from daitn.objects.messages import WorkOutcome, WorkReport, WorkState, WorkStatus
+from daitn.objects.models import ModelRef
+from daitn.objects.wire import canonical, decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.memory import MemoryJournal
 from tests.control.jobs.world import DECISION, INTENT, NEEDS, assessment, stop
@@ -65,6 +83,78 @@ async def scene() -> AsyncIterator[Scene]:
     await made.service.close()
 
 
+async def test_what_sites_sign_for_others_is_kept_with_the_job_over_a_restart(scene: Scene) -> None:
+    work = scene.submit().work
+    key = SigningKey.generate()
+    made = made_by(work.visit)
+    entry = sign_entry(made, (), key)
+    model = ModelRef(manifest=made.model, size_bytes=8, holders=(made.site,))
+    outcome = WorkOutcome(
+        visit=work.visit, job=QA, site=made.site, state=WorkState.DONE, entry=entry, model=model
+    )
+    report = sign_report(outcome, key, network="hospitals")
+    check_statement(report.statement, entry, "hospitals")
+    scene.service.reported(report.outcome, report.statement)
+    kept = (SignedStatement(entry=entry.digest, signed=report.statement),)
+    assert scene.service.statements(QA) == kept
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    again.start()
+    assert again.statements(QA) == kept
+    await again.close()
+
+
+def test_a_report_of_an_earlier_version_says_nothing_to_others() -> None:
+    outcome = WorkOutcome(visit=VisitId("1"), job=QA, site=SiteId("a"), state=WorkState.CANCELLED)
+    report = sign_report(outcome, SigningKey.generate())
+    said = msgspec.msgpack.decode(encode(report))
+    del said["statement"]
+    assert decode(msgspec.msgpack.encode(said), WorkReport) == report
+
+
+def test_a_report_in_which_a_later_version_says_more_is_taken() -> None:
+    key = SigningKey.generate()
+    outcome = WorkOutcome(visit=VisitId("1"), job=QA, site=SiteId("a"), state=WorkState.CANCELLED)
+    more = msgspec.msgpack.decode(canonical(outcome)) | {"watts": 3.5}
+    sent = canonical({"outcome": more, "signature": key.sign(canonical(more))})
+    check_report(decode(sent, WorkReport), key.public, sent)
+    with pytest.raises(Corrupt):
+        check_report(decode(sent, WorkReport), SigningKey.generate().public, sent)
+    changed = sent.replace(b"watts", b"wants")
+    with pytest.raises(Corrupt):
+        check_report(decode(sent, WorkReport), key.public, changed)
+
+
+def test_a_report_of_an_earlier_version_in_another_order_is_taken() -> None:
+    key = SigningKey.generate()
+    outcome = WorkOutcome(visit=VisitId("1"), job=QA, site=SiteId("a"), state=WorkState.CANCELLED)
+    shuffled = dict(reversed(msgspec.msgpack.decode(canonical(outcome)).items()))
+    sent = encode({"outcome": shuffled, "signature": key.sign(canonical(outcome))})
+    check_report(decode(sent, WorkReport), key.public, sent)
+
+
+def test_a_report_reads_the_same_to_a_version_that_knows_no_statements() -> None:
+    """Its signature is over what such a version knows, too."""
+
+    class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+        outcome: WorkOutcome
+        signature: str
+
+    key = SigningKey.generate()
+    entry = sign_entry(made_by(VisitId("1")), (), key)
+    outcome = WorkOutcome(
+        visit=VisitId("1"), job=QA, site=entry.fact.site, state=WorkState.DONE, entry=entry
+    )
+    read = decode(encode(sign_report(outcome, key, network="hospitals")), Earlier)
+    check_signature(key.public, read.signature, canonical(read.outcome))
+
+
+def made_by(visit: VisitId) -> Origin:
+    return Origin(
+        job=QA, visit=visit, site=SiteId("netco"), at_s=1.0, recipe="r", seed=0,
+        model=Digest("a" * 64),
+    )  # fmt: skip
+
+
 async def test_a_job_that_waits_its_turn_at_a_site_says_so(scene: Scene) -> None:
     work = scene.submit()
     assert scene.service.view(QA).detail == "making the fresh model at netco"
@@ -97,8 +187,8 @@ async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     ends: bool,
 ) -> None:
     monkeypatch.setattr(jobs_module, "RESEND_EVERY_S", 0.05)
-    monkeypatch.setattr(jobs_module, "SILENT_AT_MOST_S", 0.2)
-    monkeypatch.setattr(jobs_module, "UNREPORTED_AT_MOST_S", 0.2)
+    monkeypatch.setattr(work_watch, "SILENT_AT_MOST_S", 0.2)
+    monkeypatch.setattr(work_watch, "UNREPORTED_AT_MOST_S", 0.2)
     work = scene.submit()
     scene.service.status_received(QA, work.work.visit, status)
     handed_in = len(scene.commands)
@@ -141,7 +231,7 @@ async def test_a_job_ends_at_its_deadline_though_the_clock_was_ahead_in_a_life_b
         (Recovered(), now_s + 3600.0),
     )
     for number, (event, at_s) in enumerate(facts):
-        stored = encode(jobs_module._StoredEvent(event, at_s))
+        stored = encode(StoredEvent(event, at_s))
         scene.journal.append(QA, number, [stored], at_s)
     scene.service.start()
     assert 0.2 <= scene.service.view(QA).seconds < 60
@@ -161,7 +251,7 @@ async def test_a_tick_looks_at_no_job_that_has_ended(
     looked.clear()
     await until(lambda: len(looked) > 4)
     assert set(looked) == {QA}
-    assert len(scene.service.all()) == 51
+    assert len(list(scene.service.before(None))) == 51
 
 
 async def test_facts_that_cannot_be_stored_are_told_again_by_one_task(
@@ -204,16 +294,19 @@ class Away:
         self._patch, self._journal = monkeypatch, scene.journal
         self._real = {name: getattr(scene.journal, name) for name in ("append", "events")}
         self._writes = writes
+        self.calls = 0
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Away:
         for name in self._real:
             self._patch.setattr(self._journal, name, partial(self._call, name))
+        return self
 
     def __exit__(self, *error: object) -> None:
         for name, real in self._real.items():
             self._patch.setattr(self._journal, name, real)
 
     def _call(self, name: str, *arguments: object) -> object:
+        self.calls += 1
         if name == "append" and self._writes:
             self._real[name](*arguments)
         raise Unreachable("the database is away", fix="start it")
@@ -241,6 +334,45 @@ async def test_a_job_is_as_its_events_on_disk_say_when_its_journal_is_back(
     ]
 
 
+async def test_a_job_whose_end_is_on_disk_though_its_journal_said_nothing_is_settled(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it left is published, and its outline kept, after the next restart only."""
+    given = scene.submit()
+    with Away(scene, monkeypatch, writes=True), pytest.raises(Unreachable):
+        scene.service.cancel(QA)
+    await until(lambda: Settle() in scene.commands)
+    assert StopWork(given.site, given.work.visit) in scene.commands, "its site stops, too"
+    await until(lambda: scene.journal.all("ended-job"))
+    assert scene.service.state(QA) is JobState.CANCELLED
+
+
+async def test_a_silent_database_is_asked_once_for_all_jobs_and_then_left_alone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt may hold the event loop for as long as the database is silent."""
+    monkeypatch.setattr(jobs_module, "TICK_S", 0.005)
+    monkeypatch.setattr(jobs_module, "STORAGE_RETRY_S", 3600.0)
+    names = [JobId(f"qa-{number}") for number in range(5)]
+    for name in names:
+        scene.submit(name)
+    with Away(scene, monkeypatch, writes=False) as away:
+        for name in names:
+            with pytest.raises(Unreachable):
+                scene.service.cancel(name)
+        await asyncio.sleep(0)
+        before = away.calls
+        await until(lambda: away.calls > before)
+        scene.service.lost(SiteId("netco"))
+        await asyncio.sleep(0.1)
+        assert away.calls == before + 1
+        with pytest.raises(Unreachable):  # Who asks gets an answer.
+            scene.submit("qa-9")
+        with pytest.raises(Unreachable):  # Nobody knows yet whether it is cancelled.
+            scene.service.cancel(names[0])
+    assert scene.service.cancel(names[0]).state is JobState.CANCELLED
+
+
 async def test_a_job_whose_route_is_computed_while_its_journal_is_away_waits_for_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,9 +398,27 @@ async def test_a_job_that_may_have_been_accepted_goes_on_and_its_name_is_nobody_
     with Away(scene, monkeypatch, writes=writes), pytest.raises(Unreachable):
         scene.service.submit(Submitted(job=QA, intent=INTENT, needs=NEEDS))
     assert scene.service.new_id("qa") != QA
-    await until(lambda: scene.service.all() if writes else scene.service.new_id("qa") == QA)
+    service = scene.service
+    await until(lambda: [*service.before(None)] if writes else service.new_id("qa") == QA)
     assert scene.service.new_id("qa") == ("qa-2" if writes else QA)
-    assert [job.id for job in scene.service.all()] == ([QA] if writes else [])
+    assert [*scene.service.before(None)] == ([QA] if writes else [])
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_an_order_that_may_have_been_accepted_is_one_job_when_it_is_handed_in_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    """Its first answer was lost, with the word of the journal that it has the job."""
+    order = sign_order(INTENT, "net", clock.now_s() + 60.0, SigningKey.generate())
+    submitted = Submitted(job=QA, intent=INTENT, needs=NEEDS, order=order)
+    with Away(scene, monkeypatch, writes=writes):
+        with pytest.raises(Unreachable):
+            scene.service.submit(submitted)
+        with pytest.raises(Unreachable):
+            scene.service.ordered(order)
+    known = scene.service.ordered(order)
+    assert (known.job if known else None) == (QA if writes else None)
+    await until(lambda: scene.commands or not writes)
 
 
 async def test_work_is_handed_in_again_in_the_order_in_which_it_was_given(scene: Scene) -> None:
@@ -294,7 +444,7 @@ async def test_the_id_of_a_job_that_cannot_be_read_back_is_taken(scene: Scene) -
     scene.journal.append(QA, 0, [b"of another version"], 1.0)
     again = JobService(scene.journal, scene.act, scene.shown.append)
     again.start()
-    assert again.all() == ()
+    assert [*again.before(None)] == []
     assert again.new_id("qa") == "qa-2"
     again.submit(Submitted(job=again.new_id("qa"), intent=INTENT, needs=NEEDS))
     assert again.new_id("qa") == "qa-3"
@@ -325,14 +475,27 @@ async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     await scene.service.close()
 
 
+async def test_a_site_is_told_to_stop_however_soon_its_job_goes_on(scene: Scene) -> None:
+    work = scene.submit()
+    visit = work.work.visit
+    scene.service.feed(QA, WorkStalled(site=SiteId("netco"), visit=visit, silent_s=60.0))
+    route = Route(start=None, visits=(stop("medco"),), reaches=True)
+    scene.service.feed(QA, Planned(route=route, decision=DECISION))
+    await until(lambda: "medco" in {start.site for start in scene.starts()})
+    assert StopWork(SiteId("netco"), visit) in scene.commands
+    assert work not in scene.starts(), "nobody awaits it any more"
+
+
 async def test_a_site_that_says_nothing_new_is_told_of(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    passed_s = 0.0
+    passing = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s)
+    monkeypatch.setattr(jobs_module, "time", passing)
     monkeypatch.setattr(jobs_module, "RESEND_EVERY_S", 0.05)
-    for module in (jobs_module, view_module):
-        monkeypatch.setattr(module, "SILENT_S", 0.1)
     work = scene.submit()
     scene.service.status_received(QA, work.work.visit, RUNNING)
+    passed_s = 2 * view_module.SILENT_S
     await until(lambda: "no news of qa-1.1 from netco" in caplog.text)
     await until(lambda: scene.shown[-1].silent)
     assert scene.shown[-1].silent.startswith("netco for ")
@@ -344,3 +507,20 @@ async def test_a_site_that_says_nothing_new_is_told_of(
         QA, work.work.visit, WorkStatus(state=WorkState.RUNNING, done=1, total=2)
     )
     assert scene.service.view(QA).silent == ""
+
+
+async def test_a_site_is_told_to_stop_though_the_control_centre_died_before_it_could_say_so(
+    scene: Scene,
+) -> None:
+    """Else it trains for nobody until the visit's end."""
+    work = scene.submit()
+    scene.service.cancel(QA)
+    await scene.service.close()  # Nothing was sent yet: the event loop had no turn.
+    assert scene.commands == []
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    again.start()
+    assert again.awaited() == {work.site}
+    again.recover()
+    stopped = StopWork(work.site, work.work.visit)
+    await until(lambda: stopped in scene.commands)
+    await again.close()

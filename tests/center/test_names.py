@@ -206,7 +206,7 @@ async def test_another_control_centre_gives_no_bare_names(members: Members) -> N
     asker = Member(
         name="east", kind=Kind.SITE, public_key="", until_s=1, roles=(Role.FACILITY,), owner="acme"
     )
-    with speaking(asker), pytest.raises(Refused, match="center gives"):
+    with speaking(asker), pytest.raises(Refused, match="center assigns"):
         await world.service.on_name("", encode(NameQuestion(name="nurse")))
     await world.stop()
 

@@ -10,12 +10,17 @@ from daitn.center.uploads import UNNEEDED_S, Uploads
 from daitn.objects.errors import Refused
 from daitn.objects.identifiers import Digest
 from daitn.tools.mobility.disk import DiskBlobStore
+from daitn.tools.mobility.releases import Releases
 
 KIB = 1 << 10
 
 
+def bounded(folder: Path, store: DiskBlobStore, most_bytes: int) -> Uploads:
+    return Uploads(store, Releases(folder / "releases", store), most_bytes)
+
+
 def test_an_owner_fills_its_own_room_only(tmp_path: Path) -> None:
-    uploads = Uploads(DiskBlobStore(tmp_path), most_bytes=1000 * KIB)
+    uploads = bounded(tmp_path, DiskBlobStore(tmp_path), most_bytes=1000 * KIB)
     first = uploads.write("curious", bytes(600 * KIB))
     assert uploads.write("curious", bytes(600 * KIB)) == first, "the same again takes no more room"
     with pytest.raises(Refused, match="curious has") as raised:
@@ -26,7 +31,7 @@ def test_an_owner_fills_its_own_room_only(tmp_path: Path) -> None:
 
 def test_a_disk_is_not_filled_with_blobs_of_a_byte(tmp_path: Path) -> None:
     """Each takes a file, and its bytes hardly count."""
-    uploads = Uploads(DiskBlobStore(tmp_path), most_bytes=1000 * KIB)
+    uploads = bounded(tmp_path, DiskBlobStore(tmp_path), most_bytes=1000 * KIB)
     with pytest.raises(Refused):
         _ = [uploads.write("curious", number.to_bytes(2)) for number in range(1000)]
     assert len(list(tmp_path.glob("blobs/*/*"))) < 100
@@ -40,7 +45,7 @@ def test_what_is_being_written_counts_while_others_are_deleted(tmp_path: Path) -
             uploads.clean_up(frozenset(), 0.0)
             return super().write(data, expected)
 
-    uploads = Uploads(Slow(tmp_path), most_bytes=1000 * KIB)
+    uploads = bounded(tmp_path, Slow(tmp_path), most_bytes=1000 * KIB)
     uploads.write("curious", bytes(900 * KIB))
     with pytest.raises(Refused):
         uploads.write("curious", b"x" * 900 * KIB)
@@ -48,7 +53,7 @@ def test_what_is_being_written_counts_while_others_are_deleted(tmp_path: Path) -
 
 def test_what_no_job_needs_is_deleted_after_a_day_and_makes_room(tmp_path: Path) -> None:
     store = DiskBlobStore(tmp_path / "store")
-    uploads = Uploads(store, most_bytes=10_000 * KIB)
+    uploads = bounded(tmp_path, store, most_bytes=10_000 * KIB)
     parts = tmp_path / "parts"
     parts.mkdir()
     (parts / "weights").write_bytes(b"w" * 500)

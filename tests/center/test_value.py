@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daitn.center.service import _own_part
-from daitn.objects.errors import Refused
+from daitn.center.job_views import _own_part
+from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, OwnerId, SiteId
 from daitn.objects.roster import Kind, Member
 from daitn.objects.value import Contributions, Credit, ValueOfData
@@ -58,5 +58,5 @@ def test_a_data_owner_sees_its_own_part_and_nothing_else(
     ("name", "kind"), [("clinics", Kind.SITE), ("east", Kind.OWNER), ("stranger", Kind.OWNER)]
 )
 def test_nobody_else_sees_anything(name: str, kind: Kind) -> None:
-    with pytest.raises(Refused, match="no data of"):
+    with pytest.raises(NotFound, match="there is no job qa-1 of"):
         seen(name, kind)

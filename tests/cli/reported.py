@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from daitn.cli.report.facts import Proof, ReportFacts
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.valuing import value_of
 from daitn.control.jobs.view import view
+from daitn.oam.report.facts import Proof, ReportFacts
 from daitn.objects.decisions import Compared, Decision, Rejection, Route, Scored, SiteBelief
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.jobs import Planned, ValueAsked
@@ -111,7 +111,7 @@ def facts_of(world: World, sites: tuple[SiteState, ...] = SITES) -> ReportFacts:
         intent=job.intent,
         decisions=decisions(world.facts),
         entries=tuple(job.lineage),
-        proof=Proof(holds=True, said=f"All {len(job.lineage)} entries are signed."),
+        proof=Proof(holds=True, sentence=f"All {len(job.lineage)} entries are signed."),
         value=value_of(job, lambda site: OwnerId(f"{site} hospital")),
         sites=sites,
         made_at_s=1_790_000_000.0,

@@ -193,7 +193,7 @@ def test_weights_that_memory_does_not_hold_are_not_read(
     monkeypatch.setattr("daitn.learning.memory.free_bytes", lambda: 1000)
     ended = CliRunner().invoke(app, ["demo", "--base", str(folder), "-o", str(tmp_path / "out")])
     assert ended.exit_code == 5
-    assert "--base: to read the weights in" in " ".join(ended.output.split())
+    assert "--base: reading the weights in" in " ".join(ended.output.split())
 
 
 async def test_both_models_are_asked_by_name_and_in_plain_words(tmp_path: Path) -> None:

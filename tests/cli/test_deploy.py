@@ -19,6 +19,7 @@ from daitn.objects.lineage import Lineage, Verification, descent, released
 from daitn.objects.requests import TrainedModel
 from daitn.objects.roster import Kind, Member
 from tests.control.jobs.world import INTENT, KEYS, VERIFIERS, World
+from tests.scenes.command_line import daitn
 
 ACME, RIVAL = SigningKey.generate(), SigningKey.generate()
 MEMBERS = [
@@ -115,3 +116,9 @@ def test_a_model_that_its_owner_brought_is_deployed_as_it_is() -> None:
     for other in (None, Digest("c" * 64)):
         with pytest.raises(Refused):
             check_trained(brought, ordered(other), ORDERS)
+
+
+def test_an_empty_facility_is_not_everywhere() -> None:
+    ended = daitn("retire", "doctor-1", "--from", "")
+    assert ended.returncode == 2
+    assert "--from: it is empty" in ended.stderr.replace("'", "")

@@ -13,7 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from daitn.cli.app import app
-from daitn.cli.models import added_in, export_model, recipes_here, verify_folder
+from daitn.cli.handover.signers import Signers
+from daitn.cli.handover.verifying import verify_folder
+from daitn.cli.models import added_in, export_model, recipes_here
 from daitn.cli.session import Session
 from daitn.control.jobs.view import view
 from daitn.identity.keys import SigningKey
@@ -132,7 +134,7 @@ async def refusal(stage: Stage, folder: Path, **pinned: Any) -> Corrupt:
 async def test_an_export_is_checked_and_can_be_checked_again(stage: Stage, tmp_path: Path) -> None:
     out = tmp_path / "out"
     await export_model(await stage.start(), JOB, out)
-    lineage = verify_folder(out, {CLINIC: stage.key.public})
+    lineage = verify_folder(out, Signers({CLINIC: stage.key.public}))
     assert lineage.entries == stage.entries
 
 
@@ -197,7 +199,9 @@ async def test_only_the_entries_of_the_exported_model_are_exported(
     assert verify_folder(tmp_path / "out").entries == (first, second)
 
 
-@pytest.mark.parametrize("name", ["README.md", "lineage.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "lineage.json", "manifest.json", "model.sig", "provenance"]
+)
 async def test_a_part_does_not_take_the_place_of_what_an_export_adds(
     name: str, stage: Stage, tmp_path: Path
 ) -> None:
@@ -224,6 +228,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "one part less": lambda out: (out / "tokenizer.json").unlink(),
     "one part more": lambda out: (out / "run.py").write_text(""),
     "the manifest": lambda out: renamed(out / "manifest.json"),
+    "a file in the folder of what is added": lambda out: (out / "provenance" / "run.py").touch(),
     "no manifest": lambda out: (out / "manifest.json").unlink(),
     "a manifest that is none": lambda out: (out / "manifest.json").write_text("[" * 100_000),
     "an empty lineage": lambda out: (out / "lineage.json").write_text(
@@ -240,7 +245,7 @@ async def test_an_exported_folder_that_was_changed_is_found(
     await export_model(await stage.start(), JOB, out)
     CHANGES[what](out)
     with pytest.raises((Corrupt, NotFound)) as raised:
-        verify_folder(out, {CLINIC: stage.key.public})
+        verify_folder(out, Signers({CLINIC: stage.key.public}))
     assert isinstance(raised.value, DaitnError)
     assert raised.value.fix
 
@@ -289,13 +294,16 @@ async def test_a_folder_is_verified_by_the_roster(
     out = tmp_path / "out"
     await export_model(await stage.start(), JOB, out)
     for signer, code in ((stage.key, 0), (stage.liar, 5)):
-        clinic = Member(name=CLINIC, kind=Kind.SITE, public_key=signer.public, until_s=1e12)
+        clinic = Member(
+            name=CLINIC, kind=Kind.SITE, public_key=signer.public, until_s=1e12, roles=(Role.DATA,)
+        )
         roster = Roster(network="net", version=1, issued_at_s=0.0, until_s=1e12, members=(clinic,))
         folder = tmp_path / signer.public[:4].replace("/", "_")
         file = RosterFile(root=stage.key.public, signed=sign_roster(roster, stage.key))
         write_roster(folder / ROSTER, file)
         monkeypatch.setenv("DAITN_NETWORK", str(folder))
-        ended = await asyncio.to_thread(CliRunner().invoke, app, ["model", "verify", str(out)])
+        verify = ["model", "verify", str(out), "--unsigned"]
+        ended = await asyncio.to_thread(CliRunner().invoke, app, verify)
         assert ended.exit_code == code, ended.output
 
 
@@ -334,8 +342,10 @@ async def test_an_exported_classifier_brings_what_asks_it(learnt: Stage, tmp_pat
         assert "## Use" in (out / "README.md").read_text()
         assert "predict.py" in (out / "README.md").read_text()
         added = {path.name for path in out.iterdir()} & added_in(out)
-        assert added == {"README.md", "lineage.json", "manifest.json", "config.json", "predict.py"}
-        with pytest.raises(InvalidInput, match="no model of peft"):
+        assert added == {
+            "README.md", "lineage.json", "manifest.json", "provenance", "config.json", "predict.py"
+        }  # fmt: skip
+        with pytest.raises(InvalidInput, match="cannot be written as peft"):
             await export_model(
                 await elsewhere(learnt).start(), JOB, tmp_path / "peft", form=Form.PEFT,
                 recipes=recipes,

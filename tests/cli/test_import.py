@@ -54,7 +54,7 @@ def test_a_pretrained_model_becomes_parts_and_lines_for_an_intent(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--recipe", "classifier"], "takes no models from elsewhere"),
+        (["--recipe", "classifier"], "does not import models"),
         (["--recipe", "no-such"], "no-such"),
     ],
 )
@@ -97,7 +97,7 @@ def test_weights_in_few_bits_take_the_memory_of_what_they_are_put_back_to(
     monkeypatch.setattr(memory, "free_bytes", lambda: 2 * 4 * stored - 1)
     told = ran(packed, "-o", tmp_path / "parts")
     assert told.exit_code == 5
-    assert "to read the weights in" in " ".join(told.stderr.split())
+    assert "reading the weights in" in " ".join(told.stderr.split())
     assert not (tmp_path / "parts").exists()
     usual = limits_of(packed, 3)
     more = limits_of(packed, 3, least_bytes=weights_bytes(packed))

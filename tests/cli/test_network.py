@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from daitn.cli.embedded import EmbeddedNetwork
-from daitn.cli.founding import found_network, live_roster
+from daitn.cli.founding import found_network, live_roster, remember_network
+from daitn.cli.known_networks import network_of
 from daitn.cli.network import read_center, read_node
 from daitn.identity.keys import SigningKey
-from daitn.identity.network import NetworkFolder
+from daitn.identity.network import NetworkFolder, inviting
 from daitn.identity.roster import read_roster
-from daitn.objects.errors import InvalidInput, NotFound
+from daitn.objects.errors import InvalidInput, NotFound, WorkFailed
 from daitn.objects.roster import Kind
 from daitn.tools import clock
 from tests.scenes.command_line import Ended, daitn
@@ -84,10 +89,23 @@ def test_a_site_joins_and_leaves(folder: Path) -> None:
     for sent in ("ghr.request", "ghr.admission"):
         assert not any(private.strip() in Path(sent).read_text() for private in secret)
 
-    assert "answered already" in refused(3, "admit", again(folder))
+    assert "already answered" in refused(3, "admit", again(folder))
     assert "roster 3" in good("revoke", "site", "ghr").stdout
     assert "ghr" not in members()
     assert "no site ghr" in refused(2, "revoke", "site", "ghr")
+
+
+def test_letters_are_taken_from_standard_input(folder: Path) -> None:
+    """As in a container, whose user may not read the invitation's file."""
+    good("invite", "--site", "ghr", *SITE)
+    for letter in ("ghr.invitation", "ghr.admission"):
+        command = [sys.executable, "-m", "daitn", "network", "join", "/dev/stdin", "--to", "volume"]
+        with open(letter) as sent:
+            ended = subprocess.run(command, stdin=sent, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        if letter == "ghr.invitation":
+            good("admit", "ghr.request")
+    assert Path("volume/roster.json").is_file()
 
 
 def again(folder: Path) -> str:
@@ -150,13 +168,13 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
     for law in ("*", "us", "U\u200b", "center"):
         assert "jurisdiction" in refused(2, *data, "--owner", "nih", "--jurisdiction", law)
     assert "not a usable name" in refused(2, "init", "other", "--name", "a b")
-    assert "holds a network already" in refused(2, "init", "network", "--name", "other")
+    assert "already holds a network" in refused(2, "init", "network", "--name", "other")
     assert "no root key" in refused(2, "revoke", "site", "ghr", "--network", str(tmp_path))
     assert "no file nowhere" in refused(2, "join", "nowhere")
     Path("garbage").write_text("{}")
     assert "no invitation, request or admission" in refused(2, "join", "garbage")
     good("invite", "--site", "ghr", *SITE)
-    assert "is no request" in refused(2, "admit", "ghr.invitation")
+    assert "is not a request" in refused(2, "admit", "ghr.invitation")
     good("join", "ghr.invitation")
     assert "is a request" in refused(2, "join", "ghr.request")
     good("admit", "ghr.request")
@@ -405,7 +423,7 @@ def test_a_server_that_only_its_own_machine_reaches_is_warned_of(
 
 @pytest.mark.parametrize("at", ["tls/0.0.0.0:7447", "tls/[::]:7447", "tls/a.example.org:0"])
 def test_nobody_is_invited_to_an_address_that_nobody_reaches(folder: Path, at: str) -> None:
-    assert "nobody can connect" in refused(2, "invite", "--site", "ghr", *SITE, "--at", at)
+    assert "others cannot connect" in refused(2, "invite", "--site", "ghr", *SITE, "--at", at)
     assert not Path("ghr.invitation").exists()
 
 
@@ -413,10 +431,8 @@ def test_nobody_is_invited_to_an_address_that_nobody_reaches(folder: Path, at: s
     "listen", [["tcp/127.0.0.1:0"], ["tcp/localhost:0"], ["tcp/[::1]:0", "tcp/127.0.0.9:7"], []]
 )
 def test_insecure_on_loopback_is_allowed(folder: Path, listen: list[str]) -> None:
-    assert (
-        live_roster(read_node(written("n.yaml", {**NODE, "insecure": True, "listen": listen}), ""))
-        is None
-    )
+    plain = {**NODE, "insecure": True, "listen": listen, "center": ["tcp/127.0.0.1:7447"]}
+    assert live_roster(read_node(written("n.yaml", plain), "")) is None
 
 
 def test_a_network_file_has_a_roster_of_its_own_unless_it_says_otherwise(folder: Path) -> None:
@@ -462,6 +478,51 @@ def test_up_speaks_as_the_operator_of_the_network_that_it_starts(folder: Path) -
     assert identity is not None
     assert identity.network == "local"
     assert identity.members()[identity.key.public].kind is Kind.OPERATOR
+
+
+def test_a_network_that_does_not_start_takes_no_other_one_s_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands of a healthy network failed, after `up` elsewhere with the same ports."""
+    monkeypatch.delenv("DAITN_NETWORK")
+    endpoint = "tls/127.0.0.1:7998"
+    networks = []
+    for name in ("healthy", "other"):
+        plain = {"center": {"listen": [endpoint], "state": name}, "nodes": []}
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(plain))
+        networks.append(EmbeddedNetwork(Path(f"{name}.yaml"), Path("logs")))
+    healthy, other = networks
+    found_network(healthy.center, healthy.nodes)
+    remember_network(healthy.center, healthy.nodes)
+
+    def launch(name: str) -> None:
+        raise WorkFailed("the address is in use")
+
+    monkeypatch.setattr(other, "launch", launch)
+    for insecure in (False, True):
+        other.center = msgspec.structs.replace(other.center, insecure=insecure)
+        with pytest.raises(WorkFailed):
+            asyncio.run(other.start(lambda what, done, of: None))
+        assert network_of(endpoint) == Path("healthy/network").resolve()
+    own = str(Path("other/network/tls").resolve())
+    other.center = msgspec.structs.replace(other.center, insecure=False)
+    assert other._certificates() == own, "it speaks with its own processes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Kind.OWNER, "acme"),
+        (Kind.OPERATOR, "ops"),
+        (Kind.CENTER, "center"),
+        (Kind.CENTER, "east"),
+        (Kind.SITE, "ghr"),
+    ],
+)
+def test_the_advice_to_invite_somebody_can_be_followed(folder: Path, kind: Kind, name: str) -> None:
+    words = inviting(kind, name).removeprefix("daitn network ").split()
+    good(*words, *(SITE if kind is Kind.SITE else ()))
+    assert Path(f"{name}.invitation").is_file()
 
 
 def test_a_network_has_several_control_centres(folder: Path) -> None:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from msgspec.structs import replace
 
-from daitn.cli.pictures.network import network_picture
+from daitn.oam.pictures.network import network_picture
 from daitn.objects import descriptors
 from daitn.objects.descriptors import (
     DataPolicy,

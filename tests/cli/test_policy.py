@@ -103,7 +103,10 @@ def test_a_time_is_one_of_the_policys_zone(file: Path) -> None:
         ("recipes: [classifier]", "missing required field `recipes`"),
         ("limits: {examples_per_day: 1000}\n", "limits: Object contains unknown field `visits`"),
         ("time_zone: Europe/Berlin", "Europe/Atlantis is not a time zone"),
+        ("time_zone: Europe/Berlin\n", "Europe is not a time zone"),
         ("18:00-08:00", "is not of the form"),
+        ("purposes: [research]", "owners: is stated on line 3 too (line 5 of the policy"),
+        ("acme", "owners[0]: is no Unicode text"),
     ],
 )
 def test_a_mistake_is_named(file: Path, change: str, words: str) -> None:
@@ -111,7 +114,10 @@ def test_a_mistake_is_named(file: Path, change: str, words: str) -> None:
         "recipes: [classifier]": "",
         "limits: {examples_per_day: 1000}\n": "limits: {visits: 3}\n",
         "time_zone: Europe/Berlin": "time_zone: Europe/Atlantis",
+        "time_zone: Europe/Berlin\n": "time_zone: Europe\n",
         "18:00-08:00": "at night",
+        "purposes: [research]": "owners: [any]",
+        "acme": '"x\\ud800"',
     }
     file.write_text(POLICY.replace(change, instead[change]))
     ended = daitn("policy", "check", str(file))

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from daitn.cli.report.facts import Proof, ReportFacts
-from daitn.cli.report.html import Safe, inline, table, tag
-from daitn.cli.report.page import page
+from daitn.oam.report.facts import Proof, ReportFacts
+from daitn.oam.report.html import Safe, inline, table, tag
+from daitn.oam.report.page import page
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest
 from daitn.objects.jobs import JobState, VisitView
@@ -116,7 +116,7 @@ def test_names_from_the_network_are_text(odd: str) -> None:
     )
     value = msgspec.structs.replace(facts.value, credits=credits_, why=name)
     odd_facts = msgspec.structs.replace(
-        facts, job=job, value=value, proof=Proof(holds=False, said=name)
+        facts, job=job, value=value, proof=Proof(holds=False, sentence=name)
     )
     seen = read(odd_facts)
     assert "script" not in {tag for tag, _ in seen.tags}

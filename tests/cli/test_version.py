@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import daitn
 from tests.scenes.command_line import daitn as command
@@ -30,6 +33,19 @@ def test_the_package_runs_as_the_command_line() -> None:
         [sys.executable, "-m", "daitn", "--version"], capture_output=True, text=True, check=True
     )
     assert ended.stdout == f"{daitn.__version__}\n"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_streams_are_no_failure(closed: str, tmp_path: Path) -> None:
+    """As a service manager or a shell may start it; libuv, for one, aborts."""
+    lost = str(tmp_path / "node.yaml")
+    for arguments, code in ((["--version"], 0), (["node", "-c", lost], 2)):
+        command = shlex.join([sys.executable, "-m", "daitn", *arguments])
+        ended = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        if code and "2>" not in closed:
+            assert "there is no node file" in ended.stderr
 
 
 def test_the_changelog_knows_the_version() -> None:

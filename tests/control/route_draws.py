@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from daitn.control.route.posterior import Belief, believed, drawn
 from daitn.control.route.priors import prior
-from daitn.control.route.value_model import Draws, Floats, Setting, Visits, setting
+from daitn.control.route.value_model import Draws, Setting, Visits, after_visit, setting
 from daitn.objects.identifiers import ObjectiveName
+from daitn.topology.arrays import Floats
 
 from .instances import instance
 
-__all__ = ["Case", "any_cases", "one_visit", "settings_of", "untaught_belief"]
+__all__ = ["Case", "any_cases", "each_own", "one_visit", "settings_of", "untaught_belief"]
 
 NAMES = (ObjectiveName("broad"), ObjectiveName("expert"))
 
@@ -45,6 +46,13 @@ class Case:
             exposure=rng.choice([0.0, 20.0, 900.0, 1e5], shape),
             fresh=np.full(count, fresh),
         )
+
+
+def each_own(known: Setting, draws: Draws, skills: Floats, visit: Visits) -> Floats:
+    """Skills (N, D, L) of N models, (N, D, L), that make a visit each, under a draw each."""
+    every = np.repeat(skills[..., None], len(draws), axis=3)
+    found: Floats = np.einsum("ndln->ndl", after_visit(known, draws, every, visit))
+    return found
 
 
 def one_visit(visit: Visits, **changed: Floats) -> Visits:

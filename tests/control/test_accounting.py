@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daitn.control.accounting.amounts import divided, micros, transfer
 from daitn.control.accounting.checking import Checker
-from daitn.control.accounting.money import divided, micros, transfer
 from daitn.control.accounting.training import pool_divided
 from daitn.control.accounting.usage import Stated, applied
 from daitn.control.jobs.machine import replay
@@ -23,7 +23,9 @@ from daitn.objects.accounts import (
     LedgerLine,
     LedgerQuestion,
     Posting,
+    chained_bytes,
 )
+from daitn.objects.audit import START
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import JobId, OwnerId, SiteId
 from daitn.objects.intents import Training
@@ -32,7 +34,7 @@ from daitn.objects.lineage import Merge, Verification, Visit
 from daitn.objects.messages import WorkState
 from daitn.objects.usage import Count, UsageKey, UsageRow, UsageSide, UsageStatement
 from daitn.objects.value import Contributions, Credit
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import canonical, decode, encode
 from daitn.tools.journal.memory import MemoryJournal
 from tests.control.jobs.prices import limit, run
 from tests.control.jobs.world import INTENT, World
@@ -226,6 +228,18 @@ def test_a_changed_ledger_is_noticed() -> None:
     assert "owner/a has -6 micro-USD, and its entries sum to -3" in problems(first, second)
 
 
+def test_a_ledger_of_a_later_release_is_checked_as_it_was_written() -> None:
+    entry = LedgerEntry(
+        cause="c1", at_s=0.0, kind=EntryKind.VISIT, postings=transfer("owner/a", "site/b", 1)
+    )
+    written = canonical({**msgspec.to_builtins(entry), "quantities": {"energy_mj": 5}})
+    line = LedgerLine(number=1, entry=entry, digest=chained_bytes(START, written))
+    for received, problems in ((written, 0), (b"", 1), (written.replace(b"energy", b"enermy"), 1)):
+        checker = Checker()
+        checker.take(line, received)
+        assert len(checker.ended()) == problems
+
+
 # Usage
 
 KEYS = [
@@ -255,7 +269,7 @@ def test_statements_that_are_lost_repeated_and_late_are_paid_for_once(
     rng.shuffle(arriving)
     known, entries = Stated(), list[LedgerEntry]()
     for one in [*arriving, sent[-1], *arriving, sent[-1]]:
-        known, new, _ = applied(known, one, 0.0)
+        known, new, _ = applied(known, one, one.digest, 0.0)
         entries += new
     assert len({entry.cause for entry in entries}) == len(entries)
     expected: dict[str, Fraction] = {}
@@ -280,11 +294,16 @@ def statement(number: int, totals: dict[UsageKey, Count], series: int = 1) -> Us
     )
 
 
+def taken(known: Stated, one: UsageStatement) -> tuple[Stated, tuple[LedgerEntry, ...]]:
+    now, entries, _ = applied(known, one, one.digest, 0.0)
+    return now, entries
+
+
 def test_a_series_never_goes_back_and_a_new_one_begins_at_nothing() -> None:
-    known, _, _ = applied(Stated(), statement(1, {KEYS[0]: Count(5, 50, 50)}), 0.0)
-    with pytest.raises(InvalidInput, match="less than it did before") as caught:
-        applied(known, statement(2, {KEYS[0]: Count(4, 50, 50)}), 0.0)
+    known, _ = taken(Stated(), statement(1, {KEYS[0]: Count(5, 50, 50)}))
+    with pytest.raises(InvalidInput, match="less than before") as caught:
+        taken(known, statement(2, {KEYS[0]: Count(4, 50, 50)}))
     assert caught.value.field == "series"
-    now, entries, _ = applied(known, statement(1, {KEYS[0]: Count(2, 20, 20)}, series=2), 0.0)
+    now, entries = taken(known, statement(1, {KEYS[0]: Count(2, 20, 20)}, series=2))
     assert entries[0].quantities.answers == 2
-    assert applied(now, statement(9, {KEYS[0]: Count(9, 90, 90)}), 0.0) == (now, (), ())
+    assert taken(now, statement(9, {KEYS[0]: Count(9, 90, 90)})) == (now, ())

@@ -16,10 +16,10 @@ from daitn.control.route.costs import costs
 from daitn.control.route.engine import Mtrce
 from daitn.objects.intents import Budget, Preference
 from daitn.objects.jobs import JobEvent, Reported
-from daitn.objects.lineage import Visit
+from daitn.objects.lineage import Merge, Verification, Visit
 from daitn.objects.merging import Algorithm
 
-from .jobs.prices import HOURS_USD, limit, run
+from .jobs.prices import HOURS_USD, MEASURING_USD, is_believed, limit, run
 from .jobs.test_rounds import RoundsWorld
 from .jobs.world import World
 from .route_world import general, intent, question, topology
@@ -82,12 +82,23 @@ def test_no_route_costs_more_than_the_budget_has_left(seed: int, cost_usd: float
 # The ledger
 
 
+def checks(facts: list[tuple[JobEvent, float]]) -> Iterator[tuple[str, Merge | Verification]]:
+    """Merges and measurements that were reported, with the names of their entries."""
+    for event, _ in facts:
+        if isinstance(event, Reported) and event.outcome.entry is not None:
+            match event.outcome.entry.fact:
+                case Merge() as fact if is_believed(fact):
+                    yield f"merge/{fact.visit}", fact
+                case Verification() as fact if is_believed(fact):
+                    yield f"measurement/{fact.visit}", fact
+
+
 def visits(facts: list[tuple[JobEvent, float]]) -> Iterator[tuple[Visit, float]]:
     """Those that were reported, with when."""
     for event, at_s in facts:
         if isinstance(event, Reported) and event.outcome.entry is not None:
             fact = event.outcome.entry.fact
-            if isinstance(fact, Visit):
+            if isinstance(fact, Visit) and is_believed(fact):
                 yield fact, at_s
 
 
@@ -104,10 +115,11 @@ def test_visits_are_paid_by_their_time_and_no_job_beyond_its_budget(
     world = World() if algorithm is None else RoundsWorld(algorithm)
     limit(world, cost_usd)
     run(world, rng)
+    paid = {entry.cause: Decimal(-entry.on(["owner/acme"])) / 10**6 for entry in world.job.entries}
     amounts = {
-        entry.cause.removeprefix("visit/"): Decimal(-entry.on(["owner/acme"])) / 10**6
-        for entry in world.job.entries
-        if entry.cause.startswith("visit/")
+        cause.removeprefix("visit/"): usd
+        for cause, usd in paid.items()
+        if cause.startswith("visit/")
     }
     made = list(visits(world.facts))
     assert {visit.visit for visit, _ in made} == amounts.keys()
@@ -120,8 +132,14 @@ def test_visits_are_paid_by_their_time_and_no_job_beyond_its_budget(
         assert data - rounding <= amounts[visit.visit] <= whole + rounding
         if cost_usd is None:
             assert abs(amounts[visit.visit] - whole) <= rounding
-    together = sum(amounts.values(), Decimal(0))
-    assert abs(together - Decimal(world.job.spent_usd)) <= rounding * (1 + len(amounts))
+    for cause, fact in checks(world.facts):
+        hour = MEASURING_USD if isinstance(fact, Verification) else HOURS_USD[fact.site]
+        whole = Decimal(repr(hour)) * Decimal(repr(fact.seconds)) / 3600
+        assert 0 <= paid[cause] <= whole + rounding
+        if cost_usd is None and fact.seconds < 1.0:  # Each takes a second at least here.
+            assert abs(paid[cause] - whole) <= rounding
+    together = sum(paid.values(), Decimal(0))
+    assert abs(together - Decimal(world.job.spent_usd)) <= rounding * (1 + len(paid))
     if cost_usd is not None:
         assert world.job.spent_usd <= cost_usd * (1 + 1e-12)
     assert replay(world.facts).entries == world.job.entries

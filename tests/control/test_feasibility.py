@@ -25,6 +25,7 @@ from daitn.objects.intents import (
     Requirement,
     TrainingIntent,
 )
+from daitn.objects.quorum import Quorum
 from daitn.topology.relaxation import as_value, relaxed
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState
@@ -246,6 +247,17 @@ def test_an_objective_that_nobody_measures_is_told() -> None:
         "no verifier can measure objective broad (test set on medicine)",
         "no verifier can measure objective expert (test set on medicine/neurology)",
     )
+
+
+def test_a_quorum_that_too_few_can_make_up_is_lowered_to_those_who_can() -> None:
+    asked = msgspec.structs.replace(MODEST, verification=Quorum(quorum=2, of=3))
+    said = assessed(asked, HEALTHCARE)
+    assert not said.feasible
+    assert said.reasons[0].startswith("fewer than 2 verifiers (verification.quorum) can measure")
+    assert said.reasons[0].endswith("alone")
+    proposed = the(said, "verification").proposed
+    assert proposed == '{"quorum":1,"of":1}'
+    assert assessed(changed(asked, "verification", proposed), HEALTHCARE).feasible
 
 
 def test_two_budgets_that_are_both_too_small_have_no_single_change() -> None:

@@ -20,8 +20,8 @@ from daitn.control.route.next_site import (
     LocalView,
     MeasuredModel,
     check_travels,
-    met_at,
-    question_here,
+    local_question,
+    remembered,
     topic_at,
     waits_for,
 )
@@ -45,9 +45,11 @@ from daitn.objects.intents import (
     Preference,
     Quantity,
     Requirement,
+    Training,
 )
 from daitn.objects.intents import TrainingIntent as Intent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
+from daitn.objects.merging import Algorithm
 from daitn.objects.models import ModelRef
 
 NOW_S = 1_000.0
@@ -189,23 +191,23 @@ def node(site: str, topic: str, **changes: Any) -> NodeDescriptor:
 GENERAL, NEURO = prospect("ghr", "medicine"), prospect("ninds", "medicine/neurology")
 
 
-def asked(of: Job, *prospects: DataProspect, **heard: Any) -> tuple[RouteQuestion, LocalView]:
-    plain = {"here": HERE, "prospects": prospects, "verifiers": VERIFIERS, "measured": MEASURED}
-    ears = LocalView(**{**plain, "met": of.met, **heard})
-    return question_here(route_question(of, NOWHERE, NOW_S), of.needs, ears), ears
+def asked(of: Job, *prospects: DataProspect, **known: Any) -> tuple[RouteQuestion, LocalView]:
+    plain = {"site": HERE, "prospects": prospects, "verifiers": VERIFIERS, "measured": MEASURED}
+    view = LocalView(**{**plain, "visited": of.met, **known})
+    return local_question(route_question(of, NOWHERE, NOW_S), of.needs, view), view
 
 
 def planned(question: RouteQuestion) -> Route | None:
     return Mtrce().plan(question)[0]
 
 
-def first(of: Job, *prospects: DataProspect, **heard: Any) -> str | None:
-    route = planned(asked(of, *prospects, **heard)[0])
+def first(of: Job, *prospects: DataProspect, **known: Any) -> str | None:
+    route = planned(asked(of, *prospects, **known)[0])
     return route.visits[0].site if route else None
 
 
-def reasons(of: Job, *prospects: DataProspect, **heard: Any) -> list[str]:
-    question, _ = asked(of, *prospects, **heard)
+def reasons(of: Job, *prospects: DataProspect, **known: Any) -> list[str]:
+    question, _ = asked(of, *prospects, **known)
     return [no.filter for no in question.topology.rejections if "/" in no.candidate]
 
 
@@ -237,13 +239,13 @@ def test_what_was_measured_counts_more_than_what_is_told() -> None:
 def test_a_site_that_was_visited_is_known_as_it_was_found() -> None:
     found = job()
     found.met[SiteId("ghr")] = node("ghr", "medicine", samples=500, labels={"a": 500})
-    question, ears = asked(found, GENERAL, NEURO)
+    question, view = asked(found, GENERAL, NEURO)
     options = {option.site: option for option in question.topology.options}
     assert (options[SiteId("ghr")].id, options[SiteId("ghr")].dataset.samples) == ("ghr/qa", 500)
     assert options[SiteId("ninds")].compute.speed_flops == pytest.approx(1e10)
     route = planned(question)
     assert route is not None
-    assert topic_at(question, ears, route) in ("medicine", "medicine/neurology")
+    assert topic_at(question, view, route) in ("medicine", "medicine/neurology")
 
 
 def test_tests_are_known_by_what_they_measured() -> None:
@@ -282,8 +284,8 @@ def test_what_only_a_site_knows_is_looked_at_on_arrival() -> None:
     fast = Requirement(quantity=Quantity.SPEED_FLOPS, at_least=1e12)
     choosy = job(0.79, 0.25, requirements=(quality, fast))
     assert reasons(choosy, NEURO) == []
-    slow = met_at(node("ninds", "medicine/neurology", quality=0.5))
-    arrived = {"here": SiteId("ninds"), "met": {SiteId("ninds"): slow}}
+    slow = remembered(node("ninds", "medicine/neurology", quality=0.5))
+    arrived = {"site": SiteId("ninds"), "visited": {SiteId("ninds"): slow}}
     assert reasons(choosy, NEURO, **arrived) == ["quality", "speed_flops"]
     assert first(choosy, NEURO, **arrived) is None
 
@@ -298,6 +300,8 @@ def test_what_only_a_site_knows_is_looked_at_on_arrival() -> None:
         ),
         ({"route": (PinnedVisit(site=SiteId("ghr"), examples=10),)}, "route"),
         ({"model": ModelWanted(recipe="causal-lm", start="weights")}, "model.start"),
+        ({"training": Training(algorithm=Algorithm.FEDAVG)}, "training.algorithm"),
+        ({"training": Training(credits_usd=1.0)}, "training.credits_usd"),
     ],
 )
 def test_what_cannot_be_kept_without_a_centre_is_refused(
@@ -329,16 +333,18 @@ def test_it_goes_on_from_the_latest_or_the_best_model() -> None:
 
 def test_a_model_stays_where_it_arrived_unless_elsewhere_is_clearly_better() -> None:
     alike = [prospect(site, "medicine/neurology") for site in ("ninds", "other")]
-    met = {one.site: met_at(node(one.site, "medicine/neurology")) for one in alike}
+    met = {one.site: remembered(node(one.site, "medicine/neurology")) for one in alike}
     for one in alike:
-        question, _ = asked(job(0.79, 0.3), *alike, here=one.site, met={one.site: met[one.site]})
+        question, _ = asked(
+            job(0.79, 0.3), *alike, site=one.site, visited={one.site: met[one.site]}
+        )
         route = planned(replace(question, here=one.site))
         assert route is not None
         assert route.visits[0].site == one.site
-    slow = met_at(node("ninds", "medicine/neurology", speed_flops=1e5))
+    slow = remembered(node("ninds", "medicine/neurology", speed_flops=1e5))
     found = {**met, SiteId("ninds"): slow}
     hasty = job(0.79, 0.3, budget=Budget(duration_s=NOW_S + 600.0))
-    question, _ = asked(hasty, *alike, here=SiteId("ninds"), met=found)
+    question, _ = asked(hasty, *alike, site=SiteId("ninds"), visited=found)
     route = planned(replace(question, here=SiteId("ninds")))
     assert route is not None
     assert route.visits[0].site == "other"
@@ -360,8 +366,8 @@ def test_it_waits_for_what_may_come_and_for_nothing_else() -> None:
     away = job()
     away.met[SiteId("ninds")] = node("ninds", "medicine/neurology")
     assert "ninds" in waits_for(*asked(away, GENERAL))
-    question, ears = asked(job(), GENERAL)
-    assert "ghr" in waits_for(replace(question, later=(SiteId("ghr"),)), ears)
+    question, view = asked(job(), GENERAL)
+    assert "ghr" in waits_for(replace(question, later=(SiteId("ghr"),)), view)
 
 
 def test_release_rules_hold_of_what_it_learned_from() -> None:
@@ -468,7 +474,7 @@ def test_no_visit_violates_what_the_owner_or_the_site_requires(
     of.needs = msgspec.structs.replace(NEEDS, labels=("known",), labels_field="model.config.labels")
     here = network[SiteId(arrived)]
     prospects = [told(one) for one in network.values()]
-    question, _ = asked(of, *prospects, here=here.site, met={here.site: met_at(here)})
+    question, _ = asked(of, *prospects, site=here.site, visited={here.site: remembered(here)})
     route = planned(replace(question, here=here.site))
     if route is None:
         return

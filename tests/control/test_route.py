@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from immutables import Map
 
 from daitn.control.jobs.view import algorithm
-from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent
+from daitn.control.route.transfers import transfer_s
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY

@@ -21,7 +21,8 @@ from daitn.control.route.posterior import (
 )
 from daitn.control.route.priors import SHAPE, prior
 from daitn.control.route.question import PastVisit
-from daitn.control.route.value_model import Draws, Floats, setting, values
+from daitn.control.route.value_model import Draws, setting, values
+from daitn.topology.arrays import Floats
 
 from .route_draws import NAMES
 from .route_jobs import seen_by_a_ring

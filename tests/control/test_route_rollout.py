@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.obvious_plans import obvious_plans
 from daitn.control.route.question import RouteQuestion, Spent
-from daitn.control.route.rollout import HORIZON, Plan, expected, play
-from daitn.control.route.task import RouteTask, task
+from daitn.control.route.rollout import HORIZON, Plan, PlayedBefore, expected, play
+from daitn.control.route.task import RouteTask, route_task
 from daitn.control.route.value_model import anchored, values
 from daitn.objects.descriptors import ANY
 from daitn.objects.intents import Budget
@@ -35,7 +35,7 @@ def asked(seed: int, sites: int, budget: Budget | None = None) -> RouteTask:
     base = instance(seed, sites)
     if budget is not None:
         base = replace(base, intent=msgspec.structs.replace(base.intent, budget=budget))
-    return task(begun(base) if seed % 2 else base, WEIGHTS)
+    return route_task(begun(base) if seed % 2 else base, WEIGHTS)
 
 
 def begun(base: RouteQuestion) -> RouteQuestion:
@@ -102,6 +102,27 @@ def test_plans_do_not_change_each_other(seed: int, sites: int) -> None:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
+@given(st.integers(0, 100_000), st.integers(1, 6), st.floats(0.5, 2.0))
+def test_what_was_played_out_before_and_who_is_given_up_changes_nothing_else(
+    seed: int, sites: int, share: float
+) -> None:
+    given = asked(seed, sites)
+    plans = plans_of(seed, given)
+    whole, few = play(given, plans), np.r_[0:12, len(given.draws) - 1]
+    earlier = PlayedBefore(few, play(given, plans, few))
+    np.testing.assert_allclose(earlier.outcomes.effort, whole.effort_under(given, few))
+    enough = share * float(np.median(whole.effort))
+    for found in (
+        play(given, plans, enough=enough),
+        play(given, plans, None, enough, earlier),
+    ):
+        kept = whole.effort <= enough
+        assert (found.effort[~kept] > enough).all()
+        np.testing.assert_allclose(found.effort[kept], whole.effort[kept])
+        np.testing.assert_array_equal(found.visits[kept], whole.visits[kept])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(0, 100_000), st.integers(1, 6))
 def test_a_plan_that_goes_on_reaches_no_later(seed: int, sites: int) -> None:
     """It ends where targets hold; what comes after is for the draws in which they do not."""
@@ -117,14 +138,15 @@ def test_a_plan_that_goes_on_reaches_no_later(seed: int, sites: int) -> None:
 def test_what_is_expected_of_a_plan_is_the_mean_over_the_draws(seed: int, sites: int) -> None:
     given = asked(seed, sites)
     plan = next(iter(obvious_plans(given)))
-    told = expected(given, plan, 3)
+    told = expected(given, (plan,), (3,))[0]
     start = given.starts[plan.start]
     model = start.model
     for depth, (site, examples) in enumerate(plan.stops[:3]):
         model = model.after(given.known, given.draws, site, float(examples))
         whole = (values(given.known, given.draws, model.skills) * given.known.shares).sum(axis=2)
         each = anchored(whole, start.believed, start.off)
-        np.testing.assert_allclose(told.values[depth], np.average(each, 0, given.weight))
+        usual = np.average(each, 0, given.weight)
+        np.testing.assert_allclose(told.values[depth], usual, rtol=1e-5)
     alone = play(
         replace(given, targets=given.targets + 1.0), (replace(plan, stops=plan.stops[:3]),)
     )
@@ -159,7 +181,7 @@ class TestRules:
         )
         asked = question(intent(broad=0.99), topology(options, verifier_place=verifier))
         start = msgspec.structs.replace(asked.checkpoints[0], release_to=release_to)
-        given = task(replace(asked, checkpoints=(start,)), WEIGHTS)
+        given = route_task(replace(asked, checkpoints=(start,)), WEIGHTS)
         plan = Plan(0, tuple((k, 100) for k in stops))
         return int(play(given, (plan,)).allowed[0])
 

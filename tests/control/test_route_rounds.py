@@ -140,6 +140,29 @@ def test_robust_rules_wait_for_enough_sites() -> None:
     assert following(asked(few, algorithm=Algorithm.MEDIAN)).round is not None
 
 
+def test_a_secure_sum_waits_for_two_sites_and_nobody_trains_for_it_alone() -> None:
+    first = general("s0", {"information": 100})
+    again = msgspec.structs.replace(first.dataset, name="more")
+    both = (
+        first,
+        msgspec.structs.replace(first, dataset=again),
+        general("s1", {"information": 100}),
+    )
+    training = Training(algorithm=Algorithm.FEDAVG, secure_aggregation=True)
+
+    def planned(options: tuple[DataOption, ...], budget: Budget = UNLIMITED) -> NextRound:
+        found = asked(options, budget=budget)
+        wanted = msgspec.structs.replace(found.intent, training=training)
+        return following(replace(found, intent=wanted))
+
+    for few in (both[:1], both[:2]):
+        assert planned(few).round is None
+        assert planned(few).waits == "fedavg needs 2 sites, 1 can take part"
+    assert planned(both).round is not None
+    dear = general("s1", {"information": 100}, price=100.0)
+    assert "budget" in planned((first, dear), Budget(cost_usd=0.0)).why
+
+
 def test_a_round_and_a_lineage_have_a_bound() -> None:
     many = tuple(general(f"s{n:03}", {"information": n + 1}) for n in range(MOST_MERGED + 20))
     assert len(sizes(asked(many))) == MOST_MERGED + 20, "they merge in groups"

@@ -16,7 +16,7 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.obvious_plans import amounts, obvious_plans
 from daitn.control.route.rollout import Stop, play
 from daitn.control.route.search import best_plans
-from daitn.control.route.task import RouteTask, task
+from daitn.control.route.task import RouteTask, route_task
 from daitn.objects.intents import Budget
 
 from .exhaustive import best_of_all
@@ -27,7 +27,7 @@ PLENTY = 5_000
 
 
 def asked(seed: int, sites: int) -> RouteTask:
-    return task(instance(seed, sites), Mtrce().weights)
+    return route_task(instance(seed, sites), Mtrce().weights)
 
 
 def some_stops(given: RouteTask) -> list[Stop]:
@@ -101,7 +101,7 @@ def limited(seed: int) -> RouteTask:
         examples=rng.choice([None, None, rng.randint(300, 20_000)]),
     )
     wanted = msgspec.structs.replace(base.intent, budget=budget)
-    return task(replace(base, intent=wanted), Mtrce().weights)
+    return route_task(replace(base, intent=wanted), Mtrce().weights)
 
 
 def test_the_same_task_gives_the_same_plans() -> None:

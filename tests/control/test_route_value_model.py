@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from daitn.control.route.posterior import drawn
 from daitn.control.route.value_model import (
     Draws,
-    Floats,
     Setting,
-    after_visit,
     anchored,
     setting,
     start_skills,
     values,
 )
+from daitn.topology.arrays import Floats
 
 from . import plain_value_model as plain
-from .route_draws import NAMES, Case, any_cases, one_visit, untaught_belief
+from .route_draws import NAMES, Case, any_cases, each_own, one_visit, untaught_belief
 from .route_world import BROAD, healthcare, topology
 
 SMALL = 1e-9
@@ -30,7 +29,7 @@ SMALL = 1e-9
 
 def after(case: Case, draws: Draws | None = None, **changed: Floats) -> Floats:
     visit = one_visit(case.visit, **changed)
-    return after_visit(case.known, draws or case.draws, case.skills, visit)
+    return each_own(case.known, draws or case.draws, case.skills, visit)
 
 
 def good(case: Case, **constant: float) -> Draws:
@@ -96,7 +95,7 @@ def test_a_good_site_lowers_nothing_in_its_field_where_nothing_fades(case: Case)
 def test_a_good_site_of_one_label_does_not_lower_it(case: Case) -> None:
     """What it has is rehearsed, however fast the rest fades."""
     known = of_single_labels(case.known)
-    taught = after_visit(known, good(case), case.skills, case.visit)
+    taught = each_own(known, good(case), case.skills, case.visit)
     for row, site in enumerate(case.visit.site):
         label = int(known.share[site].argmax())
         field = known.field[site]
@@ -124,7 +123,7 @@ def test_more_examples_at_a_good_site_never_teach_less(case: Case, times: float)
 def test_a_better_model_is_better_after_the_same_visit(case: Case) -> None:
     rng = np.random.default_rng(0)
     better = case.skills + rng.random(case.skills.shape) * (1.0 - case.skills)
-    ahead = after_visit(case.known, case.draws, better, case.visit)
+    ahead = each_own(case.known, case.draws, better, case.visit)
     assert (ahead >= after(case) - SMALL).all()
 
 
@@ -144,7 +143,7 @@ def test_the_order_of_options_does_not_matter(case: Case, rng: object) -> None:
     )
     draws = replace(case.draws, level=case.draws.level[:, order])
     visit = replace(case.visit, site=np.argsort(order)[case.visit.site])
-    moved = after_visit(known, draws, case.skills, visit)
+    moved = each_own(known, draws, case.skills, visit)
     np.testing.assert_array_equal(moved, after(case))
 
 
@@ -154,7 +153,7 @@ def test_a_visit_fades_the_more_the_less_alike_a_field_is(case: Case) -> None:
     """With the same seen of all fields."""
     alike = np.zeros_like(case.visit.exposure)
     skills = np.ones_like(case.skills)
-    taught = after_visit(case.known, case.draws, skills, one_visit(case.visit, exposure=alike))
+    taught = each_own(case.known, case.draws, skills, one_visit(case.visit, exposure=alike))
     for row, site in enumerate(case.visit.site):
         own = case.known.field[site]
         apart = np.delete(case.known.apart[own], own)

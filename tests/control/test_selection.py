@@ -16,7 +16,7 @@ from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
 from daitn.control.route.round_rollout import HORIZON, play_rounds
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.selection import expected_rounds, next_step
-from daitn.control.route.task import RouteTask, task
+from daitn.control.route.task import RouteTask, route_task
 from daitn.control.route.value_model import anchored, values
 from daitn.objects.decisions import Round
 from daitn.objects.identifiers import Digest, SiteId
@@ -75,7 +75,7 @@ def test_rounds_are_played_out_as_one_visit_after_another_would_be(
     seed: int, algorithm: Algorithm
 ) -> None:
     wanted = begun(seed)
-    asked, found = task(wanted, WEIGHTS), rounds_of(wanted, algorithm)
+    asked, found = route_task(wanted, WEIGHTS), rounds_of(wanted, algorithm)
     outcome = play_rounds(asked, found)
     assert found.round is not None
     assert outcome is not None
@@ -86,7 +86,7 @@ def test_rounds_are_played_out_as_one_visit_after_another_would_be(
 def test_the_choice_is_that_of_all_plans_and_rounds_where_it_matters(seed: int) -> None:
     """The route is compared as the search found it, which is within a few percent of the best."""
     wanted = begun(seed, sites=2)
-    asked = task(wanted, WEIGHTS)
+    asked = route_task(wanted, WEIGHTS)
     stops = [(k, epochs(asked, k, n)) for k in range(2) for n in (0.25, 1.0, 4.0)]
     in_a_row, _ = best_of_all(asked, stops, 3)
     together = min(

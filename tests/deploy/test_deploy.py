@@ -88,6 +88,8 @@ def test_the_compose_file_runs_commands_that_exist_and_its_volumes_are_there() -
         check_command(service["command"])
         named = {volume.partition(":")[0] for volume in service["volumes"]}
         assert {name for name in named if not name.startswith(".")} <= plain["volumes"].keys()
+        guide = (DEPLOY.parent / "docs/how-to/deploy.md").read_text()
+        assert f"-v {plain['volumes']['site']['name']}:" in guide, "not that of another project"
         assert set(service.get("depends_on", [])) <= plain["services"].keys()
         assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
         assert service["stop_grace_period"] == "120s"
@@ -104,6 +106,21 @@ def test_the_container_file_copies_what_is_there_and_starts_the_command() -> Non
             for source in rest.split()[:-1]:
                 assert (DEPLOY.parent / source).exists(), source
     assert ["ENTRYPOINT", '["daitn"]'] in lines
+
+
+def test_what_the_container_file_copies_is_sent_to_the_builder_and_nothing_else() -> None:
+    """Without the list, a checkout's environments and `node_modules` go there, too."""
+    text = (DEPLOY / "Containerfile").read_text()
+    copied = {
+        source.removeprefix("./")
+        for line in text.splitlines()
+        if line.startswith("COPY")
+        for source in line.split()[1:-1]
+    }
+    ignored = (DEPLOY.parent / ".dockerignore").read_text().splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {line[1:] for line in rules if line.startswith("!")} == copied
 
 
 def values() -> dict[str, Any]:
@@ -133,7 +150,9 @@ def test_the_chart_s_values_are_of_its_schema_and_its_configurations_of_the_code
         (("center", "config", "state"), "/tmp/elsewhere"),
         (("center", "config", "insecure"), True),
         (("nodes", 0, "name"), "Not A Name"),
-        (("nodes", 0, "ports"), []),
+        (("nodes", 0, "name"), "center"),
+        (("nodes", 0, "ports"), [7480, 7480]),
+        (("center", "ports"), [7448]),
         (("nodes", 0, "config", "roles"), None),
         (("unknown",), 1),
     ],
@@ -153,26 +172,36 @@ def test_values_that_cannot_work_are_refused(path: tuple[Any, ...], value: Any) 
 
 def test_the_chart_s_manifests_belong_together() -> None:
     changed = values()
-    changed["nodes"].append({**copy.deepcopy(changed["nodes"][0]), "name": "mdf", "gpus": 2})
+    changed["center"]["ports"] += [7448, 7449]
+    door = changed["nodes"][0]
+    changed["nodes"].append({**copy.deepcopy(door), "name": "mdf", "gpus": 2})
+    changed["nodes"].append({**copy.deepcopy(door), "name": "inner", "ports": []})
+    jsonschema.validate(changed, schema())
     found = rendered(CHART, changed, "daitn")
     by_kind: dict[str, dict[str, Any]] = {}
     for manifest in found:
         by_kind.setdefault(manifest["kind"], {})[manifest["metadata"]["name"]] = manifest
-    names = {"daitn-center", "daitn-door", "daitn-mdf"}
-    assert {kind: set(each) for kind, each in by_kind.items()} == dict.fromkeys(
-        ("ConfigMap", "Service", "StatefulSet"), names
-    )
+    reached = {"daitn-center": 3, "daitn-door": 2, "daitn-mdf": 2}
+    assert {kind: set(each) for kind, each in by_kind.items()} == {
+        "ConfigMap": {*reached, "daitn-inner"},
+        "Service": {*reached},
+        "StatefulSet": {*reached, "daitn-inner"},
+    }
     for name, each in by_kind["StatefulSet"].items():
         spec = each["spec"]
         pod = spec["template"]
         assert spec["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-        service = by_kind["Service"][name]["spec"]
-        assert service["selector"].items() <= pod["metadata"]["labels"].items()
         (container,) = pod["spec"]["containers"]
         check_command(container["args"])
-        open_ = {port["containerPort"] for port in container["ports"]}
-        assert {port["port"] for port in service["ports"]} <= open_
+        open_ = {port["containerPort"] for port in container.get("ports", ())}
+        assert len(open_) == reached.get(name, 0)
+        if name in reached:
+            service = by_kind["Service"][name]["spec"]
+            assert service["selector"].items() <= pod["metadata"]["labels"].items()
+            assert {port["port"] for port in service["ports"]} == open_
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        (keys,) = (v["secret"] for v in pod["spec"]["volumes"] if v["name"] == "identities")
+        assert keys["items"] == [{"key": f"{name[6:]}.tar", "path": f"{name[6:]}.tar"}]
         volumes |= {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes - {"identities"}
         stated = yaml.safe_load(by_kind["ConfigMap"][name]["data"]["daitn.yaml"])

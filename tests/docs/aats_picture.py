@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daitn.cli.pictures.drawing import box, document, element, line, pair, text
+from daitn.oam.pictures.drawing import box, document, element, line, pair, text
 from daitn.sim.forwarders import ForwarderNetwork
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer
@@ -90,7 +90,7 @@ def ran() -> Watched:
     network.run(FAILS_AFTER_S)
     network.lose(*FAILS)
     network.run(2.0)
-    for site, station in network.stations.items():
+    for site, station in network.sites.items():
         entry = station.forwarder.custody.pending.get(KEY)
         steps = entry.steps if entry else ()
         network.held += [(s.at_s - network.began_s, site) for s in steps if s.choice is None]
@@ -145,7 +145,7 @@ def _site(site: str, run: Watched) -> Iterator[str]:
     at = PLACES[site]
     yield element("circle", cx=at.real, cy=at.imag, r=22, class_="node", stroke_width=2)
     yield text(site, at + 4j, "b", "middle")
-    entry = run.stations[site].forwarder.custody.pending.get(KEY)
+    entry = run.sites[site].forwarder.custody.pending.get(KEY)
     label = at + (-30j if site in ("north", "east", "clinic") else 40j)
     if entry is not None:
         yield text(f"pending: {entry.upstreams[0] or 'its owner'}", label, "small halo", "middle")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ __all__ = [
     "JOINED_WALK",
     "KEPT_WALK",
     "QUERYING_WALK",
+    "STANDBY_WALK",
     "STEERED_WALK",
     "TRAINING_WALK",
     "WALKS",
@@ -35,6 +36,7 @@ TRAINING_WALK: Final = (
     "tutorial/from-training-to-queries.md",
     "how-to/write-an-intent.md",
     "how-to/read-a-report.md",
+    "how-to/hand-a-model-over.md",
     "how-to/see-a-network.md",
     "how-to/use-the-api.md",
     "how-to/watch-a-network.md",
@@ -58,19 +60,32 @@ ENCRYPTED_WALK: Final = ("how-to/encrypt-the-network.md",)
 
 KEPT_WALK: Final = ("how-to/keep-a-network-running.md",)
 
+STANDBY_WALK: Final = ("how-to/stand-by.md",)
+
 JOINED_WALK: Final = ("how-to/found-a-network.md", "how-to/join-a-network.md")
 
-WALKS: Final = (TRAINING_WALK, QUERYING_WALK, STEERED_WALK, ENCRYPTED_WALK, JOINED_WALK, KEPT_WALK)
+WALKS: Final = (
+    TRAINING_WALK,
+    QUERYING_WALK,
+    STEERED_WALK,
+    ENCRYPTED_WALK,
+    JOINED_WALK,
+    KEPT_WALK,
+    STANDBY_WALK,
+)
 
 READ_WITHIN_S = 540.0
 END_WITHIN_S = 20.0
 
 
-def walk(pages: Sequence[str], folder: Path) -> str:
-    """Do what the pages say, in a folder, with free ports; returns what was printed."""
+def walk(pages: Sequence[str], folder: Path, there: Mapping[str, str] | None = None) -> str:
+    """Do what the pages say, in a folder, with free ports; returns what was printed. `there`: what
+    the reader has in place of what a page names."""
     script_ = "set -eu\n" + "\n".join(
         script(DOCS / page, prefix=f"log-{n}-") for n, page in enumerate(pages)
     )
+    for named, own in (there or {}).items():
+        script_ = script_.replace(named, own)
     documented_ports = {"7447", "7480", *re.findall(r"127\.0\.0\.1:([1-9]\d+)", script_)}
     ports = {port: free_port() for port in sorted(documented_ports)}
     for documented, free in ports.items():

@@ -147,3 +147,11 @@ def test_a_hospital_joins_in_five_commands() -> None:
     said = [c for block in blocks(page) if block.language == "console" for c in block.commands()]
     own = said[: said.index("daitn node -c north.yaml &") + 1]
     assert len([command for command in own if " admit " not in command]) == 4
+
+
+def test_no_page_gives_a_list_the_name_of_one_thing() -> None:
+    """`daitn get` lists a kind; `daitn describe` shows one of it."""
+    pages = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
+    assert pages
+    for page in pages:
+        assert not re.findall(r"daitn get [a-z]+ [A-Z]+\b", page.read_text()), page

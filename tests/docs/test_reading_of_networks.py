@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.reader import ENCRYPTED_WALK, JOINED_WALK, KEPT_WALK, walk
+from tests.docs.reader import ENCRYPTED_WALK, JOINED_WALK, KEPT_WALK, STANDBY_WALK, walk
+from tests.scenes.postgres import postgres_server
 
 
 @pytest.mark.processes
@@ -27,6 +28,18 @@ def test_a_reader_keeps_a_network_running(tmp_path: Path) -> None:
     assert "door is empty and safe to stop" in told
     assert "control centre center is restored" in told
     assert told.count("0 problems") == 3
+
+
+@pytest.mark.processes
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_reader_lets_a_control_centre_stand_by(tmp_path: Path) -> None:
+    with postgres_server() as server:
+        there = {"postgresql+psycopg://daitn@db.example.org/daitn": server.database()}
+        told = walk(STANDBY_WALK, tmp_path, there)
+    assert re.search(r"first +leads ", told)
+    assert re.search(r"second +stands by ", told)
+    assert "0 problems" in told
 
 
 @pytest.mark.processes

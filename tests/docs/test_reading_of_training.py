@@ -19,6 +19,8 @@ def test_a_reader_gets_through_the_tutorial_and_guides_of_training(tmp_path: Pat
     assert "metals-1  reached" in told
     assert told.count("exit code 3") == 3
     assert "value of data, by visits" in told
+    assert "handed over by operator" in told
+    assert "Verification succeeded" in told
     assert "value of data, by shapley" in told
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert told.count("\ngold\n") == 1

@@ -17,7 +17,8 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.oam.field_docs import field_docs
-from daitn.objects import agents, messages, requests, steering
+from daitn.objects import agents, lineage, messages, requests, steering
+from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.header_names import AnswerHeader, PeerHeader
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
@@ -32,6 +33,13 @@ SOURCES = Path(daitn.__file__).parent
 PAGES = sorted(REFERENCE.glob("*.md"))
 MARKS = [words for page in PAGES for words in marks(page.read_text())]
 
+
+def published(struct: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """What a descriptor holds, without the lineage of models, of which others write."""
+    of_lineage = {*structs_in(lineage.Entry)}
+    return (kind for kind in structs_in(struct) if kind not in of_lineage)
+
+
 SHOWN: tuple[type[msgspec.Struct], ...] = (
     *(struct for file in FILES.values() for struct in structs_in(file)),
     ClassifierConfig,
@@ -42,6 +50,7 @@ SHOWN: tuple[type[msgspec.Struct], ...] = (
     *(offers.Update, offers.SeqnoRequest, offers.Greeting),
     *(offers.RouteEntry, offers.Offer),
     *(PacketQuestion, PacketReply),
+    *published(NodeDescriptor),
     *(agents.Agent, agents.DatedFact, agents.AgentReport),
 )
 """Whoever writes a file, a query or a packet needs these."""
@@ -51,6 +60,26 @@ SHOWN: tuple[type[msgspec.Struct], ...] = (
 def test_a_page_is_what_the_code_says(page: Path) -> None:
     text = page.read_text()
     assert text == rewritten(text), "write it anew: python -m scripts.reference"
+
+
+OF_MEASUREMENTS = {"benchmarks.md", "glossary.md"}
+"""Pages whose tables are no facts of the code."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_table_is_made_from_the_code(page: Path) -> None:
+    made = False
+    for line in page.read_text().splitlines():
+        if line.startswith("<!-- "):
+            made = line.startswith("<!-- generated")
+        assert made or page.name in OF_MEASUREMENTS or not line.startswith("|"), line
+
+
+def test_nothing_lies_in_a_state_folder_under_a_name_of_its_own() -> None:
+    """What a process keeps is in the reference: names come from `files/state_folder.py`."""
+    own = re.compile(r"""\b(state|\.state\)?|state\)) / f?["'](?!\{)""")
+    found = [path for path in SOURCES.rglob("*.py") if own.search(path.read_text())]
+    assert not found
 
 
 def test_every_struct_that_somebody_writes_has_a_table() -> None:

@@ -34,7 +34,7 @@ def _at(path: str) -> Callable[[User], None]:
 
 def _at_its_beliefs(user: User) -> None:
     user.open(f"/jobs/{_JOB}")
-    beliefs = user.page.get_by_role("region", name="The obvious plans beside it")
+    beliefs = user.page.get_by_role("region", name="Compared with the obvious plans")
     beliefs.evaluate("(panel) => panel.scrollIntoView()")
 
 

@@ -13,7 +13,8 @@ from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.network import read_node
 from daitn.files.live_changes import taken_over
-from daitn.node.config.live import LIVE
+from daitn.node.config.live import LIVE, NOTES
+from daitn.objects.descriptors import LeftOut
 from tests.scenes.breast_cancer import write_network
 
 
@@ -97,3 +98,16 @@ def _structs(kind: Any) -> list[Any]:
     for inner in getattr(kind, "__args__", ()):
         found += _structs(inner)
     return found
+
+
+def test_what_was_noted_when_a_file_was_read_is_no_change_of_it(path: Path) -> None:
+    """`daitn doctor` said that `left_out`, which no file has, was not in force."""
+    before = read_node(path, "east")
+    entry = LeftOut(field="datasets[1]", name="more", reason="it is not there")
+    stated = msgspec.structs.replace(before, left_out=(entry,), dataset_positions=(1,))
+    assert taken_over(before, stated, LIVE)[1].waiting == ("left_out", "dataset_positions[0]")
+    assert taken_over(before, stated, LIVE, NOTES)[1] == ((), ())
+    stated = msgspec.structs.replace(stated, threads=7)
+    config, changes = taken_over(before, stated, LIVE, NOTES)
+    assert changes == ((), ("threads",))
+    assert config == before

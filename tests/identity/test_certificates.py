@@ -16,6 +16,7 @@ from daitn.identity.certificates import (
     AUTHORITY,
     CERTIFICATE,
     ENTRY,
+    ISSUER,
     KEY,
     MEMBERSHIP,
     Issuer,
@@ -29,6 +30,7 @@ from daitn.identity.certificates import (
 )
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import TLS, NetworkFolder
+from daitn.identity.tls import certificate_files
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.roster import Kind
 from daitn.tools import clock
@@ -170,3 +172,42 @@ def test_a_damaged_authority_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="holds no authority") as refused:
         Issuer.authority(tmp_path / "authority")
     assert refused.value.field == "--network"
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing", b"\xff\x00", None])
+@pytest.mark.parametrize("name", [AUTHORITY, MEMBERSHIP, CERTIFICATE, KEY])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str, damage: bytes | None) -> None:
+    """Zenoh said that it cannot listen, and commands ended with a traceback."""
+    for member in ("site", "other"):
+        certified_member(tmp_path / member, tmp_path / "authority")
+    tls = tmp_path / "site"
+    certificate_files(str(tls))
+    if damage is None and name == AUTHORITY:
+        return  # That of another network is a certificate too.
+    (tls / name).write_bytes((tmp_path / "other" / name).read_bytes() if damage is None else damage)
+    with pytest.raises(InvalidInput, match="cannot be used") as refused:
+        certificate_files(str(tls))
+    named = MEMBERSHIP if (name, damage) == (KEY, None) else name
+    assert str(tls / named) in refused.value.problem
+    assert (refused.value.field, "daitn network" in refused.value.fix) == ("tls", True)
+
+
+@pytest.mark.parametrize("name", [AUTHORITY, MEMBERSHIP, CERTIFICATE, KEY])
+def test_admission_mends_what_is_damaged(tmp_path: Path, name: str) -> None:
+    network = NetworkFolder.found(tmp_path / "network", "clinics", "me", clock.wall_s())
+    tls = network.path / TLS
+    (tls / name).write_text("nothing")
+    if name == KEY:
+        with pytest.raises(InvalidInput, match=r"key\.pem holds no key"):
+            network.equip(Kind.OPERATOR, "me")
+        (tls / name).unlink()
+    network.equip(Kind.OPERATOR, "me")
+    certificate_files(str(tls))
+
+
+def test_a_damaged_issuer_is_named(tmp_path: Path) -> None:
+    key = SigningKey.at(tmp_path / "key")
+    certified_member(tmp_path / "tls", tmp_path / "authority")
+    (tmp_path / "tls" / ISSUER).write_text("nothing")
+    with pytest.raises(InvalidInput, match=r"issuer\.pem cannot be used"):
+        Issuer.center(tmp_path / "tls", key)

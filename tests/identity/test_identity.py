@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daitn.identity.keys import SigningKey, check_signature
+from daitn.identity.keys import SigningKey, check_signature, check_signature_once
 from daitn.identity.signing import read_advert, sign_advert
 from daitn.objects.cordons import Cordon
 from daitn.objects.descriptors import (
@@ -38,6 +39,23 @@ def test_a_signature_holds_for_its_message_alone(message: bytes, other: bytes) -
 def test_garbage_is_no_signature(public: str, signature: str) -> None:
     with pytest.raises(Corrupt):
         check_signature(public, signature, b"x")
+
+
+def test_what_was_checked_once_is_known_again_and_takes_no_memory() -> None:
+    """Anyone who signs an entry decides how long it is, and all sites check it."""
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            message = bytes([number]) * (1 << 20)
+            signature = KEY.sign(message)
+            for _ in range(2):
+                check_signature_once(KEY.public, signature, message)
+                with pytest.raises(Corrupt):
+                    check_signature_once(KEY.public, signature, message[1:])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 3 << 20
 
 
 def test_a_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
@@ -87,7 +105,9 @@ def test_an_advert_of_a_later_version_is_read_and_says_more() -> None:
 def test_an_advert_names_a_price_of_computing_only_where_there_is_one() -> None:
     """Earlier versions sign and check what they know of it."""
     free = ComputeDescriptor(device="cpu", memory_bytes=1, speed_flops=1.0, recipes=("*",))
-    assert set(msgspec.to_builtins(free)) == {"device", "memory_bytes", "speed_flops", "recipes"}
+    for one in (free, msgspec.structs.replace(free, price_usd_per_hour=float("0"))):
+        sent = msgspec.msgpack.decode(canonical(one))
+        assert set(sent) == {"device", "memory_bytes", "speed_flops", "recipes"}
     for price in (0.0, 1.5):
         compute = msgspec.structs.replace(free, price_usd_per_hour=price)
         descriptor = msgspec.structs.replace(GHR, compute=compute)

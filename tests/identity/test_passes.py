@@ -26,7 +26,7 @@ def book(**keys: SigningKey) -> PassBook:
 
 
 def refusal(shown: str, at_s: float = NOW_S, at: PassBook | None = None) -> str:
-    with pytest.raises(Refused, match="not good at mdf") as raised:
+    with pytest.raises(Refused, match="not valid at mdf") as raised:
         (at or book()).holder(shown, at_s)
     assert raised.value.field == "daitn-pass"
     assert raised.value.fix
@@ -137,7 +137,7 @@ def test_a_good_pass_is_checked_once_and_a_bad_one_each_time(
 ) -> None:
     known: dict[SiteId, str] = {}
     checked = []
-    monkeypatch.setattr(passes, "check_signature", lambda *said: checked.append(said))
+    monkeypatch.setattr(passes, "check_received", lambda *said: checked.append(said))
     at, shown = PassBook(MDF, known.get), sign_pass(GW, MDF, NOW_S, KEY)
     refusal(shown, at=at)
     known[GW] = KEY.public

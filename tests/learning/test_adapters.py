@@ -27,7 +27,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Import:
     """Parts and configuration of a random Llama whose weights have a given number type."""
     import transformers
 
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
     from daitn.learning.causal_lm.tokens import learn_tokenizer
 
     tokenizer = learn_tokenizer(((pair.question, pair.answer) for pair in PAIRS), 600, 1)
@@ -204,7 +204,7 @@ def test_scores_are_shaped_as_the_architecture_does(
     import transformers
 
     from daitn.learning.causal_lm import models, rows
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
     from daitn.learning.causal_lm.tokens import byte_tokenizer
 
     shape = getattr(transformers, f"{kind}Config")(

@@ -316,3 +316,58 @@ def test_a_mean_of_means_by_size_is_the_mean() -> None:
     both, _ = merge(base, halves, MergeRule(), [3.0, 18.0])
     np.testing.assert_allclose(flat(both), flat(whole), atol=1e-5)
     assert len(set(itertools.chain(base, whole))) == len(SHAPES)
+
+
+def updated(base: dict[str, Tensor], towards: dict[str, Tensor], by: float) -> dict[str, Tensor]:
+    return {name: base[name] + by * towards[name] for name in base}
+
+
+def alike(count: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """A base, and models that went nearly the same way from it."""
+    generator = torch.Generator().manual_seed(5)
+    base, way, *others = ({"w": torch.randn(20, 20, generator=generator)} for _ in range(count + 2))
+    return base, [updated(updated(base, way, 1.0), other, 0.4) for other in others]
+
+
+def screened(
+    base: dict[str, Tensor], models: list[dict[str, Tensor]], shares: list[float] | None = None
+) -> dict[str, Tensor]:
+    merged, _ = merge_tensors(
+        base, models, shares or [1.0] * len(models), MergeRule(), seed=1, moments={}, screened=True
+    )
+    return merged
+
+
+@pytest.mark.parametrize(
+    ("lie", "why"),
+    [(20.0, "times as long as the median one"), (-1.0, "points away from the others' median")],
+)
+def test_an_update_unlike_all_others_is_held_back_and_named(lie: float, why: str) -> None:
+    base, models = alike(5)
+    honest = [*models]
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, lie)
+    with pytest.raises(Corrupt, match=why) as error:
+        screened(base, models)
+    assert error.value.field == "models[2]"
+    del models[2]
+    merged = screened(base, models)
+    others = [flat(one) for k, one in enumerate(honest) if k != 2]
+    np.testing.assert_allclose(flat(merged), np.mean(others, axis=0), atol=1e-5)
+
+
+def test_a_site_with_many_more_records_may_go_further() -> None:
+    base, models = alike(5)
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, 8.0)
+    screened(base, models, [1.0, 1.0, 10.0, 1.0, 1.0])
+    with pytest.raises(Corrupt, match="times as long"):
+        screened(base, models, [1.0, 1.0, 2.0, 1.0, 1.0])
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(4, 9))
+@settings(max_examples=25, deadline=None)
+def test_updates_that_have_nothing_in_common_are_all_merged(seed: int, count: int) -> None:
+    """As those of sites with one class each."""
+    base, models = models_of(seed, count)
+    screened(base, models)

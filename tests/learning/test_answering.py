@@ -9,15 +9,17 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import pytest_asyncio
 import uvloop
 from tests.scenes.recipes import installed_talker
-from tests.scenes.waiting import PATIENCE_S
+from tests.scenes.waiting import PATIENCE_S, until
+from tests.scenes.workers import children_of
 
 from daitn.learning.answering.host import AnsweringHost
+from daitn.learning.answering.hosted import AnsweringProcess
 from daitn.learning.answering.protocol import Generator, Message, Piece, Question
+from daitn.learning.child.outside import ProcessFailed
 from daitn.objects.errors import (
     DaitnError,
     InvalidInput,
@@ -208,7 +210,7 @@ async def test_a_lost_process_fails_what_is_under_way_and_is_replaced_with_its_m
     if end == "killed":
         os.kill(before, signal.SIGKILL)
     else:
-        with pytest.raises(WorkFailed, match="ended while it was at work"):
+        with pytest.raises(WorkFailed, match="ended during a query"):
             await said(host, "slow", "die")
     with pytest.raises(WorkFailed):
         async for _ in answer.pieces:
@@ -292,7 +294,7 @@ async def test_who_asks_a_model_that_cannot_be_loaded_again_is_told(tmp_path: Pa
         waiting = asyncio.create_task(said(host, "quick", "ponder"))
         await asyncio.sleep(0)
         os.kill(host.pid("quick"), signal.SIGKILL)
-        with pytest.raises(WorkFailed, match="ended while"):
+        with pytest.raises(WorkFailed, match="ended during"):
             await waiting
         with pytest.raises(WorkFailed, match="stopped answering"):
             await said(host, "quick", "hi")
@@ -340,18 +342,37 @@ async def test_a_child_of_uvloop_can_be_lost_as_well(folder: Path) -> None:
     assert await asyncio.to_thread(run) == {WorkFailed, "alto heard hi"}
 
 
+async def test_a_message_to_a_child_that_is_gone_is_no_error_of_its_own() -> None:
+    """Not on the loop that nodes use, either: `receive` tells."""
+
+    async def talk() -> None:
+        child = await AnsweringProcess.start(threads=1)
+        os.kill(child.pid, signal.SIGKILL)
+        await until(child._requests.is_closing)
+        await asyncio.sleep(0.05)
+        await child.send(question("hi", 1))
+        with pytest.raises(ProcessFailed):
+            await child.receive()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(talk())
+
+    await talk()
+    await asyncio.to_thread(run)
+
+
 def _processes() -> int:
     """How many models have processes."""
-    children = psutil.Process().children()
     module = ["-m", "daitn.learning.answering.worker"]
-    return sum(child.cmdline()[2:4] == module for child in children)
+    return sum(command[2:4] == module for _, command in children_of())
 
 
 async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     import torch
 
-    from daitn.learning.causal_lm import CausalLm, measuring, models
+    from daitn.learning.causal_lm import CausalLm, evaluation, models
     from daitn.learning.causal_lm.settings import CausalLmConfig
     from daitn.learning.corpora.records import MultipleChoice
     from daitn.objects.choices import LETTERS, as_question
@@ -365,7 +386,7 @@ async def test_a_language_model_answers_as_it_is_measured(tmp_path: Path) -> Non
     (piece,) = pieces(speaker, question(as_question(asked, options)))
     item = MultipleChoice(topic="t", label="l", question=asked, options=options, answer=0)
     model = models.load(tmp_path, CausalLmConfig.of(config))
-    (pick,) = measuring.picks(model, CausalLmConfig.of(config), [item])
+    (pick,) = evaluation.picks(model, CausalLmConfig.of(config), [item])
     assert piece.text == LETTERS[pick]
     assert math.log(0.25) <= piece.logprob <= 0.0
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from daitn.identity.keys import SigningKey
-from daitn.learning import blur, bounded
+from daitn.learning import bounded, weight_noise
 from daitn.learning.classifier import Classifier
 from daitn.learning.classifier.scale import scale_of
 from daitn.learning.recipe import Config
@@ -106,8 +106,8 @@ def test_a_model_made_of_thresholds_carries_no_records_away(
         return max(rebuilt(tmp_path / f"{name}-{n}", rate, scale) for n, (rate, scale) in each)
 
     assert most("now") <= BY_CHANCE
-    monkeypatch.setattr(blur, "_BLUR", 0.0)
-    monkeypatch.setattr(blur, "_ROUNDING", 0.0)
+    monkeypatch.setattr(weight_noise, "_BLUR", 0.0)
+    monkeypatch.setattr(weight_noise, "_ROUNDING", 0.0)
     assert most("without-noise") > RECORDS / 2, "many steps alone do not help"
     monkeypatch.setattr(bounded, "LEAST_STEPS", 1)
     assert most("in-one-step") > RECORDS / 2
@@ -154,7 +154,7 @@ def test_rounding_does_not_single_a_record_out(
         return sum(singled_out(tmp_path / f"{name}-{seed}", seed) for seed in range(3))
 
     assert told("now") == 0
-    monkeypatch.setattr(blur, "_ROUNDING", 0.0)
+    monkeypatch.setattr(weight_noise, "_ROUNDING", 0.0)
     assert told("rounded") == 3
 
 
@@ -220,18 +220,18 @@ def test_noise_takes_all_of_its_key() -> None:
     """A generator that took 32 bits of it was found by trying them on weights that learned
     nothing."""
     key = bytes(range(40))
-    drawn = blur.normal(key, 200_001)
+    drawn = weight_noise.normal(key, 200_001)
     assert abs(float(drawn.mean())) < 0.01
     assert float(drawn.std()) == pytest.approx(1.0, abs=0.01)
     for at in range(len(key)):
-        other = blur.normal(key[:at] + b"\xff" + key[at + 1 :], 200_001)
+        other = weight_noise.normal(key[:at] + b"\xff" + key[at + 1 :], 200_001)
         assert abs(float((drawn * other).mean())) < 0.01
 
 
 def test_no_two_results_have_the_same_noise() -> None:
     def noise(value: float, seed: int) -> torch.Tensor:
         weights = [torch.full((50,), value)]
-        blur.blur(weights, 1.0, seed)
+        weight_noise.blur(weights, 1.0, seed)
         return weights[0] - value
 
     assert torch.equal(noise(1.0, 7), noise(1.0, 7)), "a visit can be repeated"

@@ -394,7 +394,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, data: Path) -> Path:
 
 
 def imported(folder: Path, out: Path) -> dict[str, object]:
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     out.mkdir()
     return {**TINY, **import_pretrained(folder, out)}
@@ -469,7 +469,7 @@ def test_an_imported_model_scores_as_transformers_does(folder: Path, tmp_path: P
 
 
 def test_imports_that_need_code_or_lack_files_are_refused(tmp_path: Path) -> None:
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     with pytest.raises(NotFound, match=r"config\.json"):
         import_pretrained(tmp_path, tmp_path)

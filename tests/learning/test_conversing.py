@@ -22,7 +22,7 @@ WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"t
 
 
 def imported(folder: Path, out: Path) -> dict[str, object]:
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     out.mkdir()
     return import_pretrained(folder, out)
@@ -282,12 +282,12 @@ def test_what_a_template_does_not_take_is_told_by_its_place(generator: Any) -> N
     ("template", "match"),
     [
         ("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
-         "leaves out what the system says"),
-        ("{{ messages.__class__.__mro__ }}", "does not take"),
-        ("{% for m in messages %}", "does not take"),
-        ("{{ nothing.more.than.this }}", "does not take"),
-        ("{{ messages[9].content }}", "does not take"),
-        ("{{ messages | map(attribute='content') | join * 400000 }}", "does not take"),
+         "drops messages of the role system"),
+        ("{{ messages.__class__.__mro__ }}", "rejects"),
+        ("{% for m in messages %}", "rejects"),
+        ("{{ nothing.more.than.this }}", "rejects"),
+        ("{{ messages[9].content }}", "rejects"),
+        ("{{ messages | map(attribute='content') | join * 400000 }}", "rejects"),
     ],
 )  # fmt: skip
 def test_templates_are_strangers_programs(template: str, match: str) -> None:
@@ -320,7 +320,7 @@ def test_what_a_template_says_in_another_form_is_not_left_out(template: str, res
     talk = [Message("user", "weather?"), Message("tool", result, (), "a")]
     assert Chat(template=template).rendered(talk, [])
     drops = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
-    with pytest.raises(InvalidInput, match="what the tool says") as refused:
+    with pytest.raises(InvalidInput, match="drops messages of the role tool") as refused:
         Chat(template=drops).rendered(talk, [])
     assert refused.value.field == "messages[1]"
 

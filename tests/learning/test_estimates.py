@@ -154,7 +154,7 @@ def needed(facts: dict[str, Any], change: dict[str, object], dtype: str) -> tupl
                 "base_parameters": parameters,
                 "base_dtype": dtype,
                 "batch": RECORDS,
-                **pretrained._adapted_sizes(network),
+                **pretrained.adapted_sizes(network),
                 **shape(described.to_dict()),
                 **change,
             }

@@ -60,7 +60,7 @@ def theirs(network: Any) -> Any:
 def imported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str, object]]:
     import transformers
 
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
     from daitn.learning.causal_lm.tokens import learn_tokenizer
 
     tokenizer = learn_tokenizer(((pair.question, pair.answer) for pair in PAIRS), 500, 1)
@@ -162,7 +162,7 @@ def test_half_precision_stays(tmp_path: Path) -> None:
     from safetensors.torch import load_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
     from daitn.learning.causal_lm.tokens import byte_tokenizer
 
     parts = tmp_path / "parts"
@@ -191,7 +191,7 @@ def test_half_precision_stays(tmp_path: Path) -> None:
 def test_it_is_spoken_to_as_before(tmp_path: Path, form: Form) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     folder, parts, out = (tmp_path / name for name in ("folder", "parts", "out"))
     write_folder(folder)
@@ -300,5 +300,5 @@ def test_its_program_reads_a_file(table: tuple[Path, dict[str, object]], tmp_pat
 def test_a_classifier_has_no_other_form(
     table: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidInput, match="no model of hf"):
+    with pytest.raises(InvalidInput, match="cannot be written as hf"):
         Classifier().export_model(*table, Form.HF, tmp_path)

@@ -65,7 +65,7 @@ def test_arrays_of_strangers_name_parts_only(tmp_path: Path, name: str) -> None:
 
 def test_trees_have_no_mean(tmp_path: Path) -> None:
     BoostedTrees().initialise({"classes": ["no", "yes"]}, 1, tmp_path)
-    with pytest.raises(InvalidInput, match="no mean"):
+    with pytest.raises(InvalidInput, match="cannot be averaged"):
         arrays_of(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def imported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Mode
     """A small imported model, and its configuration."""
     import transformers
 
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
     from daitn.learning.causal_lm.tokens import byte_tokenizer
 
     folder, out = tmp_path / "pretrained", tmp_path / "model"
@@ -65,8 +66,8 @@ def imported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Mode
     return out, import_pretrained(folder, out)
 
 
-def loaded_in_little_memory(model: Path, config: Model) -> str:
-    """Load a model where nothing large can be allocated; returns the error's kind and field."""
+def loaded_in_little_memory(config: Model, *models: Path) -> list[str]:
+    """Load models where nothing large can be allocated; returns each error's kind and field."""
     program = (
         "import json, resource, sys\n"
         "from pathlib import Path\n"
@@ -78,22 +79,23 @@ def loaded_in_little_memory(model: Path, config: Model) -> str:
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         f"room = pages * resource.getpagesize() + {ROOM_BYTES}\n"
         "resource.setrlimit(resource.RLIMIT_AS, (room, room))\n"
-        "try:\n"
-        "    settings = CausalLmConfig.of(json.loads(sys.argv[2]))\n"
-        "    models.load(Path(sys.argv[1]), settings)\n"
-        "    print('loaded')\n"
-        "except DaitnError as error:\n"
-        "    assert error.fix\n"
-        "    print(type(error).__name__, error.field)\n"
+        "settings = CausalLmConfig.of(json.loads(sys.argv[1]))\n"
+        "for model in sys.argv[2:]:\n"
+        "    try:\n"
+        "        models.load(Path(model), settings)\n"
+        "        print('loaded')\n"
+        "    except DaitnError as error:\n"
+        "        assert error.fix\n"
+        "        print(type(error).__name__, error.field)\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program, str(model), json.dumps(config)],
+        [sys.executable, "-c", program, json.dumps(config), *map(str, models)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
+    return ran.stdout.splitlines()
 
 
 def described(model: Path, **changes: object) -> None:
@@ -108,11 +110,13 @@ def test_a_base_that_asks_for_more_than_its_weights_is_refused_before_it_is_buil
     imported: tuple[Path, Model],
 ) -> None:
     model, config = imported
-    assert loaded_in_little_memory(model, config) == "loaded"
+    asks = model.parent / "asks"
+    shutil.copytree(model, asks)
     gpt2 = "n_embd" in json.loads((model / "base_config.json").read_text())
     size = {"n_inner": 1 << 23} if gpt2 else {"intermediate_size": 1 << 23}
-    described(model, **size)
-    assert loaded_in_little_memory(model, config) == "Corrupt base.safetensors"
+    described(asks, **size)
+    told = loaded_in_little_memory(config, model, asks)
+    assert told == ["loaded", "Corrupt base.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_a_description_is_plain_bounded_and_of_a_known_architecture(
 def test_fields_that_no_architecture_reads_change_nothing(imported: tuple[Path, Model]) -> None:
     model, config = imported
     described(model, num_labels=10**9, id2label={str(n): "x" for n in range(9)}, other=[[[]]])
-    assert loaded_in_little_memory(model, config) == "loaded"
+    assert loaded_in_little_memory(config, model) == ["loaded"]
 
 
 @pytest.mark.parametrize("imported", ["llama"], indirect=True)

@@ -321,3 +321,26 @@ def test_language_models_of_other_words_are_not_merged(tmp_path: Path) -> None:
         CausalLm().merge(merge, config, out, tmp_path / "moments")
     assert refused.value.field == "models[0]"
     assert not CausalLm().estimate(config).merges_fresh
+
+
+def test_a_site_that_shouts_is_held_back_and_named(tmp_path: Path) -> None:
+    """By the recipe, where the round says so: it is merged as it is otherwise."""
+    sites, _, _ = digits(tmp_path, 1)
+    base = fresh(tmp_path / "fresh", DIGITS)
+    models = [trained(base, DIGITS, sites[0], 60 + k, tmp_path / f"m{k}") for k in range(4)]
+    shouted = load_file(models[2] / "weights.safetensors")
+    shouted["layers.0.weight"] *= 50.0
+    save_file(shouted, models[2] / "weights.safetensors")
+    task = MergeTask(
+        base=str(base),
+        models=tuple(map(str, models)),
+        shares=(1.0,) * 4,
+        rule=MergeRule(),
+        seed=0,
+        screened=True,
+    )
+    (tmp_path / "screened").mkdir()
+    with pytest.raises(Corrupt, match="times as long") as error:
+        Classifier().merge(task, DIGITS, tmp_path / "screened", tmp_path / "moments")
+    assert error.value.field == "models[2]"
+    merged(base, models, DIGITS, tmp_path / "plain")

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from daitn.learning.blur import normal
 from daitn.learning.causal_lm import CausalLm, models
 from daitn.learning.causal_lm import private_training as causal_private
 from daitn.learning.causal_lm.settings import CausalLmConfig
@@ -21,6 +20,7 @@ from daitn.learning.classifier.network import forward
 from daitn.learning.corpora.records import read_pairs
 from daitn.learning.dp_sgd import drawn, noisy_mean
 from daitn.learning.recipe import DataFault, DpSgd, Fault, Progress
+from daitn.learning.weight_noise import normal
 
 TERMS = DpSgd(secret=b"secret", rate=0.25, steps=20, noise=1.0, clip=1.0, lot=50.0)
 TABLE: dict[str, object] = {
@@ -179,7 +179,7 @@ def test_noise_reaches_as_far_as_a_small_delta_asks(monkeypatch: pytest.MonkeyPa
         def digest(self, size: int) -> bytes:
             return bytes(size)
 
-    monkeypatch.setattr("daitn.learning.blur.hashlib.shake_256", Zeros)
+    monkeypatch.setattr("daitn.learning.weight_noise.hashlib.shake_256", Zeros)
     assert normal(b"key", 2).max() > 9.4
 
 

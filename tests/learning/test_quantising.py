@@ -40,7 +40,7 @@ quantises = pytest.mark.skipif(not has_library(), reason="needs bitsandbytes")
 
 
 def imported(folder: Path, out: Path) -> dict[str, object]:
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     out.mkdir()
     return import_pretrained(folder, out)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,34 @@ def test_what_a_recipe_says_as_it_is_imported_stays_in_the_log(
     assert "4711" not in str(caught.value)
     assert "/srv" not in str(caught.value)
     assert "key 4711" in capfd.readouterr().err
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("recipe", "file"),
+    [("classifier", "d.csv"), ("boosted-trees", "d.csv"), ("causal-lm", "d.jsonl")],
+)
+def test_what_sites_ask_before_a_visit_imports_no_engine(
+    recipe: str, file: str, tmp_path: Path
+) -> None:
+    """An engine takes seconds to import, and `daitn data check` and each start of a site wait."""
+    rows = "".join(f"{x},{'yes' if x % 2 else 'no'}\n" for x in range(40))
+    (tmp_path / "d.csv").write_text(f"x,label\n{rows}")
+    record = {"topic": "flu", "label": "cause", "question": "Why?"}
+    lines = [json.dumps(record | {"answer": f"Virus {n}"}) for n in range(20)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    code = (
+        "import io, sys\n"
+        "from daitn.learning.commands import Describe, Inspect, WorkerFinished\n"
+        "from daitn.learning.service import Service\n"
+        "asked, data = sys.argv[1:]\n"
+        "for command in (Describe(recipe=asked), Inspect(recipe=asked, data=data)):\n"
+        "    reply = Service(io.BytesIO()).answer(command)\n"
+        "    assert isinstance(reply, WorkerFinished), reply\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, recipe, str(tmp_path / file)]
+    subprocess.run(command, check=True, timeout=60)
 
 
 @pytest.mark.processes

@@ -28,7 +28,7 @@ class Cut(Exception):
 
 @pytest.fixture(scope="module", params=["imported", "from scratch"])
 def parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     parts, folder = tmp_path_factory.mktemp("parts"), tmp_path_factory.mktemp("at") / "folder"
     if request.param == "imported":

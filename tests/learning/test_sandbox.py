@@ -59,7 +59,7 @@ class Site:
 
     async def exceeds(self, name: str, do: str, at: object = "", **limits: float) -> None:
         bounded = Limits(**{"memory_bytes": 64 << 20, "file_bytes": 8 << 20, **limits})  # type: ignore[arg-type]
-        with pytest.raises(LimitExceeded, match="more than its limit of") as exceeded:
+        with pytest.raises(LimitExceeded, match="exceeded its limit of") as exceeded:
             await self.visit(do, at, bounded)
         assert exceeded.value.field == name
         assert f"sandbox.{name}" in exceeded.value.fix

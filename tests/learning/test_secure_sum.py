@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from daitn.identity.keys import SigningKey
 from daitn.learning.secure_sum.fixed_point import FixedPoint, Words
 from daitn.learning.secure_sum.masks import neighbours
-from daitn.learning.secure_sum.member import SumMember, least_shares, said_of_agreement
+from daitn.learning.secure_sum.member import SumMember, least_shares, signed_of_agreement
 from daitn.learning.secure_sum.shamir import PRIME, joined, split
 from daitn.learning.secure_sum.unmasking import unmasked
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
@@ -195,7 +195,7 @@ def test_a_relay_that_is_a_member_and_signs_two_stories_gets_no_second_sum(membe
     half = len(honest) // 2
     for whole, some in ((False, honest[:half]), (True, honest[half:])):
         agreed = Agreement(shared=tuple(names), summed=tuple(stories[whole]), signature="")
-        signatures = {liar: signed(liar, said_of_agreement(scene.terms, agreed))}
+        signatures = {liar: signed(liar, signed_of_agreement(scene.terms, agreed))}
         with suppress(Refused):
             for name in some:
                 one = scene.members[name].agreement(names, stories[whole])

@@ -37,7 +37,7 @@ NEEDS_SYSTEM = (
 def opened(folder: Path, template: str | None) -> tuple[Any, Any, dict[str, object]]:
     """The codec that training uses, what answers, and the configuration."""
     from daitn.learning.causal_lm import models
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     write_folder(folder / "source", template=template)
     parts = folder / "parts"

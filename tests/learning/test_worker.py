@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
+from tests.scenes.workers import has_ended
 
 from daitn.learning.child.outside import ProcessFailed
 from daitn.learning.recipe import Progress, Selection
@@ -63,16 +64,14 @@ async def hanging(trainer: Trainer) -> asyncio.Task[int]:
     """A training that has begun and will not end."""
     begun = asyncio.Event()
     task = asyncio.create_task(train(trainer, "hang", lambda _: begun.set()))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await begun.wait()
     return task
 
 
 async def gone(pid: int) -> None:
     """Wait for the end of a process; one that nobody has reaped yet has ended too."""
-    await until(
-        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    )
+    await until(lambda: has_ended(pid))
 
 
 async def test_every_call_reaches_the_recipe_and_brings_its_result(
@@ -246,7 +245,7 @@ async def test_any_other_error_crosses_without_its_traceback(
 async def test_a_visit_that_talks_nonsense_is_ended(
     do: str, complaint: str, trainer: Trainer
 ) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(WorkFailed, match=complaint):
             await train(trainer, do)
     assert len(psutil.Process(trainer.pid).children(recursive=True)) == 1
@@ -257,7 +256,7 @@ async def test_a_visit_that_talks_nonsense_is_ended(
 async def test_a_recipe_cannot_pass_its_words_off_as_the_worker_s(
     do: str, trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ProcessFailed) as caught:
             await train(trainer, do)
     assert "patient" not in f"{caught.value} {caught.value.field}", "these words leave the site"
@@ -342,7 +341,7 @@ async def test_the_worker_ends_when_its_input_does() -> None:
     assert worker.stdin is not None
     worker.stdin.close()
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             assert await worker.wait() == 0
     finally:
         if worker.returncode is None:

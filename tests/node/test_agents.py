@@ -15,6 +15,7 @@ from daitn.files import items
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
+from daitn.identity.statements import check_statement
 from daitn.node.agents import host as host_module
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import CHECK_EVERY_S, AgentHome
@@ -26,10 +27,11 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, NotServed, new_id
 from daitn.node.training.work_queue import WorkResult
 from daitn.objects.agents import Agent, AgentReport, DatedFact, ReportReply
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor, Role
-from daitn.objects.errors import Corrupt, InvalidInput, Refused
-from daitn.objects.identifiers import Digest, JobId, SiteId
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
+from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.intents import Budget, Quantity, Requirement
 from daitn.objects.jobs import CancelRequested, JobEvent, JobState, JobView, Planned, Reported, Woke
+from daitn.objects.lineage import Origin
 from daitn.objects.messages import RecipeQuestion
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -45,7 +47,7 @@ from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.mobility.releases import Release
 from tests.control.jobs.world import DECISION, INTENT, KEYS, NEEDS, VERIFIERS, World
 from tests.control.test_next_site import node
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 HOME = SiteId("home")
 WANT = home_intent(HOME)
@@ -263,8 +265,8 @@ async def test_a_site_takes_a_model_from_whoever_has_it_only(tmp_path: Path) -> 
     packet, seeks = arrived(under_way(), "medicine")
     refused = {
         "not signed": packet,
-        "no site": sign_packet(packet, SigningKey.generate()),
-        "no site in": sign_packet(packet, ACME),
+        "not a site": sign_packet(packet, SigningKey.generate()),
+        "not a site of": sign_packet(packet, ACME),
         "east does not have": sign_packet(packet, EAST),
         "specialist does not have": sign_packet(packet, KEYS["specialist"]),
     }
@@ -308,7 +310,7 @@ def test_a_job_is_called_after_its_home(name: str) -> None:
     itinerary = Itinerary.of(under_way())
     GUARD.check_order(itinerary)
     itinerary.job.id = JobId(name)
-    with pytest.raises(Refused, match="no job of home"):
+    with pytest.raises(Refused, match="not a job of home"):
         GUARD.check_order(itinerary)
 
 
@@ -409,6 +411,32 @@ async def test_whatever_fails_at_a_host_ends_in_a_state_that_says_so(
         assert Itinerary.of(agent).job.state is JobState.FAILED
 
 
+async def test_what_a_host_did_is_signed_for_people_outside_the_network_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fact = Origin(
+        job=JobId("qa-home-1"), visit=VisitId("1"), site=CLINIC.site, at_s=1.0,
+        recipe="classifier", seed=0, model=Digest("a" * 64),
+    )  # fmt: skip
+    entry = sign_entry(fact, (), HOME_KEY)
+
+    async def performs(*given: object) -> WorkResult:
+        return WorkResult(entry=entry, model=None)
+
+    order = sign_order(msgspec.structs.replace(INTENT, budget=Budget()), "net", 2000.0, ACME)
+    async with host(tmp_path, CLINIC, GUARD) as (here, store):
+        monkeypatch.setattr(here, "_perform", performs)
+        packet, seeks = arrived(planning(order=order), "medicine")
+        await here.serve(GUARD.sign(packet), seeks)
+
+        def stated() -> list[bytes]:
+            events = [fact.event for one in store.all() for fact in one.facts]
+            return [one.statement for one in events if isinstance(one, Reported) and one.statement]
+
+        await until(lambda: bool(stated()))
+        check_statement(stated()[0], entry, "net")
+
+
 async def test_where_it_arrives_its_weights_come_from_its_home_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,7 +472,7 @@ async def test_a_home_knows_its_owners(tmp_path: Path) -> None:
         one, every = encode(JobQuery(job=job)), encode(JobQuery(job=JobId("")))
         with speaking(curious):
             for verb in ("jobs", "decisions", "lineage", "cancel"):
-                with pytest.raises(Refused, match="not yours"):
+                with pytest.raises(NotFound, match="is not the home"):
                     await verbs[verb]("", one)
             assert decode(await verbs["jobs"]("", every), JobList).jobs == ()
         with speaking(acme):
@@ -547,7 +575,7 @@ async def test_measured_weights_are_kept_at_home_too(tmp_path: Path) -> None:
     async with living(tmp_path) as (home, kept):
         start = await submitted(home, tmp_path)
         await told(home, "east", measured(start, 1))
-        await asyncio.wait_for(kept.some.wait(), 20)
+        await asyncio.wait_for(kept.some.wait(), PATIENCE_S)
         await asyncio.sleep(2 * CHECK_EVERY_S)
         assert len(kept.fetched) == 1
         assert kept.fetched[0].manifest in home.models()

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daitn.center.audit import Witness
-from daitn.identity.audit import countersign
+from daitn.identity.audit import countersign, line_of, recorded
 from daitn.identity.keys import SigningKey
 from daitn.node import audit as module
 from daitn.node.audit import AuditLog, audit_files, entries, verify
-from daitn.objects.audit import MOST_HASHES, AuditEvent
+from daitn.objects.audit import MOST_HASHES, START, AuditEntry, AuditEvent
 from daitn.objects.errors import Corrupt, NotFound, StorageFull
 from daitn.objects.identifiers import SiteId
 from daitn.tools.journal.memory import MemoryJournal
@@ -121,6 +121,29 @@ def test_a_torn_last_line_is_set_aside_and_the_rest_goes_on(tmp_path: Path, left
     assert found[-2].size_bytes == len(before[-1][:left])
     assert file.with_name(file.name + ".torn").read_bytes() == before[-1][:left]
     assert verify(tmp_path).last == len(before) + 1
+
+
+def test_a_site_that_goes_back_a_release_goes_on_with_its_log(tmp_path: Path) -> None:
+    """Its later release wrote more into each entry. None of them is torn or lost."""
+    digest, lines = START, []
+    for number in range(1, 4):
+        entry = AuditEntry(
+            number=number, at_s=1000.0, event=AuditEvent.REFUSED, visit=f"v-{number}",
+            more={"policy": 7, "by": ("a", "b")},
+        )  # fmt: skip
+        record = recorded(entry, digest, KEY)
+        digest = record.digest
+        lines.append(line_of(record))
+    file = tmp_path / "000001.jsonl"
+    file.write_bytes(b"".join(lines))
+    log = opened(tmp_path)
+    log.append(AuditEvent.REFUSED, visit="v-4")
+    log.close()
+    found = list(entries(tmp_path))
+    assert [one.visit for one in found] == ["v-1", "v-2", "v-3", "", "v-4"]
+    assert found[1].more == {"policy": 7, "by": ("a", "b")}
+    assert verify(tmp_path, KEY.public).last == len(found)
+    assert broken_at(file, [lines[0], lines[1].replace(b'"policy":7', b'"policy":8')]) == 2
 
 
 def test_what_a_disk_leaves_of_a_line_is_torn_too(tmp_path: Path) -> None:

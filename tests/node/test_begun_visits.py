@@ -17,6 +17,7 @@ from daitn.node.disclosure import LossState
 from daitn.node.training.begun import KEPT_S, BegunVisit, BegunVisits
 from daitn.objects.audit import AuditEvent
 from daitn.objects.identifiers import VisitId
+from daitn.objects.wire import decode, encode
 from tests.scenes.visited_site import EXAMPLES, Told, VisitedSite
 
 VISIT = VisitId("j-1.2")
@@ -134,3 +135,10 @@ def test_one_savepoint_of_a_visit_stays(tmp_path: Path) -> None:
     kept = visits.get(VISIT)
     assert kept is not None
     assert kept.losses.done == 3
+
+
+def test_losses_that_left_are_kept_under_the_name_that_earlier_releases_read() -> None:
+    """A loss is told once: whoever forgets that it left would tell it again with other noise."""
+    kept = decode(encode(begun(savepoint=1, published=(0.5, None))), dict[str, object])
+    assert kept["told"] == [0.5, None]
+    assert decode(encode(kept), BegunVisit).published == (0.5, None)

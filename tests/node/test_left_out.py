@@ -376,7 +376,7 @@ async def test_a_recipe_that_fails_in_estimate_is_an_error_and_the_site_lives_on
             ("crash", "SIGSEGV"),
             ("babble", "no Footprint"),
             ("recurse", "RecursionError"),
-            ("hang", "not done after 5 s"),
+            ("hang", "did not finish within 5 s"),
             ("nothing", "gave an impossible estimate"),
             ("huge", ""),
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class Scene:
         self.folder = folder
         self.asked: list[tuple[SiteId, str]] = []
         self.lost: dict[SiteId, str] = {}
+        self.meanwhile: dict[str, Callable[[], Awaitable[None]]] = {}
+        """What happens before the first site is asked for a phase."""
         self.renamed = dict[str, str]()
         """Parts that every site says to have by another name."""
         intent = msgspec.structs.replace(INTENT, owner=OwnerId("acme"), training=training)
@@ -110,6 +113,8 @@ class Scene:
             if not key.endswith("/join"):
                 tag = decode(payload, dict[str, Any])["type"]
             self.asked.append((site, tag))
+            if tag in self.meanwhile:
+                await self.meanwhile.pop(tag)()
             lost = self.lost.get(site)
             if lost and PHASES.index(tag) >= PHASES.index(lost):
                 raise Unreachable(f"{site} is gone")
@@ -183,6 +188,24 @@ async def test_what_was_summed_once_is_in_no_other_sum(tmp_path: Path) -> None:
         await scene.merged("v.10")
     assert not any((tmp_path / site / digest).exists() for site in SITES
                    for digest in [ref.manifest for ref in scene.work.trained])  # fmt: skip
+
+
+async def test_of_two_sums_that_began_one_gets_what_sites_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene, other = Scene(tmp_path), list[SiteId]()
+    await scene.serve()
+
+    async def merge_too() -> None:
+        summed, _ = await scene.merged("v.10")
+        other.extend(summed)
+
+    scene.meanwhile["shares"] = merge_too
+    with pytest.raises(Unreachable):
+        await scene.merged()
+    assert other == SITES
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "this update is already part of another sum" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +13,12 @@ import pytest
 from daitn.control.accounting.usage import Stated, applied
 from daitn.node.serving.metering import FacilityMeter
 from daitn.node.usage import counts as counts_module
-from daitn.node.usage.counts import KeySpent, UsageCounts, UsageRecord
+from daitn.node.usage.counts import UsageCounts, UsageRecord
 from daitn.objects.accounts import LedgerEntry
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import OwnerId, SiteId
-from daitn.objects.usage import Count, UsageKey, UsageSide, UsageStatement
+from daitn.objects.usage import Count, KeySpent, UsageKey, UsageSide, UsageStatement
 
 NOW_S = 1_800_000_000.0
 GATE = SiteId("gate")
@@ -35,7 +37,7 @@ class Centre:
         self.entries: list[LedgerEntry] = []
 
     def take(self, statement: UsageStatement) -> None:
-        self.known, entries, _ = applied(self.known, statement, NOW_S)
+        self.known, entries, _ = applied(self.known, statement, statement.digest, NOW_S)
         self.entries += entries
 
     def answers(self, owner: str = "") -> int:
@@ -92,7 +94,7 @@ def test_no_answer_is_lost_or_counted_twice_whatever_ends_when(tmp_path: Path, s
                 with logs[-1].open("ab") as file:
                     file.write(rng.randbytes(rng.randint(1, 30)))
     counts = opened(tmp_path)
-    while not counts.is_said:
+    while not counts.is_stated:
         statement, state, generation = counts.begin_statement()
         counts.keep(state, generation)
         centre.take(statement)
@@ -196,3 +198,40 @@ def test_hosting_is_paid_to_the_facility_by_the_hour(
     paid = sum(entry.on(["facility/gate"]) for entry in centre.entries)
     assert (paid, sum(e.quantities.hosted_ms for e in centre.entries)) == (1_800_000, 1_800_000)
     assert sum(entry.on(["owner/lab"]) for entry in centre.entries) == -1_800_000
+
+
+@pytest.mark.parametrize("opens", [True, False], ids=["no room for records", "nor for names"])
+def test_a_full_disk_costs_no_answer_and_fills_with_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    counts = opened(tmp_path)
+    counts.count(record(KEYS[0]))
+    statement, state, generation = counts.begin_statement()
+    counts.keep(state, generation)
+    before = {path.name for path in tmp_path.iterdir()}
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def half(descriptor: int, data: bytes) -> int:
+        write(descriptor, data[: len(data) // 2])
+        monkeypatch.setattr(os, "write", full)
+        return len(data) // 2
+
+    write, open_ = os.write, os.open
+    monkeypatch.setattr(os, "write", half)
+    if not opens:
+        monkeypatch.setattr(os, "open", full)
+    for _ in range(200):
+        counts.count(record(KEYS[0]))
+    assert {path.name for path in tmp_path.iterdir()} == before
+    statement, state, generation = counts.begin_statement()
+    assert statement.rows[0].count.answers == 201
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "open", open_)
+    statement, state, generation = counts.begin_statement()
+    counts.count(record(KEYS[0]))
+    counts.keep(state, generation)
+    counts.close()
+    assert opened(tmp_path).begin_statement()[0].rows[0].count.answers == 202

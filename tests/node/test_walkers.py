@@ -125,6 +125,25 @@ async def test_a_job_of_several_models_is_one_job(tmp_path: Path) -> None:
             assert await told(home, "east", walked(agent, "general")) is ReportReply.STALE
 
 
+async def test_what_sites_signed_for_others_comes_with_the_model(tmp_path: Path) -> None:
+    async with living(tmp_path) as (home, _):
+        first, *_ = await submitted(home, tmp_path)
+        back = walked(first, "general")
+        facts = tuple(
+            msgspec.structs.replace(one, event=Reported(one.event.outcome, b"signed"))
+            if isinstance(one.event, Reported)
+            else one
+            for one in back.facts
+        )
+        back = msgspec.structs.replace(back, facts=facts)
+        assert await told(home, "east", back) is ReportReply.YES
+        one = encode(JobQuery(job=first.job))
+        trained = decode(await home.handlers()["lineage"]("", one), TrainedModel)
+        made = [entry.digest for entry in trained.lineage.entries]
+        assert made
+        assert [stated.entry for stated in trained.statements] == made
+
+
 async def test_copies_are_told_apart_from_other_models_of_the_job(tmp_path: Path) -> None:
     async with living(tmp_path) as (home, _):
         first, second, _ = await submitted(home, tmp_path)

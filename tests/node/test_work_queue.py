@@ -17,6 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Origin
 from daitn.objects.messages import VisitWork, Work, WorkOutcome, WorkProgress, WorkState
 from daitn.objects.models import ModelRef
+from tests.scenes.waiting import PATIENCE_S
 
 KEY = SigningKey.generate()
 SITE = SiteId("ghr")
@@ -67,7 +68,7 @@ def work_queue(
 
 
 async def heard(center: Center) -> WorkOutcome:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not center.heard:
             await center.came.wait()
             await asyncio.sleep(0.01)
@@ -107,7 +108,7 @@ async def test_a_report_that_is_refused_is_not_repeated(tmp_path: Path) -> None:
     center = Center(deaf=100, error=Refused)
     there = work_queue(tmp_path, center)
     there.start(work())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await center.came.wait()
         while not all(note.reported for note in WorkLog(tmp_path).all()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -119,7 +120,7 @@ async def test_what_was_finished_and_not_heard_is_reported_after_a_restart(tmp_p
     silent = Center(deaf=100)
     before = work_queue(tmp_path, silent)
     before.start(work())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await silent.came.wait()
     await before.close()
     center = Center()
@@ -246,7 +247,7 @@ async def test_a_report_that_nobody_hears_is_one_task_and_ends_with_its_work(
     center = Center(deaf=10**6)
     there = work_queue(tmp_path, center)
     there.start(work())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await center.came.wait()
     for _ in range(20):
         there.start(work())

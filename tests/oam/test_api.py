@@ -11,18 +11,25 @@ import aiohttp
 import msgspec
 import pytest
 
+from daitn.cli.answering import answering_url
+from daitn.client import AsyncClient
 from daitn.control.queries.engine import Qirce
 from daitn.node.gateway.query_log import QueryLog
+from daitn.oam.api import access_control
+from daitn.oam.api.pagination import cursor_of
 from daitn.objects.cordons import Cordon, CordonChange, CordonQuestion, CordonReport
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryRecord, QueryStatus, Strategy
 from daitn.objects.requests import ExplainQuery, QueriesWanted, QueryList, SubmitIntent
 from daitn.objects.wire import decode, encode
+from daitn.tools import clock
 from daitn.tools.fabric.caller import caller, check_owner
+from daitn.tools.journal.leadership import LeadershipTurn, Term
 from tests.scenes.control_room import Room, intent, room
+from tests.scenes.ports import free_port
 from tests.scenes.waiting import until
 
 JSON = {"content-type": "application/json"}
@@ -32,6 +39,15 @@ JSON = {"content-type": "application/json"}
 async def clinics(tmp_path: Path) -> AsyncIterator[Room]:
     async with room(tmp_path) as made:
         yield made
+
+
+_NO_PLACES = (
+    *((of, key) for of in ("sites", "jobs") for key in ("\0", "a b", "gate:3")),
+    *(("ledger", key) for key in ("east", "-1", "1.5", "\u00b2", "\u0663")),
+    *(("queries", key) for key in ("east", "nan x", "inf x", "3.5", "1e999 x")),
+    *(("history", key) for key in ("east", "1", "0badcafe-", "0badcafe--1")),
+)
+"""Lists, and where no page of them ended: other lists' cursors, or invented ones."""
 
 
 async def got(http: aiohttp.ClientSession, path: str, **query: Any) -> Any:
@@ -73,6 +89,24 @@ async def submitted(clinics: Room, name: str, owner: str = "ann") -> Any:
     status, told = await posted(clinics.http(owner), "jobs", body)
     assert status == 201, told
     return told
+
+
+async def test_who_leads_no_more_keeps_nobody_from_the_one_that_leads(clinics: Room) -> None:
+    """Not with an answer, a page or a refusal."""
+    term = Term(7)
+    clinics.center.center._turn = LeadershipTurn(term, tuple)
+    http = clinics.http("ann")
+    paths = ("/api/v1/session", "/api/v1/network", "/api/v1/nowhere", "/", "/readyz")
+    for path in paths:
+        async with http.get(path) as reply:
+            told = await reply.json()
+            assert (reply.status, told["type"]) == (503, "urn:daitn:problem:Unreachable"), path
+    with pytest.raises(Unreachable):
+        await answering_url(f"{clinics.url},http://127.0.0.1:{free_port()}")
+    async with http.get("/healthz") as reply:
+        assert reply.status == 200
+    term.renew(clock.elapsed_s())
+    assert await answering_url(f"{clinics.url},http://127.0.0.1:{free_port()}") == clinics.url
 
 
 async def test_the_network_says_who_asks(clinics: Room) -> None:
@@ -121,11 +155,11 @@ async def test_an_owner_sees_and_stops_its_own_jobs_alone(clinics: Room) -> None
     rest = await got(root, "jobs", limit=1, cursor=page["next"])
     assert [one["job"] for one in rest["items"]] == [mine]
     assert rest["next"] is None
-    for path in ("", "/intent", "/decisions", "/lineage", "/relevant"):
+    for path in ("", "/intent", "/decisions", "/lineage", "/relevant", "/report"):
         status, problem = await refused(ann, f"jobs/{theirs}{path}")
-        assert status == 403, path
-        assert problem["field"] == "owner"
-    assert (await posted(ann, f"jobs/{theirs}/cancel"))[0] == 403
+        assert status == 404, "as if there were none"
+        assert problem["field"] == "job", path
+    assert (await posted(ann, f"jobs/{theirs}/cancel"))[0] == 404
     reader = clinics.http(authorization=f"Bearer {clinics.token('ann', reads_only=True)}")
     status, problem = await posted(reader, f"jobs/{mine}/cancel")
     assert (status, "viewer" in problem["detail"]) == (403, True)
@@ -136,6 +170,25 @@ async def test_an_owner_sees_and_stops_its_own_jobs_alone(clinics: Room) -> None
     relevant = await got(ann, f"jobs/{mine}/relevant")
     assert [one["site"] for one in relevant["options"]] == ["east"]
     assert (await got(ann, "jobs", state="cancelled"))["items"][0]["job"] == mine
+
+
+async def test_a_report_is_a_page_that_can_do_nothing(clinics: Room) -> None:
+    """What others wrote stands in it, on the dashboard's own address."""
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    job = (await submitted(clinics, "mine", "ann"))["job"]
+    async with clinics.http("ann").get(f"/api/v1/jobs/{job}/report") as reply:
+        assert (reply.status, reply.content_type, reply.charset) == (200, "text/html", "utf-8")
+        said = {part.strip() for part in reply.headers["content-security-policy"].split(";")}
+        assert {"default-src 'none'", "sandbox"} <= said
+        page = await reply.text()
+    assert job in page
+    assert "no model was measured" in page
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        assert (await ann.report(job)).startswith("<!doctype html>")
+        with pytest.raises(NotFound) as raised:
+            await ann.report("nobody-1")
+    assert raised.value.field == "job"
 
 
 async def test_an_order_handed_in_again_is_the_same_job(clinics: Room) -> None:
@@ -236,6 +289,16 @@ async def test_a_site_is_taken_out_of_service_and_back_by_whom_it_lets(clinics: 
     assert not asked
 
 
+async def test_who_cancelled_a_job_is_told(clinics: Room) -> None:
+    """Also where an operator did, who is not its owner."""
+    await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    for name, told in (("ann", "its owner cancelled it"), ("root", "root cancelled it")):
+        job = await submitted(clinics, f"qa-{name}")
+        status, ended = await posted(clinics.http(name), f"jobs/{job['job']}/cancel")
+        assert (status, ended["state"], ended["detail"]) == (200, "cancelled", told)
+
+
 async def test_queries_of_all_gateways_come_page_by_page(clinics: Room) -> None:
     """By when they were asked, whenever they ended; two at the same moment are two."""
     plain: dict[str, object] = {"owner": "ann", "api": "chat", "model_wanted": "", "topic": ""}
@@ -296,10 +359,22 @@ async def test_the_map_has_all_sites_and_links_and_is_sent_once(clinics: Room) -
         ("jobs?limits=3", 400, "limits"),
         ("jobs?state=bored", 400, "state"),
         ("sites?cursor=!", 400, "cursor"),
+        *((f"{of}?cursor={cursor_of(key)}", 400, "cursor") for of, key in _NO_PLACES),
+        ("history?kind=map", 400, "kind"),
+        ("jobs?owner=", 400, "owner"),
+        ("sites?limit=", 400, "limit"),
+        ("sites?limits=", 400, "limits"),
+        ("sites?limit=1&limit=2", 400, "limit"),
+        ("map?limit=3", 400, "limit"),
+        ("events?since=3", 400, "since"),
         ("sites/nowhere", 404, "site"),
         ("jobs/none", 404, "job"),
         ("deployments/none", 404, "name"),
         ("nothing", 404, None),
+        ("sites%2Feast", 404, None),
+        ("jobs%2fnone", 404, None),
+        ("jobs/%00", 404, "job"),
+        ("jobs/%E2%80%AE", 404, "job"),
     ],
 )
 async def test_bad_requests_name_the_field(
@@ -308,6 +383,14 @@ async def test_bad_requests_name_the_field(
     found, problem = await refused(clinics.http("ann"), path)
     assert found == problem["status"] == status
     assert problem.get("field") == field
+    assert problem["fix"]
+
+
+@pytest.mark.parametrize("which", ["site=", "site", "site=east&site=west", "site=&site=east"])
+async def test_who_retires_at_one_facility_never_retires_at_all(clinics: Room, which: str) -> None:
+    async with clinics.http("root").delete(f"/api/v1/deployments/doctor?{which}") as reply:
+        problem = await reply.json()
+    assert (reply.status, problem["field"]) == (400, "site")
 
 
 async def test_prometheus_is_told_what_is_asked(clinics: Room) -> None:
@@ -327,11 +410,16 @@ async def test_prometheus_is_told_what_is_asked(clinics: Room) -> None:
 
 async def test_a_wrong_method_says_which_are_right(clinics: Room) -> None:
     async with clinics.http("ann").put("/api/v1/jobs") as reply:
-        assert (reply.status, reply.headers["allow"]) == (405, "GET, POST")
+        assert (reply.status, reply.headers["allow"]) == (405, "GET, POST, HEAD")
 
 
-async def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
-    async with room(tmp_path, requests_per_s=0.5) as clinics:
+async def test_who_asks_too_often_is_told_when_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once; the next one in three hours, however long the first ones take."""
+    per_s = 1e-4
+    monkeypatch.setattr(access_control, "_BURST_S", 2.0 / per_s)
+    async with room(tmp_path, requests_per_s=per_s) as clinics:
         http = clinics.http("ann")
         for _ in range(2):
             await got(http, "network")
@@ -365,6 +453,26 @@ async def test_a_request_sent_again_with_its_key_does_nothing_twice(tmp_path: Pa
         bad = {"intent": intent(model={"recipe": "nothing"})}
         assert (await posted(http, "jobs", bad, **{"idempotency-key": "5f10"}))[0] == 404
         assert (await posted(http, "jobs", body, **{"idempotency-key": "5f10"}))[0] == 201
+
+
+async def test_an_answer_sent_again_is_readable_for_whoever_sends_again(tmp_path: Path) -> None:
+    """Who repeats a request may be another program than the one that got it compressed first."""
+    async with room(tmp_path, insecure=True) as clinics:
+        await clinics.site("east")
+        await until(lambda: clinics.center.center.snapshot().alive())
+        http, key = clinics.http(), {"idempotency-key": "5f12"}
+        objectives = [
+            {"name": f"o{n}", "topic": f"of nobody/{n}", "at_least": 0.5} for n in range(40)
+        ]
+        body = msgspec.json.encode({"intent": intent(objectives=objectives)})
+        answers = []
+        for takes in ("gzip", "identity", "gzip"):
+            headers = JSON | key | {"accept-encoding": takes}
+            async with http.post("/api/v1/assessments", data=body, headers=headers) as reply:
+                assert reply.status == 200
+                answers.append((reply.headers.get("content-encoding"), await reply.json()))
+        assert [coding for coding, _ in answers] == ["gzip", None, "gzip"]
+        assert answers[0][1] == answers[1][1] == answers[2][1]
 
 
 async def test_what_a_client_asked_for_is_done_although_it_left(tmp_path: Path) -> None:

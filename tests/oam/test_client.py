@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 from collections.abc import AsyncIterator
@@ -12,10 +13,13 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from daitn.client import AsyncClient, Client
+from daitn.client import AsyncClient, Client, events
+from daitn.client.transport import Transport
 from daitn.oam.api.openapi import described
+from daitn.oam.api.pagination import cursor_of
 from daitn.oam.api.routes import ROUTES, ApiRoute
-from daitn.objects.errors import NotFound, Refused, Unreachable
+from daitn.objects.errors import InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.intents import TrainingIntent
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
 
@@ -65,6 +69,64 @@ def _of_body(route: ApiRoute) -> set[str]:
     return {*route.body.__struct_fields__, "key", "intent", "how", "change"}
 
 
+async def test_a_job_starts_from_an_ended_job_of_its_owner_that_left_a_model(clinics: Room) -> None:
+    """Whoever names another one hears which field is wrong and why, and of others' jobs nothing."""
+
+    def from_job(name: str) -> TrainingIntent:
+        return intent(model={"recipe": "classifier", "start": f"job:{name}"})
+
+    async with AsyncClient(clinics.url, clinics.token("bob")) as bob:
+        others = (await bob.submit(intent(owner="bob"), key=clinics.key("bob"), insist=True)).job
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        own = (await ann.submit(intent(), key=clinics.key("ann"), insist=True)).job
+        for name, kind, why in (
+            ("none-1", NotFound, "there is no job none-1 of ann"),
+            (others, NotFound, f"there is no job {others} of ann"),
+            (own, Refused, f"job {own} is "),
+        ):
+            for asked in (
+                ann.assess(from_job(name)),
+                ann.submit(from_job(name), key=clinics.key("ann")),
+            ):
+                with pytest.raises(kind, match=why) as raised:
+                    await asked
+                assert raised.value.field == "model.start"
+        await ann.cancel(own)
+        with pytest.raises(NotFound, match="left no verified model") as raised:
+            await ann.assess(from_job(own))
+        assert raised.value.field == "model.start"
+        with pytest.raises(InvalidInput, match="the request names no weights") as brought:
+            await ann.submit(
+                intent(model={"recipe": "classifier", "start": "weights"}),
+                key=clinics.key("ann"),
+                insist=True,
+            )
+        assert brought.value.field == "start"
+
+
+async def test_others_jobs_are_as_if_they_were_not(clinics: Room) -> None:
+    async with AsyncClient(clinics.url, clinics.token("bob")) as bob:
+        job = (await bob.submit(intent(owner="bob"), key=clinics.key("bob"), insist=True)).job
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        for name in (job, "none-1"):
+            for asked in (
+                ann.job(name),
+                ann.intent(name),
+                ann.decisions(name),
+                ann.lineage(name),
+                ann.value(name),
+                ann.relevant(name),
+                ann.report(name),
+                ann.cancel(name),
+                ann.resume(name),
+                ann.measure(name),
+            ):
+                with pytest.raises(NotFound, match=f"there is no job {name} of ann"):
+                    await asked
+            with pytest.raises(NotFound, match=f"there is no job {name} of ann"):
+                await ann.jobs(cursor=cursor_of(name))
+
+
 async def test_a_program_submits_follows_and_stops_a_job(clinics: Room) -> None:
     async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
         start = (await ann.map()).event
@@ -82,8 +144,9 @@ async def test_a_program_submits_follows_and_stops_a_job(clinics: Room) -> None:
         assert raised.value.field == "job"
         assert (await ann.sites(role=None)).items[0].descriptor.site == "east"
     async with AsyncClient(clinics.url, clinics.token("bob")) as bob:
-        with pytest.raises(Refused, match="not yours"):
-            await bob.job(job)
+        for name in (job, "none-1"):  # Nobody learns which names others use.
+            with pytest.raises(NotFound, match=f"there is no job {name} of bob"):
+                await bob.job(name)
     async with AsyncClient(clinics.url) as nobody:
         assert (await nobody.session()).you is None
         with pytest.raises(Refused, match="not signed in"):
@@ -91,19 +154,55 @@ async def test_a_program_submits_follows_and_stops_a_job(clinics: Room) -> None:
         assert (await nobody.openapi())["openapi"] == "3.1.0"
 
 
+def followed(client: AsyncClient) -> tuple[list[str], asyncio.Task[None]]:
+    """The kinds of a client's events as they come, and the task that waits for them."""
+    seen: list[str] = []
+
+    async def follow() -> None:
+        async for event in client.events():
+            seen.append(event.kind)
+
+    return seen, asyncio.create_task(follow())
+
+
 async def test_events_go_on_after_the_control_centre_was_away(clinics: Room) -> None:
     async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
-        seen: list[str] = []
-
-        async def follow() -> None:
-            async for event in ann.events():
-                seen.append(event.kind)
-
-        following = asyncio.create_task(follow())
+        seen, following = followed(ann)
         await until(lambda: clinics.readers() == 1)
         await clinics.restart()
         await until(lambda: "reset" in seen)
         following.cancel()
+
+
+async def test_events_go_on_although_nobody_answered_for_long(
+    clinics: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(events, "_LONGEST_PAUSE_S", 0.01)
+    tries = 0
+    lines = Transport.lines
+
+    def counted(self: Transport, path: str, **headers: str) -> AsyncIterator[str]:
+        nonlocal tries
+        tries += 1
+        return lines(self, path, **headers)
+
+    monkeypatch.setattr(Transport, "lines", counted)
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        seen, following = followed(ann)
+        await until(lambda: clinics.readers() == 1)
+        async with clinics.away():
+            before = tries
+            await until(lambda: tries >= before + 3 or following.done())
+        await until(lambda: "reset" in seen or following.done())
+        assert not following.done()
+        following.cancel()
+
+
+async def test_who_asks_for_events_where_nobody_is_is_told() -> None:
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(Unreachable):
+            await anext(client.events())
 
 
 async def test_a_change_whose_answer_is_lost_is_made_once(clinics: Room) -> None:
@@ -136,3 +235,12 @@ async def test_the_client_without_await_does_the_same(clinics: Room) -> None:
 
     assert await asyncio.to_thread(program) == ("root", "reset")
     assert "daitn client" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_closed_client_says_that_it_is_closed(recwarn: pytest.WarningsRecorder) -> None:
+    client = Client("http://127.0.0.1:1", "none")
+    client.close()
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        client.network()
+    gc.collect()
+    assert not [one for one in recwarn if "'AsyncClient.network' was never" in str(one.message)]

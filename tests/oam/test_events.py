@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+from msgspec.structs import replace
 
-from daitn.oam.api.events import EventLog
+from daitn.client import AsyncClient
+from daitn.oam.api.answers import PastKind
+from daitn.oam.api.events import EVENT_KINDS, EventLog
+from daitn.objects.cordons import Cordon
 from daitn.objects.requests import SubmitIntent
 from tests.scenes.control_room import Room, intent, room
 from tests.scenes.waiting import PATIENCE_S, until
@@ -114,6 +119,40 @@ async def test_what_happened_is_told_page_by_page_to_whom_it_concerns(clinics: R
         assert parts[-len(whole["items"]) :] == whole["items"], "others may have come before them"
 
 
+def test_all_that_is_kept_as_history_is_found_by_its_kind() -> None:
+    """Changes of the map, and that events are missing, mean nothing by themselves."""
+    assert {*PastKind} == EVENT_KINDS.keys() - {"map", "reset"}
+
+
+async def test_events_of_one_kind_are_found_behind_many_of_another(clinics: Room) -> None:
+    api = clinics.center.api
+    assert api is not None
+    api.log.put("site", {"site": "east", "state": "lost"})
+    for number in range(50):
+        api.log.put("deployment", {"name": f"n{number}"})
+    found = await got(clinics.http("root"), "history", limit=10, kind="site")
+    assert [one["data"]["site"] for one in found["items"]][-1] == "east"
+    assert {one["kind"] for one in found["items"]} == {"site"}
+    assert found["next"] is None
+
+
+async def test_readers_see_sites_taken_out_of_service_and_back(clinics: Room) -> None:
+    east = await clinics.site("east")
+    await until(lambda: clinics.center.center.snapshot().alive())
+    async with clinics.http("ann").get("/api/v1/map") as reply:
+        shown = await reply.json()
+    cordon = Cordon(by="root", since_s=1.0, reason="new disks")
+    async with Reading(clinics.http("ann"), shown["event"]) as reader:
+        for change, state, detail in (
+            ({"cordon": cordon}, "cordoned", "by root: new disks"),
+            ({"cordon": replace(cordon, draining=True)}, "draining", "by root: new disks"),
+            ({}, "in service", ""),
+        ):
+            await east.describes_anew(**change)
+            _, news = await reader.until("site")
+            assert (news["site"], news["state"], news["detail"]) == ("east", state, detail)
+
+
 async def test_who_returns_goes_on_where_it_was(clinics: Room) -> None:
     await clinics.site("east")
     await until(lambda: clinics.center.center.snapshot().alive())
@@ -172,3 +211,40 @@ async def test_a_slow_reader_keeps_nothing_and_is_told(clinics: Room) -> None:
             api.log.put("site", {"site": "s" * 100, "number": number})
         await reader.until("reset")
     await until(lambda: api.readers == 0)
+
+
+async def test_what_happens_while_nobody_reads_is_told_later_with_its_time(clinics: Room) -> None:
+    """However soon one change follows another. Sites that were there before come back unsaid."""
+    told: list[tuple[str, str, str]] = []
+
+    async def tell(client: AsyncClient) -> list[tuple[str, str, str]]:
+        items = (await client.history()).items
+        told[:] = [(e.data["site"], e.data["state"], e.data.get("detail", "")) for e in items]
+        assert all(abs(e.at_s - e.data["at_s"]) < 0.1 for e in items)
+        return told[::-1]
+
+    center = clinics.center.center
+    east = await clinics.site("east")
+    await until(lambda: "east" in center.snapshot().alive())
+    first, second = (Cordon(by="root", since_s=1.0, reason=reason) for reason in ("one", "two"))
+    for cordon in (first, msgspec.UNSET, second, msgspec.UNSET):
+        await east.describes_anew(cordon=cordon)
+    await clinics.lose("east")
+    await until(lambda: "east" not in center.snapshot().alive())
+    async with AsyncClient(clinics.url, clinics.token("root")) as root:
+        assert await tell(root) == [
+            ("east", "alive", ""),
+            ("east", "cordoned", "by root: one"),
+            ("east", "in service", ""),
+            ("east", "cordoned", "by root: two"),
+            ("east", "in service", ""),
+            ("east", "lost", ""),
+        ]
+    await clinics.site("east")
+    await until(lambda: "east" in center.snapshot().alive())
+    await clinics.restart()
+    await clinics.site("west")
+    center = clinics.center.center
+    await until(lambda: {"east", "west"} <= set(center.snapshot().alive()))
+    async with AsyncClient(clinics.url, clinics.token("root")) as root:
+        assert await tell(root) == [("west", "alive", "")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -83,11 +84,6 @@ async def test_whoever_has_the_account_may_do_what_the_members_token_lets_it(
     async with http.get("/api/v1/session") as shown:
         you = (await shown.json())["you"]
     assert (you["member"], you["role"]) == ("ann", "viewer")
-    await named(provider, {**ANN, "new_key": True})
-    async with http.delete("/api/v1/session", headers={"origin": clinics.url}):
-        pass
-    clinics.center.api._door._oidc._keys_at_s = 0.0  # type: ignore[union-attr]
-    assert (await signed_in(http)).status == 303, "the provider's keys are asked for again"
     clinics.revoke("ann")
     assert (await signed_in(clinics.http())).status == 401
 
@@ -114,6 +110,44 @@ async def test_nobody_else_gets_in(
     assert detail in await told(await signed_in(http))
     async with http.get("/api/v1/session") as shown:
         assert (await shown.json())["you"] is None
+
+
+@pytest.mark.parametrize("name", ["another", "same"])
+async def test_a_provider_may_change_its_key(
+    clinics: Room, provider: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await named(provider, ANN)
+    assert (await signed_in(clinics.http())).status == 303
+    await named(provider, {**ANN, "new_key": name})
+    assert (await signed_in(clinics.http())).status == 403, "it is not asked all the time"
+    monkeypatch.setattr("daitn.oam.api.oidc._KEYS_AGAIN_S", 0.0)
+    assert (await signed_in(clinics.http())).status == 303
+
+
+async def test_a_key_that_the_provider_withdrew_does_not_count_forever(
+    clinics: Room, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await named(provider, ANN)
+    assert (await signed_in(clinics.http())).status == 303
+    oidc = clinics.center.api._access._oidc  # type: ignore[union-attr]
+    assert oidc is not None
+    withdrawn, *_ = oidc._keys
+    await named(provider, {**ANN, "new_key": "another"})
+    monkeypatch.setattr("daitn.oam.api.oidc._KNOWN_S", 0.0)
+    assert (await signed_in(clinics.http())).status == 303
+    assert withdrawn not in oidc._keys
+
+
+async def test_files_that_are_no_text_and_errors_of_the_provider_are_told(
+    clinics: Room, provider: str, tmp_path: Path
+) -> None:
+    await named(provider, ANN)
+    (tmp_path / "ann.token").write_bytes(b"\xff\xfe")
+    assert "no text" in await told(await signed_in(clinics.http()))
+    (tmp_path / "secret").write_text("another")
+    assert "400: invalid_grant" in await told(await signed_in(clinics.http()))
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    assert "no text" in await told(await signed_in(clinics.http()))
 
 
 async def test_a_sign_in_is_of_the_browser_that_began_it(clinics: Room, provider: str) -> None:
@@ -145,6 +179,30 @@ CLAIMS = {"iss": "i", "aud": "c", "exp": NOW_S + 60, "iat": NOW_S, "nonce": "n",
 
 def read(token: str, *keys: dict[str, Any]) -> dict[str, Any]:
     return checked_claims(token, keys, issuer="i", client="c", nonce="n", now_s=NOW_S)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\n", b"\xff"])
+async def test_a_sign_in_without_its_secret_does_not_start(
+    tmp_path: Path, provider: str, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody could sign in, and whoever tried was the first to hear of it."""
+    secret, token = tmp_path / "secret", tmp_path / "ann.token"
+    people = {"ann@example.org": str(token)}
+    config = OidcConfig(issuer=provider, client_id=CLIENT, client_secret=str(secret), people=people)
+    if damage is not None:
+        secret.write_bytes(damage)
+    with pytest.raises(InvalidInput, match=re.escape(str(secret))) as refused:
+        async with room(tmp_path / "refused", oidc=config):
+            pass
+    assert refused.value.field == "api.oidc.client_secret"
+    assert refused.value.fix
+    secret.write_text(SECRET)
+    async with room(tmp_path / "warned", oidc=config):
+        assert f"api.oidc.people[ann@example.org]: {token} cannot be read" in caplog.text
+    caplog.clear()
+    token.write_text("a token")
+    async with room(tmp_path / "well", oidc=config):
+        assert "api.oidc" not in caplog.text
 
 
 def test_a_token_is_read_if_its_key_signed_it() -> None:

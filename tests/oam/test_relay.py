@@ -14,6 +14,7 @@ import pytest
 
 from daitn.client import AsyncClient
 from daitn.client.carrier import HttpCarrier
+from daitn.identity.certificates import requested
 from daitn.identity.envelopes import Purpose, enclose
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
@@ -21,7 +22,7 @@ from daitn.oam.api import commanding, reading
 from daitn.objects.errors import InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
-from daitn.objects.messages import RosterAnswer, RosterQuestion
+from daitn.objects.messages import CertificateQuestion, RosterAnswer, RosterQuestion
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.requests import (
     AssessIntent,
@@ -82,7 +83,7 @@ async def test_what_a_member_signed_is_answered_as_over_the_fabric(clinics: Room
         with pytest.raises(InvalidInput, match="at most"):
             await ask(fabric, keys.center_do("store"), bytes(CHUNK_BYTES + 1))
     async with AsyncClient(clinics.url, clinics.token("bob")) as client:
-        with pytest.raises(Refused, match="not yours"):
+        with pytest.raises(NotFound, match=f"there is no job {job} of bob"):
             await ask(
                 signing(clinics, "bob", client), keys.center_do("jobs"), encode(JobQuery(job=job))
             )
@@ -108,20 +109,29 @@ async def test_a_site_hears_who_signed_and_not_who_passed_it_on(clinics: Room) -
 
         assert await taken() == b"y"
         assert heard == ["owner ann"] * 2
-        with pytest.raises(Refused, match="no request of whoever signed in"):
+        with pytest.raises(Refused, match="not a request of the signed-in member"):
             await ask(signing(clinics, "bob", client), NETWORK_KEY)
         publication = enclose(
             clinics.key("ann"), NETWORK, NETWORK_KEY, Purpose.PUBLICATION, ALL, time.time()
         )
-        with pytest.raises(Refused, match="no request"):
+        with pytest.raises(Refused, match="not a request"):
             await client.relay(encode(publication), NETWORK_KEY)
-        with pytest.raises(NotFound, match="nobody is asked"):
+        with pytest.raises(NotFound, match="no request can be made"):
             await client.relay(ALL, "daitn/center/advice")
-        with pytest.raises(NotFound, match="nobody is asked"):
+        with pytest.raises(NotFound, match="no request can be made"):
             await client.relay(ALL, "daitn/site/*/do/cordon")
         for refused in (fabric.subscribe, fabric.watch):
-            with pytest.raises(InvalidInput, match="takes requests only"):
+            with pytest.raises(InvalidInput, match="accepts only requests"):
                 await refused("daitn/**", None)  # type: ignore[arg-type]
+
+
+async def test_a_token_alone_gets_no_certificate(clinics: Room, tmp_path: Path) -> None:
+    """It would open the fabric for as long as the membership lasts, for a token of minutes."""
+    question = encode(CertificateQuestion(request=requested(tmp_path / "tls")))
+    key = keys.center_do("certify")
+    async with AsyncClient(clinics.url, clinics.token("ann")) as client:
+        with pytest.raises(Refused, match="the request is unsigned"):
+            await ask(HttpCarrier(client), key, question)
 
 
 async def test_a_token_alone_asks_what_it_may(clinics: Room) -> None:
@@ -142,18 +152,25 @@ async def test_a_token_alone_asks_what_it_may(clinics: Room) -> None:
         value = keys.center_do("value")
         assert await ask(carrier, value, encode(ValueQuestion(job=job.job)))
         measuring = encode(ValueQuestion(job=job.job, measure=True))
+        with pytest.raises(Refused, match="to fetch a model's weights is to take the model along"):
+            await ask(carrier, keys.site_do(SiteId("east"), "chunk"))
         for key, question in (
             (keys.center_do("submit"), wanted),
             (keys.site_do(SiteId("east"), "cordon"), b""),
             (value, measuring),
         ):
-            with pytest.raises(Refused, match="for reading"):
+            with pytest.raises(Refused, match="read-only"):
                 await ask(carrier, key, question)
     async with AsyncClient(clinics.url, clinics.token("root", reads_only=True)) as client:
         steer = keys.center_do("steer")
         assert await ask(HttpCarrier(client), steer, encode(Steer()))
-        with pytest.raises(Refused, match="for reading"):
+        with pytest.raises(Refused, match="read-only"):
             await ask(HttpCarrier(client), steer, encode(Steer(reset=True)))
+        at_site = keys.site_do(SiteId("east"), "steer")
+        with pytest.raises(Refused, match="steer changes something, but the token is read-only"):
+            await ask(HttpCarrier(client), at_site, encode(Steer(reset=True)))
+        with pytest.raises(Unreachable, match="nobody serves"):
+            await ask(HttpCarrier(client), at_site, encode(Steer()))
     async with AsyncClient(clinics.url) as client:
         with pytest.raises(Refused, match="not signed in"):
             await ask(HttpCarrier(client), NETWORK_KEY)
@@ -174,6 +191,17 @@ async def test_a_member_has_so_many_requests_under_way(clinics: Room) -> None:
     assert len(await asyncio.gather(*others)) == 32
 
 
+@pytest.mark.parametrize(("stated", "told"), [("", "missing"), ("?key=", "empty")])
+async def test_a_request_that_names_no_key_is_told_so(
+    clinics: Room, stated: str, told: str
+) -> None:
+    reply = await clinics.http("ann").post(f"/api/v1/relay{stated}", data=b"")
+    assert reply.status == 400
+    problem = await reply.json()
+    assert told in problem["detail"]
+    assert problem["field"] == "key"
+
+
 def test_every_request_of_people_has_a_route_of_its_own() -> None:
     """But for those of commands alone, and one of whose answer a page at a time is asked."""
     source = "".join(map(inspect.getsource, (reading, commanding)))
@@ -185,7 +213,7 @@ def test_every_request_of_people_has_a_route_of_its_own() -> None:
 def test_every_request_of_people_is_known_to_read_or_to_change() -> None:
     """A new verb is one for which a token for reading is not enough, unless it is listed."""
     assert {
-        *("submit", "cancel", "store", "deploy", "retire", "steer", "value", "certify")
+        *("submit", "cancel", "resume", "store", "deploy", "retire", "steer", "value", "certify")
     } == PEOPLES - CENTER_READING
     assert PEOPLES >= CENTER_READING
     assert set(SITE_VERBS) > READING

@@ -36,7 +36,17 @@ async def test_files_are_served_as_they_were_built(built: Path) -> None:
     server = HttpServer("127.0.0.1:0", "listen", answer)
     await server.start()
     async with aiohttp.ClientSession(server.endpoint, auto_decompress=False) as http:
-        for place in ("/", "/index.html", "/jobs/tumour-1", "/queries/door/12"):
+        for place in (
+            "/",
+            "/index.html",
+            "/jobs/tumour-1",
+            "/queries/door/12",
+            "/sites/only.one",
+            "/jobs/a.b",
+            "/jobs/main.js",
+            "/queries/door.1/12",
+            "/nowhere",
+        ):
             async with http.get(place) as reply:
                 assert (reply.status, await reply.read()) == (200, PAGE)
                 assert "script-src 'self'" in reply.headers["content-security-policy"]
@@ -54,6 +64,11 @@ async def test_files_are_served_as_they_were_built(built: Path) -> None:
             assert await reply.read() == SCRIPT
         for place in (
             "/assets/other.js",
+            "/assets/index-a1B2c3D4.js.map",
+            "/assets/other",
+            "/favicon.ico",
+            "/robots.txt",
+            "/.well-known/security.txt",
             "/private.key",
             "/outside.txt",
             "/..%2foutside.txt",

@@ -156,6 +156,17 @@ def test_every_rule_that_says_no_is_named() -> None:
     assert not any("1000" in no.reason for no in ruled), "limits are private"
 
 
+@pytest.mark.parametrize("zone", ["Europe/Atlantis", "America"])
+def test_hours_in_a_zone_that_is_not_known_here_let_nobody_in(zone: str) -> None:
+    policy = msgspec.structs.replace(POLICY, hours=("Mon-Sun 00:00-24:00",), time_zone=zone)
+    (no,) = refusals(rulings(policy, UsageLimits(), REQUEST, DailyUsage(), NOON_S))
+    assert no.rule == "hours"
+    assert f"({zone}), and this machine does not know that time zone" in no.reason
+    assert "tzdata" in no.fix
+    at_any_time = msgspec.structs.replace(policy, hours=(ANY,))
+    assert not list(refusals(rulings(at_any_time, UsageLimits(), REQUEST, DailyUsage(), NOON_S)))
+
+
 def test_limits_count_what_they_are_about() -> None:
     limits = UsageLimits(visits_per_day=1, measurements_per_day=1)
     measures = REQUEST._replace(examples=0, measures=True)

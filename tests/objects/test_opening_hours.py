@@ -84,7 +84,8 @@ def test_other_words_are_not_hours(text: str) -> None:
         DataPolicy(recipes=("*",), hours=(text,))
 
 
-def test_a_zone_that_is_not_known_here_hides_no_site() -> None:
-    assert not is_zone("Europe/Atlantis")
-    assert not is_zone("../../etc/passwd")
-    assert is_open(NIGHTS, "Europe/Atlantis", 0.0)
+@pytest.mark.parametrize("zone", ["Europe/Atlantis", "../../etc/passwd", "America", "zone.tab"])
+def test_hours_in_a_zone_that_is_not_known_here_are_closed(zone: str) -> None:
+    assert not is_zone(zone)
+    assert not any(is_open(("Mon-Sun 00:00-24:00",), zone, 3600.0 * hour) for hour in range(48))
+    assert is_open(("*",), zone, 0.0), "any time is one everywhere"

@@ -29,7 +29,7 @@ def test_numbers_of_merging_that_are_left_out_are_the_algorithms(algorithm: Algo
         ({"algorithm": "fedavg", "merging": {"reduction": "krum"}}, "fedavg needs reduction: mean"),
         ({"algorithm": "fedadam", "merging": {"outer": "yogi"}}, "fedadam needs outer: adam"),
         ({"algorithm": "sequential", "merging": {}}, "sequential has no rounds"),
-        ({"algorithm": "ties", "merging": {"tolerates": 1}}, "ties tolerates no model that lies"),
+        ({"algorithm": "ties", "merging": {"tolerates": 1}}, "ties tolerates no malicious models"),
     ],
 )
 def test_what_is_another_algorithms_is_refused(stated: dict[str, object], told: str) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,7 +17,7 @@ from daitn.objects.jobs import JobEvent
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Advert, Sensed, Work, WorkOutcome
 from daitn.objects.models import Manifest
-from daitn.objects.wire import canonical, checked, decode, encode
+from daitn.objects.wire import canonical, checked, decode, encode, to_json
 
 KINDS = (TrainingIntent, Manifest, Advert, Sensed, WorkOutcome, Entry, ErrorReport)
 
@@ -94,6 +97,27 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_insertion(labels: dict[st
     assert decode(encode(labels), dict) == labels
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("\ud800", "not Unicode"),
+        ({"a": ["x\udfff"]}, "not Unicode"),
+        (2**64, "ints"),
+        ({1: 1}, "str keys"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(value: object, words: str) -> None:
+    for write in (canonical, encode):
+        if write is encode and words == "str keys":
+            continue
+        with pytest.raises(InvalidInput, match=words) as refused:
+            write(value)
+        assert refused.value.fix
+    if words == "not Unicode":
+        with pytest.raises(InvalidInput, match=words):
+            to_json(value)
+
+
 @given(
     st.sampled_from(errors.KINDS),
     st.text(max_size=20),
@@ -127,3 +151,42 @@ def test_values_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Requirement(quantity=Quantity.QUALITY, at_least=0.5).at_least = 0.1  # type: ignore[misc]
     assert msgspec.structs.replace(Requirement(quantity=Quantity.QUALITY, at_least=0.5))
+
+
+def structs_of(kind: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """The structs of the network's objects."""
+    for one in kind.__subclasses__():
+        if one.__module__.startswith("daitn.objects."):
+            yield one
+        yield from structs_of(one)
+
+
+def unions(each: object, seen: set[type]) -> Iterator[tuple[msgspec.inspect.Type, ...]]:
+    """The unions in a type, of which a struct has those of its fields."""
+    if isinstance(each, tuple):
+        for one in each:
+            yield from unions(one, seen)
+    elif isinstance(each, msgspec.inspect.StructType):
+        if each.cls not in seen:
+            seen.add(each.cls)
+            yield from unions(tuple(field.type for field in each.fields), seen)
+    elif isinstance(each, msgspec.inspect.Type):
+        if isinstance(each, msgspec.inspect.UnionType):
+            yield each.types
+        yield from unions(tuple(getattr(each, name) for name in each.__struct_fields__), seen)
+
+
+def test_no_field_is_a_text_with_a_pattern_or_a_collection() -> None:
+    """msgspec 0.22 crashes when such a type is collected, which a process does at its end."""
+    objects = importlib.import_module("daitn.objects")
+    for module in pkgutil.iter_modules(objects.__path__, "daitn.objects."):
+        importlib.import_module(module.name)
+    several = msgspec.inspect.CollectionType | msgspec.inspect.DictType
+    kinds = tuple(map(msgspec.inspect.type_info, structs_of(msgspec.Struct)))
+    found = [
+        one
+        for one in unions(kinds, set())
+        if any(isinstance(each, msgspec.inspect.StrType) and each.pattern for each in one)
+        and any(isinstance(each, several) for each in one)
+    ]
+    assert not found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from daitn.openai.context_excess import Excess, excess_of
 from daitn.openai.errors import Error
-from daitn.openai.excess import Excess, excess_of
 from daitn.openai.failures import (
     CLIENTS,
     FAILED,
@@ -19,7 +19,7 @@ from daitn.openai.failures import (
     of_server,
     stated_status,
 )
-from daitn.openai.hints import retry_after_s
+from daitn.openai.retry_after import retry_after_s
 
 VLLM = "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"
 EXCEEDED = {

@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer
 
 from tests.scenes.ports import free_port
 
-__all__ = ["INTENT", "write_network"]
+__all__ = ["HOSPITALS", "INTENT", "MODEL", "write_intent", "write_network"]
 
 HOSPITALS = ("east", "north", "west")
 MODEL: dict[str, Any] = {
@@ -26,7 +26,7 @@ INTENT: dict[str, Any] = {
     "model": MODEL,
     "objectives": [{"name": "tumours", "topic": "oncology/breast", "at_least": 0.93}],
     "data": {"topics": ["oncology"]},
-    "budget": {"duration_s": 120},
+    "budget": {"duration_s": 3600},
 }
 
 

@@ -92,7 +92,7 @@ def write_clinic_intent(folder: Path, **changes: Any) -> Path:
         "model": MODEL,
         "objectives": [{"name": "expert", "topic": "medicine/neurology", "at_least": 0.5}],
         "data": {"topics": ["medicine"]},
-        "budget": {"duration_s": 120},
+        "budget": {"duration_s": 3600},
         "route": [{"site": "ninds", "examples": 1200}],
         **changes,
     }

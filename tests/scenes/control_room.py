@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
@@ -85,6 +86,7 @@ class Site:
         self.name = SiteId(name)
         self.fabric = fabric
         self._key = key
+        self._later = 0
         self.asked = 0
         """How often it was asked what a model needs."""
         self.answering = asyncio.Event()
@@ -92,7 +94,8 @@ class Site:
         self.answering.set()
 
     async def join(self, roles: Sequence[Role]) -> None:
-        advert = encode(sign_advert(self._described(roles), self._key))
+        self._first = self._described(roles)
+        advert = encode(sign_advert(self._first, self._key))
 
         async def on_describe(key: str, payload: bytes) -> bytes:
             return advert
@@ -101,6 +104,13 @@ class Site:
         for verb, handler in handlers.items():
             await self.fabric.serve(keys.site_do(self.name, verb), handler)
         await self.fabric.announce(keys.site_alive(self.name, key_mark(self._key.public)))
+
+    async def describes_anew(self, **changes: Any) -> None:
+        """Publish a later descriptor, with these fields changed from the first one."""
+        self._later += 1
+        later = {"version": 1 + self._later, **changes}
+        node = msgspec.structs.replace(self._first, **later)
+        await self.fabric.publish(keys.site_advert(self.name), encode(sign_advert(node, self._key)))
 
     async def answers(self, grants: Any, handlers: Mapping[str, Handler]) -> None:
         """Answer these verbs to members who ask through a control centre."""
@@ -226,8 +236,15 @@ class Room:
 
     async def restart(self) -> None:
         """End the control centre, and start it again at the same address."""
+        async with self.away():
+            pass
+
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Meanwhile the control centre is ended; then it starts again at the same address."""
         listen = self.url.removeprefix("http://")
         await self._end()
+        yield
         if self._api.get("listen", "") is not None:
             self._api["listen"] = listen
         await self.start()

@@ -74,7 +74,7 @@ class LargeMap:
         known = len(self._state.snapshot(at_s).sites)
         for number in self._random.sample(range(known), loads):
             self._load(number, at_s)
-        delta, _ = self._picture.follow(self._state.snapshot(at_s))
+        delta = self._picture.follow(self._state.snapshot(at_s))
         if delta is not None:
             self._log.put("map", delta)
 

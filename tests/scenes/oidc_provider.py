@@ -72,10 +72,12 @@ class Provider:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     async def account(self, request: web.Request) -> web.Response:
-        """Be this account from now on; `new_key`: and sign with another key."""
+        """Be this account from now on; `new_key`: and sign with another key, of another name or of
+        the `same`."""
         self._account = await request.json()
-        if self._account.pop("new_key", False):
+        if how := self._account.pop("new_key", None):
             self._new_key()
+            self._kid -= how == "same"
         return web.Response()
 
     async def discovery(self, request: web.Request) -> web.Response:

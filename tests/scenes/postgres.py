@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -41,13 +42,16 @@ class PostgresServer:
             installed = folder / INSTALLED.name
             os.chown(folder, NOBODY, NOBODY)
         self._programs = installed / "pginstall/bin"
-        self._run("initdb", "-U", "postgres", "--auth=trust", "--encoding=utf8").wait()
+        self._run("initdb", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync").wait()
         self.start()
 
     def start(self) -> None:
         """Start it; also again."""
         # At a socket in the folder, and at no port, which another one may have.
-        self._process = self._run("postgres", "-k", str(self._folder), "-c", "listen_addresses=")
+        # Processes are killed here, and no machine: what is written is kept without a flush.
+        options = ("listen_addresses=", "fsync=off")
+        given = (part for option in options for part in ("-c", option))
+        self._process = self._run("postgres", "-k", str(self._folder), *given)
         wait_until(self._answers)
 
     def stop(self) -> None:
@@ -56,9 +60,23 @@ class PostgresServer:
         assert self._process.wait(30.0) == 0
 
     def kill(self) -> None:
-        """As a power cut does."""
-        self._process.kill()
+        """As a power cut does: its children too, of which each would end by itself later."""
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All its processes take connections and bytes, and do nothing with them."""
+        pids = [self._process.pid, *_children(self._process.pid)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def _run(self, program: str, *options: str) -> subprocess.Popen[bytes]:
         command: list[str | Path] = [
@@ -77,6 +95,11 @@ class PostgresServer:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
 
+    @property
+    def socket(self) -> Path:
+        """At which it listens."""
+        return self._folder / ".s.PGSQL.5432"
+
     def _at(self, name: str) -> str:
         return f"host={self._folder} user=postgres dbname={name}"
 
@@ -87,6 +110,11 @@ class PostgresServer:
         except psycopg.OperationalError:
             return False
         return True
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
 
 
 @contextmanager

@@ -64,13 +64,16 @@ class Relay:
             writer.transport.abort()
             return
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+            there, back = await self._reach()
         except OSError:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
         await asyncio.gather(self._pass(reader, back, inward=True), self._pass(there, writer))
         self._writers -= {writer, back}
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.target)
 
     def _saw(self, data: bytes, inward: bool) -> None:
         """Something is passed on."""

@@ -16,6 +16,7 @@ from daitn.sim.steered.plain import PlainNetwork, Router
 from daitn.sim.steered.routers import Flooding, NearestRouter, Omniscient, RandomWalk
 from daitn.sim.steered.scenario import Scenario, Times
 from daitn.steering.scoring import STEERING
+from tests.scenes.searches import cases
 
 SHORT = Times(
     rest_s=2.0, warm_s=3.0, steady_s=4.0, failures=4, failure_every_s=3.0, failure_lasts_s=2.0,
@@ -71,7 +72,7 @@ def test_what_sets_out_is_accounted_for(policy: str) -> None:
     assert run.counts["control bytes"] >= run.counts["control messages"] > 0
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(cases(2)))
 def test_aats_loses_nothing_and_tells_every_owner_once(seed: int) -> None:
     drawn = scenario(seed)
     aats = AutonomousRouting(drawn)

@@ -116,8 +116,9 @@ def test_waiting_is_that_of_a_queue_with_one_server() -> None:
     assert math.isclose(waits.min(), 0.0, abs_tol=1e-6)
 
 
+@pytest.mark.parametrize("until_s", [1000.0, pytest.param(3000.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("slots", [1, 4])
-def test_waiting_is_that_of_erlang(slots: int) -> None:
+def test_waiting_is_that_of_erlang(slots: int, until_s: float) -> None:
     """M/M/c: mean wait by Erlang's formula C; three standard errors over ten runs."""
     per_s, each_s = 0.7 * slots, 1.0
     means = []
@@ -126,7 +127,7 @@ def test_waiting_is_that_of_erlang(slots: int) -> None:
         same = Lengths(median=1.0, sigma=0.0, bounds=(1,), bounded_share=1.0)
         arrivals = [
             msgspec.structs.replace(arrival, luck=rng.expovariate(1.0))
-            for arrival in recorded(load(per_s, until_s=3000.0, lengths=same), seed)
+            for arrival in recorded(load(per_s, until_s=until_s, lengths=same), seed)
         ]
         one = network(EAST, east=spec(slots=slots, per_token_s=each_s, queue=10_000))
         ended = World(one, lambda world: RandomRow()).run(arrivals)

@@ -85,7 +85,7 @@ def test_who_has_ways_only_back_says_so_at_once(asker: str) -> None:
     """`dead` reaches `able` by `a` alone. A query that came from there does not rest in it."""
     made = network(("dead", "a"), ("a", "able"), able=("able",))
     packet = query(0).stepped("a", 0, Action.FORWARDED, 0)
-    dead = made.stations["dead"].forwarder
+    dead = made.sites["dead"].forwarder
     (command,) = dead.packet("a", packet, made.now_s)
     refusal = getattr(command, "packet", None)
     assert isinstance(refusal, Packet)

@@ -30,13 +30,15 @@ PRICES = {"price_usd_per_1k_in": 0.5, "price_usd_per_1k_out": 2.0}
 
 @dataclass
 class Scene:
-    """acme's facility `hall` with `doctor`, and a gateway `gate` of `host`."""
+    """acme's facility `hall` with `doctor`, and gateways `gate` and `porch` of `host`."""
 
     network: Network
     url: str
+    other: str
+    """Of `porch`."""
 
-    def client(self, key: str) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+    def client(self, key: str, url: str = "") -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{url or self.url}/v1", api_key=key, max_retries=0)
 
     def token(self, owner: str, *options: str) -> str:
         made = self.network.json("token", "create", "--owner", owner, "--gateway", "gate", *options)
@@ -70,10 +72,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         upstream = {"name": "doctor", "url": server.url, "apis": ["chat"], **PRICES}
         often = {"states_every_s": 0.3}
         hall = facility("hall", upstream, owner="acme", facility=often)
-        door = gateway("gate", **often)
-        network = build(folder, [hall, {**door, "owner": "host"}])
+        doors = [gateway("gate", **often), gateway("porch", **often)]
+        network = build(folder, [hall, *({**door, "owner": "host"} for door in doors)])
         stack.callback(network.processes.stop)
-        scene = Scene(network, f"http://{door['gateway']['listen']}")
+        scene = Scene(network, *(f"http://{door['gateway']['listen']}" for door in doors))
         wait_until(lambda: _ready(scene))
         yield scene
 
@@ -188,11 +190,49 @@ def test_a_key_spends_no_more_than_it_may_in_either_api_and_not_after_a_restart(
     wait_until(lambda: scene.answers("carl") == 1)
 
 
-def test_whoever_makes_a_key_for_several_gateways_is_told_that_each_counts(scene: Scene) -> None:
-    make = ("token", "create", "--owner", "dora", "--gateway", "gate", "--usd-per-day", "1")
+def test_a_key_of_two_gateways_spends_at_both_together_what_it_may(scene: Scene) -> None:
+    """The control centre sums what they state, and tells each what the other has spent."""
+    token = scene.token("eve", "--gateway", "porch", "--usd-total", "0.2")
+
+    def answered(url: str) -> str:
+        """Why it is not answered; empty: it is, and costs something."""
+        try:
+            scene.client(token, url).chat.completions.create(model="doctor", messages=HELLO)
+        except openai.APIStatusError as error:
+            assert error.code in ("insufficient_quota", "no_model")
+            return str(error)
+        return ""
+
+    told: list[str] = []
+
+    def refused(url: str) -> bool:
+        told.append(answered(url))
+        return "at all its gateways" in told[-1]
+
+    wait_until(lambda: refused(scene.url))
+    assert "UTC" not in told[-1], "no day makes it usable again"
+    spent = [why for why in told if not why]
+    wait_until(lambda: scene.answers("eve") == len(spent))
+    told.clear()
+    wait_until(lambda: refused(scene.other))
+    more = [why for why in told if not why]
+    assert len(more) <= len(spent) // 2 + 1, "its part, before it has heard anything"
+    assert "0.2 USD" in told[-1]
+    scene.network.processes.kill("center")
+    scene.network.processes.kill("porch")
+    scene.network.mend()
+    wait_until(lambda: _ready(scene))
+    wait_until(lambda: refused(scene.other))
+    assert refused(scene.url)
+
+
+def test_whoever_makes_a_key_for_several_gateways_is_told_what_each_counts_alone(
+    scene: Scene,
+) -> None:
+    make = ("token", "create", "--owner", "dora", "--gateway", "gate", "--tokens-per-minute", "9")
     assert scene.network.daitn(*make).stderr == ""
-    several = scene.network.daitn(*make, "--gateway", "other")
-    assert "together they may spend 2 times the limits" in several.stderr
+    several = scene.network.daitn(*make, "--gateway", "porch")
+    assert "2 gateways count tokens per minute each for itself" in several.stderr
     assert len(several.stdout.split()) == 1, "the token alone"
 
 

@@ -56,6 +56,37 @@ def test_a_file_that_is_no_intent_at_all(shared: Network, tmp_path: Path, text: 
     assert "fix" in said(ended)
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_job_to_start_from_that_is_not_there(
+    shared: Network, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    intent = write_intent(tmp_path, model={**INTENT["model"], "start": "job:none-1"})
+    ended = shared.daitn("train", "-f", str(intent), *options)
+    assert ended.returncode == 2
+    assert "model.start: there is no job none-1" in said(ended)
+    assert "daitn get jobs" in said(ended)
+
+
+def test_a_model_sets_out_from_a_forwarder_alone(shared: Network, tmp_path: Path) -> None:
+    """And who names another site, or none there is, hears which role is missing, and what to do."""
+    intent = str(write_intent(tmp_path))
+    for asked in (
+        ("train", "-f", intent, "--autonomous", "--dry-run", "--site", "north"),
+        ("train", "-f", intent, "--autonomous", "--site", "north"),
+        ("watch", "wisconsin-1", "--site", "north"),
+        ("cancel", "wisconsin-1", "--site", "north"),
+        ("ping", "--site", "north", "--topic", "oncology"),
+    ):
+        ended = shared.daitn(*asked)
+        assert ended.returncode == 3, ended.stderr
+        assert "--site: north has not the role forwarder, but data, compute" in said(ended)
+        assert "give north the role" in said(ended)
+    nowhere = shared.daitn("train", "-f", intent, "--autonomous", "--site", "nowhere")
+    assert nowhere.returncode == 4
+    assert "--site: nobody answers as the site nowhere" in said(nowhere)
+    assert "daitn get nodes" in said(nowhere)
+
+
 def test_an_unknown_recipe_names_those_there_are(shared: Network, tmp_path: Path) -> None:
     intent = write_intent(tmp_path, model={"recipe": "alchemy"})
     ended = shared.daitn("train", "-f", str(intent))
@@ -169,7 +200,7 @@ def test_a_state_folder_belongs_to_one_process(shared: Network) -> None:
     network = str(shared.folder / "network.yaml")
     ended = shared.daitn("node", "-c", network, "--site", HOSPITALS[0])
     assert ended.returncode == 2
-    assert "another process works with" in said(ended)
+    assert "another process uses" in said(ended)
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:7447", "garbage", "tcp/127.0.0.1:99999"])

@@ -165,7 +165,7 @@ def _train_table(
         "model": {"recipe": "classifier", "config": {"classes": classes} | config},
         "objectives": [{"name": "ward", "topic": "ward", "at_least": 0.99}],
         "data": {"topics": [topic]},
-        "budget": {"duration_s": 300},
+        "budget": {"duration_s": 3600},
         "route": [{"site": "ward", "examples": examples}],
     }
     path = hospital.folder / f"{name}.yaml"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from daitn.objects.choices import LETTERS, as_question
@@ -200,7 +202,8 @@ def test_a_worker_that_dies_while_it_answers_is_replaced(ward: Ward) -> None:
     workers = workers_of(node, "answering.worker")
     assert workers
     for worker in workers:
-        worker.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # It ended with the one before.
+            worker.kill()
     wait_until(lambda: _answers(ward))
 
 

@@ -17,7 +17,8 @@ import yaml
 from daitn.node.audit import entries
 from daitn.objects.lineage import Lineage, Merge
 from daitn.objects.wire import checked
-from tests.scenes.breast_cancer import write_intent, write_network
+from tests.scenes.breast_cancer import HOSPITALS, write_intent, write_network
+from tests.scenes.held_training import HeldTraining
 from tests.scenes.waiting import PATIENCE_S, wait_until
 from tests.scenes.workers import workers_of
 
@@ -33,6 +34,19 @@ SLOW_MODEL = {
 
 
 OUT_OF_REACH = [{"name": "tumours", "topic": "oncology/breast", "at_least": 1.0}]
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldTraining]:
+    held = HeldTraining(tmp_path_factory.mktemp("held") / "hook")
+    with held.taken_over():
+        yield held
+
+
+@pytest.fixture(scope="module")
+def breakable(held: HeldTraining, breakable: Network) -> Network:
+    """Its training can be held up."""
+    return breakable
 
 
 def job_of(network: Network, name: str) -> Any:
@@ -84,26 +98,20 @@ def check_books(network: Network, job: Any) -> None:
     assert network.json("account", "check")["problems"] == []
 
 
-def expected_s(network: Network, folder: Path, route: list[dict[str, Any]]) -> float:
-    """How long the network expects these visits to take."""
-    low = [{**OUT_OF_REACH[0], "at_least": 0.5}]
-    intent = write_intent(folder, name="asked", model=SLOW_MODEL, objectives=low, route=route)
-    assessment = network.json("train", "-f", str(intent), "--dry-run")
-    visits: list[Any] = assessment["route"]["visits"]
-    return float(sum(visit["expected_s"] for visit in visits))
-
-
-def test_the_site_that_trains_goes_on_after_its_death(own: Network, tmp_path: Path) -> None:
+def test_the_site_that_trains_goes_on_after_its_death(
+    own: Network, held: HeldTraining, tmp_path: Path
+) -> None:
     route = [
         {"site": "west", "examples": 100},
         {"site": "east", "examples": 800},
         {"site": "north", "examples": 100},
     ]
-    submit(own, tmp_path, name="death", model=SLOW_MODEL, route=route, budget={})
-    wait_for(own, "death", training("east"))
     state = own.folder / "state" / "east"
-    wait_until(lambda: any((state / "visits" / "begun").glob("*.msgpack")))
-    own.processes.kill("east")
+    with held.frozen_at_savepoint("east"):
+        submit(own, tmp_path, name="death", model=SLOW_MODEL, route=route, budget={})
+        held.wait_until_frozen("east")
+        assert any((state / "visits" / "begun").glob("*.msgpack"))
+        own.processes.kill("east")
     waiting = wait_for(own, "death", lambda job: job["state"] == "waiting")
     assert "east" in waiting["detail"]
     assert [visit["site"] for visit in waiting["route"]] == ["west"]
@@ -118,13 +126,18 @@ def test_the_site_that_trains_goes_on_after_its_death(own: Network, tmp_path: Pa
     check_books(own, ended)
 
 
-def test_another_site_goes_on_from_the_last_verified_model(own: Network, tmp_path: Path) -> None:
-    submit(own, tmp_path, name="another", model=SLOW_MODEL, budget={"examples": 2500})
-    first = wait_for(own, "another", lambda job: len(job["route"]) == 1 and job["working"])
-    verified = first["route"][0]
-    visiting = wait_for(own, "another", lambda job: job["state"] == "visiting" and job["working"])
-    victim = visiting["working"][0]
-    own.processes.kill(victim)
+def test_another_site_goes_on_from_the_last_verified_model(
+    own: Network, held: HeldTraining, tmp_path: Path
+) -> None:
+    with held.at(*HOSPITALS):
+        submit(own, tmp_path, name="another", model=SLOW_MODEL, budget={"examples": 2500})
+        held.let(held.first())
+        first = wait_for(own, "another", lambda job: len(job["route"]) == 1)
+        verified = first["route"][0]
+        victim = held.first()
+        visiting = wait_for(own, "another", training(victim))
+        assert visiting["working"] == [victim]
+        own.processes.kill(victim)
     count = len(visiting["route"])
     after = wait_for(own, "another", lambda job: len(job["route"]) > count)
     assert after["route"][0] == verified
@@ -152,7 +165,7 @@ def test_training_that_hangs_is_noticed_told_and_tried_anew(
     route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 800}]
     submit(impatient, tmp_path, name="hangs", model=SLOW_MODEL, route=route, budget={})
     wait_for(impatient, "hangs", training("east"))
-    stop_worker(impatient.processes.pid("east")).wait(30.0)
+    stop_worker(impatient.processes.pid("east")).wait(PATIENCE_S)
     ended = wait_for(impatient, "hangs", lambda job: job["ended_at_s"] is not None)
     assert [visit["site"] for visit in ended["route"]] == ["west", "east"]
     logs = impatient.folder / "logs"
@@ -168,18 +181,18 @@ WITH_VISIT = 3
 def stop_worker(node: int) -> psutil.Process:
     """Stop the process that trains at a site, as a debugger or an operator would."""
 
-    def visit() -> psutil.Process | None:
+    def stopped() -> psutil.Process | None:
         """That of the training; what looks at data for the visit is another."""
-        trains = [
-            w for w in workers_of(node, "worker") if "--no-engine" not in " ".join(w.cmdline())
-        ]
-        return trains[-1] if len(trains) == WITH_VISIT else None
+        trains = workers_of(node, "worker", without="--no-engine")
+        if len(trains) != WITH_VISIT:
+            return None
+        try:
+            trains[-1].suspend()
+        except psutil.NoSuchProcess:  # The visit ended since it was seen; the next one comes.
+            return None
+        return trains[-1]
 
-    wait_until(lambda: visit() is not None)
-    found = visit()
-    assert found is not None
-    found.suspend()
-    return found
+    return wait_until(stopped)
 
 
 def test_sites_that_nobody_can_connect_to_train_through_the_control_centre(
@@ -228,19 +241,38 @@ def test_a_cancelled_job_leaves_its_site_free_and_its_model_kept(
     assert (tmp_path / "model" / "weights.safetensors").exists()
 
 
-def test_a_deadline_ends_a_job_with_what_it_has(own: Network, tmp_path: Path) -> None:
-    route = [{"site": "west", "examples": 100}, {"site": "east", "examples": 500}]
-    # What the visits before took here says how long these will, give or take what else runs here.
-    duration_s = max(45.0, 3.0 * expected_s(own, tmp_path, route))
+def test_a_job_goes_on_from_where_it_was_cancelled(
+    own: Network, held: HeldTraining, tmp_path: Path
+) -> None:
+    """In its own order and lineage: also at sites that train nobody's own weights."""
+    route = [{"site": "north", "examples": 400}] + [{"site": "east", "examples": 4000}] * 3
+    intent = write_intent(tmp_path, name="paused", route=route)
+    with held.at("east"):
+        job = own.json("train", "-f", str(intent), "--insist")["job"]
+        assert "goes on by itself" in own.daitn("resume", job).stderr
+        held.first()
+        wait_for(own, "paused", training("east"))
+        before = own.json("cancel", job)
+    assert before["state"] == "cancelled"
+    assert [visit["site"] for visit in before["route"]] == ["north"]
+    assert own.daitn("resume", job).returncode == 0
+    ended = json.loads(own.daitn("watch", job, "--json").stdout)
+    assert ended["state"] in ("reached", "exhausted")
+    assert ended["route"][:1] == before["route"]
+    assert {visit["site"] for visit in ended["route"]} == {"north", "east"}
+
+
+def test_a_deadline_ends_a_job_with_what_it_has(
+    own: Network, held: HeldTraining, tmp_path: Path
+) -> None:
+    # Short beside the time, since nothing is begun that is not expected to end in time.
+    route = [{"site": "west", "examples": 40}, {"site": "east", "examples": 60}]
+    duration_s = 60.0
     budget = {"duration_s": duration_s}
-    submit(own, tmp_path, name="late", model=SLOW_MODEL, route=route, budget=budget)
-    wait_for(own, "late", training("east"))
-    frozen = own.processes.pid("east")
-    os.kill(frozen, signal.SIGSTOP)
-    try:
+    with held.at("east"):
+        submit(own, tmp_path, name="late", model=SLOW_MODEL, route=route, budget=budget)
+        held.first()
         job = wait_for(own, "late", lambda job: job["ended_at_s"] is not None)
-    finally:
-        os.kill(frozen, signal.SIGCONT)
     assert job["state"] == "exhausted"
     assert job["seconds"] >= duration_s
     assert "its time (budget.duration_s) is up" in job["detail"]

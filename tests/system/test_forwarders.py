@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ class Square:
     north, which is the shorter way, goes through a relay."""
 
     def __init__(self, folder: Path, server: OpenAiServer, relay: Relay) -> None:
-        self.relay, self.mesh = relay, Mesh()
+        self.relay, self.mesh, self.server = relay, Mesh(), server
         mesh = self.mesh
         relay.target = mesh.port("north")
         door = gateway("gate")
@@ -104,10 +107,14 @@ def test_what_is_cordoned_is_passed_by_and_why_is_told(square: Square) -> None:
     ended = daitn("cordon", "north", "--reason", "new disks")
     assert ended.returncode == 0, ended.stderr
     wait_until(lambda: square.path() == ["gate", "south", "east"])
-    (north,) = [
-        n for n in square.network.json("get", "nodes") if n["descriptor"]["site"] == "north"
-    ]
-    assert north["descriptor"]["cordon"]["reason"] == "new disks"
+
+    def told() -> Any:
+        """What the centre has heard of it: it may come later than the packets' other way."""
+        nodes = [node["descriptor"] for node in square.network.json("get", "nodes")]
+        (north,) = [node for node in nodes if node["site"] == "north"]
+        return north.get("cordon")
+
+    assert wait_until(told)["reason"] == "new disks"
     assert "alive, cordoned" in daitn("get", "nodes").stdout
     square.network.processes.kill("north")
     square.network.mend()
@@ -133,6 +140,7 @@ def test_a_cordoned_facility_and_gateway_take_no_queries(square: Square) -> None
     wait_until(lambda: ask() == "")
     assert daitn("cordon", "east", "--reason", "new disks").returncode == 0
     wait_until(lambda: "is cordoned" in ask() and "new disks" in ask())
+    wait_until(lambda: "cordoned" in daitn("get", "models").stdout)
     assert daitn("uncordon", "east").returncode == 0
     wait_until(lambda: ask() == "")
     drained = daitn("drain", "gate", "--timeout", "60", "--reason", "moves house")
@@ -141,6 +149,38 @@ def test_a_cordoned_facility_and_gateway_take_no_queries(square: Square) -> None
     assert "moves house" in ask()
     assert daitn("uncordon", "gate").returncode == 0
     wait_until(lambda: ask() == "")
+
+
+def test_who_drains_a_site_hears_that_it_was_returned_to_service(square: Square) -> None:
+    """And is not told that it is safe to stop. A mere cordon takes no drain back."""
+    daitn = square.network.daitn
+    client = openai.AsyncOpenAI(base_url=f"{square.url}/v1", api_key="none", max_retries=0)
+    hello: list[Any] = [{"role": "user", "content": "hello"}]
+
+    async def drained() -> tuple[int, str]:
+        asking = asyncio.create_task(client.chat.completions.create(model="doctor", messages=hello))
+        drain = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "daitn.cli.app", "drain", "east", "--reason", "new disks"),
+            *("--timeout", "300", "--center", square.network.processes.endpoint),
+            stdout=subprocess.PIPE,
+        )
+        assert drain.stdout is not None
+        first = await drain.stdout.readline()
+        assert b"1 query left" in first
+        changed = await asyncio.to_thread(daitn, "cordon", "east")
+        assert "is drained by operator: new disks" in changed.stdout
+        assert (await asyncio.to_thread(daitn, "uncordon", "east")).returncode == 0
+        said, _ = await drain.communicate()
+        square.server.control(slots=1)
+        assert (await asking).choices[0].message.content == "from east"
+        return drain.returncode or 0, said.decode()
+
+    square.server.control(slots=0)
+    code, said = asyncio.run(drained())
+    square.server.control(slots=1000)
+    assert code == 1
+    assert "returned to service" in said
+    assert "empty" not in said
 
 
 def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:

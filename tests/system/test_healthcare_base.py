@@ -56,7 +56,7 @@ def test_verifiers_and_questions_find_what_was_learnt(report: Any) -> None:
 
 
 def test_both_answer_in_plain_words_and_learning_changed_them(report: Any) -> None:
-    said = report["base"]["said"]
+    said = report["base"]["answers"]
     assert len(said) == 3
     for one in said:
         assert one["answers"]["base-1"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import math
 import os
 import signal
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -187,7 +189,7 @@ def test_a_model_and_a_facility_are_described(scene: Scene) -> None:
     assert [each["known"]["site"] for each in model["deployments"]] == ["east", "west"]
     wait_until(lambda: _nurse_at_home(scene)["known"]["first_token_s"] != 0.001)
     nurse = _nurse_at_home(scene)
-    assert nurse["said"]["price_usd_per_1k_out"] == 0.001
+    assert nurse["descriptor"]["price_usd_per_1k_out"] == 0.001
     for arguments in (("get", "facilities"), ("describe", "facility", "home")):
         shown = scene.network.daitn(*arguments)
         assert shown.returncode == 0, shown.stderr
@@ -271,12 +273,14 @@ def test_a_killed_facility_loses_no_query(whole: Scene) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(whole.ask) for _ in range(40)]
         wait_until(lambda: sum(a.done() for a in asked) >= 8)
-        whole.network.processes.kill("east")
+        # On a busy machine either may seem the faster one, and have answered all of them.
+        lost = next(a.result()[1]["daitn-facility"] for a in asked if a.done())
+        whole.network.processes.kill(lost)
         answers = [a.result() for a in asked]
     assert {said for said, _ in answers} == {"from east", "from west"}
-    assert all(headers["daitn-facility"] == "west" for _, headers in answers[-8:])
-    whole.network.processes.launch("east")
-    wait_until(lambda: _answers(whole, "doctor@east"))
+    assert all(headers["daitn-facility"] != lost for _, headers in answers[-8:])
+    whole.network.processes.launch(lost)
+    wait_until(lambda: _answers(whole, f"doctor@{lost}"))
 
 
 def test_a_dead_server_behind_a_living_facility_is_avoided_and_comes_back(whole: Scene) -> None:
@@ -304,20 +308,26 @@ def test_a_frozen_facility_is_overtaken(whole: Scene) -> None:
 
 
 def test_full_facilities_turn_away_in_order_and_at_once(hall: Scene) -> None:
-    for server in ("east", "west"):
-        hall.servers[server].control(first_token_s=1.0)
+    servers = [hall.servers[name] for name in ("east", "west")]
+    for server in servers:
+        server.control(slots=0)
     with concurrent.futures.ThreadPoolExecutor(24) as pool:
         asked = [pool.submit(hall.ask) for _ in range(24)]
-        ended = [one.exception() for one in concurrent.futures.as_completed(asked)]
+        try:
+            # Two facilities with two slots and six places to wait each: eight find no place.
+            wait_until(lambda: sum(one.done() for one in asked) >= 8)
+            turned_away = [one.exception() for one in asked if one.done()]
+        finally:
+            for server in servers:
+                server.control(slots=9)
+        ended = [one.exception() for one in asked]
+    assert all(turned_away), "who is turned away does not wait until the others are served"
     failures = [error for error in ended if error]
-    # Two facilities with two slots and six places to wait each.
     assert 24 - len(failures) >= 8
-    assert failures
     for failure in failures:
         assert isinstance(failure, openai.RateLimitError | openai.InternalServerError)
         assert failure.response.status_code in (429, 503)
         assert int(failure.response.headers["retry-after"]) >= 1
-    assert ended[-1] is None, "who is turned away does not wait until the others are served"
     seen = [hall.servers[s].control()["most_in_flight"] for s in ("east", "west")]
     assert max(seen) <= 2
 
@@ -393,13 +403,13 @@ def test_bad_queries_take_a_deployment_from_nobody(scene: Scene) -> None:
             assert failed.value.status_code in (502, 503)
             assert scene.ask(model)[0].startswith("from"), "at once, and for everybody else"
     # Where another one answers, it is the deployment that is at fault.
-    scene.servers["east"].control(fail=1.0)
-    for _ in range(10):
+    before = scene.servers["east"].control(fail=1.0)["requests"]
+    began_s = time.monotonic()
+    for _ in range(15):
         assert scene.ask("doctor")[0] == "from west"
-    asked = scene.servers["east"].control()["requests"]
-    for _ in range(5):
-        assert scene.ask("doctor")[0] == "from west"
-    assert scene.servers["east"].control()["requests"] == asked
+    lasted_s = time.monotonic() - began_s
+    tried = scene.servers["east"].control()["requests"] - before
+    assert tried <= 1 + math.log2(1 + lasted_s / 0.5), "it is left alone for 0.5 s, then 1, 2, 4"
 
 
 def test_a_model_that_was_swapped_is_found_out_and_drained(tmp_path: Path) -> None:

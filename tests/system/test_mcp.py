@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.scenes.breast_cancer import write_intent
+from tests.scenes.command_line import daitn
 
 from .conftest import Network
 
@@ -134,3 +136,28 @@ async def test_writes_are_there_if_allowed_and_standard_input_serves_as_well(
         assert tools["cancel_job"].annotations.destructive_hint
         said = problem(await client.call_tool("cancel_job", {"job": "none-1"}))
         assert "there is no job none-1" in said
+
+
+def test_a_port_that_is_taken_is_named_and_the_usual_one_is_no_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A control centre on the machine has its metrics there."""
+    serving = pytest.importorskip("daitn.cli.mcp.serving")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        ended = daitn("mcp", "--port", str(taken))
+        assert ended.returncode == 2
+        assert f"cannot listen on 127.0.0.1:{taken}" in ended.stderr
+        monkeypatch.setattr(serving, "USUAL_PORT", taken)
+        with serving.listening(None) as door:
+            assert door.getsockname()[1] not in (0, taken)
+
+
+def test_who_shows_the_token_may_spell_the_scheme_as_they_like(server: Server) -> None:
+    asked = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
+    kinds = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        headers = {**kinds, "authorization": f"{scheme} {server.token}"}
+        with urllib.request.urlopen(urllib.request.Request(server.url, asked, headers)) as reply:
+            tools = json.load(reply)["result"]["tools"]
+        assert "  " not in "".join(tool["description"] for tool in tools)

@@ -53,7 +53,7 @@ def test_a_job_goes_on_through_the_loss_of_its_centre_and_of_its_database(
     stored: Stored, tmp_path: Path
 ) -> None:
     network = stored.network
-    intent = write_intent(tmp_path, route=ROUTE, objectives=NEVER, budget={"duration_s": 600})
+    intent = write_intent(tmp_path, route=ROUTE, objectives=NEVER, budget={"duration_s": 3600})
     asked = network.daitn("train", "-f", str(intent), "--insist", "--json")
     assert asked.returncode == 0, asked.stderr
     job = json.loads(asked.stdout)["job"]

@@ -68,7 +68,7 @@ class Scene:
     def known(self) -> set[str]:
         """All sites that the control centre knows, connected or not; none if nobody is a member."""
         ended = self.network.daitn("get", "nodes", "--json")
-        if ended.returncode == ExitCode.UNREACHABLE and "no member" in ended.stderr:
+        if ended.returncode == ExitCode.UNREACHABLE and "not a member" in ended.stderr:
             return set()
         assert ended.returncode == 0, ended.stderr
         return {node["descriptor"]["site"] for node in json.loads(ended.stdout)}

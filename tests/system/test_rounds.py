@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.scenes.breast_cancer import write_network
+from tests.scenes.breast_cancer import MODEL, write_network
+from tests.scenes.held_training import HeldTraining
 
 from .conftest import Network, running
-from .test_dynamics import job_of, stop_worker, submit, wait_for
+from .test_dynamics import job_of, submit, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -45,11 +45,14 @@ ROUNDS: dict[str, Any] = {"algorithm": "fedavg", "epochs": 3}
 
 
 @pytest.fixture(scope="module")
-def grouped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+def held(tmp_path_factory: pytest.TempPathFactory) -> HeldTraining:
+    return HeldTraining(tmp_path_factory.mktemp("held") / "hook", also=IN_GROUPS)
+
+
+@pytest.fixture(scope="module")
+def grouped(held: HeldTraining, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     folder = tmp_path_factory.mktemp("grouped")
-    (folder / "sitecustomize.py").write_text(IN_GROUPS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    with held.taken_over():
         path = write_network(folder)
         plain = yaml.safe_load(path.read_text())
         plain["defaults"]["stall_s"] = 600.0
@@ -70,15 +73,11 @@ def without(job: Any, site: str) -> list[int]:
 
 
 def test_a_round_goes_on_without_a_slow_site_whose_model_is_merged_later(
-    grouped: Network, tmp_path: Path
+    grouped: Network, held: HeldTraining, tmp_path: Path
 ) -> None:
-    submit(grouped, tmp_path, name="slow", training=ROUNDS, budget={"examples": 10**6})
-    wait_for(grouped, "slow", lambda job: job["state"] in ("verifying", "visiting", "merging"))
-    slow = stop_worker(grouped.processes.pid("east"))
-    try:
+    with held.at("east"):
+        submit(grouped, tmp_path, name="slow", training=ROUNDS, budget={"examples": 10**6})
         went_on = wait_for(grouped, "slow", lambda job: bool(without(job, "east")))
-    finally:
-        slow.resume()
     number = without(went_on, "east")[0]
     assert sites_of(went_on, number) == {"north", "west"}
     later = wait_for(
@@ -97,11 +96,15 @@ def test_a_round_goes_on_without_a_slow_site_whose_model_is_merged_later(
 
 
 def test_the_next_site_merges_when_the_aggregator_of_a_group_is_killed(
-    grouped: Network, tmp_path: Path
+    grouped: Network, held: HeldTraining, tmp_path: Path
 ) -> None:
-    armed = grouped.folder / "armed"
+    armed = held.folder / "armed"
     armed.touch()
-    submit(grouped, tmp_path, name="killed", training=ROUNDS, budget={"examples": 10**6})
+    # From another seed than any job here: else others may have its models, which are the same.
+    fresh = {**MODEL, "seed": 1000}
+    submit(
+        grouped, tmp_path, name="killed", model=fresh, training=ROUNDS, budget={"examples": 10**6}
+    )
     merging = wait_for(
         grouped, "killed", lambda job: job["state"] == "merging" and not armed.exists()
     )

@@ -116,7 +116,7 @@ def test_commands_know_the_control_centre_behind_a_url_by_its_certificate(
     (copy / "root-key").unlink()
     unknown = daitn("get", "jobs", DAITN_CENTER=url, DAITN_NETWORK=str(copy))
     assert unknown.returncode == ExitCode.UNREACHABLE, unknown.stderr
-    assert "not known to be the control centre" in unknown.stderr
+    assert "cannot be verified as the control centre" in unknown.stderr
 
 
 def test_strangers_do_not_connect(network: Network, tmp_path: Path) -> None:

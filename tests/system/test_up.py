@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
@@ -19,6 +18,7 @@ from daitn.files.lock import FolderLock
 from tests.scenes.command_line import daitn
 from tests.scenes.ports import free_port
 from tests.scenes.waiting import wait_until
+from tests.scenes.workers import children_of
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -60,7 +60,7 @@ class Up:
 
     def begin(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         with log.open("wb") as file:
-            process = subprocess.Popen([*DAITN, *arguments], stdout=file, stderr=file)
+            process = subprocess.Popen([*DAITN, *arguments], stdout=file, stderr=file, umask=0o022)
         self.begun.append(process)
         return process
 
@@ -69,11 +69,8 @@ class Up:
 
     def kill(self, name: str) -> None:
         """Kill a process as a crash would."""
-        for child in psutil.Process(self.main.pid).children(recursive=True):
-            try:
-                arguments = " ".join(child.cmdline()).split()
-            except psutil.ZombieProcess:  # Killed before.
-                continue
+        for child, command in children_of(self.main.pid, recursive=True):
+            arguments = " ".join(command).split()
             if arguments[-1:] == [name] or (name == "center" and "center" in arguments):
                 child.kill()
 
@@ -112,6 +109,14 @@ def test_one_process_is_killed_and_the_others_go_on(up: Up, tmp_path: Path, lost
     assert up.main.poll() is None
 
 
+def test_what_processes_keep_is_their_user_s_alone(up: Up, tmp_path: Path) -> None:
+    """The ledger, intents, weights: other users of the machine have an `umask` against them."""
+    wait_until(lambda: up.alive() == {"north", "south"})
+    assert (tmp_path / "center" / "jobs.db").exists()
+    for state in ("center", "north", "south"):
+        assert not (tmp_path / state).stat().st_mode & 0o077, state
+
+
 def test_it_ends_when_nothing_is_left(up: Up) -> None:
     for name in ("north", "south", "center"):
         up.kill(name)
@@ -127,4 +132,4 @@ def test_what_cannot_start_ends_it_at_once(tmp_path: Path) -> None:
     held.release()
     assert ended.returncode != 0
     assert b"north ended with 2" in ended.stderr
-    assert b"another process works with" in ended.stderr
+    assert b"another process uses" in ended.stderr

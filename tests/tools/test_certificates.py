@@ -29,6 +29,20 @@ def test_an_ended_certificate_gives_way_to_the_membership(tmp_path: Path) -> Non
     fall_back(tmp_path / "nowhere", now_s)
 
 
+def test_so_does_a_damaged_one(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    certified_member(folder, tmp_path / "authority")
+    membership = (folder / MEMBERSHIP).read_bytes()
+    for damage in (b"", b"nothing"):
+        (folder / CERTIFICATE).write_bytes(damage)
+        assert is_due(folder)
+        assert (folder / CERTIFICATE).read_bytes() == membership
+    for name in (CERTIFICATE, MEMBERSHIP):
+        (folder / name).write_bytes(b"nothing")
+    assert is_due(folder), "connecting names the file"
+    assert (folder / CERTIFICATE).read_bytes() == b"nothing"
+
+
 async def test_a_renewal_that_brings_nothing_new_pauses(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

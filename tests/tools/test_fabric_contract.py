@@ -12,7 +12,7 @@ import pytest
 from daitn.objects import errors
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.protocol import Fabric
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 from .fabrics import (
     CarrierNetwork,
@@ -198,7 +198,7 @@ async def test_nobody_and_silence_are_told_apart(network: Network) -> None:
     await registration.close()
     await registration.close()
     with pytest.raises(Unreachable, match="nobody serves daitn/mute"):
-        await asyncio.wait_for(_ask_until_gone(source, "daitn/mute"), timeout=20)
+        await asyncio.wait_for(_ask_until_gone(source, "daitn/mute"), PATIENCE_S)
 
 
 async def _ask_until_gone(fabric: Fabric, key: str) -> None:
@@ -242,7 +242,7 @@ async def test_a_cancelled_request_leaves_the_fabric_usable(network: Network) ->
     await target.serve("daitn/mute", mute)
     await asked(source, "daitn/mute")
     task = asyncio.create_task(source.request("daitn/mute", b"wait", timeout_s=60))
-    await asyncio.wait_for(started.wait(), timeout=20)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -320,7 +320,7 @@ async def test_a_bulk_request_that_nobody_answers_ends(network: Network) -> None
     waits = asyncio.create_task(
         source.request_bulk("daitn/mute", b"wait", timeout_s=60, take=bytes)
     )
-    await asyncio.wait_for(started.wait(), timeout=20)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     waits.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waits
@@ -328,7 +328,7 @@ async def test_a_bulk_request_that_nobody_answers_ends(network: Network) -> None
     waits = asyncio.create_task(
         source.request_bulk("daitn/mute", b"wait", timeout_s=60, take=bytes)
     )
-    await asyncio.wait_for(started.wait(), timeout=20)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     await source.close()
     with pytest.raises(Unreachable, match="closed"):
         await waits
@@ -347,7 +347,7 @@ async def test_who_cancels_a_bulk_request_waits_for_what_is_being_taken(network:
     await target.serve("daitn/echo", echo)
     await asked(source, "daitn/echo")
     task = asyncio.create_task(source.request_bulk("daitn/echo", b"x", timeout_s=60, take=take))
-    await asyncio.wait_for(taking.wait(), timeout=20)
+    await asyncio.wait_for(taking.wait(), PATIENCE_S)
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
@@ -416,7 +416,7 @@ async def test_closing_twice_is_harmless_and_ends_what_waits(network: Network) -
 
     await target.serve("daitn/mute", mute)
     waits = asyncio.create_task(asked(source, "daitn/mute"))
-    await asyncio.wait_for(started.wait(), timeout=20)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     await source.close()
     await source.close()
     with pytest.raises(Unreachable, match="closed"):
@@ -457,7 +457,7 @@ async def test_a_handler_may_close_its_own_session(network: Network) -> None:
     await target.subscribe("daitn/x", stop)
     await linked(lambda: source.publish("daitn/x", b"probe"), heard)
     await source.publish("daitn/x", b"stop")
-    await asyncio.wait_for(ended.wait(), timeout=20)
+    await asyncio.wait_for(ended.wait(), PATIENCE_S)
 
 
 async def test_malformed_keys_are_refused_before_anything_is_sent(network: Network) -> None:
@@ -495,7 +495,7 @@ async def test_the_first_answer_that_is_accepted_counts(carriers: CarrierNetwork
 
         return await source.request("daitn/who", b"one", timeout_s=20, accepts=accepts)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while heard < {b"one", b"two"}:
             with contextlib.suppress(Unreachable):
                 await ask(b"neither")

@@ -99,19 +99,26 @@ async def test_a_name_is_open_once() -> None:
 
 async def test_a_delay_holds_both_ways_and_keeps_the_order() -> None:
     network = MemoryNetwork()
-    a, b, heard = network.open("a"), network.open("b"), Heard()
+    loop = asyncio.get_running_loop()
+    a, b = network.open("a"), network.open("b")
+    said_s: list[float] = []
+    heard: list[tuple[int, float]] = []
+
+    async def hears(key: str, payload: bytes) -> None:
+        heard.append((payload[0], loop.time()))
+
     network.delay("a", "b", 0.01)
     await b.serve("echo", echo)
-    await b.subscribe("x", heard.message)
-    loop = asyncio.get_running_loop()
+    await b.subscribe("x", hears)
     asked_s = loop.time()
     await a.request("echo", b"", timeout_s=5)
     assert loop.time() - asked_s >= 0.02
     for number in range(100):
+        said_s.append(loop.time())
         await a.publish("x", bytes([number]))
-    assert heard.items == []
-    await until(lambda: len(heard.items) == 100)
-    assert [payload[0] for _, payload in heard.items] == list(range(100))
+    await until(lambda: len(heard) == 100)
+    assert [number for number, _ in heard] == list(range(100))
+    assert all(at_s >= said_s[number] + 0.01 for number, at_s in heard)
 
 
 async def test_a_slow_owner_loses_the_oldest_items_and_the_log_says_so(
@@ -157,13 +164,21 @@ async def test_a_slow_owner_loses_the_oldest_items_where_they_are_large(
 async def test_what_is_published_waits_within_a_bound_of_bytes() -> None:
     network = MemoryNetwork()
     a, b = network.open("a"), network.open("b")
-    heard = Heard()
-    await b.subscribe("x", heard.message)
+    heard, go_on = Heard(), asyncio.Event()
+
+    async def slowly(key: str, payload: bytes) -> None:
+        await heard.message(key, payload)
+        await go_on.wait()
+
+    await b.subscribe("x", slowly)
     large = bytes(PUBLICATIONS_BYTES // 8)
-    for number in range(20):
+    await a.publish("x", bytes([0]) + large)
+    await until(lambda: heard.items)
+    for number in range(1, 20):
         await a.publish("x", bytes([number]) + large)
-    await until(lambda: heard.items and heard.items[-1][1][0] == 19)
-    assert [payload[0] for _, payload in heard.items] == list(range(13, 20))
+    go_on.set()
+    await until(lambda: heard.items[-1][1][0] == 19)
+    assert [payload[0] for _, payload in heard.items] == [0, *range(13, 20)]
 
 
 async def test_an_unbounded_mailbox_keeps_everything_from_every_thread() -> None:

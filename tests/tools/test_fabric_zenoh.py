@@ -173,7 +173,7 @@ async def test_an_absent_centre_is_named_with_what_to_do(mode: str) -> None:
     with pytest.raises(Unreachable, match=f"cannot reach the control centre at {endpoint}") as told:
         await open_zenoh(settings, connect_timeout_s=0.3)
     assert told.value.field == "connect"
-    assert "check that it runs" in told.value.fix
+    assert "check that it is running" in told.value.fix
 
 
 async def test_a_client_gets_answers_from_sites_and_centre() -> None:

@@ -6,10 +6,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -18,7 +21,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import daitn.tools.journal as store_package
-from daitn.control.accounting.money import transfer
+from daitn.control.accounting.amounts import transfer
 from daitn.objects.accounts import EntryKind, LedgerEntry, LedgerQuestion, chained
 from daitn.objects.audit import START
 from daitn.objects.errors import (
@@ -30,9 +33,11 @@ from daitn.objects.errors import (
     Unreachable,
 )
 from daitn.objects.identifiers import JobId
+from daitn.tools.journal import silence
 from daitn.tools.journal.copying import copy_journal
 from daitn.tools.journal.memory import MemoryJournal
 from daitn.tools.journal.protocol import Journal
+from daitn.tools.journal.shared import SHARED
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.journal.tables import METADATA, SCHEMA
 from tests.scenes.postgres import PostgresServer, postgres_server
@@ -134,6 +139,24 @@ def test_what_postgres_acknowledged_outlives_its_restart_and_so_does_its_client(
         postgres.start()  # Before anybody has noticed.
         journal.append(A, 2, [b"3"], 3.0)
         assert journal.events(A) == (b"1", b"2", b"3")
+
+
+def test_a_database_that_stands_still_is_no_reason_to_wait_for_ever(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that runs ahead meanwhile: else the database may be as slow as the machine is."""
+    clock = SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr(silence, "time", clock)
+    url = postgres.database() + "&connect_timeout=5"
+    with closing(SqlJournal(url, silent_s=500.0)) as journal:
+        journal.append(A, 0, [b"1"], 1.0)
+        clock.monotonic = lambda: 1000.0 * time.monotonic()
+        with postgres.standing_still(), pytest.raises(Unreachable, match="failed"):
+            journal.append(A, 1, [b"2"], 2.0)
+        clock.monotonic = time.monotonic
+        # Of the first, nobody knows whether it was done; asking again tells.
+        count = len(journal.events(A))
+        assert journal.append(A, count, [b"3"], 3.0) == count + 1
 
 
 def test_jobs_are_listed_in_order_of_creation(journal: Journal) -> None:
@@ -309,7 +332,8 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> None:
     journal = SqlJournal(url_of(tmp_path / "jobs.db"))
     with journal._engine.begin() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+        tables: Any = [METADATA, SHARED]
+        assert compare_metadata(MigrationContext.configure(connection), tables) == []
     journal.close()
     config = Config()
     config.set_main_option(

@@ -13,18 +13,22 @@ import pytest
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import ROSTER, RosterFile, sign_roster, write_roster
 from daitn.identity.signing import sign_advert
+from daitn.objects.deployments import FacilityDescriptor
 from daitn.objects.descriptors import NodeDescriptor, Role, VerifierDescriptor
-from daitn.objects.errors import InvalidInput, StorageFull
+from daitn.objects.errors import InvalidInput, StorageFull, Unreachable
+from daitn.objects.findings import Finding
 from daitn.objects.identifiers import OwnerId, SiteId
-from daitn.objects.messages import Advert
+from daitn.objects.messages import Advert, Sensed
 from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.wire import encode
 from daitn.tools import membership as directory_module
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.membership import FileKeys, Listener, Membership
+from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from tests.scenes.waiting import until
+from tests.topology.qrrt.world import WEIGHTS, deployment
 
 from .fabrics import InMemory, Network, OverZenoh
 
@@ -348,7 +352,7 @@ async def test_strangers_do_not_fill_the_memory(
     await Node(await network.open("a"), GHR).start()
     await until(lambda: GHR in listening.alive())
     await Node(await network.open("b"), NINDS).start()
-    await until(lambda: "1 sites are known already" in caplog.text)
+    await until(lambda: "1 sites are already known" in caplog.text)
     assert listening.alive() == {GHR}
 
 
@@ -623,3 +627,102 @@ async def test_a_new_key_of_a_member_replaces_the_old_one(network: Network, scen
     await Node(await network.open("b"), GHR, fresh).start()
     await until(lambda: scene.membership.alive() == {GHR})
     assert scene.membership.key_of(GHR) == fresh.public
+
+
+class AwayKeys(FileKeys):
+    """Keys whose store answers no more, for a while."""
+
+    away = False
+    asked = 0
+
+    def get(self, site: SiteId) -> str | None:
+        if self.away:
+            self.asked += 1
+            raise Unreachable("the database is away", field="database", fix="start it")
+        return super().get(site)
+
+
+async def test_an_advert_that_cannot_be_stored_is_asked_for_until_it_is(
+    network: Network, heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what it says is known when it changes next: a model that is ready is never seen so."""
+    monkeypatch.setattr(directory_module, "LOST_AFTER_S", 0.05)
+    known = AwayKeys(tmp_path / "keys")
+    listening = Membership(await network.open("hub"), known, heard)
+    await listening.start()
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    known.away = True
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2)
+    await published(node, lambda: known.asked)
+    assert heard.of(GHR) == [("described", 1), ("came", 1)]
+    known.away = False
+    await until(lambda: ("came", 2) in heard.of(GHR))
+    await listening.close()
+
+
+async def test_a_finding_is_believed_if_its_verifier_signed_what_arrived(
+    network: Network, hub: Fabric, listening: Membership
+) -> None:
+    """Of a verifier of a later release, which says more: when asked, and when it publishes."""
+    feed = QrrtFeed(hub, listening, NINDS)
+    await feed.start()
+    facility, unit = Node(await network.open("b"), NINDS), Node(await network.open("a"), GHR)
+    facility.descriptor = msgspec.structs.replace(
+        facility.descriptor,
+        roles=(Role.FACILITY,),
+        facility=FacilityDescriptor(
+            endpoint="http://127.0.0.1:1", hosts=False, memory_bytes=0,
+            deployments=tuple(map(deployment, ("doctor", "nurse", "porter"))),
+        ),
+    )  # fmt: skip
+    unit.descriptor = msgspec.structs.replace(unit.descriptor, roles=(Role.VERIFIER,))
+
+    def attested(name: str) -> bytes:
+        finding = Finding(
+            verifier=GHR, site=NINDS, deployment=name, manifest=WEIGHTS, topic="colds",
+            metric="accuracy", value=0.5, standard_error=0.1, items=40, at_s=1.0, degraded=True,
+        )  # fmt: skip
+        plain = {**msgspec.to_builtins(finding), "median_s": 0.5}
+        return encode({"finding": plain, "signature": unit.key.sign(encode(plain))})
+
+    async def asked(key: str, payload: bytes) -> bytes:
+        return encode((msgspec.Raw(attested("doctor")),))
+
+    def degraded() -> set[str]:
+        now = feed.snapshot()
+        return {row.name for row, is_ in zip(now.rows, now.columns.degraded, strict=True) if is_}
+
+    serving = await unit.fabric.serve(keys.site_do(GHR, "attested"), asked)
+    for node in (facility, unit):
+        await node.start()
+    await until(lambda: degraded() == {"doctor"})
+    changed = attested("porter").replace(b"median_s", b"medium_s")
+    for told in (changed, attested("nurse")):
+        await unit.fabric.publish(keys.site_attested(GHR), told)
+    await until(lambda: degraded() == {"doctor", "nurse"})
+    await serving.close()
+    await feed.close()
+
+
+async def test_an_advert_that_got_lost_is_asked_for_once_its_site_is_heard_of(
+    network: Network, hub: Fabric, listening: Membership, heard: Heard
+) -> None:
+    """As one that was refused for a wrong clock: else a ready model is never seen."""
+    feed = QrrtFeed(hub, listening, NINDS)
+    await feed.start()
+    node = await Node(await network.open("a"), GHR).start()
+    await until(lambda: GHR in listening.alive())
+    node.descriptor = msgspec.structs.replace(node.descriptor, version=2)
+
+    async def heard_of() -> None:
+        while True:
+            sensed = encode(Sensed(site=GHR, edition=node.descriptor.edition))
+            await node.fabric.publish(keys.site_sensed(GHR), sensed)
+            await asyncio.sleep(0.02)
+
+    sensing = asyncio.create_task(heard_of())
+    await until(lambda: ("came", 2) in heard.of(GHR))
+    sensing.cancel()
+    await feed.close()
+    assert heard.of(GHR) == [("described", 1), ("came", 1), ("described", 2), ("came", 2)]

@@ -31,7 +31,7 @@ from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 HERE = SiteId("here")
 DATA = random.Random(7).randbytes(12 * CHUNK_BYTES + 321)
@@ -278,12 +278,11 @@ async def test_a_frozen_holder_does_not_hold_the_others_back(world: World) -> No
     await world.silent_holder("frozen")
     await world.holder("a")
     began_s = asyncio.get_running_loop().time()
-    moved = await world.transport(prefer=lambda holders: sorted(holders), stall_s=60.0).fetch(
-        world.model(), ignore
-    )
+    transport = world.transport(prefer=lambda holders: sorted(holders), stall_s=2 * PATIENCE_S)
+    moved = await transport.fetch(world.model(), ignore)
     assert set(moved.sources) == {"a"}
     assert world.asked("frozen")
-    assert asyncio.get_running_loop().time() - began_s < 30
+    assert asyncio.get_running_loop().time() - began_s < 2 * PATIENCE_S
     assert unpacked(world.store, world.digest) == DATA
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -173,6 +174,21 @@ def test_who_ends_and_what_ends_is_noticed_without_a_message(
     assert roster.member(Kind.SITE, "ninds") is None
     assert heard == [{"ninds"}, set()]
     assert live(tmp_path / "a", clock=clock).members() == {}
+
+
+async def test_who_was_told_before_it_was_closed_is_told_no_more(tmp_path: Path) -> None:
+    """A control centre that leads a second time follows its roster again, as another object."""
+    write_roster(tmp_path / ROSTER, signed(1, SITE))
+    network, roster = InMemory(), live(tmp_path)
+    heard: list[str] = []
+    for term in ("first", "second"):
+        await roster.start(await network.open(term))
+        roster.listen(partial(heard.append, term))
+        if term == "first":
+            await roster.close()
+    roster.take(signed(2, SITE, OTHER).signed)
+    assert heard == ["second"]
+    await roster.close()
 
 
 async def test_an_expired_roster_is_followed_by_a_renewed_one(tmp_path: Path) -> None:

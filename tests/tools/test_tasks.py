@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import daitn
+from daitn.objects.errors import Unreachable
 from daitn.tools.tasks import Newest, Tasks
 from tests.scenes.waiting import until
 
@@ -138,8 +139,26 @@ def _never_ends(function: ast.AsyncFunctionDef) -> bool:
     return any(not any(isinstance(x, ways_out) for x in ast.walk(loop)) for loop in loops)
 
 
+async def test_what_a_round_foresaw_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("daitn.tools.tasks.FIRST_PAUSE_S", 0.0)
+    tasks, rounds = Tasks(), list[int]()
+
+    async def nobody_answers() -> None:
+        rounds.append(1)
+        raise Unreachable("the database does not answer", fix="start it")
+
+    tasks.repeat(nobody_answers, "the watch")
+    await until(lambda: len(rounds) > 2)
+    await tasks.close()
+    assert "the database does not answer" in caplog.text
+    assert "start it" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 async def test_rounds_that_never_wait_leave_time_to_others() -> None:
-    tasks, rounds = Tasks(), []
+    tasks, rounds = Tasks(), list[int]()
 
     async def at_once() -> None:
         rounds.append(1)

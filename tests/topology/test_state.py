@@ -199,7 +199,7 @@ def test_a_clock_that_runs_ahead_does_not_freeze_its_readings() -> None:
 def test_a_reading_that_is_no_number_is_told_and_changes_nothing(value: float) -> None:
     state = absorbed([data_site("a"), data_site("b")])
     before = state.snapshot(NOW_S)
-    with pytest.raises(InvalidInput, match="no finite number") as told:
+    with pytest.raises(InvalidInput, match="not a finite number") as told:
         state.absorb(link("a", "b", throughput_bps=value), NOW_S)
     assert told.value.field == "throughput_bps"
     assert state.snapshot(NOW_S) == before

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.scenes.browser import User, browser
 from tests.scenes.large_map import LargeMap, large_map
@@ -68,3 +68,26 @@ def test_what_happens_while_the_map_is_on_its_way_is_not_missed(
     network.change(joins=(first + 1,))
     user.page.get_by_label("Find a site").fill(f"site-{first + 1}")
     user.page.get_by_role("heading", name=f"site-{first + 1}").wait_for()
+
+
+def test_a_site_is_found_by_the_mouse_where_it_was_dragged_to(chromium: Browser) -> None:
+    """While a map moves it is not drawn whole; once it stands still, it is."""
+    with large_map(1, links_each=0) as network:
+        page = chromium.new_page()
+        user = User(page, network.url)
+        user.open("/map")
+        user.sees("1 sites")
+        box = page.locator(".map .sigma-mouse").bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x + 40, y + 30)
+        page.mouse.down()
+        page.mouse.move(x - 60, y + 90, steps=10)
+        page.wait_for_timeout(1000)  # Let go at once, it would glide on.
+        page.mouse.up()
+        expect(page.locator(".map .sigma-labels")).to_be_visible()
+        page.wait_for_timeout(1000)  # Nor is it a double click.
+        page.mouse.click(x - 100, y + 60)
+        user.page.get_by_role("heading", name="site-0").wait_for()
+        page.close()
+        assert not user.errors

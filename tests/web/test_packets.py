@@ -64,7 +64,7 @@ def test_the_way_of_a_packet_is_shown_with_what_each_forwarder_knew(chain: Netwo
         user.sees("What it can reach")
         wait_until(arrived)
         user.page.get_by_label("id of an object").fill(probes[0]["object"])
-        user.click("Follow its way", role="button")
+        user.click("Follow its path", role="button")
         user.sees("1. west", "2. middle", "3. east", "on to middle", "delivered here")
         assert user.page.url.endswith(f"site=west&object={probes[0]['object']}")
         assert user.violations() == []

@@ -1,10 +1,11 @@
 // The frame: who is signed in, where one can go, and whether what is shown is live.
-import { useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
-import { failed, type Failure, get, remove, type Schema, whenSignedOut } from "./api/client";
+import { failed, type Failure, get, remove, type Schema, whenSignedOut, you } from "./api/client";
 import { close, connected, open } from "./api/live";
 import { Accounts } from "./pages/Accounts";
-import { Audit, Events } from "./pages/News";
+import { Audit } from "./pages/Audit";
+import { Events } from "./pages/Events";
 import { IntentPage } from "./pages/Intent";
 import { JobPage, Jobs } from "./pages/Jobs";
 import { MapPage } from "./pages/MapPage";
@@ -15,6 +16,7 @@ import { Queries, QueryPage } from "./pages/Queries";
 import { signIn, SignIn } from "./pages/SignIn";
 import { SitePage, Sites } from "./pages/Sites";
 import { Topology } from "./pages/Topology";
+import { useAction } from "./parts/action";
 import { Empty, Problem } from "./parts/show";
 import { Link, matched, place } from "./router";
 
@@ -51,56 +53,91 @@ const PAGES: [string, (names: Record<string, string>) => preact.JSX.Element][] =
   ["/audit", () => <Audit />],
 ];
 
-type Signed = { session?: Schema["SessionView"]; failure?: Failure };
+type Session = Schema["SessionView"];
+type Signed = { session?: Session; failure?: Failure };
+
+/** Tells the other tabs of this browser in which session they are, too: they have the same cookie. */
+const sessions = new BroadcastChannel("daitn-session");
+
+/** Sessions of the same name are the same member's, with the same rights. */
+function named(session?: Session): string {
+  return JSON.stringify(session?.you ?? null);
+}
 
 export function App() {
   const [signed, set] = useState<Signed>({});
-  const ask = () => {
-    get<Schema["SessionView"]>("/session").then((session) => set({ session }), (error: unknown) => set({ failure: failed(error) }));
-  };
+  const current = useRef<Session>();
+  const enter = useCallback((session: Session) => {
+    if (named(session) !== named(current.current)) close(); // Before it can be heard in the new session.
+    current.current = session;
+    set({ session });
+  }, []);
+  const ask = useCallback(async () => {
+    try {
+      const session = await get<Session>("/session");
+      enter(session);
+      sessions.postMessage(named(session));
+    } catch (error) {
+      set({ failure: failed(error) });
+    }
+  }, [enter]);
   useEffect(() => {
-    whenSignedOut(() => set((before) => (before.session?.you ? { session: { ...before.session, you: null } } : before)));
+    whenSignedOut(() => current.current?.you && enter({ ...current.current, you: null }));
+    sessions.onmessage = ({ data }: MessageEvent<string>) => void (data === named(current.current) || ask());
+    addEventListener("pageshow", ({ persisted }) => void (persisted && ask())); // What was said meanwhile was not heard.
     const token = new URLSearchParams(location.hash.slice(1)).get("token");
     if (!token) {
-      ask();
+      void ask();
       return;
     }
     history.replaceState(null, "", location.pathname + location.search); // Not to be kept or shared.
-    signIn(token).then(ask, ask);
-  }, []);
+    void signIn(token).then(ask, ask);
+  }, [ask, enter]);
   const session = signed.session;
   const inside = session !== undefined && (session.you !== null || session.ways.length === 0);
-  useEffect(() => (inside ? open() : close()), [inside]);
-  if (signed.failure) return <main class="sign-in" id="main"><h1>DA-ITN</h1><Problem failure={signed.failure} again={ask} /></main>;
+  const name = named(session);
+  useEffect(() => (inside ? open(name) : close()), [inside, name]);
+  you.value = session?.you ?? null;
+  if (signed.failure) return <main class="sign-in" id="main"><h1>DA-ITN</h1><Problem failure={signed.failure} again={() => void ask()} /></main>;
   if (!session) return <p class="sign-in" role="status">Loading…</p>;
   if (!inside) return <SignIn ways={session.ways} done={ask} />;
-  return <Frame you={session.you} leave={() => void remove("/session").then(ask, ask)} />;
+  return <Frame key={name} leave={() => remove("/session").then(ask, ask)} />;
 }
 
-function Frame({ you, leave }: { you: Schema["You"] | null; leave: () => void }) {
+function Frame({ leave }: { leave: () => Promise<void> }) {
+  const { busy, act } = useAction();
   const path = place.value.pathname;
+  const who = you.value;
+  const menu = MENU.filter(([to]) => to !== "/audit" || who?.kind !== "owner"); // It is for operators.
   const current = MENU.find(([to]) => path === to || (to !== "/" && path.startsWith(`${to}/`)));
+  const title = [...shownAt(path), current?.[1] ?? "Nothing here", "DA-ITN"].join(" – ");
   useEffect(() => {
-    document.title = `${current?.[1] ?? "Nothing here"} – DA-ITN`;
-  }, [current]);
+    document.title = title;
+  }, [title]);
   return (
     <div class="frame">
-      <a class="skip" href="#main">To the content</a>
+      <a class="skip" href="#main">Skip to content</a>
       <nav aria-label="Pages">
         <div class="brand"><img src="/icon.svg" alt="" /> <span>DA-ITN</span></div>
-        {MENU.map(([to, name]) => <Link key={to} to={to} current={current?.[0] === to}>{name}</Link>)}
+        {menu.map(([to, name]) => <Link key={to} to={to} current={current?.[0] === to}>{name}</Link>)}
         <div class="who">
-          {you?.member ? <>{you.member}, {you.role} <button class="plain" onClick={leave}>Sign out</button></> : "no sign-in needed"}
+          {who?.member ? <>{who.member}, {who.role} <button class="plain" disabled={busy} onClick={() => act(leave)}>Sign out</button></> : "no sign-in needed"}
         </div>
       </nav>
       <main id="main" tabIndex={-1}>
         {connected.value === false && (
-          <p class="lost" role="alert">The control centre does not answer: what is shown may be old. Trying again…</p>
+          <p class="lost" role="alert">The control centre does not answer, so this may be outdated. Trying again…</p>
         )}
         <Routed path={path} />
       </main>
     </div>
   );
+}
+
+/** What the page at an address is about. */
+function shownAt(path: string): string[] {
+  const names = PAGES.map(([pattern]) => matched(pattern, path)).find((found) => found !== null) ?? {};
+  return Object.keys(names).length ? [Object.values(names).join(":")] : [];
 }
 
 function Routed({ path }: { path: string }) {

@@ -1,5 +1,6 @@
-"""What a FLARE site does with a model. In rounds the first site tells what the arriving one
-measures; in a ring every site tells what it made."""
+"""What a FLARE site does with a model. In rounds the first site reports what the arriving model
+measures; in a ring every site reports what its own result measures.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class _Cyclic(CyclicRecipe):
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kit", help="the administrator's; left out: simulate")
+    parser.add_argument("--kit", help="the administrator's kit; without it, simulate")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--algorithm", choices=["fedavg", "cyclic"])
     parser.add_argument("--task")

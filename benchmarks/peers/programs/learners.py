@@ -2,8 +2,8 @@
 
 Runs in the peers' environments, which do not have DA-ITN. Batches, Adam and clipping are those of
 the recipe, number by number, without its noise on the weights (`tests/benchmarks/test_peers.py`
-compares both). In NumPy, as importing PyTorch takes 2.6 s of processor time in each process, and
-Flower starts one for each message: the peers get this for nothing.
+compares both). It uses NumPy because importing PyTorch takes 2.6 s of CPU time in each process, and
+Flower starts one for each message: the peers are spared this.
 """
 
 from __future__ import annotations

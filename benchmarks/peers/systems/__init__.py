@@ -1,1 +1,1 @@
-"""Each system's way to do a task on given hosts."""
+"""How each system does a task on given hosts."""

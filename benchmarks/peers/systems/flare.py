@@ -1,5 +1,6 @@
-"""NVIDIA FLARE: a provisioned server on a host of its own, a client at each site, mutual TLS; or
-its simulator."""
+"""NVIDIA FLARE: a provisioned server on a separate host, a client at each site, mutual TLS; or its
+simulator.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flower: a SuperLink on a host of its own, a SuperNode at each site; or its simulation."""
+"""Flower: a SuperLink on a separate host, a SuperNode at each site; or its simulation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.peers.run import Model, Running, until
 from benchmarks.peers.segments import Segments, Watch
 from benchmarks.peers.tasks import Task
-from daitn.cli.founding import found_network
+from daitn.cli.founding import found_network, remember_network
 from daitn.cli.network import read_network
 
 __all__ = ["DaItn"]
@@ -46,6 +46,7 @@ class DaItn:
         file.write_text(yaml.safe_dump(self._network(task, segments)))
         center, nodes = read_network(file)
         found_network(center, nodes)
+        remember_network(center, nodes)
         log = folder / "center.log"
         segments.hosts[_CENTER].start((*_DAITN, "center", "-c", str(file)), log)
         for node in nodes:

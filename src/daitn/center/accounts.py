@@ -1,4 +1,5 @@
-"""The control centre's accounts: takes what gateways and facilities state, and shows the ledger."""
+"""The control centre's accounts: accepts usage statements of gateways and facilities, and serves
+the ledger."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from daitn.center.key_sums import KeySums
 from daitn.control.accounting.usage import Stated, applied
 from daitn.identity.audit import countersign
 from daitn.identity.keys import SigningKey
@@ -34,13 +36,16 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId
 from daitn.objects.roster import Kind
 from daitn.objects.usage import (
+    FREE,
     Count,
+    Prices,
     SignedUsage,
     UsageCompared,
     UsageList,
     UsageRow,
     UsageSide,
     UsageStatement,
+    statement_digest,
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
@@ -60,10 +65,23 @@ Pair = tuple[SiteId, SiteId, OwnerId, str]
 class _Sum(msgspec.Struct, frozen=True):
     pair: Pair
     count: Count
+    dearest: Prices = FREE
+
+    def plus(self, row: UsageRow) -> _Sum:
+        prices = row.key.price_in, row.key.price_out
+        dearest = max(self.dearest[0], prices[0]), max(self.dearest[1], prices[1])
+        return _Sum(self.pair, self.count + row.count, dearest)
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A `SignedUsage` as it was received, with what this release does not know, without `keys`."""
+
+    statement: msgspec.Raw
+    signature: str
 
 
 class Accounts:
-    """The ledger's keeper, but for entries of jobs, which are posted with their facts."""
+    """Keeps the ledger, except entries of jobs, which are posted with their facts."""
 
     def __init__(
         self,
@@ -73,26 +91,31 @@ class Accounts:
         owner_of: Callable[[SiteId], OwnerId | None],
         roles_of: Callable[[SiteId], Iterable[Role]],
     ) -> None:
-        """`key_of`, `owner_of` and `roles_of`: of a site, as the network knows it."""
+        """`key_of`, `owner_of` and `roles_of`: of a site, as known to the network."""
         self._journal = journal
         self._key = key
         self._key_of = key_of
         self._owner_of = owner_of
         self._roles_of = roles_of
+        self._keys = KeySums(journal)
         self._stated: dict[str, Stated] = {}
-        self._sums: dict[UsageSide, dict[Pair, Count]] = {side: {} for side in UsageSide}
+        self._sums: dict[UsageSide, dict[Pair, _Sum]] = {side: {} for side in UsageSide}
+        self._unsure = False
+        """Whether the journal may have more than is known here, because writing failed."""
 
     def start(self) -> None:
-        """Read back what was stated."""
+        """Load the reported counts."""
+        self._sums = {side: {} for side in UsageSide}
+        self._keys.start()
         for name, stored in self._journal.all(_STATED).items():
             self._stated[name] = decode(stored, Stated)
         for name, stored in self._journal.all(_SUM).items():
             one = decode(stored, _Sum)
-            self._sums[UsageSide(name.partition("/")[0])][one.pair] = one.count
+            self._sums[UsageSide(name.partition("/")[0])][one.pair] = one
 
     async def on_usage(self, key: str, payload: bytes) -> bytes:
-        """`SignedUsage` -> `UsageReceipt`: a gateway or facility states what was asked and
-        answered; it repeats that until it is acknowledged."""
+        """`SignedUsage` -> `UsageReceipt`: a gateway or facility reports its usage; it repeats the
+        report until it is acknowledged."""
         signed = decode(payload, SignedUsage)
         statement = signed.statement
         check_site(statement.site)
@@ -101,38 +124,51 @@ class Accounts:
             raise Unreachable(
                 f"the control centre has no descriptor of {statement.site} yet", fix="state again"
             )
-        check_usage(signed, public_key)
+        written = check_usage(signed, public_key, payload)
         role = Role.GATEWAY if statement.side is UsageSide.GATEWAY else Role.FACILITY
         if role not in self._roles_of(statement.site):
-            raise Refused(f"{statement.site} is no {role}", field="side", fix="grant it that role")
-        self._apply(signed)
-        return encode(self._stated[_name(statement)].receipt)
+            raise Refused(
+                f"{statement.site} is not a {role}", field="side", fix="grant it that role"
+            )
+        kept = _Kept(statement=msgspec.Raw(written), signature=signed.signature)
+        self._apply(signed.statement, kept)
+        receipt = self._stated[_name(statement)].receipt
+        if statement.side is UsageSide.GATEWAY and signed.keys:
+            others = self._keys.take(statement.site, signed.keys, clock.wall_s())
+            receipt = msgspec.structs.replace(receipt, keys=others)
+        return encode(receipt)
 
-    def _apply(self, signed: SignedUsage) -> None:
-        statement = signed.statement
+    def _apply(self, statement: UsageStatement, kept: _Kept) -> None:
+        if self._unsure:  # Else what it has, and did not say so, would be paid again.
+            self.start()
+            self._unsure = False
         name = _name(statement)
         known = self._stated.get(name, Stated())
-        now, entries, new = applied(known, statement, clock.now_s())
+        digest = statement_digest(bytes(kept.statement))
+        now, entries, new = applied(known, statement, digest, clock.now_s())
         if now == known:
             return
         sums = self._summed(statement, new)
         number = f"{name}/{statement.series}/{statement.number}"
         records = {(_STATED, name): encode(now)}
-        records[_STATEMENT, number] = encode((signed, clock.now_s()))
-        for pair, count in sums.items():
-            records[_SUM, "/".join((statement.side, *pair))] = encode(_Sum(pair, count))
+        records[_STATEMENT, number] = encode((kept, clock.now_s()))
+        for pair, one in sums.items():
+            records[_SUM, "/".join((statement.side, *pair))] = encode(one)
+        self._unsure = True
         self._journal.post(entries, records)
+        self._unsure = False
         self._stated[name] = now
         self._sums[statement.side].update(sums)
 
-    def _summed(self, statement: UsageStatement, new: Iterable[UsageRow]) -> dict[Pair, Count]:
-        known, sums = self._sums[statement.side], dict[Pair, Count]()
+    def _summed(self, statement: UsageStatement, new: Iterable[UsageRow]) -> dict[Pair, _Sum]:
+        known, sums = self._sums[statement.side], dict[Pair, _Sum]()
         for row in new:
             key = row.key
             sites = (statement.site, key.peer)
             gateway, facility = sites if statement.side is UsageSide.GATEWAY else sites[::-1]
             pair = (gateway, facility, key.owner, full_name(key.model_owner, key.model))
-            sums[pair] = sums.get(pair, known.get(pair, Count())) + row.count
+            before = sums.get(pair) or known.get(pair) or _Sum(pair, Count())
+            sums[pair] = before.plus(row)
         return sums
 
     async def on_accounts(self, key: str, payload: bytes) -> bytes:
@@ -159,8 +195,8 @@ class Accounts:
         )
 
     async def on_metered(self, key: str, payload: bytes) -> bytes:
-        """`AccountQuestion` -> `UsageList`: what gateways state of answers, beside what facilities
-        state of the same."""
+        """`AccountQuestion` -> `UsageList`: what gateways report about answers, beside what
+        facilities report about the same ones."""
         account = decode(payload, AccountQuestion).account
         seen = await asyncio.to_thread(self._asked, account)
         by_gateway, by_facility = self._sums[UsageSide.GATEWAY], self._sums[UsageSide.FACILITY]
@@ -176,14 +212,17 @@ class Accounts:
             }
             if seen is not None and not names & seen:
                 continue
-            missing = Count() if facility in stated else None
+            nothing = _Sum(pair, Count())
+            asked, answered = by_gateway.get(pair, nothing), by_facility.get(pair, nothing)
             one = UsageCompared(
                 gateway=gateway,
                 facility=facility,
                 owner=owner,
                 model=model,
-                by_gateway=by_gateway.get(pair, Count()),
-                by_facility=by_facility.get(pair, missing),
+                by_gateway=asked.count,
+                by_facility=answered.count if facility in stated else None,
+                prices_by_gateway=asked.dearest,
+                prices_by_facility=answered.dearest,
             )
             found.append(one)
         return encode(UsageList(compared=tuple(found)))
@@ -195,7 +234,7 @@ class Accounts:
         return countersign(CENTER_SITE, line.number, line.digest, clock.now_s(), self._key)
 
     def _asked(self, account: str) -> frozenset[str] | None:
-        """The accounts of a question that the caller may see; none: all. Raises `Refused`, and
+        """The accounts of a question that the caller may see; none means all. Raises `Refused`, and
         `NotFound` for one that does not exist."""
         own = self._own()
         if not account:
@@ -215,7 +254,7 @@ class Accounts:
         return frozenset(names)
 
     def _own(self) -> frozenset[str] | None:
-        """The caller's accounts; none: it may see all."""
+        """The caller's accounts; none means it may see all."""
         member = caller()
         if member is None or member.kind is Kind.OPERATOR:
             return None

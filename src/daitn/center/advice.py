@@ -71,7 +71,7 @@ class Advisor:
 
     @property
     def advice(self) -> Advice:
-        """The operator's advice, with the root's where that leaves something open.
+        """The operator's advice, completed by the root's.
 
         Silence of the root takes its advice back, as silence of this centre does at forwarders.
         """
@@ -97,12 +97,13 @@ class Advisor:
         )
         if steer != Steer():
             before = Advice(version=0) if steer.reset else self._own
-            self._own = Advice(
+            own = Advice(
                 version=self._own.version + 1,
                 mode=steer.mode or before.mode,
                 prefer=before.prefer if steer.prefer is None else steer.prefer,
             )
-            self._journal.put(_KIND, _NAME, encode(self._own))
+            self._journal.put(_KIND, _NAME, encode(own))
+            self._own = own
             await self._publish()
         return encode(self.advice)
 

@@ -24,7 +24,7 @@ _KIND = "audit-head"
 
 
 class Witness:
-    """Signs the heads of audit logs, and remembers the latest of each site."""
+    """Signs the heads of audit logs, and remembers the latest one of each site."""
 
     def __init__(self, journal: Journal, key: SigningKey) -> None:
         self._journal = journal
@@ -38,7 +38,8 @@ class Witness:
     def answer(
         self, site: SiteId, claim: AuditClaim | None, public_key: str
     ) -> CountersignedHead | None:
-        """The latest signed head of a site's log: `claim`'s, if it goes on from the one before.
+        """The latest signed head of a site's log: that of `claim`, if it continues the previous
+        one.
 
         A claim that begins later or ends earlier than that one is answered with it, and the site
         claims again from there. Raises `Corrupt` for a claim that the site did not sign, and

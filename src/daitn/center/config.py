@@ -7,96 +7,117 @@ from typing import Annotated, Final
 
 import msgspec
 
+from daitn.files.state_folder import CenterState, ProcessState
+from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
+from daitn.tools.fabric.settings import check_endpoints
 from daitn.tools.fabric.turns import PER_MINUTE
+from daitn.tools.http import check_served
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
 __all__ = ["LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
 
 LIVE: Final = frozenset({"open_jobs", "requests_per_minute", "stored_bytes", "certificate_hours"})
-"""What of its file a running control centre takes over."""
+"""Fields of its file that take effect in a running control centre."""
 
 
 class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sign-in by a provider of OpenID Connect. Paths are relative to the control centre's file."""
 
     issuer: str
-    """The provider, as it calls itself: `https://accounts.example.org`."""
+    """The provider's issuer URL: `https://accounts.example.org`."""
     client_id: str
-    """What the provider calls this control centre."""
+    """This control centre's client id at the provider."""
     client_secret: str = ""
-    """File with the secret that the provider gave; empty: it gave none."""
+    """File with the client secret from the provider; empty means none."""
     scopes: tuple[str, ...] = ("email",)
-    """What is asked for beside `openid`."""
+    """Scopes requested in addition to `openid`."""
     claim: str = "email"
-    """What of the provider's word names an account. An `email` counts if it is verified."""
+    """The claim that names an account. An `email` counts only if it is verified."""
     people: dict[str, str] = {}
-    """By account, the file with a token of `daitn token create --center-api`: whoever has the
-    account may do what the token's member lets it."""
+    """For each account, the file with a token of `daitn token create --center-api`: the account's
+    holder may do what the token allows."""
 
 
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A control centre's HTTP API and dashboard."""
 
     listen: str | None = None
-    """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty: none.
-    Not stated: port 7448 of this machine alone, or a free one where that is taken; a restart keeps
-    it, as `api-address` in `state` has it."""
+    """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty means none.
+    By default port 7448 on loopback, or a free port if that one is taken; `api-address` in `state`
+    keeps it across restarts."""
     advertise: str = ""
-    """URL at which others reach it, if `listen` does not tell it."""
+    """URL at which others reach it, if it differs from `listen`."""
     requests_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 50.0
-    """Requests of one member, on average; four seconds' may come at once."""
+    """Average requests per member; four seconds' worth may come at once."""
     oidc: OidcConfig | None = None
-    """Sign-in with accounts elsewhere, see below; none: with tokens only."""
+    """Sign-in with OpenID Connect, see below; none means with tokens only."""
 
 
 class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One control centre. Paths are relative to this file."""
 
     name: str = CENTER_SITE
-    """What the roster calls it; each control centre of a network has its own."""
+    """Its name in the roster; each control centre of a network has its own."""
     listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tls/127.0.0.1:7447",)
     """Endpoints at which nodes and owners reach it."""
     state: str = "daitn-center"
-    """Folder for the key, the roster, jobs, and weights that owners bring."""
+    """Folder for the key, the roster, jobs, and start weights of owners."""
     roster: str = ""
-    """File in which the operator puts new rosters, such as `roster.json` of the folder that
-    `daitn network init` made; it is read again when it changes. Empty: the one in `state`, as
-    `daitn network join` put it there, and newer ones that others pass on."""
+    """File in which the operator puts new rosters, such as `roster.json` in the folder of `daitn
+    network init`; it is reread when it changes. Empty means the one that `daitn network join` put
+    into `state`, and newer ones from other members."""
     insecure: bool = False
-    """Runs without a roster: whoever reaches the process may do anything. For trying things out on
-    one machine: every address to listen at has to be of this machine alone."""
+    """Run without a roster: whoever reaches the process may do anything. Only for experiments on
+    one machine: all addresses must be local to this machine."""
     root: tuple[str, ...] = ()
-    """Endpoints of the root control centre, where this one is of a domain: what its own operator
-    did not decide for forwarders, the root's advice decides."""
+    """For a domain's control centre: endpoints of the root control centre, whose advice to
+    forwarders applies unless its own operator has set some."""
     verifiers: tuple[SiteId, ...] = ()
-    """Verification units whose measurements count, of models on their way and of deployed ones;
-    empty: all sites to which the roster grants that role."""
+    """Verifiers whose measurements count, for models in training and deployed ones; empty means all
+    sites to which the roster grants that role."""
     open_jobs: Annotated[int, msgspec.Meta(ge=1)] = 32
-    """Jobs of one owner that may be open at the same time."""
+    """Maximum number of open jobs per owner."""
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1)] = PER_MINUTE
-    """Costly requests of one member: assessments, analyses, certificates and names, and, as
-    three each, submissions and deployments. A minute's may come at once."""
+    """Costly requests per member: assessments, analyses, certificates and names count as one,
+    submissions and deployments as three. A minute's worth may come at once."""
     stored_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 30
-    """Weights that one owner may bring; each blob counts 16 KiB more than it has. Those that
-    nothing needs are deleted after a day."""
+    """Start weights that one owner may store; each blob counts as 16 KiB more than its size.
+    Weights that nothing needs are deleted after a day."""
     database: str = ""
-    """SQLAlchemy URL of the journal, which holds the jobs' events; empty: SQLite in the state
+    """SQLAlchemy URL of the journal, which holds the jobs' events; empty means SQLite in the state
     folder."""
+    replica: str = ""
+    """Name of this one among control centres that share a PostgreSQL `database` and a key: one
+    leads, and another takes over when it falls silent. Empty means that it is alone."""
     api: ApiConfig = ApiConfig()
-    """Its HTTP API and dashboard, see below."""
+    """The HTTP API and dashboard, see below."""
     certificate_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 24.0
-    """How long the certificates hold that it issues to members; they are renewed half-way."""
+    """Validity of the certificates that it issues to members; they are renewed halfway."""
     metrics: MetricsConfig = MetricsConfig()
-    """Where Prometheus finds its metrics, as at a node."""
+    """The address of its metrics, as for a node."""
     traces: TracesConfig = TracesConfig()
-    """Where spans of jobs go, as at a node."""
+    """The destination of traces of jobs, as for a node."""
 
     @property
     def tls(self) -> str:
         """Folder of its certificates; none without a roster."""
-        return "" if self.insecure else str(Path(self.state, "tls"))
+        return "" if self.insecure else str(Path(self.state, ProcessState.TLS))
+
+    @property
+    def database_url(self) -> str:
+        """URL of the database of its jobs."""
+        return self.database or f"sqlite:///{Path(self.state, CenterState.DATABASE)}"
+
+    @property
+    def listens(self) -> tuple[tuple[str, str], ...]:
+        """Addresses at which it listens as its file says, each with its field."""
+        servers = (("metrics", self.metrics), ("api", self.api))
+        return (
+            *(("listen", endpoint) for endpoint in self.listen),
+            *((f"{field}.listen", part.listen) for field, part in servers if part.listen),
+        )
 
 
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
@@ -105,8 +126,12 @@ def check_center_config(plain: object, folder: Path) -> CenterConfig:
         plain = {"listen": ["tcp/127.0.0.1:7447"], **plain}
     config = checked({} if plain is None else plain, CenterConfig, "center")
     checked_name(config.name, "name")
+    if config.replica:
+        checked_name(config.replica, "replica")
+        _check_shared(config)
     for position, site in enumerate(config.verifiers):
         checked_name(site, f"verifiers[{position}]")
+    _check_addresses(config)
     return msgspec.structs.replace(
         config,
         state=str((folder / config.state).resolve()),
@@ -115,8 +140,34 @@ def check_center_config(plain: object, folder: Path) -> CenterConfig:
     )
 
 
+def _check_addresses(config: CenterConfig) -> None:
+    """Check what it listens at and connects to, as it will when it starts."""
+    check_endpoints("listen", listen=config.listen, tls=config.tls)
+    check_endpoints("root", connect=config.root, tls=config.tls)
+    if config.api.listen:
+        check_served("api.listen", config.api.listen, config.api.advertise, tls=config.tls)
+    if config.metrics.listen:
+        check_served("metrics.listen", config.metrics.listen, tls=config.tls)
+
+
+def _check_shared(config: CenterConfig) -> None:
+    """Raise `InvalidInput` for settings that several control centres cannot share."""
+    if config.insecure:
+        raise InvalidInput(
+            "control centres that take turns sign their messages, but this one has no roster",
+            field="replica",
+            fix="leave insecure out, or replica",
+        )
+    if not config.database.startswith("postgresql"):
+        raise InvalidInput(
+            "control centres that take turns share a database of PostgreSQL",
+            field="database",
+            fix="name it at each: postgresql+psycopg://USER@HOST/NAME; or leave replica out",
+        )
+
+
 def _placed(oidc: OidcConfig | None, folder: Path) -> OidcConfig | None:
-    """With paths from anywhere."""
+    """The configuration with absolute paths."""
     if oidc is None:
         return None
     secret = oidc.client_secret

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from daitn.center.backoff import Backoff
 from daitn.center.names import PLACE_LASTS_S, BareNames
 from daitn.center.placement import placement
+from daitn.center.published import PublishedModels
 from daitn.control.placement.reconcile import (
     Deploy,
     Retire,
@@ -24,10 +25,10 @@ from daitn.control.placement.reconcile import (
 )
 from daitn.identity.grants import GrantBook
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
-from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
+from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.grants import Signed, full_name
-from daitn.objects.identifiers import Digest, SiteId, checked_name
+from daitn.objects.identifiers import Digest, JobId, SiteId, checked_name
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
 from daitn.objects.models import ModelRef
 from daitn.objects.placement import (
@@ -43,7 +44,7 @@ from daitn.objects.queries import AUTO
 from daitn.objects.wire import decode, encode
 from daitn.tools.entitled import check_grant, check_latest
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import caller, check_owner
+from daitn.tools.fabric.caller import caller, check_owner, no_such, visible
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.journal.protocol import Journal
 from daitn.tools.membership import Membership
@@ -60,16 +61,17 @@ ASK_AGAIN_S = 5.0
 """A facility has this long to report progress before it is asked again."""
 ASK_TIMEOUT_S = 5.0
 OPTIMISE_EVERY_S = 30.0
-_KIND, _MODEL_KIND = "deployment", "model"
+_KIND = "deployment"
 
 
 class DeploymentService:
-    """Stores operators' intents in the journal, and keeps facilities in line with them."""
+    """Stores operators' intents in the journal, and reconciles facilities with them."""
 
     def __init__(
         self,
         fabric: Fabric,
         journal: Journal,
+        published: PublishedModels,
         membership: Membership,
         qrrt: QrrtFeed,
         grants: GrantBook | None = None,
@@ -81,6 +83,7 @@ class DeploymentService:
         self._names = names
         self._fabric = fabric
         self._journal = journal
+        self._published = published
         self._membership = membership
         self._qrrt = qrrt
         self._desired: dict[str, DesiredDeployment] = {}
@@ -91,14 +94,15 @@ class DeploymentService:
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
         self._trouble: dict[tuple[str, SiteId], str] = {}
         self._placed_at_s: dict[tuple[str, SiteId], float] = {}
-        """When a place was signed last (monotonic), where a control centre chooses it."""
+        """When a place was last signed (monotonic), if a control centre chooses it."""
         self._optimised_at_s = 0.0
+        self._changed: Callable[[str], None] = lambda name: None
         self._tasks = Tasks()
         self._dropped = ThrottledLog(log)
         self._subscription: Registration | None = None
 
     async def start(self) -> None:
-        """Read the desired deployments back and start to reconcile."""
+        """Load the desired deployments and start to reconcile."""
         for name, stored in self._journal.all(_KIND).items():
             desired = decode(stored, DesiredDeployment)
             if desired.why == _RETIRED:
@@ -106,7 +110,7 @@ class DeploymentService:
             else:
                 self._desired[name] = desired
         for site in {site for desired in self._desired.values() for site in desired.places}:
-            # Connected facilities appear within moments; until then no place is chosen again.
+            # Connected facilities appear within moments; until then, no place is chosen again.
             self._backoff.seen(site, time.monotonic())
         self._subscription = await self._fabric.subscribe(keys.ALL_SERVING, self._on_serving)
         self._tasks.repeat(self._reconcile, "deployments")
@@ -115,6 +119,13 @@ class DeploymentService:
         await self._tasks.close()
         if self._subscription is not None:
             await self._subscription.close()
+
+    def listen(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` with the name of each deployment, and again whenever it is placed, fails
+        to be, or is retired. What facilities report of it is in their descriptors."""
+        self._changed = changed
+        for name in self._desired:
+            changed(name)
 
     def models(self) -> frozenset[Digest]:
         """Weights that facilities may still fetch."""
@@ -127,18 +138,12 @@ class DeploymentService:
         malformed name, `Refused` if the model learned nothing, no facility may host it now, or the
         caller may not.
         """
-        stored = self._journal.get(_MODEL_KIND, intent.model)
-        if stored is None:
-            raise NotFound(
-                f"there is no trained model {intent.model}",
-                field="model",
-                fix="see `daitn get models`; a job publishes its model when it ends",
-            )
-        model = decode(stored, ModelDescriptor)
-        check_owner(model.owner, f"the model {intent.model}")
+        model = self._published.of(JobId(intent.model))
+        if model is None or not visible(model.owner):  # A job publishes its model when it ends.
+            raise no_such("trained model", intent.model, field="model", see="daitn get models")
         if model.untrained:
             raise Refused(
-                f"{intent.model} learned nothing: none of its job's visits made it better",
+                f"no visit of its job improved {intent.model}",
                 field="model",
                 fix="see its job in `daitn get jobs`; train it longer, or on other data",
             )
@@ -167,14 +172,14 @@ class DeploymentService:
         return self.view(name)
 
     def _granted(self, desired: DesiredDeployment, grants: GrantBook) -> DesiredDeployment:
-        """Check what the model's owner signed, and give it the bare name if that is free."""
+        """Check what the model's owner signed, and assign it the bare name if that is free."""
         model, signed = desired.model, desired.intent.grant
         grant = check_grant(
             grants, signed, model.owner, desired.name, model.manifest, desired.terms
         )
         if set(grant.sites) != set(desired.intent.to):
             raise Refused(
-                f"{model.owner} signed other facilities than these",
+                f"{model.owner} signed for other facilities",
                 field="to",
                 fix="deploy it with its owner's key: `daitn deploy`",
             )
@@ -189,26 +194,43 @@ class DeploymentService:
         return msgspec.structs.replace(desired, name_grant=name_grant)
 
     def _bare_name(self, owner: str, name: str, until_s: float = 0.0) -> Signed | None:
-        """Give a bare name; see `BareNames.give`. Raises `Refused` also where another control
-        centre gives them."""
+        """Assign a bare name; see `BareNames.give`. Raises `Refused` also if another control centre
+        assigns them."""
         if self._names is None:
             return None
         first = self._grants.naming() if self._grants else None
         if first is not None and first.public_key != self._names.key.public:
             raise Refused(
-                f"{first.name} gives the bare names of this network",
+                f"{first.name} assigns the bare names of this network",
                 field="name",
                 fix=f"queries find it as {full_name(owner, name)}",
             )
         return self._names.give(owner, name, until_s)
 
+    async def on_deploy(self, key: str, payload: bytes) -> bytes:
+        """`DeployIntent` -> `DeploymentView`: deploy a trained model."""
+        return encode(self.deploy(decode(payload, DeployIntent)))
+
+    async def on_retire(self, key: str, payload: bytes) -> bytes:
+        """`RetireIntent` -> `DeploymentView`: retire a deployment."""
+        return encode(self.retire(decode(payload, RetireIntent)))
+
+    async def on_deployments(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `DeploymentList`: every desired deployment and its state at facilities."""
+        return encode(self.all())
+
+    async def on_placement(self, key: str, payload: bytes) -> bytes:
+        """`JobQuery` -> `PlacementView`: what the deployment optimiser would now change."""
+        return encode(await self.placement())
+
     async def on_name(self, key: str, payload: bytes) -> bytes:
-        """`NameQuestion` -> `NameAnswer`: give a bare name to what a facility's owner offers."""
+        """`NameQuestion` -> `NameAnswer`: assign a bare name to a model that a facility's owner
+        offers."""
         name, asker = decode(payload, NameQuestion).name, caller()
         if self._names is None or asker is None:
             return encode(NameAnswer())
         if Role.FACILITY not in asker.roles:
-            raise Refused(f"{asker.name} is no facility", field="role")
+            raise Refused(f"{asker.name} is not a facility", field="role")
         if name in self._desired and self._desired[name].model.owner != asker.owner:
             raise Refused(f"the name {name} is {self._desired[name].model.owner}'s", field="name")
         return encode(NameAnswer(grant=self._bare_name(asker.owner, name)))
@@ -240,6 +262,19 @@ class DeploymentService:
     def view(self, name: str) -> DeploymentView:
         return self._view(self._desired[name])
 
+    def current(self, name: str) -> DeploymentView | None:
+        """Like `view`; none if there is no such deployment."""
+        return self.view(name) if name in self._desired else None
+
+    def at(self, site: SiteId) -> tuple[str, ...]:
+        """Names of the deployments that are, or should be, at a facility."""
+        node = self._membership.node(site)
+        return tuple(
+            name
+            for name, desired in self._desired.items()
+            if site in desired.places or (node is not None and deployed_at(node, name) is not None)
+        )
+
     def all(self) -> DeploymentList:
         """Every desired deployment, by name."""
         return DeploymentList(
@@ -247,7 +282,7 @@ class DeploymentService:
         )
 
     async def placement(self) -> PlacementView:
-        """What the optimiser would change now among the deployments left to it."""
+        """The optimiser's current changes to the deployments left to it."""
         free_bytes = self._room(self._facilities())
         return await asyncio.to_thread(
             placement, dict(self._desired), self._qrrt.snapshot(), free_bytes
@@ -311,6 +346,7 @@ class DeploymentService:
     def _store(self, desired: DesiredDeployment) -> None:
         self._journal.put(_KIND, desired.name, encode(desired))
         self._desired[desired.name] = desired
+        self._changed(desired.name)
 
     def _forget(self, name: str) -> None:
         # The journal cannot delete, so a record marks the deployment as retired.
@@ -319,6 +355,7 @@ class DeploymentService:
         del self._desired[name]
         self._retired.add(name)
         self._trouble = {of: why for of, why in self._trouble.items() if of[0] != name}
+        self._changed(name)
 
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
         return tuple(node for node in self._membership.nodes() if node.facility is not None)
@@ -343,7 +380,7 @@ class DeploymentService:
                 self._backoff.load_reported(desired.name, node.site, failing, now_s)
 
     def _replace(self) -> None:
-        """Choose other places where a chosen facility is lost or refuses."""
+        """Choose other places if a chosen facility is lost or refuses."""
         for desired in tuple(self._desired.values()):
             placed = self._with_places(desired)
             if placed.places != desired.places:
@@ -353,7 +390,7 @@ class DeploymentService:
                 self._store(placed)
 
     async def _optimise(self) -> None:
-        """Apply the optimiser's changes to deployments that leave the number of replicas to it."""
+        """Apply the optimiser's changes to deployments with automatic replicas."""
         planned_for = dict(self._desired)
         if not any(desired.intent.automatic for desired in planned_for.values()):
             return
@@ -380,11 +417,11 @@ class DeploymentService:
             if (name, step.site, what) in self._asked_at_s:
                 continue
             self._asked_at_s[name, step.site, what] = time.monotonic()
-            # A facility that is slow to answer must not delay the others.
+            # A slow facility must not delay the others.
             self._tasks.anew((name, step.site), self._ask(step, name), f"ask {step.site}")
 
     def _to_renew(self, nodes: Iterable[NodeDescriptor]) -> Iterator[Deploy]:
-        """Places whose signature has lasted half of its time, where the model answers."""
+        """Places whose signature has reached half of its lifetime, if the model answers."""
         since_s = time.monotonic() - PLACE_LASTS_S / 2
         live = {node.site: node for node in nodes}
         for desired in self._desired.values() if self._names is not None else ():
@@ -405,7 +442,7 @@ class DeploymentService:
         try:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
-            self._trouble.pop((name, step.site), None)
+            self._note_trouble(name, step.site, "")
             if isinstance(step, Deploy):
                 self._placed_at_s[name, step.site] = asked_at_s
             else:
@@ -413,9 +450,19 @@ class DeploymentService:
             self._backoff.accepted(name, step.site)
         except DaitnError as error:
             log.warning("%s did not %s %s: %s", step.site, verb, name, error)
-            self._trouble[name, step.site] = error.problem
+            self._note_trouble(name, step.site, error.problem)
             if isinstance(step, Deploy) and not isinstance(error, Unreachable):
                 self._backoff.refused(name, step.site, time.monotonic())
+
+    def _note_trouble(self, name: str, site: SiteId, problem: str) -> None:
+        """Why a facility did not do what it was asked; empty: it did."""
+        if problem == self._trouble.get((name, site), ""):
+            return
+        if problem:
+            self._trouble[name, site] = problem
+        else:
+            del self._trouble[name, site]
+        self._changed(name)
 
     def _deploy_request(self, step: Deploy) -> DeployModel:
         desired = step.desired
@@ -476,9 +523,9 @@ class DeploymentService:
 
 
 def _barred(node: NodeDescriptor) -> str:
-    """Why a facility takes no new deployments; empty: it does."""
+    """Why a facility takes no new deployments; empty if it does."""
     return f"{node.site} {node.cordon}" if node.cordon else ""
 
 
 _RETIRED = "retired"
-"""`why` of the journal's record of a retired deployment."""
+"""`why` in the journal's record of a retired deployment."""

@@ -94,7 +94,7 @@ class DrrtFeed:
         return tuple(sorted(site for site in away if self.key_of(site) is not None))
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key of a site; none for one that is no member, or unknown."""
+        """The public key of a site; none if it is unknown or not a member."""
         return self.membership.key_of(site)
 
     def described(self, node: NodeDescriptor) -> None:
@@ -116,6 +116,7 @@ class DrrtFeed:
         try:
             site = keys.site_of(key)
             sensed = decode(payload, Sensed)
+            self.membership.heard_of(site, sensed.edition)
             for link in sensed.links:
                 if link.source == site:
                     self._state.absorb(link, now_s)

@@ -1,4 +1,5 @@
-"""What a model needs, as sites say that run its recipe: the control centre runs none."""
+"""Resource estimates for a model, from sites that run its recipe, since the control centre runs
+none."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ _TIMEOUT_S = 30.0
 
 
 class Estimates:
-    """Asks one site after the other."""
+    """Queries one site after the other."""
 
     def __init__(self, fabric: Fabric, snapshot: Callable[[], Drrt]) -> None:
         self._fabric = fabric
         self._snapshot = snapshot
 
     async def needs(self, intent: TrainingIntent) -> WorkNeeds:
-        """What an intent's model needs.
+        """The needs of an intent's model.
 
         Raises what the recipe raises, `NotFound` where no site runs it, `Unreachable`, and
         `InvalidInput` for models that travel by themselves.
@@ -40,7 +41,7 @@ class Estimates:
             raise InvalidInput(
                 f"{intent.training.algorithm} is for models that travel by themselves",
                 field="training.algorithm",
-                fix="train with --autonomous, or take another algorithm",
+                fix="train with --autonomous, or use another algorithm",
             )
         question = encode(RecipeQuestion(recipe=intent.model.recipe, config=intent.model.config))
         sites = self._sites_with(intent.model.recipe)

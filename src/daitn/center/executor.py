@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 from daitn.center.experience import Experience
 from daitn.center.metrics import CenterMetrics
+from daitn.center.thinking import Thinking
 from daitn.center.tracing import decision_span, job_ended
 from daitn.control.feasibility import assess
 from daitn.control.jobs.commands import (
@@ -24,14 +26,15 @@ from daitn.control.jobs.commands import (
     StopWork,
 )
 from daitn.control.jobs.job import Job
+from daitn.control.jobs.outstanding import asked_about
 from daitn.control.jobs.question import first_question, route_question
 from daitn.control.jobs.valuing import to_be_valued
 from daitn.control.jobs.why_exhausted import unvisited
-from daitn.control.route.costs import transfer_s
 from daitn.control.route.engine import Mtrce
 from daitn.control.route.next_site import NOWHERE
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.selection import VisitOrRound, next_step
+from daitn.control.route.transfers import transfer_s
 from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
@@ -49,13 +52,15 @@ from daitn.objects.jobs import (
     WorkNeeds,
 )
 from daitn.objects.messages import CancelWork, WorkOutcome, WorkState, WorkStatus
+from daitn.objects.quorum import ONE
 from daitn.objects.value import MOST_MEASURED, VALUED_WITHIN_S
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.delivery import unserved
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.monitoring.tracing import OFF, Tracer
-from daitn.topology.relevance import relevant_to
+from daitn.topology.cuts import Cuts
 from daitn.topology.snapshot import Drrt, MsDrrt
 
 __all__ = ["JobExecutor"]
@@ -66,9 +71,9 @@ START_TIMEOUT_S = 5.0
 _AWAY = frozenset({"alive", "verifier-alive"})
 _CORDONED = frozenset({"cordoned", "verifier-cordoned"})
 _PASSING = _AWAY | _CORDONED | {"hours", "verifier-hours", "pinned"}
-"""Filters that a site fails for a time."""
+"""Filters that a site fails only temporarily."""
 _MEASURING_S = 1.0
-"""For weighing a verifier's queue before the job's first measurement."""
+"""Assumed duration of a measurement, for weighing a verifier's queue before the job's first one."""
 START_ATTEMPTS = 3
 """A site that leaves this many requests unanswered counts as failed."""
 
@@ -83,16 +88,23 @@ class JobExecutor:
         not_back: Callable[[], tuple[SiteId, ...]],
         feed: Callable[[JobId, JobEvent], None],
         on_status: Callable[[JobId, VisitId, WorkStatus], None],
+        is_taken: Callable[[VisitId], bool],
         settle: Callable[[Job], None],
         experience: Experience,
         metrics: CenterMetrics,
         tracer: Tracer = OFF,
     ) -> None:
-        """`on_status` receives a site's status of the work that it was given."""
+        """`on_status` receives a site's status of its work; `is_taken` says whether it received
+        any."""
+        self._thinking = Thinking("jobs")
+        self.asked = Thinking("asked")
+        """For callers that wait: jobs have their own thread."""
         self._fabric = fabric
         self._on_status = on_status
         self._turns: defaultdict[SiteId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._is_taken = is_taken
         self._snapshot = snapshot
+        self._cuts, self._cutting = Cuts(), threading.Lock()
         self._not_back = not_back
         self._feed = feed
         self._settle = settle
@@ -100,12 +112,17 @@ class JobExecutor:
         self._metrics = metrics
         self._tracer = tracer
 
+    def close(self) -> None:
+        """Stop deciding."""
+        self._thinking.close()
+        self.asked.close()
+
     async def carry_out(self, job: Job, command: Command) -> None:
         """Carry out one command and feed its result back as an event."""
         match command:
             case Assess():
                 with self._traced(job, "assess"):
-                    assessment = await self.assess(job.intent, job.needs)
+                    assessment = await self._assess(job.intent, job.needs, self._thinking)
                 self._feed(job.id, Assessed(assessment))
             case ComputeRoute():
                 with self._traced(job, "route"):
@@ -122,28 +139,35 @@ class JobExecutor:
             case Settle():
                 job_ended(self._tracer, job)
                 self._settle(job)
-                topology = await self.cut(job.intent, job.needs)
+                topology = await self._cut(job.intent, job.needs, self._thinking)
                 await self._experience.learn(job, topology, clock.now_s())
                 self.value_if_wanted(job)
 
     def value_if_wanted(self, job: Job) -> None:
-        """Have the value of an ended job's data measured, if its intent asks for that."""
+        """Have the value of an ended job's data measured, if its intent requests that."""
         if to_be_valued(job):
             self._feed(job.id, ValueAsked(coalitions=MOST_MEASURED, within_s=VALUED_WITHIN_S))
 
     async def assess(self, intent: TrainingIntent, needs: WorkNeeds) -> Assessment:
         """T-FAM's assessment of an intent on the current topology."""
+        return await self._assess(intent, needs, self.asked)
+
+    async def _assess(
+        self, intent: TrainingIntent, needs: WorkNeeds, thinking: Thinking
+    ) -> Assessment:
         snapshot, now_s = self._snapshot(), clock.now_s()
+        tried = Cuts()  # Nobody asks again for changes of an intent.
 
         def cut(changed: TrainingIntent) -> MsDrrt:
-            return _cut(snapshot, changed, needs, now_s)
+            return _cut(tried, snapshot, changed, needs, now_s)
 
         def assessed() -> Assessment:
-            question = first_question(intent, needs, cut(intent), now_s)
+            topology = self._cut_once(snapshot, intent, needs, now_s)
+            question = first_question(intent, needs, topology, now_s)
             return assess(self._with_experience(question, needs), cut)
 
         with self._timed("assess"):
-            return await asyncio.to_thread(assessed)
+            return await thinking.of(assessed)
 
     def _traced(self, job: Job, name: str) -> AbstractContextManager[object]:
         return decision_span(self._tracer, job, name) or nullcontext()
@@ -164,33 +188,45 @@ class JobExecutor:
         )
 
     async def cut(self, intent: TrainingIntent, needs: WorkNeeds) -> MsDrrt:
-        """The MS-DRRT of an intent on the topology of this moment. It takes a while, in a thread:
-        half a second at 10,000 sites."""
-        return await asyncio.to_thread(_cut, self._snapshot(), intent, needs, clock.now_s())
+        """The MS-DRRT of an intent on the current topology. Runs in a thread, since it takes half a
+        second at 10,000 sites."""
+        return await self._cut(intent, needs, self.asked)
+
+    async def _cut(self, intent: TrainingIntent, needs: WorkNeeds, thinking: Thinking) -> MsDrrt:
+        snapshot, now_s = self._snapshot(), clock.now_s()
+        return await thinking.of(lambda: self._cut_once(snapshot, intent, needs, now_s))
+
+    def _cut_once(
+        self, snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float
+    ) -> MsDrrt:
+        """In one thread at a time, since each cut builds on the previous one."""
+        with self._cutting:
+            return _cut(self._cuts, snapshot, intent, needs, now_s)
 
     async def _route(self, job: Job) -> Planned:
         now_s, snapshot = clock.now_s(), self._snapshot()
         asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
         def planned() -> tuple[RouteQuestion, VisitOrRound]:
-            topology = _cut(snapshot, asked.intent, job.needs, now_s)
+            topology = self._cut_once(snapshot, asked.intent, job.needs, now_s)
             question = replace(asked, topology=topology)
             return question, next_step(question)
 
-        away = _holders_away(job, snapshot)
+        # Sites that join during planning are missing in the plan.
+        away, not_back = _holders_away(job, snapshot), self._not_back()
         with self._timed("route"):
-            question, step = await asyncio.to_thread(planned)
+            question, step = await self._thinking.of(planned)
         if away:
             return Planned(route=None, decision=step.decision, waiting_for=away)
         if step.route is not None or step.round is not None:
             return Planned(route=step.route, round=step.round, decision=step.decision)
-        away = _sites_away(job, question.topology, self._not_back())
+        away = _sites_away(job, question.topology, not_back)
         why = step.why or step.waits
         return Planned(
             route=None,
             decision=step.decision,
             waiting_for="" if step.why else away,
-            why=why or await asyncio.to_thread(Mtrce().why_none, question),
+            why=why or await self._thinking.of(lambda: Mtrce().why_none(question)),
             unvisited=unvisited(job, question.topology, step.decision),
         )
 
@@ -199,30 +235,32 @@ class JobExecutor:
     ) -> tuple[VerifierAssignment, ...]:
         chosen: list[VerifierAssignment] = []
         with self._timed("verifiers"):
-            topology = await self.cut(job.intent, job.needs)
+            topology = await self._cut(job.intent, job.needs, self._thinking)
             for objective in objectives:
-                busy = Counter(given.site for given in chosen)
-                chosen.append(_assigned(job, topology, objective, busy, clock.now_s()))
+                chosen.append(_assigned(job, topology, objective, chosen, clock.now_s()))
         return tuple(chosen)
 
     async def _start(self, job: Job, command: StartWork) -> None:
         key = keys.site_do(command.site, "work")
-        work = encode(command.work)
+        work, gone = encode(command.work), False
         for attempt in range(START_ATTEMPTS):
-            if command.work.visit not in job.outstanding:
-                return
             try:
                 # One request at a time, so that a site accepts work in the order of the requests.
                 async with self._turns[command.site]:
+                    if command.work.visit not in job.outstanding:
+                        return  # The site has been told to stop it.
                     answer = await self._fabric.request(key, work, timeout_s=START_TIMEOUT_S)
                 self._note_status(job.id, command, answer)
                 return
             except Unreachable as error:
+                gone = error.problem == unserved(key).problem
                 log.warning("%s did not accept %s: %s", command.site, command.work.visit, error)
                 await asyncio.sleep(0.2 * attempt)
             except DaitnError as error:
                 self._feed(job.id, Reported(_refused(job, command, error)))
                 return
+        if gone and self._is_taken(command.work.visit):
+            return  # The site is about to be lost, which `Membership` notices, or to be back.
         silent = WorkFailed(f"{command.site} does not accept work", fix="see the site's log")
         self._feed(job.id, Reported(_refused(job, command, silent)))
 
@@ -234,15 +272,19 @@ class JobExecutor:
 
     async def _stop(self, site: SiteId, cancel: CancelWork) -> None:
         try:
-            await self._fabric.request(
-                keys.site_do(site, "stop"), encode(cancel), timeout_s=START_TIMEOUT_S
-            )
+            # Behind a start that is on its way: a site does not remember what it has to stop.
+            async with self._turns[site]:
+                await self._fabric.request(
+                    keys.site_do(site, "stop"), encode(cancel), timeout_s=START_TIMEOUT_S
+                )
         except DaitnError as error:
             log.info("%s did not confirm that it stops %s: %s", site, cancel.visit, error.problem)
 
 
-def _cut(snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float) -> MsDrrt:
-    return relevant_to(
+def _cut(
+    cuts: Cuts, snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float
+) -> MsDrrt:
+    return cuts.relevant_to(
         snapshot,
         intent,
         data_schema=needs.data_schema,
@@ -259,18 +301,23 @@ def _assigned(
     job: Job,
     topology: MsDrrt,
     objective: ObjectiveName,
-    busy: Counter[SiteId | None],
+    chosen: Sequence[VerifierAssignment],
     now_s: float,
 ) -> VerifierAssignment:
-    """The verifier of an objective with the fewest failures for the job, then the one that is
-    expected to be done first, from the link to it and its load.
+    """The verifier of an objective with the fewest failures for the job, then the one expected to
+    finish first, by its link and load, besides those already `chosen`; the cheapest first if the
+    intent prefers cost to time.
 
-    Eligible verifiers are in a jurisdiction into which the model may travel and have neither failed
-    to fetch it nor refused it; those not known to be cut off from its holders come first.
+    Eligible verifiers are in a jurisdiction into which the model may travel, have neither failed
+    to fetch it nor refused it, do not measure the objective already and were not contradicted by
+    others too often; those not known to be cut off from its holders come first.
     """
+    busy = Counter(given.site for given in chosen)
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
-    barred = job.candidate.unreached | job.candidate.refused if job.candidate else frozenset()
+    barred = {*job.barred, *asked_about(job, objective)} if job.intent.quorum != ONE else set()
+    barred |= job.candidate.unreached | job.candidate.refused if job.candidate else set()
+    barred |= {given.site for given in chosen if given.site and given.objective == objective}
     model = job.candidate.model if job.candidate else None
     holders = model.holders if model else ()
     allowed = [
@@ -280,21 +327,25 @@ def _assigned(
         and option.site not in barred
     ]
 
-    def burden(site: SiteId) -> tuple[bool, int, float, str]:
+    thrifty = job.intent.weighs("cost") > job.intent.weighs("time")
+
+    def burden(site: SiteId) -> tuple[bool, int, float, float, float, str]:
         load = sites[site].load
         queue = load.queue.value if load else 0.0
         failed = job.verifier_failures.get(site, 0) + job.losses.get(site, 0)
         cut_off = bool(holders) and all((site, holder) in job.cut_off for holder in holders)
         size_bytes = model.size_bytes if model else 0
         fetch_s = transfer_s(topology.snapshot, holders, site, size_bytes, now_s)
-        return (
-            cut_off,
-            failed,
-            (busy[site] + queue) * (job.verify_s or _MEASURING_S) + fetch_s,
-            site,
-        )
+        takes_s = (busy[site] + queue) * (job.verify_s or _MEASURING_S) + fetch_s
+        price = sites[site].descriptor.measuring_usd_per_hour
+        return cut_off, failed, price if thrifty else 0.0, takes_s, price, site
 
-    return VerifierAssignment(objective=objective, site=min(allowed, key=burden, default=None))
+    least = min(allowed, key=burden, default=None)
+    return VerifierAssignment(
+        objective=objective,
+        site=least,
+        price_usd_per_hour=sites[least].descriptor.measuring_usd_per_hour if least else 0.0,
+    )
 
 
 def _holders_away(job: Job, snapshot: Drrt) -> str:

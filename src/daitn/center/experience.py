@@ -29,10 +29,10 @@ class Experience:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._past: dict[str, dict[str, PastJob]] = {}
-        """By recipe, the latest job last."""
+        """By recipe, latest job last."""
 
     def start(self) -> None:
-        """Read the stored lessons; ignore records that cannot be read."""
+        """Load the stored lessons; ignore unreadable records."""
         stored = self._journal.all(_KIND)
         # The journal sorts records by name, jobs by age.
         by_age = [job for job in self._journal.jobs() if job in stored]

@@ -1,9 +1,9 @@
-"""What a control centre counts."""
+"""Metrics of a control centre."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from daitn.control.jobs.job import Job
@@ -25,39 +25,44 @@ __all__ = ["METRICS", "REFUSALS", "CenterMetrics", "jobs_measured", "topology_me
 _MOST_BUDGETS: Final = 1000
 _DECISIONS: Final = ("assess", "route", "verifiers")
 
-JOBS: Final = gauge("daitn_center_jobs", "Jobs by state, ended ones too.", "state")
+JOBS: Final = gauge("daitn_center_jobs", "Jobs by state, including ended ones.", "state")
 OUTSTANDING: Final = gauge(
-    "daitn_center_work_outstanding", "Pieces of work that sites were given and have not reported."
+    "daitn_center_work_outstanding", "Pieces of work that sites have not reported yet."
 )
 DECISION: Final = histogram(
     "daitn_center_decision_duration_seconds",
-    "How long MTRCE takes to decide on a job's next step (`route`), T-FAM to assess an intent "
+    "Time that MTRCE takes to decide on a job's next step (`route`), T-FAM to assess an intent "
     "(`assess`), and the choice of verifiers (`verifiers`).",
     "kind",
 )
 REQUESTS: Final = counter(
     "daitn_center_requests_total",
-    "Requests to the control centre by verb; `ok`, or the class of the error.",
+    "Requests to the control centre by verb and outcome: `ok`, or the class of the error.",
     *("verb", "outcome"),
 )
 REFUSALS: Final = counter(
     "daitn_center_rate_refusals_total",
-    "Requests that were refused because their member asked too often.",
+    "Requests refused because their member exceeded its rate.",
     "verb",
+)
+EPOCH: Final = gauge(
+    "daitn_center_epoch",
+    "Epoch of leadership among control centres that share a database; it rises when another one "
+    "takes over. 0 means that it is alone.",
 )
 SITES: Final = gauge("daitn_center_sites", "Known sites: `alive`, or `lost`.", "state")
 ROLES: Final = gauge("daitn_center_sites_alive", "Sites that are alive, by role.", "role")
-LINKS: Final = gauge("daitn_center_links", "Links between sites with a measurement.")
-QUEUE: Final = gauge("daitn_center_site_queue", "Work that waits at all sites that are alive.")
+LINKS: Final = gauge("daitn_center_links", "Measured links between sites.")
+QUEUE: Final = gauge("daitn_center_site_queue", "Work waiting at all sites that are alive.")
 DATASETS: Final = gauge("daitn_center_datasets", "Data sets of sites that are alive.")
 BUDGET: Final = gauge(
     "daitn_center_privacy_visits_left",
-    "About how many visits the privacy budget of a data set (`site/name`) still allows, as its "
-    f"site publishes it; of the {_MOST_BUDGETS} data sets with the least.",
+    "Approximate number of visits left in the privacy budget of a data set (`site/name`), as "
+    f"published by its site; for the {_MOST_BUDGETS} data sets with the least.",
     "dataset",
 )
 METRICS: Final = (
-    *(JOBS, OUTSTANDING, DECISION, REQUESTS, REFUSALS, SITES, ROLES, LINKS, QUEUE, DATASETS),
+    *(JOBS, OUTSTANDING, DECISION, REQUESTS, REFUSALS, SITES, ROLES, LINKS, QUEUE, DATASETS, EPOCH),
     BUDGET,
 )
 
@@ -70,7 +75,7 @@ class CenterMetrics:
         self._requests: Counter[tuple[str, str]] = Counter()
 
     def counted(self, verb: str, handler: Handler) -> Handler:
-        """The handler, whose outcomes are counted."""
+        """The handler, with its outcomes counted."""
 
         async def handle(key: str, payload: bytes) -> bytes:
             outcome = "ok"
@@ -95,16 +100,11 @@ class CenterMetrics:
             yield REQUESTS.at(count, *request)
 
 
-def jobs_measured(jobs: Iterable[Job]) -> Iterator[Sample]:
-    """See `Measured`."""
-    states: Counter[JobState] = Counter()
-    outstanding = 0
-    for job in jobs:
-        states[job.state] += 1
-        outstanding += len(job.outstanding)
+def jobs_measured(states: Mapping[JobState, int], unfinished: Iterable[Job]) -> Iterator[Sample]:
+    """See `Measured`. `states`: number of jobs by state."""
     for state in JobState:
-        yield JOBS.at(states[state], state.value)
-    yield OUTSTANDING.at(outstanding)
+        yield JOBS.at(states.get(state, 0), state.value)
+    yield OUTSTANDING.at(sum(len(job.outstanding) for job in unfinished))
 
 
 def topology_measured(drrt: Drrt) -> Iterator[Sample]:

@@ -1,4 +1,5 @@
-"""What a control centre signs of deployments: whom bare names mean, and where models are placed."""
+"""The control centre's signatures for deployments: owners of bare names, and placements of
+models."""
 
 from __future__ import annotations
 
@@ -16,21 +17,22 @@ from daitn.tools.journal.protocol import Journal
 __all__ = ["PLACE_LASTS_S", "BareNames"]
 
 NAME_LASTS_S = 90 * 86400.0
-"""Facilities ask again long before; a name that nobody offers any more is free after this."""
+"""Facilities ask again long before; a name no longer offered is free after this time."""
 NAME_LASTS_AT_MOST_S = 366 * 86400.0
-"""However long an owner's grant is: else a name that nobody offers were taken for ever."""
+"""Maximum, regardless of the owner's grant: otherwise a name that nobody offers would be taken for
+ever."""
 MOST_NAMES = 1024
-"""Bare names per owner: nobody takes them all."""
+"""Limit on bare names per owner, so that nobody takes them all."""
 PLACE_LASTS_S = 3600.0
-"""A facility that is to retire a model, and does not, answers no longer than this; all that a
-control centre placed answer this long, less the age of what they have, without it."""
+"""A facility that ignores a retirement answers no longer than this; without the control centre, all
+its placed models answer this long, less the age of their signatures."""
 _KIND = "name"
 
 
 @dataclass(frozen=True)
 class BareNames:
-    """Gives bare names to owners, first come, first served, and keeps the list in the journal.
-    `owner/name` needs none. Signs places, of which nothing is kept."""
+    """Assigns bare names to owners, first come, first served, and stores the list in the journal.
+    `owner/name` needs none. Signs places, which are not stored."""
 
     journal: Journal
     network: str
@@ -38,7 +40,7 @@ class BareNames:
     wall_s: Callable[[], float]
 
     def give(self, owner: str, name: str, until_s: float = 0.0) -> Signed:
-        """Give a name to an owner until then, and for `NAME_LASTS_S` at least, or renew it.
+        """Assign a name to an owner until then, and for at least `NAME_LASTS_S`, or renew it.
 
         Raises `Refused` while it is another owner's, or if the owner has very many.
         """

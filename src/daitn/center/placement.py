@@ -39,7 +39,7 @@ def placement(
     snapshot: Qrrt,
     free_bytes: Mapping[SiteId, int],
 ) -> PlacementView:
-    """What the optimiser would change among the deployments left to it, on this topology.
+    """The optimiser's changes to the deployments left to it, on this topology.
 
     `free_bytes`: memory left per facility once all desired deployments are in place.
     """
@@ -94,8 +94,8 @@ def _problem(
 
 
 def _may_host(deployment: DesiredDeployment, host: NodeDescriptor) -> bool:
-    """Whether a facility may host a deployment. One placed by an operator stays where it is, and
-    takes its share of demand and memory."""
+    """Whether a facility may host a deployment. One placed by an operator stays there, and takes
+    its share of demand and memory."""
     if not deployment.intent.automatic:
         return host.site in deployment.places
     return not host.cordon and not hindrance(deployment.model, host, None)
@@ -125,12 +125,12 @@ def _demand(
 
 
 def _called(deployment: DesiredDeployment) -> tuple[str, str]:
-    """How queries ask for it."""
+    """The name that queries use for it."""
     return deployment.name, full_name(deployment.model.owner, deployment.name)
 
 
 def _fit(snapshot: Qrrt, deployments: list[DesiredDeployment], topic: str) -> list[int]:
-    """Models between whose accuracies QIRCE does not distinguish.
+    """Models whose accuracies QIRCE does not distinguish.
 
     A model without a replica is included: nothing shows that it is worse.
     """
@@ -142,7 +142,7 @@ def _fit(snapshot: Qrrt, deployments: list[DesiredDeployment], topic: str) -> li
 
 
 def _rate(snapshot: Qrrt, deployment: DesiredDeployment, site: SiteId) -> float:
-    """Queries per second of a replica: measured, or measured of the model elsewhere, or assumed.
+    """Queries per second of a replica: measured, or measured for the model elsewhere, or assumed.
 
     An answer occupies its slot from request to last token.
     """

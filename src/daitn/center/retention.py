@@ -1,4 +1,4 @@
-"""Which models are needed still: others go, here and at all sites."""
+"""Determines which models are still needed; all others are deleted, here and at all sites."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from daitn.center.deployments import DeploymentService
 from daitn.center.jobs import JobService
 from daitn.center.uploads import Uploads
-from daitn.control.jobs.valuing import kept_for_value
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ModelsNeeded
@@ -25,12 +24,14 @@ __all__ = ["Retention"]
 log = logging.getLogger(__name__)
 
 CLEAN_UP_EVERY_S = 600.0
-"""Sites delete a model only after they heard over a while that it is not needed."""
+"""Sites delete a model only after hearing repeatedly that it is not needed."""
 _TIMEOUT_S = 30.0
+_FRESH_S = 1.0
+"""How long a list of needed models is reused."""
 
 
 class Retention:
-    """Has the models deleted that no job and no deployment needs any more."""
+    """Has models deleted that no job or deployment needs any more."""
 
     def __init__(
         self,
@@ -54,38 +55,35 @@ class Retention:
         self._due.set()
 
     async def clean_up_when_due(self) -> None:
-        """Wait until a job has ended, or a while, then clean up."""
+        """Wait until a job has ended, or a while, then clean up. Jobs may end all the time, and
+        contacting thousands of sites takes a while: it then pauses for as long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLEAN_UP_EVERY_S):
                 await self._due.wait()
         self._due.clear()
+        began_s = time.monotonic()
         await self._clean_up()
+        await asyncio.sleep(time.monotonic() - began_s)
 
     async def _clean_up(self) -> None:
         own = frozenset(self._needed() | self._starts())
         await asyncio.to_thread(self._uploads.clean_up, own, time.monotonic())
         await asyncio.to_thread(self._releases.clean_up, time.monotonic())
+        made_s, needed = float("-inf"), b""
         for site in self._alive():
-            needed = ModelsNeeded(models=tuple(sorted(self._needed())))
+            # Sites wait half an hour before they delete, so a second does not matter.
+            if (now_s := time.monotonic()) > made_s + _FRESH_S:
+                made_s, needed = now_s, encode(ModelsNeeded(models=tuple(sorted(self._needed()))))
             try:
                 await self._fabric.request(
-                    keys.site_do(site, "retain"), encode(needed), timeout_s=_TIMEOUT_S
+                    keys.site_do(site, "retain"), needed, timeout_s=_TIMEOUT_S
                 )
             except DaitnError as error:
                 log.info("%s did not delete old models: %s", site, error.problem)
 
     def _needed(self) -> set[Digest]:
-        needed: set[Digest] = set(self._deployments.models())
-        for job in self._jobs.all():
-            checkpoints = (job.best, job.latest) if not job.state.final else (job.best,)
-            needed |= {checkpoint.model.manifest for checkpoint in checkpoints if checkpoint}
-            needed |= {m.manifest for o in job.outstanding.values() for m in o.work.models}
-            needed |= {model.manifest for model in job.between_rounds}
-            needed |= set(kept_for_value(job))
-            if job.candidate is not None:
-                needed.add(job.candidate.model.manifest)
-        return needed
+        return self._jobs.models().union(self._deployments.models())
 
     def _starts(self) -> set[Digest]:
-        """Models that open jobs start from."""
+        """Start models of open jobs."""
         return {job.start.manifest for job in self._jobs.unfinished() if job.start is not None}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-
-import msgspec
 
 from daitn import __version__
 from daitn.center.accounts import Accounts
@@ -19,77 +18,45 @@ from daitn.center.drrt_feed import DrrtFeed
 from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
 from daitn.center.experience import Experience
+from daitn.center.job_commands import JobCommands
+from daitn.center.job_views import JobViews
 from daitn.center.jobs import JobService
-from daitn.center.metrics import REFUSALS, CenterMetrics, jobs_measured, topology_measured
+from daitn.center.metrics import EPOCH, REFUSALS, CenterMetrics, jobs_measured, topology_measured
 from daitn.center.names import BareNames
+from daitn.center.published import PublishedModels
+from daitn.center.reports import WorkReports
 from daitn.center.retention import Retention
+from daitn.center.sharing import ReleaseRecords, SharedStore
+from daitn.center.topology_views import TopologyViews
 from daitn.center.travels import TravelAccounts
 from daitn.center.uploads import Uploads
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.valuing import value_of
 from daitn.files.atomic import make_folder
+from daitn.files.state_folder import ProcessState
 from daitn.identity.certificates import Issuer
 from daitn.identity.keys import SigningKey
-from daitn.identity.signing import check_report
-from daitn.objects.descriptors import ModelDescriptor, Role
-from daitn.objects.errors import (
-    Corrupt,
-    DaitnError,
-    InvalidInput,
-    NotFound,
-    Refused,
-    StorageFull,
-    Unreachable,
-)
-from daitn.objects.identifiers import (
-    CENTER_SITE,
-    JobId,
-    OwnerId,
-    SiteId,
-    VisitId,
-    checked_name,
-)
-from daitn.objects.jobs import JobEvent, JobSummary, JobView, Submitted
-from daitn.objects.lineage import Lineage
-from daitn.objects.messages import (
-    CertificateAnswer,
-    CertificateQuestion,
-    WorkReceipt,
-    WorkReport,
-    WorkStatus,
-)
-from daitn.objects.models import CHUNK_BYTES
-from daitn.objects.placement import DeployIntent, RetireIntent
-from daitn.objects.requests import (
-    AssessIntent,
-    Blobs,
-    DecisionList,
-    JobList,
-    JobPage,
-    JobQuery,
-    JobsWanted,
-    ModelList,
-    NetworkFacts,
-    SitesWanted,
-    SubmitIntent,
-    TrainedModel,
-    WitnessedHeads,
-)
-from daitn.objects.roster import Kind, Member
-from daitn.objects.value import ValueOfData, ValueQuestion
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import DaitnError, Refused, StorageFull
+from daitn.objects.identifiers import CENTER_SITE, JobId, OwnerId, SiteId, VisitId
+from daitn.objects.jobs import JobEvent, JobView
+from daitn.objects.messages import CertificateAnswer, CertificateQuestion, WorkStatus
+from daitn.objects.placement import DeploymentView
+from daitn.objects.requests import NetworkFacts, WitnessedHeads
+from daitn.objects.roster import SignedRoster
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.authority import CENTER_VERBS
-from daitn.tools.fabric.caller import caller, check_owner, check_site, visible
+from daitn.tools.fabric.caller import caller, visible
 from daitn.tools.fabric.delivery import answer
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.turns import COSTS, RequestRates
+from daitn.tools.journal.leadership import LASTS_S, LeadershipTurn
 from daitn.tools.journal.sql import SqlJournal
+from daitn.tools.membership import Listener
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.releases import Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.monitoring.metrics import Sample
@@ -97,11 +64,7 @@ from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
 from daitn.tools.tasks import Newest, Tasks
-from daitn.topology.analysis import analyse
-from daitn.topology.export import export, export_relevant
-from daitn.topology.qrrt.export import export_qrrt
-from daitn.topology.qrrt.served import served_models
-from daitn.topology.snapshot import Drrt, NodeList, SitePage
+from daitn.topology.snapshot import Drrt
 
 __all__ = ["ControlCenter"]
 
@@ -109,7 +72,9 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 10.0
 """After a start, sites have this long to return before interrupted jobs resume."""
-_MODEL_KIND = "model"
+_SETTLED_AT_ONCE = 50
+"""Limit on ended jobs finalised before anything else gets a turn."""
+_ROSTER_KIND = "roster"
 
 
 class ControlCenter:
@@ -122,25 +87,31 @@ class ControlCenter:
         roster: LiveRoster | None = None,
         identity: Identity | None = None,
         tracer: Tracer = OFF,
+        turn: LeadershipTurn | None = None,
     ) -> None:
-        """`roster`: who is a member; none: trust on first use. `identity`: with which it speaks on
-        `fabric`; none on one without signatures."""
+        """`roster`: the members; none means trust on first use. `identity`: its identity on
+        `fabric`; none on one without signatures. `turn`: its leadership, if others share its
+        database."""
         self._orders = identity.orders() if identity else None
         self._config = config
-        self._open_jobs = config.open_jobs
         state = Path(config.state)
         make_folder(state)
         self._fabric = fabric
-        self._journal = SqlJournal(config.database or f"sqlite:///{state / 'jobs.db'}")
-        self._store = DiskBlobStore(state / "models")
-        self._uploads = Uploads(self._store, config.stored_bytes)
+        self._turn, self._roster = turn, roster
+        database = config.database_url
+        self._journal = (
+            SqlJournal(database, turn.term.fence, LASTS_S) if turn else SqlJournal(database)
+        )
+        models = state / ProcessState.MODELS
+        self._store = SharedStore(models, database, turn.term) if turn else DiskBlobStore(models)
         self._listeners: list[Callable[[JobView], None]] = []
         self._network = identity.network if identity else ""
         self.api = ""
-        """URL of its API, where whoever runs it serves one."""
-        self._releases = Releases(state / "releases", self._store)
+        """URL of its API, if there is one."""
+        self._releases = Releases(self._rules(state / ProcessState.RELEASES), self._store)
+        self._uploads = Uploads(self._store, self._releases, config.stored_bytes)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
-        self._key = SigningKey.at(state / "key")
+        self._key = SigningKey.at(state / ProcessState.KEY)
         self._witness = Witness(self._journal, self._key)
         self._feed = DrrtFeed(
             fabric, self._journal, self._joined, self._lost, config.verifiers, roster
@@ -149,9 +120,11 @@ class ControlCenter:
             self._journal, self._key, self._feed.key_of, self._owner_of, self._roles_of
         )
         self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE, roster)
+        self._published = PublishedModels(self._journal)
         self._deployments = DeploymentService(
             fabric,
             self._journal,
+            self._published,
             self._feed.membership,
             self._qrrt,
             roster.grants() if roster else None,
@@ -171,6 +144,7 @@ class ControlCenter:
             self._feed.not_back,
             self._feed_job,
             self._status_received,
+            self._is_taken,
             self._settle,
             self._experience,
             self._metrics,
@@ -187,6 +161,20 @@ class ControlCenter:
         self._tasks = Tasks()
         self._updates = Newest(self._publish, self._tasks)
         self._estimates = Estimates(fabric, self._feed.snapshot)
+        self._job_views = JobViews(self._jobs, self._owner_of)
+        self._job_commands = JobCommands(
+            self._jobs,
+            self._job_views.own,
+            self._estimates,
+            self._executor,
+            self._releases,
+            self._orders,
+            config.open_jobs,
+        )
+        self._reports = WorkReports(self._jobs, self._witness, self._feed.key_of, self._network)
+        self._topology = TopologyViews(
+            self._feed.snapshot, self._qrrt.snapshot, self._executor, self._estimates
+        )
         self._retention = Retention(
             fabric,
             self._jobs,
@@ -202,7 +190,7 @@ class ControlCenter:
         }
 
     async def start(self) -> None:
-        """Read the jobs back, listen, and resume interrupted jobs once their sites are back."""
+        """Load the jobs, listen, and resume interrupted jobs once their sites are back."""
         self._experience.start()
         self._jobs.start()
         self._accounts.start()
@@ -214,6 +202,10 @@ class ControlCenter:
         for verb, handler in self._verbs.items():
             self._registrations.append(await self._fabric.serve(keys.center_do(verb), handler))
         self._registrations.append(await self._fabric.announce(keys.center_alive()))
+        if self._turn is not None and self._roster is not None:
+            self._share(self._roster)
+        if isinstance(self._store, SharedStore):
+            self._tasks.spawn(self._share_weights(self._store), "weights of owners")
         self._tasks.spawn(self._recover(), "recovery")
         self._tasks.repeat(self._retention.clean_up_when_due, "needed models")
 
@@ -221,88 +213,122 @@ class ControlCenter:
         """See `Measured`."""
         yield from self._metrics.measured()
         yield from REFUSALS.by(self._turns.refused, COSTS)
-        yield from jobs_measured(self._jobs.all())
+        yield from jobs_measured(self._jobs.states(), self._jobs.unfinished())
         yield from topology_measured(self._feed.snapshot())
+        yield EPOCH.at(self._turn.term.epoch if self._turn else 0)
         yield from self._journal.measured()
         yield from self._chunks.measured()
 
     def reconfigure(self, config: CenterConfig) -> None:
-        """Take over a changed file; `LIVE` says which fields may differ."""
+        """Apply a changed file; `LIVE` says which fields may differ."""
         self._config = config
-        self._open_jobs = config.open_jobs
+        self._job_commands.allow(config.open_jobs)
         self._turns.allow(config.requests_per_minute)
         self._uploads.allow(config.stored_bytes)
 
     async def drain(self) -> None:
-        """Nothing: jobs go on when a control centre is back, and requests are sent again."""
+        """Does nothing: jobs continue when a control centre is back, and requests are sent
+        again."""
 
     async def close(self) -> None:
         for registration in reversed(self._registrations):
             await registration.close()
         await self._jobs.close()
         await self._tasks.close()
+        self._executor.close()
         await self._advisor.close()
         await self._deployments.close()
         await self._qrrt.close()
         await self._feed.close()
         await self._chunks.close()
+        if isinstance(self._store, SharedStore):
+            self._store.close()
         self._journal.close()
 
     @property
     def fabric(self) -> Fabric:
-        """On which it speaks."""
+        """The fabric that it uses."""
         return self._fabric
 
     def snapshot(self) -> Drrt:
-        """The training topology as it is now."""
+        """The current training topology."""
         return self._feed.snapshot()
+
+    def site_keys(self) -> Mapping[SiteId, str] | None:
+        """Public keys of the network's sites, from its roster; none if there is none."""
+        return self._orders.sites() if self._orders else None
+
+    def deployment(self, name: str) -> DeploymentView | None:
+        """A deployment and its state at facilities; none if there is no such deployment."""
+        return self._deployments.current(name)
+
+    def deployments_at(self, site: SiteId) -> tuple[str, ...]:
+        """Names of the deployments that are, or should be, at a facility."""
+        return self._deployments.at(site)
+
+    def not_back(self) -> tuple[SiteId, ...]:
+        """Sites known before it started that may still return."""
+        return self._feed.not_back()
+
+    def observe(self, sites: Listener, deployed: Callable[[str], None]) -> None:
+        """Tell `sites` of each node as it is now and whenever it changes, and call `deployed` with
+        the name of each deployment, and whenever that is placed, fails to be, or is retired."""
+        self._feed.membership.listen(sites)
+        self._deployments.listen(deployed)
 
     def listen(self, changed: Callable[[JobView], None]) -> None:
         """Call `changed` whenever something has happened to a job."""
         self._listeners.append(changed)
 
+    def check_leads(self) -> None:
+        """Raise `Unreachable` if it shares its database and leads no more."""
+        if self._turn is not None:
+            self._turn.term.speaking()
+
     async def answer(self, verb: str, payload: bytes) -> bytes:
-        """Answer a request of whoever `speaking` names, as one that came over the fabric. Raises
-        the `DaitnError` that would be the answer there."""
+        """Answer a request of the member in `speaking`, like one over the fabric. Raises the
+        `DaitnError` that would be the answer there."""
         member = caller()
         if member is not None and member.kind not in CENTER_VERBS[verb]:
             raise Refused(
                 f"{member.kind} {member.name} may not ask for {verb}",
                 field="sender",
-                fix="ask with the key of a member who may",
+                fix="use the key of a member that may",
             )
+        self.check_leads()
         return await answer(self._verbs[verb], keys.center_do(verb), payload)
 
     def _handlers(self) -> dict[str, Handler]:
         return {
-            "submit": self._on_submit,
-            "assess": self._on_assess,
-            "jobs": self._on_jobs,
-            "decisions": self._on_decisions,
-            "lineage": self._on_lineage,
-            "value": self._on_value,
-            "cancel": self._on_cancel,
-            "models": self._on_models,
-            "nodes": self._on_nodes,
-            "topology": self._on_topology,
-            "relevant": self._on_relevant,
-            "analysis": self._on_analysis,
-            "report": self._on_report,
-            "store": self._on_store,
-            "stored": self._on_stored,
-            "deploy": self._on_deploy,
+            "submit": self._job_commands.on_submit,
+            "assess": self._job_commands.on_assess,
+            "jobs": self._job_views.on_jobs,
+            "decisions": self._job_views.on_decisions,
+            "lineage": self._job_views.on_lineage,
+            "value": self._job_views.on_value,
+            "cancel": self._job_commands.on_cancel,
+            "resume": self._job_commands.on_resume,
+            "models": self._published.on_models,
+            "nodes": self._topology.on_nodes,
+            "topology": self._topology.on_topology,
+            "relevant": self._topology.on_relevant,
+            "analysis": self._topology.on_analysis,
+            "report": self._reports.on_report,
+            "store": self._uploads.on_store,
+            "stored": self._uploads.on_stored,
+            "deploy": self._deployments.on_deploy,
             "name": self._deployments.on_name,
-            "retire": self._on_retire,
-            "deployments": self._on_deployments,
-            "placement": self._on_placement,
-            "served": self._on_served,
-            "qrrt": self._on_qrrt,
+            "retire": self._deployments.on_retire,
+            "deployments": self._deployments.on_deployments,
+            "placement": self._deployments.on_placement,
+            "served": self._topology.on_served,
+            "qrrt": self._topology.on_qrrt,
             "steer": self._advisor.on_steer,
             "certify": self._on_certify,
             "network": self._on_network,
-            "summaries": self._on_summaries,
-            "intent": self._on_intent,
-            "sites": self._on_sites,
+            "summaries": self._job_views.on_summaries,
+            "intent": self._job_views.on_intent,
+            "sites": self._topology.on_sites,
             "witnessed": self._on_witnessed,
             "usage": self._accounts.on_usage,
             "travelled": self._travels.on_travelled,
@@ -312,7 +338,7 @@ class ControlCenter:
         }
 
     async def _on_certify(self, key: str, payload: bytes) -> bytes:
-        """`CertificateQuestion` -> `CertificateAnswer`: certificates of the member who asks."""
+        """`CertificateQuestion` -> `CertificateAnswer`: certificates for the calling member."""
         member = caller()
         if member is None:
             raise Refused("certificates are for members", field="sender", fix="join the network")
@@ -328,7 +354,8 @@ class ControlCenter:
         )
 
     async def _on_network(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `NetworkFacts`: the network, and this control centre."""
+        """`JobQuery` -> `NetworkFacts`: the network, this control centre, and a `ReplicaView` of
+        each that shares its database."""
         snapshot = self._feed.snapshot()
         unfinished = (job for job in self._jobs.unfinished() if not job.state.final)
         return encode(
@@ -341,234 +368,13 @@ class ControlCenter:
                 alive=len(snapshot.alive()),
                 jobs=sum(visible(job.intent.owner) for job in unfinished),
                 deployments=len(self._deployments.all().deployments),
+                replicas=self._turn.replicas() if self._turn else (),
             )
         )
-
-    async def _on_submit(self, key: str, payload: bytes) -> bytes:
-        """`SubmitIntent` -> `JobView`: start a job; the same order again is the same job."""
-        request = decode(payload, SubmitIntent)
-        name = checked_name(request.intent.name, "name")
-        self._check_order(request)
-        if (known := self._jobs.ordered(request.order)) is not None:
-            return encode(known)
-        self._check_quota(request.intent.owner)
-        needs = await self._estimates.needs(request.intent)
-        if (known := self._jobs.ordered(request.order)) is not None:
-            return encode(known)
-        self._check_quota(request.intent.owner)
-        submitted = Submitted(
-            job=self._jobs.new_id(name),
-            intent=request.intent,
-            needs=needs,
-            start=request.start,
-            insist=request.insist,
-            order=request.order,
-        )
-        return encode(self._jobs.submit(submitted))
-
-    def _check_order(self, request: SubmitIntent) -> None:
-        """Raise `Refused` or `Corrupt` unless the caller may submit what its owner ordered."""
-        check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
-        if self._orders is not None:
-            self._orders.check(request.order, request.intent, request.start)
-            if request.start is not None:
-                self._releases.check_own(request.start.manifest, request.intent.owner)
-
-    def _check_quota(self, owner: OwnerId) -> None:
-        """Raise `Refused` if the owner has as many open jobs as it may."""
-        unfinished = [job for job in self._jobs.unfinished() if not job.state.final]
-        open_ = sum(job.intent.owner == owner for job in unfinished)
-        if open_ >= self._open_jobs:
-            raise Refused(
-                f"{owner} has {open_} open jobs, which is the most",
-                field="owner",
-                fix="wait for one to end, or cancel one",
-            )
-
-    async def _on_assess(self, key: str, payload: bytes) -> bytes:
-        """`AssessIntent` -> `Assessment`: say whether an intent is feasible, and start nothing."""
-        intent = decode(payload, AssessIntent).intent
-        checked_name(intent.name, "name")
-        check_owner(intent.owner, f"an intent of {intent.owner}")
-        return encode(await self._executor.assess(intent, await self._estimates.needs(intent)))
-
-    async def _on_jobs(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `JobList`: one job, or all with an empty id."""
-        query = decode(payload, JobQuery)
-        if query.job:
-            jobs: tuple[Job, ...] = (self._own(query.job),)
-        else:
-            jobs = tuple(job for job in self._jobs.all() if visible(job.intent.owner))
-        return encode(JobList(jobs=tuple(self._jobs.view(job.id) for job in jobs)))
-
-    async def _on_summaries(self, key: str, payload: bytes) -> bytes:
-        """`JobsWanted` -> `JobPage`: a page of the jobs, newest first, in a few lines each."""
-        wanted = decode(payload, JobsWanted)
-        found = [
-            job.id
-            for job in self._jobs.before(wanted.before)
-            if visible(job.intent.owner)
-            and wanted.owner in (None, job.intent.owner)
-            and wanted.state in (None, job.state)
-        ]
-        shown = tuple(JobSummary.of(self._jobs.view(job)) for job in found[: wanted.limit])
-        return encode(JobPage(jobs=shown, more=len(found) > wanted.limit))
-
-    async def _on_intent(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `TrainingIntent`: what a job's owner wants."""
-        return encode(self._own(decode(payload, JobQuery).job).intent)
 
     async def _on_witnessed(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `WitnessedHeads`: where sites' audit logs stood when it signed them."""
+        """`JobQuery` -> `WitnessedHeads`: the state of sites' audit logs when it signed them."""
         return encode(WitnessedHeads(heads=self._witness.heads()))
-
-    def _own(self, id_: JobId) -> Job:
-        """A job that the caller may see and command. Raises `NotFound`, `Refused`."""
-        job = self._jobs.get(id_)
-        check_owner(job.intent.owner, f"job {id_}")
-        return job
-
-    async def _on_decisions(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `DecisionList`: every decision on a job's route, a list of `Decided`."""
-        made = self._jobs.decisions(self._own(decode(payload, JobQuery).job).id)
-        return encode(DecisionList(decisions=made))
-
-    async def _on_lineage(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `TrainedModel`: a job's best model with its lineage."""
-        job = self._own(decode(payload, JobQuery).job)
-        if job.best is None:
-            raise NotFound(
-                f"job {job.id} has no verified model yet", field="job", fix="wait, or watch it"
-            )
-        lineage = Lineage(job=job.id, entries=tuple(job.lineage))
-        return encode(TrainedModel(job=self._jobs.view(job.id), lineage=lineage, order=job.order))
-
-    async def _on_value(self, key: str, payload: bytes) -> bytes:
-        """`ValueQuestion` -> `ValueOfData`: what each data set brought to a job's best model; a
-        data owner sees its own part."""
-        question = decode(payload, ValueQuestion)
-        job = self._jobs.get(question.job)
-        if question.measure:
-            check_owner(job.intent.owner, f"job {job.id}")
-            self._jobs.value(job.id, question.coalitions, question.within_s)
-
-        def owner_of(site: SiteId) -> OwnerId:
-            return self._owner_of(site) or OwnerId(site)
-
-        found = value_of(self._jobs.get(question.job), owner_of)
-        return encode(found if visible(job.intent.owner) else _own_part(found))
-
-    async def _on_cancel(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `JobView`: stop a job."""
-        return encode(self._jobs.cancel(self._own(decode(payload, JobQuery).job).id))
-
-    async def _on_models(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `ModelList`: models that jobs published."""
-        stored = self._journal.all(_MODEL_KIND).values()
-        models = (decode(model, ModelDescriptor) for model in stored)
-        own = sorted((m for m in models if visible(m.owner)), key=lambda m: m.created_at_s)
-        return encode(ModelList(models=tuple(own)))
-
-    async def _on_nodes(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `NodeList`: every site's descriptor and load."""
-        sites = self._feed.snapshot().sites
-        return encode(NodeList(nodes=tuple(sites[site] for site in sorted(sites))))
-
-    async def _on_sites(self, key: str, payload: bytes) -> bytes:
-        """`SitesWanted` -> `SitePage`: a page of the sites, by name."""
-        wanted, sites = decode(payload, SitesWanted), self._feed.snapshot().sites
-        if wanted.only is not None:
-            if wanted.only not in sites:
-                raise NotFound(
-                    f"there is no site {wanted.only}", field="site", fix="see `daitn get nodes`"
-                )
-            return encode(SitePage(nodes=(sites[wanted.only],), more=False))
-        found = sorted(
-            site
-            for site, state in sites.items()
-            if site > wanted.after
-            and wanted.alive in (None, state.alive)
-            and wanted.owner in (None, state.descriptor.owner)
-            and (wanted.role is None or wanted.role in state.descriptor.roles)
-        )
-        shown = tuple(sites[site] for site in found[: wanted.limit])
-        return encode(SitePage(nodes=shown, more=len(found) > wanted.limit))
-
-    async def _on_topology(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `TopologyView`: the DRRT."""
-        snapshot = self._feed.snapshot()
-        return await asyncio.to_thread(lambda: encode(export(snapshot)))
-
-    async def _on_relevant(self, key: str, payload: bytes) -> bytes:
-        """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
-        intent = decode(payload, AssessIntent).intent
-        check_owner(intent.owner, f"an intent of {intent.owner}")
-        relevant = await self._executor.cut(intent, await self._estimates.needs(intent))
-        return await asyncio.to_thread(lambda: encode(export_relevant(relevant)))
-
-    async def _on_analysis(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `Analysis`: the DRRT in numbers."""
-        return encode(await asyncio.to_thread(analyse, self._feed.snapshot()))
-
-    async def _on_report(self, key: str, payload: bytes) -> bytes:
-        """`WorkReport` -> `WorkReceipt`: a site reports how a piece of work ended, in a signed
-        `WorkOutcome`, and where its audit log stands; it repeats the report until it is
-        acknowledged."""
-        report = decode(payload, WorkReport)
-        site = report.outcome.site
-        check_site(site)
-        public_key = self._feed.key_of(site)
-        if public_key is None:
-            raise Unreachable(
-                f"the control centre has no descriptor of {site} yet", fix="report again"
-            )
-        check_report(report, public_key)
-        self._jobs.reported(report.outcome)
-        return encode(WorkReceipt(audit=self._witness.answer(site, report.audit, public_key)))
-
-    async def _on_store(self, key: str, payload: bytes) -> bytes:
-        """one chunk -> its digest: an owner uploads weights, at most 1 MiB at a time."""
-        if len(payload) > CHUNK_BYTES:
-            raise InvalidInput(
-                f"a chunk has at most {CHUNK_BYTES} bytes, this one {len(payload)}",
-                field="payload",
-                fix="split it",
-            )
-        owner = caller()
-        digest = await asyncio.to_thread(self._uploads.write, _name(owner), payload)
-        if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
-            self._releases.record(digest, owner.name)
-        return digest.encode()
-
-    async def _on_stored(self, key: str, payload: bytes) -> bytes:
-        """`Blobs` -> `Blobs`: which of them the owner who asks has brought."""
-        asked = decode(payload, Blobs).digests
-        brought = await asyncio.to_thread(self._uploads.brought, _name(caller()), asked)
-        return encode(Blobs(digests=brought))
-
-    async def _on_deploy(self, key: str, payload: bytes) -> bytes:
-        """`DeployIntent` -> `DeploymentView`: deploy a trained model."""
-        return encode(self._deployments.deploy(decode(payload, DeployIntent)))
-
-    async def _on_retire(self, key: str, payload: bytes) -> bytes:
-        """`RetireIntent` -> `DeploymentView`: retire a deployment."""
-        return encode(self._deployments.retire(decode(payload, RetireIntent)))
-
-    async def _on_deployments(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `DeploymentList`: every desired deployment and its state at facilities."""
-        return encode(self._deployments.all())
-
-    async def _on_placement(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `PlacementView`: what the deployment optimiser would change now."""
-        return encode(await self._deployments.placement())
-
-    async def _on_served(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `ServedModels`: every deployment, with accuracy and speed."""
-        return encode(served_models(self._qrrt.snapshot()))
-
-    async def _on_qrrt(self, key: str, payload: bytes) -> bytes:
-        """`JobQuery` -> `QrrtView`: the QRRT."""
-        return encode(export_qrrt(self._qrrt.snapshot(), clock.now_s()))
 
     def _owner_of(self, site: SiteId) -> OwnerId | None:
         node = self._feed.membership.node(site)
@@ -590,6 +396,9 @@ class ControlCenter:
     def _status_received(self, job: JobId, visit: VisitId, status: WorkStatus) -> None:
         self._jobs.status_received(job, visit, status)
 
+    def _is_taken(self, visit: VisitId) -> bool:
+        return self._jobs.is_taken(visit)
+
     def _show(self, shown: JobView) -> None:
         self._updates.put(shown.job, shown)
         for changed in self._listeners:
@@ -602,72 +411,55 @@ class ControlCenter:
             log.debug("the state of %s was not published: %s", shown.job, error)
 
     def _settle(self, job: Job) -> None:
-        best = job.best
-        if best is not None:
-            model = ModelDescriptor(
-                name=job.id,
-                owner=job.intent.owner,
-                recipe=job.intent.model.recipe,
-                manifest=best.model.manifest,
-                size_bytes=best.model.size_bytes,
-                measured={str(name): value for name, value in best.values.items()},
-                holders=best.model.holders,
-                created_at_s=job.ended_at_s or clock.now_s(),
-                config=job.intent.model.config,
-                untrained=not job.learned,
-                release_to=best.release_to,
-                evidence=tuple(e for e in job.lineage if e.digest in best.entries),
-            )
-            self._journal.put(_MODEL_KIND, job.id, encode(model))
+        self._published.publish(job)
         self._retention.settled()
+
+    def _rules(self, folder: Path) -> Path | ReleaseRecords:
+        """Store of the release rules of owners' start weights."""
+        if self._turn is None:
+            return folder
+        records = ReleaseRecords(self._journal)
+        records.take_in(folder)
+        return records
+
+    async def _share_weights(self, store: SharedStore) -> None:
+        """Share start weights from the time before there were other control centres."""
+        await asyncio.to_thread(store.share)
+
+    def _share(self, roster: LiveRoster) -> None:
+        """Take over the previous leader's roster, and store ours for the next one: a standby hears
+        of no newer one."""
+        kept = self._journal.get(_ROSTER_KIND, roster.network)
+        with contextlib.suppress(DaitnError):  # Ours may be newer, or of another root.
+            roster.take(decode(kept or b"", SignedRoster))
+
+        def keep() -> None:
+            with contextlib.suppress(DaitnError):  # The next change, or leader, keeps it again.
+                self._journal.put(_ROSTER_KIND, roster.network, encode(roster.signed))
+
+        keep()
+        roster.listen(keep)
 
     async def _recover(self) -> None:
         try:
-            self._finish_ended()
+            await self._finish_ended()
         except StorageFull as error:  # Jobs that run resume nevertheless.
             log.error("ended jobs are finished at the next start: %s", error)
         waited_s = 0.0
-        while waited_s < SETTLE_S and self._awaited() - set(self._feed.snapshot().alive()):
+        while waited_s < SETTLE_S and self._jobs.awaited() - set(self._feed.snapshot().alive()):
             await asyncio.sleep(0.05)
             waited_s += 0.05
         self._jobs.recover()
 
-    def _finish_ended(self) -> None:
-        """Do for ended jobs what was left to do. Raises `StorageFull`."""
-        for job in self._jobs.all():
-            if job.state.final and job.best and self._journal.get(_MODEL_KIND, job.id) is None:
-                self._settle(job)
-            self._executor.value_if_wanted(job)
-
-    def _awaited(self) -> set[SiteId]:
-        return {o.site for job in self._jobs.unfinished() for o in job.outstanding.values()}
-
-
-def _own_part(found: ValueOfData) -> ValueOfData:
-    """What a data owner sees of the value of a job's data. Raises `Refused` where it has none."""
-    member = caller()
-    assert member is not None
-    own = tuple(
-        credit
-        for credit in found.credits
-        if member.name == (credit.site if member.kind is Kind.SITE else credit.owner)
-    )
-    if not own:
-        raise Refused(
-            f"no data of {member.name} led to the model of job {found.job}",
-            field="job",
-            fix="ask with the key of the job's owner, or of a data owner",
-        )
-    return msgspec.structs.replace(found, credits=own, gain={}, why="")
-
-
-def _name(member: Member | None) -> str:
-    return "" if member is None else member.name
-
-
-def _is_manifest(data: bytes) -> bool:
-    try:
-        read_manifest(data)
-    except Corrupt:
-        return False
-    return True
+    async def _finish_ended(self) -> None:
+        """Finalise ended jobs; after an upgrade, possibly all there ever were. Raises
+        `StorageFull`."""
+        unsettled = self._jobs.unsettled()
+        for at in range(0, len(unsettled), _SETTLED_AT_ONCE):
+            some = unsettled[at : at + _SETTLED_AT_ONCE]
+            for job in some:
+                if not self._published.has(job):
+                    self._settle(job)
+                self._executor.value_if_wanted(job)
+            self._jobs.settled(some)
+            await asyncio.sleep(0)

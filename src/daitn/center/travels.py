@@ -1,4 +1,4 @@
-"""What models that travel by themselves used: their homes report it, and the ledger has it once."""
+"""Usage of travelling models: their homes report it, and the ledger records it once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from daitn.tools.journal.protocol import Journal
 __all__ = ["TravelAccounts"]
 
 _HOME = "order-home"
-"""Of an order by its digest: the home whose job it started."""
+"""By the digest of an order: the home whose job it started."""
 
 
 class TravelAccounts:
-    """Posts what homes report of their travelling models."""
+    """Posts homes' reports on their travelling models."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class TravelAccounts:
         is_ordered: Callable[[SignedOrder], bool],
     ) -> None:
         """`orders` checks that owners ordered what they pay; none on a fabric without signatures.
-        `key_of`: of a site, as the network knows it. `is_ordered`: whether an order has started a
+        `key_of`: of a site, as known to the network. `is_ordered`: whether an order has started a
         job of this control centre."""
         self._journal = journal
         self._orders = orders
@@ -45,8 +45,8 @@ class TravelAccounts:
         self._is_ordered = is_ordered
 
     async def on_travelled(self, key: str, payload: bytes) -> bytes:
-        """`Agent` -> `TravelReceipt`: a home reports a model of its own that travels by itself;
-        what that used since is posted."""
+        """`Agent` -> `TravelReceipt`: a home reports one of its travelling models; its usage since
+        the last report is posted."""
         agent = decode(payload, Agent)
         check_site(agent.home)
         job = await asyncio.to_thread(job_of, agent)
@@ -56,26 +56,27 @@ class TravelAccounts:
         return encode(TravelReceipt(entries=len(job.entries)))
 
     def _check_ordered(self, agent: Agent, job: Job) -> dict[tuple[str, str], bytes]:
-        """Raise `Refused` or `Corrupt` unless the owner who pays ordered this job, at this home.
-        Returns what to keep of that."""
+        """Raise `Refused` or `Corrupt` unless the paying owner ordered this job, at this home.
+        Returns what to remember of that."""
         name, number = f"{job.intent.name}-{agent.home}-", job.id.rpartition("-")[2]
         if job.id != name + number or not number.isdecimal():
-            raise Refused(f"{job.id} is no job of {agent.home}", field="home")
+            raise Refused(f"{job.id} is not a job of {agent.home}", field="home")
         if self._orders is None:
             return {}
         order = self._orders.read(job.order, ended=True)
         if order.intent != job.intent or order.start is not None or job.start is not None:
             raise Refused(f"{job.id} is not what its owner ordered", field="order")
         assert job.order is not None
-        # Whoever has seen an order could hand it in as its own job's. It is the first one's.
-        told = encode((agent.home, job.id))
+        # Anybody who has seen an order could submit it as its own job's. It belongs to the first
+        # one.
+        stated = encode((agent.home, job.id))
         known = self._journal.get(_HOME, job.order.digest)
-        if known not in (None, told) or self._is_ordered(job.order):
+        if known not in (None, stated) or self._is_ordered(job.order):
             raise Refused(f"the order of {job.id} has started another job", field="order")
-        return {(_HOME, job.order.digest): told}
+        return {(_HOME, job.order.digest): stated}
 
     def _proven(self, agent: Agent) -> Iterator[VisitId]:
-        """Work that a site of the network signed, for this job."""
+        """Work for this job signed by a site of the network."""
         for fact in agent.facts:
             if not isinstance(fact.event, Reported) or fact.event.outcome.entry is None:
                 continue

@@ -1,15 +1,23 @@
-"""What owners bring to a control centre's store: so much each, and no longer than it is needed."""
+"""Owners' uploads to a control centre's store: bounded per owner, and deleted when no longer
+needed."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterable
 from typing import Final
 
-from daitn.objects.errors import Refused
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import Digest
-from daitn.tools.mobility.manifests import digest_of
+from daitn.objects.models import CHUNK_BYTES
+from daitn.objects.requests import Blobs
+from daitn.objects.roster import Kind, Member
+from daitn.objects.wire import decode, encode
+from daitn.tools.fabric.caller import caller
+from daitn.tools.mobility.manifests import digest_of, read_manifest
 from daitn.tools.mobility.protocol import BlobStore
+from daitn.tools.mobility.releases import Releases
 
 __all__ = ["UNNEEDED_S", "Uploads"]
 
@@ -17,16 +25,17 @@ UNNEEDED_S: Final = 86400.0
 """Weights that no job, model or deployment needs stay for a day: an upload may take hours before
 its intent is submitted."""
 _FILE_BYTES: Final = 16 << 10
-"""What each blob counts in addition: a file, of a manifest two, and its digest in memory. Else very
-many small ones would fill a disk."""
+"""Additional size counted per blob: a file (two for a manifest), and its digest in memory.
+Otherwise very many small ones would fill a disk."""
 
 
 class Uploads:
-    """Which owner has brought which blobs since this process started."""
+    """The blobs that each owner has uploaded since this process started."""
 
-    def __init__(self, store: BlobStore, most_bytes: int) -> None:
-        """`most_bytes`: of one owner."""
+    def __init__(self, store: BlobStore, releases: Releases, most_bytes: int) -> None:
+        """`releases`: who may fetch what was uploaded. `most_bytes`: limit per owner."""
         self._store = store
+        self._releases = releases
         self._most_bytes = most_bytes
         self._sizes: dict[str, dict[Digest, int]] = {}
         self._lock = threading.Lock()
@@ -34,12 +43,12 @@ class Uploads:
         self._writing: list[Digest] = []
 
     def allow(self, most_bytes: int) -> None:
-        """Let each owner have as much from now on; what is here stays."""
+        """Set the limit per owner from now on; stored blobs stay."""
         self._most_bytes = most_bytes
 
     def write(self, owner: str, data: bytes) -> Digest:
-        """Store a blob of an owner, on any thread. Raises `Refused` if it would have too much
-        here, and `StorageFull`. What it brought before counts once."""
+        """Store a blob of an owner, on any thread. Raises `Refused` if it would exceed the limit,
+        and `StorageFull`. A repeated upload counts once."""
         digest, size = digest_of(data), len(data) + _FILE_BYTES
         with self._lock:
             sizes = self._sizes.setdefault(owner, {})
@@ -57,15 +66,36 @@ class Uploads:
                 self._writing.remove(digest)
 
     def brought(self, owner: str, digests: Iterable[Digest]) -> tuple[Digest, ...]:
-        """Those of the blobs that this owner has brought and that are here; they stay for another
-        day."""
+        """The blobs among these that this owner has uploaded and that are still here; they stay for
+        another day."""
         with self._lock:
             sizes = self._sizes.get(owner, {})
             known = [digest for digest in digests if digest in sizes]
         return tuple(digest for digest in known if self._store.renew(digest))
 
+    async def on_store(self, key: str, payload: bytes) -> bytes:
+        """one chunk -> its digest: an owner uploads weights, at most 1 MiB at a time."""
+        if len(payload) > CHUNK_BYTES:
+            raise InvalidInput(
+                f"a chunk has at most {CHUNK_BYTES} bytes, this one {len(payload)}",
+                field="payload",
+                fix="split it",
+            )
+        owner = caller()
+        digest = await asyncio.to_thread(self.write, _name(owner), payload)
+        if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
+            self._releases.record(digest, owner.name)
+        return digest.encode()
+
+    async def on_stored(self, key: str, payload: bytes) -> bytes:
+        """`Blobs` -> `Blobs`: which of these weights the calling owner has stored."""
+        asked = decode(payload, Blobs).digests
+        brought = await asyncio.to_thread(self.brought, _name(caller()), asked)
+        return encode(Blobs(digests=brought))
+
     def clean_up(self, needed: frozenset[Digest], now_s: float) -> int:
-        """Delete what is not of the `needed` models, and was not for a day. Returns the bytes."""
+        """Delete what belongs to none of the `needed` models, and has not for a day. Returns the
+        bytes."""
         freed_bytes = self._store.retain(needed, now_s, UNNEEDED_S)
         for owner, sizes in tuple(self._sizes.items()):
             gone = [digest for digest in tuple(sizes) if not self._store.has(digest)]
@@ -80,6 +110,18 @@ def _too_much(owner: str, taken_bytes: int, most_bytes: int) -> Refused:
     return Refused(
         f"{owner} has {taken_bytes >> 20} MiB of weights here, and may have {most_bytes >> 20} MiB",
         field="payload",
-        fix="submit the intents that they are for: what no job needs is deleted after a day. Or "
-        "ask the operator to raise stored_bytes in the control centre's file",
+        fix="submit the intents that need them (weights that no job needs are deleted after a "
+        "day), or ask the operator to raise stored_bytes in the control centre's file",
     )
+
+
+def _name(member: Member | None) -> str:
+    return "" if member is None else member.name
+
+
+def _is_manifest(data: bytes) -> bool:
+    try:
+        read_manifest(data)
+    except Corrupt:
+        return False
+    return True

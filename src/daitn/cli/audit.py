@@ -1,4 +1,4 @@
-"""`daitn audit`: who came to a site, what was refused, and what left."""
+"""`daitn audit`: who visited a site, what was refused, and what left."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import msgspec
 import typer
 
 from daitn.cli.session import JsonOption, print_json, run, screen
-from daitn.cli.tables import plain_table, size
+from daitn.cli.tables import plain_table
 from daitn.node.audit import Verified, entries
 from daitn.node.audit import verify as verified
 from daitn.node.training.privacy_ledger import Ledger, ledgers
+from daitn.oam.words import size
 from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.errors import InvalidInput
 from daitn.objects.wire import to_json
@@ -29,20 +30,22 @@ PathArgument = Annotated[
 ]
 _SHOWN_DIGITS = 12
 _USUAL_DELTA = 1e-5
-"""At which epsilons are told of data whose owner demands no privacy."""
+"""Delta at which the spent privacy is reported if the data's owner demands none."""
 
 
 @app.command()
 def show(
     path: PathArgument,
-    owner: Annotated[str, typer.Option(help="Only what this owner's models did.")] = "",
+    owner: Annotated[str, typer.Option(help="Only entries about this owner's models.")] = "",
     since: Annotated[
         str,
-        typer.Option(help="Only from this local time on: `2026-11-27` or `2026-11-27 10:00`."),
+        typer.Option(
+            help="Only entries from this local time on: `2026-11-27` or `2026-11-27 10:00`."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show who came to a site, what was refused, and what left.
+    """Show who visited a site, what was refused, and what left.
 
     It reads the files on this machine; the site may be running.
 
@@ -98,7 +101,7 @@ def privacy(
     state: Annotated[Path, typer.Argument(help="The site's state folder.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what visits told of any record of each data set, and how much more they may.
+    """Show what visits revealed about any record of each data set, and how much more they may.
 
     Only visits with differential privacy count: what others tell has no bound. Epsilons of several
     visits add up to less than their sum.
@@ -126,16 +129,17 @@ def privacy(
 
 
 class SpentPrivacy(msgspec.Struct, frozen=True, kw_only=True):
-    """What one job's visits, or all, told of any record of a data set."""
+    """What one job's visits, or all of them, revealed about any record of a data set."""
 
     dataset: str
     job: str = ""
-    """Empty: all."""
+    """Empty means all."""
     owner: str = ""
     visits: int
     epsilon: float
     of: float | None = None
-    """Of all: what the data's owner allows, as of the latest visit; none: any amount."""
+    """For all together: what the data's owner allows, as of the latest visit; `None` means any
+    amount."""
     delta: float
 
 
@@ -194,18 +198,18 @@ def _row(entry: AuditEntry) -> tuple[str, ...]:
 
 
 def _what(entry: AuditEntry) -> str:
-    told = [f"{name} {value:.4g}" for name, value in entry.values.items()]
+    parts = [f"{name} {value:.4g}" for name, value in entry.values.items()]
     if entry.event in (AuditEvent.BEGUN, AuditEvent.RESUMED) and entry.examples:
-        told.append(f"{entry.examples:,} examples for {entry.recipe}")
+        parts.append(f"{entry.examples:,} examples for {entry.recipe}")
     if entry.event in (AuditEvent.MADE, AuditEvent.VISITED):
-        told.append(f"model {entry.model[:_SHOWN_DIGITS]}, {size(entry.size_bytes)}")
+        parts.append(f"model {entry.model[:_SHOWN_DIGITS]}, {size(entry.size_bytes)}")
     if entry.head is not None:
-        told.append(f"entry {entry.head.number:,}")
+        parts.append(f"entry {entry.head.number:,}")
     if entry.reason:
-        told.append(entry.reason)
-    return ", ".join(told)
+        parts.append(entry.reason)
+    return ", ".join(parts)
 
 
 def _printable(text: str) -> str:
-    """Names come from strangers, and may hold what a terminal obeys."""
+    """Names come from strangers, and may contain terminal control codes."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,19 +11,15 @@ import typer
 from daitn.center.backup import BackupContents, back_up
 from daitn.center.backup import restore as restored
 from daitn.cli.network import read_center
-from daitn.cli.session import JsonOption, print_json, run, screen
+from daitn.cli.session import ConfigOption, JsonOption, print_json, run, screen
+from daitn.objects.text import counted
 from daitn.objects.wire import to_json
 
 __all__ = ["backup", "restore"]
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", help="Centre or network file (YAML); without it, the defaults."),
-]
-
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="A new folder, best on another disk.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder, preferably on another disk.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +36,7 @@ def backup(
     at = datetime.datetime.fromtimestamp(contents.at_s, datetime.UTC)
     screen.print(
         f"{folder}: control centre {contents.name} as of {at:%Y-%m-%d %H:%M:%S} UTC, "
-        f"{contents.rows} rows, {len(contents.files)} files"
+        f"{counted(contents.rows, 'row')}, {counted(len(contents.files), 'file')}"
     )
 
 
@@ -49,7 +45,7 @@ def restore(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a control centre of a backup, in the empty state folder and database of its file.
+    """Restore a control centre from a backup, into the empty state folder and database of its file.
 
     Then start it: jobs go on. What was accepted after the backup is not in it.
 

@@ -12,7 +12,8 @@ __all__ = ["model_card"]
 def model_card(trained: TrainedModel, usage: str = "") -> str:
     """Markdown: what the model is, its verified measurements, and where it learned.
 
-    The lineage must hold the model's ancestors only. `usage`: how to use it, as its recipe says.
+    Figures are those that verifiers signed for these very weights. The lineage must hold the
+    model's ancestors only. `usage`: how to use it, as its recipe says.
     """
     job = trained.job
     assert job.model is not None
@@ -28,18 +29,20 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
         *(["## Use", "", usage.rstrip(), ""] if usage else []),
         "## Measured",
         "",
-        "| objective | metric | topic | reached | standard error | items | target | verifier |",
-        "|---|---|---|---|---|---|---|---|",
+        "| metric | topic | measured | standard error | items | target | verifier |",
+        "|---|---|---|---|---|---|---|",
     ]
+    targets = {(o.metric, o.topic): f"{o.target}" for o in job.objectives}
     lines += [
-        f"| {o.name} | {o.metric} | {o.topic} | {o.reached:.4f} | {o.standard_error:.4f} "
-        f"| {o.items} | {o.target} | {o.verifier} |"
-        for o in job.objectives
-        if o.reached is not None and o.standard_error is not None
+        f"| {v.metric} | {v.topic} | {v.value:.4f} | {v.standard_error:.4f} | {v.items} "
+        f"| {targets.get((v.metric, v.topic), '')} | {v.site} |"
+        for v in facts
+        if isinstance(v, Verification) and v.model == job.model.manifest
     ]
     lines += [
         "",
-        "These figures are results on the verifiers' private test sets, and "
+        "Verifiers signed these figures for these very weights. They are results on the verifiers' "
+        "private test sets, and "
         "nothing more: they are no proof of fitness for any use.",
         "",
         "## Where it learned",
@@ -69,13 +72,13 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
 
 
 def _epsilon(visit: Visit) -> str:
-    """As the site signed it."""
+    """As signed by the site."""
     spent = visit.privacy
     return "no bound" if spent is None else f"{spent.epsilon:.3g} (delta {spent.delta:g})"
 
 
 def _counted(visits: list[Visit]) -> str:
-    """As `over 2 visits to 1 site`."""
+    """For instance `over 2 visits to 1 site`."""
     sites = len({visit.site for visit in visits})
     return f"over {counted(len(visits), 'visit')} to {counted(sites, 'site')}"
 

@@ -19,17 +19,19 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.objects.cordons import CordonChange, CordonQuestion, CordonReport
+from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.wire import to_json
 
 __all__ = ["cordon", "drain", "uncordon"]
 
 LOOK_EVERY_S = 0.5
 EMPTY_FOR_S = 1.0
-"""A site counts as empty once it is for this long: work moves on between two looks."""
+"""A site counts as empty once it has been for this long: work moves on between two polls."""
+_FIELD = "SITE"
 
 SiteArgument = Annotated[str, typer.Argument(help="The site, as `daitn get nodes` lists it.")]
 ReasonOption = Annotated[
-    str, typer.Option("--reason", help="Shown in every explanation of who is not chosen.")
+    str, typer.Option("--reason", help="Shown in explanations of why the site was not chosen.")
 ]
 
 
@@ -39,7 +41,7 @@ def cordon(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a site nothing new: no visits, deployments, packets, queries. What runs there goes on.
+    """Give a site nothing new: no visits, deployments, packets, queries. Running work continues.
 
     By an operator or the site's owner. It holds until `daitn uncordon`, also after a restart.
 
@@ -51,7 +53,7 @@ def cordon(
 def uncordon(
     site: SiteArgument, center: CenterOption = DEFAULT_CENTER, as_json: JsonOption = False
 ) -> None:
-    """Take a site back into service.
+    """Return a site to service.
 
     Example: daitn uncordon mdf-east
     """
@@ -69,15 +71,18 @@ def drain(
 ) -> None:
     """Cordon a site, have its deployments moved elsewhere, and wait until nothing is left there.
 
-    It exits with 0 once the site is safe to stop, and with 1 if it is not by the timeout: then it
-    stays as it is, and says what is left.
+    It exits with 0 once the site is safe to stop, and with 1 if it is not by the timeout, when it
+    stays as it is, or if somebody returns it to service meanwhile.
 
     Example: daitn drain mdf-east --timeout 600
     """
     report = run(_drained(center, site, reason, timeout, quiet=as_json))
+    drained = report.cordon is not None and not report.left
     if as_json:
         print_json(to_json(report))
-    elif not report.left:
+    elif report.cordon is None:
+        screen.print(f"{site} was returned to service while it drained: it is not safe to stop")
+    elif drained:
         screen.print(f"{site} is empty and safe to stop; `daitn uncordon {site}` brings it back")
     else:
         screen.print(f"{site} is not empty after {timeout:g} s: {', '.join(report.left)}")
@@ -87,7 +92,7 @@ def drain(
                 "`daitn get facilities`. What was deployed with --to stays until its owner "
                 "deploys it elsewhere, or retires it"
             )
-    if report.left:
+    if not drained:
         raise typer.Exit(ExitCode.NOT_REACHED)
 
 
@@ -102,8 +107,9 @@ def _changed(center: str, site: str, change: CordonChange, reason: str, as_json:
 
 
 async def _ask(center: str, site: str, question: CordonQuestion) -> CordonReport:
-    async with connect(center, site) as session:
-        return await session.ask("cordon", question, CordonReport)
+    own = SiteId(checked_name(site, _FIELD))
+    async with connect(center) as session:
+        return await session.ask_site(own, "cordon", question, CordonReport, _FIELD)
 
 
 async def _drained(
@@ -111,21 +117,24 @@ async def _drained(
 ) -> CordonReport:
     until_s = time.monotonic() + timeout_s
     empty_since_s: float | None = None
-    told: tuple[str, ...] = ()
-    async with connect(center, site) as session:
+    shown: tuple[str, ...] = ()
+    own = SiteId(checked_name(site, _FIELD))
+    async with connect(center) as session:
         question = CordonQuestion(change=CordonChange.DRAIN, reason=reason)
         while True:
-            report = await session.ask("cordon", question, CordonReport)
+            report = await session.ask_site(own, "cordon", question, CordonReport, _FIELD)
             question, now_s = CordonQuestion(), time.monotonic()
+            if report.cordon is None:
+                return report
             if report.left:
                 empty_since_s = None
             elif empty_since_s is None:
                 empty_since_s = now_s
             if empty_since_s is not None and now_s - empty_since_s >= EMPTY_FOR_S:
                 return report
-            if report.left != told and not quiet:
+            if report.left != shown and not quiet:
                 screen.print(f"{site}: {', '.join(report.left) or 'nothing'} left")
-            told = report.left
+            shown = report.left
             if report.left and now_s >= until_s:
                 return report
             await asyncio.sleep(LOOK_EVERY_S)

@@ -1,4 +1,4 @@
-"""`daitn dashboard`: where the network is seen in a browser."""
+"""`daitn dashboard`: the address that shows the network in a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tokens import center_token, network_facts
+from daitn.cli.tokens import api_of, center_token, network_facts
 from daitn.objects.errors import NotFound
 from daitn.objects.wire import to_json
 from daitn.tools import clock
@@ -32,10 +32,10 @@ _OPENS_S = 600.0
 def dashboard(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser here.")] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="To look, and change nothing.")
+        bool, typer.Option("--read-only", help="Read-only: nothing can be changed.")
     ] = False,
     owner: Annotated[
-        str, typer.Option(help="In whose name; if not given: of the key in DAITN_KEY.")
+        str, typer.Option(help="Owner to act for; by default the holder of the key in DAITN_KEY.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -54,19 +54,14 @@ def dashboard(
 
 
 async def dashboard_url(center: str, owner: str = "", read_only: bool = False) -> str:
-    """The address, which opens one session. Raises `NotFound` where there is no dashboard."""
+    """The address, which opens one session. Raises `NotFound` if there is no dashboard."""
     async with connect(center, owner=owner) as session:
         facts = await network_facts(session)
-        if not facts.api:
-            raise NotFound(
-                "this control centre serves no dashboard",
-                field="api.listen",
-                fix="state an address in the control centre's file, or leave the field out",
-            )
+        api = api_of(facts)
         with contextlib.suppress(NotFound):  # `--center` takes it from now on.
-            remember((facts.api,), network_of(center))
+            remember((api,), network_of(center))
         if session.identity is None:
-            return f"{facts.api}/"
+            return f"{api}/"
         now_s = clock.wall_s()
         token = center_token(
             session.identity,
@@ -75,4 +70,4 @@ async def dashboard_url(center: str, owner: str = "", read_only: bool = False) -
             read_only=read_only,
             opens_until_s=now_s + _OPENS_S,
         )
-        return f"{facts.api}/#token={token}"
+        return f"{api}/#token={token}"

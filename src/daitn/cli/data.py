@@ -1,4 +1,4 @@
-"""`daitn data`: public data for trying things out, and a check of your own data."""
+"""`daitn data`: public data for experiments, and a check of your own data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from daitn.cli.pages import gaps
+from daitn.cli.describe_pages import gaps
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.learning.consultant import Consultant
@@ -75,23 +75,23 @@ def fetch(
     with Progress(*columns, console=errors, transient=True) as bars:
         task = bars.add_task("medquad", total=None)
 
-        def told(done: int, total: int | None) -> None:
+        def watch(done: int, total: int | None) -> None:
             bars.update(task, completed=done, total=total)
 
-        path = run(_fetch(name, out, url, told))
+        path = run(_fetch(name, out, url, watch))
     if as_json:
         print_json(to_json({"path": str(path)}))
     else:
         screen.print(f"{path} is ready and checked")
 
 
-async def _fetch(name: str, out: Path, url: str, told: Callable[[int, int | None], None]) -> Path:
+async def _fetch(name: str, out: Path, url: str, watch: Callable[[int, int | None], None]) -> Path:
     if name != "medquad":
         raise NotFound(f"there is no data set {name}", field="name", fix="use medquad")
     from daitn.learning.corpora.fetch import fetch_medquad
 
     path = out / "medquad.parquet"
-    await asyncio.to_thread(fetch_medquad, path, url or None, told)
+    await asyncio.to_thread(fetch_medquad, path, url or None, watch)
     return path
 
 
@@ -136,21 +136,24 @@ def check(
     schema: Annotated[
         str,
         typer.Option(
-            help="What a record looks like; if not given: `table/1` of a `.csv`, `qa-pairs/1` "
-            "of a `.jsonl`, `multiple-choice/1` with --test."
+            help="Schema of a record; by default `table/1` for `.csv`, `qa-pairs/1` for `.jsonl`, "
+            "`multiple-choice/1` with --test."
         ),
     ] = "",
     test: Annotated[bool, typer.Option("--test", help="It is a test set.")] = False,
-    label: Annotated[str, typer.Option(help="Of a table: the column that holds the label.")] = "",
+    label: Annotated[str, typer.Option(help="For a table: the column with the label.")] = "",
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Of a table: a column that models may learn from; repeatable."),
+        typer.Option(help="For a table: a column that models may learn from; repeatable."),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="For a table: a column to ignore; repeatable.")
     ] = None,
     least_records: Annotated[
-        int, typer.Option(min=LEAST_RECORDS, help="Records behind anything that is published.")
+        int,
+        typer.Option(
+            min=LEAST_RECORDS, help="Minimum number of records behind anything that is published."
+        ),
     ] = LEAST_RECORDS,
     as_json: JsonOption = False,
 ) -> None:
@@ -193,7 +196,7 @@ def _schema(file: Path, test: bool) -> str:
 
 @contextmanager
 def _not_logged() -> Iterator[None]:
-    """What a site writes to its log, this command shows."""
+    """This command shows what a site writes to its log."""
     logger = logging.getLogger("daitn.node")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -236,7 +239,7 @@ async def _checked(
         )
         return await described_dataset(nobody, data, "data", consultant, trainer)
     except DaitnError as error:
-        # The file's owner sees what a site keeps in its log.
+        # The file's owner sees what a site writes to its log.
         full = error.__cause__ if isinstance(error.__cause__, DaitnError) else error
         problem, field = (text.replace(path, str(file)) for text in (full.problem, full.field))
         raise type(error)(problem, field=field, fix=full.fix) from None
@@ -246,7 +249,7 @@ async def _checked(
 
 
 def _counted(labels: Mapping[str, int], profile: DataProfile) -> Iterator[str]:
-    """Each label with its number of records, and how many of them differ."""
+    """Each label with its number of records, and how many of them are distinct."""
     for label, count in labels.items():
         different = profile.different.get(label, count)
         yield f"{label}: {count:,}" + (f" ({different:,} differ)" if different < count else "")
@@ -260,8 +263,8 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
     if isinstance(published, DatasetDescriptor):
         rows.append(("quality", f"{published.quality:.3f}: {gaps(published)}"))
         if published.sketch is not None:
-            told = len(published.sketch.buckets)
-            rows.append(("wording", f"{told:,} hashed features, unless `sketch: false`"))
+            buckets = len(published.sketch.buckets)
+            rows.append(("wording", f"{buckets:,} hashed features, unless `sketch: false`"))
     carried = _carried(published, profile)
     private = [("columns, whose names travel with models", ", ".join(profile.columns) or "-")]
     rare = {name: n for name, n in profile.labels.items() if name not in published.labels}
@@ -282,7 +285,7 @@ def _records(published: DatasetDescriptor | TestSetDescriptor) -> int:
 def _carried(
     published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
 ) -> Iterator[RenderableType]:
-    """What goes along with each model that learns from a data set."""
+    """What travels with each model that learns from a data set."""
     if isinstance(published, TestSetDescriptor):
         return
     rows = [("weights", "they can remember records")]

@@ -57,18 +57,18 @@ def deploy(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            help="Facility at which it is to answer; may be repeated. Without it the control "
-            "centre chooses."
+            help="Facility that serves it; repeatable. By default the control centre chooses."
         ),
     ] = None,
     replicas: Annotated[
-        str, typer.Option(help="How many, where no facility is named; `auto`: by demand.")
+        str,
+        typer.Option(help="Number of replicas if no facility is named; `auto` means by demand."),
     ] = "1",
     name: Annotated[
         str,
         typer.Option(
             "--as",
-            help="Name by which queries ask for it; else the model's. A model that has the name is "
+            help="Name for queries; by default the model's. A model that already has the name is "
             "replaced without a gap.",
         ),
     ] = "",
@@ -76,14 +76,14 @@ def deploy(
     price_out: Annotated[float, typer.Option(min=0.0, help="USD per 1,000 answer tokens.")] = 0.0,
     asker: Annotated[
         list[str] | None,
-        typer.Option(help="Query owner who may ask it; may be repeated. Without it, everybody."),
+        typer.Option(help="Query owner who may query it; repeatable. By default everybody."),
     ] = None,
     plan: Annotated[
         bool,
         typer.Option(
             "--plan",
-            help="Only say what the deployment optimiser would change now of what is deployed with "
-            "--replicas auto, and why.",
+            help="Only show what the deployment optimiser would now change for models deployed "
+            "with --replicas auto, and why.",
         ),
     ] = False,
     days: Annotated[
@@ -91,7 +91,7 @@ def deploy(
         typer.Option(
             min=0.01,
             max=366.0,
-            help="How long it may answer, by its owner's signature; then deploy again.",
+            help="Validity of the owner's signature in days; deploy again before it expires.",
         ),
     ] = GRANT_DAYS,
     wait: Annotated[
@@ -127,7 +127,7 @@ def deploy(
 
 def retire(
     name: Annotated[str, typer.Argument(help="The deployment's name.")],
-    site: Annotated[str, typer.Option("--from", help="Only at this facility.")] = "",
+    site: Annotated[str | None, typer.Option("--from", help="Only at this facility.")] = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,15 +135,17 @@ def retire(
 
     Example: daitn retire healthcare-1 --from mdf-east
     """
+    if site == "":  # Of a script whose variable is empty; it does not mean everywhere.
+        raise typer.BadParameter("it is empty: name a facility", param_hint="--from")
     view = run(_retire(center, RetireIntent(name=name, site=SiteId(site) if site else None)))
     print_json(to_json(view)) if as_json else screen.print(deployment_table(view))
 
 
-def _replicas(said: str) -> int:
-    if said == "auto":
+def _replicas(value: str) -> int:
+    if value == "auto":
         return AUTO_REPLICAS
-    if said.isdecimal() and 1 <= int(said) <= 256:
-        return int(said)
+    if value.isdecimal() and 1 <= int(value) <= 256:
+        return int(value)
     raise typer.BadParameter("give a number from 1 to 256, or auto", param_hint="--replicas")
 
 
@@ -169,9 +171,9 @@ def check_trained(
     orders: OrderBook,
     keys: Mapping[SiteId, str] | None = None,
 ) -> None:
-    """Raise `Refused` or `Corrupt` unless a model came of its owner's order, as its lineage says,
-    which its sites signed, or is the one from which the order has training start. `keys`: theirs;
-    without them, those of the sites that `orders` knows.
+    """Raise `Refused` or `Corrupt` unless a model resulted from its owner's order, according to its
+    signed lineage, or is the start model of the order. `keys`: the sites'; without them, those of
+    the sites that `orders` knows.
 
     The control centre says what the model is, and its owner is about to sign that.
     """
@@ -196,13 +198,14 @@ def check_trained(
         problem = "may not travel as far as the control centre says"
     else:
         return
-    raise Refused(f"{model.name} {problem}", field="model", fix="do not deploy it; train it anew")
+    raise Refused(f"{model.name} {problem}", field="model", fix="do not deploy it; train it again")
 
 
 def _signed(
     intent: DeployIntent, model: ModelDescriptor, days: float, identity: Identity
 ) -> DeployIntent:
-    """The intent with the owner's word that these weights answer under this name, on its terms."""
+    """The intent with the owner's signature that these weights answer under this name, on its
+    terms."""
     now_s = clock.wall_s()
     grant = DeploymentGrant(
         network=identity.network,

@@ -12,7 +12,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from daitn.cli.pages import dataset_page, node_page
+from daitn.cli.describe_pages import dataset_page, node_page
 from daitn.cli.queries import accuracies, findings, first_token, load, rate, standing
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -24,8 +24,9 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import age, job_table, plain_table, size
+from daitn.cli.tables import age, job_table, plain_table
 from daitn.identity.signing import check_entry
+from daitn.oam.words import size
 from daitn.objects.croissant import to_croissant
 from daitn.objects.deployments import ANY_CONTEXT, DeploymentDescriptor
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -48,16 +49,25 @@ class Described(enum.StrEnum):
     """What can be described."""
 
     JOB = "job"
+    """By its id: state, objectives, route."""
     NODE = "node"
+    """By its site: state, owner, roles, key; its hardware and load; its data and test sets."""
     DATASET = "dataset"
+    """By `site/name`: schema, topics, labels; the share of usable records, and what happens to the
+    others; who may train on it."""
     MODEL = "model"
+    """By its name: weights and holders; its deployments with accuracy, speed and terms; its
+    measurements: by which verification unit, when, on which topic, and whether of the weights or of
+    a deployment."""
     FACILITY = "facility"
+    """By its site: memory, queries in progress, terms; each model that answers there, with accuracy
+    and speed."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a facility: its provider's descriptor, and what is known about it."""
 
-    said: DeploymentDescriptor
+    descriptor: DeploymentDescriptor
     known: ServedModel
 
 
@@ -131,8 +141,8 @@ async def _described(
     async with connect(center) as session:
         match kind:
             case Described.JOB:
-                asked = JobQuery(job=JobId(checked_name(name, "job")))
-                view = (await session.ask("jobs", asked, JobList)).jobs[0]
+                query = JobQuery(job=JobId(checked_name(name, "job")))
+                view = (await session.ask("jobs", query, JobList)).jobs[0]
                 return view, job_table(view)
             case Described.MODEL:
                 model = await _model(session, name)
@@ -170,19 +180,21 @@ async def _model(session: Session, name: str) -> ModelDescription:
     names = {model.name for model in models} | {each.known.name for each in deployed}
     if name not in names:
         raise _unknown("model", name, sorted(names))
-    weights = {each.said.manifest for each in deployed if each.known.name == name}
+    weights = {each.descriptor.manifest for each in deployed if each.known.name == name}
     trained = next((m for m in models if m.name == name), None) or next(
         (m for m in models if m.manifest in weights), None
     )
     own = tuple(
         each
         for each in deployed
-        if each.known.name == name or (trained and each.said.manifest == trained.manifest)
+        if each.known.name == name or (trained and each.descriptor.manifest == trained.manifest)
     )
-    evidence = [entry for each in own for entry in each.said.evidence]
+    evidence = [entry for each in own for entry in each.descriptor.evidence]
     evidence += trained.evidence if trained else ()
-    asked = [_asked(finding) for finding in await findings(session, sites) if _is_of(finding, own)]
-    measured = {*_weighed(evidence, sites), *asked}
+    by_asking = [
+        _by_asking(finding) for finding in await findings(session, sites) if _is_of(finding, own)
+    ]
+    measured = {*_weighed(evidence, sites), *by_asking}
     return ModelDescription(
         name=name,
         trained=trained,
@@ -200,14 +212,14 @@ async def _facility(session: Session, name: str) -> FacilityDescription:
     return FacilityDescription(
         site=facilities[name],
         deployments=own,
-        used_bytes=sum(each.said.size_bytes for each in own),
+        used_bytes=sum(each.descriptor.size_bytes for each in own),
         in_flight=sum(each.known.in_flight for each in own),
     )
 
 
 async def _deployments(session: Session, sites: tuple[SiteState, ...]) -> tuple[Deployment, ...]:
     """The deployments at these sites, by name and then site."""
-    said = {
+    descriptors = {
         (deployed.name, site.descriptor.site): deployed
         for site in sites
         if site.descriptor.facility
@@ -215,18 +227,18 @@ async def _deployments(session: Session, sites: tuple[SiteState, ...]) -> tuple[
     }
     served = (await session.ask("served", _ALL, ServedModels)).models
     return tuple(
-        Deployment(said=said[known.name, known.site], known=known)
+        Deployment(descriptor=descriptors[known.name, known.site], known=known)
         for known in served
-        if (known.name, known.site) in said
+        if (known.name, known.site) in descriptors
     )
 
 
 def _is_of(finding: Finding, deployments: tuple[Deployment, ...]) -> bool:
-    asked = (finding.deployment, finding.site, finding.manifest)
-    return any(asked == (d.known.name, d.known.site, d.said.manifest) for d in deployments)
+    about = (finding.deployment, finding.site, finding.manifest)
+    return any(about == (d.known.name, d.known.site, d.descriptor.manifest) for d in deployments)
 
 
-def _asked(finding: Finding) -> Measurement:
+def _by_asking(finding: Finding) -> Measurement:
     return Measurement(
         verifier=finding.verifier,
         trust=Trust.ASKED,
@@ -299,17 +311,20 @@ def _model_page(model: ModelDescription) -> RenderableType:
 
 def _facility_page(facility: FacilityDescription) -> RenderableType:
     node = facility.site.descriptor
-    said = node.facility
-    assert said is not None, "a facility"
+    descriptor = node.facility
+    assert descriptor is not None, "a facility"
     rows = [
         ("state", "alive" if facility.site.alive else "lost"),
         ("owner, law", f"{node.owner}, {node.jurisdiction}"),
-        ("endpoint", said.endpoint),
-        ("models may be placed", f"{', '.join(said.recipes) or '-'}" if said.hosts else "no"),
-        ("memory", f"{size(facility.used_bytes)} of {size(said.memory_bytes)}"),
-        ("hosting", f"{said.price_usd_per_hour:g} USD/h"),
-        ("queries are kept", "yes" if said.keeps_queries else "no"),
-        ("responses are kept", "yes" if said.keeps_responses else "no"),
+        ("endpoint", descriptor.endpoint),
+        (
+            "models may be placed",
+            f"{', '.join(descriptor.recipes) or '-'}" if descriptor.hosts else "no",
+        ),
+        ("memory", f"{size(facility.used_bytes)} of {size(descriptor.memory_bytes)}"),
+        ("hosting", f"{descriptor.price_usd_per_hour:g} USD/h"),
+        ("queries are kept", "yes" if descriptor.keeps_queries else "no"),
+        ("responses are kept", "yes" if descriptor.keeps_responses else "no"),
         ("queries there", facility.in_flight),
     ]
     return Group(
@@ -337,13 +352,15 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
         (
             each.known.name,
             each.known.site,
-            ", ".join(each.said.apis),
-            ", ".join(each.said.abilities.reads),
-            ", ".join(each.said.abilities.says),
-            f"{each.said.price_usd_per_1k_in:g} / {each.said.price_usd_per_1k_out:g}",
-            "any" if each.said.context_tokens == ANY_CONTEXT else each.said.context_tokens,
-            each.said.queue,
-            size(each.said.size_bytes) if each.said.size_bytes else "-",
+            ", ".join(each.descriptor.apis),
+            ", ".join(each.descriptor.abilities.reads),
+            ", ".join(each.descriptor.abilities.says),
+            f"{each.descriptor.price_usd_per_1k_in:g} / {each.descriptor.price_usd_per_1k_out:g}",
+            "any"
+            if each.descriptor.context_tokens == ANY_CONTEXT
+            else each.descriptor.context_tokens,
+            each.descriptor.queue,
+            size(each.descriptor.size_bytes) if each.descriptor.size_bytes else "-",
         )
         for each in deployments
     ]
@@ -363,7 +380,11 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
         plain_table("deployments", doing_columns, doing),
         plain_table("terms", terms_columns, terms),
     ]
-    run = [(d.known.name, d.known.site, d.said.engine) for d in deployments if d.said.engine]
+    run = [
+        (d.known.name, d.known.site, d.descriptor.engine)
+        for d in deployments
+        if d.descriptor.engine
+    ]
     if run:
         tables.append(plain_table("engines", (*of, "run by"), run))
     return Group(*tables)

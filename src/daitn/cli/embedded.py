@@ -10,14 +10,16 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.cli.founding import found_network
+from daitn.cli.founding import found_network, remember_network
 from daitn.cli.identity import network_identity, person_identity, tls_folder
 from daitn.cli.logs import LOG_FORMAT, LogFormat
 from daitn.cli.network import read_network
 from daitn.cli.session import Session
 from daitn.cli.starting import RunningProcess, Starter
 from daitn.files.atomic import replace_file
-from daitn.oam.monitoring.targets import ALL_TARGETS, TARGETS, read_targets
+from daitn.files.state_folder import CenterState, ProcessState
+from daitn.identity.network import persons_certificates
+from daitn.oam.monitoring.targets import read_targets
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
@@ -34,7 +36,7 @@ __all__ = ["EmbeddedNetwork"]
 READY_WITHIN_S = 180.0
 ATTEMPT_S = 1.0
 STOP_WITHIN_S = 10.0
-"""After the queries in progress, for which each node takes as long as its file says."""
+"""In addition to the time for queries in progress, which each node's file sets."""
 _TAIL_LINES = 12
 
 
@@ -49,7 +51,7 @@ class EmbeddedNetwork:
         self._starter = Starter(logs)
         self._processes: dict[str, RunningProcess] = {}
         self.left_out: dict[SiteId, tuple[LeftOut, ...]] = {}
-        """What sites skip in their files, once started."""
+        """Entries of their files that sites left out, once started."""
 
     @property
     def endpoint(self) -> str:
@@ -86,6 +88,8 @@ class EmbeddedNetwork:
                     self.check()
                     await asyncio.sleep(0.05)
                 await self._write_targets()
+                # Not before: something else that listens at this endpoint may have accepted us.
+                remember_network(self.center, self.nodes)
                 self.left_out = {site: known[site].left_out for site in sorted(sites)}
         except TimeoutError:
             late = ", ".join(sorted(waiting | unknown))
@@ -98,11 +102,11 @@ class EmbeddedNetwork:
     @property
     def targets(self) -> Path:
         """A file with the addresses of all processes' metrics, for Prometheus' `file_sd`."""
-        return Path(self.center.state) / ALL_TARGETS
+        return Path(self.center.state) / CenterState.ALL_TARGETS
 
     async def _write_targets(self) -> None:
         files = [
-            Path(state) / TARGETS
+            Path(state) / ProcessState.TARGETS
             for metrics, state in (
                 (self.center.metrics, self.center.state),
                 *((node_.metrics, node_.state) for node_ in self.nodes),
@@ -125,9 +129,7 @@ class EmbeddedNetwork:
         Attempts are short, so that an early exit of a process, or an interrupt, is noticed between
         them.
         """
-        settings = FabricSettings(
-            mode="client", connect=(self.endpoint,), tls=tls_folder(self.endpoint)
-        )
+        settings = FabricSettings(mode="client", connect=(self.endpoint,), tls=self._certificates())
         began_s = time.monotonic()
         while True:
             self.check()
@@ -140,15 +142,23 @@ class EmbeddedNetwork:
                 identity = self._identity()
                 return identity.signs(carrier) if identity else carrier
 
+    def _certificates(self) -> str:
+        """The folder of the certificates that belong to `_identity`."""
+        if self.center.insecure:
+            return ""
+        roster = Path(self.center.roster)
+        own = network_identity(roster) is not None
+        return str(persons_certificates(roster.parent)) if own else tls_folder(self.endpoint)
+
     def _identity(self) -> Identity | None:
-        """With which it asks its own processes; none if they need no signature."""
+        """The identity with which it queries its own processes; none if they need no signature."""
         if self.center.insecure:
             return None
         return network_identity(Path(self.center.roster)) or person_identity(self.endpoint)
 
     def launch(self, name: str) -> None:
         """Start the control centre (`center`) or a site's node, for the first time or again."""
-        (self._state(name) / TARGETS).unlink(missing_ok=True)
+        (self._state(name) / ProcessState.TARGETS).unlink(missing_ok=True)
         log = self._logs / f"{name}.log"
         variables = {LOG_FORMAT: self._log_format}
         self._processes[name] = self._starter.start(self._command(name), log, variables)

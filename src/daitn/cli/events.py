@@ -1,8 +1,7 @@
-"""`daitn events`: what happens in a network."""
+"""`daitn events`: recent events of a network."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -21,14 +20,15 @@ from daitn.cli.session import (
     connect,
     errors,
     print_json,
+    print_line,
     run,
     screen,
 )
-from daitn.cli.tokens import network_facts
+from daitn.cli.tokens import api_of, network_facts
 from daitn.client import AsyncClient
 from daitn.client.events import EVENT_TYPES
 from daitn.oam.api.answers import PastEvent, SiteNews
-from daitn.objects.errors import NotFound, Unreachable
+from daitn.objects.errors import Unreachable
 from daitn.objects.jobs import JobSummary
 from daitn.objects.placement import DeploymentView
 from daitn.objects.text import escaped_json
@@ -38,23 +38,22 @@ from daitn.tools import clock
 __all__ = ["events"]
 
 _UNTOLD: Final = ("map", "reset")
-"""Kinds that say nothing by themselves."""
+"""Kinds that are meaningless by themselves."""
 
 
 def events(
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what happens, until Ctrl-C.")
+        bool, typer.Option("--follow", help="Keep printing new events, until Ctrl-C.")
     ] = False,
     limit: Annotated[
-        int, typer.Option("-n", "--limit", min=1, max=1000, help="How many of the latest.")
+        int, typer.Option("-n", "--limit", min=1, max=1000, help="Number of latest events.")
     ] = 20,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what happened lately, oldest first: jobs, deployments, sites that come and go.
+    """Show recent events, oldest first: jobs, deployments, sites that come, go, or are cordoned.
 
-    A control centre that restarts forgets it, and sites are told of while somebody follows or has a
-    dashboard open. With --follow, --json prints an object per line.
+    A control centre that restarts forgets it. With --follow, --json prints an object per line.
 
     Example: daitn events --follow
     """
@@ -90,48 +89,42 @@ async def _follow(client: AsyncClient, past: tuple[PastEvent, ...], teller: _Tel
 
 @asynccontextmanager
 async def _client(center: str) -> AsyncIterator[AsyncClient]:
-    """A client of the control centre's API, wherever it says that this is. Raises `NotFound`."""
+    """A client of the control centre's API, at the address that it reports. Raises `NotFound`."""
     async with connect(center) as session:
         if session.client is not None:
             yield session.client
             return
         facts = await network_facts(session)
         identity = session.identity
-    if not facts.api:
-        raise NotFound(
-            "this control centre serves no API, which has its events",
-            field="api.listen",
-            fix="state an address in the control centre's file, or leave the field out",
-        )
+    api = api_of(facts)
     token = own_tokens(identity, rostered_name(center, identity), facts.center) if identity else ""
     try:
-        async with AsyncClient(facts.api, token, tls=tls_folder(center)) as client:
+        async with AsyncClient(api, token, tls=tls_folder(center)) as client:
             yield client
     except Unreachable as error:
         raise Unreachable(
             f"events come over the API of the control centre, which says that it is at "
-            f"{facts.api}: {error.problem}",
+            f"{api}: {error.problem}",
             field="api.advertise",
-            fix="state there where others reach it, or name its URL with --center",
+            fix="configure its `advertise` address, or name its URL with --center",
         ) from None
 
 
 class _Teller:
-    """Prints events, one a line."""
+    """Prints events, one per line."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._said = ""
+        self._shown = ""
 
     def tell(self, event: PastEvent) -> None:
-        """Print an event. In words, one that says nothing new is left out."""
+        """Print an event. In words, one without news is left out."""
         if self._as_json:
-            sys.stdout.write(escaped_json(msgspec.json.encode(event).decode()) + "\n")
-        elif (sentence := _sentence(event)) != self._said:
+            print_line(escaped_json(msgspec.json.encode(event).decode()))
+        elif (sentence := _sentence(event)) != self._shown:
             when = datetime.fromtimestamp(event.at_s).strftime("%Y-%m-%d %H:%M:%S")
             screen.print(f"{when}  {sentence}", highlight=False)
-            self._said = sentence
-        sys.stdout.flush()
+            self._shown = sentence
 
 
 def _sentence(event: PastEvent) -> str:
@@ -142,7 +135,7 @@ def _sentence(event: PastEvent) -> str:
         case JobSummary():
             return f"{data.job} {data.state}: {data.detail or data.sentence}"
         case SiteNews():
-            return f"{data.site} is {data.state}"
+            return f"{data.site} is {data.state}{f' ({data.detail})' if data.detail else ''}"
         case DeploymentView():
             places = ", ".join(f"{p.site} {p.state or p.detail}" for p in data.places)
             return f"{data.name} answers with {data.model}: {places or 'nowhere yet'}"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from daitn.cli.get import OriginOption
 from daitn.cli.queries import explained_query, query_table
@@ -33,7 +34,7 @@ def explain(
     decision: Annotated[
         int | None,
         typer.Option(
-            "--decision", min=1, help="Of a job: this decision alone, in full; the first is 1."
+            "--decision", min=1, help="For a job: only this decision, in full; the first is 1."
         ),
     ] = None,
     site: OriginOption = "",
@@ -71,12 +72,18 @@ def explain(
             screen.print(decided_table(one, len(made)))
         return
     if as_json:
-        shown = {"assessment": view.assessment, "decision": view.decision, "decisions": made}
+        shown = {
+            "assessment": view.assessment,
+            "decision": view.decision,
+            "decisions": made,
+            "disagreements": view.disagreements,
+        }
         print_json(to_json(shown))
         return
     parts: list[RenderableType] = []
     if view.assessment is not None:
         parts.append(assessment_table(view.assessment))
+    parts += [Text(f"not counted: {one}") for one in view.disagreements]
     if made:
         parts += [decisions_table(made), decided_table(made[-1], len(made))]
     screen.print(Group(*parts))

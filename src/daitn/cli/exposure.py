@@ -1,4 +1,4 @@
-"""Whether a process may be reached, and reach others, in the way that its file says."""
+"""Whether a process may be reached, and reach others, as its file says."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def check_alone(config: CenterConfig | NodeConfig) -> None:
             field="insecure",
             fix="remove one of roster and insecure",
         )
-    for field, address in (*_listens(config), *_scouts(config)):
+    for field, address in (*config.listens, *_scouts(config)):
         if not is_loopback(host_of(address)):
             raise InvalidInput(
                 f"without a roster, a process may not be reached from outside at {address}",
                 field=field,
                 fix="listen at 127.0.0.1; or remove insecure, and make a roster: `daitn network "
-                "init FOLDER`, then `daitn network admit` this file",
+                "init FOLDER --name NAME`, then `daitn network admit` this file",
             )
 
 
@@ -53,7 +53,7 @@ def check_encrypted(config: CenterConfig | NodeConfig) -> None:
 
     An upstream server's is its facility's affair: the log warns of a key that travels in the open.
     """
-    for field, address in (*_listens(config), *_connects(config)):
+    for field, address in (*config.listens, *_connects(config)):
         check_endpoint(field, address)
     facility = config.facility if isinstance(config, NodeConfig) else None
     for upstream in facility.upstreams if facility else ():
@@ -63,7 +63,8 @@ def check_encrypted(config: CenterConfig | NodeConfig) -> None:
 
 
 def warn_unreachable(config: NodeConfig) -> None:
-    """Log which servers of a node only its own machine reaches, though its network is larger."""
+    """Log the servers of a node that only its own machine can reach although its network is
+    larger."""
     fabric = (*config.listen, *config.center)
     if all(is_loopback(host_of(endpoint)) for endpoint in fabric):
         return
@@ -81,26 +82,10 @@ def warn_unreachable(config: NodeConfig) -> None:
 
 def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
     """The hosts at which others reach a process, as far as its file names them."""
-    addresses = [address for _, address in _listens(config)]
+    addresses = [address for _, address in config.listens]
     parts = (config.facility, config.gateway) if isinstance(config, NodeConfig) else (config.api,)
     addresses += [part.advertise for part in parts if part and part.advertise]
     return tuple(host for host in map(host_of, addresses) if not is_unspecified(host))
-
-
-def _listens(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
-    yield from (("listen", endpoint) for endpoint in config.listen)
-    if config.metrics.listen:
-        yield "metrics.listen", config.metrics.listen
-    if isinstance(config, CenterConfig):
-        if config.api.listen:
-            yield "api.listen", config.api.listen
-        return
-    if config.facility is not None:
-        yield "facility.listen", config.facility.listen
-    if config.gateway is not None:
-        yield "gateway.listen", config.gateway.listen
-    if config.forwarder is not None:
-        yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
 
 
 def _scouts(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
@@ -109,7 +94,7 @@ def _scouts(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
 
 
 def _connects(config: CenterConfig | NodeConfig) -> Iterable[tuple[str, str]]:
-    """Where it connects to, and what it tells others to."""
+    """Addresses to which it connects, and that it publishes."""
     if config.traces.endpoint:
         yield "traces.endpoint", config.traces.endpoint
     if isinstance(config, CenterConfig):

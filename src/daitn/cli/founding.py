@@ -1,4 +1,4 @@
-"""How a process comes to its roster: its own network's, one that it joined, or none at all."""
+"""The origin of a process's roster: its own network's, one that it joined, or none at all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from daitn.cli.exposure import (
 )
 from daitn.cli.known_networks import OPERATOR, forget, remember
 from daitn.cli.network import own_network
+from daitn.files.state_folder import ProcessState
 from daitn.identity.certificates import LASTS_S, requested
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
@@ -31,6 +32,7 @@ __all__ = [
     "admit_local",
     "found_network",
     "live_roster",
+    "remember_network",
 ]
 
 log = logging.getLogger(__name__)
@@ -46,17 +48,14 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     Does nothing for a file that names another roster, or that does without.
     """
     folder = own_network(center)
-    if center.insecure:
-        forget(_addresses(center))
-    if center.insecure or center.roster != str(folder / ROSTER):
+    if not _founds(center):
         return
     now_s = clock.wall_s()
     if (folder / ROSTER).exists():
         network = NetworkFolder(folder)
     else:
         network = NetworkFolder.found(folder, _NETWORK, OPERATOR, now_s, days=MEMBER_DAYS)
-    own: list[CenterConfig | NodeConfig] = [center]
-    own += [node for node in nodes if node.roster == center.roster and not node.insecure]
+    own = _own(center, nodes)
     network.admit(*(_member(config, now_s) for config in own), now_s=now_s)
     for config in own:
         _equip(config, network, 3600.0 * center.certificate_hours)
@@ -64,8 +63,29 @@ def found_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
     if roster.until_s - now_s < (roster.until_s - roster.issued_at_s) / 2:
         network.renew(now_s, member=(Kind.OPERATOR, OPERATOR))
     network.equip(Kind.OPERATOR, OPERATOR)
-    for config in own:
-        remember(_addresses(config), folder)
+
+
+def remember_network(center: CenterConfig, nodes: Iterable[NodeConfig]) -> None:
+    """Let commands on this machine find the network that `found_network` made, or none if its file
+    does without. To be called once its control centre answers: one that does not start must not
+    take the place of another network that runs at the same addresses."""
+    if center.insecure:
+        forget(_addresses(center))
+    if _founds(center):
+        for config in _own(center, nodes):
+            remember(_addresses(config), own_network(center))
+
+
+def _founds(center: CenterConfig) -> bool:
+    return not center.insecure and center.roster == str(own_network(center) / ROSTER)
+
+
+def _own(
+    center: CenterConfig, nodes: Iterable[NodeConfig]
+) -> tuple[CenterConfig | NodeConfig, ...]:
+    """The processes that belong to the file's own network."""
+    members = (node for node in nodes if node.roster == center.roster and not node.insecure)
+    return (center, *members)
 
 
 def admit_local(
@@ -74,9 +94,9 @@ def admit_local(
     hosts: Iterable[str] = (),
     replace: bool = False,
 ) -> None:
-    """Admit processes of this machine as their files describe them: make their keys, and put the
-    roster and certificates into their state folders. `hosts`: see `Member`; besides those that
-    their files name. `replace`: as of `NetworkFolder.admit`."""
+    """Admit processes of this machine as described by their files: make their keys, and put the
+    roster and certificates into their state folders. `hosts`: see `Member`; in addition to those in
+    their files. `replace`: as in `NetworkFolder.admit`."""
     now_s = clock.wall_s()
     more = tuple(hosts)
     for config in configs:
@@ -90,7 +110,7 @@ def admit_local(
 
 
 def _addresses(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
-    """At which commands may ask a process."""
+    """Addresses at which commands can query a process."""
     api = (config.api.advertise, config.api.listen) if isinstance(config, CenterConfig) else ()
     return (*config.listen, *(url for url in api if url and is_url(url)))
 
@@ -140,13 +160,13 @@ def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
 def _equip(
     config: CenterConfig | NodeConfig, network: NetworkFolder, lasts_s: float = LASTS_S
 ) -> None:
-    """Give a process of this machine its certificates, unless it has good ones."""
+    """Give a process of this machine its certificates, unless it has valid ones."""
     network.equip(*_identity(config), Path(config.tls), lasts_s)
 
 
 def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
     kind, name = _identity(config)
-    key = SigningKey.at(Path(config.state) / "key")
+    key = SigningKey.at(Path(config.state) / ProcessState.KEY)
     until_s = now_s + MEMBER_DAYS * DAY_S
     hosts = tuple(dict.fromkeys((*LOCAL_HOSTS, *reached_at(config), *hosts)))
     if isinstance(config, CenterConfig):

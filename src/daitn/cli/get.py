@@ -29,9 +29,10 @@ from daitn.cli.tables import (
     route_words,
     state_words,
 )
+from daitn.cli.tokens import network_facts
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
-from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.requests import JobList, JobQuery, ModelList, NetworkFacts
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
@@ -49,6 +50,7 @@ class Listing(enum.StrEnum):
     VERIFIERS = "verifiers"
     FACILITIES = "facilities"
     QUERIES = "queries"
+    CENTERS = "centers"
 
 
 class Look(enum.StrEnum):
@@ -75,18 +77,19 @@ def get(
         str | None,
         typer.Option(
             "--owner",
-            help="Of queries: those of the owner of an API key, or of a site "
-            "that asked with its pass.",
+            help="For queries: only those of this owner of an API key, or of this site that used "
+            "its pass.",
         ),
     ] = None,
     probes: Annotated[
         bool,
         typer.Option(
-            "--probes", help="Of queries: also those with which verification units examine models."
+            "--probes", help="For queries: include those with which verifiers examine models."
         ),
     ] = False,
     look: Annotated[
-        Look, typer.Option("-o", "--output", help="wide: more columns, and no line is broken.")
+        Look,
+        typer.Option("-o", "--output", help="`wide` shows more columns and does not wrap lines."),
     ] = Look.TABLE,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
@@ -128,6 +131,10 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
             models = (await session.ask("models", JobQuery(job=JobId("")), ModelList)).models
             served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
         return {"trained": models, "deployed": served.models}, models_table(models, served)
+    if kind is Listing.CENTERS:
+        async with connect(center) as session:
+            facts = await network_facts(session)
+        return facts.replicas, _centers_table(facts)
     if kind is Listing.FACILITIES:
         async with connect(center) as session:
             served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
@@ -200,6 +207,22 @@ def _nodes_table(sites: tuple[SiteState, ...]) -> RenderableType:
         )
     columns = ("site", "state", "roles", "law", "GFLOP/s", "load", "owner")
     return plain_table("", columns, rows)
+
+
+def _centers_table(facts: NetworkFacts) -> RenderableType:
+    """Those that share a database; or the single one."""
+    rows = [
+        (
+            one.replica,
+            "leads" if one.leads else "silent" if one.is_silent else "stands by",
+            f"{one.silent_s:.0f} s ago",
+            ", ".join(one.endpoints),
+            one.version,
+        )
+        for one in facts.replicas
+    ]
+    alone = [(facts.center, "leads, alone", "now", "", facts.version)]
+    return plain_table("", ("centre", "state", "seen", "endpoints", "daitn"), rows or alone)
 
 
 def _datasets_table(sites: tuple[SiteState, ...]) -> RenderableType:

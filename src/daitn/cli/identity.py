@@ -1,4 +1,4 @@
-"""Who gives a command: the key with which it speaks, and the network in which it does."""
+"""The identity behind a command: its key and its network."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = [
     "owner_identity",
     "person_identity",
     "refresh_roster",
+    "roster_file",
     "rostered_name",
     "site_keys",
     "tls_folder",
@@ -42,7 +43,7 @@ def tls_folder(endpoint: str) -> str:
 
 
 def person_identity(endpoint: str) -> Identity | None:
-    """Who gives a command: the holder of the key that `DAITN_KEY` names, or the operator.
+    """The caller of a command: the holder of the key that `DAITN_KEY` names, or the operator.
 
     None if no network is known at this endpoint: then nothing is signed. Raises `NotFound` if
     `DAITN_KEY` or `DAITN_NETWORK` names nothing.
@@ -60,7 +61,7 @@ def person_identity(endpoint: str) -> Identity | None:
 
 
 def network_identity(roster: Path) -> Identity | None:
-    """The operator of the network with this roster, whatever network commands are for otherwise.
+    """The operator of the network with this roster, whatever network commands otherwise use.
 
     None if its folder has no key.
     """
@@ -71,8 +72,14 @@ def network_identity(roster: Path) -> Identity | None:
     return _identity(folder, SigningKey.at(path))
 
 
+def roster_file(endpoint: str) -> Path | None:
+    """The roster of the network at an endpoint; none if none is known."""
+    folder = _folder(endpoint)
+    return None if folder is None else folder / ROSTER
+
+
 def site_keys(endpoint: str) -> dict[SiteId, str] | None:
-    """The sites' public keys, by the roster of the network at an endpoint; none if none is known.
+    """The sites' public keys, from the roster of the network at an endpoint; none if none is known.
 
     A membership that ended counts: what a site signed before then, it signed.
     """
@@ -84,8 +91,8 @@ def site_keys(endpoint: str) -> dict[SiteId, str] | None:
 
 
 def rostered_name(endpoint: str, identity: Identity) -> str:
-    """What the roster in the network's folder calls who gives a command, though the roster or the
-    membership may have ended: the control centre may have a newer one. Raises `Refused`."""
+    """The caller's name in the roster of the network's folder, even if the roster or the membership
+    has expired: the control centre may have a newer one. Raises `Refused`."""
     folder = _folder(endpoint)
     members = read_roster(folder / ROSTER).opened().members if folder else ()
     for member in members:
@@ -100,7 +107,8 @@ def rostered_name(endpoint: str, identity: Identity) -> str:
 
 
 def _persons_key(folder: Path) -> Path:
-    """The operator's key where there is one, or else that of whoever joined with this folder."""
+    """The operator's key if there is one, or else that of the person who joined with this
+    folder."""
     operator = key_path(folder, Kind.OPERATOR, OPERATOR)
     if operator.is_file():
         return operator
@@ -120,7 +128,7 @@ def owner_identity(endpoint: str, owner: str) -> Identity | None:
 
 
 async def refresh_roster(endpoint: str, carrier: Fabric, *, tell: bool) -> None:
-    """Ask the control centre for a newer roster than the network's folder has, if there is one.
+    """Ask the control centre for a newer roster than that of the network's folder.
 
     Else whoever joined would know nobody who was admitted later, and nobody at all once the roster
     has ended. `tell`: also publish it, as it may have a member that was just made here.

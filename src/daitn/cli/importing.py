@@ -1,4 +1,4 @@
-"""`daitn model import`: a model from elsewhere becomes the parts that an intent starts from."""
+"""`daitn model import`: converts an external model into the parts from which an intent starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import yaml
 
 from daitn.cli.models import check_folder, limits_of, recipes_here
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
-from daitn.cli.tables import size
 from daitn.files.atomic import put_in_place
+from daitn.files.failed_writes import naming
 from daitn.learning import memory
 from daitn.learning.published import MOST_COPIES, USUAL_COPIES, check_published, weights_bytes
 from daitn.learning.recipe import Imported
+from daitn.oam.words import size
 from daitn.objects.errors import StorageFull
 from daitn.objects.wire import to_json
 
@@ -25,17 +26,15 @@ __all__ = ["import_command", "import_folder"]
 def import_command(
     folder: Annotated[
         Path,
-        typer.Argument(
-            help="A folder in the format of `transformers`, or with a `model.json` of xgboost."
-        ),
+        typer.Argument(help="A folder in `transformers` format, or with xgboost's `model.json`."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder for its parts.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", help="The recipe that is to train it.")
+        str, typer.Option("--recipe", help="The recipe that will train it.")
     ] = "causal-lm",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a pretrained model into the parts that training starts from.
+    """Convert a pretrained model into the parts that training starts from.
 
     Prints what to write under `model` in an intent. Nothing is downloaded, and none of the model's
     code is run.
@@ -66,6 +65,7 @@ async def import_folder(recipe: str, folder: Path, out: Path, *, named: str = "f
     out.parent.mkdir(parents=True, exist_ok=True)
     limits = limits_of(folder, MOST_COPIES, least_bytes=weights)
     with (
+        naming(out),
         tempfile.TemporaryDirectory(dir=out.parent) as scratch,
         errors.status(f"reading {folder}"),
     ):
@@ -81,8 +81,8 @@ def _check_memory(folder: Path, weights: int, named: str) -> None:
     needed, free = USUAL_COPIES * weights, memory.free_bytes()
     if needed > free:
         raise StorageFull(
-            f"to read the weights in {folder} takes {size(needed)} of memory, and {size(free)} are "
-            "free",
+            f"reading the weights in {folder} takes {size(needed)} of memory, but {size(free)} "
+            f"are free",
             field=named,
-            fix="take a smaller model, or a machine with more memory",
+            fix="use a smaller model, or a machine with more memory",
         )

@@ -1,4 +1,4 @@
-"""Commands that run until somebody ends them."""
+"""Commands that run until they are interrupted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interrupts() -> Iterator[asyncio.Event]:
-    """Within this block, Ctrl-C and SIGTERM set the event. After it, they end the process: who does
-    not want to wait for what is in progress then ends all."""
+    """Within this block, Ctrl-C and SIGTERM set the event. After it, they end the process, for
+    people who do not want to wait for what is in progress."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -28,13 +28,14 @@ def interrupts() -> Iterator[asyncio.Event]:
 
 
 async def until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Do `work`, or abandon it when asked to stop."""
+    """Do `work`, or abandon it when asked to stop, or when cancelled."""
     working = asyncio.ensure_future(work)
     waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if working.done():
-        working.result()
-        return
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        waiting.cancel()
+        working.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)

@@ -83,7 +83,7 @@ class _Follower:
         await self._news.close()
 
     async def _follow(self, client: AsyncClient) -> None:
-        """Look whenever the control centre says that something happened to the job."""
+        """Poll whenever the control centre reports a change of the job."""
         with contextlib.suppress(DaitnError):  # It is looked at nevertheless, now and then.
             async for event in client.events():
                 if event.kind == "job" and event.data.job == self._job:
@@ -92,26 +92,26 @@ class _Follower:
 
     async def plain(self, quiet: bool) -> JobView:
         """A line for each change, plus occasional progress lines, for logs and pipes."""
-        said, said_s = "", clock.elapsed_s()
+        shown, shown_s = "", clock.elapsed_s()
         while True:
             view, now_s = self._known(), clock.elapsed_s()
             line = f"{view.job} {view.state}: {view.detail or view.sentence}"
-            late = now_s - said_s >= REPORTED_EVERY_S
-            if not quiet and (line != said or late):
-                told = f"{line} ({self._how_far()})" if late and line == said else line
-                errors.print(told, highlight=False, markup=False)
-                said, said_s = line, now_s
+            late = now_s - shown_s >= REPORTED_EVERY_S
+            if not quiet and (line != shown or late):
+                words = f"{line} ({self._how_far()})" if late and line == shown else line
+                errors.print(words, highlight=False, markup=False)
+                shown, shown_s = line, now_s
             if view.state.final:
                 return view
             await self._wait()
 
     def _how_far(self) -> str:
-        told = [
+        parts = [
             f"{site} {progress.phase} {progress.done} of {progress.total}"
             for site, progress in sorted(self._progress.items())
             if progress.total
         ]
-        return ", ".join([*told, f"{self._known().seconds:.0f} s"])
+        return ", ".join([*parts, f"{self._known().seconds:.0f} s"])
 
     async def live(self) -> JobView:
         """A table that updates in place."""

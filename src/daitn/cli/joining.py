@@ -1,4 +1,4 @@
-"""`daitn network invite | join | admit`: how somebody becomes a member."""
+"""`daitn network invite | join | admit`: becoming a member."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ _JURISDICTION = re.compile("[A-Z]{2}")
 
 
 class _Done(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a command did, as `--json` prints it."""
+    """The result of a command, as printed by `--json`."""
 
     kind: Kind
     name: str
     fingerprint: str = ""
-    """Of the member's key: the new member and the operator see the same one."""
+    """Fingerprint of the member's key: the new member and the operator see the same one."""
     hosts: tuple[str, ...] = ()
     file: str = ""
-    """That is to be sent."""
+    """The file to send."""
     folder: str = ""
     version: int = 0
-    """Of the roster."""
+    """Version of the roster."""
 
 
 @app.command("invite")
@@ -68,12 +68,12 @@ def invite_command(
     role: Annotated[
         list[Role] | None, typer.Option("--role", help="Role that the site may play; repeatable.")
     ] = None,
-    owner: Annotated[str, typer.Option("--owner", help="Who owns the site.")] = "",
+    owner: Annotated[str, typer.Option("--owner", help="Owner of the site.")] = "",
     jurisdiction: Annotated[
-        str, typer.Option("--jurisdiction", help="Whose law applies at the site, like CA.")
+        str, typer.Option("--jurisdiction", help="Jurisdiction of the site, like CA.")
     ] = "",
     owner_name: Annotated[
-        str, typer.Option("--owner-name", help="Invite an owner of models of this name.")
+        str, typer.Option("--owner-name", help="Invite a model owner of this name.")
     ] = "",
     operator_name: Annotated[
         str, typer.Option("--operator-name", help="Invite an operator of this name.")
@@ -84,20 +84,21 @@ def invite_command(
     center_name: Annotated[
         str,
         typer.Option(
-            "--control-center-name", help="Invite a further control centre, such as a domain's."
+            "--control-center-name", help="Invite an additional control centre, such as a domain's."
         ),
     ] = "",
     at: Annotated[
         list[str] | None,
         typer.Option(
-            "--at", help="Endpoint at which the invited one reaches the control centre; repeatable."
+            "--at", help="Endpoint at which the new member reaches the control centre; repeatable."
         ),
     ] = None,
     days: Annotated[
-        int, typer.Option("--days", min=1, max=3650, help="How long the membership lasts, in days.")
+        int, typer.Option("--days", min=1, max=3650, help="Validity of the membership in days.")
     ] = MEMBER_DAYS,
     valid_days: Annotated[
-        int, typer.Option("--valid-days", min=1, max=365, help="Until when it can be answered.")
+        int,
+        typer.Option("--valid-days", min=1, max=365, help="Validity of the invitation in days."),
     ] = INVITATION_DAYS,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The invitation; default NAME.invitation.")
@@ -106,7 +107,8 @@ def invite_command(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Write an invitation for one new member. Who has the file can join: send it in confidence.
+    """Write an invitation for one new member. Anybody with the file can join: send it in
+    confidence.
 
     Examples:
 
@@ -217,16 +219,15 @@ def admit(
         list[str] | None,
         typer.Option(
             "--host",
-            help="Of a file: name or IP address by which others reach the processes, besides "
-            "those that it names; repeatable.",
+            help="For a file: additional name or IP address by which others reach the processes; "
+            "repeatable.",
         ),
     ] = None,
     replace: Annotated[
         bool,
         typer.Option(
             "--replace",
-            help="Let the key take the place of the one that the member has now, which is then "
-            "worth nothing.",
+            help="Replace the member's current key, which then becomes worthless.",
         ),
     ] = False,
     network: NetworkOption = None,
@@ -234,7 +235,7 @@ def admit(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Admit who answered an invitation, or the processes of a file on this machine.
+    """Admit the answer to an invitation, or the processes of a file on this machine.
 
     Compare the fingerprint with the new member before you send the admission back.
 
@@ -255,16 +256,16 @@ def admit(
                 name=", ".join(c.name if isinstance(c, CenterConfig) else c.site for c in configs),
                 version=folder.roster().version,
             )
-            said = f"{done.name} belongs to the network: roster {done.version}"
+            words = f"{done.name} belongs to the network: roster {done.version}"
         else:
             done = _admitted(folder, file, out, replace=replace)
-            said = (
+            words = (
                 f"{done.kind} {done.name} belongs to the network: roster {done.version}. Its key "
                 f"has the fingerprint {done.fingerprint}, its certificate is for "
                 f"{', '.join(done.hosts) or 'no host'}. Send {done.file} back"
             )
         await tell(folder, to)
-        return done, said
+        return done, words
 
     _say(*run(work()), as_json)
 
@@ -301,7 +302,7 @@ def _check_site(roles: list[Role] | None, owner: str, jurisdiction: str) -> None
     checked_owner(owner, "--owner")
     if not _JURISDICTION.fullmatch(jurisdiction):
         raise InvalidInput(
-            f"{jurisdiction!r} is no jurisdiction",
+            f"{jurisdiction!r} is not a jurisdiction",
             field="--jurisdiction",
             fix="use the two capital letters of a country, such as CA",
         )
@@ -329,7 +330,7 @@ def _admitted(folder: NetworkFolder, file: Path, out: Path | None, *, replace: b
     request = read_letter(file)
     if not isinstance(request, JoinRequest):
         raise InvalidInput(
-            f"{file} is no request",
+            f"{file} is not a request",
             field="FILE",
             fix="name the file that `daitn network join` made",
         )
@@ -372,7 +373,7 @@ def _enter(admission: AdmissionLetter, to: Path | None) -> _Done:
             fix="name the folder that the invitation was answered with",
         )
     roster = _keep_roster(folder, admission.roster)
-    # It asks for a certificate of the day when it connects for the first time.
+    # It requests a current certificate when it first connects.
     entry = Certificates(admission.authority, admission.membership, admission.membership)
     keep(folder / TLS, entry, issuer=admission.issuer)
     return _Done(
@@ -396,7 +397,7 @@ def _own(admission: AdmissionLetter) -> Member:
 
 
 def _keep_roster(folder: Path, file: RosterFile) -> RosterFile:
-    """Write a roster to a member's folder unless it has a newer one; returns what it has."""
+    """Write a roster to a member's folder unless it has a newer one; returns the stored one."""
     path = folder / ROSTER
     known = read_roster(path) if path.exists() else None
     if known is not None and known.root != file.root:
@@ -436,8 +437,8 @@ def _described(file: Path) -> list[CenterConfig | NodeConfig]:
     return [read_center(file)]
 
 
-def _say(done: _Done, said: str, as_json: bool) -> None:
+def _say(done: _Done, words: str, as_json: bool) -> None:
     if as_json:
         print_json(to_json(done))
     else:
-        screen.print(said, soft_wrap=True, markup=False, highlight=False)
+        screen.print(words, soft_wrap=True, markup=False, highlight=False)

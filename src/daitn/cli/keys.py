@@ -18,7 +18,7 @@ def key(
     file: Annotated[Path, typer.Argument(help="File for the private key.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Make the key of a class of receivers, and print its public half.
+    """Create the key of a class of receivers, and print its public half.
 
     Only sites that hold the file can read queries sealed to the public key, and only the file's
     owner may read it. An existing file is kept.

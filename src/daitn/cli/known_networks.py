@@ -1,4 +1,4 @@
-"""Which networks this machine knows, by the endpoints of their processes."""
+"""Networks known to this machine, by the endpoints of their processes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from daitn.objects.errors import NotFound
 __all__ = ["OPERATOR", "forget", "network_of", "remember"]
 
 OPERATOR: Final = "operator"
-"""Name of the operator of a network that names no other."""
+"""Default name of a network's operator."""
 
 
 def network_of(endpoint: str) -> Path:
-    """The folder of the network to which the process at an endpoint belongs: the one that
-    `DAITN_NETWORK` names, or that was made on this machine.
+    """The folder of the network of the process at an endpoint, or of the first known of several:
+    the one that `DAITN_NETWORK` names, or that was created on this machine.
 
     Raises `NotFound` if there is none.
     """
     named = os.environ.get("DAITN_NETWORK")
-    folder = Path(named) if named else _known(endpoint)
-    if (folder / ROSTER).is_file():
-        return folder.resolve()
+    folders = [Path(named)] if named else map(_known, endpoint.split(","))
+    for folder in folders:
+        if (folder / ROSTER).is_file():
+            return folder.resolve()
     raise NotFound(
         f"{named} holds no roster" if named else f"no network is known here at {endpoint}",
         field="DAITN_NETWORK",
@@ -37,7 +38,7 @@ def network_of(endpoint: str) -> Path:
 
 def remember(endpoints: Iterable[str], folder: Path) -> None:
     """Let commands on this machine find the network in `folder` by the endpoints of its processes,
-    except those whose port the machine is yet to choose."""
+    except those whose port is not chosen yet."""
     for endpoint in endpoints:
         if not endpoint.endswith(":0"):
             link = _known(endpoint)

@@ -1,4 +1,4 @@
-"""The form of log records: nothing that comes from outside can look like a record of its own."""
+"""The format of log records: untrusted text can never look like a separate record."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class LogFormat(enum.StrEnum):
 
 
 LogFormatOption = Annotated[
-    LogFormat, typer.Option("--log-format", envvar=LOG_FORMAT, help="Form of the log.")
+    LogFormat, typer.Option("--log-format", envvar=LOG_FORMAT, help="Log format.")
 ]
 
 
 class LogLines(logging.Formatter):
-    """A record is a line; the further lines of its texts and its traceback are indented.
+    """A record is one line; further lines of its texts and its traceback are indented.
 
     Names and errors of other sites are part of many messages. Their control characters are
     escaped, and no line of theirs starts where a record does.
@@ -46,7 +46,7 @@ class LogLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """A record is a JSON object on a line of its own, in ASCII: whatever was said is in strings.
+    """A record is a JSON object on its own line, in ASCII: all texts are in strings.
 
     `time` (RFC 3339), `level`, `logger` and `message`; `process` (`center` or `node`) and `site`;
     `job`, `visit`, `query` and `trace_id`, as far as it is about them; `error` and `traceback` of
@@ -54,13 +54,13 @@ class JsonLines(logging.Formatter):
     """
 
     def __init__(self, process: Mapping[str, str]) -> None:
-        """`process`: what stands in every record."""
+        """`process`: fields of every record."""
         super().__init__()
         self._process = dict(process)
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -69,13 +69,13 @@ class JsonLines(logging.Formatter):
             **log_ids(),
         }
         if record.exc_info and record.exc_info[0] is not None:
-            told["error"] = record.exc_info[0].__name__
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=True, default=str)
+            fields["error"] = record.exc_info[0].__name__
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=True, default=str)
 
 
 def start_logging(form: LogFormat, *, verbose: bool, kind: str, site: str) -> None:
-    """Log to standard error from now on. `kind` and `site`: which process this is."""
+    """Log to standard error from now on. `kind` and `site` identify the process."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         JsonLines({"process": kind, "site": site})

@@ -1,18 +1,24 @@
-"""`daitn model export` and `verify`: trained models with their lineage and a card."""
+"""`daitn model export` and `verify`: trained models, with the evidence that others need to trust
+them."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 import typer
 
-from daitn.cli.card import model_card
-from daitn.cli.identity import site_keys
+from daitn.cli.handover.folder import ADDED, BESIDE, MANIFEST, read
+from daitn.cli.handover.signers import Signers, read_keys, rostered
+from daitn.cli.handover.summary import summary
+from daitn.cli.handover.verifying import VerifiedModel, verify_folder
+from daitn.cli.handover.writing import Hand, write_handover
+from daitn.cli.identity import roster_file, site_keys
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -25,22 +31,25 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.files.atomic import put_in_place
+from daitn.files.failed_writes import naming
 from daitn.identity.signing import check_model, read_advert
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import Form
 from daitn.learning.sandbox.policy import Limits, Sandbox
 from daitn.learning.trainer import Trainer
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Unreachable
+from daitn.objects.descriptors import DatasetDescriptor
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
-from daitn.objects.lineage import Lineage, ancestry
-from daitn.objects.models import CHUNK_BYTES, Manifest
+from daitn.objects.lineage import ancestry
+from daitn.objects.models import DO_NOT_USE, Manifest
 from daitn.objects.requests import JobQuery, TrainedModel
-from daitn.objects.wire import canonical, to_json
+from daitn.objects.wire import to_json
+from daitn.tools import clock
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.manifests import checked_manifest, digest_of
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.topology.snapshot import NodeList
 
@@ -50,30 +59,19 @@ __all__ = [
     "export_command",
     "export_model",
     "limits_of",
-    "read_keys",
     "recipes_here",
     "verify_command",
-    "verify_folder",
 ]
 
-T = TypeVar("T")
-
 STORE_TIMEOUT_S = 30.0
-LINEAGE = "lineage.json"
-CARD = "README.md"
-MANIFEST = "manifest.json"
-_ADDED = frozenset({LINEAGE, CARD, MANIFEST})
-_BESIDE = frozenset({"config.json", "predict.py"})
-"""What recipes may add to their parts."""
-_MOST_KEYS_BYTES = 64 << 20
 _COPIES = 2
-"""Of a model in memory while it takes another form: float16 is float32 there, and what is written
-lies beside what was read."""
+"""Copies of a model in memory during conversion: float16 is float32 there, and the output is held
+beside the input."""
 
 
 KeysOption = Annotated[
     Path | None,
-    typer.Option("--keys", help="JSON file with the public key of each site, as you know them."),
+    typer.Option("--keys", help="JSON file with the known public key of each site."),
 ]
 
 
@@ -87,9 +85,9 @@ def export_command(
         Form,
         typer.Option(
             "--format",
-            help="`parts`: as it travels, to verify and to train on; `hf`: a folder "
-            "of transformers; `peft`: adapters for peft and vLLM, with their base; `merged`: "
-            "transformers, the adapters merged in; `gguf`: the same for llama.cpp; `xgboost`: "
+            help="`parts`: as it travels, to verify and train further; `hf`: a transformers "
+            "folder; `peft`: adapters for peft and vLLM, with their base; `merged`: a "
+            "transformers folder with merged adapters; `gguf`: the same for llama.cpp; `xgboost`: "
             "boosted trees for xgboost.",
         ),
     ] = Form.PARTS,
@@ -109,57 +107,42 @@ def export_command(
 
 
 def verify_command(
-    folder: Annotated[Path, typer.Argument(help="What `daitn model export` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="A folder from `daitn model export`.")],
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            "--roster",
+            help="The network's `roster.json`; by default that of the network in use.",
+        ),
+    ] = None,
     keys_file: KeysOption = None,
+    as_of: Annotated[
+        str,
+        typer.Option(
+            "--as-of",
+            help="Day on which to apply the roster, like 2026-10-01; by default today.",
+        ),
+    ] = "",
+    unsigned: Annotated[
+        bool,
+        typer.Option("--unsigned", help="Accept a folder that nobody in the roster signed."),
+    ] = False,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an exported model without a network: parts, manifest, lineage and signatures.
+    """Check an exported model without a network: its exporter, lineage, statements and weights.
 
-    The roster in the network's folder says which key is whose; where there is none, or for sites
-    that have left, `--keys` does.
+    A roster says which key is whose; for sites that have left it, `--keys` does.
 
-    Example: daitn model verify model/ --keys keys.json
+    Example: daitn model verify model/ --roster roster.json
     """
-    pinned = run(_pinned(center, keys_file))
-    lineage = run(_verified(folder, pinned))
+    signers = run(_signers(center, roster, keys_file, as_of))
+    verified = run(_verified(folder, signers, unsigned))
     if as_json:
-        print_json(to_json(lineage))
+        print_json(to_json(verified))
         return
-    signed = {entry.fact.site: entry.public_key for entry in lineage.entries}
-    screen.print(f"{folder} is the model that its {len(lineage.entries)} signed entries made")
-    if pinned is None:
-        screen.print("compare these keys with your network's, or state them with --keys:")
-        for site, key in sorted(signed.items()):
-            screen.print(f"  {site} {key}")
-
-
-def verify_folder(folder: Path, keys_: Mapping[SiteId, str] | None = None) -> Lineage:
-    """Check an exported folder; returns its lineage.
-
-    Raises `NotFound` for a missing file, and `Corrupt` for a model that is not what it says.
-    """
-    manifest = _read(folder / MANIFEST, Manifest)
-    lineage = _read(folder / LINEAGE, Lineage)
-    checked_manifest(manifest)
-    check_model(lineage, digest_of(canonical(manifest)), keys_)
-    named = {part.name for part in manifest.parts}
-    if {path.name for path in folder.iterdir()} - _ADDED - (_BESIDE - named) != named:
-        raise Corrupt(
-            f"{folder} does not hold the parts that its manifest names",
-            field="manifest",
-            fix="export the model again",
-        )
-    for part in manifest.parts:
-        with (folder / part.name).open("rb") as file:
-            chunks = tuple(digest_of(chunk) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
-        if chunks != part.chunks:
-            raise Corrupt(
-                f"{part.name} is not what the manifest says",
-                field=part.name,
-                fix="export the model again",
-            )
-    return lineage
+    for line in summary(folder, verified, signers):
+        screen.print(line)
 
 
 async def export_model(
@@ -172,7 +155,7 @@ async def export_model(
     recipes: Trainer | None = None,
 ) -> TrainedModel:
     """Write the model's parts, its manifest, its checked lineage and its card to the folder `out`.
-    In another `form` than parts there is no manifest.
+    In any other `form` there is no manifest.
 
     `recipes` runs recipes: without it, parts are all that can be had, and nothing is added to them.
     `keys_`: the sites' public keys; without them, those in the session's roster. Only in a network
@@ -182,10 +165,11 @@ async def export_model(
     have.
     """
     check_folder(out)
+    hand = _hand(session.identity)
     trained = await session.ask("lineage", JobQuery(job=job), TrainedModel)
     model = trained.job.model
     if model is None:
-        raise Corrupt(f"{job} has a lineage and no model", field="job.model", fix="ask again")
+        raise Corrupt(f"{job} has a lineage but no model", field="job.model", fix="ask again")
     lineage = ancestry(trained.lineage, model.manifest)
     sites = {entry.fact.site for entry in lineage.entries}
     if keys_ is None and session.identity is not None:
@@ -203,11 +187,11 @@ async def export_model(
         finally:
             await transport.close()
         manifest = store.manifest(model.manifest)
-        if taken := sorted(_ADDED & {part.name for part in manifest.parts}):
+        if taken := sorted(ADDED & {part.name for part in manifest.parts}):
             raise Corrupt(
-                f"a part is called {taken[0]}, as what an export adds",
+                f"a part is called {taken[0]}, like a file that the export adds",
                 field="manifest",
-                fix="do not use this model; ask its owner where it comes from",
+                fix=DO_NOT_USE,
             )
         parts, formed = Path(scratch) / "parts", Path(scratch) / "formed"
         for folder in (parts, formed):
@@ -216,20 +200,49 @@ async def export_model(
         usage = await _formed(trained.job, form, recipes, parts, formed)
         if form is Form.PARTS:
             for path in formed.iterdir():
-                if path.name in _BESIDE - {part.name for part in manifest.parts}:
+                if path.name in BESIDE - {part.name for part in manifest.parts}:
                     put_in_place(path, parts / path.name)
             (parts / MANIFEST).write_text(to_json(manifest) + "\n")
             formed = parts
         for path in formed.iterdir():
             put_in_place(path, out / path.name)
-    (out / LINEAGE).write_text(to_json(trained.lineage) + "\n")
-    (out / CARD).write_text(model_card(trained, usage))
+    write_handover(
+        out,
+        trained,
+        form,
+        await _datasets(session.fabric),
+        hand,
+        clock.wall_s(),
+        usage,
+    )
     return trained
+
+
+def _hand(identity: Identity | None) -> Hand | None:
+    """The exporter; none on a fabric without signatures."""
+    if identity is None:
+        return None
+    member = identity.members().get(identity.key.public)
+    if member is None:
+        raise Refused(
+            f"the roster of {identity.network} does not have this key, which would sign the export",
+            field="DAITN_KEY",
+            fix="name the file of your key, or get the current roster: `daitn network roster`",
+        )
+    return Hand(identity.key, member, identity.network)
+
+
+async def _datasets(fabric: Fabric) -> tuple[DatasetDescriptor, ...]:
+    """The available data sets, as known to the control centre; none if nobody answers."""
+    with contextlib.suppress(DaitnError):
+        directory = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        return tuple(d for node in directory.nodes for d in node.descriptor.datasets)
+    return ()
 
 
 @contextlib.asynccontextmanager
 async def recipes_here(threads: int = 1) -> AsyncIterator[Trainer]:
-    """What runs recipes for a command."""
+    """Runs recipes for a command."""
     recipes = Trainer(threads=threads, process=ReadingProcess)
     try:
         yield recipes
@@ -238,7 +251,7 @@ async def recipes_here(threads: int = 1) -> AsyncIterator[Trainer]:
 
 
 def limits_of(folder: Path, copies: int, *, least_bytes: int = 0) -> Limits:
-    """What may be taken to read and write a folder of weights, so often in memory at most.
+    """Limits for reading and writing a folder of weights, with at most this many copies in memory.
 
     `least_bytes`: of what is written, if it may be more than is read.
     """
@@ -250,8 +263,7 @@ def limits_of(folder: Path, copies: int, *, least_bytes: int = 0) -> Limits:
 
 
 async def _formed(job: JobView, form: Form, recipes: Trainer | None, parts: Path, out: Path) -> str:
-    """Have the recipe write another form, or what belongs beside the parts; returns how it is
-    used."""
+    """Have the recipe write another form, or its additions to the parts; returns how to use it."""
     try:
         if recipes is not None:
             exported = await recipes.export_model(
@@ -271,15 +283,15 @@ async def _formed(job: JobView, form: Form, recipes: Trainer | None, parts: Path
 
 
 def added_in(folder: Path) -> frozenset[str]:
-    """Names in a folder of parts that an export has added to them."""
+    """Names of files that an export has added to a folder of parts."""
     named = set[str]()
     with contextlib.suppress(NotFound, Corrupt):
-        named = {part.name for part in _read(folder / MANIFEST, Manifest).parts}
-    return _ADDED | (_BESIDE - named) if named else _ADDED
+        named = {part.name for part in read(folder / MANIFEST, Manifest).parts}
+    return ADDED | (BESIDE - named) if named else ADDED
 
 
 def check_folder(out: Path) -> None:
-    """Raise `InvalidInput` unless `out` is new or an empty folder."""
+    """Raise `InvalidInput` unless `out` is a new or empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput(f"{out} is not an empty folder", field="--out", fix="name a new folder")
 
@@ -289,19 +301,39 @@ async def _export(
 ) -> TrainedModel:
     pinned = await _pinned(center, keys_file)
     async with connect(center, site) as session, recipes_here() as recipes:
-        return await export_model(session, job, out, pinned, form=form, recipes=recipes)
+        with naming(out):
+            return await export_model(session, job, out, pinned, form=form, recipes=recipes)
 
 
 async def _pinned(center: str, keys_file: Path | None) -> dict[SiteId, str] | None:
     return read_keys(keys_file) if keys_file else site_keys(center)
 
 
-async def _verified(folder: Path, keys_: Mapping[SiteId, str] | None) -> Lineage:
-    return verify_folder(folder, keys_)
+async def _signers(center: str, roster: Path | None, keys_file: Path | None, as_of: str) -> Signers:
+    """The owners of keys: from a roster's file, or that of the network at `center`, and from
+    keys."""
+    at_s = _day_s(as_of) if as_of else clock.wall_s()
+    known = read_keys(keys_file) if keys_file else {}
+    path = roster or (None if keys_file else roster_file(center))
+    return Signers(known) if path is None else rostered(path, at_s, known)
+
+
+def _day_s(text: str) -> float:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            f"{text!r} is not a day", field="--as-of", fix="write it as 2026-10-01"
+        ) from None
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()
+
+
+async def _verified(folder: Path, signers: Signers, unsigned: bool) -> VerifiedModel:
+    return verify_folder(folder, signers, unsigned=unsigned)
 
 
 async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
-    """The sites' public keys, as the control centre's directory, or else each site, says them."""
+    """The sites' public keys, from the control centre's directory, or else from each site."""
     known: dict[SiteId, str] = {}
     with contextlib.suppress(NotFound, Unreachable):
         directory = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
@@ -313,25 +345,3 @@ async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
             if node.site == site:
                 known[site] = node.public_key
     return known
-
-
-def read_keys(path: Path) -> dict[SiteId, str]:
-    """Read a JSON file of sites and their public keys.
-
-    Raises `NotFound` or `InvalidInput`.
-    """
-    try:
-        return _read(path, dict[SiteId, str])
-    except Corrupt as error:
-        raise InvalidInput(error.problem, field="--keys", fix="write {site: key}") from None
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    if not path.is_file():
-        raise NotFound(f"no file {path}", field=str(path), fix="export the model again")
-    if path.stat().st_size > _MOST_KEYS_BYTES:
-        raise Corrupt(f"{path} is too large", field=str(path), fix="export the model again")
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"{path}: {error}", field=str(path), fix="export the model again") from None

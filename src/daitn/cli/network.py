@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from daitn.center.config import CenterConfig, check_center_config
+from daitn.files.state_folder import CenterState
 from daitn.files.yaml_file import read_yaml
 from daitn.identity.roster import ROSTER
 from daitn.node.config import NodeConfig, check_node_config
@@ -24,11 +25,11 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Plain data of a whole network."""
 
     center: dict[str, Any] = {}
-    """As in the control centre's file."""
+    """Fields as in the control centre's file."""
     defaults: dict[str, Any] = {}
-    """Fields of nodes that say nothing else."""
+    """Default fields for all nodes."""
     nodes: list[dict[str, Any]]
-    """As in node files; a node's own field replaces the default's."""
+    """Fields as in node files; a node's own field overrides the default."""
 
 
 def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
@@ -43,7 +44,7 @@ def read_network(path: Path) -> tuple[CenterConfig, tuple[NodeConfig, ...]]:
     for position, name in enumerate(names):
         if name in names[:position]:
             raise InvalidInput(
-                f"the site {name} is there twice",
+                f"the site {name} occurs twice",
                 field=f"nodes[{position}].site",
                 fix="give each node a name of its own",
             )
@@ -77,7 +78,7 @@ def read_center(path: Path | None) -> CenterConfig:
 
 def own_network(center: CenterConfig) -> Path:
     """The folder of the network that a network file makes for itself."""
-    return Path(center.state) / "network"
+    return Path(center.state) / CenterState.NETWORK
 
 
 def _center(network: NetworkFile, path: Path) -> CenterConfig:
@@ -88,7 +89,7 @@ def _center(network: NetworkFile, path: Path) -> CenterConfig:
 
 
 def _node(network: NetworkFile, position: int, path: Path) -> NodeConfig:
-    """A node says itself which roster it has, or else has the control centre's."""
+    """A node names its own roster, or else uses the control centre's."""
     center = _center(network, path)
     plain = {**network.defaults, **network.nodes[position]}
     plain = {"roster": center.roster, "insecure": center.insecure, **plain}

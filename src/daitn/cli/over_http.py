@@ -1,4 +1,4 @@
-"""How commands reach a control centre where nothing but HTTPS gets out: through its API.
+"""How commands reach a control centre through its API if only HTTPS is available.
 
 They sign in with a token that they make of the key that signs what they ask. It lasts minutes, and
 is made anew while they run.
@@ -38,7 +38,7 @@ _LASTS_S: Final = 600.0
 
 
 def _given_token(center: str) -> str:
-    """The token with which commands sign in to an API where no key is named; empty: none."""
+    """The token with which commands sign in to an API if no key is named; empty means none."""
     if not is_url(center) or os.environ.get("DAITN_KEY"):
         return ""
     return os.environ.get("DAITN_TOKEN", "").strip()
@@ -48,8 +48,8 @@ def _given_token(center: str) -> str:
 async def speaking_at(
     center: str, owner: str
 ) -> AsyncIterator[tuple[Fabric, Identity | None, AsyncClient]]:
-    """The fabric on which a command speaks through the API at a URL, as whom, and the API's client.
-    See `connect`."""
+    """The fabric on which a command speaks through the API at a URL, its identity, and the API's
+    client. See `connect`."""
     identity = None
     if not _given_token(center):
         identity = owner_identity(center, owner) if owner else person_identity(center)
@@ -72,7 +72,7 @@ async def speaking_at(
 
 @asynccontextmanager
 async def carrier_at(center: str) -> AsyncIterator[Carrier]:
-    """The bare fabric through the API at a URL, where the holder of this machine's key signs in."""
+    """The bare fabric through the API at a URL, signed in with this machine's key."""
     identity = None if _given_token(center) else person_identity(center)
     async with _signed_in(center, identity) as client:
         yield HttpCarrier(client)
@@ -102,7 +102,8 @@ async def _signed_in(center: str, identity: Identity | None) -> AsyncIterator[As
 
 
 async def _token(center: str, identity: Identity, tls: str) -> Token:
-    """What signs in, once the control centre has told its name; none where nobody has to."""
+    """The source of tokens, once the control centre has told its name; none if nobody needs to sign
+    in."""
     async with AsyncClient(center, tls=tls) as stranger:
         session = await stranger.session()
     if not session.ways:
@@ -112,7 +113,7 @@ async def _token(center: str, identity: Identity, tls: str) -> Token:
 
 
 def own_tokens(identity: Identity, member: str, center: str) -> Callable[[], str]:
-    """What gives tokens of a member for a control centre, each for minutes."""
+    """Creates tokens of a member for a control centre, each valid for minutes."""
     token, renew_s = "", 0.0
 
     def current() -> str:
@@ -132,12 +133,12 @@ def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Refu
         return Refused(error.problem, field="DAITN_TOKEN", fix="name one that holds")
     if identity is None:
         return Refused(
-            f"no network is known at {center}, and its control centre wants to know who asks",
+            f"no network is known at {center}, and its control centre requires authentication",
             field="DAITN_NETWORK",
             fix="name the folder of the network, or a token in DAITN_TOKEN",
         )
     return Refused(
-        f"the control centre does not take this key: {error.problem}",
+        f"the control centre does not accept this key: {error.problem}",
         field="sender",
         fix="ask the network's operator for an invitation: the key was revoked, replaced by "
         "another one, or never admitted",

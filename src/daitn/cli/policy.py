@@ -12,6 +12,7 @@ import typer
 import yaml
 from rich.console import Group
 
+from daitn.cli.describe_pages import words_of
 from daitn.cli.session import ExitCode, JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.node.config import PolicyConfig, read_policy
@@ -31,18 +32,18 @@ FileArgument = Annotated[Path, typer.Argument(help="Policy file (YAML).")]
 
 
 class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule says, and where it stands."""
+    """The answer of one rule, and its position in the file."""
 
     rule: str
     line: int | None
-    """Of the file, from 1; none: the rule's default, which the file does not change."""
+    """Line of the file, from 1; `None` means the rule's default, which the file does not change."""
     allowed: bool
     reason: str
     fix: str
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a policy says to a request."""
+    """A policy's answer to a request."""
 
     allowed: bool
     rules: tuple[RuleReport, ...]
@@ -50,7 +51,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 @app.command()
 def check(file: FileArgument, as_json: JsonOption = False) -> None:
-    """Check a policy file, and say in plain words what it allows.
+    """Check a policy file, and explain in plain words what it allows.
 
     Example: daitn policy check policy.yaml
     """
@@ -69,18 +70,20 @@ def explain(
     purpose: Annotated[str, typer.Option(help="Purpose that its intent states.")] = "",
     at: Annotated[
         str,
-        typer.Option(help="When, by the policy's clock: `2026-11-27 10:00`; if not given: now."),
+        typer.Option(help="Time in the policy's time zone: `2026-11-27 10:00`; by default now."),
     ] = "",
-    examples: Annotated[int, typer.Option(min=0, help="Examples of the visit; 0: any number.")] = 0,
+    examples: Annotated[
+        int, typer.Option(min=0, help="Examples of the visit; 0 means any number.")
+    ] = 0,
     measure: Annotated[
         bool, typer.Option("--measure", help="It is a measurement on a test set.")
     ] = False,
     start: Annotated[
-        bool, typer.Option("--start", help="It starts from weights that its owner brought.")
+        bool, typer.Option("--start", help="The model starts from weights supplied by its owner.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a policy allows something, and which line of the file says so.
+    """Show whether a policy allows something, and which line of the file decides.
 
     Limits by day are judged as if nothing was used yet. Ends with exit code 3 if it is refused.
 
@@ -162,7 +165,7 @@ def _at_s(at: str, time_zone: str) -> float:
 def _lines(file: Path) -> dict[str, int]:
     """The line of each field of a policy file that `read_policy` accepts, by its path."""
     found: dict[str, int] = {}
-    parts = [("", yaml.compose(file.read_text(), Loader=yaml.SafeLoader))]
+    parts = [("", yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader))]
     for prefix, node in parts:
         if not isinstance(node, yaml.MappingNode):
             continue
@@ -177,14 +180,14 @@ def _page(policy: PolicyConfig) -> Group:
     hours = "any"
     if ANY not in policy.hours:
         now = "open" if is_open(policy.hours, policy.time_zone, clock.wall_s()) else "closed"
-        hours = f"{_listed(policy.hours)} by the clock of {policy.time_zone}; {now} now"
+        hours = f"{words_of(policy.hours)} by the clock of {policy.time_zone}; {now} now"
     published = [
-        ("recipes", _listed(policy.recipes)),
-        ("models of", _listed(policy.owners)),
-        ("purposes", _listed(policy.purposes)),
+        ("recipes", words_of(policy.recipes)),
+        ("models of", words_of(policy.owners)),
+        ("purposes", words_of(policy.purposes)),
         ("start models of their owners", "yes" if policy.start_models else "no"),
         ("work begins", hours),
-        ("trained models may travel to", _listed(policy.release_to)),
+        ("trained models may travel to", words_of(policy.release_to)),
         ("differential privacy of weights", _demanded(policy.privacy)),
         ("sums with other sites' alone", "yes" if policy.secure_aggregation else "no"),
     ]
@@ -224,10 +227,6 @@ def _demanded(demand: PrivacyDemand | None) -> str:
         f"epsilon {demand.epsilon_per_visit:g} a visit, {demand.epsilon_total:g} of all visits "
         f"ever, delta {demand.delta:g}"
     )
-
-
-def _listed(words: tuple[str, ...]) -> str:
-    return "any" if ANY in words else ", ".join(words) or "none"
 
 
 def _most(number: float | None, unit: str = "") -> str:

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -22,17 +23,20 @@ from daitn.cli.interrupts import interrupts, until
 from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
-from daitn.cli.reloading import Reloading
-from daitn.cli.session import complain, errors, run, screen
+from daitn.cli.reloading import ReadFile, Reloading
+from daitn.cli.session import ConfigOption, complain, errors, run, screen
 from daitn.cli.starting import LIFELINE
+from daitn.files.atomic import private_files
+from daitn.files.live_changes import taken_over
 from daitn.files.lock import FolderLock
+from daitn.files.state_folder import CenterState, ProcessState
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
 from daitn.node.config import NodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
-from daitn.objects.errors import Unreachable
+from daitn.objects.errors import DaitnError, Unreachable
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
 from daitn.tools.fabric.identity import Identity
@@ -43,19 +47,18 @@ from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.roster import LiveRoster
 
+if TYPE_CHECKING:
+    from daitn.tools.journal.leadership import LeadershipTurn
+
 __all__ = ["center", "node", "up"]
 
 log = logging.getLogger(__name__)
 
 USUAL_METRICS = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
-"""Where a process listens for Prometheus, if its file does not say."""
+"""Default address for Prometheus."""
 CENTER_AGAIN_S = 1.0
-"""Interval between a node's attempts to reach a control centre it cannot work without."""
+"""Interval between a node's attempts to reach a control centre that it needs."""
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", help="Centre or network file (YAML); without it, the defaults."),
-]
 VerboseOption = Annotated[bool, typer.Option(help="Log more.")]
 
 
@@ -68,7 +71,8 @@ def center(
 
     Example: daitn center -c network.yaml
     """
-    run(_run_center(config, partial(start_logging, log_format, verbose=verbose)))
+    with private_files():
+        run(_run_center(config, partial(start_logging, log_format, verbose=verbose)))
 
 
 def node(
@@ -82,7 +86,8 @@ def node(
     Example: daitn node -c node.yaml
     """
     logs = partial(start_logging, log_format, verbose=verbose)
-    run(_run_node(config, site, logs), _fast_loop())
+    with private_files():
+        run(_run_node(config, site, logs), _fast_loop())
 
 
 def up(
@@ -95,7 +100,8 @@ def up(
 
     Example: daitn up -c network.yaml
     """
-    run(_up(config, log_format))
+    with private_files():
+        run(_up(config, log_format))
 
 
 class _Service(Protocol):
@@ -107,7 +113,7 @@ class _Service(Protocol):
 
 
 class _Stop:
-    """Asks a process to stop: SIGINT or SIGTERM once, to stop; twice, to stop at once."""
+    """Asks a process to stop: SIGINT or SIGTERM once means stop; twice, stop at once."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
@@ -122,41 +128,74 @@ class _Stop:
         (self.hurried if self.requested.is_set() else self.requested).set()
 
     def _orphaned(self) -> None:
-        """Nobody is left to wait for a process whose parent is gone."""
+        """Whether the parent is gone, so that nobody waits for this process."""
         asyncio.get_running_loop().remove_reader(sys.stdin)
         self.requested.set()
         self.hurried.set()
 
 
-async def _run_center(config: Path | None, start_logs: Callable[..., None]) -> None:
+async def _run_center(path: Path | None, start_logs: Callable[..., None]) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
     from daitn.center.service import ControlCenter
+    from daitn.cli.replicas import take_turns
     from daitn.oam.operated import Operated
 
-    center = read_center(config)
-    start_logs(kind=_kind(center), site=_site(center))
+    file = ReadFile(path, partial(read_center, path))
+    config = file.read()
+    start_logs(kind=_kind(config), site=_site(config))
     settings = FabricSettings(
-        mode="router", listen=center.listen, tls=center.tls, fenced=not center.insecure
+        mode="router", listen=config.listen, tls=config.tls, fenced=not config.insecure
     )
-    name = f"control centre at {center.listen[0]}"
-    roster = live_roster(center)
-    identity = _identity(roster, center.state)
-    if roster is not None:
-        _certify_self(center, roster)
+    name = f"control centre at {config.listen[0]}"
+    roster = live_roster(config)
+    member = _identity(roster, config.state)
+    stop = _Stop()
 
-    def make(carrier: Carrier, tracer: Tracer) -> Operated:
-        served = ControlCenter(center, _signed(carrier, identity), roster, identity, tracer)
-        return Operated(served, center, roster)
+    async def serve(
+        turn: LeadershipTurn | None, ending: asyncio.Event, hurried: asyncio.Event
+    ) -> None:
+        center, identity = config, member
+        if turn is not None and member is not None:
+            center = _changed_meanwhile(file, config)
+            identity = replace(member, epoch=turn.term.speaking)
+        if roster is not None:
+            _certify_self(center, roster)
 
-    await _serve(
-        name, center, settings, make, roster, identity, (config, partial(read_center, config))
-    )
+        def make(carrier: Carrier, tracer: Tracer) -> Operated:
+            signed = _signed(carrier, identity)
+            served = ControlCenter(center, signed, roster, identity, tracer, turn)
+            return Operated(served, center, roster)
+
+        await _serve(
+            name, center, settings, make, roster, identity, file, stopping=ending, hurried=hurried
+        )
+
+    with FolderLock(Path(config.state)):
+        if config.replica:
+            await take_turns(config, stop.requested, lambda turn, end: serve(turn, end, end))
+        else:
+            if config.database.startswith("postgresql"):
+                from daitn.tools.journal.leadership import check_alone
+
+                await asyncio.to_thread(check_alone, config.database)
+            await serve(None, stop.requested, stop.hurried)
+
+
+def _changed_meanwhile(file: ReadFile[CenterConfig], config: CenterConfig) -> CenterConfig:
+    """The settings from now on, from a file that may have changed while its process was a
+    standby."""
+    try:
+        return taken_over(config, file.read(), CENTER_LIVE)[0]
+    except DaitnError as error:
+        log.error("what has changed in its file does not hold: %s", error)
+        return config
 
 
 async def _run_node(path: Path, site: str, start_logs: Callable[..., None]) -> None:
     from daitn.node.node import Node
 
-    node = read_node(path, site)
+    file = ReadFile(path, partial(read_node, path, site))
+    node = file.read()
     start_logs(kind=_kind(node), site=_site(node))
     # The control centre relays everything for a site that nobody can connect to.
     relayed = bool(node.center) and not node.listen
@@ -173,8 +212,19 @@ async def _run_node(path: Path, site: str, start_logs: Callable[..., None]) -> N
         orders = identity.orders() if identity else None
         return Node(node, _signed(carrier, identity), roster, orders, tracer)
 
-    source = path, partial(read_node, path, site)
-    await _serve(f"site {node.site}", node, settings, make, roster, identity, source)
+    stop = _Stop()
+    with FolderLock(Path(node.state)):
+        await _serve(
+            f"site {node.site}",
+            node,
+            settings,
+            make,
+            roster,
+            identity,
+            file,
+            stopping=stop.requested,
+            hurried=stop.hurried,
+        )
 
 
 async def _serve(
@@ -184,20 +234,20 @@ async def _serve(
     make: Callable[[ZenohFabric, Tracer], _Service],
     roster: LiveRoster | None,
     identity: Identity | None,
-    source: tuple[Path | None, Callable[[], CenterConfig | NodeConfig]],
+    file: ReadFile[Any],
+    *,
+    stopping: asyncio.Event,
+    hurried: asyncio.Event,
 ) -> None:
-    """Start the service, run until SIGINT or SIGTERM, finish what is in progress, and clean up.
+    """Start the service, run until `stopping`, finish what is in progress unless `hurried`, and
+    clean up.
 
-    `source`: the process's file, and what reads it again.
+    `file`: where `config` comes from.
     """
-    stop = _Stop()
-    stopping = stop.requested
-    lock = FolderLock(Path(config.state))
     if roster is not None:
         fall_back(Path(config.tls), clock.wall_s())
     carrier = await _opened(settings, stopping)
     if carrier is None:
-        lock.release()
         return
     try:
         traces = Traces(config.traces, kind=_kind(config), site=_site(config))
@@ -211,14 +261,13 @@ async def _serve(
             await metrics.start()
             if not stopping.is_set():
                 live = CENTER_LIVE if isinstance(config, CenterConfig) else NODE_LIVE
-                path, read = source
                 state = Path(config.state)
-                reloading = Reloading(path, state, config, read, live, service.reconfigure)
+                reloading = Reloading(file, state, config, live, service.reconfigure)
                 reloading.start()
                 log.info("%s is ready", name)
                 await stopping.wait()
                 await reloading.close()
-                await until(stop.hurried, service.drain())
+                await until(hurried, service.drain())
         finally:
             await metrics.close()
             await service.close()
@@ -227,13 +276,12 @@ async def _serve(
                 await secured.close()
     finally:
         await carrier.close()
-        lock.release()
 
 
 def _metrics(
     config: CenterConfig | NodeConfig, service: _Service, carrier: ZenohFabric
 ) -> MetricsServer:
-    """What the process tells Prometheus."""
+    """The process's samples for Prometheus."""
     return MetricsServer(
         config.metrics,
         (service.measured, carrier.metrics.measured),
@@ -254,7 +302,7 @@ def _site(config: CenterConfig | NodeConfig) -> str:
 
 
 class _Secured:
-    """What keeps a process and its links within the roster."""
+    """Keeps a process and its links within the roster."""
 
     def __init__(
         self,
@@ -266,7 +314,7 @@ class _Secured:
         self._carrier = carrier
         self._roster = roster
         self._leads = isinstance(config, CenterConfig)
-        """Whether others ask this process for rosters and certificates."""
+        """Whether others request rosters and certificates from this process."""
         tls = Path(config.tls)
         self._guard = carrier.guarded(roster.lists, own=identity.key.public, brief=self._leads)
         signed = identity.signs(carrier)
@@ -282,7 +330,7 @@ class _Secured:
             self._renewal = CertificateRenewal(tls, renew, self._guard.renew)
 
     async def start(self) -> None:
-        # Rosters prove themselves, and reach whoever is no member yet.
+        # Rosters prove themselves, and reach processes that are not members yet.
         await self._roster.start(self._carrier, serves=self._leads)
         if self._renewal is not None:
             self._renewal.start()
@@ -295,8 +343,8 @@ class _Secured:
 
 
 def _certify_self(config: CenterConfig, roster: LiveRoster) -> None:
-    """Renew a control centre's own certificates, where it is an issuer and a member."""
-    tls, key = Path(config.tls), SigningKey.at(Path(config.state) / "key")
+    """Renew a control centre's own certificates, if it is an issuer and a member."""
+    tls, key = Path(config.tls), SigningKey.at(Path(config.state) / ProcessState.KEY)
     member = roster.members().get(key.public)
     if member is not None and tls.is_dir() and is_due(tls):
         issuer = Issuer.center(tls, key)
@@ -304,10 +352,10 @@ def _certify_self(config: CenterConfig, roster: LiveRoster) -> None:
 
 
 def _identity(roster: LiveRoster | None, state: str) -> Identity | None:
-    """Who a process is; nobody without a roster."""
+    """The identity of a process; none without a roster."""
     if roster is None:
         return None
-    return Identity(SigningKey.at(Path(state) / "key"), roster.network, roster.members)
+    return Identity(SigningKey.at(Path(state) / ProcessState.KEY), roster.network, roster.members)
 
 
 def _signed(carrier: Carrier, identity: Identity | None) -> Fabric:
@@ -329,7 +377,8 @@ async def _opened(settings: FabricSettings, stopping: asyncio.Event) -> ZenohFab
 
 
 async def _up(config: Path, log_format: LogFormat) -> None:
-    network = EmbeddedNetwork(config, Path(read_center(config).state) / "logs", log_format)
+    logs = Path(read_center(config).state) / CenterState.LOGS
+    network = EmbeddedNetwork(config, logs, log_format)
     try:
         with interrupts() as stopping:
             with screen.status("starting the network"):
@@ -362,7 +411,7 @@ async def _up(config: Path, log_format: LogFormat) -> None:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop, if installed: with it a gateway serves 1.5 times as many queries."""
+    """uvloop, if installed: it lets a gateway serve 1.5 times as many queries."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""One line that says what protects a network of this machine, and what does not."""
+"""One line on what protects a network on this machine, and what does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENCRYPTED = "tls/"
 
 
 async def protection(center: CenterConfig, nodes: Sequence[NodeConfig]) -> str:
-    """What protects a network that runs: roster, capabilities, mTLS and sandbox, each on or not."""
+    """Protections of a running network: roster, capabilities, mTLS and sandbox, each on or off."""
     return _line(center, nodes, await available())
 
 

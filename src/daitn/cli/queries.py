@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 from rich.console import RenderableType
 
 from daitn.cli.session import ANSWER_TIMEOUT_S, Session, connect
-from daitn.cli.tables import age, plain_table, size, state_words
+from daitn.cli.tables import age, plain_table, state_words
 from daitn.identity.signing import check_attestation
+from daitn.oam.words import size
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
 from daitn.objects.findings import Attestation, Finding
@@ -40,6 +42,9 @@ __all__ = [
     "standing",
 ]
 
+_AT_ONCE_S = 1e-6
+"""Tokens that follow each other sooner came together."""
+
 
 async def latest_queries(
     center: str, limit: int, owner: str | None, probes: bool
@@ -63,12 +68,8 @@ async def explained_query(center: str, query: str) -> QueryExplained:
     """A query and its decision. Raises `NotFound` if its gateway does not know it."""
     site = SiteId(checked_name(query.partition(":")[0], "query"))
     async with connect(center) as session:
-        answer = await session.fabric.request(
-            keys.site_do(site, "explain"),
-            encode(ExplainQuery(query=query)),
-            timeout_s=ANSWER_TIMEOUT_S,
-        )
-    return decode(answer, QueryExplained)
+        question = ExplainQuery(query=query)
+        return await session.ask_site(site, "explain", question, QueryExplained, "query")
 
 
 async def findings(session: Session, sites: tuple[SiteState, ...]) -> tuple[Finding, ...]:
@@ -85,12 +86,14 @@ async def _findings_of(session: Session, unit: NodeDescriptor) -> list[Finding]:
         answer = await session.fabric.request(
             keys.site_do(unit.site, "attested"), b"", timeout_s=ANSWER_TIMEOUT_S
         )
-        attested = decode(answer, tuple[Attestation, ...])
-        for attestation in attested:
-            check_attestation(attestation, unit.public_key)
+        found = []
+        for received in map(bytes, decode(answer, tuple[msgspec.Raw, ...])):
+            attestation = decode(received, Attestation)
+            check_attestation(attestation, unit.public_key, received)
+            found.append(attestation.finding)
     except DaitnError:
         return []  # A unit that is just leaving must not hide the others'.
-    return [attestation.finding for attestation in attested]
+    return found
 
 
 async def _queries_of(
@@ -141,7 +144,11 @@ def _deployed_row(model: ServedModel) -> tuple[str, ...]:
 
 def standing(model: ServedModel) -> str:
     """State of a deployment in one word."""
-    return "degraded" if model.degraded else model.state if model.there else "away"
+    if not model.there:
+        return "away"
+    if model.cordoned:
+        return "cordoned"
+    return "degraded" if model.degraded else model.state
 
 
 def accuracies(model: ServedModel) -> str:
@@ -167,8 +174,8 @@ def first_token(model: ServedModel) -> str:
 
 
 def rate(model: ServedModel) -> str:
-    """Measured tokens per second of one answer."""
-    measured = model.per_token_s not in (0.0, ASSUMED_PER_TOKEN_S)
+    """Measured tokens per second of one answer, where they come one by one."""
+    measured = model.per_token_s > _AT_ONCE_S and model.per_token_s != ASSUMED_PER_TOKEN_S
     return f"{1 / model.per_token_s:.1f}" if measured else "-"
 
 

@@ -1,4 +1,4 @@
-"""`daitn query`: ask a gateway one question, and see who answered and why."""
+"""`daitn query`: ask a gateway one question, and see which model answered and why."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from daitn.objects.errors import (
     WorkFailed,
 )
 from daitn.objects.queries import AUTO, Privacy, Strategy, Trust
-from daitn.objects.text import escaped
+from daitn.objects.text import encodable, escaped
 from daitn.objects.wire import to_json
 from daitn.openai.errors import read_error
 from daitn.openai.http import JSON
@@ -82,11 +82,11 @@ def query(
         bool | None,
         typer.Option(
             "--autonomous/--routed",
-            help="Whether it finds its own way, as a packet; else as the gateway's file says.",
+            help="Whether it travels as a packet; by default as in the gateway's file.",
         ),
     ] = None,
     sealed_to: Annotated[
-        str | None, typer.Option(help="Of a packet: the class of receivers who alone can read it.")
+        str | None, typer.Option(help="For a packet: the only class of receivers that can read it.")
     ] = None,
     sealed: Annotated[
         bool,
@@ -95,13 +95,15 @@ def query(
             help="Only the facility that answers can read it; state the topic if it matters.",
         ),
     ] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer, at most.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum number of tokens of the answer.")
+    ] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Of the answer.")] = 0.0,
     gateway: Annotated[
         str, typer.Option(envvar="DAITN_GATEWAY", help="Address of the gateway.")
     ] = DEFAULT_GATEWAY,
     key: Annotated[
-        str, typer.Option(envvar="DAITN_API_KEY", help="API key, where the gateway asks for one.")
+        str, typer.Option(envvar="DAITN_API_KEY", help="API key, if the gateway requires one.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: Annotated[
@@ -132,7 +134,7 @@ def query(
     }
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": sys.stdin.read() if text == "-" else text}],
+        "messages": [{"role": "user", "content": run(_read()) if text == "-" else text}],
         "max_tokens": max_tokens,
         "temperature": temperature,
         "stream": not as_json,
@@ -142,6 +144,16 @@ def query(
         run(_query_sealed(gateway, key, {**body, "stream": False}, center, as_json))
     else:
         run(_query(gateway, key, body, center, as_json))
+
+
+async def _read() -> str:
+    with contextlib.suppress(UnicodeDecodeError):
+        # In some locales, Python reads other bytes as halves of surrogate pairs.
+        if encodable(text := sys.stdin.read()):
+            return text
+    raise InvalidInput(
+        "standard input is no text in UTF-8", field="TEXT", fix="convert it to UTF-8"
+    )
 
 
 async def _query(gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool) -> None:
@@ -203,7 +215,8 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[PostRequ
     if key:
         check_endpoint("--gateway (DAITN_GATEWAY)", gateway)
     headers = {"content-type": JSON, **({"authorization": f"Bearer {key}"} if key else {})}
-    # Besides the public authorities, the network's, of which a gateway's certificate counts alone.
+    # In addition to public authorities, the network's own, from which only a gateway's certificate
+    # counts.
     trusted = trusting_members(tls_folder(center), partial(_is_gateway, center))
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
     try:
@@ -232,14 +245,14 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[PostRequ
             f"the gateway at {gateway} presents an untrusted certificate: "
             f"{error.certificate_error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="set DAITN_NETWORK to your folder of the network that it belongs to, and see with "
-            "`daitn network roster` whether it is a gateway there",
+            fix="set DAITN_NETWORK to the folder of its network, and check with `daitn network "
+            "roster` whether it is a gateway there",
         ) from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
         raise Unreachable(
             f"the gateway at {gateway} does not answer: {error}",
             field="--gateway (DAITN_GATEWAY)",
-            fix="see `daitn get nodes` for gateways, and check that this one runs",
+            fix="see `daitn get nodes` for gateways, and check that this one is running",
         ) from None
     except aiohttp.InvalidURL:
         raise InvalidInput(
@@ -250,7 +263,7 @@ async def _asking(gateway: str, key: str, center: str) -> AsyncIterator[PostRequ
 
 
 def _is_gateway(center: str, key: str) -> bool:
-    """Whether the roster of the network's folder has this key, as a gateway's."""
+    """Whether the roster of the network's folder has this key as a gateway's."""
     try:
         members = read_roster(network_of(center) / ROSTER).opened().current(clock.wall_s())
     except NotFound:

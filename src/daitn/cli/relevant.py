@@ -9,7 +9,6 @@ import typer
 from rich.console import RenderableType
 
 from daitn.cli.session import (
-    ANSWER_TIMEOUT_S,
     DEFAULT_CENTER,
     CenterOption,
     JsonOption,
@@ -19,13 +18,13 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import plain_table
+from daitn.files.output import write_output
 from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Trust
 from daitn.objects.requests import CutQuery, JobQuery
-from daitn.objects.wire import decode, encode, to_json
-from daitn.tools.fabric import keys
+from daitn.objects.wire import to_json
 from daitn.topology.qrrt.export import QueryCut, query_to_graphml
 from daitn.topology.snapshot import NodeList
 
@@ -69,9 +68,14 @@ def query(
         tokens_out=64,
         constraints=constraints,
     )
-    cut = run(_cut(center, intent))
-    if out is not None:
-        out.write_text(query_to_graphml(cut))
+
+    async def work() -> QueryCut:
+        cut = await _cut(center, intent)
+        if out is not None:
+            write_output(out, query_to_graphml(cut).encode())
+        return cut
+
+    cut = run(work())
     if as_json:
         print_json(to_json(cut))
     else:
@@ -89,12 +93,7 @@ async def _cut(center: str, intent: QueryIntent) -> QueryCut:
                 field="--gateway",
                 fix=f"use one of: {', '.join(gateways) or 'none is connected'}",
             )
-        answer = await session.fabric.request(
-            keys.site_do(site, "cut"),
-            encode(CutQuery(intent=intent)),
-            timeout_s=ANSWER_TIMEOUT_S,
-        )
-    return decode(answer, QueryCut)
+        return await session.ask_site(site, "cut", CutQuery(intent=intent), QueryCut, "--gateway")
 
 
 def _table(cut: QueryCut) -> RenderableType:

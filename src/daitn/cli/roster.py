@@ -1,4 +1,4 @@
-"""`daitn network init | roster | revoke | renew`: who belongs to a network."""
+"""`daitn network init | roster | revoke | renew`: the members of a network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NetworkOption = Annotated[
     typer.Option(
         "--network",
         envvar="DAITN_NETWORK",
-        help="The network's folder; without it, the one that was made here for the control "
+        help="The network's folder; by default the one created on this machine for the control "
         "centre at --center.",
     ),
 ]
@@ -61,12 +61,12 @@ TellOption = Annotated[
     str,
     typer.Option(
         "--tell",
-        help="Endpoint of the control centre that gets the new roster at once. One that reads this "
-        "folder's roster finds it itself.",
+        help="Endpoint of the control centre to which to send the new roster at once. Not needed "
+        "for one that reads the roster in this folder.",
     ),
 ]
 DaysOption = Annotated[
-    int, typer.Option("--days", min=1, max=3650, help="How long the roster holds, in days.")
+    int, typer.Option("--days", min=1, max=3650, help="Validity of the roster in days.")
 ]
 
 _TELL_WITHIN_S = 20.0
@@ -74,7 +74,7 @@ _ASK_TIMEOUT_S = 5.0
 
 
 class _MemberView(msgspec.Struct, frozen=True, kw_only=True):
-    """A member, as `--json` prints it."""
+    """A member, as printed by `--json`."""
 
     kind: Kind
     name: str
@@ -84,7 +84,7 @@ class _MemberView(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     jurisdiction: str
     connected: bool | None
-    """None: unknown, or no site."""
+    """`None` means unknown, or not a site."""
 
 
 class _RosterView(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ def init(
     days: DaysOption = ROSTER_DAYS,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a network: its root key, its roster, and its authority for certificates.
+    """Create a network: its root key, its roster, and its certificate authority.
 
     Who can read the folder decides who belongs to the network. Keep it to yourself, and a copy of
     it in a safe. A roster that is not renewed in time is worth nothing; every change renews it.
@@ -137,7 +137,7 @@ def show(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a network's members, until when, and which of its sites are connected.
+    """Show a network's members, when their memberships end, and which of its sites are connected.
 
     The folder may be the operator's, or a member's, with what that member knows.
 
@@ -212,11 +212,14 @@ def renew(
             "--days",
             min=0,
             max=3650,
-            help="How long the roster holds from now; 0: as long as it did.",
+            help="Validity of the roster from now in days; 0 means as before.",
         ),
     ] = 0,
     member_days: Annotated[
-        int, typer.Option("--member-days", min=1, max=3650, help="Likewise, of the member.")
+        int,
+        typer.Option(
+            "--member-days", min=1, max=3650, help="Validity of the membership from now in days."
+        ),
     ] = MEMBER_DAYS,
     to: TellOption = "",
     center: CenterOption = DEFAULT_CENTER,
@@ -254,7 +257,7 @@ def root_folder(network: Path | None, center: str) -> NetworkFolder:
 
 
 async def tell(folder: NetworkFolder, center: str) -> None:
-    """Give the roster to the control centre at an endpoint, if one is named; return when it has it.
+    """Send the roster to the control centre at an endpoint, if one is named; return when it has it.
 
     Raises `Unreachable`.
     """
@@ -276,7 +279,7 @@ async def tell(folder: NetworkFolder, center: str) -> None:
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise Unreachable(
-                f"the control centre at {center} does not take the roster",
+                f"the control centre at {center} does not accept the roster",
                 field="--tell",
                 fix="see its log: it may belong to another network",
             ) from None
@@ -288,7 +291,7 @@ def day(at_s: float) -> str:
 
 
 async def _connected(center: str) -> frozenset[str] | None:
-    """The sites that the control centre sees; none if it does not answer whoever asks."""
+    """The connected sites according to the control centre; none if it does not answer."""
     try:
         async with connect(center) as session:
             found = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)

@@ -13,6 +13,7 @@ from daitn.center.config import CenterConfig
 from daitn.cli.network import NetworkFile
 from daitn.cli.session import print_json
 from daitn.node.config import NodeConfig, PolicyConfig
+from daitn.oam.api.openapi import any_value
 from daitn.oam.field_docs import field_docs
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.wire import to_json
@@ -48,8 +49,8 @@ def schema(file: Annotated[File, typer.Argument(help="Kind of file.")]) -> None:
 
 
 def json_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON Schema of a struct. Each field is described by the text that stands behind it."""
-    made = msgspec.json.schema(struct, schema_hook=_anything)
+    """The JSON Schema of a struct. Fields are described by their docstrings."""
+    made = msgspec.json.schema(struct, schema_hook=any_value)
     for each in structs_in(struct):
         properties = made["$defs"][each.__name__]["properties"]
         for name, text in field_docs(each).items():
@@ -58,7 +59,7 @@ def json_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def structs_in(struct: type[msgspec.Struct]) -> tuple[type[msgspec.Struct], ...]:
-    """A struct and those that its fields hold, at any depth, each once."""
+    """A struct and those in its fields, at any depth, each once."""
     found = {struct: None}
     for each in _inner(get_type_hints(struct, include_extras=True).values()):
         found.update(dict.fromkeys(structs_in(each)))
@@ -71,8 +72,3 @@ def _inner(hints: Any) -> Iterator[type[msgspec.Struct]]:
             yield hint
         else:
             yield from _inner(get_args(hint))
-
-
-def _anything(kind: type) -> dict[str, object]:
-    """Fields of type `object`, such as a recipe's configuration, accept any value."""
-    return {"description": "any value"}

@@ -1,4 +1,4 @@
-"""Seals a query to the facility that a gateway chooses, by what the network's roster says of it."""
+"""Seals a query to the facility that a gateway chooses, checked against the network's roster."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Choice(msgspec.Struct):
 
 
 def choosing(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request by which a gateway chooses a deployment: constraints, and nothing of the text.
+    """The request for a gateway's choice of deployment: the constraints, without the text.
 
     Raises `InvalidInput` for constraints of several deployments.
     """
@@ -49,7 +49,7 @@ def choosing(body: Mapping[str, Any]) -> dict[str, Any]:
 def sealed(
     body: Mapping[str, Any], choice: bytes, roster: Path, token: str = ""
 ) -> tuple[dict[str, Any], SealedQuery]:
-    """The request to send through the gateway, and what opens its answer.
+    """The request to send through the gateway, and the key that opens its answer.
 
     The facility's key is its own by the roster in this file, which also says whether it is where
     and whose the constraints want. What its owner signed entitles it to the name that is asked for.
@@ -68,7 +68,9 @@ def sealed(
     model, _, site = chosen.model.partition("@")
     name, _, pinned = str(body["model"]).partition("@")
     if site != key.site or pinned not in ("", site):
-        raise Refused(f"the gateway chose {site}, and shows the key of {key.site}", field="sealing")
+        raise Refused(
+            f"the gateway chose {site}, but presented the key of {key.site}", field="sealing"
+        )
     facility = next(m for m in members.values() if (m.kind, m.name) == (Kind.SITE, site))
     deployment = chosen.deployment
     title = full_name(deployment.owner, model)
@@ -95,7 +97,7 @@ def sealed(
 
 
 def _owner(book: GrantBook, token: str) -> str:
-    """The owner whose token it is; empty: nobody's."""
+    """The owner of the token; empty means none."""
     try:
         return book.read(read_signed(split_token(token)[1]), Mandate).owner
     except (Refused, Corrupt):

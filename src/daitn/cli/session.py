@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import os
+import select
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -17,7 +19,10 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
+from daitn.cli.answering import answering_url, first_opened
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
+from daitn.files.failed_writes import MAKE_ROOM, STDOUT, is_full, naming
+from daitn.identity.signing import read_advert
 from daitn.identity.tls import certificate_files
 from daitn.objects.addresses import check_endpoint, is_url
 from daitn.objects.errors import (
@@ -26,6 +31,7 @@ from daitn.objects.errors import (
     InvalidInput,
     NotFound,
     Refused,
+    StorageFull,
     Unreachable,
 )
 from daitn.objects.identifiers import JobId, SiteId, checked_name
@@ -33,10 +39,11 @@ from daitn.objects.text import escaped, escaped_json, hanging
 from daitn.objects.wire import decode, encode
 from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric import keys
+from daitn.tools.fabric.authority import SITE_VERBS
+from daitn.tools.fabric.delivery import unserved
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
-from daitn.tools.fabric.zenoh import open_zenoh
 
 if TYPE_CHECKING:
     from daitn.client import AsyncClient
@@ -51,8 +58,10 @@ __all__ = [
     "carrier",
     "complain",
     "connect",
+    "ended",
     "errors",
     "print_json",
+    "print_line",
     "run",
     "screen",
     "wide",
@@ -65,7 +74,7 @@ UNBROKEN = 1 << 16
 
 
 def _columns(stream: TextIO) -> int | None:
-    """None: the terminal's width. In a pipe or file, breaking lines is up to the reader."""
+    """`None` means the terminal's width. In a pipe or file, breaking lines is up to the reader."""
     return None if stream.isatty() or "COLUMNS" in os.environ else UNBROKEN
 
 
@@ -74,6 +83,14 @@ class PlainConsole(Console):
 
     def __init__(self, *, stderr: bool = False, width: int | None) -> None:
         super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the process at once, with exit code 1. Raises `BrokenPipeError`."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def _check_buffer(self) -> None:
+        with naming("standard error" if self.stderr else STDOUT):
+            super()._check_buffer()
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         shown = (
@@ -96,9 +113,14 @@ CenterOption = Annotated[
     typer.Option(
         "--center",
         envvar="DAITN_CENTER",
-        help="Endpoint of the control centre, or URL of its API.",
+        help="Endpoint of the control centre, or URL of its API; of several that take turns, all, "
+        "with commas.",
         show_default=True,
     ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", help="Centre or network file (YAML); without it, the defaults."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -107,9 +129,9 @@ class ExitCode(enum.IntEnum):
     """How a command ended."""
 
     DONE = 0
-    """Done; of `train` and `watch`: the targets hold, or the job was accepted."""
+    """Success; for `train` and `watch`: the targets were reached, or the job was accepted."""
     NOT_REACHED = 1
-    """A job or the demo ended without reaching its targets; of `ping` and `traceroute`: nothing
+    """A job or the demo ended without reaching its targets; for `ping` and `traceroute`: nothing
     arrived."""
     BAD_INPUT = 2
     """Bad input: a file, a field, a name, an option."""
@@ -121,6 +143,8 @@ class ExitCode(enum.IntEnum):
     """Anything else that can be said in a sentence: corrupt data, a full disk, failed work."""
     INTERRUPTED = 130
     """Interrupted."""
+    UNREAD = 141
+    """Whoever read its output stopped, as `head` does; nothing is wrong."""
 
 
 class Session:
@@ -135,20 +159,55 @@ class Session:
     ) -> None:
         self.fabric = fabric
         self.identity = identity
-        """Who asks; none on a fabric without signatures."""
+        """The caller; none on a fabric without signatures."""
         self.client = client
-        """Of the control centre's API, where that passes on what is asked; none: over Zenoh."""
+        """Client of the control centre's API, if that relays requests; `None` means over Zenoh."""
         self._site = site
 
     def events(self, job: JobId) -> str:
-        """The key at which whoever is asked publishes what happens to a job."""
+        """The key at which changes of a job are published."""
         return keys.site_event(self._site, job) if self._site else keys.job_event(job)
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
-        """Raises the `DaitnError` in the reply, or `Unreachable`."""
-        key = keys.site_do(self._site, verb) if self._site else keys.center_do(verb)
+        """Query the control centre. Raises the `DaitnError` in the reply, or `Unreachable`; for a
+        site, like `ask_site`."""
+        if self._site:
+            return await self.ask_site(self._site, verb, question, answer)
+        key = keys.center_do(verb)
         payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
         return decode(payload, answer)
+
+    async def ask_site(
+        self, site: SiteId, verb: str, question: object, answer: type[T], field: str = "--site"
+    ) -> T:
+        """A site's answer. Raises the `DaitnError` in the reply, `Unreachable`, and `Refused` for a
+        site without the role that this request needs."""
+        key = keys.site_do(site, verb)
+        try:
+            payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
+        except Unreachable as error:
+            if error.problem != unserved(key).problem:
+                raise
+            raise await self._why_unserved(site, verb, field) from None
+        return decode(payload, answer)
+
+    async def _why_unserved(self, site: SiteId, verb: str, field: str) -> DaitnError:
+        key = keys.site_do(site, "describe")
+        try:
+            found = await self.fabric.request(key, b"", timeout_s=ANSWER_TIMEOUT_S)
+            roles = read_advert(found).roles
+        except DaitnError:
+            fix = f"check its name with `daitn get nodes`; {unserved(key).fix}"
+            return Unreachable(f"nobody answers as the site {site}", field=field, fix=fix)
+        role = SITE_VERBS[verb].role
+        if role is None or role in roles:
+            fix = "ask again; see the site's log"
+            return Unreachable(f"{site} runs, and does not answer this", field=field, fix=fix)
+        return Refused(
+            f"{site} has not the role {role}, but {', '.join(roles) or 'none'}",
+            field=field,
+            fix=f"name a site that has it, see `daitn get nodes`; or give {site} the role",
+        )
 
 
 @asynccontextmanager
@@ -157,27 +216,26 @@ async def connect(center: str, site: str = "", owner: str = "") -> AsyncIterator
 
     With `owner`, it speaks as this model owner. Raises `Unreachable`.
     """
-    asked = SiteId(checked_name(site, "--site")) if site else None
+    own_site = SiteId(checked_name(site, "--site")) if site else None
     if is_url(center):
+        center = await answering_url(center)
         # Imported here, because it would delay every other command by half a second.
         from daitn.cli.over_http import speaking_at
 
         async with speaking_at(center, owner) as (fabric, identity, client):
-            yield Session(fabric, asked, identity, client)
+            yield Session(fabric, own_site, identity, client)
         return
     identity = owner_identity(center, owner) if owner else person_identity(center)
     if identity is not None and center.startswith("tls/"):
         await _certify(center, identity)
     async with carrier(center) as fabric:
         await refresh_roster(center, fabric, tell=bool(owner))
-        yield Session(identity.signs(fabric) if identity else fabric, asked, identity)
+        yield Session(identity.signs(fabric) if identity else fabric, own_site, identity)
 
 
 async def _certify(center: str, identity: Identity) -> None:
-    """Ask for a new certificate, if the one in the network's folder should be renewed.
-
-    A command goes on with the old one as long as that holds.
-    """
+    """Ask for a new certificate if the one in the network's folder is due for renewal. A command
+    keeps using the old one while that is valid."""
     tls = Path(tls_folder(center))
     if is_due(tls):
         async with carrier(center) as fabric:
@@ -192,19 +250,21 @@ async def carrier(center: str) -> AsyncIterator[Carrier]:
     if is_url(center):
         from daitn.cli.over_http import carrier_at
 
-        async with carrier_at(center) as passing:
+        async with carrier_at(await answering_url(center)) as passing:
             yield passing
         return
+    endpoints = tuple(center.split(","))
     try:
         tls = tls_folder(center)
-        settings = FabricSettings(mode="client", connect=(center,), tls=tls)
+        settings = FabricSettings(mode="client", connect=endpoints, tls=tls)
         if settings.encrypted:
             certificate_files(tls)
     except InvalidInput as error:
         field = "DAITN_NETWORK" if error.field == "tls" else "--center (DAITN_CENTER)"
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
-    check_endpoint("--center (DAITN_CENTER)", center)
-    fabric = await open_zenoh(settings, connect_timeout_s=CONNECT_TIMEOUT_S)
+    for endpoint in endpoints:
+        check_endpoint("--center (DAITN_CENTER)", endpoint)
+    fabric = await first_opened(settings, CONNECT_TIMEOUT_S)
     try:
         yield fabric
     finally:
@@ -221,15 +281,57 @@ def run(
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
             return runner.run(work)
-    except DaitnError as error:
-        complain(error)
-        raise typer.Exit(exit_code(error)) from None
-    except OSError as error:
-        complain(InvalidInput(f"{error.strerror}: {error.filename}", fix="check path and rights"))
-        raise typer.Exit(ExitCode.BAD_INPUT) from None
-    except KeyboardInterrupt:
+    except (DaitnError, OSError, KeyboardInterrupt) as error:
+        raise typer.Exit(ended(error)) from None
+
+
+def ended(error: DaitnError | OSError | KeyboardInterrupt) -> ExitCode:
+    """Say why a command ends early. Returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
         errors.print("interrupted")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+        return ExitCode.INTERRUPTED
+    if isinstance(error, BrokenPipeError) and _unread():
+        _silence()
+        return ExitCode.UNREAD
+    known = error if isinstance(error, DaitnError) else _of_system(error)
+    with contextlib.suppress(OSError):  # Where errors go may be full too.
+        complain(known)
+    return exit_code(known)
+
+
+def _of_system(error: OSError) -> DaitnError:
+    named = error.filename
+    where = os.fsdecode(named) if isinstance(named, str | bytes) else ""
+    if where in ("", STDOUT):
+        _silence()
+    problem = error.strerror or str(error)
+    if not is_full(error):
+        problem = f"{problem}: {where}" if where else problem
+        return InvalidInput(problem, fix="check path and rights")
+    return StorageFull(
+        problem,
+        field=where,
+        fix=MAKE_ROOM if where else "free space where this command writes or prints",
+    )
+
+
+def _unread() -> bool:
+    """Whether nobody reads what this process prints any more: pipes break elsewhere too."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            poll = select.poll()
+            poll.register(stream, 0)
+            if poll.poll(0):
+                return True
+    return False
+
+
+def _silence() -> None:
+    """Give up what is not printed yet: the interpreter would try again at its end, and complain."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def complain(error: DaitnError) -> None:
@@ -242,7 +344,7 @@ def complain(error: DaitnError) -> None:
 
 
 def exit_code(error: DaitnError) -> ExitCode:
-    """What a command ends with that met this error."""
+    """A command's exit code for this error."""
     if isinstance(error, Infeasible | Refused):
         return ExitCode.INFEASIBLE
     if isinstance(error, Unreachable):
@@ -253,5 +355,12 @@ def exit_code(error: DaitnError) -> ExitCode:
 
 
 def print_json(text: str) -> None:
-    """Print JSON of the same value: no colours, no wrapping, nothing that a terminal acts on."""
-    sys.stdout.write(escaped_json(text) + "\n")
+    """Print JSON of the same value: no colours, no wrapping, no terminal control codes."""
+    print_line(escaped_json(text))
+
+
+def print_line(text: str) -> None:
+    """Print a line as it is, at once. Raises `OSError`, as a full disk may hold the output."""
+    with naming(STDOUT):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

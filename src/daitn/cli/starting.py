@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 LIFELINE = "DAITN_LIFELINE"
 """In a child's environment: exit at the end of standard input, that is, when the parent is gone."""
 _SERVICES = ("daitn.cli.app", "daitn.cli.processes", "daitn.node.node", "daitn.center.service")
-"""What the processes of a network import."""
+"""Imports of a network's processes."""
 _AFTER_STREAMS = 3
 
 
 class RunningProcess(Protocol):
-    """What is needed of a process: `subprocess.Popen` has it."""
+    """The required part of a process, which `subprocess.Popen` has."""
 
     @property
     def pid(self) -> int: ...
@@ -38,8 +38,8 @@ class RunningProcess(Protocol):
 
 
 class Starter:
-    """Starts processes of `daitn` that end with this one: copies of a template, where the machine
-    can have one."""
+    """Starts processes of `daitn` that end with this one: copies of a template, if the machine
+    supports that."""
 
     def __init__(self, logs: Path) -> None:
         """`logs`: folder for the log of templates."""
@@ -49,8 +49,8 @@ class Starter:
     def start(
         self, arguments: list[str], log_file: Path, variables: Mapping[str, str]
     ) -> RunningProcess:
-        """Run `daitn` with these arguments, and with variables beside those of this process; its
-        output goes to the end of a file."""
+        """Run `daitn` with these arguments, and with variables in addition to those of this
+        process; its output is appended to a file."""
         passed = {**os.environ, **variables, LIFELINE: "1"}
         with log_file.open("ab") as output:
             if SUPPORTED:
@@ -90,7 +90,7 @@ class Starter:
                 workers.close()
 
     def close(self) -> None:
-        """When all that was started has ended."""
+        """Close once everything that was started has ended."""
         for end in self._lifelines:
             os.close(end)
         self._lifelines.clear()
@@ -100,11 +100,11 @@ class _Templates(NamedTuple):
     """They end with this process, and serve all networks that it starts."""
 
     services: Template
-    """Of control centres and nodes."""
+    """Services of control centres and nodes."""
     workers: Template | None
-    """Of the workers beside nodes, which know no secrets."""
+    """Workers beside nodes, which hold no secrets."""
     surroundings: Mapping[str, str]
-    """What Python and libraries read of the environment when they are loaded."""
+    """Environment variables that Python and libraries read when they are loaded."""
 
     @property
     def usable(self) -> bool:
@@ -116,7 +116,7 @@ _open: _Templates | None = None
 
 
 def _templates(logs: Path) -> _Templates:
-    """Those of this process. Raises `OSError`."""
+    """The templates of this process. Raises `OSError`."""
     global _open
     if _open is None or not _open.usable:
         with (logs / "templates.log").open("ab") as errors:

@@ -12,7 +12,6 @@ import typer
 from rich.console import Group, RenderableType
 
 from daitn.cli.session import (
-    ANSWER_TIMEOUT_S,
     DEFAULT_CENTER,
     CenterOption,
     ExitCode,
@@ -37,30 +36,32 @@ from daitn.objects.steering import (
     TraceReport,
 )
 from daitn.objects.text import plain
-from daitn.objects.wire import decode, encode, to_json
+from daitn.objects.wire import to_json
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
-from daitn.tools.fabric import keys
 
 __all__ = ["ping", "steer", "trace", "traceroute"]
 
 T = TypeVar("T")
 
-SiteOption = Annotated[str, typer.Option("--site", help="The forwarder where it sets out.")]
-TopicOption = Annotated[str, typer.Option(help="Who answers on this topic.")]
-ModelOption = Annotated[str, typer.Option(help="Who answers with the model of this name.")]
-DataOption = Annotated[str, typer.Option(help="Who has data on this topic.")]
-HomeOption = Annotated[str, typer.Option(help="The site of this name.")]
+SiteOption = Annotated[str, typer.Option("--site", help="The forwarder that sends the probes.")]
+TopicOption = Annotated[str, typer.Option(help="Towards sites that answer queries on this topic.")]
+ModelOption = Annotated[str, typer.Option(help="Towards sites that serve the model of this name.")]
+DataOption = Annotated[str, typer.Option(help="Towards sites that have data on this topic.")]
+HomeOption = Annotated[str, typer.Option(help="Towards the site of this name.")]
 AccuracyOption = Annotated[
     float,
     typer.Option(
-        min=0.0, max=1.0, help="Least measured accuracy on the topic; then claims do not count."
+        min=0.0, max=1.0, help="Minimum measured accuracy on the topic; claims then do not count."
     ),
 ]
 WithinOption = Annotated[
     float, typer.Option(min=0.01, max=60.0, help="Seconds to wait for an answer.")
 ]
 PlaceOption = Annotated[
-    list[str], typer.Option("--jurisdiction", help="Only there (ISO 3166-1 alpha-2); repeatable.")
+    list[str],
+    typer.Option(
+        "--jurisdiction", help="Only in this jurisdiction (ISO 3166-1 alpha-2); repeatable."
+    ),
 ]
 
 _NOWHERE: list[str] = []
@@ -80,13 +81,13 @@ def ping(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Send probes to where an object with this intent would go.
+    """Send probes along the route of an object with this intent.
 
     --center also accepts a node's own endpoint, if there is no control centre.
 
     Example: daitn ping --site gate --topic medicine/neurology
     """
-    want = _want(topic, model, data, home, min_accuracy, jurisdiction)
+    intent = _packet_intent(topic, model, data, home, min_accuracy, jurisdiction)
 
     async def work() -> list[ProbeReport]:
         found = []
@@ -94,7 +95,7 @@ def ping(
             for number in range(count):
                 if number:
                     await asyncio.sleep(0.2)
-                found.append(await _probe(session, site, want, within))
+                found.append(await _probe(session, site, intent, within))
                 if not as_json:
                     _print_ping(number, found[-1])
         return found
@@ -122,14 +123,14 @@ def traceroute(
 
     Example: daitn traceroute --site gate --topic medicine/neurology
     """
-    want = _want(topic, model, data, home, min_accuracy, jurisdiction)
+    intent = _packet_intent(topic, model, data, home, min_accuracy, jurisdiction)
 
     async def work() -> tuple[ProbeReport, list[tuple[str, float]]]:
         async with connect(center) as session:
-            whole = await _probe(session, site, want, within)
+            whole = await _probe(session, site, intent, within)
             rows = []
             for limit in range(1, len(whole.hops)):
-                part = await _probe(session, site, want, within, limit - 1)
+                part = await _probe(session, site, intent, within, limit - 1)
                 rows.append((whole.hops[limit - 1].site, part.taken_s))
             if whole.hops:
                 rows.append((whole.hops[-1].site, whole.taken_s))
@@ -179,13 +180,14 @@ def trace(
 
 def steer(
     mode: Annotated[
-        ControlMode | None, typer.Argument(help="Who influences forwarders; without it, show.")
+        ControlMode | None,
+        typer.Argument(help="Who influences forwarders; without it, show the current state."),
     ] = None,
     prefer: Annotated[
         list[str],
         typer.Option(
             help="Weight of `accuracy`, `latency` or `cost`, for instance latency=3; repeatable. "
-            "It replaces weights that were given before."
+            "Replaces earlier weights."
         ),
     ] = _NOWHERE,
     reset: Annotated[bool, typer.Option("--reset", help="Undo earlier changes first.")] = False,
@@ -193,8 +195,8 @@ def steer(
         str,
         typer.Option(
             "--site",
-            help="This forwarder only, until it restarts; prints its mode, links and origins. "
-            "Without it the control centre keeps the advice and tells all.",
+            help="Only this forwarder, until it restarts; prints its mode, links and origins. "
+            "Without it, the control centre stores the advice and sends it to all.",
         ),
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
@@ -210,7 +212,9 @@ def steer(
     async def work() -> Advice | ForwarderReport:
         async with connect(center) as session:
             if site:
-                return await _at(session, site, "steer", change, ForwarderReport)
+                # Owners may look, and so may tokens for reading.
+                verb = "forwarder" if change == Steer() else "steer"
+                return await _at(session, site, verb, change, ForwarderReport)
             return await session.ask("steer", change, Advice)
 
     now = run(work())
@@ -224,19 +228,17 @@ def steer(
 
 
 async def _at(session: Session, site: str, verb: str, question: object, answer: type[T]) -> T:
-    key = keys.site_do(SiteId(checked_name(site, "--site")), verb)
-    told = await session.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
-    return decode(told, answer)
+    return await session.ask_site(SiteId(checked_name(site, "--site")), verb, question, answer)
 
 
 async def _probe(
-    session: Session, site: str, want: bytes, within_s: float, hop_limit: int = 32
+    session: Session, site: str, intent: bytes, within_s: float, hop_limit: int = 32
 ) -> ProbeReport:
-    probe = Probe(intent=want, hop_limit=hop_limit, timeout_s=within_s)
+    probe = Probe(intent=intent, hop_limit=hop_limit, timeout_s=within_s)
     return await _at(session, site, "probe", probe, ProbeReport)
 
 
-def _want(
+def _packet_intent(
     topic: str,
     model: str,
     data: str,
@@ -274,14 +276,14 @@ def _want(
 
 def _weights(prefer: list[str]) -> dict[str, float]:
     weights = {}
-    for said in prefer:
-        name, _, weight = said.partition("=")
+    for each in prefer:
+        name, _, weight = each.partition("=")
         try:
             weights[name.strip()] = float(weight)
         except ValueError:
-            raise typer.BadParameter(f"{said}: write it like latency=3") from None
+            raise typer.BadParameter(f"{each}: write it like latency=3") from None
         if not 0.0 <= weights[name.strip()] <= 1e6:
-            raise typer.BadParameter(f"{said}: a weight is between 0 and a million")
+            raise typer.BadParameter(f"{each}: a weight is between 0 and a million")
     return weights
 
 

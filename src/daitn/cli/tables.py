@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from daitn.oam.words import REJECTED_COLUMNS, expected_words, rejected_rows, size, values
 from daitn.objects.decisions import (
     Assessment,
     Compared,
     Decision,
-    Rejection,
     Round,
     Route,
     SiteBelief,
@@ -26,24 +25,19 @@ from daitn.tools import clock
 from daitn.topology.snapshot import SiteState
 
 __all__ = [
-    "REJECTED_COLUMNS",
     "age",
-    "algorithms_told",
+    "algorithm_words",
     "assessment_table",
     "decided_table",
     "decision_table",
     "decisions_table",
     "deployment_table",
-    "expected_words",
     "job_table",
     "placement_table",
     "plain_table",
-    "rejected_rows",
     "route_table",
     "route_words",
-    "size",
     "state_words",
-    "values",
 ]
 
 _COLOURS = {
@@ -53,21 +47,6 @@ _COLOURS = {
     JobState.FAILED: "red",
     JobState.CANCELLED: "yellow",
 }
-
-
-_SHORT_S = 10.0
-"""Shorter times are shown with tenths."""
-_NAMED = 5
-"""Candidates named in a line."""
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def age(at_s: float) -> str:
@@ -80,7 +59,7 @@ def age(at_s: float) -> str:
 
 
 def state_words(site: SiteState) -> str:
-    """How a site is: alive or lost, and whether an operator took it out of service."""
+    """State of a site: alive or lost, and whether an operator took it out of service."""
     state = "alive" if site.alive else "lost"
     cordon = site.descriptor.cordon
     return f"{state}, {'draining' if cordon.draining else 'cordoned'}" if cordon else state
@@ -107,6 +86,7 @@ def job_table(job: JobView) -> RenderableType:
         f"  {job.detail or job.sentence}",
     )
     parts: list[RenderableType] = [head, _objectives(job)]
+    parts += [Text(f"not counted: {one}", style="yellow") for one in job.disagreements]
     if job.route:
         parts.append(_route(job))
     if job.planned is not None and not job.state.final:
@@ -164,7 +144,7 @@ def _route(job: JobView) -> Table:
 
 
 def route_words(job: JobView) -> str:
-    """The sites of a job's route, `>` between them; those of a round together."""
+    """The sites of a job's route, separated by `>`; those of a round together."""
     stages = list[str]()
     for number, visits in itertools.groupby(job.route, key=lambda visit: visit.round):
         sites = [visit.site for visit in visits]
@@ -194,26 +174,9 @@ def assessment_table(assessment: Assessment) -> RenderableType:
     if assessment.rejections:
         rows = rejected_rows(assessment.rejections)
         parts.append(plain_table("left out", REJECTED_COLUMNS, rows))
+    if assessment.rejections_more:
+        parts.append(Text(f"and {assessment.rejections_more:,} more that are farther off", "dim"))
     return Group(*parts)
-
-
-REJECTED_COLUMNS = ("what", "filter", "reason", "would need")
-
-
-def rejected_rows(rejections: Iterable[Rejection]) -> list[tuple[str, ...]]:
-    """What was left out, one row for each filter and field, told by the nearest miss."""
-    groups: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
-    for rejection in rejections:
-        groups[rejection.filter, rejection.field].append(rejection)
-    rows: list[tuple[str, ...]] = []
-    for (name, field), group in groups.items():
-        nearest = min(group, key=lambda r: r.shortfall)
-        candidates = list(dict.fromkeys(r.candidate for r in group))
-        more = f" and {len(candidates) - _NAMED} more" if len(candidates) > _NAMED else ""
-        whose = f"{nearest.candidate}: " if len(candidates) > 1 else ""
-        fix = f"{field}: {nearest.relax_to}" if field and nearest.relax_to else field or "-"
-        rows.append((", ".join(candidates[:_NAMED]) + more, name, whose + nearest.reason, fix))
-    return rows
 
 
 def decisions_table(decisions: Iterable[Decided]) -> RenderableType:
@@ -245,16 +208,16 @@ def decided_table(made: Decided, of: int) -> RenderableType:
     if made.why:
         parts.append(Text(made.why))
     if made.decision.algorithms:
-        parts.append(Text(algorithms_told(made.decision.algorithms)))
+        parts.append(Text(algorithm_words(made.decision.algorithms)))
     parts.extend(_comparison(made.decision))
-    parts.extend(Text(f"- {told}") for told in made.decision.experience)
+    parts.extend(Text(f"- {sentence}") for sentence in made.decision.experience)
     if made.decision.beliefs:
         parts.append(_beliefs(made.decision.beliefs))
     return Group(*parts, decision_table(made.decision))
 
 
 def _round_table(title: str, planned: Round) -> Table:
-    """Who trains at the same time, and on how much."""
+    """The sites that train at the same time, and their amounts."""
     rows = [
         (visit.site, visit.examples, f"{visit.expected_s:.1f}", f"{visit.expected_cost_usd:.2f}")
         for visit in planned.visits
@@ -262,10 +225,10 @@ def _round_table(title: str, planned: Round) -> Table:
     return plain_table(title, ("site", "work", "seconds", "USD"), rows)
 
 
-def algorithms_told(ways: Sequence[Compared]) -> str:
-    """Which algorithm was chosen, and what was expected of it and the others."""
-    told = [f"{way.plan} {expected_words(way.expected_s, way.chance)}" for way in ways]
-    return f"algorithm {ways[0].plan}: expected {'; '.join(told)}"
+def algorithm_words(ways: Sequence[Compared]) -> str:
+    """The chosen algorithm, and what was expected of it and the others."""
+    words = [f"{way.plan} {expected_words(way.expected_s, way.chance)}" for way in ways]
+    return f"algorithm {ways[0].plan}: expected {'; '.join(words)}"
 
 
 def _comparison(decision: Decision) -> Iterator[RenderableType]:
@@ -278,15 +241,6 @@ def _comparison(decision: Decision) -> Iterator[RenderableType]:
     ]
     mine = expected_words(chosen.expected_s, chosen.terms.get("reach", 0.0))
     yield Text(f"expected: {mine}; the obvious routes: {', '.join(others)}")
-
-
-def expected_words(seconds: float, chance: float) -> str:
-    """As `22 s (80%)`: until the targets hold, with the chance of that, or until its end."""
-    return (
-        f"{seconds:.1f} s ({chance:.0%})"
-        if seconds < _SHORT_S
-        else f"{seconds:.0f} s ({chance:.0%})"
-    )
 
 
 def _beliefs(beliefs: Iterable[SiteBelief]) -> Table:
@@ -305,11 +259,6 @@ def _beliefs(beliefs: Iterable[SiteBelief]) -> Table:
     ]
     columns = ("data set", "visits", "examples", "seconds", "expected gain ± how sure")
     return plain_table("what one epoch at each site is believed to teach now", columns, rows)
-
-
-def values(expected: Mapping[str, float]) -> str:
-    """Objectives with their values."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in expected.items())
 
 
 def route_table(title: str, route: Route) -> RenderableType:

@@ -1,4 +1,4 @@
-"""`daitn token`: who may ask in a member's name."""
+"""`daitn token`: tokens to act in a member's name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from daitn.objects.wire import to_json
 from daitn.tools import clock
 from daitn.tools.fabric.identity import Identity
 
-__all__ = ["app", "center_token", "network_facts"]
+__all__ = ["api_of", "app", "center_token", "network_facts"]
 
 app = typer.Typer(help="Tokens, with which programs ask in an owner's name.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ _NOWHERE: list[str] = []
 @app.command()
 def create(
     gateway: Annotated[
-        list[str], typer.Option(help="Gateway (its site) that takes it; may be repeated.")
+        list[str], typer.Option(help="Site of a gateway that accepts it; repeatable.")
     ] = _NOWHERE,
     center_api: Annotated[
         bool,
@@ -48,14 +48,12 @@ def create(
     ] = False,
     read_only: Annotated[
         bool,
-        typer.Option("--read-only", help="With --center-api: to look, and change nothing."),
+        typer.Option("--read-only", help="With --center-api: a read-only token."),
     ] = False,
     owner: Annotated[
-        str, typer.Option(help="In whose name; if not given: of the key in DAITN_KEY.")
+        str, typer.Option(help="Owner to act for; by default the holder of the key in DAITN_KEY.")
     ] = "",
-    days: Annotated[
-        float, typer.Option(min=0.0001, max=366.0, help="How long it holds, in days.")
-    ] = 30.0,
+    days: Annotated[float, typer.Option(min=0.0001, max=366.0, help="Validity in days.")] = 30.0,
     per_s: Annotated[
         float, typer.Option("--per-s", min=0.001, help="Queries per second, on average.")
     ] = 100.0,
@@ -64,36 +62,34 @@ def create(
         float | None,
         typer.Option(
             min=0.0,
-            help="US dollars that it may spend a day, at each gateway: two named may spend twice "
-            "that.",
+            help="Spending limit per day in US dollars, at all its gateways together.",
         ),
     ] = None,
     usd_per_month: Annotated[
-        float | None, typer.Option(min=0.0, help="The same a month, at each; both are of UTC.")
+        float | None, typer.Option(min=0.0, help="The same per month; days and months are in UTC.")
     ] = None,
-    usd_total: Annotated[
-        float | None, typer.Option(min=0.0, help="The same as long as it holds, at each gateway.")
-    ] = None,
+    usd_total: Annotated[float | None, typer.Option(min=0.0, help="The same in total.")] = None,
     tokens_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="Tokens, read and written, at each gateway.")
+        int | None, typer.Option(min=1, help="Tokens read and written per minute, at each gateway.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Model that it may ask: `name`, `owner/name`, `auto`; may be repeated."),
+        typer.Option(help="Model that it may name: `name`, `owner/name`, `auto`; repeatable."),
     ] = None,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a token that asks in a member's name, and print it.
+    """Create a token that acts in a member's name, and print it.
 
     For gateways, OpenAI's clients show it as their API key; for a control centre's API, programs
     send it as `authorization: Bearer TOKEN`. Whoever takes it checks the member's signature in it,
     asks nobody, and keeps no copy. It cannot be taken back before it ends, except with its member's
     key: `daitn network revoke owner NAME`.
 
-    With limits it may spend so much at each gateway that it names. Gateways do not tell each other
-    what was spent: to limit the sum, name one gateway, or divide it. What an answer costs is known
-    when it has ended, so queries under way when a limit is reached are answered.
+    With limits in US dollars it may spend so much at all gateways that it names: the control centre
+    sums what they state; where there is none, each has an equal part. Queries per second and tokens
+    per minute count at each gateway. What an answer costs is known when it has ended, so queries
+    under way when a limit is reached are answered.
 
     Examples:
 
@@ -119,9 +115,8 @@ def create(
         token = run(_center_token(center, owner, days, read_only))
     else:
         token = run(_token(center, owner, gateways, days, (per_s, burst), limits))
-        if len(gateways) > 1 and (limits.spends or limits.tokens_per_minute is not None):
-            counts = f"each of {len(gateways)} gateways counts for itself"
-            errors.print(f"{counts}: together they may spend {len(gateways)} times the limits")
+        if len(gateways) > 1 and limits.tokens_per_minute is not None:
+            errors.print(f"{len(gateways)} gateways count tokens per minute each for itself")
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
 
 
@@ -160,8 +155,19 @@ async def _center_token(center: str, owner: str, days: float, read_only: bool) -
 
 
 async def network_facts(session: Session) -> NetworkFacts:
-    """What the control centre says of its network and itself."""
+    """The control centre's statement about its network and itself."""
     return await session.ask("network", JobQuery(job=JobId("")), NetworkFacts)
+
+
+def api_of(facts: NetworkFacts) -> str:
+    """The URL of the control centre's API and dashboard. Raises `NotFound` if it serves none."""
+    if not facts.api:
+        raise NotFound(
+            "this control centre serves no API, and with it neither a dashboard nor events",
+            field="api.listen",
+            fix="state an address in the control centre's file, or leave the field out",
+        )
+    return facts.api
 
 
 def center_token(
@@ -172,12 +178,12 @@ def center_token(
     read_only: bool,
     opens_until_s: float | None = None,
 ) -> str:
-    """A token for a control centre's API, in the name of an owner or operator. Raises `Refused`
-    for a key of nobody like that."""
+    """A token for a control centre's API, in the name of an owner or operator. Raises `Refused` for
+    any other key."""
     member = identity.members().get(identity.key.public)
     if member is None or member.kind not in (Kind.OWNER, Kind.OPERATOR):
         raise Refused(
-            "the key is no owner's or operator's",
+            "the key does not belong to an owner or operator",
             field="DAITN_KEY",
             fix="name the file of such a key, or an owner whose key you have with --owner",
         )

@@ -21,6 +21,7 @@ from daitn.cli.session import (
 )
 from daitn.cli.tables import plain_table
 from daitn.cli.train import read_intent
+from daitn.files.output import write_output
 from daitn.objects.identifiers import JobId
 from daitn.objects.requests import AssessIntent, JobQuery
 from daitn.objects.wire import to_json
@@ -37,7 +38,8 @@ app = typer.Typer(
 )
 
 IntentOption = Annotated[
-    Path | None, typer.Option("--intent", help="Cut it for this training intent (MS-DRRT).")
+    Path | None,
+    typer.Option("--intent", help="Show only the part for this training intent (MS-DRRT)."),
 ]
 
 
@@ -75,7 +77,7 @@ app.command("query")(cutting.query)
 @app.command()
 def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="File.")],
-    form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.GRAPHML,
+    form: Annotated[Format, typer.Option("--format", help="Format.")] = Format.GRAPHML,
     intent: IntentOption = None,
     queries: Annotated[
         bool, typer.Option("--queries", help="Export the query topology (QRRT) instead.")
@@ -95,17 +97,20 @@ def export(
             "a training intent cuts the DRRT; see `daitn topology query` for a query's cut",
             param_hint="--queries",
         )
-    view = run(_qrrt(center) if queries else _view(center, intent))
-    if form is Format.JSON:
-        text = to_json(view)
-    elif isinstance(view, QrrtView):
-        text = qrrt_to_graphml(view)
-    elif isinstance(view, RelevantView):
-        text = relevant_to_graphml(view)
-    else:
-        text = to_graphml(view)
-    out.write_text(text + "\n")
+
+    async def work() -> None:
+        view = await (_qrrt(center) if queries else _view(center, intent))
+        text = to_json(view) if form is Format.JSON else _graphml(view)
+        write_output(out, f"{text}\n".encode())
+
+    run(work())
     screen.print(f"wrote {out}")
+
+
+def _graphml(view: TopologyView | RelevantView | QrrtView) -> str:
+    if isinstance(view, QrrtView):
+        return qrrt_to_graphml(view)
+    return relevant_to_graphml(view) if isinstance(view, RelevantView) else to_graphml(view)
 
 
 @app.command()
@@ -116,7 +121,7 @@ def analyze(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Say in numbers how the topology differs from a simple cycle (paper, section III).
+    """Show in numbers how the topology differs from a simple cycle (paper, section III).
 
     Examples:
 

@@ -28,17 +28,17 @@ from daitn.objects.decisions import Assessment
 from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import JobState, JobView
+from daitn.objects.jobs import JobState, JobView, model_left
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
-from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
+from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
 from daitn.objects.wire import checked, to_json
 from daitn.tools import clock
 
-__all__ = ["cancel", "read_intent", "train"]
+__all__ = ["cancel", "read_intent", "resume", "train"]
 
 _ORDER_LASTS_S = 30 * 86400.0
-"""Beyond the intent's own duration: jobs wait for sites that are away."""
+"""In addition to the intent's own duration: jobs wait for absent sites."""
 
 HomeOption = Annotated[
     str, typer.Option("--site", help="Its origin, if the model travels on its own.")
@@ -51,14 +51,14 @@ def train(
         bool,
         typer.Option(
             "--watch",
-            help="Follow the job to its end; in a pipe, a line for each change, and "
-            "one every ten seconds with how far it is.",
+            help="Follow the job to its end; in a pipe, print a line for each change, and its "
+            "progress every ten seconds.",
         ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Only say whether it is feasible, and why; exit code 0 or 3."
+            "--dry-run", help="Only check whether it is feasible, and why; exit code 0 or 3."
         ),
     ] = False,
     insist: Annotated[
@@ -150,11 +150,33 @@ def cancel(
         screen.print(f"job {job} is {view.state}")
 
 
+def resume(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    center: CenterOption = DEFAULT_CENTER,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue a job that was cancelled, failed or used up its budget from its best model.
+
+    It goes on with what is left of its budget; the time between does not count, and sites that
+    failed have another chance. For more budget or other targets, state `model.start: job:JOB` in
+    another intent.
+
+    Example: daitn resume healthcare-1
+    """
+    view = run(_resume(center, JobId(job)))
+    if as_json:
+        print_json(to_json(view))
+    else:
+        told = f": {view.detail}" if view.detail else ""
+        screen.print(f"job {job} is {view.state}{told}; follow it with: daitn watch {job}")
+
+
 def read_intent(path: Path) -> TrainingIntent:
     """Read and check an intent file. Raises `InvalidInput` naming the field."""
     intent = checked(read_yaml(path, "intent"), TrainingIntent, "intent")
     checked_name(intent.name, "name")
-    start = (path.parent / intent.model.start) if intent.model.start else None
+    named = intent.model.start
+    start = path.parent / named if named and intent.model.from_job is None else None
     if start is not None and not start.is_dir():
         raise NotFound(
             f"there is no folder {start}", field="model.start", fix="name a folder of model parts"
@@ -185,7 +207,9 @@ async def _train(
 ) -> JobView:
     async with connect(center, site, intent.owner) as session:
         start = None
-        if intent.model.start:
+        if (earlier := intent.model.from_job) is not None and not site:
+            start = await _left(session, earlier, intent.model.recipe)
+        elif intent.model.start and not site:  # Without a control centre, nobody holds weights.
             parts = folder / intent.model.start
             start = await upload(
                 session, intent.model.recipe, parts, leave_out=added_in(parts), quiet=quiet
@@ -199,6 +223,16 @@ async def _train(
             async with recipes_here() as recipes:
                 await export_model(session, job.job, out, recipes=recipes)
         return job
+
+
+async def _left(session: Session, job: JobId, recipe: str) -> ModelRef:
+    """The best model of a job. Raises like `model_left`, and `NotFound` if there is no such job."""
+    checked_name(job, "model.start")
+    try:
+        found = await session.ask("jobs", JobQuery(job=job), JobList)
+    except NotFound as error:
+        raise NotFound(error.problem, field="model.start", fix=error.fix) from None
+    return model_left(found.jobs[0], recipe)
 
 
 def _ordered(
@@ -217,7 +251,7 @@ def _ordered(
 
 
 async def _submitted(session: Session, wanted: SubmitIntent) -> JobView:
-    """Submit, and ask once more where no answer came: an order starts one job only."""
+    """Submit, and try once more if no answer came: an order starts only one job."""
     try:
         return await session.ask("submit", wanted, JobView)
     except Unreachable:
@@ -236,6 +270,12 @@ async def _cancel(center: str, site: str, job: JobId) -> JobView:
     checked_name(job, "job")
     async with connect(center, site) as session:
         return await session.ask("cancel", JobQuery(job=job), JobView)
+
+
+async def _resume(center: str, job: JobId) -> JobView:
+    checked_name(job, "job")
+    async with connect(center) as session:
+        return await session.ask("resume", JobQuery(job=job), JobView)
 
 
 def _exit_code(job: JobView) -> ExitCode:

@@ -1,9 +1,9 @@
-"""An owner's weights on their way to a control centre, which holds them for the first site."""
+"""Uploads of an owner's weights to a control centre, which holds them for the first site."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,10 +19,10 @@ from daitn.objects.wire import canonical
 from daitn.tools.fabric import keys
 from daitn.tools.mobility.manifests import chunk_sizes, digest_of
 from daitn.tools.mobility.parts import cut
+from daitn.tools.mobility.transport import Watch
 
 __all__ = ["upload"]
 
-Watch = Callable[[int, int], None]
 """Receives the bytes that the control centre has, and those of the whole model."""
 
 _AT_ONCE: Final = 4
@@ -32,7 +32,7 @@ _ASKED_AT_ONCE: Final = 8192
 
 
 class _Place(NamedTuple):
-    """Where a chunk is to be read."""
+    """The position of a chunk in a file."""
 
     path: Path
     offset: int
@@ -46,7 +46,7 @@ async def upload(
     leave_out: frozenset[str] = frozenset(),
     quiet: bool = False,
 ) -> ModelRef:
-    """Bring a folder of parts to the control centre, without its files in `leave_out`.
+    """Upload a folder of parts to the control centre, without its files in `leave_out`.
 
     What the centre has of this owner is not sent again, so a second call goes on where a first one
     ended. Shows progress unless `quiet`. Raises `InvalidInput` for a folder that is no model or
@@ -63,7 +63,7 @@ async def upload(
         raise Unreachable(
             f"the upload of {folder} was cut off: {error.problem}",
             field="model.start",
-            fix="give the command again; what has arrived is kept and not sent again",
+            fix="repeat the command; chunks that have arrived are not sent again",
         ) from None
     return ModelRef(manifest=digest, size_bytes=manifest.size_bytes, holders=(CENTER_SITE,))
 
@@ -96,11 +96,11 @@ async def _upload_chunks(session: Session, folder: Path, manifest: Manifest, wat
 
 
 async def _stored(session: Session, digests: tuple[Digest, ...]) -> frozenset[Digest]:
-    """Those of the blobs that the control centre has of this owner."""
+    """Those of the blobs that the control centre already has from this owner."""
     stored: set[Digest] = set()
     for n in range(0, len(digests), _ASKED_AT_ONCE):
-        asked = Blobs(digests=digests[n : n + _ASKED_AT_ONCE])
-        stored.update((await session.ask("stored", asked, Blobs)).digests)
+        wanted = Blobs(digests=digests[n : n + _ASKED_AT_ONCE])
+        stored.update((await session.ask("stored", wanted, Blobs)).digests)
     return frozenset(stored)
 
 
@@ -109,7 +109,7 @@ async def _store(session: Session, data: bytes, expected: Digest, folder: Path) 
         raise InvalidInput(
             f"{folder} changed while it was uploaded",
             field="model.start",
-            fix="give the command again once nobody writes there",
+            fix="repeat the command once nothing writes there",
         )
     await session.fabric.request(keys.center_do("store"), data, timeout_s=_TIMEOUT_S)
 

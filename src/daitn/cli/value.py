@@ -1,4 +1,4 @@
-"""`daitn value`: what each data set brought to a model."""
+"""`daitn value`: each data set's contribution to a model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import plain_table
+from daitn.oam.words import value_words
 from daitn.objects.identifiers import JobId, checked_name
-from daitn.objects.text import counted
 from daitn.objects.value import (
     MOST_MEASURED,
     VALUED_WITHIN_S,
@@ -32,7 +32,7 @@ from daitn.objects.value import (
 )
 from daitn.objects.wire import to_json
 
-__all__ = ["said_of_value", "value"]
+__all__ = ["value"]
 
 _ASK_EVERY_S = 0.5
 
@@ -43,20 +43,21 @@ def value(
         bool,
         typer.Option(
             "--measure",
-            help="First merge and measure models of some of each round's sites only, to divide its "
+            help="First merge and measure updates of subsets of each round's sites, to divide its "
             "gain by Shapley values. The job must have ended.",
         ),
     ] = False,
     coalitions: Annotated[
-        int, typer.Option("--coalitions", min=2, max=1000, help="The most models to measure.")
+        int,
+        typer.Option("--coalitions", min=2, max=1000, help="Maximum number of models to measure."),
     ] = MOST_MEASURED,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0.1, max=1440.0, help="The longest to measure.")
+        float, typer.Option("--minutes", min=0.1, max=1440.0, help="Maximum time for measuring.")
     ] = VALUED_WITHIN_S / 60,
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what each data set brought to a job's model. A data owner sees its own part.
+    """Show each data set's contribution to a job's model. A data owner sees its own share.
 
     Examples:
 
@@ -75,7 +76,7 @@ def value(
 
 
 async def _value(center: str, question: ValueQuestion) -> ValueOfData:
-    """The value, once measuring has ended if it was asked for."""
+    """The value, after measuring has ended if it was requested."""
     checked_name(question.job, "job")
     async with connect(center) as session:
         found = await session.ask("value", question, ValueOfData)
@@ -87,29 +88,6 @@ async def _value(center: str, question: ValueQuestion) -> ValueOfData:
 async def _again(session: Session, job: JobId) -> ValueOfData:
     await asyncio.sleep(_ASK_EVERY_S)
     return await session.ask("value", ValueQuestion(job=job), ValueOfData)
-
-
-def said_of_value(value: ValueOfData) -> str:
-    """How contributions were found, in sentences."""
-    if not value.credits:
-        return f"No contributions: {value.why or 'no visit led to the model yet'}."
-    said = [
-        "Each part is what, by the measurements, this data added to the model, with one "
-        "standard error; a negative part did harm."
-    ]
-    unmeasured = value.rounds - value.rounds_measured
-    if value.rounds_measured:
-        said.append(
-            f"{counted(value.rounds_measured, 'round')} divided by Shapley values, from "
-            f"{counted(value.coalitions, 'model')} merged of some sites' updates and measured."
-        )
-    if unmeasured:
-        said.append(f"{counted(unmeasured, 'round')} divided by examples, which says less.")
-    if value.valuation is Valuation.UNDER_WAY:
-        said.append("Measuring is under way.")
-    if value.why:
-        said.append(f"Not all was measured: {value.why}.")
-    return " ".join(said)
 
 
 def _table(value: ValueOfData) -> RenderableType:
@@ -130,4 +108,4 @@ def _table(value: ValueOfData) -> RenderableType:
     title = "" if value.method is Contributions.NONE else f"value of data, by {value.method}"
     columns = ("site", "data set", "owner", "visits", "examples", *names)
     parts: list[RenderableType] = [plain_table(title, columns, rows)] if rows else []
-    return Group(*parts, Text(said_of_value(value)))
+    return Group(*parts, Text(value_words(value)))

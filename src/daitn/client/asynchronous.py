@@ -15,6 +15,7 @@ from daitn.oam.api.answers import (
     NetworkView,
     Page,
     PastEvent,
+    PastKind,
     RelevantSites,
     SessionView,
 )
@@ -23,8 +24,9 @@ from daitn.objects.audit import CountersignedHead
 from daitn.objects.cordons import CordonChange, CordonQuestion, CordonReport
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.errors import NotFound
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
+from daitn.objects.jobs import Decided, JobState, JobSummary, JobView, model_left
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
@@ -50,18 +52,18 @@ __all__ = ["AsyncClient"]
 
 _ORDER_LASTS_S = 30 * 86400.0
 _PASSING_S = 10.0
-"""What a control centre may take beside the wait for an answer."""
+"""Time that a control centre may take besides the wait for an answer."""
 _AS_USUAL = Measuring()
 
 
 class AsyncClient:
-    """Asks one control centre. Each method raises the `DaitnError` that is the answer, and
+    """Client of one control centre. Each method raises the `DaitnError` that is the answer, and
     `Unreachable`; see `daitn.client`."""
 
     def __init__(self, url: str, token: Token = "", *, tls: str = "") -> None:
-        """`url`: as `daitn dashboard` prints it, up to the `#`. `token`: of `daitn token create
-        --center-api`, or what gives one; none where there is no roster. `tls`: folder of the
-        network's certificates, where the control centre has one of those. Raises
+        """`url`: as printed by `daitn dashboard`, up to the `#`. `token`: from `daitn token create
+        --center-api`, or a function that returns one; none if there is no roster. `tls`: folder of
+        the network's certificates, if the control centre uses one of those. Raises
         `InvalidInput`."""
         self._http = Transport(url.partition("#")[0].rstrip("/"), token, tls)
 
@@ -76,11 +78,11 @@ class AsyncClient:
         self._http.close()
 
     async def network(self) -> NetworkView:
-        """The network, the control centre, and who asks."""
+        """The network, the control centre, and the caller."""
         return await self._http.get(NetworkView, "/network")
 
     async def session(self) -> SessionView:
-        """Whether the token holds, and how one may sign in."""
+        """Whether the token is valid, and the ways to sign in."""
         return await self._http.get(SessionView, "/session")
 
     async def sites(
@@ -108,11 +110,11 @@ class AsyncClient:
         return await self._http.get(SiteState, f"/sites/{segment(site)}")
 
     async def occupancy(self, site: str) -> CordonReport:
-        """A site's cordon, and what is still under way there."""
+        """A site's cordon, and the work still in progress there."""
         return await self._http.get(CordonReport, f"/sites/{segment(site)}/cordon")
 
     async def cordon(self, site: str, change: CordonChange, *, reason: str = "") -> CordonReport:
-        """Take a site out of service, or back into it."""
+        """Take a site out of service, or return it to service."""
         question = CordonQuestion(change=change, reason=reason)
         return await self._http.post(CordonReport, f"/sites/{segment(site)}/cordon", question)
 
@@ -155,8 +157,10 @@ class AsyncClient:
         insist: bool = False,
     ) -> JobView:
         """Start a training job. `key`: its owner's, which signs the order; or the `order` itself.
-        `start`: weights that the control centre has. `insist`: also if the targets are expected to
-        be missed."""
+        `start`: weights held by the control centre; if left out, the result of the job named in the
+        intent's `model.start`. `insist`: also if the targets are expected to be missed."""
+        if start is None and intent.model.from_job is not None:
+            start = await self._left(intent.model.from_job, intent.model.recipe)
         if key is not None and order is None:
             until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
             order = sign_order(
@@ -169,12 +173,18 @@ class AsyncClient:
         body = SubmitIntent(intent=intent, start=start, insist=insist, order=order)
         return await self._http.post(JobView, "/jobs", body)
 
+    async def _left(self, job: str, recipe: str) -> ModelRef:
+        try:
+            return model_left(await self.job(job), recipe)
+        except NotFound as error:
+            raise NotFound(error.problem, field="model.start", fix=error.fix) from None
+
     async def job(self, job: str) -> JobView:
         """One job."""
         return await self._http.get(JobView, f"/jobs/{segment(job)}")
 
     async def intent(self, job: str) -> TrainingIntent:
-        """What a job's owner wants."""
+        """A job's intent."""
         return await self._http.get(TrainingIntent, f"/jobs/{segment(job)}/intent")
 
     async def decisions(
@@ -189,7 +199,7 @@ class AsyncClient:
         return await self._http.get(TrainedModel, f"/jobs/{segment(job)}/lineage")
 
     async def value(self, job: str) -> ValueOfData:
-        """What each data set brought to a job's best model."""
+        """Each data set's contribution to a job's best model."""
         return await self._http.get(ValueOfData, f"/jobs/{segment(job)}/value")
 
     async def measure(self, job: str, how: Measuring = _AS_USUAL) -> ValueOfData:
@@ -197,12 +207,20 @@ class AsyncClient:
         return await self._http.post(ValueOfData, f"/jobs/{segment(job)}/value", how)
 
     async def relevant(self, job: str) -> RelevantSites:
-        """A job's MS-DRRT now."""
+        """A job's current MS-DRRT."""
         return await self._http.get(RelevantSites, f"/jobs/{segment(job)}/relevant")
+
+    async def report(self, job: str) -> str:
+        """Everything about a job on one page of HTML."""
+        return await self._http.text(f"/jobs/{segment(job)}/report")
 
     async def cancel(self, job: str) -> JobView:
         """Stop a job."""
         return await self._http.post(JobView, f"/jobs/{segment(job)}/cancel")
+
+    async def resume(self, job: str) -> JobView:
+        """Continue an ended job from its best model, with the rest of its budget."""
+        return await self._http.post(JobView, f"/jobs/{segment(job)}/resume")
 
     async def assess(self, intent: TrainingIntent) -> Assessment:
         """Whether an intent is feasible."""
@@ -217,7 +235,7 @@ class AsyncClient:
         return await self._http.get(Page[ServedModel], "/served", limit=limit, cursor=cursor)
 
     async def placement(self) -> PlacementView:
-        """What the deployment optimiser would change now."""
+        """What the deployment optimiser would now change."""
         return await self._http.get(PlacementView, "/placement")
 
     async def deployments(
@@ -264,7 +282,7 @@ class AsyncClient:
         return await self._http.get(QueryExplained, path)
 
     async def cut(self, gateway: str, intent: QueryIntent) -> QueryCut:
-        """The QS-QRRT of a query that is not asked."""
+        """The QS-QRRT of a hypothetical query."""
         return await self._http.post(
             QueryCut, f"/gateways/{segment(gateway)}/cuts", CutQuery(intent=intent)
         )
@@ -278,17 +296,17 @@ class AsyncClient:
         return await self._http.get(TraceReport, f"/traces/{segment(site)}/{segment(object)}")
 
     async def advice(self) -> Advice:
-        """What the control centre advises forwarders."""
+        """The control centre's advice to forwarders."""
         return await self._http.get(Advice, "/advice")
 
     async def steer(self, change: Steer) -> Advice:
-        """Change what the control centre advises forwarders."""
+        """Change the control centre's advice to forwarders."""
         return await self._http.post(Advice, "/advice", change)
 
     async def travelling(
         self, site: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[JobView]:
-        """Jobs of models that travel by themselves, at the site where they set out."""
+        """Jobs of travelling models, at their home."""
         return await self._http.get(
             Page[JobView], f"/homes/{segment(site)}/jobs", limit=limit, cursor=cursor
         )
@@ -297,15 +315,23 @@ class AsyncClient:
         """One such job."""
         return await self._http.get(JobView, f"/homes/{segment(site)}/jobs/{segment(job)}")
 
+    async def traveller_report(self, site: str, job: str) -> str:
+        """Everything about such a job on one page of HTML."""
+        return await self._http.text(f"/homes/{segment(site)}/jobs/{segment(job)}/report")
+
     async def audit(
         self, *, limit: int = 100, cursor: str | None = None
     ) -> Page[CountersignedHead]:
-        """Where sites' audit logs stood last."""
+        """The latest signed state of sites' audit logs."""
         return await self._http.get(Page[CountersignedHead], "/audit", limit=limit, cursor=cursor)
 
-    async def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
-        """What happened lately, newest first."""
-        return await self._http.get(Page[PastEvent], "/history", limit=limit, cursor=cursor)
+    async def history(
+        self, *, limit: int = 100, cursor: str | None = None, kind: PastKind | None = None
+    ) -> Page[PastEvent]:
+        """Recent events, newest first."""
+        return await self._http.get(
+            Page[PastEvent], "/history", limit=limit, cursor=cursor, kind=kind
+        )
 
     async def accounts(
         self,
@@ -316,7 +342,7 @@ class AsyncClient:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AccountView]:
-        """What accounts paid and earned."""
+        """Accounts with what they paid and earned."""
         return await self._http.get(
             Page[AccountView],
             "/accounts",
@@ -350,13 +376,13 @@ class AsyncClient:
     async def usage(
         self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> Page[UsageCompared]:
-        """What gateways and facilities state of the same answers."""
+        """Reports of gateways and facilities on the same answers."""
         return await self._http.get(
             Page[UsageCompared], "/usage", account=account, limit=limit, cursor=cursor
         )
 
-    async def relay(self, payload: bytes, key: str = "", *, within_s: float = 60.0) -> bytes:
-        """Pass on a request of the fabric: see `daitn.client.carrier`."""
+    async def relay(self, payload: bytes, key: str, *, within_s: float = 60.0) -> bytes:
+        """Relay a request of the fabric: see `daitn.client.carrier`."""
         return await self._http.octets(
             "/relay",
             payload,
@@ -366,7 +392,7 @@ class AsyncClient:
         )
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:
-        """What happens from now on, or after an event: `event` of a map, or `id` of one."""
+        """Events from now on, or after an event: `event` of a map, or `id` of one."""
         return follow(self._http, after)
 
     async def openapi(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The fabric as far as a control centre's API passes requests on, for commands that ask.
+"""The part of the fabric that a control centre's API forwards, for client commands.
 
 Requests and answers are those of the fabric, signed end to end by whoever wraps this carrier: the
 control centre, or whoever sits between, can read them, and neither change nor make them.
@@ -26,14 +26,14 @@ _LONGEST_S: Final = 600.0
 
 
 class HttpCarrier:
-    """A `Carrier` that asks, and tells rosters. Nobody can ask whoever has it, or tell it anything:
-    everything else raises `InvalidInput`."""
+    """A `Carrier` that can query and publish rosters. Nothing can be sent to its holder: everything
+    else raises `InvalidInput`."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
     async def publish(self, key: str, payload: bytes) -> None:
-        """Rosters alone; nothing happens in a network without one."""
+        """Publish a roster; no effect in a network without one."""
         if key != keys.ROSTER:
             _impossible("publishes")
         try:
@@ -78,7 +78,7 @@ class HttpCarrier:
 
 def _impossible(what: str) -> NoReturn:
     raise InvalidInput(
-        f"this command {what} on the fabric, and the API of a control centre takes requests only",
+        f"this command {what} on the fabric, but the API of a control centre accepts only requests",
         field="--center (DAITN_CENTER)",
         fix="name the control centre's Zenoh endpoint, like tls/control.example.org:7447",
     )

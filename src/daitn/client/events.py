@@ -1,4 +1,4 @@
-"""Events of a control centre as a client reads them."""
+"""Events of a control centre as read by a client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVENT_TYPES: Final[dict[str, Any]] = {
     "job": JobSummary,
     "deployment": DeploymentView,
 }
-"""What an event of a kind carries; of others it is plain data."""
+"""Content type of each kind of event; plain data for others."""
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -33,39 +33,43 @@ class NetworkEvent:
     """Something happened."""
 
     kind: str
-    """`map`, `site`, `job`, `deployment`, `retired`; `reset`: events are missing before it."""
+    """`map`, `site`, `job`, `deployment`, `retired`; `reset` means events before it are missing."""
     id: str
     data: Any
     """A `MapDelta`, `SiteNews`, `JobSummary` or `DeploymentView`, by the kind; else plain data."""
 
 
 async def follow(transport: Transport, after: str) -> AsyncIterator[NetworkEvent]:
-    """Events after an id, for as long as they are read: a connection that breaks is made anew.
+    """Events after an id, as long as they are read: a broken connection is reopened, also after the
+    control centre was away for long.
 
-    Raises the `DaitnError` for which a control centre sends none.
+    Raises the `DaitnError` for which a control centre sends none, and `Unreachable` if none ever
+    answers.
     """
     pause_s = _FIRST_PAUSE_S
+    answered = False
     while True:
         try:
-            async for said in _read(transport, after):
-                after, pause_s = said.get("id", after), _FIRST_PAUSE_S
-                if "event" in said:
-                    kind = said["event"]
-                    data = msgspec.json.decode(said["data"], type=EVENT_TYPES.get(kind, Any))
+            async for fields in _read(transport, after):
+                after, pause_s, answered = fields.get("id", after), _FIRST_PAUSE_S, True
+                if "event" in fields:
+                    kind = fields["event"]
+                    data = msgspec.json.decode(fields["data"], type=EVENT_TYPES.get(kind, Any))
                     yield NetworkEvent(kind, after, data)
         except Unreachable:
-            pass
+            if not answered:
+                raise
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 async def _read(transport: Transport, after: str) -> AsyncIterator[dict[str, str]]:
-    """The fields of each event, and of what only says how far the reader is."""
-    said: dict[str, str] = {}
+    """The fields of each event, and of messages that only tell the reader's position."""
+    fields: dict[str, str] = {}
     async for line in transport.lines("/events", **({"last-event-id": after} if after else {})):
         if line:
             name, _, value = line.partition(":")
-            said[name] = value.removeprefix(" ")
+            fields[name] = value.removeprefix(" ")
         else:
-            yield said
-            said = {}
+            yield fields
+            fields = {}

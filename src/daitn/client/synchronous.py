@@ -20,6 +20,7 @@ from daitn.oam.api.answers import (
     NetworkView,
     Page,
     PastEvent,
+    PastKind,
     RelevantSites,
     SessionView,
 )
@@ -52,7 +53,7 @@ _AS_USUAL = Measuring()
 
 
 class Client:
-    """As `AsyncClient`, without `await`."""
+    """Like `AsyncClient`, without `await`."""
 
     def __init__(self, url: str, token: Token = "", *, tls: str = "") -> None:
         """See `AsyncClient`."""
@@ -79,11 +80,11 @@ class Client:
         self._loop.close()
 
     def network(self) -> NetworkView:
-        """The network, the control centre, and who asks."""
+        """The network, the control centre, and the caller."""
         return self._done(self._client.network())
 
     def session(self) -> SessionView:
-        """Whether the token holds, and how one may sign in."""
+        """Whether the token is valid, and the ways to sign in."""
         return self._done(self._client.session())
 
     def sites(
@@ -105,11 +106,11 @@ class Client:
         return self._done(self._client.site(site))
 
     def occupancy(self, site: str) -> CordonReport:
-        """A site's cordon, and what is still under way there."""
+        """A site's cordon, and the work still in progress there."""
         return self._done(self._client.occupancy(site))
 
     def cordon(self, site: str, change: CordonChange, *, reason: str = "") -> CordonReport:
-        """Take a site out of service, or back into it."""
+        """Take a site out of service, or return it to service."""
         return self._done(self._client.cordon(site, change, reason=reason))
 
     def map(self) -> MapView:
@@ -149,7 +150,7 @@ class Client:
         insist: bool = False,
     ) -> JobView:
         """Start a training job. `key`: its owner's, which signs the order; or the `order` itself.
-        `start`: weights that the control centre has. `insist`: also if the targets are expected to
+        `start`: weights held by the control centre. `insist`: also if the targets are expected to
         be missed."""
         return self._done(
             self._client.submit(intent, key=key, order=order, start=start, insist=insist)
@@ -160,7 +161,7 @@ class Client:
         return self._done(self._client.job(job))
 
     def intent(self, job: str) -> TrainingIntent:
-        """What a job's owner wants."""
+        """A job's intent."""
         return self._done(self._client.intent(job))
 
     def decisions(self, job: str, *, limit: int = 50, cursor: str | None = None) -> Page[Decided]:
@@ -172,7 +173,7 @@ class Client:
         return self._done(self._client.lineage(job))
 
     def value(self, job: str) -> ValueOfData:
-        """What each data set brought to a job's best model."""
+        """Each data set's contribution to a job's best model."""
         return self._done(self._client.value(job))
 
     def measure(self, job: str, how: Measuring = _AS_USUAL) -> ValueOfData:
@@ -180,12 +181,20 @@ class Client:
         return self._done(self._client.measure(job, how))
 
     def relevant(self, job: str) -> RelevantSites:
-        """A job's MS-DRRT now."""
+        """A job's current MS-DRRT."""
         return self._done(self._client.relevant(job))
+
+    def report(self, job: str) -> str:
+        """Everything about a job on one page of HTML."""
+        return self._done(self._client.report(job))
 
     def cancel(self, job: str) -> JobView:
         """Stop a job."""
         return self._done(self._client.cancel(job))
+
+    def resume(self, job: str) -> JobView:
+        """Continue an ended job from its best model, with the rest of its budget."""
+        return self._done(self._client.resume(job))
 
     def assess(self, intent: TrainingIntent) -> Assessment:
         """Whether an intent is feasible."""
@@ -200,7 +209,7 @@ class Client:
         return self._done(self._client.served(limit=limit, cursor=cursor))
 
     def placement(self) -> PlacementView:
-        """What the deployment optimiser would change now."""
+        """What the deployment optimiser would now change."""
         return self._done(self._client.placement())
 
     def deployments(self, *, limit: int = 100, cursor: str | None = None) -> Page[DeploymentView]:
@@ -237,7 +246,7 @@ class Client:
         return self._done(self._client.query(gateway, id))
 
     def cut(self, gateway: str, intent: QueryIntent) -> QueryCut:
-        """The QS-QRRT of a query that is not asked."""
+        """The QS-QRRT of a hypothetical query."""
         return self._done(self._client.cut(gateway, intent))
 
     def forwarder(self, site: str) -> ForwarderReport:
@@ -249,25 +258,29 @@ class Client:
         return self._done(self._client.trace(site, object))
 
     def advice(self) -> Advice:
-        """What the control centre advises forwarders."""
+        """The control centre's advice to forwarders."""
         return self._done(self._client.advice())
 
     def steer(self, change: Steer) -> Advice:
-        """Change what the control centre advises forwarders."""
+        """Change the control centre's advice to forwarders."""
         return self._done(self._client.steer(change))
 
     def travelling(
         self, site: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[JobView]:
-        """Jobs of models that travel by themselves, at the site where they set out."""
+        """Jobs of travelling models, at their home."""
         return self._done(self._client.travelling(site, limit=limit, cursor=cursor))
 
     def traveller(self, site: str, job: str) -> JobView:
         """One such job."""
         return self._done(self._client.traveller(site, job))
 
+    def traveller_report(self, site: str, job: str) -> str:
+        """Everything about such a job on one page of HTML."""
+        return self._done(self._client.traveller_report(site, job))
+
     def audit(self, *, limit: int = 100, cursor: str | None = None) -> Page[CountersignedHead]:
-        """Where sites' audit logs stood last."""
+        """The latest signed state of sites' audit logs."""
         return self._done(self._client.audit(limit=limit, cursor=cursor))
 
     def accounts(
@@ -279,7 +292,7 @@ class Client:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[AccountView]:
-        """What accounts paid and earned."""
+        """Accounts with what they paid and earned."""
         return self._done(
             self._client.accounts(
                 account=account,
@@ -313,29 +326,34 @@ class Client:
     def usage(
         self, *, account: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> Page[UsageCompared]:
-        """What gateways and facilities state of the same answers."""
+        """Reports of gateways and facilities on the same answers."""
         return self._done(self._client.usage(account=account, limit=limit, cursor=cursor))
 
     def openapi(self) -> dict[str, Any]:
         """The API's description."""
         return self._done(self._client.openapi())
 
-    def history(self, *, limit: int = 100, cursor: str | None = None) -> Page[PastEvent]:
-        """What happened lately, newest first."""
-        return self._done(self._client.history(limit=limit, cursor=cursor))
+    def history(
+        self, *, limit: int = 100, cursor: str | None = None, kind: PastKind | None = None
+    ) -> Page[PastEvent]:
+        """Recent events, newest first."""
+        return self._done(self._client.history(limit=limit, cursor=cursor, kind=kind))
 
-    def relay(self, payload: bytes, key: str = "", *, within_s: float = 60.0) -> bytes:
-        """Pass on a request of the fabric."""
+    def relay(self, payload: bytes, key: str, *, within_s: float = 60.0) -> bytes:
+        """Relay a request of the fabric."""
         return self._done(self._client.relay(payload, key, within_s=within_s))
 
     def events(self, after: str = "") -> Iterator[NetworkEvent]:
-        """What happens from now on, or after an event: `event` of a map, or `id` of one."""
+        """Events from now on, or after an event: `event` of a map, or `id` of one."""
         found = self._client.events(after)
         while True:
             yield self._done(_next(found))
 
     def _done(self, work: Coroutine[Any, Any, T]) -> T:
-        """What comes of it, on the client's thread."""
+        """The result, computed on the client's thread. Raises `RuntimeError` once it is closed."""
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("this client is closed")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

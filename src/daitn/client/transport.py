@@ -1,4 +1,4 @@
-"""Sends a request of the API, and reads the answer to it."""
+"""Sends a request of the API, and reads its answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["PREFIX", "NotSignedIn", "Token", "Transport", "segment"]
 T = TypeVar("T")
 
 Token = str | Callable[[], str]
-"""A token, or what gives one for each request; empty: none."""
+"""A token, or a function that returns one for each request; empty means none."""
 
 PREFIX: Final = "/api/v1"
 _CONNECT_TIMEOUT_S: Final = 10.0
@@ -43,7 +43,7 @@ _KEEPALIVE_S: Final = 60.0
 _MOST_BYTES: Final = 256 << 20
 _MOST_WAIT_S: Final = 5.0
 _MOST_WAITS: Final = 20
-"""A control centre that is asked too often says how long to wait: that and so often is waited."""
+"""An overloaded control centre says how long to wait: up to this often, the client does."""
 _JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
 _URN: Final = "urn:daitn:problem:"
@@ -59,23 +59,23 @@ _BY_STATUS: Final[Mapping[int, type[DaitnError]]] = {
     429: Refused,
     503: Unreachable,
 }
-"""Errors that the network has no name for."""
+"""Errors without a name in the network."""
 
 
 class NotSignedIn(Refused):
-    """The control centre does not take the token, or wants one."""
+    """The control centre rejects the token, or requires one."""
 
 
 class Transport:
     """Speaks HTTP with one control centre."""
 
     def __init__(self, url: str, token: Token, tls: str) -> None:
-        """Raises `InvalidInput` for what is no URL, and for a folder without certificates."""
+        """Raises `InvalidInput` for an invalid URL, and for a folder without certificates."""
         try:
             self._address = read_address(url)
         except ValueError as error:
             raise InvalidInput(
-                str(error), field="url", fix="take the address that `daitn dashboard` prints"
+                str(error), field="url", fix="use the address that `daitn dashboard` prints"
             ) from None
         self._token = token
         self._http = HttpClient(
@@ -86,7 +86,7 @@ class Transport:
         self._http.close()
 
     async def get(self, answer: type[T], path: str, **query: object) -> T:
-        """What is at a path. Parameters that are none are not sent."""
+        """The content at a path. Parameters that are none are not sent."""
         return await self._done(answer, "GET", path, query)
 
     async def post(self, answer: type[T], path: str, body: msgspec.Struct | None = None) -> T:
@@ -95,25 +95,38 @@ class Transport:
     async def delete(self, answer: type[T], path: str, **query: object) -> T:
         return await self._done(answer, "DELETE", path, query)
 
+    async def text(self, path: str) -> str:
+        """The page at a path."""
+        try:
+            status, content = await self._once("GET", path, {"accept": "text/html"}, b"")
+        except HttpError as error:
+            raise _unreachable(error) from None
+        if status >= 400:
+            raise _error(status, content)
+        return content.decode()
+
     async def octets(
         self, path: str, body: bytes, *, silence_timeout_s: float, **query: object
     ) -> bytes:
-        """What a path answers to bytes. It is sent once: it may be signed, and then nobody takes it
-        twice."""
+        """The answer to bytes at a path. They are sent once: they may be signed, and accepted only
+        once."""
         headers = {"content-type": _OCTETS, "accept": _OCTETS}
         try:
-            status, told = await self._once(
+            status, content = await self._once(
                 "POST", _target(path, query), headers, body, silence_timeout_s
             )
         except HttpError as error:
             raise _unreachable(error) from None
         if status >= 400:
-            raise _error(status, told)
-        return told
+            raise _error(status, content)
+        return content
 
     async def lines(self, path: str, **headers: str) -> AsyncIterator[str]:
-        """The lines of an answer that goes on, as they arrive. Raises as the others do."""
-        reply = await self._sent("GET", path, {"accept": "text/event-stream", **headers}, b"")
+        """The lines of a streamed answer, as they arrive. Raises like the others."""
+        try:
+            reply = await self._sent("GET", path, {"accept": "text/event-stream", **headers}, b"")
+        except HttpError as error:
+            raise _unreachable(error) from None
         try:
             if reply.status != 200:
                 raise _error(reply.status, await _whole(reply))
@@ -143,22 +156,22 @@ class Transport:
         if text:
             headers["content-type"] = _JSON
         try:
-            status, told = await self._once(method, target, headers, text)
+            status, content = await self._once(method, target, headers, text)
         except ConnectError as error:
             raise _unreachable(error) from None
         except HttpError:
-            # It is not known whether it was done: sent again, it is done once.
+            # It is unknown whether it was done: sent again, it is done once.
             try:
-                status, told = await self._once(method, target, headers, text)
+                status, content = await self._once(method, target, headers, text)
             except HttpError as error:
                 raise _unreachable(error) from None
         if status >= 400:
-            raise _error(status, told)
+            raise _error(status, content)
         try:
-            return msgspec.json.decode(told, type=answer)
+            return msgspec.json.decode(content, type=answer)
         except (msgspec.DecodeError, ValueError) as error:
             raise DaitnError(
-                f"the answer of {path} is not understood: {error}",
+                f"the answer of {path} cannot be decoded: {error}",
                 fix="use the same version of daitn as the control centre",
             ) from None
 
@@ -170,14 +183,14 @@ class Transport:
         body: bytes,
         silence_timeout_s: float = _SILENCE_TIMEOUT_S,
     ) -> tuple[int, bytes]:
-        """Status and body, once the control centre does not say that it is asked too often."""
+        """Status and body, once the control centre no longer says that it is overloaded."""
         for waits_left in reversed(range(_MOST_WAITS + 1)):
             reply = await self._sent(method, target, headers, body, silence_timeout_s)
-            told, wait_s = await _whole(reply), _wait_s(reply)
+            content, wait_s = await _whole(reply), _wait_s(reply)
             if wait_s is None or not waits_left:
                 break
             await asyncio.sleep(wait_s)
-        return reply.status, told
+        return reply.status, content
 
     async def _sent(
         self,
@@ -200,21 +213,21 @@ class Transport:
 
 
 def segment(name: str) -> str:
-    """A name as one part of a path."""
+    """A name as one segment of a path."""
     return quote(name, safe="")
 
 
 def _target(path: str, query: Mapping[str, object]) -> str:
-    said = {name: _text(value) for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(said)}" if said else path
+    given = {name: _text(value) for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
 
 
 def _wait_s(reply: ClientResponse) -> float | None:
-    """Seconds after which to ask again; none: it is answered, or not worth waiting."""
-    said = reply.headers.get("retry-after", "")
-    if reply.status != 429 or not said.isdecimal() or float(said) > _MOST_WAIT_S:
+    """Seconds until a retry; none if it was answered, or waiting is pointless."""
+    hint = reply.headers.get("retry-after", "")
+    if reply.status != 429 or not hint.isdecimal() or float(hint) > _MOST_WAIT_S:
         return None
-    return float(said)
+    return float(hint)
 
 
 async def _whole(reply: ClientResponse) -> bytes:
@@ -234,10 +247,10 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _error(status: int, told: bytes) -> DaitnError:
-    """The error that a problem is about."""
+def _error(status: int, content: bytes) -> DaitnError:
+    """The error described by a problem."""
     try:
-        problem: Any = msgspec.json.decode(told, type=Problem)
+        problem: Any = msgspec.json.decode(content, type=Problem)
     except (msgspec.DecodeError, ValueError):
         kind = _BY_STATUS.get(status, DaitnError)
         return kind(f"HTTP {status}", fix="see the control centre's log")
@@ -250,14 +263,15 @@ def _error(status: int, told: bytes) -> DaitnError:
 def _unreachable(error: HttpError) -> Unreachable:
     if isinstance(error.__context__, ssl.SSLCertVerificationError):
         return Unreachable(
-            f"whoever answers is not known to be the control centre: {error}",
+            f"the server cannot be verified as the control centre: {error}",
             field="url",
-            fix="name it as its certificate does, and the network's folder, whose authority made "
-            "that: `tls` of a client, DAITN_NETWORK of commands",
+            fix="use the name in its certificate, and give the folder of the network whose "
+            "authority issued it: `tls` of a client, DAITN_NETWORK for commands",
         )
     late = isinstance(error, ServerTimeout)
     return Unreachable(
         "the control centre does not answer in time" if late else f"no control centre: {error}",
         field="url",
-        fix="check that it runs, and the address that `daitn dashboard` prints",
+        fix="check that it is running, and that the address is the one that `daitn dashboard` "
+        "prints",
     )

@@ -1,4 +1,4 @@
-"""How a verification unit judges a deployment's answers: how accurate it is, and whether it fell.
+"""How a verifier judges a deployment's answers: its accuracy, and whether it dropped.
 
 Answers come in rounds of test items; the unit reports the share of right ones in the latest. A
 round significantly worse than what was known before means that something else answers now: the unit
@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.topology.qrrt.accuracy import METRIC
@@ -18,21 +20,21 @@ from daitn.topology.qrrt.accuracy import METRIC
 __all__ = ["FALSE_ALARM", "Examination", "Tally", "fallen", "risen"]
 
 FALSE_ALARM = 1e-4
-"""Chance per round, over all tests made on it, that a deployment as good as ever is marked
-degraded: with a round a minute, once a week at most."""
+"""Chance per round, over all its tests, that an unchanged deployment is marked degraded: with a
+round per minute, at most once a week."""
 _LEAST_BEFORE = 20
-"""Minimum items on record to tell a fall from a bad start."""
+"""Minimum recorded items to tell a drop from a bad start."""
 _RISEN = 0.2
 """A degraded deployment has recovered if, at this chance of error, its two latest rounds do not
 differ from its old level. Four of five such tests admit one that has recovered; few admit one that
-fell from 0.92 to 0.7. The threshold is far above that of a fall, so the mark does not flap."""
+dropped from 0.92 to 0.7. The threshold is far above that of a drop, so the mark does not flap."""
 _RISEN_ROUNDS = 2
 _SLOW_ROUNDS = (2, 4)
 """How many of the latest rounds are compared with those before them: one round rarely reveals a
-fall from 0.92 to 0.7, four nearly always do."""
+drop from 0.92 to 0.7, four nearly always do."""
 _LOOK_ALARM = FALSE_ALARM / (len(_SLOW_ROUNDS) + 2)
 """The same per test: on the newest round, on the slow ones, and on the whole window (Bonferroni).
-After 240 items at 0.9, a round of 24 raises the alarm with 12 or fewer right: it reveals a fall to
+After 240 items at 0.9, a round of 24 raises the alarm with 12 or fewer right: it reveals a drop to
 0.5 in 58 of 100 cases, one to 0.25 nearly always."""
 
 
@@ -61,7 +63,8 @@ def risen(before: Tally, now: Tally) -> bool:
 def _chance_of_less(before: Tally, now: Tally) -> float:
     """Probability of so few right answers if both were equally good.
 
-    Fisher's exact test, one-sided (Fisher, "The Design of Experiments", 1935).
+    Fisher's exact test, one-sided (Fisher, "The Design of Experiments", 1935). Why not scipy's:
+    `docs/explanation/architecture.md`.
     """
     total, right = before.items + now.items, before.right + now.right
     wrong = total - right
@@ -86,9 +89,9 @@ class Examination:
     rounds: list[Tally] = field(default_factory=list)
     """The latest rounds, oldest first."""
     before: Tally | None = None
-    """Its level before the fall, while it is degraded."""
+    """Its level before the drop, while it is degraded."""
     older: Tally = field(default_factory=Tally)
-    """Results since the start that have left the window. A fall of 0.1 would pass through the
+    """Results since the start that have left the window. A drop of 0.1 would pass through the
     window unnoticed; comparing with these reveals it."""
 
     def took(self, manifest: Digest | None, right: Sequence[bool], window: int) -> None:
@@ -119,9 +122,12 @@ class Examination:
         at_s: float,
         *,
         published: Callable[[Tally], Tally] = lambda tally: tally,
+        alone: Tally | None = None,
     ) -> Finding:
-        """The finding to report. `published`: what may leave of a tally."""
-        known = published(self.known())
+        """The finding to report. `published`: what may be published of a tally; `alone`: results on
+        single questions of a deployment that answers rounds better, see `two_faced`."""
+        known = published(alone or self.known())
+        before = self.before if alone is None else self.known()
         return Finding(
             verifier=verifier,
             site=site,
@@ -133,12 +139,13 @@ class Examination:
             standard_error=_error(known),
             items=known.items,
             at_s=at_s,
-            degraded=self.before is not None,
-            before=published(self.before).value if self.before else None,
+            degraded=before is not None,
+            before=published(before).value if before else None,
+            two_faced=True if alone is not None else msgspec.UNSET,
         )
 
     def _look_back(self) -> None:
-        """Detect a fall too small for one round to reveal, or a recovery."""
+        """Detect a drop too small for one round to reveal, or a recovery."""
         if self.before is not None:
             recent = self.rounds[-_RISEN_ROUNDS:]
             if len(recent) == _RISEN_ROUNDS and risen(self.before, _together(recent)):
@@ -162,6 +169,6 @@ def _together(rounds: Sequence[Tally]) -> Tally:
 
 
 def _error(known: Tally) -> float:
-    """Standard error after Agresti and Coull (1998): not 0 where all are right."""
+    """Standard error after Agresti and Coull (1998): not 0 even if all are right."""
     adjusted = (known.right + 2) / (known.items + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (known.items + 4))

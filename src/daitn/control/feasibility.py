@@ -23,8 +23,9 @@ from daitn.control.route.engine import Mtrce, Planning
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rounds import next_round
 from daitn.control.route.selection import ExpectedRounds, expected_rounds
-from daitn.control.route.task import most_taught, task
-from daitn.objects.decisions import Assessment, Decision, Rejection, Route
+from daitn.control.route.task import most_taught, route_task
+from daitn.objects.decisions import Assessment, Decision, Rejection, Route, nearest
+from daitn.objects.identifiers import ObjectiveName
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.merging import Algorithm
 from daitn.objects.text import counted
@@ -38,9 +39,9 @@ _SURE = 0.8
 _RELAXED_LOOKS = 0
 """Relaxed intents are judged by the obvious plans alone, because many are tried."""
 _LIKELY = 0.5
-"""From this chance on, rounds are expected to reach."""
+"""Chance from which rounds are expected to reach the targets."""
 _HARDLY = 0.01
-"""A smaller chance is told as being below this."""
+"""Smaller chances are reported as below this."""
 _SHOWN = 3
 """Candidates named in a sentence."""
 
@@ -55,27 +56,29 @@ def assess(question: RouteQuestion, cut: Callable[[TrainingIntent], MsDrrt]) -> 
     feasible = judged.feasible
     rejections = (*question.topology.rejections, *judged.decision.rejections)
     reasons = _cautions(judged) if feasible else _reasons(judged)
-    expected = judged.rounds
+    expected, shown = judged.rounds, nearest(rejections)
     return Assessment(
         feasible=feasible,
         reasons=tuple(reasons),
-        rejections=rejections,
+        rejections=shown,
         relaxations=() if feasible else smallest_changes(question, rejections, _verdict(cut)),
         route=None if expected else judged.route,
         round=expected.found.round if expected else None,
         could_begin=feasible or bool(expected) or _could_begin(question, judged.route),
         snapshot_version=question.snapshot_version,
+        rejections_more=len(rejections) - len(shown),
     )
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A question, and the route or the rounds that answer it."""
+    """A question, and the route or rounds that answer it."""
 
     question: RouteQuestion
     planning: Planning
     rounds: ExpectedRounds | None
-    """Instead of the route, where the intent asks for rounds, or only they may reach."""
+    """Instead of the route, if the intent asks for rounds, or if only they may reach the
+    targets."""
 
     @property
     def route(self) -> Route | None:
@@ -103,18 +106,18 @@ class _Judged:
 
 
 def _judged(question: RouteQuestion, engine: Mtrce) -> _Judged:
-    """By rounds if the intent asks for them, else by a route; by rounds too if no route reaches and
-    the network may choose them."""
+    """Judged by rounds if the intent asks for them, else by a route; by rounds too if no route
+    reaches the targets and the network may choose."""
     planning = engine.planned(question)
-    asked = question.intent.training.rule is not None
-    if not asked and _feasible(question, planning.route):
+    named = question.intent.training.rule is not None
+    if not named and _feasible(question, planning.route):
         return _Judged(question, planning, None)
     found = expected_rounds(question, planning)
-    return _Judged(question, planning, found if asked or (found and found.chance > 0.0) else None)
+    return _Judged(question, planning, found if named or (found and found.chance > 0.0) else None)
 
 
 def _could_begin(question: RouteQuestion, route: Route | None) -> bool:
-    """Whether a job that is not feasible would make a visit if its owner insisted."""
+    """Whether an infeasible job would make a visit if its owner insisted."""
     if route is None and question.intent.route:
         route, _ = Mtrce(looks=_RELAXED_LOOKS).plan(replace(question, insisted=True))
     return route is not None
@@ -123,7 +126,7 @@ def _could_begin(question: RouteQuestion, route: Route | None) -> bool:
 def _verdict(
     cut: Callable[[TrainingIntent], MsDrrt],
 ) -> Judge:
-    """Judge changed questions, each on a topology cut anew for it."""
+    """Judge changed questions, each on a newly cut topology."""
 
     def judge(question: RouteQuestion) -> Feasible | None:
         changed = replace(question, topology=cut(question.intent))
@@ -168,7 +171,8 @@ def _feasible(question: RouteQuestion, route: Route | None) -> bool:
         return route is not None
     if route.chance > 0.0 or not question.intent.route:
         return route.chance > 0.0
-    # Earlier jobs may have taught too much too surely: a job that is refused teaches nothing more.
+    # Earlier jobs may have taught too much too confidently: a job that is refused teaches nothing
+    # more.
     doubted, _ = Mtrce().plan(replace(question, experience=question.begun))
     return doubted is not None and doubted.chance > 0.0
 
@@ -200,14 +204,15 @@ def _values(route: Route) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in sorted(expected.items()))
 
 
-def _unmeasured(question: RouteQuestion) -> list[str]:
-    """Objectives that no verifier can measure."""
+def _unmeasured(question: RouteQuestion) -> list[ObjectiveName]:
+    """Objectives that no verifier can measure, or fewer than must agree."""
+    least, topology = question.intent.quorum.quorum, question.topology
     names = question.intent.objective_names()
-    return [name for name in names if not question.topology.verifiers.get(name)]
+    return [name for name in names if len(topology.verifier_sites(name)) < least]
 
 
 def _untrainable(question: RouteQuestion) -> Algorithm | None:
-    """The algorithm that the intent asks for, and by which its recipe does not train."""
+    """Rejects an algorithm in the intent that its recipe does not support."""
     training = question.intent.training
     wanted = [training.algorithm, *([Algorithm.FEDPROX] if training.mu is not None else [])]
     return next((one for one in wanted if one in question.unfit), None)
@@ -218,7 +223,11 @@ def _reasons(judged: _Judged) -> Iterator[str]:
     unmeasured = _unmeasured(question)
     for name in unmeasured:
         topic = question.intent.objective(name).topic
-        yield f"no verifier can measure objective {name} (test set on {topic})"
+        least = question.intent.quorum.quorum
+        few = "no verifier" if least == 1 else f"fewer than {least} verifiers (verification.quorum)"
+        able = ", ".join(question.topology.verifier_sites(name))
+        only = f": {able} alone" if able else ""
+        yield f"{few} can measure objective {name} (test set on {topic}){only}"
     if untrainable := _untrainable(question):
         fits = (one for one in Algorithm if one not in question.unfit)
         yield (
@@ -268,7 +277,7 @@ def _pinned_reasons(
 
 
 def _no_data(question: RouteQuestion) -> Iterator[str]:
-    """Which filter excludes every data set, or which ones together do."""
+    """The filter that excludes every data set, or those that do so together."""
     failed: dict[tuple[str, str], set[str]] = defaultdict(set)
     for rejection in question.topology.rejections:
         if "/" in rejection.candidate:
@@ -296,7 +305,7 @@ def _no_data(question: RouteQuestion) -> Iterator[str]:
 
 
 def _item(field: str) -> str:
-    """The list item that a field belongs to (`requirements[0]`), or the field itself."""
+    """The list item to which a field belongs (`requirements[0]`), or the field itself."""
     head, bracket, _ = field.partition("]")
     return head + bracket
 
@@ -319,7 +328,7 @@ def _short_of_target(
 def _ceilings(question: RouteQuestion) -> Iterator[str]:
     """Targets beyond what all allowed data can teach, with any number of examples."""
     topology = question.topology
-    most = most_taught(task(question, Mtrce().weights))
+    most = most_taught(route_task(question, Mtrce().weights))
     for objective, value in zip(question.intent.objectives, most, strict=True):
         if value < objective.at_least:
             sites = [option.site for option in topology.options]

@@ -19,6 +19,7 @@ from daitn.control.route.question import RouteQuestion
 from daitn.objects.decisions import Rejection, Relaxation
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
+from daitn.objects.quorum import Quorum
 from daitn.topology.relaxation import DROPPED, as_value, relaxed
 
 __all__ = ["Feasible", "Judge", "smallest_changes"]
@@ -29,11 +30,11 @@ class Feasible:
     """How a changed intent would be satisfied."""
 
     way: str
-    """For instance `the route ghr:400`; empty: the targets hold as measured."""
+    """For instance `the route ghr:400`; empty means the targets hold as measured."""
     reaches: bool = False
-    """Whether it is expected to reach every target, and does not only perhaps."""
+    """Whether it is expected to reach every target, rather than only possibly."""
     taken: Mapping[str, float] = Map()
-    """What it takes of each limit of the budget."""
+    """Its use of each limit of the budget."""
 
 
 Judge = Callable[[RouteQuestion], Feasible | None]
@@ -92,17 +93,17 @@ class _Trial:
                 low = middle + 1
             else:
                 high, way = middle, found
-        return self.told(changes[high], way)
+        return self.relaxation(changes[high], way)
 
     def any(self, changes: Iterable[_Change]) -> Relaxation | None:
         """The first sufficient one of independent changes."""
         for change in changes:
             way = self.flips(change)
             if way is not None:
-                return self.told(change, way)
+                return self.relaxation(change, way)
         return None
 
-    def told(self, change: _Change, way: Feasible) -> Relaxation:
+    def relaxation(self, change: _Change, way: Feasible) -> Relaxation:
         stated = bool(self.question.intent.route)
         sure = "is expected to" if way.reaches else "may"
         effect = "can be followed" if stated else f"{sure} reach every target"
@@ -124,6 +125,7 @@ def smallest_changes(
     trial = _Trial(question, judge)
     found = [
         *_filters(trial, rejections),
+        _quorum(trial),
         *(_budget(trial, field) for field in _BUDGET),
         *(_target(trial, index) for index in range(len(question.intent.objectives))),
     ]
@@ -143,13 +145,24 @@ def _filters(trial: _Trial, rejections: tuple[Rejection, ...]) -> Iterator[Relax
     dropped = {_Change(field, DROPPED) for field in proposed if field.endswith("]")}
     for index in range(len(trial.question.intent.requirements)):
         change = _Change(f"requirements[{index}]", DROPPED)
-        told = any(field.startswith(change.field) for field in proposed)
-        if told and change not in dropped:
+        proposed_already = any(field.startswith(change.field) for field in proposed)
+        if proposed_already and change not in dropped:
             yield trial.any([change])
 
 
+def _quorum(trial: _Trial) -> Relaxation | None:
+    """As many verifiers as can measure each objective, if the intent asks for more."""
+    wanted, topology = trial.question.intent.quorum, trial.question.topology
+    names = trial.question.intent.objective_names()
+    able = min(len(topology.verifier_sites(name)) for name in names)
+    if not 0 < able < wanted.quorum:
+        return None
+    fewer = Quorum(quorum=able, of=min(wanted.of, 2 * able - 1))
+    return trial.any([_Change("verification", as_value(fewer))])
+
+
 def _budget(trial: _Trial, field: str) -> Relaxation | None:
-    """The least sufficient limit, searched up to what a route takes without this limit."""
+    """The least sufficient limit, up to what a route takes without this limit."""
     limit = getattr(trial.question.intent.budget, field)
     if limit is None:
         return None

@@ -1,4 +1,4 @@
-"""Files that are whole or as they were, whenever the power goes.
+"""Atomic file writes: after a power failure, a file is complete or unchanged.
 
 A file that is renamed before its bytes are on the disk can come back empty; one whose folder is
 not written after it comes back under its old name, or not at all. So both are waited for.
@@ -13,19 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PARTIAL", "make_folder", "put_in_place", "replace_file", "sync"]
+from daitn.files.failed_writes import naming
+
+__all__ = ["PARTIAL", "make_folder", "private_files", "put_in_place", "replace_file", "sync"]
 
 PARTIAL = ".partial"
-"""Ends the name of a file that is being written; what a crash leaves of it is of no use."""
+"""Suffix of the name of a file that is being written; such files are useless after a crash."""
 
 
 def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file in place of an earlier one; on disk when this returns. Raises `OSError`.
+    """Write a file, replacing an earlier one; on disk when this returns. Raises `OSError`.
 
     A `private` one is readable by its owner only, from its first byte on.
     """
     partial = path.with_name(path.name + PARTIAL)
-    with _held(partial, private) as file:
+    with naming(path), _held(partial, private) as file:
         file.write(data)
         file.flush()
         put_in_place(partial, path)
@@ -33,8 +35,8 @@ def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:
 
 @contextmanager
 def _held(partial: Path, private: bool) -> Iterator[BinaryIO]:
-    """An empty file of that name, which nobody else writes meanwhile: commands of one user, and
-    threads of one process, write the same files."""
+    """An empty file of that name, reserved for this writer: commands of one user, and threads of
+    one process, write the same files."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         handle = os.open(partial, flags, 0o600 if private else 0o666)
@@ -54,7 +56,7 @@ def _held(partial: Path, private: bool) -> Iterator[BinaryIO]:
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Rename a file that is whole, in place of an earlier one; on disk when this returns.
+    """Rename a complete file, replacing an earlier one; on disk when this returns.
 
     A folder too: its files must be on the disk already.
     Raises `OSError`.
@@ -64,17 +66,28 @@ def put_in_place(written: Path, path: Path) -> None:
     sync(path.parent)
 
 
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Meanwhile, what this process makes is its user's alone, whatever the user's `umask`."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def make_folder(folder: Path) -> None:
-    """Make a folder and those that it is in; on disk when this returns. Raises `OSError`."""
+    """Create a folder and its parents; on disk when this returns. Raises `OSError`."""
     missing = [folder, *folder.parents]
     missing = missing[: next((n for n, at in enumerate(missing) if at.is_dir()), len(missing))]
-    folder.mkdir(parents=True, exist_ok=True)
-    for made in reversed(missing):
-        sync(made.parent)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for made in reversed(missing):
+            sync(made.parent)
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or the names in a folder, are on the disk. Raises `OSError`."""
+    """Return when a file, or the names in a folder, are on disk. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Items of one kind in a folder, a file each: a crash loses none that was kept."""
+"""Items of one kind in a folder, one file each: a crash loses no stored item."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CORRUPT = ".corrupt"
 
 
 class ItemStore(Generic[Item]):
-    """Items by name, as MessagePack. One process has the folder at a time.
+    """Items by name, as MessagePack. The folder belongs to one process at a time.
 
     A file that the disk changed is set aside beside the others, for people to look at. In a
     `private` store it is removed instead, and only this user can read the files.
@@ -38,7 +38,7 @@ class ItemStore(Generic[Item]):
             leftover.unlink()
 
     def get(self, name: str) -> Item | None:
-        """The item, as it was kept last; None where none is, or it cannot be read."""
+        """The item as last stored; None if there is none, or it cannot be read."""
         path = self._path(name)
         try:
             return decode(path.read_bytes(), self._kind)
@@ -56,30 +56,30 @@ class ItemStore(Generic[Item]):
         return None
 
     def put(self, name: str, item: Item) -> None:
-        """Keep an item; on disk when this returns. Raises `StorageFull`."""
+        """Store an item; on disk when this returns. Raises `StorageFull`."""
         try:
             replace_file(self._path(name), encode(item), private=self._private)
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
 
     def forget(self, name: str) -> None:
-        """Keep an item no longer. Forgetting twice is harmless."""
+        """Delete an item. Forgetting twice is harmless."""
         self._path(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """Of all items, in order."""
+        """Names of all items, in order."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob(f"*{_SUFFIX}"))
 
     def written(self) -> list[tuple[str, int, float]]:
-        """Of all items: name, bytes, and when it was put, in seconds since the epoch."""
+        """All items: name, bytes, and when it was put, in seconds since the epoch."""
         named = [(name, self._path(name).stat()) for name in self.names()]
         return [(name, file.st_size, file.st_mtime) for name, file in named]
 
     def __iter__(self) -> Iterator[Item]:
-        """All items that can be read, by name."""
+        """All readable items, by name."""
         for name in self.names():
             item = self.get(name)
             if item is not None:

@@ -1,4 +1,4 @@
-"""Which changes of a file a running process takes over, and which wait for its restart."""
+"""Which changes of a file a running process applies, and which wait for its restart."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ class Changes(NamedTuple):
     """Fields that differ, by their paths, for instance `datasets[0].policy.hours`."""
 
     live: tuple[str, ...]
-    """Those that hold at once."""
+    """Those that take effect at once."""
     waiting: tuple[str, ...]
-    """Those that hold from the next start on."""
+    """Those that take effect at the next start."""
 
 
-def taken_over(running: T, stated: T, live: Collection[str]) -> tuple[T, Changes]:
-    """What a process runs with after its file has changed, and what changed.
+def taken_over(
+    running: T, stated: T, live: Collection[str], notes: Collection[str] = ()
+) -> tuple[T, Changes]:
+    """The settings of a process after its file has changed, and the changes.
 
     `live`: the paths of fields that may change meanwhile, with `[]` for any position: with them all
     that is below. Where a list gets longer or shorter, it waits as a whole, unless it is live.
+    `notes`: fields that the file does not have; they are no changes of it.
     """
     before, after = msgspec.to_builtins(running), msgspec.to_builtins(stated)
-    changed = tuple(_changed(before, after, "", live))
+    changed = tuple(one for one in _changed(before, after, "", live) if not _is_live(one, notes))
     waiting = tuple(path for path in changed if not _is_live(path, live))
     merged = _merged(before, after, "", live) if waiting else after
     changes = Changes(tuple(path for path in changed if path not in waiting), waiting)
@@ -65,7 +68,7 @@ def _merged(before: Any, after: Any, path: str, live: Collection[str]) -> Any:
 
 
 def _parts(before: Any, after: Any, path: str) -> list[tuple[str, Any, Any]] | None:
-    """The parts of two values of one form, with their paths; none if they are not of one form."""
+    """The parts of two values of one type, with their paths; none if the types differ."""
     if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
         dot = "." if path else ""
         return [(f"{path}{dot}{name}", before[name], after[name]) for name in before]

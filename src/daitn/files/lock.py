@@ -7,15 +7,21 @@ import os
 from pathlib import Path
 
 from daitn.files.atomic import make_folder
+from daitn.files.failed_writes import failed_write
+from daitn.files.state_folder import NodeState, ProcessState
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["FolderLock"]
 
+_EMPTIED = (NodeState.SCRATCH, NodeState.SERVING)
+"""Emptied whenever a process starts."""
+
 
 class FolderLock:
-    """Holds a folder until `release`, or until the process ends, however it ends.
+    """Locks a folder until `release`, or until the process ends, however it ends.
 
-    Raises `InvalidInput` when another process has it, or when the folder cannot be written: two
+    Raises `InvalidInput` when another process has it, when the folder cannot be written, or when
+    somebody else's files in it would be deleted, and `StorageFull` when its disk has no room: two
     processes over one journal or one work log would undo each other's work. With `waits`, another
     process is waited for.
     """
@@ -23,19 +29,18 @@ class FolderLock:
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         try:
             make_folder(folder)
-            self._file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _check_deletes_nothing(folder)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._file = os.open(folder / ProcessState.LOCK, flags, 0o600)
         except OSError as error:
-            raise InvalidInput(
-                f"the folder {folder} cannot be written: {error.strerror}",
-                field="state",
-                fix="name a folder that this user may write to",
-            ) from None
+            fix = "name a folder that this user may write to"
+            raise failed_write(f"the folder {folder}", error, field="state", fix=fix) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except OSError:
             os.close(self._file)
             raise InvalidInput(
-                f"another process works with {folder}",
+                f"another process uses {folder}",
                 field="state",
                 fix="stop it, or give each process a state folder of its own",
             ) from None
@@ -47,7 +52,19 @@ class FolderLock:
         self.release()
 
     def release(self) -> None:
-        """Let others have it. Releasing twice is harmless."""
+        """Release it. Releasing twice is harmless."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def _check_deletes_nothing(folder: Path) -> None:
+    if (folder / ProcessState.LOCK).exists():
+        return
+    for name in _EMPTIED:
+        if (folder / name).is_dir() and any((folder / name).iterdir()):
+            raise InvalidInput(
+                f"{folder / name} has files already, which this process would delete",
+                field="state",
+                fix="name a folder for its state alone",
+            )

@@ -1,4 +1,4 @@
-"""Signs and checks audit logs, at the site and at the control centre that witnesses them."""
+"""Signs and checks audit logs, at the site and at the control centre that countersigns them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 _ENTRY = b"daitn audit entry 1\0"
 _HEAD = b"daitn audit head 1\0"
-"""A signature of one is a signature of nothing else."""
+"""Domain separation of these signatures."""
 
 
 def recorded(entry: AuditEntry, previous: Digest, key: SigningKey) -> AuditRecord:
@@ -46,7 +46,7 @@ def recorded(entry: AuditEntry, previous: Digest, key: SigningKey) -> AuditRecor
 
 
 def line_of(record: AuditRecord) -> bytes:
-    """The record as a line of the file; a record has one form only."""
+    """The record as a line of the file; a record has only one form."""
     return msgspec.json.encode(record) + b"\n"
 
 
@@ -58,8 +58,8 @@ def check_record(line: bytes) -> AuditRecord:
 
 
 def read_record(line: bytes) -> AuditRecord:
-    """The record in a line, at a tenth of the cost. Raises `Corrupt` unless it is whole and fits
-    its digest; whether a site signed it stays open."""
+    """The record in a line, at a tenth of the cost. Raises `Corrupt` unless it is complete and
+    matches its digest; its signature is not checked."""
     try:
         record = msgspec.json.decode(line, type=AuditRecord)
         whole = line_of(record) == line and _plain(record)
@@ -67,15 +67,15 @@ def read_record(line: bytes) -> AuditRecord:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Corrupt(f"it is not an entry: {error}") from None
     if not whole:
-        raise Corrupt("it is not in the form in which entries are written")
+        raise Corrupt("it is not in canonical form")
     if record.digest != digest:
         raise Corrupt("its digest does not match its content")
     return record
 
 
 def _plain(record: AuditRecord) -> bool:
-    """Whether its digest is in the one form in which it is written, of several that mean the same
-    bytes. Raises `ValueError` for a key or a signature that is not."""
+    """Whether its digest is in canonical form, of several that mean the same bytes. Raises
+    `ValueError` for an invalid key or signature."""
     previous = bytes.fromhex(record.previous)
     raw_of(record.signature)
     raw_of(record.public_key)
@@ -92,7 +92,7 @@ def followed(claim: AuditClaim) -> dict[int, Digest]:
 
 
 def check_claim(claim: AuditClaim, head: Digest, public_key: str) -> None:
-    """Raise `Corrupt` unless the site with this key signed the head that its claim leads to."""
+    """Raise `Corrupt` unless the site with this key signed the head of its claim."""
     check_signature(public_key, claim.signature, _ENTRY + head.encode())
 
 
@@ -112,7 +112,7 @@ def countersign(
 
 
 def check_countersigned(head: CountersignedHead) -> None:
-    """Raise `Corrupt` unless the key that a head names signed it."""
+    """Raise `Corrupt` unless the key in a head signed it."""
     signed = _head(head.site, head.number, head.digest, head.at_s)
     check_signature(head.public_key, head.signature, signed)
 

@@ -1,4 +1,5 @@
-"""X.509 certificates (RFC 5280), by which a network's members encrypt and know each other's links.
+"""X.509 certificates (RFC 5280), with which a network's members encrypt and authenticate their
+links.
 
 ::
 
@@ -52,6 +53,7 @@ __all__ = [
     "Certificates",
     "Issuer",
     "certificate_ends_at_s",
+    "check_certificates",
     "fall_back",
     "found_authority",
     "has_entered",
@@ -61,23 +63,24 @@ __all__ = [
     "membership_ends_at_s",
     "renewal_after_s",
     "requested",
+    "unusable",
 ]
 
 AUTHORITY, MEMBERSHIP, CERTIFICATE = "authority.pem", "membership.pem", "certificate.pem"
 ISSUER, KEY = "issuer.pem", "key.pem"
 ENTRY = "entry:"
-"""Begins the common name of a membership's certificate."""
+"""Prefix of the common name of a membership's certificate."""
 LASTS_S = 86400.0
-"""How long a certificate holds."""
+"""Validity of a certificate."""
 _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650
 _BACKDATED = datetime.timedelta(hours=1)
-"""Tolerates clocks that differ."""
+"""Tolerance for clock differences."""
 _MOST_HOSTS = 32
 _LONGEST_HOST = 253
-"""Characters of a name in the DNS (RFC 1035)."""
+"""Maximum characters of a DNS name (RFC 1035)."""
 _LATEST_S = 253402300799.0
-"""The last second that X.509 can tell: 9999-12-31."""
+"""The last second that X.509 can express: 9999-12-31."""
 _CONNECTS = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 _BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 _SIGNS = x509.KeyUsage(
@@ -96,7 +99,7 @@ _SIGNS = x509.KeyUsage(
 
 @dataclass(frozen=True)
 class Certificates:
-    """What a member presents, with its issuers, and the authority that it trusts; PEM."""
+    """A member's certificate, with its issuers, and its trusted authority; PEM."""
 
     authority: str
     membership: str
@@ -104,7 +107,7 @@ class Certificates:
 
 
 class Issuer:
-    """Makes members' certificates: the network's authority, or a control centre in its name."""
+    """Issues members' certificates: the network's authority, or a control centre in its name."""
 
     def __init__(
         self,
@@ -113,7 +116,7 @@ class Issuer:
         sign: Callable[[x509.CertificateBuilder], x509.Certificate],
         chain: str = "",
     ) -> None:
-        """`chain`: the certificates between `authority` and what this issuer signs, PEM."""
+        """`chain`: the certificates between `authority` and those of this issuer, PEM."""
         self._authority = authority
         self._own = own
         self._sign = sign
@@ -127,9 +130,11 @@ class Issuer:
 
     @classmethod
     def center(cls, tls: Path, key: SigningKey) -> Issuer:
-        """A control centre with its key in the roster, and what its folder of certificates holds.
+        """A control centre with its key in the roster, and the content of its folder of
+        certificates.
 
-        Raises `NotFound` if nobody made it an issuer.
+        Raises `NotFound` if nobody made it an issuer, and `InvalidInput` if the certificate that
+        did is damaged.
         """
         try:
             chain, authority = ((tls / name).read_text() for name in (ISSUER, AUTHORITY))
@@ -139,11 +144,14 @@ class Issuer:
                 field="state",
                 fix="admit it: `daitn network admit`",
             ) from None
-        own = x509.load_pem_x509_certificate(chain.encode())
+        try:
+            own = x509.load_pem_x509_certificate(chain.encode())
+        except ValueError as error:
+            raise unusable(tls / ISSUER, error) from None
         return cls(authority, own, key.sign_certificate, chain)
 
     def certify(self, request: str, member: Member, lasts_s: float = LASTS_S) -> Certificates:
-        """The certificates of a member, for the key that made the request.
+        """The certificates of a member, for the key behind the request.
 
         Raises `Corrupt` if it is no request that its key signed, `InvalidInput` for an invalid
         host in the roster.
@@ -200,7 +208,7 @@ class Issuer:
 
 
 def requested(folder: Path, hosts: Sequence[str] = ()) -> str:
-    """A request for certificates, PEM, for the key in `folder`, which is made if missing.
+    """A request for certificates, PEM, for the key in `folder`, which is created if missing.
 
     Raises `InvalidInput` for an invalid host.
     """
@@ -222,7 +230,7 @@ def requested(folder: Path, hosts: Sequence[str] = ()) -> str:
 
 
 def hosts_of(request: str) -> tuple[str, ...]:
-    """The hosts that a request is for. Raises `Corrupt` if it is no request that its key signed."""
+    """The hosts of a request. Raises `Corrupt` if it is not a request signed with its key."""
     _, names = _read_request(request)
     hosts = tuple(str(name.value) for name in names)
     if len(hosts) > _MOST_HOSTS or any(len(host) > _LONGEST_HOST for host in hosts):
@@ -233,7 +241,7 @@ def hosts_of(request: str) -> tuple[str, ...]:
 
 
 def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:
-    """Write a member's certificates beside its key. `issuer`: of a control centre.
+    """Write a member's certificates beside its key. `issuer`: those of a control centre.
 
     What a control centre issues ends with its own certificate, which may be long before the
     membership does. So it replaces no membership of the authority's that lasts longer.
@@ -248,7 +256,7 @@ def keep(folder: Path, certificates: Certificates, *, issuer: str = "") -> None:
 
 
 def _outlasts(folder: Path, new: Certificates) -> bool:
-    """Whether the folder's membership is that of `new`, which ends sooner with its issuer."""
+    """Whether the folder's membership is that of `new`, which expires earlier with its issuer."""
     try:
         if (folder / AUTHORITY).read_text() != new.authority:
             return False
@@ -264,7 +272,7 @@ def _outlasts(folder: Path, new: Certificates) -> bool:
 
 
 def _names(certificate: x509.Certificate) -> tuple[x509.Name, frozenset[x509.GeneralName]]:
-    """Whose it is, and its hosts."""
+    """The subject and hosts of a certificate."""
     try:
         hosts = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -273,37 +281,71 @@ def _names(certificate: x509.Certificate) -> tuple[x509.Name, frozenset[x509.Gen
 
 
 def fall_back(folder: Path, now_s: float) -> None:
-    """Present the membership's certificate again, if the one of the day has ended.
+    """Present the membership's certificate again, if the daily one has expired or is damaged.
 
     Else whoever was away for too long could not connect to get a new one.
     """
     try:
-        ended = _current(folder).not_valid_after_utc.timestamp() <= now_s
-        if ended and has_entered(folder):
-            replace_file(folder / CERTIFICATE, (folder / MEMBERSHIP).read_bytes())
-    except FileNotFoundError:
+        membership = (folder / MEMBERSHIP).read_bytes()
+        x509.load_pem_x509_certificate(membership)
+        if _has_ended(folder, now_s):
+            replace_file(folder / CERTIFICATE, membership)
+    except (FileNotFoundError, ValueError):
         return
 
 
+def _has_ended(folder: Path, now_s: float) -> bool:
+    """Whether the folder's certificate from a control centre is of no more use."""
+    try:
+        return certificate_ends_at_s(folder) <= now_s and has_entered(folder)
+    except ValueError:
+        return True
+
+
 def has_entered(folder: Path) -> bool:
-    """Whether the folder's certificate is from a control centre, and not the membership's."""
+    """Whether the folder's certificate is from a control centre, rather than the membership's."""
     (name,) = _current(folder).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return not str(name.value).startswith(ENTRY)
 
 
+def check_certificates(folder: Path) -> None:
+    """Raises `InvalidInput` naming the file in `folder` that is no certificate or no key, or whose
+    key is another one's."""
+    path = folder / KEY
+    try:
+        public = _key(path.read_bytes()).public_key()
+        for name in (AUTHORITY, MEMBERSHIP, CERTIFICATE):
+            path = folder / name
+            if _read(path).public_key() != public and name != AUTHORITY:
+                raise ValueError(f"it is not for the key in {KEY}")
+    except (OSError, ValueError, TypeError) as error:
+        raise unusable(path, error) from None
+
+
+def unusable(path: Path, error: Exception) -> InvalidInput:
+    """The error for a file of certificates or keys that is damaged, or cannot be read."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return InvalidInput(
+        f"{path} cannot be used: {reason}",
+        field="tls",
+        fix="restore it from a copy; or join the network again: `daitn network join`, or have this "
+        "process's file admitted again: `daitn network admit`",
+    )
+
+
 def certificate_ends_at_s(folder: Path) -> float:
-    """When the certificate ends with which the folder's process connects. Raises `OSError` and
-    `ValueError` without one."""
+    """When the certificate of the folder's process expires. Raises `OSError` and `ValueError`
+    without one."""
     return _current(folder).not_valid_after_utc.timestamp()
 
 
 def membership_ends_at_s(folder: Path) -> float:
-    """When the membership's certificate ends. Raises `OSError` and `ValueError` without one."""
+    """When the membership's certificate expires. Raises `OSError` and `ValueError` without one."""
     return _read(folder / MEMBERSHIP).not_valid_after_utc.timestamp()
 
 
 def renewal_after_s(folder: Path, now_s: float) -> float:
-    """When the folder's certificate should be renewed: half its time before it ends.
+    """When the folder's certificate should be renewed: halfway through its validity.
 
     Zero or less: now, as where there is none.
     """
@@ -319,13 +361,15 @@ def renewal_after_s(folder: Path, now_s: float) -> float:
 
 
 def holds(folder: Path, member: Member) -> bool:
-    """Whether the folder has certificates of this very member, of which none needs renewal."""
+    """Whether the folder has certificates of this very member, none of which needs renewal, and
+    their key."""
     now_s = datetime.datetime.now(datetime.UTC).timestamp()
     try:
+        check_certificates(folder)
         membership = _read(folder / MEMBERSHIP)
         names = membership.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         hosts = {str(name.value) for name in names}
-    except (OSError, ValueError, x509.ExtensionNotFound):
+    except (InvalidInput, OSError, ValueError, x509.ExtensionNotFound):
         return False
     until_s = membership.not_valid_after_utc.timestamp()
     same = membership.subject == _named(ENTRY + member.public_key, member)
@@ -368,7 +412,7 @@ def _read_request(request: str) -> tuple[ec.EllipticCurvePublicKey, Sequence[x50
 
 
 def found_authority(folder: Path) -> str:
-    """The certificate of the authority in `folder`, PEM; an authority is made if missing."""
+    """The certificate of the authority in `folder`, PEM; an authority is created if missing."""
     return _pem(_authority(folder)[0])
 
 
@@ -422,12 +466,12 @@ def _builder(
 
 
 def _uses(member: Member) -> Sequence[x509.ObjectIdentifier]:
-    """People listen nowhere: a certificate of theirs passes for no server's."""
+    """People do not listen: their certificates are not valid for servers."""
     return _BOTH if member.kind in (Kind.SITE, Kind.CENTER) else _CONNECTS
 
 
 def _named(common: str, member: Member) -> x509.Name:
-    """Readers of a certificate see who it is; only the common name counts."""
+    """Readers of a certificate see its subject; only the common name counts."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, str(member.kind)),

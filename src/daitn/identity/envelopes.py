@@ -1,4 +1,4 @@
-"""Envelopes: every message on a signed fabric says who sent it, and is worth nothing elsewhere.
+"""Envelopes: every message on a signed fabric names its sender, and is valid nowhere else.
 
 The signature (Ed25519, RFC 8032) covers the network's name, the fabric key, what the message is
 for, its time and nonce, and BLAKE3 of the payload. An answer also names the request that it answers
@@ -23,12 +23,12 @@ __all__ = ["Envelope", "Purpose", "check_envelope", "enclose", "read_envelope"]
 
 _VERSION: Final = 1
 _DOMAIN: Final = b"daitn message 1\0"
-"""A signature of a message is one of nothing else."""
+"""Domain separation of these signatures."""
 _NONCE: Final = 12
 
 
 class Purpose(enum.IntEnum):
-    """What a message is for."""
+    """Purpose of a message."""
 
     REQUEST = 1
     ANSWER = 2
@@ -36,28 +36,31 @@ class Purpose(enum.IntEnum):
     """An answer that is an `ErrorReport`."""
     PUBLICATION = 4
     SESSION = 5
-    """An answer that asks for the request again, with the answerer's session."""
+    """An answer that requests a repetition, with the answerer's session."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """A message with its sender."""
 
     version: int
-    """Of this form: 1."""
+    """Version of this format: 1."""
     purpose: Purpose
-    """What the message is for."""
+    """Purpose of the message."""
     sender: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     """The public key."""
     at_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-    """By the sender's clock, since the epoch."""
+    """Time by the sender's clock, since the epoch."""
     nonce: Annotated[bytes, msgspec.Meta(min_length=_NONCE, max_length=_NONCE)]
     """Random, different in each message."""
     about: Annotated[bytes, msgspec.Meta(max_length=64)]
-    """Of an answer: the request's signature. Of a request: the answerer's session, if known."""
+    """For an answer: the request's signature. For a request: the receiver's session, if known."""
     payload: bytes
     """The message."""
     signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
-    """Of all this, for one network and key."""
+    """Signature over all of this, for one network and key."""
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    """For a control centre that shares its key with others: the epoch of its leadership. 0 means
+    that it is alone, and is not signed."""
 
     @property
     def public_key(self) -> str:
@@ -73,21 +76,22 @@ def enclose(
     payload: bytes,
     at_s: float,
     about: bytes = b"",
+    epoch: int = 0,
 ) -> Envelope:
     """Put a payload into a signed envelope."""
     at_ms, nonce = int(1000 * at_s), os.urandom(_NONCE)
     sender = key.public_raw
-    message = _signed(network, fabric_key, purpose, sender, at_ms, nonce, about, payload)
+    message = _signed(network, fabric_key, purpose, sender, at_ms, nonce, about, payload, epoch)
     signature = key.sign_raw(message)
-    return Envelope(_VERSION, purpose, sender, at_ms, nonce, about, payload, signature)
+    return Envelope(_VERSION, purpose, sender, at_ms, nonce, about, payload, signature, epoch)
 
 
 def read_envelope(data: bytes) -> Envelope:
-    """Decode an envelope, and believe nothing in it. Raises `Corrupt`."""
+    """Decode an envelope without checking it. Raises `Corrupt`."""
     envelope = decode(data, Envelope)
     if envelope.version != _VERSION:
         raise Corrupt(
-            f"the envelope has version {envelope.version}, and not {_VERSION}",
+            f"the envelope has version {envelope.version}, not {_VERSION}",
             field="version",
             fix="run compatible versions of daitn",
         )
@@ -105,6 +109,7 @@ def check_envelope(envelope: Envelope, network: str, fabric_key: str) -> None:
         envelope.nonce,
         envelope.about,
         envelope.payload,
+        envelope.epoch,
     )
     check_raw_signature(envelope.sender, envelope.signature, message)
 
@@ -118,6 +123,8 @@ def _signed(
     nonce: bytes,
     about: bytes,
     payload: bytes,
+    epoch: int,
 ) -> bytes:
     digest = blake3(payload).digest()
-    return _DOMAIN + canonical((network, fabric_key, purpose, sender, at_ms, nonce, about, digest))
+    stated = (network, fabric_key, purpose, sender, at_ms, nonce, about, digest)
+    return _DOMAIN + canonical((*stated, epoch) if epoch else stated)

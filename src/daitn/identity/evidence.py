@@ -1,4 +1,4 @@
-"""Removes badly signed verifications from facilities' descriptors."""
+"""Removes verifications with invalid signatures from facilities' descriptors."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ CENTER_TOKEN_PREFIX: Final = "daitn-api-"  # noqa: S105
 _MOST_TEXT = 8192
 _SECRET_BYTES = 24
 _AHEAD_S = 120.0
-"""Clocks differ by less, or nothing between their machines is taken."""
+"""Tolerance for clock differences; machines whose clocks differ by more accept nothing from each
+other."""
 
 _DOMAINS: Final[Mapping[type, bytes]] = {
     DeploymentGrant: b"daitn deployment grant 2\0",
@@ -53,7 +54,7 @@ _DOMAINS: Final[Mapping[type, bytes]] = {
     SealingKey: b"daitn sealing key 1\0",
     CenterMandate: b"daitn center mandate 1\0",
 }
-"""A signature of one is one of nothing else."""
+"""Domain separation of these signatures."""
 
 _SIGNERS: Final[Mapping[type, tuple[Kind, ...]]] = {
     DeploymentGrant: (Kind.OWNER,),
@@ -71,7 +72,7 @@ def sign_statement(
     statement: DeploymentGrant | NameGrant | Mandate | PlaceGrant | SealingKey | CenterMandate,
     key: SigningKey,
 ) -> Signed:
-    """Sign one of them."""
+    """Sign a statement."""
     text = canonical(statement)
     signature = key.sign(_DOMAINS[type(statement)] + text)
     return Signed(statement=text, public_key=key.public, signature=signature)
@@ -87,14 +88,14 @@ class GrantBook:
     wall_s: Callable[[], float]
 
     def naming(self) -> Member | None:
-        """The control centre that gives bare names: the roster's first. None if there is none.
+        """The control centre that assigns bare names: the roster's first. None if there is none.
 
         Others give none, so that none of them can move a name.
         """
         return next((m for m in self.members().values() if m.kind is Kind.CENTER), None)
 
     def read(self, signed: Signed, kind: type[T]) -> T:
-        """The statement, if it is in force and signed by who may sign it.
+        """The statement, if it is valid and its signer was entitled.
 
         An owner or a site signs for itself only, and one control centre alone gives bare names.
         Raises `Refused` or `Corrupt`.
@@ -139,8 +140,8 @@ def new_token(
     key: SigningKey,
     limits: UseLimits | None = None,
 ) -> str:
-    """A token: a secret, and the owner's mandate for whoever shows it. `rate`: queries per second
-    and in a burst."""
+    """A token: a secret, and the owner's mandate for its holder. `rate`: queries per second and in
+    a burst."""
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     mandate = Mandate(
         network=network,
@@ -188,7 +189,7 @@ def split_token(token: str, prefix: str = TOKEN_PREFIX) -> tuple[str, str]:
 
 
 def signed_text(signed: Signed) -> str:
-    """What is signed as text, for tokens, headers and JSON."""
+    """A signed statement as text, for tokens, headers and JSON."""
     return base64.urlsafe_b64encode(canonical(signed)).decode().rstrip("=")
 
 

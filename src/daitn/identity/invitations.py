@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from daitn.files.atomic import make_folder, replace_file
+from daitn.files.output import write_output
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.roster import RosterFile
 from daitn.objects.descriptors import Role
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 INVITATION_DAYS: Final = 7
-"""Until when an invitation can be answered, unless its sender says otherwise."""
+"""Default validity of an invitation."""
 _CLAIM, _REQUEST = b"daitn invitation 1\0", b"daitn join request 1\0"
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What an invited one may become."""
+    """What an invitee may become."""
 
     network: str
     id: str
-    """Of the invitation, which is good for one answer."""
+    """Id of the invitation, which is valid for one answer."""
     until_s: Moment
-    """When the invitation ends."""
+    """When the invitation expires."""
     once: str
     """Public key of the invitation."""
     kind: Kind
@@ -56,10 +56,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     jurisdiction: str = ""
     member_days: float
-    """How long the membership lasts."""
+    """Duration of the membership."""
 
     def member(self, public_key: str, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
-        """The member that holds this key."""
+        """The member with this key."""
         return Member(
             name=self.name,
             kind=self.kind,
@@ -77,11 +77,11 @@ class _Letter(msgspec.Struct, frozen=True, kw_only=True, tag_field="daitn"):
 
 
 class Invitation(_Letter, frozen=True, kw_only=True, tag="invitation"):
-    """From the operator to the new member: whoever has it can take the place."""
+    """From the operator to the new member: anybody who has it can take the place."""
 
     claim: bytes
     signature: str
-    """Of the claim, by the root key."""
+    """The root key's signature of the claim."""
     once: bytes
     """The invitation's private key."""
     roster: RosterFile
@@ -94,12 +94,12 @@ class Invitation(_Letter, frozen=True, kw_only=True, tag="invitation"):
 
 
 class JoinRequest(_Letter, frozen=True, kw_only=True, tag="request"):
-    """From the new member to the operator. No secret."""
+    """From the new member to the operator. Not secret."""
 
     claim: bytes
     signature: str
     public_key: str
-    """Of the new member."""
+    """The new member's public key."""
     certificate: str = ""
     """A request for a certificate, PEM; none without TLS."""
     by_once: str
@@ -108,14 +108,14 @@ class JoinRequest(_Letter, frozen=True, kw_only=True, tag="request"):
 
 
 class AdmissionLetter(_Letter, frozen=True, kw_only=True, tag="admission"):
-    """From the operator to the new member. No secret."""
+    """From the operator to the new member. Not secret."""
 
     public_key: str
     roster: RosterFile
     authority: str = ""
     membership: str = ""
     issuer: str = ""
-    """Certificates, PEM; the last of a control centre."""
+    """Certificates, PEM; the last one for a control centre."""
 
 
 def invite(
@@ -139,7 +139,7 @@ def invite(
 def answer_invitation(
     invitation: Invitation, key: SigningKey, certificate: str = ""
 ) -> JoinRequest:
-    """Ask to become a member with this key. `certificate`: a request for one, PEM.
+    """Request membership for this key. `certificate`: a request for one, PEM.
 
     Raises `Corrupt` for an invitation that the network's root did not sign.
     """
@@ -162,7 +162,7 @@ def answer_invitation(
 def check_request(request: JoinRequest, network: str, root: str, now_s: float) -> Claim:
     """The claim that a request answers.
 
-    Raises `Corrupt` if a signature does not match, `Refused` if the invitation has ended or is of
+    Raises `Corrupt` if a signature does not match, `Refused` if the invitation has expired or is of
     another network.
     """
     claim = _opened(request.claim, request.signature, root)
@@ -171,12 +171,12 @@ def check_request(request: JoinRequest, network: str, root: str, now_s: float) -
     check_signature(request.public_key, request.by_key, message)
     if claim.network != network:
         raise Refused(
-            f"the invitation is to the network {claim.network}, and not to {network}",
+            f"the invitation is for the network {claim.network}, not {network}",
             field="network",
             fix="name the folder of that network with --network",
         )
     if now_s >= claim.until_s:
-        raise Refused("the invitation has ended", field="until_s", fix=_ANEW)
+        raise Refused("the invitation has expired", field="until_s", fix=_ANEW)
     return claim
 
 
@@ -184,14 +184,14 @@ _ANEW = "ask the network's operator for a new one: `daitn network invite`"
 
 
 def write_letter(path: Path, letter: Invitation | JoinRequest | AdmissionLetter) -> None:
-    """Write one as JSON; an invitation is readable by its owner only. Raises `OSError`."""
-    make_folder(path.parent)
+    """Write a letter as JSON; an invitation is readable by its owner only. Raises
+    `InvalidInput`."""
     private = isinstance(letter, Invitation)
-    replace_file(path, to_json(letter).encode(), private=private)
+    write_output(path, to_json(letter).encode(), private=private)
 
 
 def read_letter(path: Path) -> Invitation | JoinRequest | AdmissionLetter:
-    """Read one. Raises `NotFound`, and `InvalidInput` for another content."""
+    """Read a letter. Raises `NotFound`, and `InvalidInput` for invalid content."""
     try:
         return msgspec.json.decode(
             path.read_bytes(), type=Invitation | JoinRequest | AdmissionLetter

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from cachetools import LRUCache
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from daitn.files.atomic import make_folder, replace_file
 from daitn.objects.errors import Corrupt, InvalidInput
@@ -26,7 +30,7 @@ __all__ = [
 ]
 
 _MARK_DIGITS = 16
-"""64 bits: chance collisions are negligible, and the full key signs whatever matters."""
+"""64 bits: chance collisions are negligible, and the full key signs everything that matters."""
 
 
 class SigningKey:
@@ -45,7 +49,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, raw: bytes) -> SigningKey:
-        """The key that these 32 bytes are. Raises `ValueError` for another number of bytes."""
+        """The key in these 32 bytes. Raises `ValueError` for another number of bytes."""
         return cls(Ed25519PrivateKey.from_private_bytes(raw))
 
     @classmethod
@@ -72,8 +76,12 @@ class SigningKey:
         """The signature of `message`, 64 bytes."""
         return self._key.sign(message)
 
+    def derived(self, purpose: bytes, length: int) -> bytes:
+        """Secret bytes for another algorithm, always the same for one purpose (HKDF, RFC 5869)."""
+        return HKDF(SHA256(), length, salt=None, info=purpose).derive(self._key.private_bytes_raw())
+
     def sign_certificate(self, builder: x509.CertificateBuilder) -> x509.Certificate:
-        """A certificate that this key issues."""
+        """A certificate issued by this key."""
         return builder.sign(self._key, None)
 
 
@@ -83,7 +91,7 @@ def key_mark(public: str) -> str:
 
 
 def raw_of(text: str, altchars: bytes | None = None) -> bytes:
-    """The bytes that a key or a signature in base64 stands for. `altchars` as for `base64`.
+    """The bytes of a key or a signature in base64. `altchars` as in `base64`.
 
     Raises `ValueError` for any form but the one in which it is written: padding bits and white
     space would give one signature several names.
@@ -95,7 +103,7 @@ def raw_of(text: str, altchars: bytes | None = None) -> bytes:
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is a public key as `SigningKey.public` writes it."""
+    """Whether a text is a public key in the form of `SigningKey.public`."""
     try:
         return len(raw_of(text)) == 32
     except ValueError:
@@ -110,14 +118,24 @@ def check_signature(public: str, signature: str, message: bytes) -> None:
         raise _mismatch() from None
 
 
-@functools.lru_cache(maxsize=1 << 14)
 def check_signature_once(public: str, signature: str, message: bytes) -> None:
-    """As `check_signature`, of what arrives again and again. Only valid ones are remembered."""
-    check_signature(public, signature, message)
+    """Like `check_signature`, for repeated data. Only valid results are cached, and of messages,
+    which strangers make as large as they like, their digests."""
+    key = (public, signature, hashlib.blake2b(message, digest_size=32).digest())
+    with _lock:
+        known = key in _checked
+    if not known:
+        check_signature(public, signature, message)
+        with _lock:
+            _checked[key] = True
+
+
+_checked: LRUCache[tuple[str, str, bytes], bool] = LRUCache(1 << 14)
+_lock = threading.Lock()
 
 
 def check_raw_signature(public: bytes, signature: bytes, message: bytes) -> None:
-    """The same, for a key of 32 bytes and a signature of 64."""
+    """Likewise, for a key of 32 bytes and a signature of 64."""
     try:
         _loaded(public).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -133,7 +151,7 @@ def _mismatch() -> Corrupt:
     return Corrupt(
         "signature does not match",
         field="signature",
-        fix="the message was changed in transit, or its author has another key",
+        fix="the message was changed in transit, or its sender has another key",
     )
 
 

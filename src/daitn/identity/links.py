@@ -1,4 +1,4 @@
-"""Links between neighbours that prove who is at the other end, and that nobody else speaks on them.
+"""Authenticated links between neighbours: proof of the other end, and tags on every message.
 
 Each end draws an X25519 key for the time that it knows the neighbour, and signs it with its key in
 the roster: its **proof**. From both keys follows a secret that only the two ends know. Every
@@ -12,7 +12,6 @@ than the one that counts is ignored, so repeating it does not break the link eit
 from __future__ import annotations
 
 import hmac
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,31 +22,39 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from daitn.identity.keys import SigningKey, check_raw_signature, raw_of
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import SiteId
+from daitn.objects.layout import WireField, packing
 from daitn.objects.wire import canonical
 
-__all__ = ["PROOF_KIND", "LinkIdentity", "LinkKeys"]
+__all__ = ["PROOF_FIELDS", "PROOF_KIND", "LinkIdentity", "LinkKeys"]
 
 PROOF_KIND: Final = 3
 """First byte of a proof; those of other messages are in `tools/adjacency/framing.py`."""
-_PROOF = struct.Struct("!BQ32s32s64s")
+PROOF_FIELDS: Final = (
+    WireField("kind", "B", "3"),
+    WireField("at_ms", "Q", "when it was made; the later of two counts"),
+    WireField("public", "32s", "an X25519 key, generated for this link"),
+    WireField("signer", "32s", "the site's key, as in the roster"),
+    WireField("signature", "64s", "Ed25519, see below"),
+)
+_PROOF = packing(PROOF_FIELDS)
 _DOMAIN: Final = b"daitn link 1\0"
-"""A signature of a proof is one of nothing else."""
+"""Domain separation of these signatures."""
 _CONTEXT: Final = "daitn link 1"
 _TAG: Final = 16
 
 
 @dataclass(frozen=True)
 class LinkIdentity:
-    """With which a site speaks on its links."""
+    """A site's identity on its links."""
 
     site: SiteId
     key: SigningKey
     network: str
     """The network's name."""
     key_of: Callable[[SiteId], str | None]
-    """The public key of a site that may be a neighbour now."""
+    """The public key of a possible neighbour."""
     now_s: Callable[[], float]
-    """Never goes back, not over a restart either."""
+    """Monotonic, even over a restart."""
 
     def link_to(self, neighbour: SiteId) -> LinkKeys:
         """This site's end of a link."""
@@ -69,15 +76,15 @@ class LinkKeys:
         self.proof = _PROOF.pack(
             PROOF_KIND, at_ms, self._public, identity.key.public_raw, signature
         )
-        """What this end says of itself."""
+        """This end's proof."""
         self._signer = ""
-        """The neighbour's key in the roster, by which its proof counts."""
+        """The neighbour's key in the roster, against which its proof is checked."""
         self._peer_at_ms = -1
         self._sends: bytes | None = None
         self._takes: bytes | None = None
 
     def hear(self, proof: bytes) -> bool:
-        """Take the neighbour's proof. Returns whether it is a new one.
+        """Process the neighbour's proof. Returns whether it is new.
 
         Raises `Corrupt`, and `Refused` for one by somebody else.
         """
@@ -87,7 +94,7 @@ class LinkKeys:
         expected = self._identity.key_of(self._neighbour)
         if expected is None or raw_of(expected) != signer:
             raise Refused(
-                f"{self._neighbour} is no forwarder of this network, or has another key",
+                f"{self._neighbour} is not a forwarder of this network, or has another key",
                 field="proof",
                 fix="check the roster of both sites",
             )
@@ -108,24 +115,23 @@ class LinkKeys:
         return True
 
     def holds(self) -> bool:
-        """Whether the neighbour's proof still counts, if there is one; else it is forgotten."""
+        """Whether the neighbour's proof is still valid, if there is one; otherwise it is
+        forgotten."""
         if not self._signer or self._identity.key_of(self._neighbour) == self._signer:
             return True
         self._signer, self._sends, self._takes = "", None, None
         return False
 
     def seal(self, message: bytes) -> bytes | None:
-        """The message as it is sent; none before the neighbour has proven itself."""
+        """The message to send; none before the neighbour has proven itself."""
         key = self._sends
         return None if key is None else message + _tag(message, key)
 
     def open(self, sealed: bytes) -> bytes:
-        """The message that the neighbour sent. Raises `Corrupt` for anybody else's."""
+        """The neighbour's message. Raises `Corrupt` for anybody else's."""
         message, tag = sealed[:-_TAG], sealed[-_TAG:]
         if self._takes is None or not hmac.compare_digest(tag, _tag(message, self._takes)):
-            raise Corrupt(
-                "the message was not sent by the neighbour that proved itself", field="tag"
-            )
+            raise Corrupt("the message was not sent by the authenticated neighbour", field="tag")
         return message
 
     def _signed(self, sender: str, receiver: str, at_ms: int, public: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The folder of whoever decides who belongs to a network: the root key, and what it signed.
+"""The folder of a network's operator: the root key, and what it signed.
 
 ::
 
@@ -21,13 +21,15 @@ import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
 from daitn.files.lock import FolderLock
+from daitn.files.state_folder import ProcessState
 from daitn.identity.certificates import LASTS_S, Issuer, found_authority, holds, keep, requested
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, write_roster
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import InvalidInput, NotFound, Refused
-from daitn.objects.identifiers import checked_name
+from daitn.objects.identifiers import CENTER_SITE, checked_name
 from daitn.objects.roster import Kind, Member, Roster
+from daitn.objects.unknown_fields import reads
 
 __all__ = [
     "DAY_S",
@@ -35,6 +37,7 @@ __all__ = [
     "ROSTER_DAYS",
     "TLS",
     "NetworkFolder",
+    "inviting",
     "key_path",
     "own_key",
     "persons_certificates",
@@ -42,11 +45,11 @@ __all__ = [
 
 DAY_S: Final = 86400.0
 ROSTER_DAYS: Final = 90
-"""How long a roster holds unless its founder says otherwise. Whoever is cut off from newer ones
-believes it for this long at most, and the operator has this long to be away."""
+"""Default validity of a roster. A process cut off from newer ones trusts it for at most this long,
+and the operator can be away for this long."""
 MEMBER_DAYS: Final = 365
 
-TLS = "tls"
+TLS = ProcessState.TLS
 """Folder of a member's certificates, in the one with its key."""
 _ROOT_KEY, _KEYS, _USED, _AUTHORITY = "root-key", "keys", "used", "authority"
 
@@ -63,7 +66,7 @@ class NetworkFolder:
             raise NotFound(
                 f"there is no root key of a network in {folder}",
                 field="--network",
-                fix=f"name the network's folder, or make it: `daitn network init {folder}`",
+                fix=f"name the network's folder, or create it: `daitn network init {folder}`",
             )
         self.path = folder
         self.root = SigningKey.at(folder / _ROOT_KEY)
@@ -72,7 +75,7 @@ class NetworkFolder:
     def found(
         cls, folder: Path, network: str, operator: str, now_s: float, days: float = ROSTER_DAYS
     ) -> NetworkFolder:
-        """Make a network with one operator. Raises `InvalidInput` if the folder has one already,
+        """Create a network with one operator. Raises `InvalidInput` if the folder already has one,
         or a name is not usable."""
         checked_name(network, "--name")
         checked_name(operator, "--operator")
@@ -80,7 +83,7 @@ class NetworkFolder:
         with FolderLock(folder, waits=True):
             if (folder / ROSTER).exists():
                 raise InvalidInput(
-                    f"{folder} holds a network already", field="FOLDER", fix="name another folder"
+                    f"{folder} already holds a network", field="FOLDER", fix="name another folder"
                 )
             root = SigningKey.at(folder / _ROOT_KEY)
             found_authority(folder / _AUTHORITY)
@@ -111,7 +114,7 @@ class NetworkFolder:
         return self.path / _AUTHORITY
 
     def file(self) -> RosterFile:
-        """The current roster, signed. Raises as `read_roster` does."""
+        """The current roster, signed. Raises like `read_roster`."""
         return read_roster(self.path / ROSTER)
 
     def roster(self) -> Roster:
@@ -119,7 +122,7 @@ class NetworkFolder:
         return self.file().opened()
 
     def admit(self, *members: Member, now_s: float, replace: bool = False) -> Roster:
-        """Add members, or update them: each name of a kind stays with the key that has it.
+        """Add members, or update them: each name of a kind stays with its key.
 
         Members that are there already, in everything but the end of their time, make no new
         version. `replace`: a new key may take an earlier one's place. Raises `Refused` for another
@@ -142,7 +145,7 @@ class NetworkFolder:
     def equip(
         self, kind: Kind, name: str, tls: Path | None = None, lasts_s: float = LASTS_S
     ) -> None:
-        """Put a member's certificates into the folder `tls`, unless it has good ones.
+        """Put a member's certificates into the folder `tls`, unless it has valid ones.
 
         By default the network's own, with which commands connect. Raises `NotFound` if there is no
         such member.
@@ -177,13 +180,13 @@ class NetworkFolder:
                 if known is not None and known.public_key == member.public_key:
                     return roster.members
                 raise Refused(
-                    "the invitation was answered already",
+                    "the invitation was already answered",
                     field="invitation",
                     fix="make a new one: `daitn network invite`",
                 )
             _check_key(known, member, replace)
             replace_file(used, "\n".join([*ids, invitation, ""]).encode())
-            # In an earlier one's place: the first control centre stays the first.
+            # At the place of an earlier one: the first control centre stays the first.
             return tuple({**members, _identity(member): member}.values())
 
         return self._change(change, now_s)
@@ -228,10 +231,17 @@ class NetworkFolder:
         days: float | None = None,
     ) -> Roster:
         with FolderLock(self.path, waits=True):
-            roster = self.roster()
+            file = self.file()
+            roster = file.opened()
             members = change(roster)
             if members == roster.members and not anyway:
                 return roster
+            if not reads(file.signed.roster, roster, later=False):
+                raise Refused(
+                    "a later release wrote the roster, and states more than is known here",
+                    field="roster",
+                    fix="change it with that release, or a later one: this one would lose that",
+                )
             lasts_s = roster.until_s - roster.issued_at_s if days is None else days * DAY_S
             changed = Roster(
                 network=roster.network,
@@ -243,6 +253,20 @@ class NetworkFolder:
             signed = sign_roster(changed, self.root)
             write_roster(self.path / ROSTER, RosterFile(root=self.root.public, signed=signed))
             return changed
+
+
+def inviting(kind: Kind, name: str) -> str:
+    """The command with which an operator invites a member."""
+    match kind:
+        case Kind.SITE:
+            option = f"--site {name}"
+        case Kind.CENTER:
+            option = "--control-center"
+            if name != CENTER_SITE:
+                option = f"--control-center-name {name}"
+        case _:
+            option = f"--{kind}-name {name}"
+    return f"daitn network invite {option}"
 
 
 def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
@@ -258,8 +282,8 @@ def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
             raise Refused(
                 f"{name} joined with a key that is not on this machine",
                 field="owner",
-                fix=f"have {name} give the command, with DAITN_NETWORK or DAITN_KEY set; or name "
-                "an owner of your own",
+                fix=f"have {name} run the command, with DAITN_NETWORK or DAITN_KEY set; or name "
+                f"an owner of your own",
             )
         key = SigningKey.at(path)
         until_s = now_s + MEMBER_DAYS * DAY_S
@@ -271,13 +295,13 @@ def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
             f"{folder} holds no key of the {kind} {name}",
             field="DAITN_NETWORK",
             fix="name the folder that `daitn network join` made, or ask the network's operator "
-            f"for an invitation: `daitn network invite --{kind} {name}`",
+            f"for an invitation: `{inviting(kind, name)}`",
         )
     return SigningKey.at(path)
 
 
 def persons_certificates(folder: Path) -> Path:
-    """The folder of certificates with which commands connect that act from `folder`.
+    """The folder of certificates for commands that act from `folder`.
 
     Whoever may read the root key renews them, as the network's operator.
     """
@@ -292,7 +316,7 @@ def persons_certificates(folder: Path) -> Path:
 
 
 def key_path(folder: Path, kind: Kind, name: str) -> Path:
-    """Where a folder keeps the key of a member that acts from it."""
+    """Path of the key of a member that acts from a folder."""
     return folder / _KEYS / f"{kind}-{checked_name(name, str(kind))}"
 
 
@@ -309,7 +333,7 @@ def _member(roster: Roster, kind: Kind, name: str) -> Member:
 
 
 def _check_key(before: Member | None, member: Member, replace: bool) -> None:
-    """Raise `Refused` unless a member's key is the one before, or may replace it."""
+    """Raise `Refused` unless a member's key is unchanged, or may be replaced."""
     if replace or before is None or before.public_key == member.public_key:
         return
     raise Refused(
@@ -336,13 +360,13 @@ def _check_hosts(member: Member, others: Iterable[Member]) -> None:
         other = taken.get(host.lower())
         if other is not None and not is_loopback(host):
             raise Refused(
-                f"the host {host} is that of the {other.kind} {other.name}",
+                f"the host {host} belongs to the {other.kind} {other.name}",
                 field="--host",
                 fix="answer the invitation with another --host, or revoke the other member first",
             )
 
 
 def _is_due(before: Member, member: Member, now_s: float) -> bool:
-    """Whether a member has to be written anew: it differs, or its time is more than half over."""
+    """Whether a member must be rewritten: it differs, or more than half of its time is over."""
     same = msgspec.structs.replace(before, until_s=member.until_s) == member
     return not same or before.until_s - now_s < (member.until_s - now_s) / 2

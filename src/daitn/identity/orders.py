@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.signing import check_descent
 from daitn.objects.descriptors import Role
@@ -24,12 +22,13 @@ from daitn.objects.orders import (
     SignedOrder,
 )
 from daitn.objects.roster import Kind, Member
+from daitn.objects.unknown_fields import reads
 from daitn.objects.wire import canonical, decode
 
 __all__ = ["OrderBook", "sign_order"]
 
 _DOMAIN = b"daitn order 1\0"
-"""A signature of an order is one of nothing else."""
+"""Domain separation of these signatures."""
 _NUMBER_BYTES = 12
 _TRIES = 3
 """How often a visit of a fixed route may begin: sites and links fail."""
@@ -45,7 +44,7 @@ def sign_order(
     measurements: int = MOST_MEASUREMENTS,
     visits: int = MOST_VISITS,
 ) -> SignedOrder:
-    """Order what an intent asks for, once; see `Order`."""
+    """Order an intent's work, once; see `Order`."""
     number = os.urandom(_NUMBER_BYTES).hex()
     order = Order(
         network=network,
@@ -69,11 +68,10 @@ class OrderBook:
     members: Callable[[], Mapping[str, Member]]
     """The current members, by public key."""
     now_s: Callable[[], float]
-    """The time that all machines share."""
+    """The time shared by all machines."""
 
     def read(self, signed: SignedOrder | None, *, ended: bool = False) -> Order:
-        """The order, if it is in force and its intent's owner signed it. `ended`: it may have
-        ended.
+        """The order, if it is valid and its intent's owner signed it. `ended`: it may have expired.
 
         Raises `Refused` or `Corrupt`.
         """
@@ -84,7 +82,7 @@ class OrderBook:
             raise self._refused("whoever signed the order is no owner in this network")
         check_signature(signed.public_key, signed.signature, _DOMAIN + signed.order)
         order = decode(signed.order, Order)
-        if not _in_form(signed.order, order):
+        if not reads(signed.order, order, later=False):  # What it forbids may be unknown here.
             raise Corrupt("the order is not in canonical form", field="order", fix="sign it again")
         if order.network != self.network:
             raise self._refused("the order is for another network")
@@ -97,8 +95,8 @@ class OrderBook:
     def check(
         self, signed: SignedOrder | None, intent: TrainingIntent, start: ModelRef | None
     ) -> None:
-        """Raise `Refused` or `Corrupt` unless the intent's owner ordered just this intent, from
-        just this model."""
+        """Raise `Refused` or `Corrupt` unless the intent's owner ordered exactly this intent, from
+        exactly this model."""
         order = self.read(signed)
         if order.intent != intent:
             raise self._refused("the order is for another intent")
@@ -106,7 +104,7 @@ class OrderBook:
             raise self._refused("the order is for another start model")
 
     def read_work(self, work: Work) -> Order:
-        """The order of a piece of work whose models came of it, or are the one that it starts from.
+        """The order of a piece of work whose models descend from it, or are its start model.
 
         Sites of the network signed every step on the way. Raises `Refused` or `Corrupt`.
         """
@@ -130,21 +128,3 @@ class OrderBook:
 
     def _refused(self, why: str) -> Refused:
         return Refused(why, field="order", fix="submit the intent with its owner's key")
-
-
-def _in_form(text: bytes, order: Order) -> bool:
-    """Whether a text is what `sign_order` writes of an order, or wrote before fields with defaults
-    were added: those alone may be missing."""
-    plain = msgspec.msgpack.decode(text)
-    whole = msgspec.msgpack.decode(canonical(order))
-    return msgspec.msgpack.encode(plain) == text and _says_no_more(plain, whole)
-
-
-def _says_no_more(plain: object, whole: object) -> bool:
-    """Whether all fields of the first are in the second, in its order, with the same values."""
-    if isinstance(plain, dict) and isinstance(whole, dict):
-        known = [name for name in whole if name in plain]
-        return list(plain) == known and all(_says_no_more(plain[n], whole[n]) for n in known)
-    if isinstance(plain, list) and isinstance(whole, list):
-        return len(plain) == len(whole) and all(map(_says_no_more, plain, whole))
-    return type(plain) is type(whole) and plain == whole

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature, raw_of
+from daitn.identity.keys import SigningKey, raw_of
+from daitn.identity.received import check_received
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
@@ -32,14 +33,15 @@ class _Claim(msgspec.Struct, frozen=True):
 
 
 class _Pass(msgspec.Struct, frozen=True):
-    claim: _Claim
+    claim: msgspec.Raw
+    """A `_Claim`."""
     signature: str
 
 
 def sign_pass(holder: SiteId, audience: SiteId, now_s: float, key: SigningKey) -> str:
     """A pass that admits `holder` at `audience`, as text for an HTTP header."""
-    claim = _Claim(holder, audience, now_s + PASS_LASTS_S)
-    signed = _Pass(claim, key.sign(canonical(claim)))
+    claim = canonical(_Claim(holder, audience, now_s + PASS_LASTS_S))
+    signed = _Pass(msgspec.Raw(claim), key.sign(claim))
     return base64.urlsafe_b64encode(canonical(signed)).decode()
 
 
@@ -47,7 +49,7 @@ class PassBook:
     """Checks passes presented at one site; caches valid ones until they expire."""
 
     def __init__(self, audience: SiteId, key_of: Callable[[SiteId], str | None]) -> None:
-        """`key_of` gives the public key of a site that may enter, or none."""
+        """`key_of` gives the public key of an admissible site, or none."""
         self._audience = audience
         self._key_of = key_of
         self._known: dict[str, tuple[_Claim, str]] = {}
@@ -80,9 +82,9 @@ class PassBook:
                 raise self._refused("it is too long")
             # Strict decoding: other spellings of the same pass must not fill the cache.
             signed = decode(raw_of(shown, b"-_"), _Pass)
+            claim = decode(bytes(signed.claim), _Claim)
         except (ValueError, Corrupt):
             raise self._refused("it cannot be read") from None
-        claim = signed.claim
         if claim.audience != self._audience:
             raise self._refused(f"it is for {claim.audience}")
         if not claim.until_s <= now_s + 2 * PASS_LASTS_S:
@@ -95,14 +97,14 @@ class PassBook:
         if public is None:
             raise self._refused(f"{claim.holder} is not known here")
         try:
-            check_signature(public, signed.signature, canonical(claim))
+            check_received(public, signed.signature, bytes(signed.claim), claim)
         except Corrupt:
             raise self._refused(f"{claim.holder} did not sign it") from None
         return claim, public
 
     def _refused(self, why: str) -> Refused:
         return Refused(
-            f"the pass is not good at {self._audience}: {why}",
+            f"the pass is not valid at {self._audience}: {why}",
             field=PeerHeader.PASS,
             fix="ask through a gateway of the network",
         )

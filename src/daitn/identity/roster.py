@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
+from daitn.files.state_folder import ProcessState
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
 from daitn.objects.roster import Roster, SignedRoster
+from daitn.objects.unknown_fields import reads
 from daitn.objects.wire import canonical, decode, to_json
 
 __all__ = [
@@ -22,15 +24,15 @@ __all__ = [
     "write_roster",
 ]
 
-ROSTER = "roster.json"
+ROSTER = ProcessState.ROSTER
 """Name of the file in a network's folder and in a process's state folder."""
 
 _PURPOSE = b"daitn roster 1\0"
-"""A signature of a roster is one of nothing else."""
+"""Domain separation of these signatures."""
 
 
 class RosterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A roster in a file, with the key by which it and its successors are checked.
+    """A roster in a file, with the key for checking it and its successors.
 
     Whoever puts the file there decides which network the process belongs to.
     """
@@ -40,12 +42,12 @@ class RosterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     signed: SignedRoster
 
     def opened(self, now_s: float = -math.inf) -> Roster:
-        """The roster. Raises as `open_roster` does; without `now_s` it may have expired."""
+        """The roster. Raises like `open_roster`; without `now_s` it may have expired."""
         return open_roster(self.signed, self.root, now_s)
 
 
 def read_roster(path: Path) -> RosterFile:
-    """Read a roster's file. Raises `NotFound`, and `InvalidInput` for another content."""
+    """Read a roster's file. Raises `NotFound`, and `InvalidInput` for invalid content."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=RosterFile)
     except FileNotFoundError:
@@ -60,13 +62,13 @@ def read_roster(path: Path) -> RosterFile:
 
 
 def write_roster(path: Path, file: RosterFile) -> None:
-    """Write a roster's file in place of an earlier one. Raises `OSError`."""
+    """Write a roster's file, replacing an earlier one. Raises `OSError`."""
     make_folder(path.parent)
     replace_file(path, to_json(file).encode())
 
 
 def sign_roster(roster: Roster, root: SigningKey) -> SignedRoster:
-    """Sign a roster with the network's root key. Raises `Corrupt` for one that nobody can read."""
+    """Sign a roster with the network's root key. Raises `Corrupt` for an unreadable one."""
     text = canonical(roster)
     decode(text, Roster)
     return SignedRoster(roster=text, signature=root.sign(_PURPOSE + text))
@@ -82,7 +84,7 @@ def open_roster(
     """
     check_signature(root_public, signed.signature, _PURPOSE + signed.roster)
     roster = decode(signed.roster, Roster)
-    if canonical(roster) != signed.roster:
+    if not reads(signed.roster, roster, later=True):
         raise Corrupt("the roster is not in canonical form", field="roster", fix="sign it again")
     if now_s >= roster.until_s:
         raise Refused(
@@ -94,7 +96,7 @@ def open_roster(
         return roster
     if roster.network != known.network:
         raise Refused(
-            f"the roster is of the network {roster.network}, and not of {known.network}",
+            f"the roster is for the network {roster.network}, not {known.network}",
             field="roster",
             fix="join the other network with another state folder",
         )

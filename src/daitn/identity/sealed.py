@@ -1,4 +1,4 @@
-"""Queries that only the facility that answers can read, and answers that only the asker can.
+"""Queries that only the answering facility can read, and answers that only the client can.
 
 The asker seals the request to the facility's key, with a key of its own for the answer; gateways
 see the model's name and the constraints. HPKE as in `sealing.py`.
@@ -29,7 +29,7 @@ class _Question(msgspec.Struct, frozen=True):
 
 
 class SealedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a facility answers to a sealed query, in JSON."""
+    """A facility's answer to a sealed query, in JSON."""
 
     sealed: str
     """The answer of OpenAI's API, sealed; base64."""
@@ -40,7 +40,7 @@ class SealedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class SealedQuery:
-    """A sealed query, and the way to read its answer."""
+    """A sealed query, and the key to its answer."""
 
     text: str
     """The field `sealed` of the request, base64."""
@@ -87,5 +87,5 @@ def seal_answer(
 
 
 def _answers(query: str) -> bytes:
-    """The context of an answer: that of one query opens as that of no other."""
+    """The context of an answer, unique to its query."""
     return _ANSWER + blake3(query.encode()).digest()

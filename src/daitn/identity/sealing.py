@@ -24,10 +24,16 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from daitn.identity.keys import kept_private, raw_of
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.layout import WireField
 
 __all__ = ["INFO", "SEALING_BYTES", "ReceiverKey", "class_id", "class_of", "open_sealed", "seal"]
 
 _ID, _PUBLIC, _TAG = 8, 32, 16
+SEALED_FIELDS: Final = (
+    WireField("class_id", f"{_ID}s", "the first bytes of BLAKE3 of the class's public key"),
+    WireField("key", f"{_PUBLIC}s", "encapsulated: a public key made for this payload alone"),
+    WireField("sealed", "", "ciphertext and tag", f"{_TAG} more than was sealed"),
+)
 SEALING_BYTES = _ID + _PUBLIC + _TAG
 """Overhead of sealing."""
 INFO: Final = b"daitn aats payload 2"
@@ -61,7 +67,8 @@ class ReceiverKey:
             raise InvalidInput(
                 f"{path} holds no X25519 key",
                 field="key",
-                fix="copy it from another receiver of the class, or remove it to found a new class",
+                fix="copy it from another receiver of the class, or remove it to create a new "
+                "class",
             ) from None
 
     def _opened(self, sealed: bytes, context: bytes) -> bytes:
@@ -74,7 +81,7 @@ def class_id(class_public: str) -> bytes:
 
 
 def class_of(sealed: bytes) -> bytes:
-    """The id of the class that bytes are sealed to; meaningless if they are too short."""
+    """The id of the class to which bytes are sealed; meaningless if they are too short."""
     return sealed[:_ID]
 
 
@@ -102,13 +109,13 @@ def open_sealed(sealed: bytes, key: ReceiverKey, context: bytes) -> bytes:
         raise Refused(
             f"the payload is sealed to another class of receivers ({sealed[:_ID].hex()})",
             field="payload",
-            fix="pass it on to a receiver of that class",
+            fix="forward it to a receiver of that class",
         )
     try:
         return key._opened(sealed, context)
     except (InvalidTag, ValueError):
         raise Corrupt(
-            "the sealed payload does not open",
+            "the sealed payload cannot be opened",
             field="payload",
             fix="it was changed in transit, or comes from another packet",
         ) from None

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from daitn.identity.keys import SigningKey, check_signature, check_signature_once
+from daitn.identity.keys import SigningKey, check_signature_once
+from daitn.identity.received import check_received
+from daitn.identity.statements import sign_statement
 from daitn.objects.audit import AuditClaim
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt
@@ -23,6 +25,8 @@ from daitn.objects.lineage import (
     left_by,
 )
 from daitn.objects.messages import Advert, WorkOutcome, WorkReport
+from daitn.objects.models import DO_NOT_USE
+from daitn.objects.unknown_fields import More
 from daitn.objects.usage import SignedUsage, UsageStatement
 from daitn.objects.wire import canonical, decode
 
@@ -44,7 +48,7 @@ __all__ = [
 
 
 _USAGE = b"daitn usage 1\0"
-"""A signature of a statement is one of nothing else."""
+"""Domain separation of these signatures."""
 
 
 class _Signed(msgspec.Struct, frozen=True):
@@ -52,12 +56,23 @@ class _Signed(msgspec.Struct, frozen=True):
 
     previous: tuple[Digest, ...]
     fact: LineageFact
+    more: More | msgspec.UnsetType = msgspec.UNSET
 
 
-def sign_entry(fact: LineageFact, previous: tuple[Digest, ...], key: SigningKey) -> Entry:
+def sign_entry(
+    fact: LineageFact,
+    previous: tuple[Digest, ...],
+    key: SigningKey,
+    more: More | msgspec.UnsetType = msgspec.UNSET,
+) -> Entry:
     """Sign one fact together with the digests of the entries it builds on."""
-    message = canonical(_Signed(previous, fact))
-    return Entry(fact=fact, previous=previous, public_key=key.public, signature=key.sign(message))
+    return Entry(
+        fact=fact,
+        previous=previous,
+        public_key=key.public,
+        signature=key.sign(canonical(_Signed(previous, fact, more))),
+        more=more,
+    )
 
 
 def check_entry(entry: Entry) -> None:
@@ -65,7 +80,7 @@ def check_entry(entry: Entry) -> None:
 
     Whoever has a model shows the same entries with every report and every piece of work.
     """
-    message = canonical(_Signed(entry.previous, entry.fact))
+    message = canonical(_Signed(entry.previous, entry.fact, entry.more))
     check_signature_once(entry.public_key, entry.signature, message)
 
 
@@ -96,17 +111,17 @@ def check_lineage(lineage: Lineage, keys: Mapping[SiteId, str] | None = None) ->
             )
         if any(known[digest] not in given_to(entry.fact) for digest in entry.previous):
             raise Corrupt(
-                "was given another model than the entries that it builds on left",
+                "starts from another model than those of the entries that it builds on",
                 field=field,
-                fix="do not use this model; ask its owner where it comes from",
+                fix=DO_NOT_USE,
             )
         if isinstance(entry.fact, Merge) and not set(entry.fact.models) <= {
             known[digest] for digest in entry.previous
         }:
             raise Corrupt(
-                "merged a model of which no entry tells where it comes from",
+                "merges a model whose origin no entry states",
                 field=field,
-                fix="do not use this model; ask its owner where it comes from",
+                fix=DO_NOT_USE,
             )
         known[entry.digest] = left_by(entry.fact)
 
@@ -118,9 +133,9 @@ def check_descent(
     order: Digest,
     keys: Mapping[SiteId, str],
 ) -> frozenset[Digest]:
-    """The models that the entries made. Each was made from what earlier ones left or from `start`,
-    the owner's weights (none: fresh ones), for a job and an order (by its digest), and is signed
-    with its site's key. Raises `Corrupt` otherwise."""
+    """The models that the entries made. Each was made from earlier results or from `start`, the
+    owner's weights (none: fresh ones), for a job and an order (by its digest), and is signed with
+    its site's key. Raises `Corrupt` otherwise."""
     made: set[Digest] = set()
     known = {start}
     for position, entry in enumerate(entries):
@@ -138,22 +153,22 @@ def check_descent(
             made.add(left_by(fact))
             known.add(left_by(fact))
             continue
-        raise Corrupt(problem, field=f"lineage[{position}]", fix="train the model anew")
+        raise Corrupt(problem, field=f"lineage[{position}]", fix="train the model again")
     return frozenset(made)
 
 
 def check_model(
     lineage: Lineage, manifest: Digest, keys: Mapping[SiteId, str] | None = None
 ) -> None:
-    """Raise `Corrupt` unless the lineage is whole and ends with the model of this manifest.
+    """Raise `Corrupt` unless the lineage is complete and ends with the model of this manifest.
 
     `keys` as for `check_lineage`. They must come from another source than the lineage.
     """
     if not lineage.entries:
         raise Corrupt(
-            "the model has no lineage: nobody says where it comes from",
+            "the model has no lineage, so its origin is unknown",
             field="lineage",
-            fix="do not use this model; ask its owner where it comes from",
+            fix=DO_NOT_USE,
         )
     check_lineage(lineage, keys)
     last = left_by(lineage.entries[-1].fact)
@@ -161,7 +176,7 @@ def check_model(
         raise Corrupt(
             f"the lineage is that of model {last}, not of {manifest}",
             field=f"entries[{len(lineage.entries) - 1}]",
-            fix="do not use this model; ask its owner where it comes from",
+            fix=DO_NOT_USE,
         )
 
 
@@ -171,22 +186,35 @@ def sign_advert(descriptor: NodeDescriptor, key: SigningKey) -> Advert:
 
 
 def sign_report(
-    outcome: WorkOutcome, key: SigningKey, audit: AuditClaim | None = None
+    outcome: WorkOutcome,
+    key: SigningKey,
+    audit: AuditClaim | None = None,
+    network: str = "",
 ) -> WorkReport:
-    """Sign the outcome of a piece of work; what it says of the audit log is signed by itself."""
-    return WorkReport(outcome=outcome, signature=key.sign(canonical(outcome)), audit=audit)
+    """Sign the outcome of a piece of work, and its entry once more for outsiders (empty if there is
+    none). Its audit claim is signed separately."""
+    entry = outcome.entry
+    statement = sign_statement(entry, network, key) if entry is not None and network else b""
+    signature = key.sign(canonical(outcome))
+    return WorkReport(outcome=outcome, signature=signature, audit=audit, statement=statement)
 
 
-def check_report(report: WorkReport, public_key: str) -> None:
-    """Raise `Corrupt` unless this key signed the report and the entry in it."""
-    check_signature(public_key, report.signature, canonical(report.outcome))
+class _ReceivedReport(msgspec.Struct, frozen=True):
+    outcome: msgspec.Raw
+
+
+def check_report(report: WorkReport, public_key: str, received: bytes) -> None:
+    """Raise `Corrupt` unless this key signed the report and the entry in it. `received`: the bytes
+    of which it was read."""
+    outcome = bytes(decode(received, _ReceivedReport).outcome)
+    check_received(public_key, report.signature, outcome, report.outcome)
     entry = report.outcome.entry
     if entry is None:
         return
     check_entry(entry)
     if entry.public_key != public_key or entry.fact.site != report.outcome.site:
         raise Corrupt(
-            "the lineage entry is another site's",
+            "the lineage entry belongs to another site",
             field="entry.public_key",
             fix="sign entries with the key of the site's advert",
         )
@@ -198,18 +226,11 @@ class _ReceivedAdvert(msgspec.Struct, frozen=True):
 
 
 def read_advert(data: bytes) -> NodeDescriptor:
-    """The descriptor in an advert. Raises `Corrupt` unless it is signed with the key it names.
-
-    A site of a later version may say more in it than this version knows, so that the signature is
-    checked over what was received. Earlier versions sent it in another order than they signed.
-    """
+    """The descriptor in an advert. Raises `Corrupt` unless it is signed with the key in it."""
     received = decode(data, _ReceivedAdvert)
     raw = bytes(received.descriptor)
     descriptor = decode(raw, NodeDescriptor)
-    try:
-        check_signature(descriptor.public_key, received.signature, raw)
-    except Corrupt:
-        check_signature(descriptor.public_key, received.signature, canonical(descriptor))
+    check_received(descriptor.public_key, received.signature, raw, descriptor)
     return descriptor
 
 
@@ -218,16 +239,28 @@ def sign_attestation(finding: Finding, key: SigningKey) -> Attestation:
     return Attestation(finding=finding, signature=key.sign(canonical(finding)))
 
 
-def check_attestation(attestation: Attestation, public_key: str) -> None:
-    """Raise `Corrupt` unless the finding matches the signature of the unit with this key."""
-    check_signature(public_key, attestation.signature, canonical(attestation.finding))
+class _ReceivedAttestation(msgspec.Struct, frozen=True):
+    finding: msgspec.Raw
+
+
+def check_attestation(attestation: Attestation, public_key: str, received: bytes) -> None:
+    """Raise `Corrupt` unless the unit with this key signed the finding. `received`: the bytes of
+    which it was read."""
+    finding = bytes(decode(received, _ReceivedAttestation).finding)
+    check_received(public_key, attestation.signature, finding, attestation.finding)
 
 
 def sign_usage(statement: UsageStatement, key: SigningKey) -> SignedUsage:
-    """Sign what a gateway or facility states."""
+    """Sign a report of a gateway or facility."""
     return SignedUsage(statement=statement, signature=key.sign(_USAGE + canonical(statement)))
 
 
-def check_usage(signed: SignedUsage, public_key: str) -> None:
-    """Raise `Corrupt` unless this key signed the statement."""
-    check_signature(public_key, signed.signature, _USAGE + canonical(signed.statement))
+class _ReceivedUsage(msgspec.Struct, frozen=True):
+    statement: msgspec.Raw
+
+
+def check_usage(signed: SignedUsage, public_key: str, received: bytes) -> bytes:
+    """The signed statement. Raises `Corrupt` unless this key signed it. `received`: the bytes of
+    which it was read."""
+    statement = bytes(decode(received, _ReceivedUsage).statement)
+    return check_received(public_key, signed.signature, statement, signed.statement, _USAGE)

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daitn.identity.certificates import AUTHORITY, CERTIFICATE, ENTRY, KEY, MEMBERSHIP
+from daitn.identity.certificates import (
+    AUTHORITY,
+    CERTIFICATE,
+    ENTRY,
+    KEY,
+    MEMBERSHIP,
+    check_certificates,
+    unusable,
+)
 from daitn.identity.keys import is_key
 from daitn.objects.errors import InvalidInput
 
@@ -27,7 +35,7 @@ class CertificateFiles(NamedTuple):
 def certificate_files(folder: str) -> CertificateFiles:
     """The paths in `folder`.
 
-    Raises `InvalidInput` if one is missing.
+    Raises `InvalidInput` if one is missing or damaged.
     """
     names = AUTHORITY, MEMBERSHIP, CERTIFICATE, KEY
     paths = [str(Path(folder, name)) for name in names]
@@ -39,6 +47,7 @@ def certificate_files(folder: str) -> CertificateFiles:
             fix="join a network: `daitn network join INVITATION`; or admit this process's file: "
             "`daitn network admit`",
         )
+    check_certificates(Path(folder))
     return CertificateFiles(*paths)
 
 
@@ -54,7 +63,7 @@ def serving(folder: str) -> ssl.SSLContext:
     try:
         context.load_cert_chain(files.membership, files.key)
     except (ssl.SSLError, OSError) as error:
-        raise _unusable(folder, error) from None
+        raise unusable(Path(files.membership), error) from None
     return context
 
 
@@ -79,12 +88,12 @@ def _trusting(folder: str) -> ssl.SSLContext:
         try:
             context.load_verify_locations(authority)
         except (ssl.SSLError, OSError) as error:
-            raise _unusable(folder, error) from None
+            raise unusable(authority, error) from None
     return context
 
 
 def trusting_members(folder: str, may_serve: Callable[[str], bool]) -> ssl.SSLContext:
-    """As `trusting`, but of the network's members it trusts those alone whose key `may_serve`.
+    """Like `trusting`, but among the network's members it trusts only those whose key `may_serve`.
 
     Whoever else has a certificate of the network for the server's host is refused in the handshake,
     before anything is sent. Servers with certificates of public authorities are not asked for keys.
@@ -103,18 +112,10 @@ def trusting_members(folder: str, may_serve: Callable[[str], bool]) -> ssl.SSLCo
 
 
 def _member_key(certificate: Mapping[str, Any] | None) -> str | None:
-    """The public key that a member's certificate is for; none for one of a public authority.
+    """The public key of a member's certificate; none for one of a public authority.
 
     The network's authority issues no other names, and public ones no such names.
     """
     names = (pair for pairs in (certificate or {}).get("subject", ()) for pair in pairs)
     common = (str(value).removeprefix(ENTRY) for field, value in names if field == "commonName")
     return next(filter(is_key, common), None)
-
-
-def _unusable(folder: str, error: Exception) -> InvalidInput:
-    return InvalidInput(
-        f"the certificate in {folder} cannot be used: {error}",
-        field="tls",
-        fix="join the network again: `daitn network join`, or `daitn network admit`",
-    )

@@ -1,9 +1,9 @@
-"""What keeps a visit from being one step that carries its records away in the weights.
+"""Bounds that prevent a visit from being a single step that carries records away in the weights.
 
 A gradient is a sum over records, and a network can be made so that it can be solved for them: where
 a step is linear in it, the weights show it. So a visit is several steps, a gradient has a greatest
-norm, and the weights leave with noise (`daitn.learning.blur`). That is no differential privacy:
-what a model learned it can remember.
+norm, and the weights leave with noise (`daitn.learning.weight_noise`). That is no differential
+privacy: what a model learned it can remember.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["LEAST_STEPS", "MOST_BATCH", "MOST_GRADIENT", "batch_of"]
 MOST_BATCH = 256
 """Examples per step."""
 LEAST_STEPS = 8
-"""Of a visit."""
+"""Minimum steps of a visit."""
 MOST_GRADIENT = 1.0
 """Norm to which a gradient is clipped."""
 

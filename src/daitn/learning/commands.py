@@ -1,4 +1,4 @@
-"""What a node and its training worker say to each other.
+"""Messages between a node and its training worker.
 
 The node sends one `Task`; the worker answers with any number of `Advanced` and `Kept` and then one
 `WorkerFinished` or `WorkerFailed`.
@@ -46,11 +46,11 @@ class ProbeSpeed(msgspec.Struct, frozen=True, kw_only=True, tag="probe"):
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """What the training engine computes with, and how fast."""
+    """The training engine's device, and its speed."""
 
     device: str
     memory_bytes: int
-    """Memory of the device that trains; of one of them, where there are several."""
+    """Memory of the training device; of one of them if there are several."""
     speed_flops: float
     """Floating-point operations per second of all devices, sustained while training a small
     network."""
@@ -58,7 +58,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Describe(msgspec.Struct, frozen=True, kw_only=True, tag="describe"):
-    """Say what a recipe is: `RecipeFacts`."""
+    """Ask for a recipe's description: `RecipeFacts`."""
 
     recipe: str
 
@@ -125,10 +125,10 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, tag="train"):
     out: str
     selection: Selection = Selection()
     saving: Saving | None = None
-    """None: it keeps no savepoints."""
+    """`None` means it keeps no savepoints."""
     local: LocalTask = LocalTask()
     privacy: DpSgd | None = None
-    """None: it trains without differential privacy."""
+    """`None` means it trains without differential privacy."""
 
 
 class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
@@ -142,21 +142,21 @@ class MergeModels(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
 
 
 class CompressUpdate(msgspec.Struct, frozen=True, kw_only=True, tag="compress"):
-    """Leave of a trained model what differs from its base, see `learning/compression.py`."""
+    """Reduce a trained model to its difference from the base, see `learning/compression.py`."""
 
     base: str
     of: Digest
-    """The base's."""
+    """Digest of the base."""
     trained: str
     how: Compression
     left: str
     """File for what is lost now."""
     before: str = ""
-    """File of what was lost before; empty: nothing."""
+    """File with what was lost before; empty means none."""
 
 
 class RebuildWeights(msgspec.Struct, frozen=True, kw_only=True, tag="rebuild"):
-    """Make weights of an update and its base."""
+    """Rebuild weights from an update and its base."""
 
     base: str
     of: Digest
@@ -193,27 +193,27 @@ Command = (
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A command, and what carrying it out may take."""
+    """A command, and its limits."""
 
     command: Command
     limits: Limits = UNLIMITED
 
 
 class Advanced(msgspec.Struct, frozen=True, kw_only=True, tag="advanced"):
-    """The running command came this far."""
+    """Progress of the running command."""
 
     progress: Progress
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
-    """The running visit is on disk as of the progress that was told before."""
+    """The running visit is on disk, as of the progress reported before."""
 
     number: int
-    """Of the savepoint."""
+    """Number of the savepoint."""
 
 
 class WorkerFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """The command is done. `result` is the MessagePack of what the recipe's method returned."""
+    """The command is done. `result` is the MessagePack of the result of the recipe's method."""
 
     result: msgspec.Raw
 
@@ -224,11 +224,11 @@ class WorkerFailed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     error: ErrorReport
     fault: Fault | None = None
     counts: dict[str, int] = {}
-    """Of a `DataFault`."""
+    """Counts of a `DataFault`."""
     by_recipe: bool = True
-    """Whether the words are the recipe's, which may hold a record, and not the worker's."""
+    """Whether the text is the recipe's, which may contain a record, rather than the worker's."""
     traceback: str = ""
-    """For the node's own log, where the failure was not foreseen. It never leaves the site."""
+    """For the node's own log, if the failure was unforeseen. It never leaves the site."""
 
 
 Reply = Ready | Advanced | Kept | WorkerFinished | WorkerFailed

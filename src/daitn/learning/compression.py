@@ -1,4 +1,4 @@
-"""Updates in fewer bytes: what training made of a model, as a difference from its beginning.
+"""Compressed updates: the difference between a trained model and its start.
 
 A file of weights `X.safetensors` of a model becomes the *update part* `X.update.safetensors`, which
 names the model it is of. What a tensor loses is kept at the site and added to the next update of
@@ -27,14 +27,14 @@ __all__ = ["compress", "rebuild"]
 
 _WEIGHTS = ".safetensors"
 _KEPT = 1 / 16
-"""Part of a tensor's numbers that `topk` sends: each costs six bytes."""
+"""Share of a tensor's numbers that `topk` sends: each costs six bytes."""
 _BASE, _HOW = "daitn.update.base", "daitn.update.how"
 _ALSO = {"I8": 1, "I32": 4}
 _MOST_INDEX = 2**31 - 1
 
 
 class _Sent(NamedTuple):
-    """What travels of a tensor, by what it is, and the update that it stands for."""
+    """What is sent of a tensor, and the update that it represents."""
 
     tensors: dict[str, Tensor]
     update: Tensor
@@ -43,9 +43,9 @@ class _Sent(NamedTuple):
 def compress(
     base: Path, of: str, trained: Path, how: Compression, before: Path | None, left: Path
 ) -> None:
-    """Replace the weights in the folder `trained` by what differs from the model in `base`, whose
-    digest is `of`. A file that `base` does not have alike stays as it is, and so does one with
-    other numbers than weights, of which trees are made.
+    """Replace the weights in the folder `trained` by their difference from the model in `base`,
+    whose digest is `of`. A file without a match in `base` stays unchanged, as does one with numbers
+    other than weights, such as trees.
 
     `before`: a file of what earlier updates lost; `left`: the file for what is lost now.
     """
@@ -72,7 +72,7 @@ def compress(
 
 
 def rebuild(base: Path, of: str, update: Path, out: Path) -> None:
-    """Write the weights that the update parts in the folder `update` stand for to `out`.
+    """Write the weights represented by the update parts in the folder `update` to `out`.
 
     Raises `Corrupt` for an update of another model, or one that does not fit `base`.
     """
@@ -137,24 +137,26 @@ def _sent(update: Tensor, how: Compression) -> _Sent:
 
 
 def _check_fits(part: str, header: Header, base: Header) -> None:
-    """Raise `Corrupt` unless an update has what one of the base has, and no more. Only headers have
-    been read by now."""
+    """Raise `Corrupt` unless an update has exactly the tensors of one of the base. Only headers
+    have been read by now."""
     left = set(header.shapes)
     for name, shape in base.shapes.items():
-        there = {what for what in ("whole", "values", "scale", "index") if f"{what}.{name}" in left}
-        left -= {f"{what}.{name}" for what in there}
+        present = {
+            what for what in ("whole", "values", "scale", "index") if f"{what}.{name}" in left
+        }
+        left -= {f"{what}.{name}" for what in present}
         values = header.shapes.get(f"values.{name}", ())
         numbers = math.prod(shape)
         fits = (
-            (there == {"whole"} and header.shapes[f"whole.{name}"] == shape)
-            or (there == {"values"} and values == shape)
+            (present == {"whole"} and header.shapes[f"whole.{name}"] == shape)
+            or (present == {"values"} and values == shape)
             or (
-                there == {"values", "scale"}
+                present == {"values", "scale"}
                 and values == shape
                 and header.shapes[f"scale.{name}"] == ()
             )
             or (
-                there == {"values", "index"}
+                present == {"values", "index"}
                 and values == header.shapes[f"index.{name}"]
                 and len(values) == 1
                 and values[0] <= numbers <= _MOST_INDEX

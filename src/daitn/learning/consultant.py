@@ -1,4 +1,4 @@
-"""What a node knows of its recipes, without running one itself.
+"""A node's knowledge about its recipes, without running one itself.
 
 A recipe is third-party code: it may crash when imported, or hang when asked what a model needs. So
 it is asked in a process of its own; the training process is busy for hours.
@@ -23,42 +23,42 @@ __all__ = ["Consultant"]
 
 _log = logging.getLogger(__name__)
 
-_ALL_THERE_IS = Sandbox()
+_UNCONFINED = Sandbox()
 _MOST_ESTIMATES = 256
 _WITHIN_S = 20.0
-"""For an answer that needs no engine. Whoever waits for the site's answer waits longer."""
+"""For an answer that needs no engine. Callers of the site wait longer."""
 
 
 class Consultant:
-    """Asks the recipes of a site."""
+    """Queries the recipes of a site."""
 
-    def __init__(self, recipes: Iterable[str], sandbox: Sandbox = _ALL_THERE_IS) -> None:
-        """`sandbox`: as of a `Trainer`."""
+    def __init__(self, recipes: Iterable[str], sandbox: Sandbox = _UNCONFINED) -> None:
+        """`sandbox`: as in `Trainer`."""
         self._sandbox = sandbox
         self._names = tuple(recipes)
         self._facts: dict[str, RecipeFacts] = {}
         self._estimates: OrderedDict[bytes, Footprint] = OrderedDict()
         self.broken: dict[str, DaitnError] = {}
         """Recipes that cannot be used, with the reasons."""
-        self._asked = self._trainer()
+        self._trainer_in_use = self._trainer()
 
     async def start(self, warm: Trainer | None = None) -> None:
-        """Ask every recipe what it is, through the process of `warm` if given."""
-        asked = warm or self._trainer()
+        """Ask every recipe for its facts, through the process of `warm` if given."""
+        trainer = warm or self._trainer()
         for name in self._names:
             try:
-                await asked.start()
+                await trainer.start()
                 async with asyncio.timeout(_WITHIN_S):
-                    self._facts[name] = await asked.facts(name)
+                    self._facts[name] = await trainer.facts(name)
             except (DaitnError, TimeoutError) as failed:
                 error = failed if isinstance(failed, DaitnError) else _silent()
                 _log.error("the recipe %s is left out: %s", name, error)
                 self.broken[name] = error
         if warm is None:
-            await asked.close()
+            await trainer.close()
 
     async def close(self) -> None:
-        await self._asked.close()
+        await self._trainer_in_use.close()
 
     @property
     def recipes(self) -> tuple[str, ...]:
@@ -77,16 +77,16 @@ class Consultant:
         return known
 
     async def estimate(self, recipe: str, config: Config) -> Footprint:
-        """What a model needs. Raises what the recipe raises, and `WorkFailed`.
+        """The needs of a model. Raises what the recipe raises, and `WorkFailed`.
 
         Each piece of a job's work asks this of one configuration: the recipe is asked once.
         """
-        asked = sha256(canonical((recipe, config))).digest()
-        known = self._estimates.get(asked)
+        key = sha256(canonical((recipe, config))).digest()
+        known = self._estimates.get(key)
         if known is None:
-            known = await self._asked.estimate(recipe, config)
-        self._estimates[asked] = known
-        self._estimates.move_to_end(asked)
+            known = await self._trainer_in_use.estimate(recipe, config)
+        self._estimates[key] = known
+        self._estimates.move_to_end(key)
         if len(self._estimates) > _MOST_ESTIMATES:
             self._estimates.popitem(last=False)
         return known

@@ -1,4 +1,4 @@
-"""The draws of DP-SGD (Abadi et al. 2016, arXiv:1607.00133): which records, and the noise.
+"""The draws of DP-SGD (Abadi et al. 2016, arXiv:1607.00133): records, and noise.
 
 They are of a cryptographic stream, by a secret of the site and the step's number: nobody else can
 draw them again, and a visit that goes on from a savepoint draws as before. Of the libraries that do
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daitn.learning.blur import normal
 from daitn.learning.recipe import DpSgd
+from daitn.learning.weight_noise import normal
 
 __all__ = ["clip_factors", "drawn", "noisy_mean", "shares"]
 
@@ -25,7 +25,7 @@ _RANGE = 2.0**32
 
 
 def drawn(terms: DpSgd, step: int, records: int) -> NDArray[np.int64]:
-    """The records of a step: each with the probability `rate`, whatever others are drawn (Poisson
+    """The records of a step: each with the probability `rate`, independently of the others (Poisson
     sampling), as the accountant assumes."""
     return np.flatnonzero(shares(terms, "records", step, records) < terms.rate)
 
@@ -37,20 +37,20 @@ def shares(terms: DpSgd, purpose: str, step: int, count: int) -> NDArray[np.floa
 
 
 def clip_factors(norms: Tensor, clip: float) -> Tensor:
-    """By what to multiply gradients with these norms, so that none is longer than `clip`: by
-    nothing where it is not a number."""
+    """Factors for gradients with these norms, so that none is longer than `clip`: 0 if a norm is
+    not a number."""
     return torch.where(norms.isfinite(), clip / norms.clamp_min(clip), 0.0)
 
 
 def noisy_mean(sums: Sequence[Tensor], terms: DpSgd, step: int) -> list[Tensor]:
-    """Of the sums of a step's clipped gradients, the mean that may be told."""
+    """The noisy mean, which may be revealed, of the sums of a step's clipped gradients."""
     key, deviation = _key(terms, "noise", step), terms.noise * terms.clip
-    told = []
+    noisy = []
     for number, summed in enumerate(sums):
         noise = torch.from_numpy(normal(key + number.to_bytes(8), summed.numel()))
         noise = noise.reshape(summed.shape).to(summed)
-        told.append((summed + deviation * noise) / terms.lot)
-    return told
+        noisy.append((summed + deviation * noise) / terms.lot)
+    return noisy
 
 
 def _key(terms: DpSgd, purpose: str, step: int) -> bytes:

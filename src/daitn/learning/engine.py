@@ -1,4 +1,4 @@
-"""Which processor the engine computes on, and in which precision.
+"""The device on which the engine computes, and its precision.
 
 The probe measures the same one that visits, measurements and answers then use. Networks are not
 compiled (`torch.compile`): that runs a compiler, and a visit starts no programs.
@@ -14,13 +14,13 @@ __all__ = ["engine_device", "engine_devices", "is_mixed", "mixed_precision"]
 
 
 def engine_device() -> torch.device:
-    """The first of `engine_devices`, for work that needs no more than one."""
+    """The first of `engine_devices`, for work on a single device."""
     return engine_devices()[0]
 
 
 def engine_devices() -> list[torch.device]:
-    """The GPUs that PyTorch sees and that CUDA (or ROCm, by the same name) drives, as far as they
-    are of the same kind as the first, which would wait for a slower one; else the CPU, once.
+    """The GPUs that PyTorch sees and that CUDA (or ROCm, under the same name) drives, if they are
+    of the same kind as the first, which would wait for a slower one; else the CPU, once.
 
     Apple's Metal is left out: it does not survive the fork by which every visit begins.
     """
@@ -41,7 +41,7 @@ def is_mixed(device: torch.device, weights: torch.dtype) -> bool:
 def mixed_precision(
     device: torch.device, weights: torch.dtype
 ) -> contextlib.AbstractContextManager[object]:
-    """Multiply in bfloat16, whatever the weights are stored in.
+    """Multiply in bfloat16, regardless of the weights' storage format.
 
     What training changes stays float32, and so do losses: Micikevicius et al. 2018,
     arXiv:1710.03740. bfloat16 has the range of float32 and needs no scaling of losses.

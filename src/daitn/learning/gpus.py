@@ -1,4 +1,5 @@
-"""GPUs in this machine, as the system and NVIDIA's program tell: the node imports no engine."""
+"""GPUs of this machine, as reported by the system and `nvidia-smi`, since the node imports no
+engine."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["free_bytes", "has_gpu"]
 
-_ASKED = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
+_COMMAND = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
 _WITHIN_S = 20.0
 """The first answer after a start takes seconds, while the driver wakes up."""
 _UNIT = 1 << 20
@@ -20,7 +21,7 @@ def has_gpu() -> bool:
 
 
 def free_bytes() -> tuple[int, ...]:
-    """The memory that is free on each of NVIDIA's that programs here may use.
+    """The free memory of each NVIDIA GPU that programs here may use.
 
     It waits for the answer.
     """
@@ -28,12 +29,12 @@ def free_bytes() -> tuple[int, ...]:
     if chosen is not None and chosen.strip() in ("", "-1"):
         return ()
     try:
-        told = subprocess.run(
-            _ASKED, capture_output=True, text=True, check=True, timeout=_WITHIN_S
+        output = subprocess.run(
+            _COMMAND, capture_output=True, text=True, check=True, timeout=_WITHIN_S
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    free = [int(line) * _UNIT for line in told.split() if line.isdecimal()]
+    free = [int(line) * _UNIT for line in output.split() if line.isdecimal()]
     if chosen is None or not all(each.isdecimal() for each in chosen.split(",")):
         return tuple(free)
     return tuple(free[int(each)] for each in chosen.split(",") if int(each) < len(free))

@@ -1,4 +1,4 @@
-"""Which recipes a site has: entry points in the group `daitn.recipes`.
+"""The recipes of a site: entry points in the group `daitn.recipes`.
 
 Listing reads package metadata and runs no recipe's code. `daitn.learning.registry` does run it, in
 the processes beside the node.

@@ -20,7 +20,7 @@ _LAYERS = 3
 _SIZES = {"cpu": (512, 64)}
 """Width and batch."""
 _LARGE = (4096, 2048)
-"""On other devices: what is smaller measures how fast work is handed to them."""
+"""On other devices: smaller sizes would measure only how fast work is submitted."""
 _WARM_UP_STEPS = 2
 
 

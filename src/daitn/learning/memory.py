@@ -21,25 +21,25 @@ __all__ = [
 ]
 
 PROCESS_BYTES = 300 << 20
-"""Of a process beside its model's: 280 MB with transformers, 150 MB with PyTorch alone, 130 MB of
-llama.cpp's."""
+"""Memory of a process beside its model: 280 MB with transformers, 150 MB with PyTorch alone, 130 MB
+with llama.cpp."""
 CACHE_SHARE = 0.5
-"""Of the memory that is left beside the weights, what a model remembers of conversations."""
+"""Share of the memory left beside the weights that a model uses to cache conversations."""
 LEAST_CACHE_TOKENS = 512
-"""With less room than for a short conversation a model is not worth loading."""
+"""With less room than for a short conversation, a model is not worth loading."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 def total_bytes() -> int:
-    """All there is."""
+    """The total memory."""
     total = int(psutil.virtual_memory().total)
     limit = _limit()
     return total if limit is None else min(total, limit)
 
 
 def free_bytes() -> int:
-    """What can be taken without anything being pushed out but files that were read."""
+    """Memory available without evicting anything except file caches."""
     free = int(psutil.virtual_memory().available)
     limit = _limit()
     if limit is None:
@@ -54,21 +54,21 @@ def free_bytes() -> int:
 
 
 def own_bytes() -> int:
-    """What this process takes, as far as it shares it with nobody."""
+    """Memory of this process that is not shared with others."""
     used = psutil.Process().memory_info()
     return int(used.rss - used.shared)
 
 
 class Loading:
-    """What models will take that are being loaded: it looks free until they have it."""
+    """Memory reserved for models being loaded: it looks free until they have it."""
 
     def __init__(self) -> None:
         self._taken_bytes = 0
 
     @contextmanager
     def of(self, name: str, needed_bytes: int, *, field: str, fix: str) -> Iterator[None]:
-        """Hold the memory that loading a model takes. Raises `StorageFull` with `field` and `fix`
-        if there is too little."""
+        """Reserve the memory for loading a model. Raises `StorageFull` with `field` and `fix` if
+        there is too little."""
         free = free_bytes() - self._taken_bytes
         if needed_bytes > free:
             raise StorageFull(

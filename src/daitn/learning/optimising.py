@@ -1,4 +1,4 @@
-"""An optimiser's state and the weights that it changes, as bytes of a savepoint.
+"""An optimiser's state and its weights, as bytes of a savepoint.
 
 They are safetensors, as models are: reading them runs no code.
 """
@@ -28,8 +28,8 @@ class _State(msgspec.Struct, frozen=True, kw_only=True):
 def state_bytes(
     facts: msgspec.Struct, weights: Sequence[Tensor], optimiser: torch.optim.Optimizer
 ) -> bytes:
-    """`facts`: what else training needs to go on. `weights`: those that `optimiser` changes, in its
-    order."""
+    """`facts`: what else training needs to resume. `weights`: those that `optimiser` changes, in
+    its order."""
     tensors = {f"{_WEIGHT}.{number}": weight for number, weight in enumerate(weights)}
     for number, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"{slot}.{number}": value for slot, value in slots.items()}
@@ -45,7 +45,7 @@ def restore(
     weights: Sequence[Tensor],
     optimiser: torch.optim.Optimizer,
 ) -> FactsT:
-    """Put weights and optimiser back as they were, and return the facts."""
+    """Restore weights and optimiser, and return the facts."""
     read = msgspec.msgpack.decode(state, type=_State)
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in safetensors.torch.load(read.tensors).items():

@@ -1,4 +1,4 @@
-"""A training worker as its node sees it: it carries out one command at a time."""
+"""A training worker as seen by its node: it carries out one command at a time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerProcess(ChildProcess[Reply]):
-    """A running worker. Made by `start`."""
+    """A running worker, created by `start`."""
 
     name = "training worker"
     module = "daitn.learning.worker"
     replies = Reply
     watchers = 2
-    """Generations of processes that run no recipe: they look after those that do."""
+    """Generations of processes that run no recipe, but watch those that do."""
     _stalled = ""
 
     async def _watch_pulse(self, pulse: Pulse) -> None:
@@ -104,15 +104,15 @@ def _raised(failed: WorkerFailed) -> DaitnError:
 
 
 class ReadingProcess(WorkerProcess):
-    """A worker that does not compute: recipes look at data in it."""
+    """A worker that does not compute: recipes read data in it."""
 
     name = "reading worker"
     arguments = ("--no-engine",)
 
 
 class ConsultedProcess(WorkerProcess):
-    """A worker that sees no data: it answers what recipes are and need. One process carries out all
-    commands, so that answers come fast."""
+    """A worker that sees no data: it answers questions about recipes. One process carries out all
+    commands, so that answers are fast."""
 
     name = "consulted recipe"
     module = "daitn.learning.consulting"

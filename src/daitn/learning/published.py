@@ -22,9 +22,9 @@ __all__ = [
 
 DESCRIPTION, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "*.safetensors"
 MOST_COPIES = 3
-"""Of the weights that are in memory while they are read and written, at most."""
+"""Maximum number of copies of the weights in memory while they are read and written."""
 USUAL_COPIES = 2
-"""As they are read, and as they are written."""
+"""One as read, and one as written."""
 
 
 class _Quantisation(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class _Description(msgspec.Struct, frozen=True):
     quantization_config: _Quantisation | None = None
     dtype: str | None = None
     torch_dtype: str | None = None
-    """What older folders call `dtype`."""
+    """The name of `dtype` in older folders."""
 
 
 def check_published(
@@ -46,8 +46,8 @@ def check_published(
     *,
     otherwise: str = "",
 ) -> None:
-    """Raise `NotFound` for a folder that is not there or lacks one of `files`, which are patterns;
-    none: its reader says what it lacks.
+    """Raise `NotFound` for a missing folder, or one without some of `files`, which are patterns;
+    `None` means its reader reports what is missing.
 
     `field`: what names the folder. `otherwise`: what else to do, for the end of `fix`.
     """
@@ -68,20 +68,20 @@ def check_published(
 
 
 def stored_bytes(folder: Path) -> int:
-    """The size of the weights as they lie there."""
+    """The stored size of the weights."""
     return sum(path.stat().st_size for path in folder.glob(WEIGHTS))
 
 
 def weights_bytes(folder: Path) -> int:
-    """The size of the weights once they are imported, at most: those that were published in 4 or 8
-    bits are put back to the numbers that the description names, by default to 16 bits."""
+    """Maximum size of the weights once imported: those published in 4 or 8 bits are converted back
+    to the numbers named in the description, by default to 16 bits."""
     stored = stored_bytes(folder)
     try:
-        told = msgspec.json.decode((folder / DESCRIPTION).read_bytes(), type=_Description)
+        description = msgspec.json.decode((folder / DESCRIPTION).read_bytes(), type=_Description)
     except (OSError, msgspec.DecodeError):  # The import says what is wrong with it.
         return stored
-    packed = told.quantization_config
+    packed = description.quantization_config
     if packed is None or not (packed.load_in_4bit or packed.load_in_8bit):
         return stored
-    bits = 32 if "float32" in (told.dtype, told.torch_dtype) else 16
+    bits = 32 if "float32" in (description.dtype, description.torch_dtype) else 16
     return stored * bits // (4 if packed.load_in_4bit else 8)

@@ -1,4 +1,4 @@
-"""Signs of life of a worker: it reports progress, or it uses a processor."""
+"""Signs of life of a worker: it reports progress, or it uses the CPU."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["MOST_SILENT_S", "STALL_S", "Pulse", "processor_s"]
 
 STALL_S = 60.0
 """How long a worker may neither report progress nor use a processor: a minute covers a cold disk
-and a machine that is short of memory."""
+and a machine short of memory."""
 _MOST_EVERY_S = 5.0
-"""Finding the children of a process takes a scan of all processes."""
+"""Finding the children of a process requires a scan of all processes."""
 _BUSY = 0.01
-"""Least share of one processor that counts as work. A process that is stopped, or waits for a lock
-that is never released, uses none; one that shares a loaded machine gets far more."""
+"""Minimum share of one processor that counts as work. A process that is stopped, or waits for a
+lock that is never released, uses none; one that shares a loaded machine gets far more."""
 MOST_SILENT_S = 3600.0
 """A worker that uses a processor but reports nothing for this long is in an endless loop: the
 longest step without a report measures a model on a whole test set."""
@@ -26,7 +26,7 @@ class Pulse:
         self, now_s: float, used_s: float, *, stall_s: float, silent_s: float = MOST_SILENT_S
     ) -> None:
         """`used_s`: processor time so far; `stall_s`: how long there may be no sign of life;
-        `silent_s`: how long no report of progress, while it uses a processor."""
+        `silent_s`: how long there may be no report of progress, while it uses a processor."""
         self._stall_s = stall_s
         self._most_silent_s = silent_s
         self.every_s = min(_MOST_EVERY_S, stall_s / 4.0)
@@ -59,10 +59,10 @@ class Pulse:
 
 
 def processor_s(pid: int, *, below: int = 0) -> float:
-    """Processor time that a process and its descendants have used; 0 if it is gone.
+    """Processor time in seconds that a process and its descendants have used; 0 if it is gone.
 
-    `below`: only what is so many generations below it, without those that only watch over it; or
-    the lowest there are, while they prepare what comes below.
+    `below`: count only descendants this many generations below, without processes that merely watch
+    others; or the lowest there are, while they prepare those below.
     """
     try:
         elders = [psutil.Process(pid)]

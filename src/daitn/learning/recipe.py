@@ -1,4 +1,4 @@
-"""Recipes: how a model is made, trained and measured where the data is.
+"""Recipes: how a model is created, trained and measured at the data.
 
 A recipe is code that a site has installed (entry point group `daitn.recipes`) and that its data
 owner has allowed. A visiting model brings *parts* (files: weights as safetensors, a tokenizer
@@ -109,23 +109,23 @@ class DataFault(InvalidInput):
 
 
 class RecipeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node needs to know of a recipe, which never runs in the node's own process."""
+    """What a node needs to know about a recipe, which never runs in the node's own process."""
 
     data_schema: str
     test_schema: str
     metrics: tuple[str, ...]
     apis: tuple[Api, ...] = ()
-    """The APIs through which its models answer; empty: they do not."""
+    """The APIs through which its models answer; empty means they do not."""
     abilities: Abilities = Abilities()
-    """What its models read and say."""
+    """Inputs and outputs of its models."""
     merges: bool = False
-    """Whether it merges models that sites trained apart from one another."""
+    """Whether it merges models that sites trained separately."""
     algorithms: tuple[Algorithm, ...] = ()
-    """Those by which its models can be trained."""
+    """Algorithms by which its models can be trained."""
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model with some configuration needs."""
+    """The needs of a model with some configuration."""
 
     parameters: int
     flops_per_example: float
@@ -135,8 +135,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     """Size of the parts on the wire, estimated."""
     labels: tuple[str, ...] = ()
-    """The labels that the model distinguishes: it cannot learn from data with other labels, nor be
-    measured on it. Empty: any."""
+    """Labels that the model distinguishes: it cannot learn from data with other labels, nor be
+    measured on it. Empty means any."""
     labels_field: str = ""
     """The field of the intent that lists them, for instance `model.config.classes`."""
     private: bool = False
@@ -145,32 +145,34 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """Whether models can be merged that sites trained from a fresh one, and not only from one that
     has visited a site."""
     packages: tuple[str, ...] = ()
-    """Modules that must be installed where it trains and is measured, beyond what the recipe always
-    needs."""
+    """Modules that must be installed where it trains and is measured, beyond the recipe's usual
+    ones."""
     learning: dict[str, tuple[float, float]] = {}
     """What past visits with this configuration taught, as mean and standard deviation of a
     logarithm or logit: `tau` (examples until a gap has shrunk to 37 %), `warm` and `ripe` (examples
     lost at the start of a visit, and of a model), `repeats` (epochs until repetition teaches 37 %),
     `fading` (speed of forgetting, relative to learning), `labelled` (whether a label needs examples
     of its own), `averaged` (share of a visit undone by averaging). Measured values belong here, not
-    estimates. Empty: unknown; the planner then starts from what holds for any recipe."""
+    estimates. Empty means unknown; the planner then starts from general assumptions."""
 
 
 class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe reports of a data set so that it can be described without being shown."""
+    """A recipe's report on a data set, from which it can be described without being shown."""
 
     samples: int
     """Records that models learn from, or are measured on."""
     labels: dict[str, int]
-    """Label histogram, with labels of whose records no use is made."""
+    """Label histogram, including labels whose records are not used."""
     different: dict[str, int] = {}
-    """Label histogram of different records: equal ones count once. Empty: all differ."""
+    """Label histogram of distinct records. Empty means all are distinct."""
     quality: float
     """Share of the records in [0, 1] that are usable as they are."""
     columns: tuple[str, ...] = ()
-    """Of a table: the columns that models learn from. Not published."""
+    """For a table: the columns that models learn from. Not published."""
     remarks: tuple[str, ...] = ()
     """Notes for the data's owner. Not published."""
+    metrics: tuple[str, ...] = ()
+    """For a test set: the recipe's metrics that it can measure; empty means all."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,11 +181,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     """The column with the label."""
     columns: tuple[str, ...] = ()
-    """The columns that models may learn from; empty: all but the label."""
+    """The columns that models may learn from; empty means all but the label."""
     ignore: tuple[str, ...] = ()
-    """Columns that nobody reads."""
+    """Columns that are never read."""
     least_records: int = LEAST_RECORDS
-    """Minimum number of different records behind a class, the scale of a column and any text
+    """Minimum number of distinct records behind a class, the scale of a column and any text
     fragment that a model takes along. A table's records of rarer labels are not used."""
 
 
@@ -195,9 +197,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     loss: float
     """Mean over the examples since the last report, after each was clipped to the same range."""
     sensitivity: float = 0.0
-    """The most that one record can add to the sum of the losses of all examples of the run: the
-    width of that range, times the number of times that a record is used. 0: not bounded; no loss
-    leaves the site."""
+    """Maximum contribution of one record to the sum of the losses of all examples of the run: the
+    width of that range, times the number of times that a record is used. 0 means not bounded; then
+    no loss leaves the site."""
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,7 +208,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     seconds: float
     carried: tuple[str, ...] = ()
-    """Parts of the model that training left as they were, and that are not in `out`."""
+    """Parts of the model that training left unchanged, and that are not in `out`."""
 
 
 class LabelMeasured(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,7 +229,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     items: int
     standard_error: float
-    """As measured. The site publishes that of the value that it publishes."""
+    """As measured. The site publishes that of the published value."""
     by_label: dict[str, LabelMeasured] = {}
     """The metric per label; the site publishes labels with enough items."""
     over_labels: bool = False
@@ -247,11 +249,11 @@ class Recipe(Protocol):
     data_schema: str
     """The data schema that it reads, for instance `qa-pairs/1`."""
     test_schema: str
-    """The schema of the test sets that it can be measured on, for instance `multiple-choice/1`."""
+    """The schema of the test sets on which it can be measured, for instance `multiple-choice/1`."""
     metrics: tuple[str, ...]
 
     def estimate(self, config: Config) -> Footprint:
-        """What a model with `config` needs, without loading a framework."""
+        """The needs of a model with `config`, without loading a framework."""
         ...
 
     def inspect(self, data: Path) -> DataProfile:
@@ -289,7 +291,7 @@ class Recipe(Protocol):
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """What an intent says of a model that was imported."""
+    """The intent's fields for an imported model."""
 
     config: dict[str, object]
     """For `model.config`."""
@@ -297,7 +299,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Importing(Protocol):
-    """The part of a recipe that takes models from elsewhere."""
+    """The part of a recipe that imports models."""
 
     def import_model(self, folder: Path, out: Path) -> Imported:
         """Write the parts of the model in `folder` into the empty folder `out`.
@@ -308,7 +310,7 @@ class Importing(Protocol):
 
 
 class Form(enum.StrEnum):
-    """What a model is exported as."""
+    """Export format of a model."""
 
     PARTS = "parts"
     """As it travels."""
@@ -325,7 +327,7 @@ class Form(enum.StrEnum):
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recipe says of a model that it exported."""
+    """A recipe's notes on an exported model."""
 
     usage: str
     """How to use it without DA-ITN, in Markdown."""
@@ -333,11 +335,11 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Exporting(Protocol):
-    """The part of a recipe that gives models away to other programs."""
+    """The part of a recipe that exports models for other programs."""
 
     def export_model(self, model: Path, config: Config, form: Form, out: Path) -> Exported:
-        """Write the model in `model` in another form into the empty folder `out`; for `parts` no
-        more than what is of use beside them.
+        """Write the model in `model` in another form into the empty folder `out`; for `parts`, only
+        useful additions.
 
         Raises `InvalidInput` for a form that it does not have.
         """
@@ -349,7 +351,7 @@ class Selecting(Protocol):
     """The part of a recipe that follows a data owner's terms."""
 
     def selecting(self, selection: Selection) -> Recipe:
-        """The same recipe, whose methods that read data follow these terms.
+        """The same recipe, with methods that read data by these terms.
 
         Raises `InvalidInput` for terms that it cannot follow.
         """
@@ -357,30 +359,30 @@ class Selecting(Protocol):
 
 
 class Savepoints(Protocol):
-    """Where a visit keeps how far it is, at its site, until it has ended."""
+    """Storage of a visit's progress, at its site, until it has ended."""
 
     def latest(self) -> bytes | None:
-        """What was kept last of this visit, by a process that ended before the visit did; none: it
-        begins. What was kept of another visit, other data, another model or configuration, or is
-        damaged, is not given."""
+        """The last savepoint of this visit, from a process that ended before the visit did; `None`
+        means the visit begins. Savepoints of another visit, data set, model or configuration, and
+        damaged ones, are not returned."""
         ...
 
     def due(self) -> bool:
-        """Whether it is time to keep the next."""
+        """Whether the next savepoint is due."""
         ...
 
     def keep(self, state: bytes) -> None:
-        """Keep all that training needs to go on from here, and does not find in its arguments. To
+        """Save everything that training needs to resume here and does not find in its arguments. To
         be called after the progress so far was reported."""
         ...
 
 
 @runtime_checkable
 class Resuming(Protocol):
-    """The part of a recipe that goes on training where an earlier process ended."""
+    """The part of a recipe that resumes training where an earlier process ended."""
 
     def resuming(self, savepoints: Savepoints) -> Recipe:
-        """The same recipe, whose `train` keeps savepoints and begins at the latest.
+        """The same recipe, with a `train` that writes savepoints and starts from the latest.
 
         Where training is deterministic, the model is that of an uninterrupted visit.
         """
@@ -388,20 +390,20 @@ class Resuming(Protocol):
 
 
 class LocalTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What an algorithm asks of a visit."""
+    """An algorithm's requirements for a visit."""
 
     rule: LocalRule = LocalRule()
     own: str = ""
-    """Folder of the model that the visit's site last made of the same data; empty: this is the
-    first time, or that model is lost."""
+    """Folder of the model that the visit's site last made from the same data; empty means this is
+    the first time, or that model is lost."""
 
 
 @runtime_checkable
 class Adapting(Protocol):
-    """The part of a recipe that trains as an algorithm asks."""
+    """The part of a recipe that trains as an algorithm requires."""
 
     def adapting(self, task: LocalTask) -> Recipe:
-        """The same recipe, whose `train` does this too.
+        """The same recipe, with a `train` that does this too.
 
         Raises `InvalidInput` naming `training` for what it cannot do.
         """
@@ -416,17 +418,18 @@ class DpSgd(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     secret: bytes
-    """Of the site: what is drawn follows from it and from nothing else."""
+    """Secret of the site, the only source of the draws."""
     rate: float
     steps: int
     noise: float
     clip: float
     lot: float
-    """Records of a step, on the average, by the number that the site publishes."""
+    """Average number of records of a step, by the number that the site publishes."""
 
     @property
     def examples(self) -> int:
-        """Of all steps, on the average: how many it were tells of the records."""
+        """Expected number of examples of all steps. It is published instead of the true number,
+        which would reveal something about the records."""
         return max(1, round(self.steps * self.lot))
 
 
@@ -435,38 +438,42 @@ class Private(Protocol):
     """The part of a recipe that trains with differential privacy."""
 
     def privately(self, terms: DpSgd) -> Recipe:
-        """The same recipe, whose `train` takes these steps, whatever number of examples it is
-        given. All that it writes and reports of the records comes of them: no loss, no scale, no
-        word and no failure of its own."""
+        """The same recipe, whose `train` takes exactly these private steps and ignores `examples`.
+
+        Everything that it writes or reports about the records must come out of these steps: it
+        reports no loss and no scale, and none of its errors may depend on the records.
+        """
         ...
 
 
 class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What is merged, and how."""
+    """What to merge, and how."""
 
     base: str
-    """Folder of the model that the others were trained from."""
+    """Folder of the model from which the others were trained."""
     models: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MOST_MERGED)]
     """Folders of the models that sites trained."""
     shares: tuple[float, ...]
-    """How much each of them counts; positive, of any sum."""
+    """Weight of each of them; positive, with any sum."""
     rule: MergeRule
     seed: int
     starts: tuple[str, ...] = ()
-    """Folder of what each of them was trained from; empty: `base`, all of them."""
+    """Folder of the model from which each was trained; empty means `base` for all of them."""
     scales: tuple[float, ...] = ()
-    """What the update of each is multiplied by before it is merged; empty: 1."""
+    """Factor on each update before it is merged; empty means 1."""
     moments: str = ""
-    """File of what the last merge's outer step remembers; empty: this is the first."""
+    """File with the outer step's state from the last merge; empty means this is the first."""
+    screened: bool = False
+    """Whether a model whose update is unlike all others is refused before a mean."""
 
 
 @runtime_checkable
 class Merging(Protocol):
-    """The part of a recipe that merges models that sites trained apart from one another."""
+    """The part of a recipe that merges models that sites trained separately."""
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
-        """Write the parts of the merged model into the empty folder `out`, and what the outer step
-        remembers, if anything, to the file `moments`.
+        """Write the parts of the merged model into the empty folder `out`, and the outer step's
+        state, if any, to the file `moments`.
 
         Returns the parts of `task.base` that stay as they are, and are not in `out`. Raises
         `Corrupt` for a model that does not fit the others, whose field is `models[k]`, and
@@ -478,8 +485,7 @@ class Merging(Protocol):
 @runtime_checkable
 class StatingAlgorithms(Protocol):
     """The part of a recipe that trains and merges by some algorithms only. Without it, a recipe
-    that is `Merging` merges by all rules, and one that is `Adapting` trains as all algorithms ask.
-    """
+    that is `Merging` merges by all rules, and one that is `Adapting` supports all algorithms."""
 
     def trains_by(self, algorithm: Algorithm) -> bool:
         """Whether models can be trained by an algorithm."""
@@ -488,14 +494,14 @@ class StatingAlgorithms(Protocol):
 
 @runtime_checkable
 class StatingAbilities(Protocol):
-    """The part of a recipe that says what its models read and say. Without it, they read text and
-    answer in text."""
+    """The part of a recipe that states its models' inputs and outputs. Without it, they read text
+    and answer in text."""
 
     abilities: Abilities
 
 
 def check_no_columns(recipe: str, selection: Selection) -> None:
-    """Raise `DataFault` if the terms name columns: the recipe would read what it must not."""
+    """Raise `DataFault` if the terms name columns: the recipe would read forbidden ones."""
     stated = [name for name in ("label", "columns", "ignore") if getattr(selection, name)]
     if stated:
         raise DataFault(

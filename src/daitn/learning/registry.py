@@ -24,7 +24,7 @@ def load(name: str) -> Recipe:
     try:
         recipe: Recipe = entry.load()()
     except Exception as error:
-        # Everybody hears the reason. Its words may hold the site's settings, and stay in its log.
+        # Everybody gets the reason. Its text may contain the site's settings, and stays in its log.
         traceback.print_exc()
         missing = error.name if isinstance(error, ModuleNotFoundError) else ""
         kind = f"there is no module {missing}" if missing else type(error).__name__

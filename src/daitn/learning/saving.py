@@ -1,4 +1,4 @@
-"""Savepoints on disk: a visit whose process dies goes on where it last kept its state.
+"""Savepoints on disk: a visit whose process dies resumes from its last saved state.
 
 The visit's process writes them, and its node says which one counts: it keeps with that one's number
 what it has itself made of the visit by then. Files with later numbers are of no use.
@@ -22,20 +22,20 @@ _log = logging.getLogger(__name__)
 
 _DIGEST_BYTES = 32
 _MOST_SHARE = 0.05
-"""Of a visit's time that keeping savepoints may take: large models are kept less often."""
+"""Maximum share of a visit's time for savepoints: large models are saved less often."""
 
 
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and how often a visit keeps savepoints."""
+    """Where and how often a visit writes savepoints."""
 
     folder: str
-    """The visit's own."""
+    """The visit's own folder."""
     made_of: str
-    """A digest of all that decides the visit's result."""
+    """A digest of everything that determines the visit's result."""
     every_s: float
-    """Time of work between two."""
+    """Seconds of work between two."""
     number: int = 0
-    """Of the savepoint to go on from; 0: none."""
+    """Number of the savepoint from which to resume; 0 means none."""
 
 
 def savepoint_file(folder: Path, number: int) -> Path:
@@ -56,7 +56,7 @@ class FileSavepoints:
         kept: Callable[[int], None],
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`kept` is told the number of each savepoint that is on disk."""
+        """`kept` is called with the number of each savepoint on disk."""
         self._folder = Path(saving.folder)
         self._made_of = saving.made_of
         self._every_s = saving.every_s

@@ -1,4 +1,4 @@
-"""Carrying out commands: the side of a child process that runs recipes."""
+"""Carries out commands: the side of a child process that runs recipes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ __all__ = ["Service"]
 
 
 class Service:
-    """Carries out commands, in a process that may be lost."""
+    """Carries out commands, in an expendable process."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Service:
         limits: Limits = UNLIMITED,
         recipes: Mapping[str, Recipe] = MappingProxyType({}),
     ) -> None:
-        """`recipes`: those that are loaded."""
+        """`recipes`: the loaded ones."""
         self._replies = replies
         self._limits = limits
         self._recipes = dict(recipes)
@@ -142,7 +142,7 @@ class Service:
         return self._recipes[name]
 
     def _made_ready(self, recipe: Recipe, command: Train) -> Recipe:
-        """The recipe, bound to the owner's terms, to what the algorithm asks for, to privacy and,
+        """The recipe, bound to the owner's terms, to the algorithm's requirements, to privacy and,
         if it can resume, to the visit's savepoints.
 
         Raises `InvalidInput` as `_bound` and `_adapted`, and if it cannot train privately.
@@ -162,7 +162,8 @@ class Service:
 
 
 def _limit(error: Exception, limits: Limits) -> str:
-    """The limit of which the kernel held more back, as libraries tell it; empty: none."""
+    """The limit that an error shows to be exhausted, by its field of `Limits`; empty for other
+    errors."""
     if limits.memory_bytes and (
         isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
     ):
@@ -201,14 +202,14 @@ def _bound(recipe: Recipe, command: Inspect | InspectTest | Train | Evaluate) ->
 
 
 def _adapted(recipe: Recipe, command: Train) -> Recipe:
-    """Raises `InvalidInput` for a recipe that cannot do what the algorithm asks for."""
+    """Raises `InvalidInput` for a recipe that does not support the algorithm."""
     if isinstance(recipe, Adapting):
         return recipe.adapting(command.local)
     if not command.local.rule.plain:
         raise InvalidInput(
-            f"the recipe {command.recipe} does not train so",
+            f"the recipe {command.recipe} does not support this algorithm",
             field="training.algorithm",
-            fix="take the algorithm sequential, or fedavg",
+            fix="use the algorithm sequential or fedavg",
         )
     return recipe
 
@@ -218,7 +219,7 @@ def _private(recipe: Recipe, terms: DpSgd) -> Recipe:
         raise InvalidInput(
             f"the recipe {recipe.name} does not train with differential privacy",
             field="model.recipe",
-            fix="take a recipe that does, such as classifier or causal-lm",
+            fix="use one that does, such as classifier or causal-lm",
         )
     return recipe.privately(terms)
 
@@ -226,7 +227,7 @@ def _private(recipe: Recipe, terms: DpSgd) -> Recipe:
 def _import(recipe: Recipe, command: ImportModel) -> object:
     if not isinstance(recipe, Importing):
         raise InvalidInput(
-            f"the recipe {command.recipe} takes no models from elsewhere",
+            f"the recipe {command.recipe} does not import models",
             field="--recipe",
             fix="name a recipe that does, such as causal-lm",
         )
@@ -236,7 +237,7 @@ def _import(recipe: Recipe, command: ImportModel) -> object:
 def _export(recipe: Recipe, command: ExportModel) -> object:
     if not isinstance(recipe, Exporting):
         raise InvalidInput(
-            f"the recipe {command.recipe} has no other form of its models than their parts",
+            f"the recipe {command.recipe} exports its models only as parts",
             field="--format",
             fix="leave out --format",
         )
@@ -259,7 +260,7 @@ def _merge(recipe: Recipe, command: MergeModels) -> object:
         raise InvalidInput(
             f"the recipe {command.recipe} does not merge models",
             field="training.algorithm",
-            fix="take the algorithm sequential",
+            fix="use the algorithm sequential",
         )
     return recipe.merge(command.task, command.config, Path(command.out), Path(command.moments))
 

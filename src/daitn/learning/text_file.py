@@ -1,4 +1,5 @@
-"""Text files as data owners write them: UTF-8, with or without a byte order mark, any line ends."""
+"""Text files as data owners write them: UTF-8, with or without a byte order mark, with any line
+endings."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ __all__ = ["Trainer"]
 T = TypeVar("T")
 _ALL = Selection()
 _NOTHING_MORE = LocalTask()
-_ALL_THERE_IS = Sandbox()
+_UNCONFINED = Sandbox()
 
 
 class Trainer:
@@ -78,7 +78,7 @@ class Trainer:
         stall_s: float = STALL_S,
         within_s: float | None = None,
         process: type[WorkerProcess] = WorkerProcess,
-        sandbox: Sandbox = _ALL_THERE_IS,
+        sandbox: Sandbox = _UNCONFINED,
     ) -> None:
         """Train on `threads` processors; the same number gives the same model. A call fails if it
         shows no sign of life for `stall_s`, or takes longer than `within_s`. Recipes run in
@@ -95,7 +95,7 @@ class Trainer:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their turn, without the one that runs."""
+        """Number of calls that wait for their turn, without the running one."""
         return self._waiting
 
     @property
@@ -186,10 +186,10 @@ class Trainer:
         kept: Callable[[int], None] = lambda _: None,
         privacy: DpSgd | None = None,
     ) -> Trained:
-        """Train, calling `watch` on the event loop as training advances. `limits`: what it may
-        take, where that is not the usual. `local`: what the algorithm asks for. `saving`: the
-        savepoints of a recipe that can resume; `kept` is told the number of each, after `watch` was
-        told all that is in it. `privacy`: how, with differential privacy."""
+        """Train, calling `watch` on the event loop as training advances. `limits`: its limits, if
+        not the usual ones. `local`: the algorithm's requirements. `saving`: the savepoints of a
+        recipe that can resume; `kept` is called with the number of each, after `watch` was called
+        with its progress. `privacy`: how to train with differential privacy."""
         command = Train(
             recipe=recipe,
             model=str(model),
@@ -288,8 +288,8 @@ class Trainer:
                 result = await worker.ask(task, watch, stall_s=self._stall_s, kept=kept)
         except TimeoutError:
             raise ProcessFailed(
-                f"the recipe was not done after {self._within_s:g} s",
-                fix="correct the recipe: it must say at once what it is and needs",
+                f"the recipe did not finish within {self._within_s:g} s",
+                fix="correct the recipe: it must describe itself and its needs at once",
             ) from None
         finally:
             self._turn.release()
@@ -313,7 +313,7 @@ class Trainer:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise ProcessFailed("this node has stopped training", fix="ask again when it is back")
+            raise ProcessFailed("this node has stopped training", fix="try again when it is back")
 
 
 def _decoded(result: msgspec.Raw, kind: type[T]) -> T:

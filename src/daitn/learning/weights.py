@@ -1,4 +1,4 @@
-"""Weights in safetensors files that came from elsewhere: known by their header before any is read.
+"""Weights in untrusted safetensors files: checked by their header before any is read.
 
 Reading them runs no code. Whoever loads a model compares the header with what its configuration
 expects, so that nothing is allocated for a tensor that nobody asked for.
@@ -29,16 +29,16 @@ MOST_TENSORS = 100_000
 MOST_NAME_CHARS = 500
 _LENGTH_BYTES = 8
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""The number types that weights have."""
+"""The number types of weights."""
 
 
 class Header(NamedTuple):
-    """What a file says of its tensors. The file has exactly the bytes that they need."""
+    """A file's description of its tensors. The file has exactly the bytes that they need."""
 
     shapes: dict[str, Shape]
     metadata: dict[str, str]
     size_bytes: int
-    """Of all tensors."""
+    """Size of all tensors."""
 
     @property
     def numbers(self) -> int:
@@ -77,7 +77,7 @@ def read_header(path: Path, also: Mapping[str, int] = MappingProxyType({})) -> H
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file whose header was found good.
+    """Read all tensors of a file with a checked header.
 
     Raises `Corrupt` for a value that is not finite: whatever is computed with it would be too.
     """
@@ -93,7 +93,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def best(scores: Tensor) -> Tensor:
-    """The index of each row's best score; -1, which is no answer, where one is not finite.
+    """The index of each row's best score; -1, which is no answer, if one is not finite.
 
     Raises `DataFault` if that is so in most rows: a model made for it would otherwise fail
     visibly on a single item.
@@ -104,7 +104,7 @@ def best(scores: Tensor) -> Tensor:
             Fault.SCORES_NOT_FINITE,
             "the model's scores are not finite",
             field="model",
-            fix="train it anew, with a lower learning rate",
+            fix="train it again with a lower learning rate",
         )
     return torch.where(finite, scores.argmax(dim=1), -1)
 

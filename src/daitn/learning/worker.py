@@ -56,9 +56,9 @@ from daitn.objects.errors import DaitnError, ErrorReport, WorkFailed
 __all__ = ["Worker", "main"]
 
 _OF_OPTIMISERS = "torch._dynamo"
-"""What PyTorch imports with the first optimiser, for seconds."""
+"""Imports of PyTorch with the first optimiser, which take seconds."""
 _OURS = ("boosted-trees", "causal-lm", "classifier")
-"""Recipes that are no stranger's: they are imported ahead."""
+"""Our own recipes: they are imported ahead."""
 _MOST_AT_ONCE = 1 << 16
 _TAIL_BYTES = 4096
 
@@ -78,18 +78,18 @@ _ENGINES = (
     "torch",
     "transformers",
 )
-"""What recipes of ours compute with. Much of it takes seconds to import, and is only when a visit
-wants it; then it is for the next one, too."""
+"""Engines of our recipes. Many take seconds to import, and are imported only when a visit needs
+them; then also for the next one."""
 
 
 class _Imported(msgspec.Struct, frozen=True, kw_only=True, tag="imported"):
-    """A visit to its worker: what it had to import of `_ENGINES`."""
+    """A visit's report to its worker: what it had to import of `_ENGINES`."""
 
     modules: tuple[str, ...]
 
 
 def main() -> None:
-    """Serve commands until the node goes away."""
+    """Serve commands until the node disconnects."""
     started = start("daitn.learning.worker")
 
     def work() -> None:
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 class Worker:
-    """Has one command after the other carried out by a visit."""
+    """Has commands carried out one after another, each by a visit."""
 
     def __init__(self, started: Started, ours: Mapping[str, Recipe]) -> None:
         """`ours`: recipes that visits find loaded."""
@@ -126,7 +126,7 @@ class Worker:
             if _optimises(task.command) and "torch" in sys.modules:
                 self._import((_OF_OPTIMISERS,))
             self._send(self._carried_out(task))
-            # The node need not wait until the next visit has what this one had to import.
+            # The node need not wait until the next visit has imported what this one did.
             self._import(self._wanted)
             self._wanted = ()
         os._exit(0)
@@ -156,7 +156,7 @@ class Worker:
                 shutil.rmtree(scratch)
 
     def _visit(self, task: Task, answers: int) -> None:
-        """In the visit's own process."""
+        """Runs in the visit's own process."""
         before = set(sys.modules)
         with os.fdopen(answers, "wb", buffering=0) as replies:
             service = Service(replies, task.limits, self._ours)
@@ -167,9 +167,9 @@ class Worker:
             send(replies, final)
 
     def _followed(self, task: Task, visit: VisitProcess) -> Reply:
-        """Pass on what it says until it has answered, and end it."""
-        said, printed = FrameReader(), bytearray()
-        heard_s = looked_s = time.monotonic()
+        """Pass on its messages until it has answered, and end it."""
+        frames, printed = FrameReader(), bytearray()
+        replied_s = looked_s = time.monotonic()
         watched = select.poll()
         watched.register(self._started.requests, 0)  # Tells when the node is gone.
         watched.register(visit.replies, select.POLLIN)
@@ -186,9 +186,9 @@ class Worker:
                 data = os.read(visit.replies, _MOST_AT_ONCE)
                 if not data:
                     return _ended(visit, printed)
-                heard_s = now_s
+                replied_s = now_s
                 try:
-                    final = self._pass_on(task, said.feed(data))
+                    final = self._pass_on(task, frames.feed(data))
                 except (msgspec.DecodeError, ValueError) as error:
                     visit.end()
                     return _failed("sent a malformed reply", str(error))
@@ -197,7 +197,7 @@ class Worker:
                     visit.end()
                     _print(visit.prints, printed)
                     return final if over is None else _over(over)
-            if said.amid and now_s - heard_s > REST_OF_FRAME_WITHIN_S:
+            if frames.amid and now_s - replied_s > REST_OF_FRAME_WITHIN_S:
                 visit.end()
                 return _failed("began a reply and did not end it")
             if now_s - looked_s >= LOOK_EVERY_S:
@@ -207,15 +207,15 @@ class Worker:
                     return _over(over)
 
     def _pass_on(self, task: Task, frames: Iterable[bytes]) -> Reply | None:
-        """The answer, when it is there: what is said after it is said to nobody.
+        """The task's answer, once it arrived; later frames are ignored.
 
         A recipe runs where these frames come from. So only our own recipes say what to import, and
-        nobody there says that words are the worker's.
+        nobody there decides which words count as the worker's.
         """
         for frame in frames:
             match self._decoder.decode(frame):
-                case Advanced() | Kept() as told:
-                    self._send(told)
+                case Advanced() | Kept() as message:
+                    self._send(message)
                 case _Imported() if not _is_ours(task.command, self._ours):
                     raise ValueError("another recipe's visit imports nothing for others")
                 case _Imported(modules=modules):
@@ -231,7 +231,7 @@ class Worker:
         return None
 
     def _import(self, modules: Iterable[str]) -> None:
-        """Have the visits to come find these imported."""
+        """Import these for later visits."""
         missing = [name for name in modules if name not in sys.modules]
         for name in missing:
             with contextlib.suppress(Exception):
@@ -255,7 +255,7 @@ def _is_engine(module: str) -> bool:
 
 
 def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What carrying it out reads, and the folders that it writes."""
+    """The paths that a command reads, and the folders that it writes."""
     match command:
         case Inspect(data=data):
             return (data,), ()
@@ -288,7 +288,7 @@ def _paths(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _print(descriptor: int, kept: bytearray) -> bool:
-    """Copy what a visit printed, and keep the end of it; whether more may come."""
+    """Copy a visit's output, and remember the end of it; returns whether more may come."""
     data = os.read(descriptor, _MOST_AT_ONCE)
     with contextlib.suppress(OSError):
         os.write(2, data)
@@ -298,7 +298,7 @@ def _print(descriptor: int, kept: bytearray) -> bool:
 
 
 def _ended(visit: VisitProcess, printed: bytearray) -> WorkerFailed:
-    """It has closed its replies, and not answered."""
+    """Error of a visit that closed its replies without an answer."""
     code = visit.leave()
     while _print(visit.prints, printed):
         pass
@@ -307,17 +307,16 @@ def _ended(visit: VisitProcess, printed: bytearray) -> WorkerFailed:
 
 
 def _over(limit: DaitnError) -> WorkerFailed:
-    """It was ended at a limit."""
+    """Error of a visit that was ended at a limit."""
     return WorkerFailed(error=ErrorReport.inside(limit), by_recipe=False)
 
 
 def _failed(how: str, last_words: str = "") -> WorkerFailed:
     error = WorkFailed(
         f"the training worker {how}",
-        fix="the log of the node that did the work says more; the next piece of work gets a new "
-        "worker",
+        fix="see the log of the node that did the work; the next piece of work gets a new worker",
     )
-    # They stay in that log: they may be of a record.
+    # The details stay in that log: they may reveal a record.
     return WorkerFailed(
         error=ErrorReport.inside(error),
         by_recipe=False,

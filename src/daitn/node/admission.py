@@ -1,4 +1,4 @@
-"""Lets work in by data owners' policies, and writes down what came of it.
+"""Admits work by data owners' policies, and logs its outcome.
 
 What was used today is counted from the audit log, so that a restart forgets nothing, and nothing is
 kept twice.
@@ -39,7 +39,7 @@ _ENDINGS = frozenset(
 
 
 def request_of(work: Work) -> AccessRequest:
-    """What a piece of work asks of a policy."""
+    """The request that a piece of work makes to a policy."""
     if isinstance(work, VisitWork):
         examples = work.examples if work.model is not None else 0
         return AccessRequest(
@@ -50,8 +50,14 @@ def request_of(work: Work) -> AccessRequest:
     )
 
 
+def _examining(deployment: DeploymentDescriptor) -> AccessRequest:
+    """The request that a round of questions to a deployed model makes to its test set's policy."""
+    return AccessRequest(deployment.owner, deployment.recipe, measures=True)
+
+
 def _brought(work: VisitWork) -> bool:
-    """Whether the model started from parts of its owner's. Orders bind the start of a lineage."""
+    """Whether the model started from parts supplied by its owner. Orders fix the start of a
+    lineage."""
     if not work.lineage:
         return work.model is not None
     return bool(given_to(work.lineage[0].fact))
@@ -59,13 +65,13 @@ def _brought(work: VisitWork) -> bool:
 
 @dataclass
 class _Day:
-    """What was used of one data set or test set on one day."""
+    """Use of one data set or test set on one day."""
 
     day: int
     visits: Counter[str] = field(default_factory=Counter)
     measurements: Counter[str] = field(default_factory=Counter)
     examples: Counter[str] = field(default_factory=Counter)
-    """These three by owner."""
+    """By owner, like the next two."""
     compute_s: float = 0.0
 
     def count(self, entry: AuditEntry) -> None:
@@ -90,15 +96,15 @@ class Attempt:
     about: dict[str, Any]
     """Fields of all its entries."""
     began_s: float | None = None
-    """Since when it reads records, by a clock that only counts; none: not yet."""
+    """When it began to read records, on a monotonic clock; `None` means not yet."""
 
     def seconds(self) -> float:
-        """How long it has read records."""
+        """Seconds since it began to read records."""
         return 0.0 if self.began_s is None else clock.elapsed_s() - self.began_s
 
 
 class Admission:
-    """The data owners' word at a site."""
+    """Enforces the data owners' policies at a site."""
 
     def __init__(
         self,
@@ -106,7 +112,7 @@ class Admission:
         data: Iterable[DatasetConfig | TestSetConfig],
         now_s: Callable[[], float] = clock.now_s,
     ) -> None:
-        """`data`: what the site's file names."""
+        """`data`: the data sets and test sets in the site's file."""
         self._audit = audit
         self._now_s = now_s
         self._days: dict[str, _Day] = {}
@@ -121,11 +127,9 @@ class Admission:
         request: AccessRequest,
         counted_at_s: float | None = None,
     ) -> None:
-        """Raise `Refused` unless the data's policy allows the request now.
-
-        `counted_at_s`: when work that goes on counted. It is within that day's limits and hours,
-        and goes on beyond them.
-        """
+        """Raise `Refused` unless the data's policy allows the request now. `counted_at_s`: when
+        resumed work was counted. It then counts towards that day's limits and hours, and may run
+        beyond them."""
         terms, name = data.terms, data.disclosure.name
         if counted_at_s is None:
             usage = self._today(name, terms.time_zone).usage(request.owner[:NAME_CHARS])
@@ -157,14 +161,14 @@ class Admission:
         attempt: Attempt,
         counted_at_s: float,
     ) -> None:
-        """Let work go on that counted before. Raises as `begin`."""
+        """Continue work that was counted before. Raises like `begin`."""
         self.check(data, request, counted_at_s)
         self._append(attempt, AuditEvent.RESUMED)
         attempt.began_s = clock.elapsed_s()
 
     @contextmanager
     def attempt(self, work: Work) -> Iterator[Attempt]:
-        """Log how work ends that does not end well; `finished` logs the rest."""
+        """Log work that does not end well; `finished` logs the rest."""
         request = request_of(work)
         attempt = Attempt(
             {
@@ -189,7 +193,7 @@ class Admission:
             raise
 
     def finished(self, attempt: Attempt, entry: Entry, model: ModelRef | None) -> None:
-        """Log what leaves, before it does. Raises `StorageFull`; nothing leaves then."""
+        """Log what leaves, before it does. Raises `StorageFull`; then nothing leaves."""
         fact = entry.fact
         if isinstance(fact, Verification):
             of_labels = {f"{fact.metric} of {label}": v for label, v in fact.by_label.items()}
@@ -206,12 +210,20 @@ class Admission:
         else:
             self._ended(attempt, AuditEvent.MADE, **left)
 
+    def may_examine(self, test: TestSetConfig, deployment: DeploymentDescriptor) -> bool:
+        """Whether a round could begin now; nothing is counted or logged."""
+        try:
+            self.check(test, _examining(deployment))
+        except Refused:
+            return False
+        return True
+
     def examination(self, test: TestSetConfig, deployment: DeploymentDescriptor) -> Attempt:
         """Count and log a round of questions to a deployed model.
 
         Nobody asked for it, so a refusal is not logged. Raises `Refused`, `StorageFull`.
         """
-        request = AccessRequest(deployment.owner, deployment.recipe, measures=True)
+        request = _examining(deployment)
         about = {"owner": request.owner, "recipe": request.recipe, "data": test.disclosure.name}
         attempt = Attempt({**about, "model": deployment.manifest or ""})
         self.begin(test, request, attempt)
@@ -225,8 +237,8 @@ class Admission:
         self._ended(attempt, AuditEvent.MEASURED, visit=where, values=values)
 
     def _unfinished(self, attempt: Attempt, event: AuditEvent, error: Exception | None) -> None:
-        """Log work that let nothing out but an error; the error itself matters more than a disk
-        that has no room for it."""
+        """Log work that released nothing except an error; the error itself matters more than a full
+        disk."""
         try:
             if isinstance(error, DaitnError):
                 self._ended(attempt, event, reason=error.problem, field=error.field)
@@ -245,13 +257,13 @@ class Admission:
         return self._audit.append(event, **{**attempt.about, **more})
 
     def _today(self, name: str, zone: str) -> _Day:
-        """What was used of some data today; a clock that is set back opens no new day."""
+        """Today's use of some data; setting a clock back starts no new day."""
         day = day_of(zone, self._now_s())
         known = self._days.get(name)
         return self._day(name, max(day, known.day) if known else day)
 
     def _day(self, name: str, day: int) -> _Day:
-        """What was used on a day that is to be counted: of earlier ones nothing is kept."""
+        """The use on a day to be counted; earlier days are not kept."""
         known = self._days.get(name)
         if known is not None and known.day > day:
             return _Day(day)

@@ -1,4 +1,4 @@
-"""A site's audit log on disk: who came, what was refused, and what left.
+"""A site's audit log on disk: who visited, what was refused, and what left.
 
 Entries are lines of JSON in files that follow one another, `000001.jsonl`, `000002.jsonl`, ... An
 entry is on the disk before its work goes on, so work without an entry does not happen: where the
@@ -47,12 +47,12 @@ log = logging.getLogger(__name__)
 MOST_FILE_BYTES = 16 << 20
 """Some 25,000 entries. An entry that does not fit begins the next file."""
 MOST_FILES = 64
-"""1 GiB. Of more, the oldest is deleted; the chain then begins at the oldest that is left."""
+"""1 GiB. Beyond it, the oldest is deleted; the chain then begins at the oldest remaining one."""
 _MOST_UNCLAIMED = 16 * MOST_HASHES
-"""Kept in memory while no control centre signs; a later claim begins behind the others."""
+"""Entries kept in memory while no control centre signs; a later claim begins after the others."""
 _SUFFIX = ".jsonl"
 NAME_CHARS, _REASON_CHARS = 200, 500
-"""Strangers choose these words, and more of them are cut off."""
+"""Strangers choose these words, so they are cut off."""
 _TORN = ".torn"
 
 
@@ -69,7 +69,7 @@ class _Link(NamedTuple):
 
 
 class AuditLog:
-    """The log of a running site, which alone appends to it.
+    """The log of a running site, which is its only writer.
 
     Raises `Corrupt` if the end of the log is not what a site writes, `StorageFull` if the folder
     cannot be written.
@@ -90,10 +90,10 @@ class AuditLog:
         self._most_bytes = most_file_bytes
         self._number, self._digest = 0, START
         self._claimed = (0, START)
-        """Number and digest of the entry from which the next claim goes on: usually the latest that
-        a control centre has signed."""
+        """Number and digest of the entry after which the next claim starts: usually the latest
+        signed by a control centre."""
         self._unclaimed: deque[_Link] = deque()
-        """The entries since."""
+        """The entries since then."""
         try:
             make_folder(folder)
             files = audit_files(folder)
@@ -120,7 +120,7 @@ class AuditLog:
         return entry
 
     def claim(self) -> AuditClaim | None:
-        """What a control centre is to sign next; none if it has signed everything."""
+        """The next claim for a control centre to sign; none if it has signed everything."""
         since = list(itertools.islice(self._unclaimed, MOST_HASHES))
         if not since:
             return None
@@ -129,7 +129,7 @@ class AuditLog:
         return AuditClaim(after=after, digest=digest, hashes=hashes, signature=since[-1].signature)
 
     def witnessed(self, head: CountersignedHead) -> None:
-        """Keep a control centre's signature. Raises `StorageFull`.
+        """Store a control centre's signature. Raises `StorageFull`.
 
         One that does not match this log says that one of the two lost or changed a part of it.
         """
@@ -151,7 +151,7 @@ class AuditLog:
             self.append(AuditEvent.COUNTERSIGNED, head=head)
 
     def since(self, at_s: float) -> Iterator[AuditEntry]:
-        """The entries from a time on, the latest first."""
+        """The entries from a time on, latest first."""
         for record in self._latest_first():
             if record.entry.at_s < at_s:
                 return
@@ -164,7 +164,7 @@ class AuditLog:
             self._file = -1
 
     def _write(self, line: bytes) -> None:
-        """Write a line, whole or not at all as far as this process lives."""
+        """Write a line, whole or not at all while this process lives."""
         size = os.fstat(self._file).st_size
         if size and size + len(line) > self._most_bytes:
             self._rotate()
@@ -218,7 +218,8 @@ class AuditLog:
             yield from reversed(list(_records(path)))
 
     def _read_back(self, files: list[Path]) -> None:
-        """Continue where the log ends, and claim from the latest signature of a control centre."""
+        """Continue at the end of the log, and claim from the latest signature of a control
+        centre."""
         recent = list(_all_records(files[-2:]))
         if not recent:
             return
@@ -232,17 +233,17 @@ class AuditLog:
 
 @dataclass(frozen=True)
 class Verified:
-    """A chain without a break."""
+    """An unbroken chain."""
 
     first: int
     """Number of the first entry."""
     last: int
     digest: Digest
-    """Of the last entry."""
+    """Digest of the last entry."""
     public_key: str
-    """The site's, with which every entry is signed."""
+    """The site's key, with which every entry is signed."""
     countersigned: int
-    """The latest entry that a control centre has signed; 0: none of these."""
+    """The latest entry that a control centre has signed; 0 means none of these."""
     centers: tuple[str, ...]
     """Keys of the control centres that have signed entries."""
 
@@ -338,7 +339,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _records(path: Path) -> Iterator[AuditRecord]:
-    """The records of a file. Raises `Corrupt` with the line that is none."""
+    """The records of a file. Raises `Corrupt` with the first invalid line."""
     for position, line in enumerate(_lines(path), 1):
         try:
             yield read_record(line)
@@ -346,7 +347,7 @@ def _records(path: Path) -> Iterator[AuditRecord]:
             raise Corrupt(
                 error.problem,
                 field=f"{path}:{position}",
-                fix="keep the folder for whoever finds out why, and start with an empty one",
+                fix="keep the folder for analysis, and start with an empty one",
             ) from None
 
 
@@ -356,7 +357,7 @@ def _all_records(files: Iterable[Path]) -> Iterator[AuditRecord]:
 
 
 def _cut_torn(path: Path) -> int:
-    """Take off the last line if it was not written to its end; returns its length in bytes.
+    """Remove the last line if it is incomplete; returns its length in bytes.
 
     Only the last one can be such a line, since each is on the disk before the next is written. It
     is set aside for people to look at.
@@ -386,7 +387,7 @@ def _opened(path: Path) -> int:
 
 
 def _bounded(name: str, value: Any) -> Any:
-    """A value that is sure to fit into a line and to come out of it again."""
+    """A value that surely fits into a line and can be read back."""
     if isinstance(value, str):
         text = value[: _REASON_CHARS if name == "reason" else NAME_CHARS]
         return text.encode(errors="replace").decode()
@@ -402,6 +403,6 @@ def _bounded(name: str, value: Any) -> Any:
 def _unwritable(folder: Path, error: OSError) -> StorageFull:
     return StorageFull(
         f"the audit log cannot be written: {error.strerror}",
-        fix=f"free room for {folder}, and check that it may be written: without an entry in its "
-        "audit log, a site does no work",
+        fix=f"free space for {folder}, and check that it is writable: without an entry in its "
+        f"audit log, a site does no work",
     )

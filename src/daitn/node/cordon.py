@@ -34,7 +34,7 @@ class CordonFile:
         self._path = path
         self._changed = changed
         self.cordon: Cordon | None = None
-        """None: the site takes what comes."""
+        """`None` means the site is in service."""
         try:
             self.cordon = decode(path.read_bytes(), Cordon)
         except FileNotFoundError:
@@ -42,7 +42,7 @@ class CordonFile:
         except Corrupt as error:
             raise Corrupt(
                 f"the site's cordon in {path} cannot be read: {error.problem}",
-                fix="remove the file, start the site, and cordon it again if it is to be",
+                fix="remove the file, start the site, and cordon it again if needed",
             ) from None
         log.warning("this site %s", self.cordon)
 
@@ -60,9 +60,7 @@ class CordonFile:
             self.cordon = None
             log.info("this site takes visits, deployments, packets and queries again")
         else:
-            since_s = self.cordon.since_s if self.cordon else clock.now_s()
-            draining = question.change is CordonChange.DRAIN
-            cordon = Cordon(by=by, since_s=since_s, reason=question.reason, draining=draining)
+            cordon = _changed(self.cordon, question, by)
             self._write(cordon)
             self.cordon = cordon
             log.warning("this site %s", cordon)
@@ -74,7 +72,7 @@ class CordonFile:
             raise Refused(
                 f"{site} {self.cordon}, and takes no {what}",
                 field="site",
-                fix=f"choose another site, or have its operator lift it: `daitn uncordon {site}`",
+                fix=f"choose another site, or have its operator run `daitn uncordon {site}`",
             )
 
     def _write(self, cordon: Cordon) -> None:
@@ -84,5 +82,17 @@ class CordonFile:
         except OSError as error:
             raise StorageFull(
                 f"{self._path} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
+
+
+def _changed(before: Cordon | None, question: CordonQuestion, by: str) -> Cordon:
+    """A cordon on top of another one takes nothing back: a site that is drained goes on to be, and
+    a reason holds until another one is given."""
+    before = before or Cordon(by=by, since_s=clock.now_s())
+    return Cordon(
+        by=by,
+        since_s=before.since_s,
+        reason=question.reason or before.reason,
+        draining=before.draining or question.change is CordonChange.DRAIN,
+    )

@@ -1,4 +1,4 @@
-"""Makes a node's descriptor from its file and an inspection of its data."""
+"""Builds a node's descriptor from its file and an inspection of its data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 QUESTIONS = "qa-pairs/1"
 """The schema of records that contain questions."""
 MOST_LEFT_OUT = 64
-"""The limit of a descriptor."""
+"""The descriptor's limit."""
 
 
 def allowed_recipes(config: NodeConfig) -> tuple[str, ...]:
@@ -104,7 +104,11 @@ async def describe(
     ]
     offered = tuple(test for test in tests if test is not None)
     compute = await inspection.compute() if Role.COMPUTE in config.roles else None
-    verifier = VerifierDescriptor(tests=offered, recipes=consultant.recipes)
+    verifier = VerifierDescriptor(
+        tests=offered,
+        recipes=consultant.recipes,
+        price_usd_per_hour=0.0 if compute else config.compute.price_usd_per_hour,
+    )
     return NodeDescriptor(
         site=config.site,
         owner=config.owner,
@@ -122,7 +126,8 @@ async def describe(
 
 
 def stated_anew(node: NodeDescriptor, config: NodeConfig) -> NodeDescriptor:
-    """The descriptor with what a running node takes over from its file; see `config.live`."""
+    """The descriptor with the settings that a running node takes over from its file; see
+    `config.live`."""
     data = {each.name: each for each in config.datasets}
     datasets = tuple(
         msgspec.structs.replace(
@@ -142,15 +147,17 @@ def stated_anew(node: NodeDescriptor, config: NodeConfig) -> NodeDescriptor:
             for t in verifier.tests
         )
         verifier = msgspec.structs.replace(verifier, tests=offered)
-    compute = node.compute
+    compute, price = node.compute, config.compute.price_usd_per_hour
+    if compute is None and verifier is not None:
+        verifier = msgspec.structs.replace(verifier, price_usd_per_hour=price)
     if compute is not None:
-        price = config.compute.price_usd_per_hour
         compute = msgspec.structs.replace(compute, price_usd_per_hour=price)
     return msgspec.structs.replace(node, datasets=datasets, compute=compute, verifier=verifier)
 
 
 class _Inspection:
-    """Inspects what a node's file names; collects what cannot be used in `left_out`."""
+    """Inspects the data sets and test sets of a node's file; collects unusable ones in
+    `left_out`."""
 
     def __init__(self, config: NodeConfig, consultant: Consultant, trainer: Trainer) -> None:
         self._config = config
@@ -281,7 +288,7 @@ async def described_test_set(
         TestSetDescriptor(
             topic=test.topic,
             test_schema=test.test_schema,
-            metrics=consultant.facts(recipe).metrics,
+            metrics=profile.metrics or consultant.facts(recipe).metrics,
             items=profile.samples,
             chance=test.chance,
             labels=gate.labels(profile.labels, profile.different),
@@ -313,10 +320,8 @@ def _log_remarks(field: str, name: str, profile: DataProfile) -> None:
 
 
 def _decodable(described: T) -> T:
-    """Check that others can decode a descriptor: they ignore a node of which they cannot.
-
-    Raises `InvalidInput`.
-    """
+    """Check that others can decode a descriptor; they ignore a node whose descriptor they cannot
+    decode. Raises `InvalidInput`."""
     try:
         return decode(encode(described), type(described))
     except Corrupt as error:

@@ -1,4 +1,5 @@
-"""The gate: whatever a site publishes or reports of a data set or a test set is made here.
+"""The disclosure gate: it produces everything that a site publishes or reports about a data set or
+test set.
 
 Recipes read records, and a visitor chooses what they compute. So nothing passes as it comes out of
 a recipe: labels with few different records are suppressed, losses are averaged and blurred,
@@ -54,23 +55,25 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _STEPS = 20
-"""Progress reports of a visit, at most."""
+"""Maximum number of progress reports of a visit."""
 _LOSSES = 2
-"""Mean losses of a visit, at most: more would need more noise each. The last is the visit's."""
+"""Maximum number of mean losses of a visit: more would need more noise each. The last one is the
+visit's."""
 _EPSILON = 0.5
-"""How much all losses of a visit tell of one record: whether it is there or not, they are at most
+"""How much all losses of a visit reveal about one record: with or without it, they are at most
 `exp(_EPSILON)` times as likely (differential privacy, Dwork et al. 2006: the Laplace mechanism).
-That is by its own losses; what a model learned from it shows in those of others, as in weights.
-With 400 examples of two classes the noise has a deviation of 0.01, a guess a loss of 0.69."""
+This covers the record's own losses; what a model learned from it shows in those of others, as in
+weights. With 400 examples of two classes the noise has a deviation of 0.01; guessing has a loss of
+0.69."""
 _ITEM_STEP = 5
-"""Items by which a measured value leaves: two models that differ on one item measure the same, but
-where a step is between them."""
-_SEE_LOG = "the site's log says more"
+"""Step in items of a published measurement: two models that differ on one item measure the same,
+unless a step lies between them."""
+_SEE_LOG = "see the site's log"
 
 
 @dataclass(frozen=True)
 class Disclosure:
-    """What may leave of one data set or test set."""
+    """The rules for what may leave about one data set or test set."""
 
     name: str
     """In messages of this site: `data set notes`."""
@@ -84,17 +87,18 @@ class Disclosure:
         self.check_count(min(profile.samples, _different(profile)))
 
     def check_count(self, different: int) -> None:
-        """Raise `InvalidInput` as `check_profile`, for a number of different records."""
+        """Raise `InvalidInput` like `check_profile`, for a number of distinct records."""
         if different < self.least_records:
             raise InvalidInput(
                 f"has fewer than {self.least_records} records",
                 field="least_records",
-                fix="add records: a model, a measurement or a count would describe single ones. "
-                "Equal ones count once, and those of a label that is too rare do not",
+                fix="add records: otherwise a model, a measurement or a count would describe "
+                "single ones. Identical records count once, and records of a label that is too "
+                "rare do not count",
             )
 
     def least_examples(self, profile: DataProfile) -> int:
-        """Minimum number of examples of a visit: more where records repeat."""
+        """Minimum number of examples of a visit: more if records repeat."""
         shares = [
             profile.labels[label] / different
             for label, different in profile.different.items()
@@ -107,13 +111,13 @@ class Disclosure:
         least = max(self.least_records, least_examples)
         if examples < least:
             raise InvalidInput(
-                f"{examples} examples would let the model show what single records taught",
+                f"with {examples} examples, the model could reveal what single records taught",
                 field="examples",
                 fix=f"train on at least {least}",
             )
 
     def drawn(self, work: VisitWork, key: SigningKey) -> int:
-        """The seed by which a visit draws records, a secret of the site.
+        """The seed with which a visit draws records, a secret of the site.
 
         A visitor who knew which records a mean is over could solve many means for single records.
         It follows from all that decides what a visit makes: of two that drew alike, and one of them
@@ -123,11 +127,11 @@ class Disclosure:
         return int.from_bytes(hashlib.blake2b(secret, digest_size=8).digest()) >> 1
 
     def noise_secret(self, work: VisitWork, key: SigningKey) -> bytes:
-        """From which a visit's `LossGate` draws its noise."""
+        """Secret from which a visit's `LossGate` draws its noise."""
         return self._secret("noise on losses on {} of ", work, key)
 
     def _secret(self, purpose: str, work: VisitWork, key: SigningKey) -> bytes:
-        """Known to this site alone, and the same for the same visit."""
+        """Known only to this site, and the same for the same visit."""
         model = work.model.manifest if work.model else ""
         own = work.own.manifest if work.own else ""
         how = (work.local, own)
@@ -137,8 +141,8 @@ class Disclosure:
     def labels(
         self, histogram: Mapping[str, int], different: Mapping[str, int] | None = None
     ) -> dict[str, int]:
-        """The histogram of the labels with enough records, of which this many are `different`, in
-        steps."""
+        """The histogram of labels with enough records, in steps; `different`: distinct records
+        by label."""
         counted = different or histogram
         return {
             label: in_steps(n)
@@ -151,11 +155,11 @@ class Disclosure:
         return coarse(profile.quality, in_steps(profile.samples))
 
     def sketch(self, texts: Iterable[str]) -> TopicSketch:
-        """How texts are worded, from features that occur in enough of them."""
+        """Sketch of the texts' wording, from features that occur in enough of them."""
         return sketch(texts, self.least_records)
 
     def measured(self, measured: Measured, labels: Collection[str]) -> Measured:
-        """A metric as it may leave: in steps of several items, rounded down, and of `labels` alone.
+        """A metric as it may leave: in steps of several items, rounded down, and for `labels` only.
 
         Raises `InvalidInput` if it was measured on too few items.
         """
@@ -187,7 +191,8 @@ class Disclosure:
         )
 
     def _parts(self, measured: Measured) -> list[LabelMeasured]:
-        """The metric of each label with enough items, and of all others together if they have."""
+        """The metric of each label with enough items, and of all others together if they have
+        enough."""
         every = measured.by_label.values()
         parts = [one for one in every if one.items >= self.least_records]
         rare = [one for one in every if one.items < self.least_records]
@@ -198,7 +203,7 @@ class Disclosure:
         return parts
 
     def by_label(self, measured: Measured) -> dict[str, float]:
-        """The metric of the labels with enough items, in steps, if the owner lets it out.
+        """The metric of the labels with enough items, in steps, if the owner permits it.
 
         The metric of all items, less that of these labels, is that of the others together: where
         these are few, the smallest of these labels is left out, too (complementary suppression).
@@ -235,11 +240,11 @@ class TrainingStep(NamedTuple):
     examples: int
     of_examples: int
     loss: float | None
-    """The latest mean; none until enough was trained for the first."""
+    """The latest mean; none until enough was trained for the first one."""
 
 
 class LossState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a `LossGate` has summed up."""
+    """The sums of a `LossGate`."""
 
     done: int = 0
     """Examples."""
@@ -271,16 +276,16 @@ class LossGate:
         least_examples: int,
         secret: bytes = b"",
         state: LossState = _NOTHING,
-        told: tuple[float | None, ...] = (),
+        published: tuple[float | None, ...] = (),
         tell: Callable[[tuple[float | None, ...]], None] = lambda _: None,
     ) -> None:
-        """`secret`: from which the noise is drawn; empty: the system's randomness. `state` and
-        `told`: of an interrupted visit. `tell` is called with all losses before the latest one
-        leaves."""
+        """`secret`: source of the noise; empty means the system's randomness. `state` and
+        `published`: from an interrupted visit. `tell` is called with all losses before the latest
+        one leaves."""
         self._least = least_examples
         self._secret = secret or os.urandom(32)
         self.state = state
-        self.told = told
+        self.published = published
         self._tell = tell
 
     def take(self, progress: Progress) -> TrainingStep | None:
@@ -297,28 +302,26 @@ class LossGate:
         if now.since >= max(self._least, progress.of_examples / _LOSSES):
             self._mean(now, progress.sensitivity)
             now = msgspec.structs.replace(now, summed=0.0, since=0, means=now.means + 1)
-        said = now.unsaid >= max(self._least, progress.of_examples / _STEPS)
-        self.state = msgspec.structs.replace(now, unsaid=0) if said else now
-        return TrainingStep(now.done, progress.of_examples, self.loss()) if said else None
+        due = now.unsaid >= max(self._least, progress.of_examples / _STEPS)
+        self.state = msgspec.structs.replace(now, unsaid=0) if due else now
+        return TrainingStep(now.done, progress.of_examples, self.loss()) if due else None
 
     def loss(self) -> float | None:
-        """The visit's loss: the mean over its last half; none if too few records reported one,
-        or without a bound."""
-        return self.told[self.state.means - 1] if self.state.means else None
+        """The visit's loss: the mean over its last half; none if too few records reported one, or
+        without a bound."""
+        return self.published[self.state.means - 1] if self.state.means else None
 
     def _mean(self, now: LossState, sensitivity: float) -> None:
-        """Tell the next mean, unless it was told before."""
-        if now.means < len(self.told):
+        """Report the next mean, unless it was reported before."""
+        if now.means < len(self.published):
             return
         mean = self._blurred(now.summed / now.since, now.since, sensitivity)
-        self.told = (*self.told, mean)
-        self._tell(self.told)
+        self.published = (*self.published, mean)
+        self._tell(self.published)
 
     def _blurred(self, mean: float, examples: int, sensitivity: float) -> float | None:
-        """The mean with noise, in as many digits as the noise leaves a meaning.
-
-        No two different means have the same noise, of which their difference would be free.
-        """
+        """The mean with noise, rounded to the digits that the noise leaves meaningful. Different
+        means never share the same noise, since their difference would be free of it."""
         scale = sensitivity / (examples * _EPSILON)
         if not (math.isfinite(mean) and 0.0 < scale < math.inf):
             return None
@@ -329,17 +332,17 @@ class LossGate:
 
 
 def in_steps(count: int) -> int:
-    """A number of records as it is published, rounded down: one record more seldom shows."""
+    """A number of records for publication, rounded down: one record more rarely shows."""
     return count - count % _ITEM_STEP
 
 
 def coarse_tally(tally: Tally) -> Tally:
-    """The right ones of some items, in the steps of `coarse`."""
+    """The number of right items, in the steps of `coarse`."""
     return Tally(round(coarse(tally.value, tally.items) * tally.items), tally.items)
 
 
 def coarse(value: float, items: int, *, nearest: bool = False) -> float:
-    """A mean over items of what is between 0 and 1, in steps of several items.
+    """A mean over items of values between 0 and 1, in steps of several items.
 
     It is rounded down, so that no target is reached by rounding, or else to the `nearest` step.
     What all items have stays 1.
@@ -352,12 +355,12 @@ def coarse(value: float, items: int, *, nearest: bool = False) -> float:
 
 
 def _different(profile: DataProfile) -> int:
-    """How many records of a data set differ."""
+    """Number of distinct records of a data set."""
     return sum(profile.different.values()) or profile.samples
 
 
 def withheld(error: DaitnError) -> DaitnError:
-    """What may leave of an error that was raised while a recipe read records.
+    """The part that may leave of an error raised while a recipe read records.
 
     The node's own words, and fixed sentences with counts: a recipe's words may hold a record.
     """
@@ -372,16 +375,16 @@ def withheld(error: DaitnError) -> DaitnError:
             return Corrupt(
                 "the recipe cannot read the model's parts with this configuration",
                 field="model.config",
-                fix="use the configuration that the model was made with",
+                fix="use the configuration with which the model was created",
             )
         case InvalidInput():
             return InvalidInput(
-                "the recipe can use neither the data nor the configuration on it",
+                "the recipe cannot use the data with this configuration",
                 field="dataset",
                 fix=_SEE_LOG,
             )
         case StorageFull():
-            return StorageFull("the site's disk has no room", fix=_SEE_LOG)
+            return StorageFull("the site's disk is full", fix=_SEE_LOG)
     return WorkFailed("the recipe failed", fix=_SEE_LOG)
 
 
@@ -421,7 +424,7 @@ _SENTENCES = {
     Fault.LABEL_NOT_OFFERED: _Sentence(
         "the owner of the data does not offer that column as the label",
         "model.config.label",
-        "leave it out: each data set's owner says which column it is",
+        "leave it out: each data set's owner names the column",
     ),
     Fault.COLUMNS_NOT_CHOSEN: _Sentence("the recipe cannot limit which columns it reads"),
     Fault.LOSS_NOT_FINITE: _Sentence(
@@ -430,7 +433,7 @@ _SENTENCES = {
         "lower model.config.learning_rate",
     ),
     Fault.SCORES_NOT_FINITE: _Sentence(
-        "the model's scores are not finite", "model", "train it anew, with a lower learning rate"
+        "the model's scores are not finite", "model", "train it again with a lower learning rate"
     ),
 }
 _OF_THE_MODEL = frozenset({Fault.LOSS_NOT_FINITE, Fault.SCORES_NOT_FINITE})

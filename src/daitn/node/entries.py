@@ -1,4 +1,4 @@
-"""Optional entries of a node's file: an invalid one is left out alone."""
+"""Optional entries of a node's file: only invalid ones are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["good_entries", "left_out"]
 EntryT = TypeVar("EntryT", bound=msgspec.Struct)
 
 _MOST = 256
-"""The limit of a descriptor."""
+"""The descriptor's limit."""
 _NAME_CHARS, _REASON_CHARS = 200, 2000
 _ITSELF = "entry"
 
@@ -54,8 +54,8 @@ def good_entries(
 
 
 def left_out(field: str, name: str, error: DaitnError, path: str = "") -> LeftOut:
-    """A public note on an entry that is left out. It names no folder, neither that of its file at
-    `path` nor another one, and nothing of the file's content."""
+    """A public note on an entry that is left out. It reveals no folder, neither that of its file at
+    `path` nor any other, and nothing of the file's content."""
     problem = error.problem
     if path:
         problem = problem.replace(path, os.path.basename(path))

@@ -1,4 +1,4 @@
-"""The start time of a node, which grows with each start: readers take the later as the newer.
+"""The start time of a node, which increases with each start: readers take the later as the newer.
 
 A running node writes the time to disk now and then. So after a restart all its messages have later
 times than before, even if the wall clock was set back by hours.
@@ -10,21 +10,21 @@ import math
 from pathlib import Path
 
 from daitn.files.atomic import replace_file
+from daitn.files.state_folder import NodeState
 from daitn.objects.errors import StorageFull
 
 __all__ = ["MARKED_EVERY_S", "mark", "started_at_s"]
 
-_NAME = "started"
 MARKED_EVERY_S = 60.0
 
 
 def started_at_s(state: Path, now_s: float) -> float:
-    """`now_s`, or a time after the previous run if the clock has gone back since.
+    """`now_s`, or a time after the previous run if the clock has been set back since.
 
     Raises `StorageFull` if it cannot be written.
     """
     try:
-        before_s = float((state / _NAME).read_text())
+        before_s = float((state / NodeState.STARTED).read_text())
     except (OSError, ValueError):
         before_s = -math.inf
     went_back = math.isfinite(before_s) and now_s <= before_s
@@ -36,7 +36,7 @@ def started_at_s(state: Path, now_s: float) -> float:
 
 def mark(state: Path, now_s: float) -> None:
     """Write the time to disk. Raises `StorageFull` if that fails."""
-    path = state / _NAME
+    path = state / NodeState.STARTED
     try:
         replace_file(path, repr(now_s).encode())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""In whose name a site may ask: its own owner's, or that of an owner who gave it a mandate."""
+"""In whose name a site may act: its own owner's, or that of an owner with a mandate."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = ["Mandates", "SpeaksFor", "stated_owner"]
 _MOST_KNOWN = 10_000
 
 SpeaksFor = Callable[[SiteId, Mapping[str, str], float], str]
-"""The owner in whose name a site asks, by the headers of its request at seconds since the epoch;
-empty: nobody's. Raises `Refused`."""
+"""The owner in whose name a site queries, by the headers of its request at seconds since the epoch;
+empty means none. Raises `Refused`."""
 
 
 def stated_owner(site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
-    """Whom the request names, where nobody can sign: in a network without a roster."""
+    """The owner named in the request, in a network without a roster, where nobody can sign."""
     return headers.get(PeerHeader.OWNER, "")[:200]
 
 
 class Mandates:
-    """Checks in whose name sites ask; remembers mandates until they end or the roster changes."""
+    """Checks in whose name sites query; remembers mandates until they expire or the roster
+    changes."""
 
     def __init__(
         self,
@@ -43,11 +44,11 @@ class Mandates:
         self._known: dict[str, Mandate] = {}
 
     def forget(self) -> None:
-        """Check all mandates anew: the roster has changed."""
+        """Check all mandates again: the roster has changed."""
         self._known.clear()
 
     def speaks_for(self, site: SiteId, headers: Mapping[str, str], now_s: float) -> str:
-        """See `SpeaksFor`. A relaying gateway shows the pass of the one before it as well."""
+        """See `SpeaksFor`. A relaying gateway also shows the pass of the one before it."""
         owner = headers.get(PeerHeader.OWNER, "")
         if not owner or site == self._site:
             return owner
@@ -57,7 +58,7 @@ class Mandates:
         return owner
 
     def check(self, origin: SiteId, owner: str, mandate: str, now_s: float) -> None:
-        """Raise `Refused` unless `origin` may ask in the name of `owner`."""
+        """Raise `Refused` unless `origin` may query in the name of `owner`."""
         if owner == self._owner_of(origin):
             return
         if not mandate:
@@ -69,7 +70,7 @@ class Mandates:
             raise _refused(f"the mandate is not for {origin}")
 
     def mandate(self, text: str, now_s: float) -> Mandate:
-        """The mandate, if it holds. Raises `Refused`."""
+        """The mandate, if it is valid. Raises `Refused`."""
         known = self._known.get(text)
         if known is None or known.until_s <= now_s:
             try:

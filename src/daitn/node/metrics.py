@@ -1,4 +1,4 @@
-"""What a node tells of its data sets' budgets; its roles tell the rest."""
+"""Metrics of a node's privacy budgets; its roles report the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["METRICS", "budgets"]
 
 BUDGET: Final = gauge(
     "daitn_dataset_privacy_visits_left",
-    "About how many visits a data set's privacy budget still allows, as the site publishes it.",
+    "Approximate number of visits left in a data set's privacy budget, as published by the site.",
     "dataset",
 )
 METRICS: Final = (BUDGET,)

@@ -1,4 +1,4 @@
-"""A site's node: one process with the roles that its file names."""
+"""A site's node: one process with the roles in its file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from daitn.files.state_folder import NodeState, ProcessState
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_advert, sign_report
@@ -75,8 +76,8 @@ PUBLISH_AFTER_S = 0.05
 
 
 class Node:
-    """A running node. `start` returns when it can take work; `close` leaves the network at once:
-    `drain` before it spares queries in progress."""
+    """A running node. `start` returns when it can accept work; `close` leaves the network at once:
+    a `drain` before it spares queries in progress."""
 
     _work: WorkQueue
 
@@ -88,16 +89,16 @@ class Node:
         orders: OrderBook | None = None,
         tracer: Tracer = OFF,
     ) -> None:
-        """`roster`: who is a member; none: trust on first use. `orders` checks the owners' orders;
-        none on a fabric without signatures."""
+        """`roster`: the members; `None` means trust on first use. `orders` checks the owners'
+        orders; none on a fabric without signatures."""
         self._config = config
         self._fabric = fabric
         self._grants = roster.grants() if roster else None
         self._changed = asyncio.Event()
         """Set when the descriptor may have changed."""
         state = Path(config.state)
-        self._key = SigningKey.at(state / "key")
-        self._store = DiskBlobStore(state / "models")
+        self._key = SigningKey.at(state / ProcessState.KEY)
+        self._store = DiskBlobStore(state / ProcessState.MODELS)
         self._trainer = Trainer(
             threads=config.threads, stall_s=config.stall_s, sandbox=config.recipe_sandbox
         )
@@ -106,6 +107,7 @@ class Node:
             config.site,
             now_s=clock.now_s,
             queue=lambda: self._work.queue,
+            edition=lambda: self.descriptor.edition if self.descriptor else (0.0, 0),
             folder=state,
             rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
         )
@@ -113,15 +115,16 @@ class Node:
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
         self._consultant = Consultant(allowed_recipes(config), config.recipe_sandbox)
-        self._audit = AuditLog(state / "audit", config.site, self._key)
+        self._audit = AuditLog(state / NodeState.AUDIT, config.site, self._key)
         admission = Admission(self._audit, (*config.datasets, *config.tests))
-        self._cordon = CordonFile(state / "cordon", self._cordoned)
-        releases = Releases(state / "releases", self._store)
-        begun = BegunVisits(state / "visits")
+        self._cordon = CordonFile(state / NodeState.CORDON, self._cordoned)
+        releases = Releases(state / ProcessState.RELEASES, self._store)
+        begun = BegunVisits(state / NodeState.VISITS)
         self._sums: SecureSums | None = None
+        self._network = orders.network if orders is not None else ""
         if orders is not None:
-            self._sums = SecureSums(config.site, state / "sums", self._key, fabric, orders)
-        self._privacy = PrivacyLedger(state / "privacy", self._key, self._changed.set)
+            self._sums = SecureSums(config.site, state / NodeState.SUMS, self._key, fabric, orders)
+        self._privacy = PrivacyLedger(state / NodeState.PRIVACY, self._key, self._changed.set)
         self._executor = Executor(
             config,
             self._trainer,
@@ -169,7 +172,7 @@ class Node:
             )
         self._work = WorkQueue(
             config.site,
-            WorkLog(state / "work"),
+            WorkLog(state / NodeState.WORK),
             self._executor.perform,
             self._report,
             begun,
@@ -214,7 +217,7 @@ class Node:
             self._agents.start()
 
     async def _start_recipes(self) -> None:
-        """Start the processes that train and that answer for recipes."""
+        """Start the processes that train and answer for recipes."""
         roles = set(self._config.roles)
         if roles - {Role.GATEWAY}:
             await check_sandbox(self._config.sandbox)
@@ -238,7 +241,7 @@ class Node:
             yield from self._roles.measured()
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Take over a changed file; `LIVE` says which fields may differ. Raises `InvalidInput`, and
+        """Apply a changed file; `LIVE` says which fields may differ. Raises `InvalidInput`, and
         then nothing has changed."""
         if self._roles is not None:
             self._roles.reconfigure(config)
@@ -283,7 +286,7 @@ class Node:
             log.warning("the time was not written to disk: %s", error)
 
     def _now_described(self, node: NodeDescriptor) -> NodeDescriptor:
-        """The descriptor, with what changes in it while the node runs."""
+        """The descriptor, with the parts that change while the node runs."""
         node = stated_anew(node, self._config)
         node = self._privacy.described(node, self._config.datasets)
         node = msgspec.structs.replace(node, cordon=self._cordon.cordon or msgspec.UNSET)
@@ -329,7 +332,7 @@ class Node:
         }
 
     def _unless_cordoned(self, what: str, handler: Handler) -> Handler:
-        """The handler of a request that brings something new."""
+        """The handler of a request for new work, unless the site is cordoned."""
 
         async def handled(key: str, payload: bytes) -> bytes:
             self._cordon.check(self._config.site, what)
@@ -343,8 +346,8 @@ class Node:
         self._changed.set()
 
     async def _on_cordon(self, key: str, payload: bytes) -> bytes:
-        """`CordonQuestion` -> `CordonReport`: take the site out of service, or back into it; what
-        is still under way there."""
+        """`CordonQuestion` -> `CordonReport`: take the site out of service or return it to service;
+        what is still in progress there."""
         question = decode(payload, CordonQuestion)
         check_owner(self._config.owner, f"the site {self._config.site}")
         member = caller()
@@ -384,7 +387,7 @@ class Node:
         return encode(self._work.start(work))
 
     async def _on_status(self, key: str, payload: bytes) -> bytes:
-        """`StatusQuestion` -> `WorkStatus`: how far a piece of work is (a `WorkState`)."""
+        """`StatusQuestion` -> `WorkStatus`: the state of a piece of work (a `WorkState`)."""
         return encode(self._work.status(decode(payload, StatusQuestion).visit))
 
     async def _on_stop(self, key: str, payload: bytes) -> bytes:
@@ -393,7 +396,7 @@ class Node:
         return b""
 
     async def _on_retain(self, key: str, payload: bytes) -> bytes:
-        """`ModelsNeeded` -> nothing: delete every other model, once it is left out for half an
+        """`ModelsNeeded` -> nothing: delete every other model once it has been omitted for half an
         hour."""
         needed = decode(payload, ModelsNeeded)
         freed = await self._executor.retain(lambda: frozenset(needed.models) | self._in_use())
@@ -408,14 +411,14 @@ class Node:
         return self._work.models() | serving | travelling
 
     async def _report(self, outcome: WorkOutcome) -> None:
-        report = sign_report(outcome, self._key, self._audit.claim())
+        report = sign_report(outcome, self._key, self._audit.claim(), self._network)
         answer = await self._fabric.request(
-            keys.center_do("report"), encode(report), timeout_s=REPORT_TIMEOUT_S
+            keys.center_do("report"), canonical(report), timeout_s=REPORT_TIMEOUT_S
         )
         self._take_receipt(answer)
 
     def _take_receipt(self, answer: bytes) -> None:
-        """The report has arrived, whatever is wrong with its receipt."""
+        """The report has arrived, even if its receipt is faulty."""
         try:
             head = decode(answer, WorkReceipt).audit
             if head is not None:

@@ -1,4 +1,4 @@
-"""A node's roles for queries and other objects under way: facility, gateway, forwarder, examiner.
+"""A node's roles for queries and other AI objects: facility, gateway, forwarder, examiner.
 
 They share the membership and the live QRRT.
 """
@@ -12,10 +12,12 @@ import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 
+from daitn.files.state_folder import NodeState
 from daitn.identity.keys import SigningKey
 from daitn.identity.links import LinkIdentity
 from daitn.identity.passes import PassBook
@@ -70,9 +72,15 @@ __all__ = ["Roles"]
 
 log = logging.getLogger(__name__)
 
+_USAGE: Final = {
+    UsageSide.GATEWAY: NodeState.USAGE_GATEWAY,
+    UsageSide.FACILITY: NodeState.USAGE_FACILITY,
+}
+
 DEMAND_EVERY_S = 2.0
 LAST_STATEMENT_S = 1.0
-"""For what is stated as a node stops. What is not acknowledged by then, its next life states."""
+"""Time limit for the last report of a stopping node. Anything unacknowledged is reported after the
+next start."""
 
 
 class _Cordons:
@@ -97,7 +105,7 @@ class _Cordons:
 
 
 class Roles:
-    """The roles that a node plays for objects under way; others are None."""
+    """The roles that a node plays for AI objects in transit; others are None."""
 
     def __init__(
         self,
@@ -114,9 +122,9 @@ class Roles:
         tracer: Tracer,
         check_cordon: Callable[[str], None],
     ) -> None:
-        """`check_cordon` raises `Refused` while the site takes nothing new; `changed` is called
+        """`check_cordon` raises `Refused` while the site accepts nothing new; `changed` is called
         when the result of `described` may have changed; `roster`: see `Membership`; `released` is
-        told of the models that are deployed here."""
+        called with the models that are deployed here."""
         self._site = config.site
         self._check_cordon = check_cordon
         self._roster = roster
@@ -125,7 +133,7 @@ class Roles:
         self._listed = roster.lists if roster is not None else None
         self._membership = Membership(
             fabric,
-            FileKeys(Path(config.state) / "known-keys"),
+            FileKeys(Path(config.state) / NodeState.KNOWN_KEYS),
             roster=roster,
             verifiers=config.verifiers,
         )
@@ -191,8 +199,9 @@ class Roles:
     def _counts(
         self, config: NodeConfig, side: UsageSide, every_s: float, key: SigningKey
     ) -> UsageCounts:
-        """What a gateway or facility counts, and will state."""
-        counts = UsageCounts(Path(config.state) / f"usage-{side}", config.site, side, clock.wall_s)
+        """The counts of a gateway or facility, to be reported."""
+        folder = Path(config.state) / _USAGE[side]
+        counts = UsageCounts(folder, config.site, side, clock.wall_s, every_s)
         self._stating.append((counts, Stating(self._fabric, key, counts, every_s)))
         return counts
 
@@ -293,7 +302,7 @@ class Roles:
             self._tasks.repeat(partial(self._state, stating), "usage")
 
     async def _state(self, stating: Stating) -> None:
-        await asyncio.sleep(stating.every_s)
+        await stating.due()
         if self._facility is not None:
             self._facility.count_hosting()
         await stating.state()
@@ -340,13 +349,13 @@ class Roles:
                 yield from part.measured()
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Take over a changed file. Raises `InvalidInput`."""
+        """Apply a changed file. Raises `InvalidInput`."""
         if self._gateway is not None and config.gateway is not None:
             self._gateway.reconfigure(config.gateway)
 
     def cordon(self, cordon: Cordon | None) -> None:
-        """Take nothing new while the site is cordoned; what a control centre placed here answers on
-        while it is drained. None: take what comes."""
+        """Accept nothing new while the site is cordoned; deployments placed by a control centre
+        keep answering while it is drained. `None` means normal service."""
         why = str(cordon) if cordon is not None else ""
         if self._gateway is not None:
             self._gateway.closed = lambda: why
@@ -361,7 +370,7 @@ class Roles:
             self.forwarder.cordon(why)
 
     def occupied(self, report: CordonReport) -> CordonReport:
-        """The report with what is under way in these roles."""
+        """The report with the work in progress in these roles."""
         roles = (self._gateway, self._facility)
         return msgspec.structs.replace(
             report,
@@ -403,15 +412,14 @@ class Roles:
         return None if node is None else node.owner
 
     async def _on_deploy(self, key: str, payload: bytes) -> bytes:
-        """`DeployModel` -> nothing: of a facility: fetch a model, load it and answer with it;
-        harmless twice."""
+        """`DeployModel` -> nothing: facility: fetch a model, load it and serve it; idempotent."""
         assert self._facility is not None
         if decode(payload, DeployModel).name not in self._facility.placed():
             self._check_cordon("deployments")
         return await self._facility.on_deploy(key, payload)
 
     async def _on_queries(self, key: str, payload: bytes) -> bytes:
-        """`QueriesWanted` -> `QueryList`: of a gateway: how its latest queries were served."""
+        """`QueriesWanted` -> `QueryList`: gateway: how its latest queries were served."""
         assert self._gateway is not None
         wanted = decode(payload, QueriesWanted)
         asker = caller()
@@ -421,15 +429,14 @@ class Roles:
         return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:
-        """`ExplainQuery` -> `QueryExplained`: of a gateway: the decision on one query, computed
-        anew."""
+        """`ExplainQuery` -> `QueryExplained`: gateway: the decision on one query, recomputed."""
         assert self._gateway is not None
         record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
         check_owner(record.owner, f"query {record.id}")
         return encode(QueryExplained(query=record, decision=decision))
 
     async def _on_cut(self, key: str, payload: bytes) -> bytes:
-        """`CutQuery` -> `QueryCut`: of a gateway: the QS-QRRT of a query that is not asked."""
+        """`CutQuery` -> `QueryCut`: gateway: the QS-QRRT of a hypothetical query."""
         assert self._feed is not None
         intent = msgspec.structs.replace(decode(payload, CutQuery).intent, origin=self._site)
         snapshot, now_s = self._feed.snapshot(), clock.now_s()

@@ -1,4 +1,4 @@
-"""The sandbox of a site's recipes: what its file demands, against what the machine has."""
+"""The sandbox of a site's recipes: its file's demands, checked against the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SANDBOX_FIXES = {
 
 
 async def check_sandbox(config: SandboxConfig) -> Available:
-    """What recipes run in here. Raises `InvalidInput` where the file demands more."""
+    """The sandbox of recipes here. Raises `InvalidInput` if the file demands more."""
     found = await available()
     for position, mechanism in enumerate(config.required):
         if mechanism not in found.mechanisms:

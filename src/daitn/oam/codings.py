@@ -1,4 +1,4 @@
-"""Which codings of a body a client takes (RFC 9110, 12.5.3)."""
+"""Which content codings a client accepts (RFC 9110, 12.5.3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["takes"]
 
 
 def takes(accepts: str, coding: str) -> bool:
-    """Whether a header `accept-encoding` names a coding, and does not rule it out."""
+    """Whether a header `accept-encoding` names a coding, and does not exclude it."""
     for part in accepts.lower().split(","):
         name, _, weight = part.partition(";")
         if name.strip() == coding:

@@ -1,4 +1,4 @@
-"""What the code says of a field: the text behind it, where a type's author wrote it."""
+"""Descriptions of fields, from their docstrings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["field_docs"]
 
 
 def field_docs(kind: type) -> dict[str, str]:
-    """The text behind each field of a struct, member of an enumeration, or constant of a class.
+    """The docstring of each field of a struct, member of an enumeration, or constant of a class.
 
     Its own come first, then those that it inherits. Of several paragraphs the first counts; the
     others are for readers of the code.

@@ -1,4 +1,4 @@
-"""A control centre with what people and programs see of it."""
+"""A control centre with its API, dashboard and metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.files.atomic import replace_file
+from daitn.files.state_folder import CenterState
 from daitn.oam.api.server import ApiService
 from daitn.tools.http import served
 from daitn.tools.monitoring.metrics import Sample
@@ -35,15 +36,15 @@ class Operated:
         self._config = config
         self._roster = roster
         self.api: ApiService | None = None
-        """What it serves, once it listens; none: nothing."""
+        """Its API, once it listens; none if it has none."""
 
     @property
     def url(self) -> str:
-        """Of the API and the dashboard; empty: there are none."""
+        """URL of the API and the dashboard; empty means there are none."""
         return self.api.url if self.api else ""
 
     def measured(self) -> Iterable[Sample]:
-        """What Prometheus is told."""
+        """Its samples for Prometheus."""
         yield from self.center.measured()
         if self.api is not None:
             yield from self.api.measured()
@@ -76,10 +77,10 @@ class Operated:
 
     @property
     def _address(self) -> Path:
-        return Path(self._config.state) / "api-address"
+        return Path(self._config.state) / CenterState.API_ADDRESS
 
     def _usual(self) -> str:
-        """Where it listened last: pages that are open then go on after a restart."""
+        """Its last address, so that open pages continue after a restart."""
         try:
             return self._address.read_text(errors="replace")
         except FileNotFoundError:

@@ -34,7 +34,7 @@ _TYPES: Final = {
     ".woff2": "font/woff2",
 }
 _CODINGS: Final = {"br": ".br", "gzip": ".gz"}
-"""In the order in which they are preferred."""
+"""In order of preference."""
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_EACH_TIME: Final = "no-cache"
 _POLICY: Final = (
@@ -42,7 +42,7 @@ _POLICY: Final = (
     "font-src 'self'; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-"""No script but the build's own, and nothing from elsewhere."""
+"""Only the build's own scripts, and nothing from elsewhere."""
 _NOT_BUILT: Final = (
     b"<!doctype html><meta charset=utf-8><title>DA-ITN</title>"
     b"<p>The dashboard is not built here: run <code>make web</code>. "
@@ -62,13 +62,14 @@ class Dashboard:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._files = _read(folder)
+        self._folders = {path.split("/")[1] for path in self._files if path.count("/") > 1}
 
     def answer(self, request: Request) -> Response:
-        """The file at a path; the page for any path that has none, as it has routes of its own."""
+        """The file at a path; the page for any other path, since it has its own routes."""
         if request.method not in ("GET", "HEAD"):
             return Response(status=405, headers={"allow": "GET, HEAD"})
         path = request.path if request.path in self._files else _PAGE
-        if path == _PAGE and "." in request.path.rpartition("/")[2] and request.path != _PAGE:
+        if path != request.path and self._for_files(request.path):
             return Response(b"there is no such file\n", 404, {"content-type": "text/plain"})
         file = self._files.get(path)
         if file is None:
@@ -87,6 +88,12 @@ class Dashboard:
             reply = Response(b"", 304, headers)
         return _page(reply) if path == _PAGE else reply
 
+    def _for_files(self, path: str) -> bool:
+        """Whether a path is for files alone: in a folder of the build, or its first name has a dot.
+        A page's address begins with a word of its own; names after it may have dots."""
+        first, slash, _ = path[1:].partition("/")
+        return "." in first or (slash != "" and first in self._folders)
+
 
 def _page(reply: Response) -> Response:
     reply.headers["content-security-policy"] = _POLICY
@@ -94,7 +101,7 @@ def _page(reply: Response) -> Response:
 
 
 def _accepted(accepts: str, file: _File) -> str:
-    """The best coding that a client takes and the build has."""
+    """The best coding that the client accepts and the build has."""
     fitting = (one for one in _CODINGS if one in file.coded and takes(accepts, one))
     return next(fitting, "identity")
 

@@ -1,4 +1,4 @@
-"""What a model reads and says, and what a query needs of the model that answers it."""
+"""A model's inputs and outputs, and what a query needs of the model that answers it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Abilities", "Need", "Reads", "Says", "knows_language", "mask_of", "n
 
 
 class Reads(enum.StrEnum):
-    """What a model can be given."""
+    """Kinds of input of a model."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -27,7 +27,7 @@ class Reads(enum.StrEnum):
 
 
 class Says(enum.StrEnum):
-    """What a model answers with."""
+    """Kinds of output of a model."""
 
     TEXT = "text"
     """Free text."""
@@ -37,18 +37,18 @@ class Says(enum.StrEnum):
     """An embedding."""
     AUDIO = "audio"
     SCORE = "score"
-    """How much each of some documents has to do with a question."""
+    """How relevant each of some documents is to a question."""
 
 
 class Need(enum.StrEnum):
-    """What a query can need of a model. In offers of forwarders, the first is bit 0."""
+    """What a query may need of a model. In offers of forwarders, the first is bit 0."""
 
     CHAT = "chat"
-    """The API of chats."""
+    """The chat API."""
     COMPLETIONS = "completions"
-    """The API of completions."""
+    """The completions API."""
     EMBEDDINGS = "embeddings"
-    """The API of embeddings."""
+    """The embeddings API."""
     TEXT = "text"
     """It reads text."""
     RECORD = "record"
@@ -70,14 +70,14 @@ class Need(enum.StrEnum):
     JSON = "json"
     """It answers with JSON of a given schema."""
     RERANK = "rerank"
-    """The API of rankings."""
+    """The rerank API."""
 
 
 _BITS = {need: 1 << bit for bit, need in enumerate(Need)}
 
 
 def mask_of(needs: Iterable[Need]) -> int:
-    """Needs as bits."""
+    """The bits of some needs."""
     return sum(_BITS[need] for need in set(needs))
 
 
@@ -90,16 +90,19 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What a model reads and says."""
 
     reads: Annotated[tuple[Reads, ...], msgspec.Meta(max_length=8)] = (Reads.TEXT,)
+    """Kinds of input."""
     says: Annotated[tuple[Says, ...], msgspec.Meta(max_length=8)] = (Says.TEXT,)
+    """Kinds of output."""
     tools: bool | None = None
-    """Whether it calls tools. None: unknown, so it may be asked to."""
+    """Whether it calls tools. Absent means unknown, hence assumed possible."""
     json_schema: bool | None = None
-    """Whether its answers can be held to a JSON schema. None: unknown, so it may be asked to."""
+    """Whether its answers can be constrained to a JSON schema. Absent means unknown, hence assumed
+    possible."""
     languages: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = ()
-    """ISO 639 codes of the languages that it knows; empty: any."""
+    """ISO 639 codes of the languages that it supports; empty means any."""
 
     def meets(self, need: Need) -> bool:
-        """Whether a query that needs this may be put to the model. An API is not its concern."""
+        """Whether a query with these needs can be put to the model, regardless of the API."""
         match need:
             case Need.CHAT | Need.COMPLETIONS | Need.EMBEDDINGS | Need.RERANK:
                 return True
@@ -117,13 +120,13 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 return Reads(need.value) in self.reads
 
     def speaks(self, language: str) -> bool:
-        """Whether it knows a language, whatever the region (`de-CH`); an empty one is any."""
+        """Whether it supports a language, whatever the region (`de-CH`); an empty one means any."""
         return knows_language(self.languages, language)
 
 
 def knows_language(languages: Sequence[str], language: str) -> bool:
-    """Whether a language is among some, whatever the region; an empty one is any, and so are no
-    languages."""
+    """Whether a language is among some, whatever the region; an empty one means any, and so does an
+    empty list."""
     wanted = _primary(language)
     return not wanted or not languages or wanted in map(_primary, languages)
 

@@ -1,4 +1,4 @@
-"""What a data owner's policy says to a visit or a measurement.
+"""What a data owner's policy says about a visit or a measurement.
 
 Pure: the site enforces it with this module whoever asks, planners leave sites out by its published
 part, and `daitn policy explain` shows it. Every rule rules on its own, so the answer is complete.
@@ -13,7 +13,7 @@ import msgspec
 
 from daitn.objects.descriptors import ANY, DataPolicy
 from daitn.objects.errors import Refused
-from daitn.objects.opening_hours import is_open
+from daitn.objects.opening_hours import is_open, is_zone
 
 __all__ = [
     "AccessRequest",
@@ -38,43 +38,43 @@ class UsageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     visits_per_day: Most | None = None
-    """Visits that train the models of one owner. A visit counts once it begins."""
+    """Visits that train models of one owner. A visit counts as soon as it begins."""
     measurements_per_day: Most | None = None
     """Measurements of the models of one owner."""
     examples_per_day: Most | None = None
     """Training examples of all visits of one owner."""
     compute_s_per_day: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
-    """Seconds of training and measuring for all owners together. Work that runs when they are used
-    up ends as usual; none begins."""
+    """Seconds of training and measuring for all owners together. When they are used up, running
+    work ends as usual and no new work begins."""
 
 
 class AccessRequest(NamedTuple):
-    """What somebody asks of a data set or a test set."""
+    """What somebody requests of a data set or a test set."""
 
     owner: str
-    """Of the model."""
+    """Owner of the model."""
     recipe: str
     purpose: str = ""
     examples: int = 0
-    """To train on; 0: the model is only made or measured."""
+    """Training examples; 0 means the model is only created or measured."""
     measures: bool = False
     brought: bool = False
-    """Whether the model started from parts that its owner brought."""
+    """Whether the model started from parts supplied by its owner."""
 
 
 class DailyUsage(NamedTuple):
     """What was used of a data set or a test set today, before a request."""
 
     visits: int = 0
-    """Of the request's owner; so are the next two."""
+    """Used by the request's owner, like the next two."""
     measurements: int = 0
     examples: int = 0
     compute_s: float = 0.0
-    """Of all owners."""
+    """Used by all owners."""
 
 
 class Ruling(NamedTuple):
-    """What one rule of a policy says to a request."""
+    """The answer of one policy rule to a request."""
 
     rule: str
     """Its path in the policy, for instance `limits.visits_per_day`."""
@@ -103,7 +103,7 @@ def narrowed(release_to: tuple[str, ...], further: tuple[str, ...]) -> tuple[str
 def published_rulings(
     policy: DataPolicy, request: AccessRequest, now_s: float
 ) -> tuple[Ruling, ...]:
-    """What the published rules say, each of them."""
+    """The answers of all published rules."""
     return (
         _recipe(policy, request),
         _owner(policy, request),
@@ -116,7 +116,7 @@ def published_rulings(
 def rulings(
     policy: DataPolicy, limits: UsageLimits, request: AccessRequest, usage: DailyUsage, now_s: float
 ) -> tuple[Ruling, ...]:
-    """What every rule says; those about other kinds of work, and absent limits, say nothing."""
+    """The answers of all rules; those about other kinds of work, and absent limits, give none."""
     return (
         *published_rulings(policy, request, now_s),
         *_counts(limits, request, usage),
@@ -125,7 +125,7 @@ def rulings(
 
 
 def refusals(ruled: tuple[Ruling, ...]) -> tuple[Ruling, ...]:
-    """The rulings that say no; without any, the request is allowed."""
+    """The rulings that deny the request; it is allowed if there are none."""
     return tuple(ruling for ruling in ruled if not ruling.allowed)
 
 
@@ -137,7 +137,8 @@ def decide(
     now_s: float,
     data: str,
 ) -> Refused | None:
-    """The first refusal of a request for `data`, as its asker may read it; none: it is allowed."""
+    """The first refusal of a request for `data`, in words for the requester; absent means it is
+    allowed."""
     refused = refusals(rulings(policy, limits, request, usage, now_s))
     if not refused:
         return None
@@ -173,7 +174,7 @@ def _purpose(policy: DataPolicy, request: AccessRequest) -> Ruling:
 
 
 def _start(policy: DataPolicy, request: AccessRequest) -> Iterator[Ruling]:
-    """A measurement takes nothing along in weights, so it may be of any model."""
+    """A measurement carries nothing away in weights, so any model may be measured."""
     if request.measures or not request.brought:
         return
     rule, field = "start_models", "model.start"
@@ -190,6 +191,9 @@ def _hours(policy: DataPolicy, now_s: float) -> Ruling:
     if is_open(policy.hours, policy.time_zone, now_s):
         always = ANY in policy.hours
         return Ruling("hours", True, "takes work at any time" if always else f"is open: {hours}")
+    if policy.hours and not is_zone(policy.time_zone):
+        no = f"takes work only {hours}, and this machine does not know that time zone"
+        return Ruling("hours", False, no, fix="update the package `tzdata` here")
     return Ruling("hours", False, f"takes work only {hours}", fix="wait until then")
 
 
@@ -209,7 +213,7 @@ def _counts(limits: UsageLimits, request: AccessRequest, usage: DailyUsage) -> I
 def _count(
     name: str, most: int | None, done: int, more: int, what: str, field: str
 ) -> Iterator[Ruling]:
-    """The number of the limit is the data owner's, and not told to whom it stops."""
+    """The limit's number is the data owner's business and is not revealed to the requester."""
     if most is None:
         return
     allowed = done + more <= most

@@ -1,4 +1,4 @@
-"""Accounts: who owes whom how much, for which fact.
+"""Accounts: who owes whom how much, and for what.
 
 The ledger is double entry: the postings of every entry sum to zero. Money is whole millionths of a
 US dollar (micro-USD), and every other quantity is a whole number of its own unit, so sums are exact
@@ -36,7 +36,9 @@ __all__ = [
     "LedgerQuestion",
     "Posting",
     "Quantities",
+    "Whole",
     "chained",
+    "chained_bytes",
     "facility_account",
     "gateway_account",
     "owner_account",
@@ -46,8 +48,8 @@ __all__ = [
 MICROS = 1_000_000
 """Micro-USD in a US dollar."""
 MOST = 10**15
-"""The most of anything in one entry: a billion US dollars. What is beyond is a mistake or a lie of
-whoever states it, and counts as this much, so that sums keep within 64 bits."""
+"""Maximum of any amount in one entry: a billion US dollars. A larger amount is a mistake or a lie
+of the one who reports it, and counts as this much, so that sums stay within 64 bits."""
 MOST_LINES = 1000
 """Entries in one answer."""
 
@@ -56,28 +58,29 @@ Whole = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 Account = Annotated[Line, msgspec.Meta(max_length=220)]
 
 NETWORK = "network"
-"""Holds what an owner has set aside for the owners of data, until it is divided."""
+"""Holds what an owner has set aside for data owners, until it is divided."""
 
 
 def owner_account(owner: str) -> str:
-    """Of a model owner, who pays for work and answers and earns by answers of its models.
+    """Account of a model owner, who pays for work and answers, and earns from answers of its
+    models.
 
     `owner/-`: nobody said who asked."""
     return f"owner/{owner or '-'}"
 
 
 def site_account(site: str) -> str:
-    """Of a site, for its data, training, merging and measuring."""
+    """Account of a site, for its data, training, merging and measuring."""
     return f"site/{site}"
 
 
 def facility_account(site: str) -> str:
-    """Of a site's facility, for hosting."""
+    """Account of a site's facility, for hosting."""
     return f"facility/{site}"
 
 
 def gateway_account(site: str) -> str:
-    """Of a site's gateway: what it passed on."""
+    """Account of a site's gateway, for what it passed on."""
     return f"gateway/{site}"
 
 
@@ -85,15 +88,15 @@ class EntryKind(enum.StrEnum):
     """What an entry is for."""
 
     VISIT = "visit"
-    """A model was trained at a site: its owner pays the price of the data."""
+    """A model was trained at a site: its owner pays for the data."""
     MERGE = "merge"
     """A site merged models."""
     MEASUREMENT = "measurement"
     """A verification unit measured a model."""
     POOL = "pool"
-    """An owner sets aside what owners of data are to share."""
+    """An owner sets money aside to share among data owners."""
     CREDITS = "credits"
-    """A job has ended: its pool is divided by what each data set brought."""
+    """A job has ended: its pool is divided by each data set's contribution."""
     ANSWERS = "answers"
     """Answers of a deployment to an owner's queries at one gateway."""
     HOSTING = "hosting"
@@ -104,12 +107,12 @@ class Quantities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was used, in whole units."""
 
     compute_ms: Whole = 0
-    """Time of training, merging or measuring alone."""
+    """Time of training, merging or measuring only."""
     bytes_moved: Whole = 0
     """Transferred to the site that did the work."""
     examples: Whole = 0
     items: Whole = 0
-    """Of a test set."""
+    """Items of a test set."""
     micro_epsilon: Whole = 0
     """Privacy budget spent: millionths of the visit's epsilon."""
     answers: Whole = 0
@@ -131,16 +134,16 @@ class Posting(msgspec.Struct, frozen=True):
 
     account: Account
     micro_usd: Amount
-    """What the account gains; negative: what it pays. 0: it took part."""
+    """What the account gains; negative if it pays. 0 means it took part."""
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one fact cost whom. Its postings are on different accounts, and sum to zero."""
+    """What one fact cost whom. Its postings are on different accounts and sum to zero."""
 
     cause: Annotated[Line, msgspec.Meta(min_length=1, max_length=1500)]
     """Names the fact; unique."""
     at_s: float
-    """When the control centre learned of it, in seconds since the epoch."""
+    """When the control centre learned of it, seconds since the epoch."""
     kind: EntryKind
     postings: Annotated[tuple[Posting, ...], msgspec.Meta(min_length=1)]
     quantities: Quantities = Quantities()
@@ -155,15 +158,20 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             raise ValueError("postings: an account is there twice")
 
     def on(self, accounts: Iterable[str]) -> int:
-        """What some accounts gain by it together."""
+        """The total gain of some accounts from it."""
         wanted = frozenset(accounts)
         return sum(one.micro_usd for one in self.postings if one.account in wanted)
 
 
 def chained(previous: Digest, entry: LedgerEntry) -> Digest:
-    """The digest of an entry that follows the one with digest `previous`; it names all before it,
-    as in an audit log (`daitn.objects.audit`)."""
-    return next_digest(previous or START, blake3(canonical(entry)).digest())
+    """The digest of an entry that follows the one with digest `previous`; it commits to all earlier
+    ones, as in an audit log (`daitn.objects.audit`)."""
+    return chained_bytes(previous, canonical(entry))
+
+
+def chained_bytes(previous: Digest, entry: bytes) -> Digest:
+    """Likewise, of an entry in its canonical form."""
+    return next_digest(previous or START, blake3(entry).digest())
 
 
 class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,15 +185,15 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Which entries: those with a posting on one of some accounts, within a time."""
+    """Selects entries: those with a posting on one of some accounts, within a period."""
 
     accounts: tuple[Account, ...] | None = None
-    """None: all."""
+    """Absent means all."""
     from_s: Moment = 0.0
     to_s: Moment = 1e13
-    """The first moment that is too late."""
+    """End of the period, exclusive."""
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Number of the last entry that is known already."""
+    """Number of the last entry already known."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_LINES)] = MOST_LINES
 
 
@@ -193,7 +201,7 @@ class AccountQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for accounts, or for the entries of one."""
 
     account: Account = ""
-    """Empty: all that may be seen. A name without a kind: all of an owner's or a site's."""
+    """Empty means all visible accounts. A name without a kind: all of an owner's or a site's."""
     from_s: Moment = 0.0
     to_s: Moment = 1e13
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -201,19 +209,19 @@ class AccountQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountView(msgspec.Struct, frozen=True, kw_only=True):
-    """One account, over the time that was asked for."""
+    """One account, over the requested period."""
 
     account: str
     owner: OwnerId = OwnerId("")
-    """Whose it is, as the network knows it; empty: nobody's, or unknown."""
+    """Its owner, as known to the network; empty means none or unknown."""
     entries: int
     paid_micro_usd: int
     earned_micro_usd: int
     balance_micro_usd: int
-    """Earned less paid."""
+    """Earned minus paid."""
     quantities: Quantities
     by_kind: dict[EntryKind, int] = {}
-    """The balance by what it is for, in micro-USD; kinds that come to nothing are left out."""
+    """The balance by purpose, in micro-USD; kinds that sum to zero are left out."""
 
 
 class AccountList(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,19 +236,19 @@ class AccountStatement(msgspec.Struct, frozen=True, kw_only=True):
     accounts: tuple[str, ...]
     lines: tuple[LedgerLine, ...]
     next: int | None = None
-    """Ask for those `after` this; none: there are no more."""
+    """Ask for those `after` this; absent means there are no more."""
     head: CountersignedHead | None = None
-    """The ledger's last entry, signed by the control centre; none: it is empty."""
+    """The ledger's last entry, signed by the control centre; absent means it is empty."""
 
 
 class Charged(msgspec.Struct, frozen=True):
-    """A deployment's answer that an owner pays for, whether it was given or only compared."""
+    """A deployment's answer for which an owner pays, whether it was returned or only compared."""
 
     model: Word
     """`owner/name`"""
     site: SiteId
     price_in: float
-    """Price in USD of 1,000 tokens read, as its descriptor states it; next: of those written."""
+    """Price in USD of 1,000 tokens read, as in its descriptor; next: of those written."""
     price_out: float
     tokens_in: int
     tokens_out: int

@@ -15,6 +15,7 @@ __all__ = [
     "is_loopback",
     "is_unspecified",
     "is_url",
+    "place_of",
 ]
 
 
@@ -27,7 +28,7 @@ def check_endpoint(field: str, address: str) -> None:
     else:
         better = f"https://{address.removeprefix('http://')}"
     raise InvalidInput(
-        f"{address} is not encrypted, and beyond this machine",
+        f"{address} is not encrypted, and not on this machine",
         field=field,
         fix=f"write {better}, or an address of this machine like 127.0.0.1",
     )
@@ -37,14 +38,15 @@ def check_reachable(field: str, endpoint: str) -> None:
     """Raise `InvalidInput` that names `field` if nobody can connect to an endpoint."""
     if is_unspecified(host_of(endpoint)) or endpoint.rpartition(":")[2].strip("0") == "":
         raise InvalidInput(
-            f"nobody can connect to {endpoint}",
+            f"others cannot connect to {endpoint}",
             field=field,
             fix="name the host and the port at which others reach it",
         )
 
 
 def host_of(address: str) -> str:
-    """Of `tcp/127.0.0.1:7447`, `http://localhost:7480` or `[::1]:0`; empty where there is none."""
+    """Host of `tcp/127.0.0.1:7447`, `http://localhost:7480` or `[::1]:0`; empty if there is
+    none."""
     rest = address.partition("://")[2] or address.partition("/")[2] or address
     try:
         return urlsplit(f"//{rest}").hostname or ""
@@ -52,13 +54,18 @@ def host_of(address: str) -> str:
         return ""
 
 
+def place_of(endpoint: str) -> tuple[str, int]:
+    """Host and port of an endpoint that was checked before."""
+    return host_of(endpoint), int(endpoint.rpartition(":")[2])
+
+
 def is_encrypted(address: str) -> bool:
-    """Whether what travels to an endpoint or URL is encrypted."""
+    """Whether traffic to an endpoint or URL is encrypted."""
     return address.startswith(("tls/", "https://"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host means the machine of whoever says it."""
+    """Whether a host means the local machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -66,7 +73,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_url(address: str) -> bool:
-    """Whether an address is of an HTTP server, not an endpoint of Zenoh."""
+    """Whether an address is that of an HTTP server, not a Zenoh endpoint."""
     return address.startswith(("http://", "https://"))
 
 

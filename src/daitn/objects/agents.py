@@ -1,4 +1,4 @@
-"""An agent, a model that travels on its own: what it carries beside its weights.
+"""An agent, a model that travels on its own: its contents beside the weights.
 
 It carries the events of its training job, from which every site can derive the job's state (see
 `daitn.control.jobs`), so it needs no control centre to know what to do next.
@@ -28,8 +28,8 @@ AgentName = NewType("AgentName", str)
 
 
 def agent_name(job: JobId, walker: int) -> AgentName:
-    """The name of one of a job's models. The first one's is the job's, which ends in a hyphen and a
-    number, so that no other job has the name of a walker."""
+    """The name of one of a job's models. The first one has the job's name, which ends in a hyphen
+    and a number, so that no other job has the name of a walker."""
     return AgentName(f"{job}.{walker}" if walker else job)
 
 
@@ -37,7 +37,7 @@ class DatedFact(msgspec.Struct, frozen=True, array_like=True):
     """An event and the time it was recorded, in seconds since the epoch."""
 
     at_s: float
-    """When it was taken in, in seconds since the Unix epoch."""
+    """When it was recorded, in seconds since the Unix epoch."""
     event: JobEvent
     """One of the events in `objects/jobs.py`; its `type` says which, for instance `submitted`."""
 
@@ -52,36 +52,36 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     home: SiteId
     """The site where its owner is."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
-    """How often the origin sent it out again after a loss."""
+    """How often the origin restarted it after a loss."""
     facts: Annotated[tuple[DatedFact, ...], msgspec.Meta(max_length=100_000)]
-    """All that happened to the job, oldest first."""
+    """The job's facts, oldest first."""
     choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()
-    """Of a leg to data: sites to which it might go instead, as heard where it was; none of them
-    refused it. Where it arrives, it is compared with these."""
+    """For a leg to data: alternative sites that have not refused it, as known at the previous host.
+    The receiving site compares itself with these."""
 
     @property
     def name(self) -> AgentName:
-        """Tells it from all others."""
+        """Unique name."""
         return agent_name(self.job, self.walker)
 
     def stage(self) -> tuple[int, int]:
-        """Later stages of a job are larger: whoever takes a model over adds a fact."""
+        """Later stages of a job are larger: taking a model over adds a fact."""
         return self.epoch, len(self.facts)
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload with which a site tells home how a travelling model does."""
+    """The payload with which a site reports a travelling model's progress to its home."""
 
     site: SiteId
-    """Who reports."""
+    """The reporting site."""
     agent: Agent | None
-    """None: nothing new since the last report, but it goes on."""
+    """Absent means nothing new since the last report, but the model is still there."""
     job: JobId
     """The job's id."""
     epoch: int
-    """Of the model that the site has."""
+    """Epoch of the site's model."""
     facts: int
-    """How many facts that model has."""
+    """Number of facts of that model."""
     walker: Walker = 0
     """Which of the job's models it is."""
 
@@ -91,20 +91,20 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
         return agent_name(self.job, self.walker)
 
     def stage(self) -> tuple[int, int]:
-        """Of the model that the site has; see `Agent.stage`."""
+        """Stage of the site's model; see `Agent.stage`."""
         return self.epoch, self.facts
 
 
 class ReportReply(enum.StrEnum):
-    """What home says to a report."""
+    """The home's answer to a report."""
 
     YES = "yes"
     STALE = "stale"
-    """A later one is in progress, or the job is over: drop this one."""
+    """A later stage is in progress, or the job has ended: drop this one."""
 
 
 class TravelReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a control centre has posted of a travelling model."""
+    """What a control centre has posted for a travelling model."""
 
     entries: Annotated[int, msgspec.Meta(ge=0)]
-    """How many entries follow from the facts that it was sent."""
+    """Number of entries that follow from the facts sent to it."""

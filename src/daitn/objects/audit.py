@@ -1,4 +1,4 @@
-"""A site's audit log: a chain of entries, each of which names all before it by a digest.
+"""A site's audit log: a chain of entries, each of which commits to all earlier ones by a digest.
 
 The digest of an entry is BLAKE3 over the digest of the entry before it and the entry's own hash. So
 who knows one digest can follow the chain from there by hashes alone, without seeing an entry: that
@@ -15,6 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.unknown_fields import Extensible
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -30,9 +31,9 @@ __all__ = [
 ]
 
 START = Digest("0" * 64)
-"""Comes before the first entry."""
+"""Precedes the first entry."""
 MOST_HASHES = 4096
-"""Entries that one claim spans, 128 KiB; a longer chain is claimed in several reports."""
+"""Entries in one claim, 128 KiB; a longer chain is claimed in several reports."""
 
 
 class AuditEvent(enum.StrEnum):
@@ -41,9 +42,10 @@ class AuditEvent(enum.StrEnum):
     STARTED = "started"
     """The site's process started."""
     BEGUN = "begun"
-    """A visit or a measurement was let in and begins to read records."""
+    """A visit or a measurement was admitted and begins to read records."""
     RESUMED = "resumed"
-    """A visit whose process ended goes on from its savepoint. It counted as it began."""
+    """A visit whose process ended resumes from its savepoint. It was already counted when it
+    began."""
     MADE = "made"
     """A fresh model was made, without any record."""
     VISITED = "visited"
@@ -51,17 +53,18 @@ class AuditEvent(enum.StrEnum):
     MEASURED = "measured"
     """A measurement ended; its values leave."""
     REFUSED = "refused"
-    """A policy said no."""
+    """A policy refused."""
     FAILED = "failed"
     """Work failed; an error leaves."""
     STOPPED = "stopped"
-    """Work was stopped from outside, or the process ended."""
+    """Work was stopped from outside, or its process ended."""
     TORN = "torn"
-    """The process or the power ended while an entry was written; nothing was acknowledged of it."""
+    """The process or the power ended while an entry was written; nothing about it had been
+    acknowledged."""
     CORDONED = "cordoned"
-    """The site was cordoned by `owner`: it takes nothing new."""
+    """The site was cordoned by `owner`: it accepts nothing new."""
     DRAINED = "drained"
-    """The same, and its deployments are to move elsewhere."""
+    """Likewise, and its deployments are to move elsewhere."""
     UNCORDONED = "uncordoned"
     """The cordon was lifted."""
     COUNTERSIGNED = "countersigned"
@@ -69,20 +72,20 @@ class AuditEvent(enum.StrEnum):
 
 
 class CountersignedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """A control centre's word that it saw a site's log up to an entry, in this form."""
+    """A control centre's statement that it saw a site's log up to an entry, in this form."""
 
     site: SiteId
     number: int
-    """Of the entry."""
+    """Number of the entry."""
     digest: Digest
     at_s: float
     public_key: str
-    """Of the control centre, Ed25519, base64."""
+    """The control centre's Ed25519 public key, base64."""
     signature: str
 
 
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One entry. It holds no record and nothing that a recipe said."""
+class AuditEntry(Extensible, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry. It contains no record and no output of a recipe."""
 
     number: int
     """Counts from 1."""
@@ -91,22 +94,22 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: str = ""
     """The data set or test set, for instance `data set notes`."""
     owner: str = ""
-    """Of the visiting model; so are the next four."""
+    """Owner of the visiting model; the next four are about it too."""
     job: str = ""
     visit: str = ""
     recipe: str = ""
     purpose: str = ""
     examples: int = 0
     seconds: float = 0.0
-    """From the beginning of training or measuring to its end."""
+    """Duration of training or measuring."""
     model: str = ""
     """Digest of the model that may leave, or that was measured."""
     size_bytes: int = 0
-    """Of the model that may leave."""
+    """Size of the model that may leave."""
     values: dict[str, float] = {}
     """Measured values and losses that leave, by name."""
     reason: str = ""
-    """Of a refusal or a failure, as its asker reads it."""
+    """Reason of a refusal or failure, as shown to the requester."""
     field: str = ""
     head: CountersignedHead | None = None
 
@@ -116,32 +119,33 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: AuditEntry
     previous: Digest
-    """Of the entry before, or `START`."""
+    """Digest of the previous entry, or `START`."""
     digest: Digest
     public_key: str
-    """Of the site, Ed25519, base64."""
+    """The site's Ed25519 public key, base64."""
     signature: str
-    """Of the site, over `digest`."""
+    """The site's signature over `digest`."""
 
 
 class AuditClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """What a site says of its log to a control centre: the way from one entry to a later one."""
+    """A site's statement about its log for a control centre: the chain from one entry to a later
+    one."""
 
     after: int
-    """Number of the entry from which it goes on; 0: the beginning."""
+    """Number of the entry from which it continues; 0 means the beginning."""
     digest: Digest
-    """Of that entry."""
+    """Digest of that entry."""
     hashes: Annotated[
         tuple[Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)], ...],
         msgspec.Meta(max_length=MOST_HASHES),
     ]
-    """Of the entries since, without their content."""
+    """Hashes of the entries since, without their content."""
     signature: str
-    """Of the site, over the last one's digest."""
+    """The site's signature over the last one's digest."""
 
 
 def entry_hash(entry: AuditEntry) -> bytes:
-    """The hash of an entry by itself."""
+    """The hash of a single entry."""
     return blake3(canonical(entry)).digest()
 
 

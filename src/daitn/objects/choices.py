@@ -52,12 +52,12 @@ def read_question(text: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def wants_letter(text: str) -> bool:
-    """Whether a message asks for a letter and nothing else. Many a message lists something."""
+    """Whether a message asks for a letter and nothing else. Many messages list something."""
     return text.rstrip().endswith(_INSTRUCTION)
 
 
 def chosen(answer: str, options: int) -> int | None:
-    """Index of the option that an answer names: its first letter that stands alone, or none."""
+    """Index of the option that an answer names: its first standalone letter, or none."""
     for match in _LETTER.finditer(answer[:_LOOKED_AT]):
         index = LETTERS.index(match[1])
         if index < options:

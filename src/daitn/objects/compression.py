@@ -1,4 +1,4 @@
-"""In which form what a site trained travels to the site that merges it."""
+"""The form in which updates travel to the aggregator."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import enum
 __all__ = ["UPDATE", "Compression"]
 
 UPDATE = ".update.safetensors"
-"""How the names of parts end that hold an update."""
+"""Suffix of the names of parts that hold an update."""
 
 
 class Compression(enum.StrEnum):
-    """Of the update that a visit of a round made."""
+    """Compression of the update from a visit of a round."""
 
     AUTO = "auto"
-    """The network chooses: `int8` where the way to the site that merges takes much of the round's
-    time, else `none`."""
+    """The network chooses: `int8` if the transfer to the aggregator takes much of the round's time,
+    else `none`."""
     NONE = "none"
-    """The whole model, as it is."""
+    """The whole model, uncompressed."""
     BF16 = "bf16"
-    """The difference from the model that the round began with, in 16 bits."""
+    """The difference from the round's initial model, in 16 bits."""
     INT8 = "int8"
     """The same in 8 bits, with a scale for each tensor."""
     TOPK = "topk"

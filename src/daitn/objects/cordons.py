@@ -1,4 +1,4 @@
-"""Cordons: what an operator says of a site that is to get nothing new.
+"""Cordons: an operator's mark on a site that gets nothing new.
 
 The site itself keeps its cordon and publishes it in its signed descriptor. So it holds with and
 without a control centre, and outlives the restart of either.
@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.identifiers import SiteId, Word
-from daitn.objects.text import Line
+from daitn.objects.text import Line, counted
 
 __all__ = ["Cordon", "CordonChange", "CordonQuestion", "CordonReport"]
 
@@ -34,9 +34,12 @@ class Cordon(msgspec.Struct, frozen=True, kw_only=True):
     by: Word
     """The member who asked; empty in a network without a roster."""
     since_s: float
+    """When it began, seconds since the epoch."""
     reason: Reason = ""
+    """The reason given."""
     draining: bool = False
-    """Models that a control centre placed here answer on until they are ready elsewhere."""
+    """Whether it is being drained: models that a control centre placed here keep answering until
+    they are ready elsewhere."""
 
     def __str__(self) -> str:
         state = "is drained" if self.draining else "is cordoned"
@@ -45,38 +48,38 @@ class Cordon(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CordonQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes a site's cordon, or asks how it stands."""
+    """Changes a site's cordon, or asks for its state."""
 
     change: CordonChange = CordonChange.NOTHING
     reason: Reason = ""
 
 
 class CordonReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's cordon, and what is still under way at the site."""
+    """A site's cordon, and the work still in progress there."""
 
     site: SiteId
     cordon: Cordon | None
     clock_s: float = 0.0
-    """The site's clock as it answered, in seconds since the epoch; 0: not told."""
+    """The site's clock when it answered, in seconds since the epoch; 0 means not reported."""
     visits: int = 0
-    """Visits, merges and measurements that are accepted and not reported."""
+    """Visits, merges and measurements that are accepted but not reported."""
     queries: int = 0
     """At its gateway and at its facility."""
     packets: int = 0
-    """Objects that are served here or were sent from here, without an answer."""
+    """Objects served here or sent from here that have no answer yet."""
     agents: int = 0
-    """Models that travel by themselves and are here."""
+    """Models that travel on their own and are here."""
     deployments: tuple[str, ...] = ()
     """Models that a control centre placed here."""
 
     @property
     def left(self) -> tuple[str, ...]:
-        """What is still under way, in words; empty: the site is safe to stop."""
+        """The work still in progress, in words; empty means the site is safe to stop."""
         counts = {
-            "visits": self.visits,
-            "queries": self.queries,
-            "packets": self.packets,
-            "travelling models": self.agents,
+            "visit": self.visits,
+            "query": self.queries,
+            "packet": self.packets,
+            "travelling model": self.agents,
         }
-        counted = [f"{count} {what}" for what, count in counts.items() if count]
-        return (*counted, *(f"deployment {name}" for name in self.deployments))
+        work = (counted(count, what) for what, count in counts.items() if count)
+        return (*work, *(f"deployment {name}" for name in self.deployments))

@@ -1,4 +1,4 @@
-"""Decisions and their reasons, in a form that can be shown, stored and replayed.
+"""Decisions and their reasons, in a form that can be displayed, stored and replayed.
 
 A *rejection* says how far a candidate misses a bound; a *term* is one scorer's value for a
 candidate. `daitn explain`, the feasibility assessment and the audit all show these values.
@@ -6,9 +6,15 @@ candidate. `daitn explain`, the feasibility assessment and the audit all show th
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from heapq import nsmallest
+from typing import Final
+
 import msgspec
 
 __all__ = [
+    "MOST_ALIKE",
     "Assessment",
     "Compared",
     "Decision",
@@ -20,11 +26,15 @@ __all__ = [
     "Route",
     "Scored",
     "SiteBelief",
+    "nearest",
 ]
 
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.merging import Algorithm, MergeRule
+
+MOST_ALIKE: Final = 20
+"""Rejections for one reason that are stored with an assessment."""
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +55,19 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """The value of `field` at which this filter would pass; empty if none would."""
 
 
+def nearest(rejections: Sequence[Rejection]) -> tuple[Rejection, ...]:
+    """For each filter and field, the `MOST_ALIKE` that miss by the least, in their order.
+
+    A network of thousands of sites rejects nearly all of them for a few reasons, and what a job
+    keeps is written, sent and shown again and again.
+    """
+    alike: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    for at, one in enumerate(rejections):
+        alike[one.filter, one.field].append((one.shortfall, at))
+    kept = sorted(at for group in alike.values() for _, at in nsmallest(MOST_ALIKE, group))
+    return tuple(rejections[at] for at in kept)
+
+
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate that passed every filter, with each scorer's term in [0, 1]."""
 
@@ -55,7 +78,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, float] = {}
     """For a route: objective to the value expected at its end."""
     expected_s: float | None = None
-    """For a route: seconds until all targets hold or it ends, a mean."""
+    """For a route: mean seconds until all targets hold or it ends."""
 
 
 class SiteBelief(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +87,7 @@ class SiteBelief(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str
     """`site/dataset`."""
     visits: int
-    """By this job, so far."""
+    """By this job so far."""
     examples: int
     """In one epoch."""
     expected_s: float
@@ -72,16 +95,16 @@ class SiteBelief(msgspec.Struct, frozen=True, kw_only=True):
     gain: dict[str, float]
     """Objective to the expected change of its value."""
     gain_sd: dict[str, float]
-    """Standard deviation of that: the smaller, the surer."""
+    """Standard deviation of that."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """An obvious plan, which anybody might follow, as compared with the chosen route."""
+    """An obvious plan that anybody might follow, compared with the chosen route."""
 
     plan: str
     """For instance `by size, 1 epoch a visit`."""
     expected_s: float
-    """Until all targets hold or it ends, a mean."""
+    """Mean seconds until all targets hold or it ends."""
     chance: float
     """Estimated probability that it reaches them, in [0, 1]."""
 
@@ -104,8 +127,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     experience: tuple[str, ...] = ()
     """For a route: sentences on which earlier jobs count, and what they changed."""
     algorithms: tuple[Compared, ...] = ()
-    """Where the network chooses the algorithm: each, with what is expected of it from now on, the
-    chosen one first."""
+    """If the network chooses the algorithm: each algorithm with what is expected of it from now on,
+    the chosen one first."""
 
 
 class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,25 +140,26 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     expected_s: float
     """Transfer, training and verification, in seconds."""
     expected_cost_usd: float
-    """Of the data and of the site's computing."""
+    """Expected cost of the data and the site's computing."""
     expected: dict[str, float]
     """Objective to the value expected after the visit."""
     release_to: tuple[str, ...]
-    """Jurisdictions into which the data's owner lets a model that learned there travel."""
+    """Jurisdictions into which a model that learned there may travel, as its owner allows."""
     stands_for: int = 0
-    """Of a round's visit: examples that the site would train on if it were not slow, as which its
-    update counts; 0: `examples`."""
+    """For a round's visit: the number of examples that weights its update, on which the site would
+    train if it were not slow; 0 means `examples`."""
     compression: Compression = Compression.NONE
-    """Of a round's visit: in which form the site that merges gets what it made; never `auto`."""
+    """For a round's visit: the form in which its result goes to the aggregator; never `auto`."""
     computing_usd: float = 0.0
-    """The part of `expected_cost_usd` that is for computing: it is paid by the time that training
-    takes, and by nothing else that is expected here."""
+    """The part of `expected_cost_usd` that pays for computing: only this depends on the time that
+    training takes."""
     price_usd_per_hour: float = 0.0
-    """Price of that time, as the site stated it when this was planned."""
+    """Price of that time, as the site stated it at the time of planning."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan from one checkpoint on. Each verification replans; only its first visit is certain."""
+    """A plan from one checkpoint on. Each verification replans, so only its first visit is
+    certain."""
 
     start: Digest | None
     """Model it continues from; none for a fresh model."""
@@ -147,7 +171,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Visits of a round whose models are merged first, and with the others then."""
+    """Visits of a round whose models are merged first, before they are merged with the others."""
 
     visits: tuple[int, ...]
     """Positions among those of the round."""
@@ -163,14 +187,16 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     aggregators: tuple[SiteId, ...]
     """Sites that may merge the models, best first."""
     groups: tuple[Group, ...] = ()
-    """Of some visits; empty: all are merged at once."""
+    """Groups of some visits; empty means all are merged at once."""
     enough: int = 0
-    """Models, those of late visits too, after which it waits for no other; 0: for all."""
+    """Number of models, including those of late visits, after which it waits for no more; 0 means
+    it waits for all."""
     within_s: float | None = None
-    """Seconds after which it waits for nobody, if a model was made; none: for all."""
+    """Seconds after which it waits no longer, if a model was made; absent means it waits for
+    all."""
     then: tuple[tuple[PlannedVisit, ...], ...] = ()
-    """Of each of the visits, those that follow it one after another before models are merged;
-    empty: none do."""
+    """For each of the visits, those that follow it one after another before models are merged;
+    empty means none."""
 
     @property
     def chains(self) -> tuple[tuple[PlannedVisit, ...], ...]:
@@ -179,8 +205,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         return tuple((first, *rest) for first, rest in zip(self.visits, then, strict=True))
 
     algorithm: Algorithm = Algorithm.AUTO
-    """`auto`: it was planned by a version whose rounds were all of the intent's algorithm and rule.
-    """
+    """`auto`: planned by a version whose rounds all used the intent's algorithm and rule."""
     rule: MergeRule = MergeRule()
     """How they are merged."""
 
@@ -204,7 +229,10 @@ class Assessment(msgspec.Struct, frozen=True, kw_only=True):
     route: Route | None = None
     """The route it would take, if there is one."""
     round: Round | None = None
-    """The first of the rounds by which it was judged instead."""
+    """Instead, the first of the rounds by which it was judged."""
     could_begin: bool = True
-    """Whether the job would make a visit if its owner insisted, though it is not feasible."""
+    """Whether the job would make a visit if its owner insisted, although it is not feasible."""
     snapshot_version: int
+    rejections_more: int = 0
+    """Number of rejections that were left out: for each filter and field, only the nearest are
+    included."""

@@ -10,6 +10,7 @@ import msgspec
 from blake3 import blake3
 
 from daitn.objects.abilities import Abilities, Need, mask_of
+from daitn.objects.bounds import Price, Words
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
@@ -26,13 +27,10 @@ __all__ = [
     "FacilityDescriptor",
     "GatewayDescriptor",
     "ModelPolicy",
-    "Price",
     "Runtime",
     "config_digest",
 ]
 
-Words = Annotated[tuple[Word, ...], msgspec.Meta(max_length=256)]
-Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Rate = Annotated[float, msgspec.Meta(ge=0.0, le=4.0)]
 Evidence = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=32)]
@@ -44,7 +42,7 @@ MOST_DEPLOYMENTS = 256
 
 
 class Api(enum.StrEnum):
-    """How a model can be queried, under the names of OpenAI's HTTP API."""
+    """How a model can be queried, by the names of OpenAI's HTTP API."""
 
     CHAT = "chat"
     """`/v1/chat/completions`"""
@@ -62,7 +60,7 @@ class Api(enum.StrEnum):
 
     @property
     def writes(self) -> bool:
-        """Whether the model writes its answer token by token: only then it can stream, and be
+        """Whether the model writes its answer token by token: only then can it stream, and be
         compared with another's."""
         return self in (Api.CHAT, Api.COMPLETIONS)
 
@@ -93,18 +91,18 @@ class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a model's owner allows. Each list may contain `*`."""
 
     release_to: Words = ("*",)
-    """Jurisdictions in which the model may be hosted; `*`: all."""
+    """Jurisdictions in which the model may be hosted; `*` means all."""
     askers: Words = ("*",)
-    """Query owners who may ask it; `*`: all."""
+    """Query owners who may query it; `*` means all."""
 
 
 class DeploymentTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a model's owner decides of a deployment besides its name, its weights and its
+    """Everything that a model's owner decides about a deployment except its name, weights and
     places."""
 
     recipe: Word
     config: Digest
-    """Of the recipe's configuration; see `config_digest`."""
+    """Digest of the recipe's configuration; see `config_digest`."""
     policy: ModelPolicy
     price_usd_per_1k_in: float
     price_usd_per_1k_out: float
@@ -126,52 +124,62 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     name: Word
     """The name that queries use; OpenAI's API calls it `model`."""
     owner: OwnerId
+    """The model's owner."""
     runtime: Runtime
+    """What computes the answers."""
     apis: Annotated[tuple[Api, ...], msgspec.Meta(max_length=8)]
+    """APIs that it answers."""
     state: DeploymentState
+    """Whether it serves queries."""
     manifest: Digest | None = None
-    """Digest of the weights; none when unknown to us."""
+    """Digest of the weights; none if unknown."""
     recipe: Word = ""
+    """Recipe of a model trained by the network; empty for an upstream server's."""
     config: Digest = Digest("")
-    """Of the recipe's configuration."""
+    """The recipe's configuration."""
     size_bytes: Count = 0
+    """Size of the weights."""
     context_tokens: Count = 4096
     """Context length in its own tokens: prompt and answer together."""
     abilities: Abilities = Abilities()
     """What it reads and says."""
     tokens_per_character: Annotated[tuple[Rate, ...], msgspec.Meta(max_length=4)] = ()
-    """Measured with its own tokenizer, for characters of one to four bytes in UTF-8; empty:
+    """Measured with its own tokenizer, for characters of one to four bytes in UTF-8; empty means
     unknown."""
     engine: Word = ""
-    """What computes its answers, and where, in its facility's words: shown only."""
+    """Description of the engine and device by the facility; for display only."""
     slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     """Queries it answers concurrently; further ones wait."""
     queue: Count = 64
     """Queries that may wait; further ones are shed."""
     price_usd_per_1k_in: Price = 0.0
+    """Price of 1,000 prompt tokens."""
     price_usd_per_1k_out: Price = 0.0
+    """Price of 1,000 answer tokens."""
     deterministic: bool = False
-    """At temperature 0 the same weights answer the same query identically, piece by piece."""
+    """Whether, at temperature 0, the same weights give identical answers to the same query, piece
+    by piece."""
     claimed: Annotated[dict[Word, float], msgspec.Meta(max_length=64)] = {}
-    """Topic to accuracy, as the provider claims it: shown, never trusted."""
+    """Accuracy per topic, as claimed by the provider; shown but never trusted."""
     evidence: Evidence = ()
-    """Verifications of these weights, signed by the units that made them."""
+    """Verifications of these weights, signed by the verifiers."""
     policy: ModelPolicy = ModelPolicy()
+    """What the model's owner allows."""
     grant: Signed | None = None
-    """Its owner's `DeploymentGrant`. None: an upstream server, which counts as its facility's
-    owner's."""
+    """Its owner's `DeploymentGrant`. Absent for an upstream server, which belongs to its facility's
+    owner."""
     name_grant: Signed | None = None
-    """A `NameGrant`: its bare name means this model. None: `owner/name` does."""
+    """A `NameGrant` if its bare name means this model; otherwise only `owner/name` does."""
     place_grant: Signed | None = None
-    """A control centre's `PlaceGrant`, where the grant names no facilities."""
+    """A control centre's `PlaceGrant`, if the grant names no facilities."""
 
     @property
     def placed(self) -> bool:
-        """Whether a control centre placed it: its facility did not bring it by itself."""
+        """Whether a control centre placed it, rather than its facility."""
         return self.runtime is Runtime.EMBEDDED and self.manifest is not None
 
     def meets(self, need: Need) -> bool:
-        """Whether a query that needs this may be put to it."""
+        """Whether a query with these needs can be put to it."""
         if need in _OF_API:
             return _OF_API[need] in self.apis
         return self.abilities.meets(need)
@@ -183,7 +191,7 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def terms(self) -> DeploymentTerms:
-        """On which it answers."""
+        """The terms on which it answers."""
         return DeploymentTerms(
             recipe=self.recipe,
             config=self.config,
@@ -201,7 +209,7 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     hosts: bool
     """Whether the control centre may place models here."""
     memory_bytes: Count
-    """For models placed here."""
+    """Memory for models placed here."""
     recipes: Words = ()
     """Recipes whose models can be placed here."""
     price_usd_per_hour: Price = 0.0
@@ -209,12 +217,13 @@ class FacilityDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     keeps_queries: bool = False
     """Whether queries are retained after they are answered."""
     keeps_responses: bool = False
-    """Whether it keeps responses, with their conversations, for those who asked."""
+    """Whether it stores responses, with their conversations, for their owners."""
     sealing: Signed | None = None
-    """Its signed `SealingKey`; none: it opens no sealed queries."""
+    """Its signed `SealingKey`; absent means it cannot open sealed queries."""
     deployments: Annotated[
         tuple[DeploymentDescriptor, ...], msgspec.Meta(max_length=MOST_DEPLOYMENTS)
     ] = ()
+    """The models that it serves."""
 
 
 class GatewayDescriptor(msgspec.Struct, frozen=True, kw_only=True):

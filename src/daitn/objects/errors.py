@@ -70,7 +70,7 @@ class InvalidInput(DaitnError):
 
 
 class ContextExceeded(InvalidInput):
-    """A question has more tokens than a model reads."""
+    """A question has more tokens than the model's context."""
 
 
 class NotFound(DaitnError):
@@ -82,7 +82,7 @@ class Infeasible(DaitnError):
 
 
 class Refused(DaitnError):
-    """A data owner's policy says no, or a site is not who it says."""
+    """A data owner's policy refuses, or a site is not what it claims to be."""
 
 
 class Unreachable(DaitnError):
@@ -102,11 +102,11 @@ class WorkFailed(DaitnError):
 
 
 class QuestionFailed(WorkFailed):
-    """A model failed at a question, and goes on with others."""
+    """A model failed on one question but can answer others."""
 
 
 class LimitExceeded(WorkFailed):
-    """A recipe took more than it may; `field` names the limit."""
+    """A recipe exceeded a limit, which `field` names."""
 
 
 class IllegalTransition(DaitnError):
@@ -114,7 +114,7 @@ class IllegalTransition(DaitnError):
 
 
 class StaleAppend(DaitnError):
-    """Somebody else appended to a job since its events were read."""
+    """Another writer appended to the job since its events were read."""
 
 
 class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:
-        """What others hear of an error: no folder of this machine."""
+        """The error as shown to others: without folders of this machine."""
         return cls(
             code=_code(error),
             problem=without_folders(error.problem),
@@ -154,7 +154,7 @@ KINDS: tuple[type[DaitnError], ...] = (
     *InvalidInput.__subclasses__(),
     *WorkFailed.__subclasses__(),
 )
-"""All that cross the network under their own names."""
+"""All errors that cross the network under their own names."""
 
 
 _KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in KINDS}

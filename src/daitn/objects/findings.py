@@ -1,4 +1,4 @@
-"""What verification units find by querying deployed models."""
+"""Results of verifiers that query deployed models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """It answers significantly worse than before: only verification units, which check whether it
     has recovered, should query it."""
     before: float | None = None
-    """If degraded: the value before the drop."""
+    """If degraded: the value before the drop; if two-faced: the value in rounds."""
+    two_faced: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether it answers examinations better than the same questions asked one by one; `value` is
+    then of the latter. Left out if not, so that earlier versions can read the finding."""
 
 
 class Attestation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,5 @@
-"""What members sign so that others can check it without asking: who may answer under a name, and
-who may ask in an owner's name.
+"""Signed statements that others can check offline: which weights may answer under a name, and who
+may act in an owner's name.
 
 A deployment's name belongs to its owner: two owners may use the same, and `owner/name` says which
 is meant.
@@ -28,13 +28,12 @@ __all__ = [
 
 
 def full_name(owner: str, name: str) -> str:
-    """`<owner>/<name>`: names a model where others may use its name too."""
+    """`<owner>/<name>`: identifies a model where others may use its name too."""
     return f"{owner}/{name}"
 
 
 class DeploymentGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner's word that these weights answer under this name of its own, on these terms, and
-    where."""
+    """An owner's statement that these weights answer under this name, on these terms, and where."""
 
     network: Word
     owner: OwnerId
@@ -42,18 +41,19 @@ class DeploymentGrant(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
     """Digest of the weights."""
     terms: Digest
-    """Of the deployment's `DeploymentTerms`."""
+    """Digest of the deployment's `DeploymentTerms`."""
     sites: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=256)] = ()
-    """Facilities that may answer; empty: those for which a control centre signs a `PlaceGrant`."""
+    """Facilities that may answer; empty means those for which a control centre signs a
+    `PlaceGrant`."""
     issued_at_s: Moment
-    """Of two grants for one name, the later one counts."""
+    """When it was signed: of two grants for one name, the later one counts."""
     until_s: Moment
-    """No facility answers by it afterwards."""
+    """No facility may use it afterwards."""
 
 
 class PlaceGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """A control centre's word that a facility hosts these weights under this name, where their
-    owner leaves the choice to it. It lasts briefly and is renewed while it holds."""
+    """A control centre's statement that a facility hosts these weights under this name, if their
+    owner leaves the choice to it. It is short-lived and is renewed as long as it holds."""
 
     network: Word
     owner: OwnerId
@@ -64,8 +64,8 @@ class PlaceGrant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """The word of the roster's first control centre that a bare name means this owner's model,
-    whoever asks."""
+    """A statement of the roster's first control centre that a bare name means this owner's model
+    for everybody."""
 
     network: Word
     owner: OwnerId
@@ -79,31 +79,33 @@ Usd = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
 class UseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What whoever shows a key or a token may use at each gateway; what is absent has no limit.
+    """What the holder of a key or a token may use; an absent field means no limit. Amounts in US
+    dollars apply to all gateways of a token together, everything else to each gateway.
 
     A gateway takes no token with a limit that it does not know.
     """
 
     usd_per_day: Usd | None = None
-    """By the prices of deployments; days and months are of UTC. None: no limit, here and below."""
+    """At the prices of deployments; days and months are in UTC. Absent means no limit, here and
+    below."""
     usd_per_month: Usd | None = None
-    """The same a month."""
+    """The same per month."""
     usd_total: Usd | None = None
-    """The same in all."""
+    """The same in total."""
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
-    """Read and written together; those of a minute may come at once."""
+    """Read and written together; a minute's worth may be used at once."""
     models: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)] = ()
-    """Names by which may be asked: `name`, `owner/name` or `auto`; empty: all."""
+    """Models that it may name: `name`, `owner/name` or `auto`; empty means all."""
 
     @property
     def spends(self) -> bool:
-        """Whether money is limited."""
+        """Whether it limits money."""
         stated = (self.usd_per_day, self.usd_per_month, self.usd_total)
         return any(limit is not None for limit in stated)
 
 
 class Mandate(msgspec.Struct, frozen=True, kw_only=True):
-    """An owner's word that these gateways may ask in its name for whoever shows a secret."""
+    """An owner's statement that these gateways may query in its name for the holder of a secret."""
 
     network: Word
     owner: OwnerId
@@ -116,28 +118,28 @@ class Mandate(msgspec.Struct, frozen=True, kw_only=True):
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
     limits: UseLimits = UseLimits()
-    """At each gateway. Those of an earlier version do not know them."""
+    """Unknown to gateways of earlier versions."""
 
 
 class CenterMandate(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's word that a control centre may act in its name for whoever shows a secret."""
+    """A person's statement that a control centre may act in its name for the holder of a secret."""
 
     network: Word
     member: Word
     """Name of the owner or operator who signs."""
     center: Word
-    """The control centre that may, as the roster calls it."""
+    """The authorised control centre, by its name in the roster."""
     secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     """SHA-256 of the secret."""
     until_s: Moment
     reads_only: bool = False
-    """Whether it may look at everything that the member may see, and change nothing."""
+    """Whether it may only read what the member may see, and change nothing."""
     opens_until_s: Moment | None = None
-    """Set: the secret opens one session, until then, and is worth nothing else."""
+    """If set, the secret only opens one session, until this time."""
 
 
 class SealingKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A facility's word that queries sealed to this key can be read at the site alone."""
+    """A facility's statement that queries sealed to this key can be read at the site only."""
 
     network: Word
     site: SiteId
@@ -147,11 +149,11 @@ class SealingKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
-    """One of these as it is stored and sent."""
+    """One of these as stored and sent."""
 
     statement: Annotated[bytes, msgspec.Meta(max_length=1 << 15)]
-    """Its canonical MessagePack, as it was signed."""
+    """The signed canonical MessagePack."""
     public_key: Word
-    """The signer's, base64."""
+    """The signer's public key, base64."""
     signature: Word
     """Base64."""

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Word = Annotated[Line, msgspec.Meta(max_length=200)]
-"""A name or an address as the network carries it: bounded, and safe in logs and on terminals."""
+"""A name or an address on the network: bounded, and safe in logs and on terminals."""
 SiteId = NewType("SiteId", Word)
 """A site, for instance `ninds`; each runs one node."""
 JobId = NewType("JobId", Word)
@@ -63,11 +63,9 @@ def checked_name(value: str, field: str) -> str:
 
 
 def checked_owner(value: str, field: str) -> str:
-    """Return `value` if it may be the name of who runs a site.
-
-    It is shown and compared, and names no file: any visible text does, but `*`, which rules use
-    for everybody, and the control centre's name. Raises `InvalidInput` naming `field` otherwise.
-    """
+    """Return `value` if it may name an operator of a site: any visible text except `*`, which means
+    everybody in rules, and the control centre's name. Such a name is displayed and compared, but
+    never names a file. Raises `InvalidInput` naming `field` otherwise."""
     visible = value.isprintable() and value == value.strip() != ""
     if visible and len(value) <= _LONGEST_OWNER and "*" not in value and value != CENTER_SITE:
         return value

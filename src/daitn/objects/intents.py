@@ -1,4 +1,4 @@
-"""What an owner wants, stated so that any shortfall can be measured.
+"""An owner's intent, in measurable terms.
 
 A *requirement* is hard; an *objective* is a measurement the model must reach; a *preference* ranks
 what remains. (Paper, section III: the model owner's request.)
@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.compression import Compression
-from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
+from daitn.objects.identifiers import JobId, ObjectiveName, OwnerId, SiteId
 from daitn.objects.merging import (
     AT_ONCE,
     CONSIDERED,
@@ -28,6 +28,7 @@ from daitn.objects.merging import (
     tuned,
 )
 from daitn.objects.privacy import PrivacyWish
+from daitn.objects.quorum import ONE, Quorum
 from daitn.objects.text import Line, plain_fields
 from daitn.objects.value import Contributions
 
@@ -59,7 +60,7 @@ class Quantity(enum.StrEnum):
     JURISDICTION = "jurisdiction"
     """ISO 3166-1 alpha-2 code of the data's site. Takes `one_of` or `none_of`."""
     OWNER = "owner"
-    """Who answers for the data's site. Takes `one_of` or `none_of`."""
+    """Owner of the data's site. Takes `one_of` or `none_of`."""
     SITE = "site"
     """The data's site. Takes `one_of` or `none_of`."""
     SAMPLES = "samples"
@@ -75,9 +76,9 @@ class Quantity(enum.StrEnum):
     MEMORY_BYTES = "memory_bytes"
     """Memory of the site's compute, in bytes."""
     RTT_S = "rtt_s"
-    """Round-trip time of the best link to the site, in seconds, measured lately."""
+    """Round-trip time of the best link to the site, in seconds, recently measured."""
     THROUGHPUT_BPS = "throughput_bps"
-    """Throughput of the best link to the site, in bytes per second, measured lately."""
+    """Throughput of the best link to the site, in bytes per second, recently measured."""
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,13 +87,13 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     quantity: Quantity
     """What is bounded, see below."""
     at_least: float | None = None
-    """Lower bound, of a quantity that is a number. State exactly one of these four."""
+    """Lower bound, for a numeric quantity. State exactly one of these four."""
     at_most: float | None = None
-    """Upper bound, of a quantity that is a number."""
+    """Upper bound, for a numeric quantity."""
     one_of: tuple[str, ...] = ()
-    """Names that are allowed, of a quantity that is a name."""
+    """Allowed names, for a quantity that is a name."""
     none_of: tuple[str, ...] = ()
-    """Names that are not allowed."""
+    """Forbidden names."""
 
     def __post_init__(self) -> None:
         stated = (
@@ -137,9 +138,9 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A target for a metric on a verifier's test set."""
 
     name: Name
-    """What tables and reports call it."""
+    """Its name in tables and reports."""
     metric: Name = "accuracy"
-    """One that a verifier offers for the topic."""
+    """A metric that a verifier offers for the topic."""
     topic: Name
     """Topic of the test set; a verifier must offer it."""
     at_least: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -153,23 +154,33 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The weight of one scorer when routes are compared."""
 
     scorer: Name
-    """What counts: `reach`, `time`, `cost` or `robustness`."""
+    """`reach`, `time`, `cost` or `robustness`."""
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
-    """How much it counts. A scorer that is not named has the weight 1. `reach` multiplies what a
-    route counts that misses a target; below 0.1 it counts as 0.1."""
+    """Its weight; unnamed scorers have the weight 1. `reach` multiplies the penalty of a route that
+    misses a target; below 0.1 it counts as 0.1."""
+
+
+_FROM_JOB = "job:"
 
 
 class ModelWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The model to train: a recipe, its configuration, and weights if there are any yet."""
+    """The model to train: a recipe, its configuration, and initial weights, if any."""
 
     recipe: Name
     """The recipe, as installed at the sites."""
     config: dict[str, object] = {}
     """The recipe's own configuration, see below."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Of the fresh weights and of the order of examples."""
+    """Seed of the fresh weights and of the order of examples."""
     start: str = ""
-    """Folder of parts to start from, on the owner's machine; empty: a fresh model."""
+    """Folder of parts to start from, on the owner's machine, or `job:` and the id of an ended job
+    whose best model to start from; empty means a fresh model."""
+
+    @property
+    def from_job(self) -> JobId | None:
+        """The job whose best model it starts from; none if it does not start from a job's."""
+        named = self.start.removeprefix(_FROM_JOB)
+        return None if named == self.start else JobId(named)
 
 
 class DataWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,30 +199,32 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     algorithm: Algorithm = Algorithm.AUTO
     """See below."""
     epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
-    """Of rounds: how often a site goes through its records in each."""
+    """In rounds: how often a site goes through its records per round."""
     walkers: Annotated[int, msgspec.Meta(ge=2, le=MOST_WALKERS)] | None = None
-    """Of `gossip`: how many models travel, each with its part of the budget; left out: 4."""
+    """For `gossip`: how many models travel, each with a share of the budget; by default 4."""
     merging: MergeTuning | None = None
-    """Of rounds: other numbers for merging than the algorithm's, see below."""
+    """In rounds: overrides the algorithm's numbers for merging, see below."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
-    """Of rounds: pull of each site towards the weights that arrived; left out: 0.03 of `fedprox`,
-    else what the recipe's configuration says."""
+    """In rounds: pull of each site towards the arriving weights; by default 0.03 with `fedprox`,
+    else as in the recipe's configuration."""
     consolidation: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] | None = None
-    """Of `ewc`: the same pull, by how much weights mattered before; left out: 0.1."""
+    """For `ewc`: the same pull, in proportion to the weights' earlier importance; by default
+    0.1."""
     distillation: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
-    """Of `lwf`: how much it counts what the model that arrived says of a record, against the
-    record's label; left out: 1."""
+    """For `lwf`: weight of the arriving model's prediction for a record, relative to the record's
+    label; by default 1."""
     contributions: Contributions = Contributions.VISITS
-    """How it is found what each data set brought, see below."""
+    """How each data set's contribution is determined, see below."""
     credits_usd: Annotated[float, msgspec.Meta(gt=0.0, le=1e9)] | msgspec.UnsetType = msgspec.UNSET
-    """What is divided by that among the sites at the job's end, besides the prices of visits. Left
-    out: nothing, and earlier versions read the intent."""
+    """Sum to divide among the sites by contribution at the job's end, on top of the prices of
+    visits; by default nothing. Earlier versions cannot read an intent with it."""
     compression: Compression = Compression.AUTO
-    """Of rounds: in which form what a site trained travels to the site that merges, see below."""
+    """In rounds: the form in which updates travel to the aggregator, see below."""
     privacy: PrivacyWish | None = None
-    """Differential privacy of the records, see below; left out: as far as data owners demand it."""
+    """Differential privacy of the records, see below; by default as data owners demand."""
     secure_aggregation: bool = False
-    """Of rounds that average: whether sites merge by a sum of which nobody sees a summand."""
+    """In rounds that average: whether sites merge by secure aggregation, which hides individual
+    updates."""
 
     def __post_init__(self) -> None:
         of = {
@@ -255,22 +268,22 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"{field}: nobody sees what one site made: leave it out")
         if self.privacy is not None and not self.local.plain:
             raise ValueError(
-                f"privacy: {self.algorithm} learns more from the records than it covers: take "
-                "sequential, fedavg or another one that asks no more of a visit"
+                f"privacy: {self.algorithm} learns more from the records than it covers: use "
+                f"sequential, fedavg or another one with ordinary visits"
             )
         if self.rule is not None and self.rule.least_models is None:
             reduction = self.rule.reduction
-            raise ValueError(f"merging.tolerates: {reduction} tolerates no model that lies")
+            raise ValueError(f"merging.tolerates: {reduction} tolerates no malicious models")
 
     @property
     def rule(self) -> MergeRule | None:
-        """How a round's models are merged; none: there are no rounds."""
+        """How a round's models are merged; absent means there are no rounds."""
         own = RULES.get(self.algorithm)
         return self.merging.of(own) if own is not None and self.merging is not None else own
 
     @property
     def rules(self) -> dict[Algorithm, MergeRule]:
-        """How rounds may merge, by algorithm: several where the network chooses."""
+        """How rounds may merge, by algorithm; several if the network chooses."""
         if self.algorithm is Algorithm.ADAPTIVE:
             return {one: RULES[one] for one in CONSIDERED}
         return {self.algorithm: self.rule} if self.rule is not None else {}
@@ -282,11 +295,11 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def local(self) -> LocalRule:
-        """What sites do in visits, but for rounds that the network chose."""
+        """What sites do in visits, except in rounds that the network chose."""
         return self.local_in(None)
 
     def local_in(self, chosen: Algorithm | None) -> LocalRule:
-        """What sites do in the rounds of an algorithm that the network chose."""
+        """What sites do in rounds of an algorithm that the network chose."""
         algorithm = self.algorithm
         if chosen is not None and algorithm is Algorithm.ADAPTIVE:
             algorithm = chosen
@@ -327,26 +340,29 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     model: ModelWanted
     """What to train, see below."""
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)]
-    """What the model must be measured to reach, see below."""
+    """Targets that the model must reach when measured, see below."""
     data: DataWanted
-    """What may teach it, see below."""
+    """Data that the model may learn from, see below."""
     requirements: tuple[Requirement, ...] = ()
     """What that data must satisfy, see below."""
     budget: Budget = Budget()
-    """What the job may spend, see below; an absent limit is no limit."""
+    """Limits of the job, see below; an absent limit means no limit."""
     preferences: tuple[Preference, ...] = ()
     """How routes are compared, see below."""
     training: Training = Training()
     """How the sites train the model, see below."""
     route: tuple[PinnedVisit, ...] = ()
-    """Empty: MTRCE computes the route. Given: exactly these visits, see below."""
+    """Exactly these visits, see below; empty means MTRCE computes the route."""
+    verification: Quorum | msgspec.UnsetType = msgspec.UNSET
+    """How many verifiers measure each objective, see below; by default one. Earlier versions cannot
+    read an intent with it."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "owner", "purpose")
         if self.route and self.training.rule is not None:
             raise ValueError(
                 f"training: {self.training.algorithm} goes to all sites at once: "
-                "leave out route, or take the algorithm sequential"
+                "leave out route, or use the algorithm sequential"
             )
         names = [objective.name for objective in self.objectives]
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
@@ -356,6 +372,16 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             if tests[position] in tests[:position]:
                 topic, metric = tests[position]
                 raise ValueError(f"objectives[{position}]: {metric} on {topic} is there twice")
+
+    @property
+    def quorum(self) -> Quorum:
+        """How many verifiers measure each objective, and how many of them must agree."""
+        return ONE if self.verification is msgspec.UNSET else self.verification
+
+    def weighs(self, scorer: str) -> float:
+        """The weight of a scorer when routes are compared."""
+        stated = {preference.scorer: preference.weight for preference in self.preferences}
+        return stated.get(scorer, 1.0)
 
     def objective(self, name: str) -> Objective:
         """The objective called `name`; it must exist."""

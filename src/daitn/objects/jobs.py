@@ -12,16 +12,17 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.decisions import Assessment, Decision, Round, Route
-from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import ErrorReport
+from daitn.objects.descriptors import ANY, NodeDescriptor
+from daitn.objects.errors import ErrorReport, InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.lineage import MOST_VISITS, Entry
+from daitn.objects.lineage import MOST_STATEMENT_BYTES, MOST_VISITS, Entry
 from daitn.objects.merging import MOST_WALKERS, Algorithm
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.privacy import PrivacySpent
+from daitn.objects.quorum import Disagreement
 
 __all__ = [
     "ActionFailed",
@@ -39,6 +40,7 @@ __all__ = [
     "Planned",
     "Recovered",
     "Reported",
+    "ResumeAsked",
     "RoundDue",
     "SiteLost",
     "Submitted",
@@ -50,6 +52,7 @@ __all__ = [
     "Woke",
     "WorkNeeds",
     "WorkStalled",
+    "model_left",
 ]
 
 
@@ -102,13 +105,13 @@ _SENTENCES = {
     JobState.REACHED: "every objective holds",
     JobState.EXHAUSTED: "the budget, the route or the expected gain is used up before the targets",
     JobState.INFEASIBLE: "no route can satisfy the intent as it stands",
-    JobState.CANCELLED: "its owner cancelled it",
+    JobState.CANCELLED: "it was cancelled",
     JobState.FAILED: "it cannot go on",
 }
 
 
 class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
-    """What the recipe reported about the model when the job was submitted."""
+    """What the recipe reported about the model at submission."""
 
     data_schema: str
     test_schema: str
@@ -117,23 +120,23 @@ class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     size_bytes: int
     labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty: it accepts any."""
+    """Labels that the model distinguishes; empty means it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
     private: bool = False
     """Whether it can be trained with differential privacy."""
     merges: bool = False
-    """Whether the recipe merges models that sites trained apart from one another."""
+    """Whether the recipe merges models that sites trained separately."""
     merges_fresh: bool = False
     """Whether models that sites trained from a fresh one can be merged."""
     algorithms: tuple[Algorithm, ...] = ()
-    """Those by which the recipe can train it; empty: it was not said."""
+    """Algorithms by which the recipe can train it; empty means unknown."""
     learning: dict[str, tuple[float, float]] = {}
     """What earlier visits with this recipe taught: means and standard deviations of the route
     engine's parameters."""
 
     def trains_by(self, algorithm: Algorithm) -> bool:
-        """Whether the recipe can train it by an algorithm, as far as that was said."""
+        """Whether the recipe can train it by an algorithm, as far as known."""
         return not self.algorithms or algorithm in self.algorithms
 
 
@@ -151,20 +154,21 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, tag="submitted"):
     """The intent as its owner signed it; none on a fabric without signatures."""
     walker: Walker = 0
     """Which of the models that travel for one job this is, from 0."""
+    release_to: tuple[str, ...] = (ANY,)
+    """Jurisdictions into which the start model may travel, given all the data it learned from."""
 
 
 class LeftModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of a job that one of its walkers left where it learned, for the next one to meet."""
+    """A model of a job that one of its walkers left where it learned, for the next one to find."""
 
     job: JobId
     walker: Walker
-    """Who left it."""
+    """The walker that left it."""
     at_s: float
     """When, in seconds since the epoch."""
     model: ModelRef
     entries: Annotated[tuple[Entry, ...], msgspec.Meta(min_length=1, max_length=2 * MOST_VISITS)]
-    """The lineage of the model; of one that is met, what whoever meets it does not have in its own.
-    """
+    """The lineage of the model; when found, only the entries that the finding model lacks."""
 
 
 class Assessed(msgspec.Struct, frozen=True, tag="assessed"):
@@ -179,18 +183,18 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
     route: Route | None
     decision: Decision
     round: Round | None = None
-    """In place of a route: where the model is trained at the same time."""
+    """Instead of a route: the sites that train the model at the same time."""
     waiting_for: str = ""
     """Set when there is no route now but a change in the network may open one."""
     why: str = ""
-    """Without a route: what the route engine says about the best result still within reach."""
+    """If there is no route: the route engine's statement on the best result still within reach."""
     unvisited: dict[SiteId, str] = {}
-    """Without a route: sites with data that the model has not visited, and why."""
+    """If there is no route: sites with data that the model has not visited, and why."""
     here: NodeDescriptor | None = None
     """The first visit's site as a travelling model found it, without what it does not learn from;
-    none: a control centre decided, or the model already knew the site in this form."""
+    absent means a control centre decided, or the model already knew the site in this form."""
     meets: LeftModel | None = None
-    """What another walker left there, to be averaged with what the first visit makes."""
+    """What another walker left there, to be averaged with the result of the first visit."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,7 +209,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: str
     why: str
     visits_before: int
-    """How many visits had been measured by then."""
+    """Number of visits measured by then."""
 
 
 class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,7 +217,9 @@ class VerifierAssignment(msgspec.Struct, frozen=True, kw_only=True):
 
     objective: ObjectiveName
     site: SiteId | None
-    """None: no site can measure it now."""
+    """Absent means no site can measure it now."""
+    price_usd_per_hour: float = 0.0
+    """Price of its computing, as in its descriptor at that time."""
 
 
 class VerifiersChosen(msgspec.Struct, frozen=True, tag="verifiers-chosen"):
@@ -226,6 +232,8 @@ class Reported(msgspec.Struct, frozen=True, tag="reported"):
     """A site reported how a piece of work ended."""
 
     outcome: WorkOutcome
+    statement: Annotated[bytes, msgspec.Meta(max_length=MOST_STATEMENT_BYTES)] = b""
+    """Its entry as the site signed it for outsiders, see `SignedStatement`; empty if it did not."""
 
 
 class SiteLost(msgspec.Struct, frozen=True, tag="site-lost"):
@@ -254,23 +262,33 @@ class Woke(msgspec.Struct, frozen=True, kw_only=True, tag="woke"):
 
 
 class DeadlinePassed(msgspec.Struct, frozen=True, kw_only=True, tag="deadline-passed"):
-    """The deadline of the intent passed; of an ended job, that of measuring its data's value."""
+    """The deadline of the intent passed; for an ended job, the deadline of measuring its data's
+    value."""
 
 
 class ValueAsked(msgspec.Struct, frozen=True, kw_only=True, tag="value-asked"):
     """The value of an ended job's data is to be measured."""
 
     coalitions: int
-    """The most to measure."""
+    """Maximum number to measure."""
     within_s: float
 
 
 class RoundDue(msgspec.Struct, frozen=True, kw_only=True, tag="round-due"):
-    """The round in progress is to wait no longer for sites that are slower than expected."""
+    """The current round should wait no longer for slower sites."""
 
 
-class CancelRequested(msgspec.Struct, frozen=True, kw_only=True, tag="cancel-requested"):
-    """The owner asked to stop the job."""
+class CancelRequested(
+    msgspec.Struct, frozen=True, kw_only=True, tag="cancel-requested", omit_defaults=True
+):
+    """Its owner or an operator asked to stop the job."""
+
+    by: str = ""
+    """The member who asked; empty if it is not known."""
+
+
+class ResumeAsked(msgspec.Struct, frozen=True, kw_only=True, tag="resume-asked"):
+    """The owner asked to resume an ended job."""
 
 
 class ActionFailed(msgspec.Struct, frozen=True, tag="action-failed"):
@@ -297,6 +315,7 @@ JobEvent = (
     | RoundDue
     | ValueAsked
     | CancelRequested
+    | ResumeAsked
     | ActionFailed
     | Recovered
 )
@@ -315,7 +334,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     visits: tuple[int, ...] = ()
     """Positions, among the job's completed visits, of those that led to it, oldest first."""
     by_label: dict[ObjectiveName, dict[str, float]] = {}
-    """Objective to label to value, where its verifier reported them."""
+    """Values per label, by objective, if its verifier reported them."""
 
 
 class ObjectiveView(msgspec.Struct, frozen=True, kw_only=True):
@@ -343,7 +362,7 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     work: int
     """Training examples."""
     seconds: float
-    """Training alone."""
+    """Training only."""
     transfer_s: float
     overhead_s: float
     verify_s: float
@@ -353,15 +372,15 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     loss: float | None
     privacy: PrivacySpent | None = None
-    """What it may tell of any record; none: there is no such bound."""
+    """What it may reveal about any record; absent means there is no such bound."""
     values: dict[str, float]
     """Measured after the visit."""
     gains: dict[str, float]
     """Difference from the checkpoint at which the visit started."""
     model: Digest
-    """Measured: of a round, the merged one."""
+    """The measured model; for a round, the merged one."""
     round: int = 0
-    """Which round of the job it was part of, from 1; 0: none."""
+    """Which round of the job it was part of, from 1; 0 means none."""
     algorithm: Algorithm = Algorithm.SEQUENTIAL
     """How the round was merged."""
 
@@ -387,7 +406,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Sites working for it now."""
     excluded: tuple[SiteId, ...]
     untrained: dict[str, float]
-    """Measured before the first visit."""
+    """Values before the first visit."""
     seconds: float
     bytes_moved: int
     cost_usd: float
@@ -403,11 +422,40 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     queued: str = ""
     """Its positions in sites' queues, for instance `2nd at netco`; empty when it is not queued."""
     silent: str = ""
-    """Sites working for it that have been silent for long, and for how long."""
+    """Sites working for it that have long been silent, and for how long."""
+    disagreements: tuple[Disagreement, ...] = ()
+    """Measurements that a quorum of verifiers contradicts."""
+    not_resumed: ErrorReport | None = None
+    """Why it cannot be resumed, and what to do instead; absent means that it can once it has ended.
+    """
+
+
+def model_left(job: JobView, recipe: str) -> ModelRef:
+    """Start weights from another job's best model. Raises `Refused` if that job has not ended,
+    `NotFound` if it left none, and `InvalidInput` if it has another recipe."""
+    if not job.state.final:
+        raise Refused(
+            f"job {job.job} is {job.state}",
+            field="model.start",
+            fix="wait for its end, or cancel it",
+        )
+    if job.model is None:
+        raise NotFound(
+            f"job {job.job} left no verified model",
+            field="model.start",
+            fix="leave it out, or resume that job: its `daitn explain` says why it has none",
+        )
+    if job.recipe != recipe:
+        raise InvalidInput(
+            f"job {job.job} trained a model of the recipe {job.recipe}, and this is {recipe}",
+            field="model.start",
+            fix=f"state `model.recipe: {job.recipe}`, or leave out model.start",
+        )
+    return job.model
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A job in a list: what its `JobView` says in a few lines."""
+    """A job in a list: a short form of its `JobView`."""
 
     job: JobId
     name: str

@@ -16,17 +16,21 @@ from blake3 import blake3
 
 from daitn.objects.compression import Compression
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
-from daitn.objects.merging import MergeRule
+from daitn.objects.merging import MOST_MERGED, MergeRule
 from daitn.objects.privacy import PrivacySpent
+from daitn.objects.unknown_fields import Extensible
 from daitn.objects.wire import canonical
 
 __all__ = [
+    "MOST_LABELS",
+    "MOST_STATEMENT_BYTES",
     "MOST_VISITS",
     "Entry",
     "Lineage",
     "LineageFact",
     "Merge",
     "Origin",
+    "SignedStatement",
     "Verification",
     "Visit",
     "ancestry",
@@ -40,7 +44,12 @@ __all__ = [
 ]
 
 MOST_VISITS: Final = 4096
-"""Behind one model."""
+"""Maximum number of visits behind one model."""
+
+MOST_LABELS: Final = 4096
+"""Labels of one data or test set."""
+MOST_STATEMENT_BYTES: Final = 1 << 20
+"""Size limit of an entry in its envelope; that of a merge names up to 256 models."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin", omit_defaults=True):
@@ -54,7 +63,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, tag="origin", omit_defau
     seed: int
     model: Digest
     order: Digest = Digest("")
-    """By which it was made; empty on a fabric without signatures."""
+    """The order under which it was made; empty on a fabric without signatures."""
 
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_defaults=True):
@@ -67,11 +76,11 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     at_s: float
     """When the visit ended."""
     seconds: float
-    """Training alone."""
+    """Training only."""
     transfer_s: float
     """Fetching the model from its holders."""
     overhead_s: float
-    """From the command's arrival to the report, less transfer and training."""
+    """From the command's arrival to the report, minus transfer and training."""
     bytes_in: int
     """Bytes transferred to the site, without chunks it already held."""
     examples: Annotated[int, msgspec.Meta(ge=0, le=10**12)]
@@ -81,19 +90,20 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True, tag="visit", omit_default
     model_out: Digest
     size_bytes: int
     order: Digest = Digest("")
-    """As of an `Origin`."""
+    """As in `Origin`."""
     release_to: tuple[Word, ...] = ("*",)
-    """Jurisdictions into which models that learned from this data may travel; `*`: all."""
+    """Jurisdictions into which models that learned from this data may travel; `*` means all."""
     privacy: PrivacySpent | None = None
-    """What it may tell of any record; none: there is no such bound."""
+    """What it may reveal about any record; absent means there is no such bound."""
     stands_for: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
-    """Examples as which the update counts in a merge; 0: `examples`."""
+    """Number of examples as which the update counts in a merge; 0 means `examples`."""
     compression: Compression = Compression.NONE
-    """Other than `none`: `model_out` is an update of `model_in`, of which a merge makes a model."""
+    """If other than `none`, `model_out` is an update of `model_in`, from which a merge makes a
+    model."""
 
     @property
     def share(self) -> int:
-        """How much what it made counts in a merge."""
+        """The weight of its result in a merge."""
         return self.stands_for or self.examples
 
 
@@ -113,7 +123,10 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, tag="verification"
     value: float
     items: int
     standard_error: float
-    by_label: dict[str, float] = {}
+    by_label: Annotated[dict[Word, float], msgspec.Meta(max_length=MOST_LABELS)] = {}
+
+
+_OF_MODELS = msgspec.Meta(max_length=MOST_MERGED)
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_defaults=True):
@@ -124,33 +137,34 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
     site: SiteId
     at_s: float
     seconds: float
-    """Merging alone."""
+    """Merging only."""
     transfer_s: float
     """Fetching the models from their holders."""
     overhead_s: float
-    """From the command's arrival to the report, less transfer and merging."""
+    """From the command's arrival to the report, minus transfer and merging."""
     bytes_in: int
     base: Digest
-    """What the models were trained from."""
-    models: tuple[Digest, ...]
-    shares: tuple[int, ...]
-    """How much each of the models counts: the examples that its visit was of, or stands for."""
+    """The model from which they were trained."""
+    models: Annotated[tuple[Digest, ...], _OF_MODELS]
+    shares: Annotated[tuple[int, ...], _OF_MODELS]
+    """Weight of each model: the number of examples of its visit, or that it stands for."""
     rule: MergeRule
-    starts: tuple[Digest, ...] = ()
-    """What each of the models was trained from; empty: all from `base`."""
+    starts: Annotated[tuple[Digest, ...], _OF_MODELS] = ()
+    """The model from which each was trained; empty means all from `base`."""
     part: bool = False
     """Whether it merged a group of a round's models, for the merge that makes the round's model."""
-    behind: tuple[int, ...] = ()
-    """By how many rounds each of them is older than `base`; empty: none is."""
+    behind: Annotated[tuple[int, ...], _OF_MODELS] = ()
+    """By how many rounds each of them is older than `base`; empty means by none."""
     model_out: Digest
     size_bytes: int
     moments: Digest = Digest("")
-    """What the outer step remembers, as the parts of a model; empty: nothing."""
+    """State of the outer step, as the parts of a model; empty means none."""
     moments_bytes: int = 0
-    summed: tuple[SiteId, ...] = ()
-    """Whose models are in a secure sum: some may be lost in between. Empty: it is none."""
+    summed: Annotated[tuple[SiteId, ...], _OF_MODELS] = ()
+    """Sites whose models are in a secure sum; some may have been lost meanwhile. Empty means it is
+    not one."""
     order: Digest = Digest("")
-    """As of an `Origin`."""
+    """As in `Origin`."""
 
     def __post_init__(self) -> None:
         if not len(self.starts) == len(self.behind) in (0, len(self.models)):
@@ -160,8 +174,8 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True, tag="merge", omit_default
 LineageFact = Origin | Visit | Verification | Merge
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One signed fact. `signature` covers `previous` and the fact; see `daitn.identity`."""
+class Entry(Extensible, frozen=True, kw_only=True):
+    """One signed fact. `signature` covers it, `previous` and `more`; see `daitn.identity`."""
 
     fact: LineageFact
     previous: tuple[Digest, ...]
@@ -174,6 +188,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return Digest(blake3(canonical(self)).hexdigest())
 
 
+class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry as an in-toto statement, signed by its site for readers outside the network."""
+
+    entry: Digest
+    signed: Annotated[bytes, msgspec.Meta(max_length=MOST_STATEMENT_BYTES)]
+    """A DSSE envelope, JSON on one line; see `daitn.objects.statements`."""
+
+
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """The whole chain, oldest first."""
 
@@ -182,7 +204,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def given_to(fact: LineageFact) -> tuple[Digest, ...]:
-    """The models that a site was given; none where one was created."""
+    """The models given to a site; none if one was created."""
     match fact:
         case Origin():
             return ()
@@ -195,19 +217,19 @@ def given_to(fact: LineageFact) -> tuple[Digest, ...]:
 
 
 def left_by(fact: LineageFact) -> Digest:
-    """The model that an entry leaves: the one that was made, or measured."""
+    """The model that results from an entry: the one that was made or measured."""
     return fact.model_out if isinstance(fact, Visit | Merge) else fact.model
 
 
 def released(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """Jurisdictions into which a model of these entries may travel; `*`: all."""
+    """Jurisdictions into which a model of these entries may travel; `*` means all."""
     rules = [set(e.fact.release_to) for e in entries if isinstance(e.fact, Visit)]
     bounds = [rule for rule in rules if "*" not in rule]
     return tuple(sorted(set.intersection(*bounds))) if bounds else ("*",)
 
 
 def ancestry(lineage: Lineage, model: Digest) -> Lineage:
-    """The entries of one model: those that made or measured it, and all that they build on."""
+    """The entries of one model: those that made or measured it, and all on which they build."""
     wanted: set[Digest] = set()
     entries = []
     for entry in reversed(lineage.entries):
@@ -218,7 +240,8 @@ def ancestry(lineage: Lineage, model: Digest) -> Lineage:
 
 
 def rounds_behind(entries: Iterable[Entry], base: Digest, start: Digest) -> int | None:
-    """How many rounds made `base` of `start`, one after another; none: it did not come of it."""
+    """Number of consecutive rounds that made `base` from `start`; none if it does not descend from
+    it."""
     before: dict[Digest, Digest] = {}
     for entry in entries:
         match entry.fact:
@@ -234,8 +257,8 @@ def rounds_behind(entries: Iterable[Entry], base: Digest, start: Digest) -> int 
 
 
 def descent(entries: Sequence[Entry], *models: Digest) -> tuple[Entry, ...]:
-    """The entries, of these, that made some models, each after those that made what it was given;
-    none of a model that was not made."""
+    """The entries, among these, that made some models, each after those that made its inputs; none
+    for a model that was not made."""
     found = []
     wanted = set(models)
     for entry in reversed(entries):
@@ -247,14 +270,14 @@ def descent(entries: Sequence[Entry], *models: Digest) -> tuple[Entry, ...]:
 
 
 def visits_behind(entries: Sequence[Entry], model: Digest) -> dict[VisitId, Visit]:
-    """The visits of which a model came, each once, by whichever ways it came of it."""
+    """The visits from which a model descends, each once, however many paths lead to it."""
     facts = [entry.fact for entry in descent(entries, model)]
     return {fact.visit: fact for fact in facts if isinstance(fact, Visit)}
 
 
 def shares_of(entries: Sequence[Entry], one: Digest, other: Digest) -> tuple[int, int] | None:
-    """How much two models count that meet: each for the examples of which it came and the other
-    did not. None: one of them has learned all that the other has."""
+    """Weights of two models that meet: the number of examples that only it descends from. None if
+    one has learned everything that the other has."""
     mine, theirs = visits_behind(entries, one), visits_behind(entries, other)
     if mine.keys() <= theirs.keys() or theirs.keys() <= mine.keys():
         return None

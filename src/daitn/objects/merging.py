@@ -34,52 +34,55 @@ Rule = TypeVar("Rule", bound=msgspec.Struct)
 MOST_MERGED = 256
 """Models in one merge. More sites merge in a tree."""
 MOST_WALKERS = 16
-"""Models of one job that travel at the same time: each is sent out, watched and kept at home."""
+"""Models of one job that travel at the same time: each is sent out, monitored and stored at
+home."""
 MOST_BEHIND = 20
-"""Rounds by which an update may be older than the model that it is merged into. FedBuff's article
-trains with such delays and stays stable; an older update says little of the model as it is."""
+"""Maximum age of an update in rounds, relative to the model into which it is merged. FedBuff's
+article trains with such delays and stays stable; an older update says little about the current
+model."""
 
 
 def discount(behind: int) -> float:
-    """How much an update counts that is so many rounds behind: FedBuff's 1 / sqrt(1 + behind)
+    """Weight of an update based on a model this many rounds old: FedBuff's 1 / sqrt(1 + behind)
     (Nguyen et al. 2022, arXiv:2106.06639, section 5)."""
     return float((1 + behind) ** -0.5)
 
 
 class Reduces(enum.StrEnum):
-    """What makes one update of several."""
+    """Reductions: combine several updates into one."""
 
     MEAN = "mean"
     """The mean, weighted by examples."""
     MEDIAN = "median"
-    """Of each weight the median; shares do not count. Tolerates f of 2 f + 1."""
+    """The median of each weight; shares do not count. Tolerates f of 2 f + 1."""
     TRIMMED_MEAN = "trimmed-mean"
-    """Of each weight the mean without the f least and greatest. Tolerates f of 2 f + 1."""
+    """The mean of each weight without the f smallest and largest values. Tolerates f of 2 f + 1."""
     KRUM = "krum"
     """The mean of the updates with the nearest neighbours. Tolerates f of 2 f + 3."""
     BULYAN = "bulyan"
-    """Of each weight the mean of those near the median, of updates that Krum chooses. Tolerates f
-    of 4 f + 3."""
+    """Among updates chosen by Krum, the mean of the values near the median of each weight.
+    Tolerates f of 4 f + 3."""
     TIES = "ties"
-    """The largest part of each update; signs are elected, and the values that have them averaged.
+    """The largest values of each update; a sign is elected for each weight, and the values with
+    that sign are averaged.
     """
     DARE = "dare"
     """The mean of random parts of the updates, scaled up."""
     MEETING = "meeting"
-    """The mean of two models with pasts of their own, weighted by what each has learned alone."""
+    """The mean of two models with separate histories, weighted by what each has learned alone."""
 
 
 class OuterStep(enum.StrEnum):
     """How the reduced update moves the model."""
 
     PLAIN = "plain"
-    """By the update, times `rate`."""
+    """The update times `rate`."""
     MOMENTUM = "momentum"
-    """By the update and the earlier ones, as Nesterov does: DiLoCo's."""
+    """The update plus Nesterov momentum, as in DiLoCo."""
     ADAM = "adam"
-    """As Adam, for which the update is a gradient."""
+    """Adam, with the update as the gradient."""
     YOGI = "yogi"
-    """As Yogi does."""
+    """Yogi, with the update as the gradient."""
 
 
 Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
@@ -89,14 +92,14 @@ Momentum = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 
 
 class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A reduction and an outer step, with what they are set to."""
+    """A reduction and an outer step, with their numbers."""
 
     reduction: Reduces = Reduces.MEAN
-    """What makes one update of several."""
+    """Reductions: combine several updates into one."""
     tolerates: Tolerated = 0
-    """How many of the models may be wrong on purpose."""
+    """How many of the models may be malicious."""
     density: Share = 0.2
-    """Part of each update that `ties` and `dare` keep."""
+    """Share of each update that `ties` and `dare` keep."""
     outer: OuterStep = OuterStep.PLAIN
     """How the reduced update moves the model."""
     rate: Rate = 1.0
@@ -104,18 +107,19 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     momentum: Momentum = 0.9
     """How much of earlier updates a step keeps."""
     second_momentum: Momentum = 0.99
-    """The same of squared updates, for `adam` and `yogi`."""
+    """The same for squared updates, with `adam` and `yogi`."""
     least: Share = 1e-3
-    """Of `adam` and `yogi`: the least divisor of a step."""
+    """With `adam` and `yogi`: the smallest divisor of a step."""
 
     @property
     def leaves_update(self) -> bool:
-        """Whether the outer step moves the model by the reduced update, and no more."""
+        """Whether the outer step only adds the reduced update to the model."""
         return (self.outer, self.rate) == (OuterStep.PLAIN, 1.0)
 
     @property
     def least_models(self) -> int | None:
-        """Models that the rule needs to tolerate those that lie; none: it tolerates none."""
+        """Number of models that the rule needs to tolerate malicious ones; absent means it
+        tolerates none."""
         if self.tolerates == 0:
             return 1
         needed = TOLERANT.get(self.reduction)
@@ -123,30 +127,30 @@ class MergeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def tuned(rule: Rule, stated: Mapping[str, object | None]) -> Rule:
-    """A rule with those numbers that are stated; none: it keeps its own."""
+    """A copy of the rule with these numbers; absent means it keeps its own."""
     changed = {name: value for name, value in stated.items() if value is not None}
     return msgspec.structs.replace(rule, **changed)
 
 
 class MergeTuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Numbers of a merge rule in the place of its algorithm's; what is left out stays as it is."""
+    """Overrides the numbers of an algorithm's merge rule; absent ones keep their values."""
 
     reduction: Reduces | None = None
-    """Must be the algorithm's: another one is another algorithm."""
+    """Must be that of the algorithm."""
     tolerates: Tolerated | None = None
-    """How many of the models may be wrong on purpose."""
+    """How many of the models may be malicious."""
     density: Share | None = None
-    """Part of each update that `ties` and `dare` keep."""
+    """Share of each update that `ties` and `dare` keep."""
     outer: OuterStep | None = None
-    """Must be the algorithm's, too."""
+    """Must be that of the algorithm, too."""
     rate: Rate | None = None
     """How far the reduced update moves the model."""
     momentum: Momentum | None = None
     """How much of earlier updates a step keeps."""
     second_momentum: Momentum | None = None
-    """The same of squared updates, for `adam` and `yogi`."""
+    """The same for squared updates, with `adam` and `yogi`."""
     least: Share | None = None
-    """Of `adam` and `yogi`: the least divisor of a step."""
+    """With `adam` and `yogi`: the smallest divisor of a step."""
 
     def of(self, rule: MergeRule) -> MergeRule:
         """The rule with these numbers."""
@@ -159,27 +163,28 @@ TOLERANT = {
     Reduces.KRUM: (2, 3),
     Reduces.BULYAN: (4, 3),
 }
-"""By the articles, a reduction of `a f + b` models tolerates f that lie: its a and b."""
+"""According to the articles, a reduction of `a f + b` models tolerates f malicious ones: its a and
+b."""
 
 
 class LocalRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a site does in a visit besides what the recipe's configuration says."""
+    """What a site does in a visit in addition to the recipe's configuration."""
 
     merged: bool = False
-    """The model will be merged with others: nothing else holds it back."""
+    """The model will be merged with others, so nothing else holds it back."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
-    """Pull towards the weights that arrived (FedProx); none: as the configuration says."""
+    """Pull towards the arriving weights (FedProx); absent means as configured."""
     variates: bool = False
     """Steps are corrected by control variates (SCAFFOLD)."""
     consolidation: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
-    """Pull towards the weights that arrived, by how much they mattered before (EWC)."""
+    """Pull towards the arriving weights, by their earlier importance (EWC)."""
     distillation: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.0
-    """Weight of what the model that arrived says about the site's records (LwF)."""
+    """Weight of the arriving model's predictions for the site's records (LwF)."""
 
     @property
     def plain(self) -> bool:
-        """Whether a visit does nothing but train as its recipe does by itself. That is all that
-        differential privacy covers."""
+        """Whether a visit only trains as its recipe does by default. Differential privacy covers
+        nothing else."""
         return self in (LocalRule(), LocalRule(merged=True))
 
 
@@ -187,50 +192,54 @@ class Algorithm(enum.StrEnum):
     """How the sites train one model."""
 
     AUTO = "auto"
-    """The network chooses; at present always `sequential`: what else was tried did not win."""
+    """The network chooses; currently always `sequential`, because nothing else that was tried did
+    better."""
     ADAPTIVE = "adaptive"
-    """As `sequential`, but before each step rounds of `fedavg`, `diloco` and `ties` are compared
-    with it, and may take its place. Experimental."""
+    """Like `sequential`, but compared before each step with rounds of `fedavg`, `diloco` and
+    `ties`, which may replace it. Experimental."""
     SEQUENTIAL = "sequential"
-    """The model goes from site to site, by the route that is computed after each visit."""
+    """The model goes from site to site, on a route that is recomputed after each visit."""
     FEDAVG = "fedavg"
     """Rounds: all sites train the same model, and their results are averaged."""
     FEDPROX = "fedprox"
-    """Rounds, in which each site is pulled towards the weights that arrived, by `mu`."""
+    """Rounds in which `mu` pulls each site towards the arriving weights."""
     SCAFFOLD = "scaffold"
-    """Rounds, in which control variates correct each site's steps: the model takes twice the room.
+    """Rounds in which control variates correct each site's steps; they double the size of the
+    model.
     """
     FEDSEQ = "fedseq"
-    """Rounds of short chains: the model goes from site to site in each, and their last models are
-    averaged."""
+    """Rounds of short chains: in each chain the model goes from site to site, and the final models
+    are averaged."""
     FEDADAM = "fedadam"
-    """Rounds, whose average is a gradient for Adam."""
+    """Rounds whose average serves as a gradient for Adam."""
     FEDYOGI = "fedyogi"
-    """Rounds, whose average is a gradient for Yogi."""
+    """Rounds whose average serves as a gradient for Yogi."""
     FEDBUFF = "fedbuff"
-    """Rounds that end with half of the updates; the others join later rounds, for less."""
+    """Rounds that end with half of the updates; the others join later rounds with less weight."""
     DILOCO = "diloco"
-    """Rounds of much local work, whose average is a gradient with momentum: for slow links."""
+    """Rounds of much local work whose average serves as a gradient with momentum, for slow
+    links."""
     MEDIAN = "median"
-    """Rounds; of each weight the median: fewer than half of the sites may lie."""
+    """Rounds; the median of each weight. Tolerates lies by fewer than half of the sites."""
     TRIMMED_MEAN = "trimmed-mean"
-    """Rounds; of each weight the mean without the `tolerates` least and greatest."""
+    """Rounds; the mean of each weight without the `tolerates` smallest and largest values."""
     KRUM = "krum"
     """Rounds; the mean of the updates with the nearest neighbours."""
     BULYAN = "bulyan"
-    """Rounds; of each weight the mean of those near the median, of updates that Krum chooses."""
+    """Rounds; among updates chosen by Krum, the mean of the values near the median of each
+    weight."""
     TIES = "ties"
-    """Rounds; signs are elected, and the values that have them averaged."""
+    """Rounds; a sign is elected for each weight, and the values with that sign are averaged."""
     DARE = "dare"
     """Rounds; random parts of the updates are averaged."""
     EWC = "ewc"
-    """As `sequential`; what mattered at the sites before is held, by `consolidation`."""
+    """Like `sequential`; `consolidation` protects weights that were important at earlier sites."""
     LWF = "lwf"
-    """As `sequential`; what the model that arrived says about the site's records is taught again,
-    by `distillation`."""
+    """Like `sequential`; `distillation` also trains on the arriving model's own predictions for the
+    site's records."""
     GOSSIP = "gossip"
-    """Without a control centre: several models of the job travel, and are averaged where one finds
-    what another left. Experimental."""
+    """Without a control centre: several models of the job travel, and each is averaged with weights
+    that another left at a site. Experimental."""
 
 
 RULES = {
@@ -249,14 +258,14 @@ RULES = {
     Algorithm.TIES: MergeRule(reduction=Reduces.TIES),
     Algorithm.DARE: MergeRule(reduction=Reduces.DARE),
 }
-"""How each algorithm that trains in rounds merges."""
+"""Merge rule of each algorithm that trains in rounds."""
 
 GOSSIP_RULE = MergeRule(reduction=Reduces.MEETING)
-"""How a model that travels is averaged with what another one left at a site. There are no rounds,
-so it is none of `RULES`."""
+"""How a travelling model is averaged with one that another left at a site. There are no rounds, so
+it is not among `RULES`."""
 
 MERGE_RULES = {**RULES, Algorithm.GOSSIP: GOSSIP_RULE}
-"""How each algorithm merges that merges at all, in rounds or where models meet."""
+"""Merge rule of each algorithm that merges, in rounds or where models meet."""
 
 LOCAL_RULES = {
     **dict.fromkeys(RULES, LocalRule(merged=True)),
@@ -266,11 +275,11 @@ LOCAL_RULES = {
     Algorithm.EWC: LocalRule(consolidation=0.1),
     Algorithm.LWF: LocalRule(distillation=1.0),
 }
-"""What sites do in visits of each algorithm; of others, nothing more than the recipe's."""
+"""What sites do in visits of each algorithm; for others, only what the recipe does."""
 
 AT_ONCE = (Algorithm.FEDSEQ, Algorithm.SCAFFOLD)
-"""Rounds that wait for all, whose models travel whole and are merged at once: chains take as long
-as their visits together, and variates belong to the round's base."""
+"""Algorithms whose rounds wait for all sites, and whose models travel whole and are merged at once:
+chains take as long as their visits together, and variates belong to the round's base."""
 
 CONSIDERED = (Algorithm.FEDAVG, Algorithm.DILOCO, Algorithm.TIES)
-"""Algorithms that `adaptive` compares with `sequential`; the others have to be named."""
+"""Algorithms that `adaptive` compares with `sequential`; all others must be named."""

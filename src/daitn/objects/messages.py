@@ -12,19 +12,14 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
+from daitn.objects.bounds import Price
 from daitn.objects.compression import Compression
-from daitn.objects.deployments import (
-    DeploymentTerms,
-    Evidence,
-    ModelPolicy,
-    Price,
-    config_digest,
-)
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.deployments import DeploymentTerms, Evidence, ModelPolicy, config_digest
+from daitn.objects.descriptors import Edition, NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
-from daitn.objects.lineage import MOST_VISITS, Entry
+from daitn.objects.lineage import MOST_STATEMENT_BYTES, MOST_VISITS, Entry
 from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, LocalRule, MergeRule
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -70,7 +65,7 @@ Descent = Annotated[tuple[Entry, ...], msgspec.Meta(max_length=MOST_VISITS)]
 
 
 class Advert(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's descriptor, signed over its canonical bytes with the key it names."""
+    """A node's descriptor, signed over its canonical bytes with the key in it."""
 
     descriptor: NodeDescriptor
     signature: Word
@@ -82,6 +77,8 @@ class Sensed(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     links: tuple[LinkReading, ...] = ()
     load: LoadReading | None = None
+    edition: Edition = (0.0, 0)
+    """The version of its descriptor: a receiver with an older one requests it."""
 
 
 class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
@@ -102,25 +99,25 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
     model: ModelRef | None
     previous: tuple[Digest, ...]
     stands_for: Annotated[int, msgspec.Meta(ge=0, le=10**12)] = 0
-    """Examples as which the update counts in a merge, of which a slow site does a part; 0:
-    `examples`."""
+    """Number of examples as which a slow site's update counts in a merge; 0 means `examples`."""
     compression: Compression = Compression.NONE
-    """In which form the result is left for a merge, where it has what `model` has."""
+    """The form in which the result is kept for a merge, if its parts match those of `model`."""
     purpose: Word = ""
-    """As the intent states it."""
+    """As stated in the intent."""
     privacy: PrivacyWish | None = None
-    """As the intent states it."""
+    """As stated in the intent."""
     secure: bool = False
-    """Whether the result stays at the site, for a sum of which nobody sees a summand."""
+    """Whether the result stays at the site, to be merged by a secure sum in which nobody sees a
+    summand."""
     order: SignedOrder | None = None
-    """Its owner's; none on a fabric without signatures."""
+    """Its owner's order; none on a fabric without signatures."""
     lineage: Descent = ()
-    """Of an order's models: the visits and merges that made them, each after what it was given."""
+    """For models under an order: the visits and merges that made them, each after its inputs."""
     local: LocalRule = LocalRule()
-    """What the algorithm asks for."""
+    """What the algorithm requires."""
     own: ModelRef | None = None
-    """Of an algorithm with variates: the model that the site made of this data in the round before;
-    none: it has made none, or that is lost."""
+    """For an algorithm with variates: the site's model from this data in the previous round; absent
+    if there is none or it is lost."""
 
     def __post_init__(self) -> None:
         if self.compression is Compression.AUTO:
@@ -128,7 +125,7 @@ class VisitWork(msgspec.Struct, frozen=True, kw_only=True, tag="visit"):
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
-        """What it starts from."""
+        """The models from which it starts."""
         return tuple(model for model in (self.model, self.own) if model is not None)
 
 
@@ -145,14 +142,14 @@ class VerifyWork(msgspec.Struct, frozen=True, kw_only=True, tag="verify"):
     previous: tuple[Digest, ...]
     owner: Word = ""
     purpose: Word = ""
-    """As the intent states it."""
+    """As stated in the intent."""
     order: SignedOrder | None = None
     lineage: Descent = ()
-    """Both as of a `VisitWork`."""
+    """Both as in `VisitWork`."""
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
-        """What it starts from."""
+        """The models from which it starts."""
         return (self.model,)
 
 
@@ -171,26 +168,29 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
         tuple[Annotated[int, msgspec.Meta(gt=0, le=10**12)], ...],
         msgspec.Meta(min_length=1, max_length=MOST_MERGED),
     ]
-    """The examples that the visit of each of them was of, or stands for."""
+    """Number of examples of each model's visit, or that it stands for."""
     rule: MergeRule
     previous: tuple[Digest, ...]
     part: bool = False
-    """Whether the models are a group of a round's, for another merge."""
+    """Whether the models are a group of a round, for a further merge."""
     starts: Annotated[tuple[ModelRef, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
-    """What each of them was trained from; empty: all from `base`."""
+    """The model from which each was trained; empty means all from `base`."""
     behind: Annotated[
         tuple[Annotated[int, msgspec.Meta(ge=0, le=MOST_BEHIND)], ...],
         msgspec.Meta(max_length=MOST_MERGED),
     ] = ()
-    """By how many rounds each of them is older than `base`: it counts the less for it."""
+    """By how many rounds each of them is older than `base`, which reduces its weight."""
     moments: ModelRef | None = None
-    """What the outer step of the job's last merge remembers; none: this is the first."""
+    """State of the outer step after the job's last merge; absent means this is the first."""
     secure: bool = False
-    """Whether they stay at their sites, and are merged by a sum of which nobody sees a summand."""
+    """Whether they stay at their sites, to be merged by a secure sum in which nobody sees a
+    summand."""
     purpose: Word = ""
     order: SignedOrder | None = None
     lineage: Descent = ()
-    """These three as of a `VisitWork`, of all the models."""
+    """These three as in `VisitWork`, for all the models."""
+    screened: bool = False
+    """Whether to exclude a model whose update is unlike all others: the report's error names it."""
 
     def __post_init__(self) -> None:
         if len(self.shares) != len(self.trained):
@@ -200,7 +200,7 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
 
     @property
     def models(self) -> tuple[ModelRef, ...]:
-        """What it starts from."""
+        """The models from which it starts."""
         return (self.base, *self.trained, *self.starts)
 
 
@@ -208,7 +208,7 @@ Work = VisitWork | VerifyWork | MergeWork
 
 
 class OnBehalf(msgspec.Struct, frozen=True, kw_only=True):
-    """A control centre asks a site in the name of a person who let it."""
+    """A control centre queries a site in the name of a person who authorised it."""
 
     mandate: Signed
     """The person's `CenterMandate`."""
@@ -223,7 +223,7 @@ class CancelWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a site how far a piece of work is."""
+    """Ask a site for the progress of a piece of work."""
 
     visit: VisitId
 
@@ -235,14 +235,14 @@ class RosterQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RosterAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that the control centre has; and that roster, if it is newer than asked for."""
+    """The control centre's roster version, and the roster itself if it is newer than requested."""
 
     version: int
     newer: SignedRoster | None = None
 
 
 class CertificateQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the control centre for certificates of the member who asks."""
+    """Ask the control centre for certificates for the calling member."""
 
     request: str
     """A request for a certificate, PEM."""
@@ -257,7 +257,7 @@ class CertificateAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecipeQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a site that runs a recipe what a model with this configuration needs."""
+    """Ask a site that runs a recipe for the needs of a model with this configuration."""
 
     recipe: Word
     config: dict[str, object]
@@ -298,7 +298,9 @@ class WorkReport(msgspec.Struct, frozen=True, kw_only=True):
     outcome: WorkOutcome
     signature: Word
     audit: AuditClaim | None = None
-    """Where the site's audit log stands, if there is something new in it."""
+    """State of the site's audit log, if it has new entries."""
+    statement: Annotated[bytes, msgspec.Meta(max_length=MOST_STATEMENT_BYTES)] = b""
+    """The entry as an in-toto statement, for readers outside the network; see `SignedStatement`."""
 
 
 class WorkReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -362,14 +364,14 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
     grant: Signed | None = None
-    """Its owner's; none on a fabric without signatures."""
+    """Its owner's grant; none on a fabric without signatures."""
     name_grant: Signed | None = None
     place_grant: Signed | None = None
-    """The control centre's `PlaceGrant`, where the grant names no facilities."""
+    """The control centre's `PlaceGrant`, if the grant names no facilities."""
 
     @property
     def terms(self) -> DeploymentTerms:
-        """On which it is to answer."""
+        """The terms on which it will answer."""
         return DeploymentTerms(
             recipe=self.recipe,
             config=config_digest(self.config),
@@ -380,7 +382,7 @@ class DeployModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NameQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask the control centre for a bare name, for what the asking facility's owner offers."""
+    """Ask the control centre for a bare name, for a model of the asking facility's owner."""
 
     name: Word
 
@@ -411,7 +413,7 @@ class DemandRate(msgspec.Struct, frozen=True, kw_only=True):
     """Rate of one kind of query."""
 
     topic: Word
-    """Empty: unknown."""
+    """Empty means unknown."""
     model: Word
     """The requested name, or `auto`."""
     per_s: float

@@ -6,8 +6,10 @@ import msgspec
 
 from daitn.objects.identifiers import Digest, SiteId, Word
 
-__all__ = ["CHUNK_BYTES", "Manifest", "ModelRef", "Part"]
+__all__ = ["CHUNK_BYTES", "DO_NOT_USE", "Manifest", "ModelRef", "Part"]
 
+DO_NOT_USE = "do not use this model; ask its owner where it comes from"
+"""What to do about a model that does not match its lineage or manifest."""
 CHUNK_BYTES = 1 << 20
 """Zenoh moves 1 MiB messages about four times as fast as one large message."""
 

@@ -9,5 +9,5 @@ import msgspec
 __all__ = ["Moment"]
 
 Moment = Annotated[float, msgspec.Meta(ge=0.0, le=1e13)]
-"""Seconds since the epoch. One that is no number, endless or before the epoch is not decoded: it
-would compare as its author likes."""
+"""Seconds since the epoch. NaN, infinity and times before the epoch are not decoded: their
+comparison would be up to their author."""

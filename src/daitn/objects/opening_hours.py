@@ -24,14 +24,14 @@ class Window(NamedTuple):
     """A time that recurs every week."""
 
     days: frozenset[int]
-    """On which it starts; Monday is 0."""
+    """Days on which it starts; Monday is 0."""
     start: int
     """Minutes after midnight."""
     end: int
-    """Likewise, not included; at or before `start`: on the next day."""
+    """Likewise, exclusive; at or before `start` means on the next day."""
 
     def holds(self, day: int, minute: int) -> bool:
-        """Whether a minute of a day of the week lies within it."""
+        """Whether it contains a minute of a weekday."""
         if self.start < self.end:
             return day in self.days and self.start <= minute < self.end
         before = (day - 1) % 7
@@ -53,30 +53,37 @@ def window(text: str) -> Window:
 
 
 def is_open(hours: tuple[str, ...], time_zone: str, now_s: float) -> bool:
-    """Whether the hours include the time `now_s`. A zone that is not known here hides nothing."""
+    """Whether the hours include the time `now_s`.
+
+    Hours in a zone that this machine does not know count as closed: whoever plans must not count on
+    them, and whoever guards data must not let anybody in by them.
+    """
     if "*" in hours:
         return True
-    try:
-        at = datetime.datetime.fromtimestamp(now_s, zoneinfo.ZoneInfo(time_zone))
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        return True
+    zone = _zone(time_zone)
+    if zone is None:
+        return False
+    at = datetime.datetime.fromtimestamp(now_s, zone)
     minute = at.hour * 60 + at.minute
     return any(window(text).holds(at.weekday(), minute) for text in hours)
 
 
 def is_zone(name: str) -> bool:
     """Whether this machine knows a time zone."""
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        return False
-    return True
+    return _zone(name) is not None
 
 
 def day_of(time_zone: str, now_s: float) -> int:
     """The calendar day of a time in a zone that `is_zone`; later days have larger numbers."""
     zone = zoneinfo.ZoneInfo(time_zone)
     return datetime.datetime.fromtimestamp(now_s, zone).date().toordinal()
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo | None:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # `America` is a folder.
+        return None
 
 
 def _minute(text: str, of: str) -> int:

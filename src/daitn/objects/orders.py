@@ -1,4 +1,4 @@
-"""An owner's order: a training intent that its owner signed, which travels with the work for it.
+"""An owner's order: a training intent signed by its owner, which travels with the work for it.
 
 Sites check it without asking anybody, so nobody, the control centre included, can have a model
 trained or measured that its owner did not order.
@@ -23,18 +23,18 @@ __all__ = [
     "Order",
     "OrderUsage",
     "SignedOrder",
-    "same_order",
 ]
 
 MOST_MEASUREMENTS: Final = 4096
-"""Of an order at one verifier, unless its owner says otherwise: more than the longest jobs take."""
+"""Measurements of an order at one verifier, unless its owner says otherwise: more than the longest
+jobs take."""
 MOST_VISITS: Final = 256
-"""Of an order at one site, and so many merges, unless its owner says otherwise: five times what the
-longest simulated jobs make at all sites."""
+"""Visits of an order at one site, and as many merges, unless its owner says otherwise: five times
+what the longest simulated jobs make at all sites."""
 MOST_EXAMPLES: Final = 100_000_000
-"""Of an order without `budget.examples`, unless its owner says otherwise."""
+"""Examples of an order without `budget.examples`, unless its owner says otherwise."""
 MOST_FRESH: Final = 100
-"""Models that one site makes for an order. A job gives up after fewer that come to nothing."""
+"""Fresh models that one site makes under an order. A job gives up after fewer failures."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,25 +44,25 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """The network's name."""
     intent: TrainingIntent
     start: Digest | None = None
-    """The model from which training starts; none: a fresh one."""
+    """The model from which training starts; absent means a fresh one."""
     measurements: Annotated[int, msgspec.Meta(ge=1)] = MOST_MEASUREMENTS
-    """The most that one verifier measures for it."""
+    """Maximum number of measurements by one verifier under it."""
     visits: Annotated[int, msgspec.Meta(ge=1)] = MOST_VISITS
-    """The most that one site makes for it, and that a model has behind it, one after another."""
+    """Maximum number of visits at one site under it, and of consecutive visits behind a model."""
     examples: Annotated[int, msgspec.Meta(ge=1)] = MOST_EXAMPLES
-    """The same of training examples; `budget.examples` where the intent states it."""
+    """Likewise of training examples; `budget.examples` if the intent states it."""
     until_s: Moment
     """No work starts afterwards, in seconds since the epoch."""
     number: Annotated[str, msgspec.Meta(max_length=64)]
-    """Random, so that an intent can be ordered twice; the same order handed in again is the same
+    """Random, so that an intent can be ordered twice; submitting the same order again is the same
     job."""
 
 
 class SignedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An order as it is stored and sent."""
+    """An order as stored and sent."""
 
     order: Annotated[bytes, msgspec.Meta(max_length=1 << 20)]
-    """The canonical MessagePack of an `Order`, as it was signed."""
+    """The signed canonical MessagePack of an `Order`."""
     public_key: str
     """The owner's, base64."""
     signature: str
@@ -70,28 +70,24 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> Digest:
-        """BLAKE3 of the order, which names it: there is one form of it, and one number in it."""
+        """BLAKE3 of the order, which identifies it: it has only one form, and contains a random
+        number."""
         return Digest(blake3(self.order).hexdigest())
 
 
-def same_order(one: SignedOrder | None, other: SignedOrder | None) -> bool:
-    """Whether two are one order, whoever signed it how often; none is like no other."""
-    return one is not None and other is not None and one.order == other.order
-
-
 class OrderUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one site has done for an order."""
+    """The work of one site under an order."""
 
     order: Digest
     until_s: float
-    """Of the order."""
+    """When the order expires."""
     visits: int = 0
-    """Begun."""
+    """Visits begun."""
     examples: int = 0
-    """Of the visits begun."""
+    """Examples of the visits begun."""
     measurements: int = 0
-    """Begun."""
+    """Measurements begun."""
     fresh: int = 0
-    """Models that it began to make."""
+    """Fresh models begun."""
     merges: int = 0
-    """Begun."""
+    """Merges begun."""

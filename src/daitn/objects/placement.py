@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.bounds import Price
 from daitn.objects.deployments import (
     DeploymentState,
     DeploymentTerms,
@@ -31,8 +32,6 @@ __all__ = [
 AUTO_REPLICAS = 0
 """As a number of replicas: as many as demand justifies."""
 
-Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
-
 
 class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     """An operator's request to deploy a trained model."""
@@ -40,12 +39,13 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
     model: Word
     """Its name, which is that of the job that trained it."""
     name: Word = ""
-    """The name that queries use; empty: the model's. The model replaces any earlier one under that
-    name."""
+    """The name that queries use; empty means the model's. The model replaces any earlier one under
+    that name."""
     to: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=256)] = ()
-    """Facilities; empty: the control centre chooses."""
+    """Facilities; empty means the control centre chooses."""
     replicas: Annotated[int, msgspec.Meta(ge=0, le=256)] = 1
-    """If the control centre chooses; with `AUTO_REPLICAS` it chooses the number, too."""
+    """If the control centre chooses the facilities; with `AUTO_REPLICAS` it also chooses the
+    number."""
     price_usd_per_1k_in: Price = 0.0
     price_usd_per_1k_out: Price = 0.0
     askers: tuple[str, ...] = ("*",)
@@ -59,7 +59,7 @@ class DeployIntent(msgspec.Struct, frozen=True, kw_only=True):
         return not self.to and self.replicas == AUTO_REPLICAS
 
     def terms(self, model: ModelDescriptor) -> DeploymentTerms:
-        """On which a model answers by this intent."""
+        """The terms on which a model with this intent answers."""
         return DeploymentTerms(
             recipe=model.recipe,
             config=config_digest(model.config),
@@ -91,7 +91,7 @@ class DesiredDeployment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def terms(self) -> DeploymentTerms:
-        """On which it answers."""
+        """The terms on which it answers."""
         return self.intent.terms(self.model)
 
 
@@ -100,7 +100,7 @@ class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     state: DeploymentState | None
-    """As the facility reports it; none: no report."""
+    """As the facility reports it; absent means no report."""
     wanted: bool
     detail: str = ""
 
@@ -135,7 +135,7 @@ class PlannedPlace(msgspec.Struct, frozen=True, kw_only=True):
     add: bool
     """True adds the deployment, false removes it."""
     gain: float
-    """Seconds of waiting and transfer saved per second, less its costs."""
+    """Seconds of waiting and transfer saved per second, minus its costs."""
     why: str
 
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.abilities import Need
+from daitn.objects.bounds import Share
 from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId, Word
 from daitn.objects.text import plain_fields
@@ -31,21 +32,20 @@ __all__ = [
 AUTO = "auto"
 """As a model's name: any model may answer. `auto:<topic>` states the topic of the query."""
 
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e9)]
 Name = Word
 Topic = Name
 
 
 class Trust(enum.StrEnum):
-    """What a model's accuracy rests on; each level includes those after it."""
+    """Evidence for a model's accuracy; each level includes those after it."""
 
     CLAIMED = "claimed"
     """Its provider claims it."""
     WEIGHTS = "weights"
-    """A verification unit measured weights with the digest that the facility says it serves."""
+    """A verifier measured weights with the digest that the facility claims to serve."""
     ASKED = "asked"
-    """A verification unit queried this very deployment, as a query owner would."""
+    """A verifier queried this very deployment, as a query owner would."""
 
 
 class Privacy(enum.StrEnum):
@@ -65,7 +65,7 @@ class Strategy(enum.StrEnum):
     SINGLE = "single"
     """One."""
     CASCADE = "cascade"
-    """A cheap model first; a better one where the first is unsure."""
+    """A cheap model first; a better one if the first is not confident."""
     ENSEMBLE = "ensemble"
     """Several different models; the answer with the greatest weight wins."""
 
@@ -74,24 +74,24 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The `daitn` object of a request. Every field has a default."""
 
     topic: Topic = ""
-    """What the query is about; empty: found from its text where it matters."""
+    """Topic of the query; empty means inferred from its text where it matters."""
     min_accuracy: Share | None = None
-    """Least accuracy on the topic."""
+    """Minimum accuracy on the topic."""
     trust: Trust = Trust.WEIGHTS
-    """What that accuracy must rest on."""
+    """Evidence required for that accuracy."""
     max_first_token_s: Positive | None = None
-    """Longest expected time until the answer begins."""
+    """Maximum expected time until the answer begins."""
     deadline_s: Positive | None = None
-    """Longest time until the answer has ended; the gateway gives up then."""
+    """Maximum time until the answer has ended; the gateway then gives up."""
     max_cost_usd: Annotated[float, msgspec.Meta(ge=0.0, le=1e9)] | None = None
-    """Highest expected cost."""
+    """Maximum expected cost."""
     language: Name = ""
-    """ISO 639 code of a language that the model must know; empty: any. Models that state no
-    languages count as knowing it."""
+    """ISO 639 code of a language that the model must support; empty means any. Models that state no
+    languages count as supporting it."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """ISO 3166-1 alpha-2 codes of where it may be answered; empty: any."""
+    """Jurisdictions (ISO 3166-1 alpha-2 codes) in which it may be answered; empty means any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """Facility providers allowed to see the query; empty: any."""
+    """Facility providers allowed to see the query; empty means any."""
     privacy: Privacy = Privacy.ANY
     """Where the text may go."""
     strategy: Strategy = Strategy.SINGLE
@@ -99,24 +99,24 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     members: Annotated[int, msgspec.Meta(ge=2, le=7)] = 3
     """Number of models in an ensemble."""
     escalate_below: Share = 0.7
-    """Of a cascade: a first answer that is less sure than this goes on to a better model."""
+    """In a cascade: if the first answer is less confident than this, a better model is asked."""
     prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
-    """Weights of scorers by which deployments are compared, in place of the usual ones: `accuracy`
-    2, `latency` 1, `cost` 1, `affinity` 0.5."""
+    """Weights of scorers for comparing deployments, in place of the defaults: `accuracy` 2,
+    `latency` 1, `cost` 1, `affinity` 0.5."""
     session: Word = ""
     """Queries of one session go to the same deployment unless something prevents it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     """Deployments to try before the query fails."""
     autonomous: bool | None = None
-    """Whether the query finds its own way as a packet, instead of being routed by the gateway. It
-    then names a model or a topic, no site, is no cascade, and its answer comes in one piece. None:
-    as the gateway's file says."""
+    """Whether the query travels as a packet instead of being routed by the gateway. It must then
+    name a model or a topic but no site, cannot be a cascade, and its answer comes in one piece.
+    Absent means as in the gateway's file."""
     sealed_to: Word | None = None
-    """Of a packet: the class of receivers who alone can read it; empty: it is not sealed. None: as
-    the gateway's file says."""
+    """For a packet: the only class of receivers that can read it; empty means it is not sealed.
+    Absent means as in the gateway's file."""
     choose_only: bool = False
-    """Whether only to choose: the answer names the deployment and has its facility's sealing key.
-    Nobody is asked."""
+    """Whether only to choose a deployment: the answer names it and has its facility's sealing key.
+    No model is queried."""
     hedge: bool = True
     """Whether to ask a second deployment when the first is unusually late."""
 
@@ -125,45 +125,45 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
-    """One query, reduced to what its route depends on; its text is not included."""
+    """One query, reduced to what its route depends on, without its text."""
 
     origin: SiteId
     """The gateway's site."""
     owner: Word
-    """Who asks; empty if unknown to the gateway."""
+    """Owner of the query; empty if unknown to the gateway."""
     api: Api
     model: Word
     """A name, or `auto`."""
     site: SiteId | None = None
-    """The only facility that may answer (`name@site`), however it scores."""
+    """The only facility that may answer (`name@site`), regardless of its score."""
     topic: Word = ""
-    """Empty: unknown."""
+    """Empty means unknown."""
     tokens_in: int
-    """Estimated for a usual tokenizer."""
+    """Estimated for a typical tokenizer."""
     tokens_out: int
     """Upper limit."""
     open_ended: bool = False
     """Whether the request sets no limit, so that `tokens_out` is a guess."""
     tokens_expected: float | None = None
-    """Mean length of such answers, by which cost is reckoned; none: `tokens_out`."""
+    """Mean length of such answers, for estimates of cost; absent means `tokens_out`."""
     tokens_timed: float | None = None
-    """Length of the answer by which time is reckoned; none: `tokens_expected`."""
+    """Length of the answer for estimates of time; absent means `tokens_expected`."""
     tokens_usual: float | None = None
-    """Mean length of the answers that it may wait for; none: as long as its own."""
+    """Mean length of the answers for which it may wait; absent means that of its own."""
     characters: Characters | None = None
-    """Of the prompt, so that tokens can be estimated by each model's own rates; none: `tokens_in`
-    holds for every model."""
+    """Characters of the prompt, to estimate tokens by each model's own rates; absent means
+    `tokens_in` applies to every model."""
     tokens_apart: int = 0
-    """Tokens in `tokens_in` that are no characters: pictures, marks around messages."""
+    """Tokens in `tokens_in` that are not characters: pictures, marks around messages."""
     longest_share: Share = 1.0
-    """Share of the prompt in its longest text, which a model reads at once: less than all where it
-    is several texts."""
+    """Share of the prompt in its longest text, which a model reads at once: below 1 if there are
+    several texts."""
     needs: tuple[Need, ...] = ()
-    """What it needs of a model besides `api`, in the order of `Need`."""
+    """Its needs besides `api`, in the order of `Need`."""
     repeatable: bool = False
     """Temperature 0: replicas of a deterministic model give the same answer."""
     prefix: int = 0
-    """Hash of the part of the prompt that a cache may hold; 0: none."""
+    """Hash of the part of the prompt that a cache may hold; 0 means none."""
     constraints: QueryConstraints = QueryConstraints()
 
     def __post_init__(self) -> None:
@@ -171,12 +171,12 @@ class QueryIntent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def priced_tokens(self) -> float:
-        """Tokens of the answer by which cost is reckoned."""
+        """Tokens of the answer, for estimates of cost."""
         return self.tokens_out if self.tokens_expected is None else self.tokens_expected
 
     @property
     def timed_tokens(self) -> float:
-        """Tokens of the answer by which time is reckoned."""
+        """Tokens of the answer, for estimates of time."""
         return self.priced_tokens if self.tokens_timed is None else self.tokens_timed
 
 
@@ -201,8 +201,8 @@ class QueryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`<gateway's site>:<number>`; `daitn explain` takes it."""
     asked_at_s: float
     owner: Word
-    """Who asked: a key's owner, or a site whose pass names no owner, such as a verification unit;
-    empty if unknown to the gateway."""
+    """Owner of the query: a key's owner, or a site whose pass names no owner, such as a
+    verification unit; empty if unknown to the gateway."""
     api: Api
     model_wanted: Word
     topic: Word

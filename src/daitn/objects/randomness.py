@@ -1,4 +1,4 @@
-"""Randomness as an argument: the core draws only from what it is given, so decisions replay."""
+"""Randomness as an argument: the core has no other source, so decisions can be replayed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
 Measured = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]
 Load = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Moment = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
-"""All are finite: one NaN would spoil every sum that it is in."""
+"""All numbers are finite: one NaN would spoil every sum that includes it."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -31,7 +31,8 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class LinkReading(msgspec.Struct, frozen=True, kw_only=True):
-    """How `source` reaches `target`, measured by `source`. Absent fields were not measured."""
+    """Reachability of `target` from `source`, measured by `source`. Absent fields were not
+    measured."""
 
     source: SiteId
     target: SiteId
@@ -43,7 +44,7 @@ class LinkReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadReading(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy a site is."""
+    """Load of a site."""
 
     site: SiteId
     queue: Reading

@@ -12,7 +12,7 @@ from daitn.objects.descriptors import ModelDescriptor, Role
 from daitn.objects.identifiers import Digest, JobId, SiteId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
-from daitn.objects.lineage import Lineage
+from daitn.objects.lineage import Lineage, SignedStatement
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.queries import QueryIntent, QueryRecord
@@ -32,6 +32,7 @@ __all__ = [
     "QueriesWanted",
     "QueryExplained",
     "QueryList",
+    "ReplicaView",
     "SitesWanted",
     "SubmitIntent",
     "TrainedModel",
@@ -48,7 +49,7 @@ class SubmitIntent(msgspec.Struct, frozen=True, kw_only=True):
     insist: bool = False
     """Start even if the feasibility module expects the targets to be missed."""
     order: SignedOrder | None = None
-    """The intent as its owner signed it. The same order handed in again is the same job."""
+    """The intent as signed by its owner. Submitting the same order again is the same job."""
 
 
 class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,8 @@ class AssessIntent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Blobs(msgspec.Struct, frozen=True, kw_only=True):
-    """Asks which of these blobs an owner has brought to a control centre, and says which."""
+    """Asks which of these blobs an owner has supplied to a control centre; the answer lists
+    them."""
 
     digests: Annotated[tuple[Digest, ...], msgspec.Meta(max_length=10_000)]
 
@@ -80,9 +82,9 @@ class JobsWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 50
     before: JobId | None = None
-    """Only jobs that are older than this one."""
+    """Only jobs older than this one."""
     owner: str | None = None
-    """Only this owner's; none: all that the asker may see."""
+    """Only this owner's; absent means all visible ones."""
     state: JobState | None = None
 
 
@@ -99,37 +101,62 @@ class SitesWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     after: str = ""
-    """Only sites whose names follow this one."""
+    """Only sites after this name."""
     only: SiteId | None = None
-    """This one alone."""
+    """Only this site."""
     alive: bool | None = None
     role: Role | None = None
     owner: str | None = None
 
 
 class WitnessedHeads(msgspec.Struct, frozen=True, kw_only=True):
-    """Where sites' audit logs stood when a control centre signed them last, by site."""
+    """State of sites' audit logs when a control centre last signed them, by site."""
 
     heads: tuple[CountersignedHead, ...]
 
 
+_SILENT_S = 15.0
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the control centres that share a database."""
+
+    replica: str
+    """Its name among them."""
+    leads: bool
+    """Whether it is the leader."""
+    silent_s: float
+    """Seconds since it last updated the database."""
+    endpoints: tuple[str, ...]
+    """Endpoints at which it listens while it leads."""
+    version: str
+    """Version of its software."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has been silent for so long that it would not take over."""
+        return self.silent_s >= _SILENT_S
+
+
 class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A network, and the control centre that is asked."""
+    """A network, and the control centre that answers."""
 
     network: str
-    """Its name; empty where there is no roster."""
+    """Its name; empty if there is no roster."""
     center: str
-    """What the roster calls this control centre."""
+    """Name of this control centre in the roster."""
     version: str
-    """Of the software."""
+    """Version of the software."""
     api: str
-    """URL of its API and dashboard; empty: it serves none."""
+    """URL of its API and dashboard; empty means it serves none."""
     sites: int
     alive: int
-    """Of the sites, those that are connected."""
+    """Number of connected sites."""
     jobs: int
-    """Those that the asker may see and that have not ended."""
+    """Visible jobs that have not ended."""
     deployments: int
+    replicas: tuple[ReplicaView, ...] = ()
+    """All that share its database; none if it is alone."""
 
 
 class DecisionList(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,9 +176,11 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobView
     lineage: Lineage
-    """Of the whole job. Check it with keys from another source than this answer."""
+    """Lineage of the whole job. Check it with keys from a source other than this answer."""
     order: SignedOrder | None = None
-    """The job's; none on a fabric without signatures."""
+    """The job's order; none on a fabric without signatures."""
+    statements: tuple[SignedStatement, ...] = ()
+    """Entries as signed by sites for outsiders; sites of earlier versions do not sign them."""
 
 
 class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,11 +188,10 @@ class QueriesWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: int = 100
     owner: str | None = None
-    """Only this owner's queries; none: all but those of `without`."""
+    """Only this owner's queries; absent means all but those of `without`."""
     without: tuple[str, ...] = ()
     before: tuple[float, str] | None = None
-    """Only those that come after the query asked at this time, with this id, where the last asked
-    comes first."""
+    """Only those after the query with this time and id, in an order with the latest first."""
 
 
 class QueryList(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The roster: who belongs to a network, with which key, in which parts, until when.
+"""The roster: a network's members with their keys, roles and expiry dates.
 
 One file per network, signed by the network's root key. It replaces trust on first use and roles
 that a node declares for itself: a descriptor counts only within what the roster grants its key.
@@ -36,21 +36,21 @@ class Kind(enum.StrEnum):
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """One key, and what its holder may be."""
+    """A public key, and what its holder may do."""
 
     name: str
-    """Of a site: the site's name; of an owner: the name in its intents. Unique within a kind."""
+    """For a site, its name; for an owner, the name in its intents. Unique within a kind."""
     kind: Kind
     public_key: str
     """Ed25519, base64."""
     until_s: Moment
     """When the membership ends."""
     roles: tuple[Role, ...] = ()
-    """Of a site: the roles it may play."""
+    """For a site: the roles it may play."""
     owner: str = ""
-    """Of a site: who runs it, as in its descriptor."""
+    """For a site: its owner, as in its descriptor."""
     jurisdiction: str = ""
-    """Of a site: where it is, as in its descriptor."""
+    """For a site: its jurisdiction, as in its descriptor."""
     hosts: Annotated[tuple[str, ...], msgspec.Meta(max_length=_MOST_HOSTS)] = ()
     """Names and IP addresses at which others reach it, for its certificates."""
 
@@ -59,12 +59,13 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True):
     """The members of one network at one time. Raises `InvalidInput` for a malformed one."""
 
     network: str
-    """Name of the network: signatures made for one network are worth nothing in another."""
+    """Name of the network: signatures for one network are invalid in another."""
     version: Annotated[int, msgspec.Meta(ge=1)]
-    """Rises with every change. A process takes no lower version than it has seen (rollback)."""
+    """Increases with every change. A process accepts no lower version than it has seen
+    (rollback)."""
     issued_at_s: Moment
     until_s: Moment
-    """A roster is renewed before this; afterwards it is worth nothing (freeze)."""
+    """When the roster becomes invalid (freeze); it must be renewed earlier."""
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=_MOST_MEMBERS)]
 
     def __post_init__(self) -> None:
@@ -81,19 +82,19 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
     def current(self, now_s: float) -> dict[str, Member]:
-        """The members whose membership holds, by public key; none of an expired roster."""
+        """The members whose membership is valid, by public key; none if the roster has expired."""
         if now_s >= self.until_s:
             return {}
         return {m.public_key: m for m in self.members if now_s < m.until_s}
 
 
 class SignedRoster(msgspec.Struct, frozen=True, kw_only=True):
-    """A roster as it is stored and sent."""
+    """A roster as stored and sent."""
 
     roster: bytes
-    """The canonical MessagePack of a `Roster`, as it was signed."""
+    """The signed canonical MessagePack of a `Roster`."""
     signature: str
-    """Made with the network's root key, base64."""
+    """By the network's root key, base64."""
 
 
 def ungranted(node: NodeDescriptor, member: Member) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Messages of a secure sum: what its members tell one another through whoever relays it."""
+"""Messages of a secure sum, which its members exchange through the relay."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from daitn.objects.identifiers import SiteId, VisitId, Word
 
 __all__ = [
+    "LEAST_MEMBERS",
     "MOST_MEMBERS",
     "Agreement",
     "AgreementWanted",
@@ -24,6 +25,8 @@ __all__ = [
     "TensorPlace",
 ]
 
+LEAST_MEMBERS = 2
+"""A sum of one would reveal it."""
 MOST_MEMBERS = 1024
 
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -33,17 +36,19 @@ Shares = Annotated[dict[SiteId, Share], msgspec.Meta(max_length=MOST_MEMBERS)]
 
 
 class SumTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all members know of a sum before it begins, and must know alike."""
+    """The terms of a sum, which all members must know beforehand and agree on."""
 
     name: Word
-    """Of no other sum."""
-    members: Annotated[tuple[SiteId, ...], msgspec.Meta(min_length=2, max_length=MOST_MEMBERS)]
+    """Unique name of the sum."""
+    members: Annotated[
+        tuple[SiteId, ...], msgspec.Meta(min_length=LEAST_MEMBERS, max_length=MOST_MEMBERS)
+    ]
     """In order, each once."""
     least: Annotated[int, msgspec.Meta(ge=2, le=MOST_MEMBERS)]
-    """Members without whom there is no sum: more than two thirds. Two sums then have the agreement
-    of as many only if more than a third of all agree to both, whatever their relay says."""
+    """Minimum number of members: more than two thirds. Two sums can then both have that many
+    agreements only if more than a third of all members agree to both, whatever their relay says."""
     numbers: Annotated[int, msgspec.Meta(ge=1, le=1 << 34)]
-    """Of each member."""
+    """Numbers of each member."""
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
@@ -58,30 +63,30 @@ class MemberKeys(msgspec.Struct, frozen=True, kw_only=True):
     sealing: Key
     """X25519: other members seal shares with it."""
     masking: Key
-    """X25519: of each pair of members, the mask follows from theirs."""
+    """X25519: each pair of members derives its mask from these."""
     seed: Key
-    """BLAKE2b of the seed of the mask that is the member's own."""
+    """BLAKE2b of the seed of the member's own mask."""
     signature: Word
-    """By the key that the roster has of it."""
+    """By its key in the roster."""
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
-    """A member's word on which sum is to be unmasked. It gives one for a sum."""
+    """A member's statement on which sum to unmask. It makes one per sum."""
 
     shared: Members
-    """Who has shared out secrets, and so is in everybody's masks."""
+    """Members that have shared secrets, and so are in everybody's masks."""
     summed: Members
-    """Whose masked numbers are in the sum."""
+    """Members whose masked numbers are in the sum."""
     signature: Word
 
 
 class Revealed(msgspec.Struct, frozen=True, kw_only=True):
-    """The shares that a member reveals, of one secret of each other member."""
+    """The shares that a member reveals: for each other member, of one secret."""
 
     seeds: Shares
-    """Of who is in the sum."""
+    """Shares of the seeds of members in the sum."""
     keys: Shares
-    """Of who shared out secrets and is not in it."""
+    """Shares of the keys of members that shared secrets but are missing from it."""
 
 
 class TensorPlace(msgspec.Struct, frozen=True):
@@ -94,12 +99,12 @@ class TensorPlace(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
-    """What a member's numbers are, without any of them."""
+    """Describes a member's numbers, without any of them."""
 
     places: Annotated[tuple[TensorPlace, ...], msgspec.Meta(max_length=65_536)]
     """In order."""
     facts: dict[Word, dict[str, str]]
-    """Of each file of tensors."""
+    """Facts about each file of tensors."""
     parts: dict[Word, bytes]
     """The model's other parts."""
 
@@ -112,7 +117,7 @@ class KeysWanted(msgspec.Struct, frozen=True, kw_only=True, tag="keys"):
 
 
 class SharesWanted(msgspec.Struct, frozen=True, kw_only=True, tag="shares"):
-    """Ask a member for its secrets in shares, sealed by member."""
+    """Ask a member for shares of its secrets, sealed to each member."""
 
     sum: VisitId
     keys: Annotated[dict[SiteId, MemberKeys], msgspec.Meta(max_length=MOST_MEMBERS)]
@@ -134,7 +139,7 @@ class AgreementWanted(msgspec.Struct, frozen=True, kw_only=True, tag="agreement"
 
 
 class RevealWanted(msgspec.Struct, frozen=True, kw_only=True, tag="reveal"):
-    """Ask a member for what it `Revealed`."""
+    """Ask a member for its `Revealed`."""
 
     sum: VisitId
     signatures: Annotated[dict[SiteId, Word], msgspec.Meta(max_length=MOST_MEMBERS)]

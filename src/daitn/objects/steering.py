@@ -34,11 +34,11 @@ class ControlMode(enum.StrEnum):
     """Who influences a forwarder's preferences."""
 
     STANDALONE = "standalone"
-    """Nobody: it relies on what its neighbours advertise and what it learns."""
+    """Nobody; it relies on what its neighbours advertise and what it learns."""
     NON_STANDALONE = "non-standalone"
-    """A control centre advises it; without advice it decides alone."""
+    """A control centre advises it; without advice, it decides alone."""
     HIERARCHICAL = "hierarchical"
-    """As non-standalone; other domains see its domain as a whole, not its sites."""
+    """Like non-standalone; other domains see its domain as a whole, not its sites."""
 
 
 ADVICE_LASTS_S = 5.0
@@ -51,18 +51,18 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     """Grows with every change."""
     mode: ControlMode | None = None
-    """None: each forwarder keeps the mode from its file."""
+    """Absent means each forwarder keeps the mode from its file."""
     prefer: Weights = {}
     """Scorer (`accuracy`, `latency`, `cost`) to weight; scorers not named keep theirs."""
 
 
 class Steer(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes how one forwarder is controlled; at the control centre, what it advises to all."""
+    """Changes how one forwarder is controlled; at the control centre, its advice to all."""
 
     mode: ControlMode | None = None
-    """None: unchanged."""
+    """Absent means unchanged."""
     prefer: Weights | None = None
-    """None: unchanged."""
+    """Absent means unchanged."""
     reset: bool = False
     """Undo earlier changes first."""
 
@@ -85,7 +85,7 @@ class OriginReport(msgspec.Struct, frozen=True, kw_only=True):
 
     origin: Word
     via: Word
-    """Next hop; empty: local."""
+    """Next hop; empty means local."""
     distance_s: float
     offers: tuple[str, ...]
 
@@ -103,7 +103,7 @@ class ForwarderReport(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[LinkReport, ...]
     origins: tuple[OriginReport, ...]
     objects: int
-    """How many it remembers."""
+    """Number of remembered objects."""
     counts: dict[str, int]
     """Packets by outcome since it started."""
 
@@ -133,7 +133,7 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     hops: tuple[HopReport, ...]
     taken_s: float
     refused: str = ""
-    """Why it came back before it arrived; empty: it arrived."""
+    """Why it came back before it arrived; empty means it arrived."""
 
 
 class TraceQuestion(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +147,7 @@ class StepReport(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float
     via: Word
-    """Next hop; empty: delivered locally, or no route (see `found`)."""
+    """Next hop; empty means delivered locally, or no route (see `found`)."""
     origin: Word
     found: bool
     expected_s: float
@@ -162,7 +162,7 @@ class PendingReport(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     phase: Word
     came_from: tuple[str, ...]
-    """An empty string: it started here."""
+    """Empty means it started here."""
     since_s: float
     steps: tuple[StepReport, ...]
 

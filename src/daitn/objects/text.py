@@ -1,4 +1,4 @@
-"""Texts: words that compare equal however they were typed, and texts that are safe to show.
+"""Texts: words that compare equal however they were typed, and texts that are safe to display.
 
 `é` is one character or two (`e` and an accent), depending on keyboard, file system and spreadsheet;
 both look alike. Names of columns, labels, classes and topics are compared in Unicode's normal form
@@ -22,6 +22,7 @@ import msgspec
 __all__ = [
     "Line",
     "counted",
+    "encodable",
     "ends_in_start",
     "escaped",
     "escaped_json",
@@ -30,6 +31,7 @@ __all__ = [
     "plain",
     "plain_fields",
     "plain_words",
+    "typed",
     "without_folders",
 ]
 
@@ -40,28 +42,46 @@ LINE_PATTERN: Final = rf"^[^{_UNSEEN}]*\Z"
 Line = Annotated[str, msgspec.Meta(pattern=LINE_PATTERN)]
 """Text without anything that a terminal or a log would act on."""
 
-_UNSEEN_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}]")
+_UNSEEN_IN_TEXT = re.compile(rf"(?![\n\t])[{_UNSEEN}\ud800-\udfff]")
+"""Also halves of surrogate pairs, which stand for bytes of file names that are not UTF-8."""
 
 _FOLDERS = re.compile(r"(?<![\w/.<+])(?<!:(?=//))/(?=[^\s/])(?:[^\n'\"`:;]{0,1000}/)?(?=[^\s/])")
-"""The folders of an absolute path, whose names may hold spaces: all up to its last slash. No path
-begins in an address, in `site/name`, in `+/-`, or with a space."""
+"""The folders of an absolute path, whose names may contain spaces: everything up to its last slash.
+No path begins in an address, in `site/name`, in `+/-`, or with a space."""
 
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Byte order mark and zero-width spaces, which spreadsheets leave at the ends of cells."""
 
 
+def typed(problem: str) -> str:
+    """msgspec's message, with the pattern of a `Line` in words."""
+    return problem.replace(f"`str` matching regex {LINE_PATTERN!r}", "visible text on one line")
+
+
 def counted(count: int, thing: str) -> str:
-    """A number of things: `1 visit`, `2 visits`."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """A number of things: `1 visit`, `2 visits`, `2 queries`."""
+    many = f"{thing[:-1]}ies" if thing.endswith("ry") else f"{thing}s"
+    return f"{count} {thing if count == 1 else many}"
+
+
+def encodable(text: str) -> bool:
+    """Whether it is Unicode text. Bytes that are none, and escapes of half a surrogate pair, become
+    characters that nothing can store, send or print."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def figure(value: float) -> str:
-    """A positive number for people, with three digits or all before the point: `0.0123`, `1234`."""
+    """A positive number for people, with three digits, or all digits before the point: `0.0123`,
+    `1234`."""
     return f"{float(f'{value:.3g}'):g}" if value < 1000.0 else f"{value:.0f}"
 
 
 def plain(text: str) -> str:
-    """`text` in the form in which it is compared."""
+    """`text` in its form for comparison."""
     if text.isascii():
         return text.strip()
     before = None
@@ -71,7 +91,7 @@ def plain(text: str) -> str:
 
 
 def plain_words(words: Iterable[str]) -> tuple[str, ...]:
-    """All words in the form in which they are compared, without duplicates."""
+    """All words in their form for comparison, without duplicates."""
     return tuple(dict.fromkeys(map(plain, words)))
 
 
@@ -90,13 +110,14 @@ def plain_fields(value: msgspec.Struct, *fields: str, blank: bool = True) -> Non
 
 
 def escaped(text: str) -> str:
-    """Free text as it may be shown: line breaks and tabs stay, other unseen characters become
-    visible escapes."""
+    """Free text for display: line breaks and tabs stay, other invisible characters become visible
+    escapes."""
     return text if text.isprintable() else _UNSEEN_IN_TEXT.sub(_visible, text)
 
 
 def hanging(text: str) -> str:
-    """As `escaped`, with all lines but the first indented: they cannot pass for others."""
+    """Like `escaped`, with all lines but the first indented, so that they cannot pass for
+    others."""
     return escaped(text).replace("\n", "\n    ")
 
 
@@ -115,7 +136,7 @@ def _visible(found: re.Match[str]) -> str:
 
 
 def ends_in_start(text: str, marks: Iterable[str]) -> bool:
-    """Whether a text that goes on may end with a mark: it ends with the beginning of one."""
+    """Whether the text ends with the beginning of a mark, which may continue."""
     return any(
         text.endswith(mark[:size])
         for mark in marks

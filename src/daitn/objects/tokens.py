@@ -1,4 +1,4 @@
-"""How many tokens a text has, as far as that can be told without the tokenizer.
+"""Estimates of a text's tokens without the tokenizer.
 
 Characters are counted by their length in UTF-8, which separates scripts: ASCII has one byte; other
 letters of Europe and the Middle East two; those of India and East Asia three; emoji four. A model
@@ -36,13 +36,13 @@ USUAL_RATES: Rates = (0.25, 0.5, 1.0, 2.0)
 """OpenAI's rule of thumb for English; the others are rounded from vocabularies of 100,000 entries,
 in which a Russian letter takes half a token and a Chinese character about one."""
 _LEAST_RATES: Rates = (0.08, 0.16, 0.33, 0.66)
-"""A third of the usual: no vocabulary in use needs fewer. Servers that report only the tokens which
-they had not cached teach no less."""
+"""A third of the usual rates: no vocabulary in use needs fewer tokens. Servers that report only the
+uncached tokens cannot lower them further."""
 _LEARNS = 0.2
-"""Share of an observed difference that is learned from one answer, as of times
+"""Share of an observed difference that is learned from one answer, as for times
 (`daitn.topology.qrrt.observation`)."""
 _LEAST_LEARNED = 64
-"""Tokens of a prompt below which the words around it, of a chat template, weigh too much."""
+"""Tokens of a prompt below which the surrounding words of a chat template weigh too much."""
 _CONTINUATION = bytes(range(0x80, 0xC0))
 _TWO, _THREE, _FOUR = (bytes(range(*ends)) for ends in ((0xC0, 0xE0), (0xE0, 0xF0), (0xF0, 0x100)))
 
@@ -73,7 +73,7 @@ def characters_of(text: str) -> Characters:
 
 
 def added(one: Characters, other: Characters) -> Characters:
-    """The characters of both."""
+    """The sum of both."""
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
@@ -88,17 +88,15 @@ def expected_tokens(text: str) -> int:
 
 
 def most_tokens(characters: Characters) -> int:
-    """The most tokens that any tokenizer makes of them: one per byte."""
+    """The maximum number of tokens from any tokenizer: one per byte."""
     one, two, three, four = characters
     return one + 2 * two + 3 * three + 4 * four
 
 
 def learned_rates(rates: Rates, characters: Characters, reported: float) -> Rates:
-    """Rates after a prompt of which a model reported the tokens.
-
-    Each rate moves by the share that its characters have in the prompt: what English teaches does
-    not change what is known of Chinese. A short prompt teaches nothing.
-    """
+    """Rates after a prompt whose tokens a model reported. Each rate moves by the share of its
+    characters in the prompt: English teaches nothing about Chinese. A short prompt teaches
+    nothing."""
     expected = tokens_of(characters, rates)
     if expected < _LEAST_LEARNED or not reported > 0.0:
         return rates
@@ -111,7 +109,7 @@ def learned_rates(rates: Rates, characters: Characters, reported: float) -> Rate
 
 
 def measured_rates(counts: Sequence[int]) -> Rates:
-    """Rates of a tokenizer that makes so many tokens of each of `samples()`."""
+    """Rates of a tokenizer with these token counts for each of `samples()`."""
     rates: list[float] = []
     for sample, count, size, usual in zip(_SAMPLES, counts, BYTES, USUAL_RATES, strict=True):
         characters = characters_of(sample)
@@ -124,5 +122,5 @@ def measured_rates(counts: Sequence[int]) -> Rates:
 
 
 def samples() -> tuple[str, ...]:
-    """Texts by which `measured_rates` measures."""
+    """Texts for `measured_rates`."""
     return _SAMPLES

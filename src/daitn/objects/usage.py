@@ -1,4 +1,4 @@
-"""What was asked and answered, as gateways and facilities state it to a control centre.
+"""Usage statements of gateways and facilities for a control centre.
 
 A statement is cumulative: it says how much there was since its series began. So one that is lost
 loses nothing, and one that arrives twice changes nothing.
@@ -7,20 +7,26 @@ loses nothing, and one that arrives twice changes nothing.
 from __future__ import annotations
 
 import enum
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 from blake3 import blake3
 
-from daitn.objects.accounts import MOST
+from daitn.objects.accounts import MOST, Whole
+from daitn.objects.bounds import Price
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
 from daitn.objects.wire import canonical
 
 __all__ = [
+    "FREE",
     "MOST_ROWS",
     "Count",
     "Hosted",
+    "KeyRow",
+    "KeySpent",
+    "Prices",
     "SignedUsage",
     "UsageCompared",
     "UsageKey",
@@ -29,41 +35,46 @@ __all__ = [
     "UsageRow",
     "UsageSide",
     "UsageStatement",
+    "statement_digest",
 ]
 
-MOST_ROWS = 1000
-"""In one statement; what else has changed is in the next."""
+Prices = tuple[Price, Price]
+"""In USD per 1,000 tokens: read, written."""
+FREE: Prices = (0.0, 0.0)
 
-Whole = Annotated[int, msgspec.Meta(ge=0, le=MOST)]
-Price = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+MOST_ROWS = 1000
+"""Rows of one statement; further changes are in the next."""
+
+
+_DAY_S = 86_400
 
 
 class UsageSide(enum.StrEnum):
-    """Who states it."""
+    """The side that reports."""
 
     GATEWAY = "gateway"
-    """For what owners asked here and pay."""
+    """Owners' queries here, for which they pay."""
     FACILITY = "facility"
-    """For what gateways were answered here: it is compared, and nobody pays by it."""
+    """Answers to gateways here: only compared, not paid for."""
 
 
 class UsageKey(msgspec.Struct, frozen=True):
     """What is counted together."""
 
     owner: OwnerId
-    """Who asked."""
+    """Owner of the queries."""
     model_owner: OwnerId
     model: Word
-    """Its name; `*`: several, as too many were asked to count each."""
+    """Its name; `*` means several, as there were too many to count separately."""
     peer: SiteId
-    """Of a gateway: the facility that answered. Of a facility: the gateway that asked."""
+    """For a gateway: the facility that answered. For a facility: the gateway that queried it."""
     price_in: Price
     """Price in USD of 1,000 tokens read; next: of those written."""
     price_out: Price
 
 
 class Count(msgspec.Struct, frozen=True):
-    """How much."""
+    """The counted amounts."""
 
     answers: Whole = 0
     tokens_in: Whole = 0
@@ -77,7 +88,7 @@ class Count(msgspec.Struct, frozen=True):
         )
 
     def less(self, other: Count) -> Count | None:
-        """What came since `other`; none if that is more than this in anything."""
+        """The difference from `other`; none if that is larger in anything."""
         parts = (
             self.answers - other.answers,
             self.tokens_in - other.tokens_in,
@@ -103,36 +114,99 @@ class Hosted(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> tuple[str, str, float]:
-        """What it is the only one of."""
+        """Its unique key."""
         return (self.owner, self.model, self.price_usd_per_hour)
 
 
+class KeySpent(msgspec.Struct, frozen=True):
+    """Spending of a key, in nano-USD."""
+
+    day: Whole = 0
+    """Days since the epoch, in UTC; it never decreases."""
+    month: Whole = 0
+    of_day: Whole = 0
+    of_month: Whole = 0
+    total: Whole = 0
+    until_s: float = 0.0
+    """When the key expires, in seconds since the epoch."""
+
+    def at(self, wall_s: float) -> KeySpent:
+        """The same at a later time: a new day or month begins at zero."""
+        day, month = int(wall_s // _DAY_S), _month(wall_s)
+        now = self
+        if day > self.day:
+            now = msgspec.structs.replace(now, day=day, of_day=0)
+        if month > self.month:
+            now = msgspec.structs.replace(now, month=month, of_month=0)
+        return now
+
+    def plus(self, nano_usd: int, wall_s: float, until_s: float) -> KeySpent:
+        """The spending after this additional amount."""
+        now = self.at(wall_s)
+        return KeySpent(
+            now.day,
+            now.month,
+            now.of_day + nano_usd,
+            now.of_month + nano_usd,
+            now.total + nano_usd,
+            until_s,
+        )
+
+    def __add__(self, other: KeySpent) -> KeySpent:
+        """The sum of both, with the same day and month."""
+        return KeySpent(
+            max(self.day, other.day),
+            max(self.month, other.month),
+            min(MOST, self.of_day + other.of_day),
+            min(MOST, self.of_month + other.of_month),
+            min(MOST, self.total + other.total),
+            max(self.until_s, other.until_s),
+        )
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """Spending of one key."""
+
+    key: Annotated[str, msgspec.Meta(max_length=64)]
+    """Digest of its secret."""
+    spent: KeySpent
+
+
 class UsageStatement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway or facility states: all that changed since a control centre last acknowledged
-    it, each since the series began."""
+    """A report of a gateway or facility: all counts that changed since a control centre last
+    acknowledged it, each since the series began."""
 
     site: SiteId
     side: UsageSide
     series: Annotated[int, msgspec.Meta(ge=1)]
-    """A site that has lost its counts begins a later one."""
+    """Increases when a site has lost its counts."""
     number: Annotated[int, msgspec.Meta(ge=1)]
-    """Within the series; a later statement has a higher one."""
+    """Within the series; increases with each statement."""
     at_s: Moment
     rows: Annotated[tuple[UsageRow, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
     hosted: Annotated[tuple[Hosted, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
 
     @property
     def digest(self) -> Digest:
-        """BLAKE3 of its canonical form."""
-        return Digest(blake3(canonical(self)).hexdigest())
+        """BLAKE3 of its canonical form, which its site signs."""
+        return statement_digest(canonical(self))
+
+
+def statement_digest(signed: bytes) -> Digest:
+    """The digest of a statement, by its signed bytes."""
+    return Digest(blake3(signed).hexdigest())
 
 
 class SignedUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """A statement as it is sent and stored."""
+    """A statement as sent and stored."""
 
     statement: UsageStatement
     signature: Word
-    """Of the site, over its canonical form."""
+    """The site's signature over its canonical form."""
+    keys: Annotated[tuple[KeyRow, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
+    """For a gateway: keys that other gateways accept too and that were used here lately, each with
+    its total spending here. Not part of the statement: it is no entry of the ledger and is not
+    stored."""
 
 
 class UsageReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,11 +215,13 @@ class UsageReceipt(msgspec.Struct, frozen=True, kw_only=True):
     series: int
     number: int
     digest: Digest
-    """Of that statement."""
+    """Digest of that statement."""
+    keys: tuple[KeyRow, ...] = ()
+    """For the keys that came with it: what each has spent at all other gateways."""
 
 
 class UsageCompared(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway and a facility state about the same answers."""
+    """The reports of a gateway and a facility on the same answers."""
 
     gateway: SiteId
     facility: SiteId
@@ -154,16 +230,41 @@ class UsageCompared(msgspec.Struct, frozen=True, kw_only=True):
     """`owner/name`"""
     by_gateway: Count
     by_facility: Count | None = None
-    """None: the facility has stated nothing yet."""
+    """Absent means the facility has not reported yet."""
+    prices_by_gateway: Prices = FREE
+    """The highest prices in USD that the gateway reported, of 1,000 tokens read and written."""
+    prices_by_facility: Prices = FREE
+    """The highest prices that the facility reported."""
 
     @property
     def agrees(self) -> bool:
-        """Whether both count as many answers. Tokens of a stream whose server does not tell them
-        are counted in two ways."""
-        return self.by_facility is None or self.by_facility.answers == self.by_gateway.answers
+        """Whether the facility confirms as many answers as the gateway charged, and their price.
+        Tokens of a stream whose server does not report them are counted in two ways."""
+        return self.uncharged >= 0 and not self.overcharges
+
+    @property
+    def uncharged(self) -> int:
+        """How many answers the facility counts that the gateway did not charge: it had asked
+        another facility too, it was killed, or it withholds them. Negative if it charged more."""
+        if self.by_facility is None:
+            return 0
+        return self.by_facility.answers - self.by_gateway.answers
+
+    @property
+    def overcharges(self) -> bool:
+        """Whether the gateway reported a higher price than the facility."""
+        if self.by_facility is None or not self.by_facility.answers:
+            return False
+        stated = zip(self.prices_by_gateway, self.prices_by_facility, strict=True)
+        return any(asked > known for asked, known in stated)
 
 
 class UsageList(msgspec.Struct, frozen=True, kw_only=True):
     """Both sides of all answers, by gateway, facility, owner and model."""
 
     compared: tuple[UsageCompared, ...]
+
+
+def _month(wall_s: float) -> int:
+    at = datetime.fromtimestamp(wall_s, UTC)
+    return at.year * 12 + at.month

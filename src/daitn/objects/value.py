@@ -1,4 +1,4 @@
-"""The value of data: what each data set brought to a model, by signed measurements."""
+"""The value of data: what each data set contributed to a model, by signed measurements."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ __all__ = [
 ]
 
 MOST_MEASURED = 128
-"""Coalitions that are measured for a job unless its owner says otherwise: of rounds of nine sites,
-two orders each of eight."""
+"""Maximum number of coalitions measured for a job, unless its owner says otherwise: for rounds of
+nine sites, two orders of eight each."""
 VALUED_WITHIN_S = 900.0
-"""Time for that. Sites keep models that nobody needs for half an hour."""
+"""Time limit for that. Sites keep unneeded models for half an hour."""
 
 
 class Contributions(enum.StrEnum):
-    """How the value of data is found."""
+    """How the value of data is determined."""
 
     NONE = "none"
     """Not at all."""
     VISITS = "visits"
-    """By what each visit gained; sites of a round share its gain by their examples."""
+    """By the gain of each visit; sites of a round share its gain by their examples."""
     SHAPLEY = "shapley"
-    """Sites of a round share its gain by their Shapley values: at the job's end, models of some of
-    the sites only are merged and measured."""
+    """Sites of a round share its gain by their Shapley values: at the job's end, updates of subsets
+    of the sites are merged and measured."""
 
 
 class Valuation(enum.StrEnum):
-    """How far measuring is."""
+    """Progress of measuring."""
 
     NOT_ASKED = "not-asked"
     UNDER_WAY = "under-way"
@@ -47,38 +47,39 @@ class Valuation(enum.StrEnum):
 
 
 class Credit(msgspec.Struct, frozen=True, kw_only=True):
-    """What one data set brought to a job's best model."""
+    """The contribution of one data set to a job's best model."""
 
     site: SiteId
     dataset: str
     owner: OwnerId
-    """As its site states it; the site's name where that is unknown."""
+    """As stated by its site; the site's name if unknown."""
     visits: int
-    """That led to the model."""
+    """Visits that led to the model."""
     examples: int
-    """Of these visits."""
+    """Examples of these visits."""
     value: dict[str, float]
-    """Objective to the part of its gain that this data brought; negative: it did harm."""
+    """Objective to the part of its gain due to this data; negative if it did harm."""
     standard_error: dict[str, float]
-    """Of that: from measurements, as if they were independent, and from sampling orders."""
+    """Its standard error: from measurements, as if they were independent, and from sampling
+    orders."""
 
 
 class ValueOfData(msgspec.Struct, frozen=True, kw_only=True):
-    """Who moved which objective of a job's best model by how much."""
+    """Contributions to each objective of a job's best model."""
 
     job: JobId
     method: Contributions
-    """`shapley` if that is how at least one round is shared."""
+    """`shapley` if at least one round is shared that way."""
     gain: dict[str, float] = {}
     """Objective to its gain since before the first visit: the sum of all credits."""
     credits: tuple[Credit, ...] = ()
-    """The greatest first. A data owner sees its own."""
+    """Largest first. A data owner sees only its own."""
     rounds: int = 0
     """Rounds that led to the model."""
     rounds_measured: int = 0
-    """Of these: shared by Shapley values. The others are shared by examples."""
+    """Rounds divided by Shapley values; the others are divided by examples."""
     coalitions: int = 0
-    """That were measured for this."""
+    """Number of measured coalitions."""
     valuation: Valuation = Valuation.NOT_ASKED
     why: str = ""
     """Why there are no credits, or why rounds are not measured."""
@@ -89,7 +90,6 @@ class ValueQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
     job: JobId
     measure: bool = False
-    """Have rounds measured first. A job that was measured is measured again where it lacks
-    something."""
+    """Measure rounds first. A measured job is measured again if something is missing."""
     coalitions: Annotated[int, msgspec.Meta(ge=2, le=1000)] = MOST_MEASURED
     within_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = VALUED_WITHIN_S

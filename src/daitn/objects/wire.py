@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.objects.text import LINE_PATTERN
+from daitn.objects.text import typed
 
 __all__ = ["canonical", "checked", "decode", "encode", "to_json"]
 
@@ -23,20 +23,21 @@ _CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def encode(value: object) -> bytes:
-    """MessagePack of a struct. Raises `InvalidInput` for a number beyond 64 bits."""
+    """MessagePack of a struct. Raises `InvalidInput` for a number beyond 64 bits, for text that is
+    no Unicode, and for too much nesting."""
     try:
         return _ENCODER.encode(value)
-    except (OverflowError, RecursionError) as error:
-        raise InvalidInput(
-            f"{type(value).__name__} cannot be sent: {error}",
-            field=type(value).__name__,
-            fix="use whole numbers below 2^63, and less nesting",
-        ) from None
+    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise _unsendable(value, error) from None
 
 
 def canonical(value: object) -> bytes:
-    """MessagePack in one fixed order, for digests and signatures."""
-    return _CANONICAL.encode(value)
+    """MessagePack in one fixed order, for digests and signatures. Raises `InvalidInput` like
+    `encode`, and for keys that are no text."""
+    try:
+        return _CANONICAL.encode(value)
+    except (OverflowError, RecursionError, UnicodeEncodeError, TypeError) as error:
+        raise _unsendable(value, error) from None
 
 
 @overload
@@ -71,13 +72,28 @@ def checked(value: object, kind: type[T], what: str) -> T:
 
 
 def to_json(value: object, *, indent: int = 2) -> str:
-    """JSON for people and scripts."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+    """JSON for people and scripts. Raises `InvalidInput` for text that is no Unicode."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
+    except UnicodeEncodeError as error:
+        raise _unsendable(value, error) from None
+
+
+def _unsendable(value: object, error: Exception) -> InvalidInput:
+    name = type(value).__name__
+    match error:
+        case UnicodeEncodeError():
+            problem, fix = "a text in it is not Unicode", "write characters as such, in UTF-8"
+        case TypeError():
+            problem, fix = str(error), "use texts as keys"
+        case _:
+            problem, fix = str(error), "use whole numbers below 2^63, and less nesting"
+    return InvalidInput(f"{name} cannot be written: {problem}", field=name, fix=fix)
 
 
 def _plain(problem: str) -> str:
     """msgspec's message, with type names that the author of a YAML file understands."""
-    problem = problem.replace(f"`str` matching regex {LINE_PATTERN!r}", "visible text on one line")
+    problem = typed(problem)
     for python, plain in (("`array`", "a list"), ("`object`", "a mapping"), ("`str`", "text")):
         problem = problem.replace(python, plain)
     return problem

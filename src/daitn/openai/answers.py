@@ -1,4 +1,4 @@
-"""What an answer is: reads the bytes that a server sends, whole or as a stream.
+"""Recognises answers: parses the bytes that a server sends, whole or as a stream.
 
 An answer of a stream has begun when it says something: text, a tool call, or that it is finished.
 Comments, a role and empty choices say nothing, and are held back until then, so that another
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -20,7 +20,8 @@ from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS, HALF_PAIR, Error, ErrorFields, error_of
 from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
-from daitn.openai.pieces import Pieces, dicts, index_of, piece_of, whole_choices
+from daitn.openai.lenient import dicts, index_of
+from daitn.openai.pieces import PIECE_OF_CHAT, WHOLE_CHAT, Pieces, whole_choices
 from daitn.openai.requests import rewritten
 from daitn.openai.responses import Usage, usage_of
 
@@ -28,27 +29,20 @@ __all__ = [
     "AnswerFailed",
     "StreamReader",
     "WholeAnswer",
-    "as_events",
-    "folded",
     "read_whole",
     "too_long",
 ]
 
 _NOTHING: Final = msgspec.Raw(b"null")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
-"""A JSON list with something in it."""
+"""A non-empty JSON list."""
 _EMPTY = "its answer is empty"
-_WHOLE_CHAT, _PIECE_OF_CHAT = "chat.completion", "chat.completion.chunk"
 _FAILED = "error"
 """The `finish_reason` of OpenRouter and vLLM for a choice that failed."""
-_REPLACED = frozenset({"role", "id", "type", "name", "index", "finish_reason"})
-"""Fields of a piece that are said anew; texts of others are joined."""
-_REPLACED_IN_ENTRIES = _REPLACED - {"name"}
-"""Of calls of tools: names of functions come in pieces, too."""
 
 
 class AnswerFailed(AnswerBroken):
-    """The server says in its answer that it failed. `body`: the error and what is around it."""
+    """The server reports a failure in its answer. `body`: the error and its surroundings."""
 
     def __init__(self, error: Error, body: bytes = b"") -> None:
         super().__init__(f"{error.message or error.code or 'it reported an error'}"[:500])
@@ -63,9 +57,9 @@ class _Piece(ErrorFields):
     model: msgspec.Raw = _NOTHING
     choices: Any = None
     data: msgspec.Raw = _NOTHING
-    """Of embeddings: millions of numbers."""
+    """For embeddings: millions of numbers."""
     results: msgspec.Raw = _NOTHING
-    """Of rankings."""
+    """For rankings."""
     sealed: Any = None
     usage: msgspec.Raw = _NOTHING
 
@@ -93,8 +87,8 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _read(data: bytes, pieces: Pieces | None = None) -> tuple[_Piece, bytes] | None:
-    """An object, and its JSON: that of servers that write NaN or half a surrogate pair is mended.
-    `pieces`: of the stream, in which the other half may follow. None for anything else. Raises
+    """An object, and its JSON, repaired for servers that write NaN or half a surrogate pair.
+    `pieces`: those of the stream, which may contain the other half. None for anything else. Raises
     `AnswerBroken` if it is not UTF-8."""
     try:
         data.decode()
@@ -121,8 +115,7 @@ def _finite(number: str) -> float | None:
 
 
 def _failure(name: bytes, piece: _Piece) -> Error | None:
-    """The error in an event or a whole answer, in any of the forms in use; none if there is
-    none."""
+    """The error in an event or a whole answer, in any known form; none if there is none."""
     if (error := piece.stated_error(named=name == b"error")) is not None:
         return error
     for choice in piece.objects:
@@ -134,7 +127,7 @@ def _failure(name: bytes, piece: _Piece) -> Error | None:
 
 
 class StreamReader:
-    """Reads one stream. Bytes go in, and whole events come out once something has been said."""
+    """Reads one stream. Bytes go in, and whole events come out once the answer has content."""
 
     __slots__ = (
         "_api",
@@ -164,8 +157,8 @@ class StreamReader:
         choices: int = 1,
         model: str | None = None,
     ) -> None:
-        """`max_bytes`: of the whole stream; `bound`: what the bound is called. `choices`: how many
-        are expected. `model`: name to put in place of the server's own; none: it stays."""
+        """`max_bytes`: limit on the whole stream; `bound`: name of that limit. `choices`: how many
+        are expected. `model`: name that replaces the server's own; `None` means it stays."""
         self._api = api
         self._pieces = Pieces(api)
         self._max_bytes = max_bytes
@@ -181,9 +174,9 @@ class StreamReader:
         self.has_content = False
         """Whether the answer has begun."""
         self.done = False
-        """Whether nothing follows any more."""
+        """Whether nothing more follows."""
         self.pieces = 0
-        """Events that said something: about as many as tokens."""
+        """Number of events with content: about as many as tokens."""
         self.usage: Usage | None = None
 
     @property
@@ -192,7 +185,7 @@ class StreamReader:
         return self.done or (len(self._ended) >= self._choices and self._ended >= self._seen)
 
     def feed(self, piece: bytes) -> bytes:
-        """Take the next bytes in; return the events to send on. Raises `AnswerBroken`."""
+        """Process the next bytes; returns the events to send on. Raises `AnswerBroken`."""
         if self.done:
             return b""
         self._size += len(piece)
@@ -207,7 +200,7 @@ class StreamReader:
         return self._released()
 
     def end(self, why: str = "") -> bytes:
-        """The stream has ended, or broken off for the reason `why`; return the events to send on.
+        """The stream has ended, or broken off for the reason `why`; returns the events to send on.
         Raises `AnswerBroken` if the answer is incomplete."""
         if self.done:
             return b""
@@ -239,11 +232,11 @@ class StreamReader:
             if not self.finished:
                 raise AnswerFailed(error, event.data)
             return  # All was said before.
-        whole = piece.object == _WHOLE_CHAT
+        whole = piece.object == WHOLE_CHAT
         choices = self._pieces.formed(piece.choices, piece.name, whole=whole)
         changes: dict[str, object] = {}
-        if self._api is Api.CHAT and piece.object != _PIECE_OF_CHAT:
-            changes["object"] = _PIECE_OF_CHAT  # OpenAI's client passes over others.
+        if self._api is Api.CHAT and piece.object != PIECE_OF_CHAT:
+            changes["object"] = PIECE_OF_CHAT  # OpenAI's client passes over others.
         if choices is not piece.choices:
             piece.choices = changes["choices"] = choices
         self._take_piece(piece)
@@ -252,7 +245,7 @@ class StreamReader:
         self._out.append(block if same else _rebuilt(event, data))
 
     def _take_text(self, event: Event, last: bool) -> None:
-        """An event that holds no object."""
+        """An event without an object."""
         if event.name == b"error" and not self.finished:
             raise AnswerFailed(Error(event.data[:500].decode(errors="replace")))
         if self.finished or not event.data or event.name not in (b"", b"message"):
@@ -265,16 +258,16 @@ class StreamReader:
             index = index_of(choice, position)
             self._seen.add(index)
             delta = choice.get("delta")
-            said = bool(choice.get("text"))
+            speaks = bool(choice.get("text"))
             if isinstance(delta, dict):
-                said = said or any(delta[name] for name in delta if name != "role")
+                speaks = speaks or any(delta[name] for name in delta if name != "role")
                 self._calls = self._calls or bool(delta.get("tool_calls"))
             if choice.get("finish_reason"):
                 self._ended.add(index)
                 self.has_content = True
-            elif said:
+            elif speaks:
                 self._ended.discard(index)  # Some servers end a choice, and go on.
-            says = says or said
+            says = says or speaks
         if says:
             self.has_content = True
             self.pieces += 1
@@ -282,8 +275,8 @@ class StreamReader:
             self.usage = usage_of(piece.usage) or self.usage
 
     def _take_done(self) -> None:
-        """Some servers never name a `finish_reason`; theirs ends here. Where one choice has it and
-        another does not, that one was cut off, and a tool call without it may have been."""
+        """Some servers never send a `finish_reason`; theirs ends here. If one choice has it and
+        another does not, the latter was cut off, and a tool call without it may have been."""
         if not self.has_content:
             raise AnswerBroken(_EMPTY)
         if not self._ended >= self._seen and (self._ended or self._calls):
@@ -323,8 +316,8 @@ def read_whole(
     choices: int = 1,
     model: str | None = None,
 ) -> WholeAnswer:
-    """Read an answer of this API in one piece. The arguments are those of `StreamReader`; of a
-    ranking, `choices` are the documents that it can name. Raises `AnswerBroken`."""
+    """Read an answer of this API in one piece. The arguments are those of `StreamReader`; for a
+    ranking, `choices` is the number of documents that it can name. Raises `AnswerBroken`."""
     if len(body) > max_bytes:
         raise too_long(max_bytes, bound)
     read = _read(body.removeprefix(BOM))
@@ -358,7 +351,7 @@ def _holds_answer(piece: _Piece, api: Api, choices: int) -> bool:
 
 
 def _ranks(results: msgspec.Raw, documents: int) -> bool:
-    """Whether results rank some of so many documents, each once."""
+    """Whether results rank documents out of this many, each once."""
     try:
         found = [result.index for result in _RESULTS.decode(results)]
     except DECODE_ERRORS:
@@ -367,110 +360,16 @@ def _ranks(results: msgspec.Raw, documents: int) -> bool:
 
 
 def _changed(data: bytes, piece: _Piece, model: str | None, changes: Mapping[str, object]) -> bytes:
-    """The object with other values of its own fields, and of `model` if it names one; all else
-    stays, byte for byte."""
+    """The object with new values of its own fields, and of `model` if it has one; everything else
+    stays unchanged, byte for byte."""
     if model is not None and piece.model is not _NOTHING:
         changes = {**changes, "model": model}
     return rewritten(_FIELDS.decode(data), changes) if changes else data
 
 
 def _rebuilt(event: Event, data: bytes) -> bytes:
-    # Between its tokens JSON may have line ends, which would end the field. Pieces have no name:
-    # clients pass over those that have one.
+    # JSON may have line ends between its tokens, which would end the field. Pieces have no name:
+    # clients skip those that have one.
     data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     others = (line + b"\n" for line in event.others if line.partition(b":")[0] != b"event")
     return b"".join(others) + as_event(data)
-
-
-def as_events(body: bytes, api: Api, *, usage: bool = False) -> bytes:
-    """A whole answer as a stream: a piece with all that each choice says, one with its end, and the
-    token counts if `usage` says that they are wanted."""
-    answer: dict[str, Any] = msgspec.json.decode(body)
-    counts = answer.pop("usage", None)
-    choices = answer.pop("choices", [])
-    if api is Api.CHAT:
-        answer["object"] = _PIECE_OF_CHAT
-    events = []
-    for position, choice in enumerate(choices):
-        index = choice.pop("index", None)
-        reason = choice.pop("finish_reason", None) or "stop"
-        end: dict[str, Any] = {"text": ""}
-        if api is Api.CHAT:
-            end = {"delta": {}}
-            message = choice.pop("message", None)
-            choice["delta"] = piece_of(message if isinstance(message, dict) else {})
-        head = {"index": position if index is None else index}
-        events.append([{**head, **choice, "finish_reason": None}])
-        events.append([{**head, **end, "logprobs": None, "finish_reason": reason}])
-    pieces = [{**answer, "choices": choices} for choices in events]
-    if usage and counts is not None:
-        pieces.append({**answer, "choices": [], "usage": counts})
-    return b"".join(as_event(msgspec.json.encode(piece)) for piece in pieces) + DONE
-
-
-def folded(stream: bytes) -> bytes:
-    """The pieces of a complete stream as one answer."""
-    answer: dict[str, Any] = {}
-    choices: dict[int, dict[str, Any]] = {}
-    for piece in _objects(stream):
-        for position, choice in enumerate(dicts(piece.pop("choices", None))):
-            index = choice["index"] = index_of(choice, position)
-            into = choices.setdefault(index, {"finish_reason": None})
-            if "delta" in choice:
-                choice["message"] = choice.pop("delta")
-            _merge(into, choice)
-        answer.update({name: value for name, value in piece.items() if value is not None})
-    if answer.get("object") == _PIECE_OF_CHAT:
-        answer["object"] = _WHOLE_CHAT
-    for choice in choices.values():
-        message = choice.get("message")
-        if isinstance(message, dict):
-            message.setdefault("role", "assistant")
-            message.setdefault("content", None)
-            for call in dicts(message.get("tool_calls")):
-                call.pop("index", None)
-    answer["choices"] = [choices[index] for index in sorted(choices)]
-    return msgspec.json.encode(answer)
-
-
-def _objects(stream: bytes) -> Iterable[dict[str, Any]]:
-    for block in EventCutter().feed(stream):
-        event = read_event(block)
-        if event is not None and event.data != b"[DONE]":
-            yield msgspec.json.decode(event.data)
-
-
-def _merge(
-    into: dict[str, Any], piece: Mapping[str, Any], replaced: frozenset[str] = _REPLACED
-) -> None:
-    """Add a piece of an object: texts are joined, lists are continued, and entries of calls are
-    found by their index."""
-    for name, value in piece.items():
-        old = into.get(name)
-        if value is None or (value == "" and old is not None):
-            into.setdefault(name, None)
-        elif isinstance(value, str) and isinstance(old, str) and name not in replaced:
-            into[name] = old + value
-        elif isinstance(value, dict) and isinstance(old, dict):
-            _merge(old, value, replaced)
-        elif isinstance(value, list):
-            into[name] = _continued(old if isinstance(old, list) else [], value)
-        else:
-            into[name] = value
-
-
-def _continued(entries: list[Any], more: list[Any]) -> list[Any]:
-    known = {_entry_index(entry): entry for entry in entries}
-    for entry in more:
-        index = _entry_index(entry)
-        if index is not None and index in known:
-            _merge(known[index], entry, _REPLACED_IN_ENTRIES)
-        else:
-            entries.append(entry)
-            known[index] = entry
-    return entries
-
-
-def _entry_index(entry: Any) -> int | None:
-    index = entry.get("index") if isinstance(entry, dict) else None
-    return index if isinstance(index, int) else None

@@ -1,4 +1,4 @@
-"""Reads an answer to a chat as a sequence of blocks: reasoning, texts and calls of tools.
+"""Reads an answer to a chat as a sequence of blocks: reasoning, texts and tool calls.
 
 The newer APIs of OpenAI and Anthropic answer in blocks, of which one begins when the one before has
 ended; in a chat the pieces of calls may alternate.
@@ -15,14 +15,14 @@ import msgspec
 from daitn.objects.tokens import expected_tokens
 from daitn.openai.errors import DECODE_ERRORS, Error, error_of
 from daitn.openai.events import EventCutter, read_event
-from daitn.openai.pieces import dicts
+from daitn.openai.lenient import dicts, text_or_empty
 from daitn.openai.responses import usage_of
 
 __all__ = ["Block", "BlockKind", "ChatBlocks", "Step", "StepKind", "TokenCounts", "call_input"]
 
 
 class BlockKind(enum.Enum):
-    """What a block holds."""
+    """Content of a block."""
 
     REASONING = "reasoning"
     TEXT = "text"
@@ -40,11 +40,11 @@ class Block:
         self.number = number
         """Counts from 0 in the answer."""
         self.id = id_
-        """Of a call."""
+        """Id of a call."""
         self.name = name
-        """Of the function that is called."""
+        """Name of the called function."""
         self.logprobs: list[dict[str, Any]] = []
-        """Of a text's tokens, if the server tells them."""
+        """For the tokens of a text, if the server reports them."""
         self._parts: list[str] = []
 
     @property
@@ -66,7 +66,7 @@ class StepKind(enum.Enum):
     ADDED = "added"
     CLOSED = "closed"
     WAITED = "waited"
-    """The server says that it is still there."""
+    """The server reports that it is still there."""
     FAILED = "failed"
     ENDED = "ended"
 
@@ -102,13 +102,14 @@ class ChatBlocks:
     """Reads one answer; its first choice counts."""
 
     def __init__(self, tokens_in: int) -> None:
-        """`tokens_in`: an estimate of the prompt's tokens, should the server not count them."""
+        """`tokens_in`: an estimate of the prompt's tokens, in case the server does not count
+        them."""
         self.id = ""
         self.model = ""
         self.created_s = 0
         self.finish_reason = ""
         self.stop_text: str | None = None
-        """The text of `stop` that ended the answer, where the server tells it."""
+        """The text of `stop` that ended the answer, if the server reports it."""
         self.error: Error | None = None
         self.blocks: list[Block] = []
         self._usage: msgspec.Raw | None = None
@@ -117,19 +118,19 @@ class ChatBlocks:
         self._open: Block | None = None
         self._open_key: object = None
         self._opened = False
-        """Whether it was told that the block is open."""
+        """Whether the opening of the block was reported."""
         self._ended_calls: set[object] = set()
         self._held: list[_Piece] = []
         self._logprobs: list[dict[str, Any]] = []
-        """Of tokens whose text has not come yet."""
+        """For tokens whose text has not arrived yet."""
 
     @property
     def counts(self) -> TokenCounts:
-        """As the server counted, or else estimated."""
-        told = None if self._usage is None else usage_of(self._usage)
+        """As counted by the server, or else estimated."""
+        usage = None if self._usage is None else usage_of(self._usage)
         tokens_in = tokens_out = None
-        if told is not None:
-            tokens_in, tokens_out = told.prompt_tokens, told.completion_tokens
+        if usage is not None:
+            tokens_in, tokens_out = usage.prompt_tokens, usage.completion_tokens
         if tokens_in is None:
             tokens_in = self._tokens_in
         if tokens_out is None:
@@ -145,8 +146,8 @@ class ChatBlocks:
         return [*self._take(msgspec.json.decode(body)), *self._end()]
 
     def feed(self, events: bytes) -> list[Step]:
-        """Take the next events of a stream in, as `StreamReader` lets them pass; return what
-        happens in them."""
+        """Process the next events of a stream, as passed by `StreamReader`; returns the resulting
+        steps."""
         steps: list[Step] = []
         for block in self._cutter.feed(events):
             event = read_event(block)
@@ -164,8 +165,8 @@ class ChatBlocks:
         if answer.get("error"):
             self.error = error_of(answer["error"])
             return [Step(StepKind.FAILED)]
-        self.id = self.id or _string(answer.get("id"))
-        self.model = self.model or _string(answer.get("model"))
+        self.id = self.id or text_or_empty(answer.get("id"))
+        self.model = self.model or text_or_empty(answer.get("model"))
         created = answer.get("created")
         self.created_s = self.created_s or (created if type(created) is int else 0)
         if answer.get("usage"):
@@ -174,36 +175,36 @@ class ChatBlocks:
         first = next((choice for choice in choices if choice.get("index") == 0), None)
         if first is None:
             return []
-        said = first.get("delta") or first.get("message")
+        message = first.get("delta") or first.get("message")
         steps: list[Step] = []
         if isinstance(logprobs := first.get("logprobs"), dict):
             self._logprobs += dicts(logprobs.get("content"))
-        for piece in self._pieces(said) if isinstance(said, dict) else ():
+        for piece in self._pieces(message) if isinstance(message, dict) else ():
             if piece.kind is BlockKind.TEXT:
                 piece, self._logprobs = piece._replace(logprobs=self._logprobs), []
             steps += self._say(piece)
-        self.finish_reason = _string(first.get("finish_reason")) or self.finish_reason
+        self.finish_reason = text_or_empty(first.get("finish_reason")) or self.finish_reason
         stop = first.get("stop_reason")  # vLLM tells it here.
         self.stop_text = stop if isinstance(stop, str) and stop else self.stop_text
         return steps
 
-    def _pieces(self, said: dict[str, Any]) -> list[_Piece]:
+    def _pieces(self, message: dict[str, Any]) -> list[_Piece]:
         # DeepSeek and llama.cpp call it `reasoning_content`, newer vLLM and Ollama `reasoning`.
-        reasoning = said.get("reasoning_content") or said.get("reasoning")
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
         pieces = [
             _Piece(kind, kind, text)
             for kind, value in (
                 (BlockKind.REASONING, reasoning),
-                (BlockKind.TEXT, said.get("content")),
-                (BlockKind.REFUSAL, said.get("refusal")),
+                (BlockKind.TEXT, message.get("content")),
+                (BlockKind.REFUSAL, message.get("refusal")),
             )
             if (text := _text(value))
         ]
-        for position, call in enumerate(dicts(said.get("tool_calls"))):
-            pieces.append(_call(call, call.get("index", position), _string(call.get("id"))))
-        if isinstance(said.get("function_call"), dict):
+        for position, call in enumerate(dicts(message.get("tool_calls"))):
+            pieces.append(_call(call, call.get("index", position), text_or_empty(call.get("id"))))
+        if isinstance(message.get("function_call"), dict):
             id_ = f"call_{self.id}".replace(":", "_")
-            pieces.append(_call({"function": said["function_call"]}, "function_call", id_))
+            pieces.append(_call({"function": message["function_call"]}, "function_call", id_))
         return pieces
 
     def _say(self, piece: _Piece, *, ending: bool = False) -> list[Step]:
@@ -218,7 +219,7 @@ class ChatBlocks:
             self._open = Block(piece.kind, len(self.blocks), piece.id, "")
             self._open_key, self._opened = piece.key, False
             self.blocks.append(self._open)
-        # A function's name may come late or in pieces: its arguments say that it is complete.
+        # A function's name may come late or in pieces: its arguments show that it is complete.
         if not self._opened and piece.name != self._open.name:
             self._open.name += piece.name
         if piece.text:
@@ -263,12 +264,12 @@ class ChatBlocks:
 def _call(call: dict[str, Any], key: object, id_: str) -> _Piece:
     function = call.get("function")
     function = function if isinstance(function, dict) else {}
-    name, arguments = _string(function.get("name")), _string(function.get("arguments"))
+    name, arguments = text_or_empty(function.get("name")), text_or_empty(function.get("arguments"))
     return _Piece(key, BlockKind.CALL, arguments, id_, name)
 
 
 def call_input(block: Block) -> dict[str, Any] | None:
-    """A call's arguments; none if they are no JSON object."""
+    """A call's arguments; none if they are not a JSON object."""
     try:
         value = msgspec.json.decode(block.text.encode() or b"{}")
     except (*DECODE_ERRORS, UnicodeEncodeError):
@@ -277,16 +278,12 @@ def call_input(block: Block) -> dict[str, Any] | None:
 
 
 def _may_end(block: Block) -> bool:
-    """Whether another block may follow: a call whose arguments are incomplete goes on."""
+    """Whether another block may follow; not while a call's arguments are incomplete."""
     return block.kind is not BlockKind.CALL or (bool(block.text) and call_input(block) is not None)
-
-
-def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
         parts = (part.get("text") for part in value if isinstance(part, dict))
-        return "".join(_string(part) for part in parts)
-    return _string(value)
+        return "".join(text_or_empty(part) for part in parts)
+    return text_or_empty(value)

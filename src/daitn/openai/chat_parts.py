@@ -1,4 +1,4 @@
-"""Parts of a request for a chat, as requests of other APIs become them."""
+"""Parts of a chat request, translated from requests of other APIs."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Message = dict[str, Any]
 
 
 class ChatFields:
-    """The fields of a chat, and what they are called in the request that it is made of."""
+    """The fields of a chat, and their names in the original request."""
 
     def __init__(self, fields: dict[str, Any], names: dict[str, str]) -> None:
         self.fields = fields
         self.names = names
-        """Where the request calls a field otherwise."""
+        """Names that differ in the original request."""
 
     def put(self, field: str, value: Any, of: str) -> None:
-        """Set a field to what the request says in `of`, if it says anything."""
+        """Set a field to the value of `of` in the request, if present."""
         if value is not None:
             self.fields[field] = value
             self.names[field] = of
 
     def stream(self) -> None:
-        """Ask for a stream that ends with counts of tokens."""
+        """Request a stream that ends with token counts."""
         self.fields |= {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -47,7 +47,7 @@ def text_part(text: str) -> Part:
 
 
 def image_part(url: str, detail: str | None = None) -> Part:
-    """An image within a message; `detail`: how closely it is looked at."""
+    """An image within a message; `detail`: resolution for reading it."""
     image = {"url": url} if detail is None else {"url": url, "detail": detail}
     return {"type": "image_url", "image_url": image}
 
@@ -63,7 +63,7 @@ def called(id_: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 def assistant_message(text: str, calls: list[dict[str, Any]]) -> Message:
-    """What the assistant said, and the tools that it called."""
+    """The assistant's text and tool calls."""
     if not calls:
         return {"role": "assistant", "content": text}
     return {"role": "assistant", "content": text or None, "tool_calls": calls}
@@ -77,7 +77,7 @@ def texts_of(parts: Sequence[Part]) -> str:
 def function_tool(
     name: str, parameters: dict[str, Any], description: str | None, strict: bool | None
 ) -> dict[str, Any]:
-    """A tool of the client. None: it says nothing about that."""
+    """A tool of the client. `None` means not stated."""
     function: dict[str, Any] = {"name": name, "parameters": parameters}
     if description is not None:
         function["description"] = description

@@ -23,8 +23,8 @@ CODES: Final = (
     ErrorCode(
         400,
         "context_length_exceeded",
-        "The prompt, or it and its answer, have more tokens than the model reads, or than any that "
-        "may answer does; `param` names what to shorten.",
+        "The prompt, alone or with its answer, has more tokens than the context of the model, or "
+        "of any eligible model; `param` names what to shorten.",
     ),
     ErrorCode(
         400,
@@ -35,22 +35,23 @@ CODES: Final = (
     ErrorCode(
         400,
         "previous_response_not_found",
-        "No facility keeps that response for you; send the whole conversation.",
+        "No facility has that response for you; send the whole conversation.",
     ),
     ErrorCode(400, "infeasible", "No deployment meets the constraints."),
     ErrorCode(
-        401, "invalid_api_key", "The key is missing or unknown, or the token does not hold here."
+        401, "invalid_api_key", "The key is missing or unknown, or the token is not valid here."
     ),
     ErrorCode(401, "invalid_pass", "The pass of a relaying gateway is invalid."),
     ErrorCode(
         401,
         "not_admitted",
-        "From a facility: the pass is missing or invalid, or the gateway may not ask in that name.",
+        "From a facility: the pass is missing or invalid, or the gateway may not act in that name.",
     ),
     ErrorCode(
         402,
         "insufficient_quota",
-        "The key has spent what it may at this gateway today, this month or in all.",
+        "The key has spent its daily, monthly or total budget; or this gateway's part of it, while "
+        "no control centre reports what it spent elsewhere.",
     ),
     ErrorCode(403, "model_not_allowed", "The key is not for this model."),
     ErrorCode(403, "not_allowed", "From a facility: the model's owner does not admit this owner."),
@@ -60,7 +61,7 @@ CODES: Final = (
     ErrorCode(408, "request_timeout", "The request body did not arrive in time."),
     ErrorCode(409, "invalid_request", "From a facility: another response has this id."),
     ErrorCode(413, "invalid_request", "The body exceeds `max_body_bytes`."),
-    ErrorCode(415, "invalid_request", "The body is coded as nobody here can read."),
+    ErrorCode(415, "invalid_request", "The body has an unsupported encoding."),
     ErrorCode(
         429, "rate_limited", "The key's rate of queries or tokens is used up; see `Retry-After`."
     ),
@@ -79,17 +80,17 @@ CODES: Final = (
     ErrorCode(
         502,
         "misconfigured",
-        "Every deployment that may answer needs its operator first; asking again is useless.",
+        "Every eligible deployment needs its operator first; retrying is useless.",
     ),
     ErrorCode(
         503,
         "overloaded",
-        "The gateway, or every deployment that may answer, is full; see `Retry-After`.",
+        "The gateway, or every eligible deployment, is full; see `Retry-After`.",
     ),
     ErrorCode(
         503,
         "unavailable",
-        "No deployment that may answer is available, or every attempt failed; see `Retry-After`.",
+        "No eligible deployment is available, or every attempt failed; see `Retry-After`.",
     ),
     ErrorCode(504, "deadline", "The answer took longer than `deadline_s`."),
 )

@@ -1,4 +1,4 @@
-"""Responses that a facility keeps: their ids, which say where, and the conversations behind them.
+"""Stored responses: their ids, which locate them, and the conversations behind them.
 
 A response is kept with all items before it, so that it alone continues the conversation.
 """
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 RANDOM_BYTES = 16
-"""Of an id: nobody guesses 128 bits."""
+"""Random bytes of an id: nobody guesses 128 bits."""
 MAX_STORED_BYTES = 1 << 24
-"""Of a response with its conversation. A longer one fits into few contexts."""
+"""Maximum size of a response with its conversation. A longer one fits into few contexts."""
 _PREFIX = "resp_"
 
 
@@ -51,7 +51,7 @@ class StoredResponse(msgspec.Struct, frozen=True):
 
     @property
     def encoded(self) -> bytes:
-        """As a facility keeps it."""
+        """In the form stored by a facility."""
         return _ENCODER.encode(self)
 
 
@@ -67,7 +67,7 @@ _INPUT = msgspec.json.Decoder(str | list[dict[str, Any]])
 
 
 def read_stored(body: bytes) -> StoredResponse | None:
-    """What a facility kept; none: it is something else."""
+    """A stored response; `None` if it is something else."""
     try:
         kept = _STORED.decode(body)
         _RESPONSE.decode(kept.response)
@@ -77,25 +77,25 @@ def read_stored(body: bytes) -> StoredResponse | None:
 
 
 def response_id(site: str, random: bytes) -> str:
-    """The id of a response that the facility of a site keeps; `random`: `RANDOM_BYTES`."""
+    """The id of a response stored by a site's facility; `random`: `RANDOM_BYTES`."""
     return _PREFIX + base64.urlsafe_b64encode(random + site.encode()).rstrip(b"=").decode()
 
 
 def site_of(id_: str) -> SiteId | None:
-    """The site in an id; none: no facility keeps a response of this id."""
+    """The site in an id; `None` means no facility stores a response with this id."""
     text = id_.removeprefix(_PREFIX)
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         site = raw[RANDOM_BYTES:].decode()
     except (binascii.Error, ValueError):
         return None
-    # There is one way to write an id.
+    # An id has only one spelling.
     known = is_name(site) and response_id(site, raw[:RANDOM_BYTES]) == id_
     return SiteId(site) if known else None
 
 
 def as_items(given: bytes, of: str) -> list[dict[str, Any]]:
-    """The `input` of a request that was read, as items with ids; `of`: the response's id."""
+    """The parsed `input` of a request, as items with ids; `of`: the response's id."""
     value = _INPUT.decode(given)
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
@@ -112,22 +112,22 @@ def _named(item: dict[str, Any], name: str) -> dict[str, Any]:
     if isinstance(content, str):
         kind = "output_text" if item.get("role") == "assistant" else "input_text"
         content = [{"type": kind, "text": content}]
-    said = {"type": "message", "status": "completed", **item}
-    return {**said, "id": id_, "content": content or []}
+    plain = {"type": "message", "status": "completed", **item}
+    return {**plain, "id": id_, "content": content or []}
 
 
 def input_items(
     items: Sequence[msgspec.Raw], *, after: str, limit: int, newest_first: bool
 ) -> bytes:
-    """A page of items as OpenAI's API lists them: those after the last item with the id `after`;
-    empty: from the start. Raises `ApiError` (400) for an id that no item has."""
+    """A page of items in the form of OpenAI's API: those after the item with the id `after`; empty
+    means from the start. Raises `ApiError` (400) for an unknown id."""
     found = [msgspec.json.decode(item, type=dict[str, Any]) for item in items]
     if newest_first:
         found.reverse()
     if after:
         places = [at for at, item in enumerate(found) if item.get("id") == after]
         if not places:
-            raise bad_request("is no item's id", "after")
+            raise bad_request("is not the id of an item", "after")
         found = found[places[-1] + 1 :]
     page = found[:limit]
     ids = [item.get("id") for item in page] or [None]

@@ -57,7 +57,7 @@ class TextToken(Protocol):
 
 
 class CalledTool(Protocol):
-    """A tool that an answer asks for."""
+    """A tool call in an answer."""
 
     @property
     def id(self) -> str: ...
@@ -85,8 +85,7 @@ class TextPiece(Protocol):
 def piece_event(
     query: RequestInfo, piece: TextPiece, first: bool, logprobs: bool, *, calls_before: int = 0
 ) -> bytes:
-    """A piece of a streamed answer, as an event; `calls_before`: how many tools were asked for
-    before it."""
+    """A piece of a streamed answer, as an event; `calls_before`: number of earlier tool calls."""
     choice: dict[str, Any] = {"text": piece.text}
     if query.api is Api.CHAT:
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
@@ -190,7 +189,7 @@ def _logprobs(
         return None
     tokens: list[TextToken] = []
     for piece in pieces:
-        # A piece whose tokens are not known stands for one.
+        # A piece with unknown tokens counts as one.
         tokens += piece.each or [_Token(piece.text, piece.logprob)]
     if query.api is Api.COMPLETIONS:
         return {

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from daitn.objects.errors import DaitnError
+from daitn.objects.text import typed
 from daitn.openai.http import BOM, JSON
 
 __all__ = [
@@ -31,14 +32,14 @@ __all__ = [
 ]
 
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What decoding untrusted JSON may raise."""
+"""Errors from decoding untrusted JSON."""
 
 HALF_PAIR = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which is no character, though JSON can say it."""
+"""Half of a surrogate pair, which is no character, although JSON can express it."""
 
 
 _MAX_WORDS, _MAX_NAME = 200, 50
-"""Characters that are quoted of an error's message, and of each of its names."""
+"""Maximum characters quoted from an error's message, and from each of its names."""
 
 
 class Error(msgspec.Struct):
@@ -53,13 +54,13 @@ class Error(msgspec.Struct):
 
     @property
     def words(self) -> str:
-        """The error as it is quoted to clients and in logs: on one line, and not long."""
+        """The error as quoted to clients and in logs: on one line, and short."""
         named = ", ".join(str(name)[:_MAX_NAME] for name in (self.type, self.code) if name)
         text = " ".join(self.message.split())
         if len(text) > _MAX_WORDS:
             text = f"{text[:_MAX_WORDS]}…"
-        told = f"{text} ({named})" if text and named else text or named
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in told)
+        words = f"{text} ({named})" if text and named else text or named
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
 
 
 class _Body(msgspec.Struct):
@@ -67,7 +68,7 @@ class _Body(msgspec.Struct):
 
 
 class ErrorFields(msgspec.Struct):
-    """Fields by which an answer may say an error, in the forms in use. Any may be anything."""
+    """Fields by which an answer may report an error, in the known forms. Any may be anything."""
 
     error: Any = None
     object: Any = None
@@ -77,7 +78,7 @@ class ErrorFields(msgspec.Struct):
     param: Any = None
 
     def stated_error(self, *, named: bool = False) -> Error | None:
-        """The error; none if there is none. `named`: what is around the fields says that it is
+        """The error; none if there is none. `named`: the context of the fields shows that it is
         one."""
         if self.error:
             return error_of(self.error)
@@ -89,7 +90,7 @@ class ErrorFields(msgspec.Struct):
 
 class _AnyBody(ErrorFields):
     detail: Any = None
-    """Of FastAPI."""
+    """As in errors of FastAPI."""
     choices: msgspec.Raw | None = None
 
 
@@ -98,26 +99,26 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def read_error(body: bytes) -> Error | None:
-    """Decode an error body; none if it says no error in any form that is known."""
+    """Decode an error body; none if it contains no error in any known form."""
     try:
-        told = _ANY_BODY.decode(body)
+        body_fields = _ANY_BODY.decode(body)
     except DECODE_ERRORS:
         return None
-    error = told.stated_error()
-    if error is None and told.detail and told.choices is None:
-        return error_of({"message": told.detail})
+    error = body_fields.stated_error()
+    if error is None and body_fields.detail and body_fields.choices is None:
+        return error_of({"message": body_fields.detail})
     return error
 
 
-def error_of(told: Any) -> Error:
-    """An error as a server says it: OpenAI's object, or another, or a text."""
-    if not isinstance(told, dict):
-        return Error(_text(told))
-    code, daitn = told.get("code"), told.get("daitn")
+def error_of(fields: Any) -> Error:
+    """An error from a server: OpenAI's object, another object, or a text."""
+    if not isinstance(fields, dict):
+        return Error(_text(fields))
+    code, daitn = fields.get("code"), fields.get("daitn")
     return Error(
-        message=_text(told.get("message")),
-        type=_text(told.get("type")) or None,
-        param=_text(told.get("param")) or None,
+        message=_text(fields.get("message")),
+        type=_text(fields.get("type")) or None,
+        param=_text(fields.get("param")) or None,
         code=code if isinstance(code, int) else _text(code) or None,
         daitn=daitn if isinstance(daitn, dict) else msgspec.UNSET,
     )
@@ -131,8 +132,8 @@ def _text(value: Any) -> str:
 
 class ApiError(Exception):
     """An error response. `retry_after_s`: when a retry may succeed, in seconds; `permanent`: it
-    will not soon, though the status lets clients try; `type_`: OpenAI's `type`, if it is not that
-    of the status."""
+    will not soon, although the status lets clients retry; `type_`: OpenAI's `type`, if it is not
+    that of the status."""
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         headers = {"content-type": JSON}
         if self.retry_after_s is not None:
-            # RFC 9110 has whole seconds only; OpenAI's clients read the milliseconds.
+            # RFC 9110 only allows whole seconds; OpenAI's clients read the milliseconds.
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
             headers["retry-after-ms"] = str(max(1, math.ceil(self.retry_after_s * 1e3)))
         if self.permanent:  # OpenAI's clients heed it.
@@ -188,7 +189,7 @@ def bad_request(problem: str, param: str, *, fix: str = "", status: int = 400) -
 
 
 def unsupported(problem: str, param: str, *, fix: str = "") -> ApiError:
-    """What this deployment cannot answer, though another may."""
+    """A request that this deployment does not support, although another may."""
     message = f"{param}: {problem}" + (f" ({fix})" if fix else "")
     return ApiError(400, "unsupported", message, param=param)
 
@@ -199,17 +200,17 @@ def from_daitn_error(error: DaitnError, prefix: str = "") -> ApiError:
 
 
 def from_decode_error(error: Exception, within: str = "", body: bytes | None = None) -> ApiError:
-    """msgspec's error as a 400 that names the field by its path below `within`. With the `body`, a
-    person is told what is wrong with its JSON."""
-    if body is not None and (told := _json_problem(body)) is not None:
-        return bad_request(*told)
+    """msgspec's error as a 400 that names the field by its path below `within`. With the `body`,
+    the message explains what is wrong with its JSON."""
+    if body is not None and (found := _json_problem(body)) is not None:
+        return bad_request(*found)
     problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
     if "unknown field" in problem or "missing required field" in problem:
         name = problem.rpartition("`")[0].rpartition("`")[2]
         field = f"{field}.{name}" if field else name
     param = ".".join(part for part in (within, field) if part) or "body"
-    return bad_request(problem, param)
+    return bad_request(typed(problem), param)
 
 
 def _json_problem(body: bytes) -> tuple[str, str] | None:
@@ -242,7 +243,7 @@ def _lower(text: str) -> str:
 
 
 def _half_pair(value: object) -> str | None:
-    """The path to the first text that has half a surrogate pair; none: all are whole."""
+    """The path to the first text with half a surrogate pair; `None` means all are complete."""
     todo = [("", value)]
     while todo:
         path, value = todo.pop()

@@ -14,7 +14,7 @@ _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 class AnswerBroken(Exception):
-    """An answer is incomplete, or none."""
+    """An answer is incomplete or missing."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -22,7 +22,7 @@ class AnswerBroken(Exception):
 
 
 class Event(NamedTuple):
-    """What an event says. `others`: its lines that are no data, as they arrived."""
+    """The content of an event. `others`: its lines without data, as they arrived."""
 
     name: bytes
     data: bytes
@@ -36,7 +36,7 @@ class EventCutter:
         self._buffer = bytearray()
         self._searched = 0
         self._after_cr = False
-        """Whether the last event ended with a CR, to which an LF may belong."""
+        """Whether the last event ended with a CR, which an LF may follow."""
         self._first = True
 
     @property
@@ -45,7 +45,7 @@ class EventCutter:
         return len(self._buffer)
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """Take the next bytes in; return the events that end with them."""
+        """Process the next bytes; returns the events that end with them."""
         if self._after_cr:
             piece, self._after_cr = piece.removeprefix(b"\n"), not piece
         if not self._buffer and _is_one_event(piece):
@@ -63,7 +63,7 @@ class EventCutter:
         return self._cleaned(blocks)
 
     def finish(self) -> bytes:
-        """What follows the last blank line, at the end."""
+        """The rest after the last blank line, at the end."""
         rest = bytes(self._buffer).lstrip(b"\r\n")
         self._buffer.clear()
         return rest.removeprefix(BOM) if self._first else rest
@@ -88,8 +88,8 @@ def _ends(data: bytearray, start: int) -> list[int]:
 
 
 def read_event(block: bytes) -> Event | None:
-    """Read an event; none for one without data, as a comment is. llama.cpp says errors in a field
-    `error` of their own."""
+    """Read an event; none for one without data, such as a comment. llama.cpp reports errors in its
+    own field `error`."""
     if block.startswith(b"data: {") and block.find(b"\n") == len(block) - 2 and b"\r" not in block:
         return Event(b"", block[len(b"data: ") : -2], ())
     name, data, others = b"", list[bytes](), list[bytes]()
@@ -108,13 +108,13 @@ def read_event(block: bytes) -> Event | None:
 
 
 def _is_one_event(piece: bytes) -> bool:
-    """Whether a piece is just one event with plain line ends, as most are."""
+    """Whether a piece is exactly one event with plain line ends, as most are."""
     return piece.endswith(b"\n\n") and piece.find(b"\n\n") == len(piece) - 2 and b"\r" not in piece
 
 
 def looks_like_events(head: bytes) -> bool | None:
-    """Whether a body that begins so is a stream of events, whatever its content type says; none:
-    more of it is needed."""
+    """Whether a body with this beginning is a stream of events, whatever its content type; `None`
+    means more of it is needed."""
     text = head.removeprefix(BOM).lstrip()
     if text[:1] in (b"{", b"["):
         return False

@@ -1,4 +1,4 @@
-"""What can go wrong with a query at a deployment, and what follows from it: the one table.
+"""The table of failures of a query at a deployment, and the reactions to them.
 
 A facility finds the row of what its server answers, and a gateway that of what a facility answers.
 The reference prints the table.
@@ -10,8 +10,8 @@ import enum
 import re
 from typing import Final, NamedTuple
 
+from daitn.openai.context_excess import EXCEEDED, says_exceeded
 from daitn.openai.errors import Error
-from daitn.openai.excess import EXCEEDED, says_exceeded
 
 __all__ = [
     "BROKEN",
@@ -35,33 +35,33 @@ __all__ = [
 
 
 class Cause(enum.Enum):
-    """What a failure says of a deployment, and so whether its health suffers."""
+    """What a failure says about a deployment, and thus whether its health suffers."""
 
     FULL = "full"
     """Nothing: it is full."""
     FAILED = "failed"
-    """It is unwell."""
+    """It is unhealthy."""
     REFUSED = "refused"
-    """It may be unwell, at this query at least: that shows if another one answers the query."""
+    """It may be unhealthy, at least for this query: that shows if another one answers the query."""
     UNSUITED = "unsuited"
     """Nothing: others may answer what it cannot."""
     UNREACHABLE = "unreachable"
-    """There was no connection: another path may lead there."""
+    """There was no connection: another path may exist."""
 
 
 class FailureKind(NamedTuple):
-    """A row: when it happens, how a facility says it, and what follows."""
+    """A row: when it happens, how a facility reports it, and what follows."""
 
     name: str
     when: str
     statuses: tuple[tuple[int, str], ...]
-    """Status and `code` with which facilities and gateways say it; none: they do not."""
+    """Status and `code` with which facilities and gateways report it; `None` means they do not."""
     cause: Cause | None
-    """None: no other deployment is asked."""
+    """`None` means no other deployment is queried."""
     client: str
-    """What the client gets if nobody answers."""
+    """Response to the client if nobody answers."""
     permanent: bool
-    """Whether asking again soon is useless; then there is no `Retry-After`."""
+    """Whether retrying soon is useless; then there is no `Retry-After`."""
 
     @property
     def asks_other(self) -> bool:
@@ -194,8 +194,8 @@ _UNSUITED_WORDS = re.compile(
     r"|only one completion|requires? --|is not enabled"
     r"|(can ?not|can't|does not) (call|read|answer|see|use) "
 )
-"""What vLLM, llama.cpp, Ollama, TGI, SGLang and public APIs say of a query that this model or this
-server cannot answer, though another may."""
+"""Messages of vLLM, llama.cpp, Ollama, TGI, SGLang and public APIs on a query that this model or
+server cannot answer, although another may."""
 _UNREADABLE = re.compile(r"failed to parse (tools|messages)|unknown reasoning format")
 """llama.cpp answers 500 to what it cannot read."""
 _QUOTA = re.compile(
@@ -206,8 +206,8 @@ _CLIENTS_TYPES = re.compile(r"invalid.?request|bad.?request|validation", re.IGNO
 
 
 def of_server(status: int, error: Error | None, retry_after_s: float | None = None) -> FailureKind:
-    """The row of what a server answers. `retry_after_s`: its hint. A quota that comes back soon is
-    load."""
+    """The row for a server's answer. `retry_after_s`: its hint. A quota that is renewed soon counts
+    as load."""
     if status == 429 or status == 402:
         used_up = status == 402 or (retry_after_s is None and _says(error, _QUOTA, _QUOTA))
         return MISCONFIGURED if used_up else FULL
@@ -231,15 +231,15 @@ def of_server(status: int, error: Error | None, retry_after_s: float | None = No
 def of_facility(
     status: int, error: Error | None, retry_after_s: float | None = None
 ) -> FailureKind:
-    """The row of what a facility, or a gateway that relays, answers: by its code, or as of the
+    """The row for the answer of a facility, or of a relaying gateway: by its code, or as for the
     server whose error it passes on."""
     code = error.code if error is not None else None
-    said = _BY_STATUS.get((status, code)) if isinstance(code, str) else None
-    return said or of_server(status, error, retry_after_s)
+    stated = _BY_STATUS.get((status, code)) if isinstance(code, str) else None
+    return stated or of_server(status, error, retry_after_s)
 
 
 def stated_status(error: Error) -> int:
-    """The status of an error that came within a 200."""
+    """The status of an error within a 200."""
     if isinstance(error.code, int) and 300 <= error.code < 600:
         return error.code
     if isinstance(error.code, str) and error.code.isdecimal() and len(error.code) == 3:

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from daitn.objects.deployments import Api
 
-__all__ = ["BOM", "DONE", "EVENTS", "JSON", "PATHS", "as_event"]
+__all__ = [
+    "BOM",
+    "COUNT_TOKENS",
+    "DONE",
+    "EVENTS",
+    "HEALTH",
+    "JSON",
+    "MESSAGES",
+    "MODELS",
+    "PATHS",
+    "READY",
+    "RESPONSES",
+    "RESPONSE_ITEMS",
+    "as_event",
+]
 
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, with which some bodies begin."""
 JSON = "application/json"
 EVENTS = "text/event-stream"
 PATHS = {f"/v1{api.path}": api for api in Api}
+MODELS = "/v1/models"
+RESPONSES = "/v1/responses"
+RESPONSE_ITEMS = "input_items"
+"""Below the path of one response."""
+MESSAGES = "/v1/messages"
+COUNT_TOKENS = f"{MESSAGES}/count_tokens"
+HEALTH, READY = "/healthz", "/readyz"
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
 

@@ -16,14 +16,14 @@ from daitn.openai.chat_blocks import (
     call_input,
 )
 from daitn.openai.codes import CODES
+from daitn.openai.context_excess import EXCEEDED, excess_of
 from daitn.openai.errors import Error, read_error
-from daitn.openai.excess import EXCEEDED, excess_of
 from daitn.openai.messages_request import MessagesRequest
 
 __all__ = ["MessagesAnswer", "messages_error", "messages_models"]
 
 OVERLOADED: Final = 529
-"""Anthropic's status for a server that has too much to do."""
+"""Anthropic's status for an overloaded server."""
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -45,7 +45,7 @@ _STOPPED: dict[str, Any] = {
     "container": None,
 }
 _NO_COUNTS = {"cache_creation": None, "inference_geo": None, "service_tier": None}
-"""Fields that an answer must have, and about which there is nothing to say."""
+"""Required fields of an answer without a value here."""
 
 
 class MessagesAnswer:
@@ -58,7 +58,7 @@ class MessagesAnswer:
         self._chat = ChatBlocks(tokens_in)
         self._begun = False
         self._numbers: dict[int, int] = {}
-        """Numbers of the blocks that are shown, by their numbers in the chat."""
+        """Numbers of the visible blocks, by their numbers in the chat."""
 
     def whole(self, body: bytes) -> bytes:
         """The whole answer as a message."""
@@ -93,15 +93,15 @@ class MessagesAnswer:
             return out
         number = self._numbers.setdefault(block.number, len(self._numbers))
         if step.kind is StepKind.OPENED:
-            said: dict[str, Any] = {"type": "content_block_start", "content_block": _empty(block)}
+            event: dict[str, Any] = {"type": "content_block_start", "content_block": _empty(block)}
         elif step.kind is StepKind.ADDED:
-            said = {"type": "content_block_delta", "delta": _delta(block, step.text)}
+            event = {"type": "content_block_delta", "delta": _delta(block, step.text)}
         else:
             if block.kind is BlockKind.REASONING:
                 delta = {"type": "signature_delta", "signature": ""}
                 out += _event({"type": "content_block_delta", "index": number, "delta": delta})
-            said = {"type": "content_block_stop"}
-        return out + _event({**said, "index": number})
+            event = {"type": "content_block_stop"}
+        return out + _event({**event, "index": number})
 
     def _start(self) -> bytes:
         self._begun = True
@@ -154,8 +154,8 @@ def messages_error(
     names: dict[str, str] | None = None,
     tokens_in: int = 0,
 ) -> tuple[int, bytes]:
-    """An error of OpenAI's API: its status and body in Anthropic's. `names`: what the request calls
-    the fields that are named; `tokens_in`: an estimate of its prompt's tokens."""
+    """An error of OpenAI's API: its status and body in Anthropic's. `names`: the request's names of
+    the fields; `tokens_in`: an estimate of its prompt's tokens."""
     error = read_error(body) or Error("the request failed")
     message, code = error.message, error.code
     if code == EXCEEDED:
@@ -167,42 +167,42 @@ def messages_error(
     if code == "overloaded":
         status = OVERLOADED
     usual = "api_error" if status >= 500 else "invalid_request_error"
-    said: dict[str, Any] = {"type": _TYPES.get(status, usual), "message": message}
+    fields: dict[str, Any] = {"type": _TYPES.get(status, usual), "message": message}
     if error.daitn is not msgspec.UNSET and error.daitn:
-        said["daitn"] = error.daitn
-    told = {"type": "error", "error": said, "request_id": request_id}
-    return status, msgspec.json.encode(told)
+        fields["daitn"] = error.daitn
+    answer = {"type": "error", "error": fields, "request_id": request_id}
+    return status, msgspec.json.encode(answer)
 
 
 def _too_long(message: str, tokens_in: int) -> str:
-    """The words of Anthropic's own error, by which Claude Code knows that it has to shorten its
-    history, or to ask for a shorter answer. `tokens_in`: for servers that do not say."""
-    told = excess_of(message)
-    if told.tokens_in is None and told.most is not None and tokens_in > told.most:
-        told = told._replace(tokens_in=tokens_in)
-    if told.most is None or told.tokens_in is None:
+    """The text of Anthropic's own error, by which Claude Code knows that it must shorten its
+    history, or request a shorter answer. `tokens_in`: for servers that do not report it."""
+    excess = excess_of(message)
+    if excess.tokens_in is None and excess.most is not None and tokens_in > excess.most:
+        excess = excess._replace(tokens_in=tokens_in)
+    if excess.most is None or excess.tokens_in is None:
         return f"prompt is too long: {message}"
-    if told.tokens_out is None or told.tokens_in > told.most:
-        return f"prompt is too long: {told.tokens_in} tokens > {told.most} maximum"
+    if excess.tokens_out is None or excess.tokens_in > excess.most:
+        return f"prompt is too long: {excess.tokens_in} tokens > {excess.most} maximum"
     return (
         "input length and `max_tokens` exceed context limit: "
-        f"{told.tokens_in} + {told.tokens_out} > {told.most}, "
+        f"{excess.tokens_in} + {excess.tokens_out} > {excess.most}, "
         "decrease input length or `max_tokens` and try again"
     )
 
 
 def messages_models(body: bytes) -> bytes:
     """OpenAI's list of models, or one model, in Anthropic's form."""
-    told = msgspec.json.decode(body)
-    if "data" not in told:
-        return msgspec.json.encode(_model(told))
-    models = [_model(model) for model in told["data"]]
+    models_body = msgspec.json.decode(body)
+    if "data" not in models_body:
+        return msgspec.json.encode(_model(models_body))
+    models = [_model(model) for model in models_body["data"]]
     ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
     return msgspec.json.encode({"data": models, "has_more": False, **ends})
 
 
 def _model(model: dict[str, Any]) -> dict[str, Any]:
-    # When it was made is unknown, as in OpenAI's form.
+    # Its creation time is unknown, as in OpenAI's form.
     made = "1970-01-01T00:00:00Z"
     return {
         "type": "model",
@@ -252,5 +252,5 @@ def _usage(counts: TokenCounts) -> dict[str, Any]:
     }
 
 
-def _event(said: dict[str, Any]) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (said["type"].encode(), msgspec.json.encode(said))
+def _event(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))

@@ -1,4 +1,4 @@
-"""Requests of Anthropic's Messages API, as requests for a chat.
+"""Translates requests of Anthropic's Messages API into chat requests.
 
 What a chat cannot say is refused by name. Fields that this module does not know go on to the model
 as they are.
@@ -55,10 +55,14 @@ class _PlainText(_Tagged, tag="text"):
 
 
 class _Text(_Tagged, tag="text"):
+    """A text."""
+
     text: str
 
 
 class _Image(_Tagged, tag="image"):
+    """A part of a message; a source of type `file` is refused."""
+
     source: _Base64 | _Url | _File
 
 
@@ -71,6 +75,9 @@ class _Citations(msgspec.Struct):
 
 
 class _Document(_Tagged, tag="document"):
+    """Text, or a part of a message, after its title and context. A source of type `file` or `url`,
+    and `citations`, are refused."""
+
     source: _Base64 | _PlainText | _Content | _Url | _File
     title: str | None = None
     context: str | None = None
@@ -78,29 +85,36 @@ class _Document(_Tagged, tag="document"):
 
 
 class _SearchResult(_Tagged, tag="search_result"):
+    """A text with its title, source and content."""
+
     source: str
     title: str
     content: list[_Text]
 
 
 class _ToolUse(_Tagged, tag="tool_use"):
+    """One of the assistant's `tool_calls`."""
+
     id: str
     name: str
     input: _Schema
 
 
 class _ToolResult(_Tagged, tag="tool_result"):
+    """A tool message. `is_error` puts `Error:` before the result; its images follow as the
+    user's."""
+
     tool_use_id: str
     content: str | list[_Text | _Image | _Document | _SearchResult] | None = None
     is_error: bool | None = None
 
 
 class _Thought(_Tagged, tag="thinking"):
-    """Of an earlier answer; models are not shown it again, as Anthropic's are not."""
+    """Dropped: models do not see it again, nor do Anthropic's."""
 
 
 class _RedactedThought(_Tagged, tag="redacted_thinking"):
-    pass
+    """Dropped."""
 
 
 _Readable = _Text | _Image | _Document | _SearchResult
@@ -164,51 +178,72 @@ class _ContextManagement(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
+    """A request, with what each of its fields is translated to."""
+
     model: str
+    """Unchanged."""
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=100_000)]
+    """Messages; consecutive turns of one role are merged. An assistant's text at the end is to be
+    continued (`continue_final_message` of vLLM)."""
     max_tokens: _Count | None = None
+    """Unchanged; required, except to count tokens."""
     system: str | list[_Text] | None = None
+    """The first message, with the role `system`."""
     tools: list[_Tool] | None = None
+    """Unchanged. Tools that Anthropic runs or defines are refused."""
     tool_choice: _Choice | None = None
+    """Unchanged (`any` as `required`), and `parallel_tool_calls`."""
     stop_sequences: list[str] | None = None
+    """`stop`."""
     thinking: _Thinking | None = None
+    """With the type `enabled`, `reasoning_effort` by `budget_tokens`: `high` from 10,000 on,
+    `medium` from 5,000, else `low`; a model without reasoning refuses it. With the type `adaptive`
+    or `between_tools`, dropped: the model decides. With any of them, the answer includes the
+    model's reasoning, unless `display` is `omitted`."""
     output_config: _OutputConfig | None = None
+    """`reasoning_effort` from its `effort` (`max` as `xhigh`), and `response_format` from its
+    `format`."""
     output_format: _Format | None = None
+    """`response_format`."""
     stream: bool | None = None
+    """Unchanged, with usage at the end."""
     context_management: _ContextManagement | None = None
+    """Dropped; edits other than of thinking are refused."""
     cache_control: msgspec.Raw = NOTHING
+    """Dropped."""
     metadata: msgspec.Raw = NOTHING
+    """Dropped."""
     service_tier: msgspec.Raw = NOTHING
+    """Dropped."""
 
 
 _read = reader(_Request)
 _NOT_HERE = ("container", "fallbacks", "inference_geo", "mcp_servers", "n")
-"""Fields that no chat has, or that would change what an answer is."""
+"""Fields that chats do not have, or that would change the kind of answer."""
 _FORGETS_THOUGHTS = "clear_thinking"
-"""Edits of the context of this kind ask for what happens anyhow."""
+"""Kind of context edit that asks for what happens anyway."""
 _EFFORTS = ((10_000, "high"), (5_000, "medium"), (0, "low"))
-"""Effort by the tokens that thinking may take, as LiteLLM translates them. A chat knows no
-budget."""
+"""Effort by the token budget for thinking, as LiteLLM translates it. A chat has no such budget."""
 
 
 class MessagesRequest(msgspec.Struct, frozen=True):
-    """A request, as one for a chat."""
+    """A request, translated into a chat request."""
 
     body: bytes
     names: dict[str, str]
-    """Fields of the chat, under the names that the request had for them."""
+    """Fields of the chat, by their names in the request."""
     thinking: bool
-    """Whether the answer is to say what the model thought."""
+    """Whether the answer includes the model's reasoning."""
 
 
 def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
-    """Translate a request. `counting`: it asks for the number of its tokens only. Raises `ApiError`
+    """Translate a request. `counting`: it only asks for its number of tokens. Raises `ApiError`
     (400) with the field at fault."""
     request = _read(body)
     raw = raw_fields(body)
     for name in _NOT_HERE:
         if bytes(raw.get(name, NOTHING)) not in (b"null", b"[]"):
-            raise bad_request("models of this network have no such thing", name, fix="leave it out")
+            raise bad_request("models of this network do not support it", name, fix="leave it out")
     if request.max_tokens is None and not counting:
         raise bad_request("is missing", "max_tokens")
     _check_edits(request.context_management)
@@ -227,10 +262,10 @@ def read_messages(body: bytes, *, counting: bool = False) -> MessagesRequest:
     chat.put("reasoning_effort", effort, "output_config")
     form = config.format or request.output_format
     where = "output_format" if config.format is None else "output_config.format"
-    # Anthropic holds every such answer to its schema.
+    # Anthropic makes every such answer conform to its schema.
     chat.put("response_format", form and schema_format("output", form.schema, True), where)
     if messages and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]:
-        # vLLM goes on with the message only if told; llama.cpp does so by itself.
+        # vLLM continues the message only if asked to; llama.cpp always does.
         last = f"messages[{len(request.messages) - 1}]"
         chat.put("continue_final_message", True, last)
         chat.put("add_generation_prompt", False, last)
@@ -244,7 +279,8 @@ def _check_edits(management: _ContextManagement | None) -> None:
     for position, edit in enumerate([] if management is None else management.edits):
         if not edit.type.startswith(_FORGETS_THOUGHTS):
             raise bad_request(
-                "messages go to the model as they are", f"context_management.edits[{position}]"
+                "messages are passed to the model unchanged",
+                f"context_management.edits[{position}]",
             )
 
 
@@ -287,7 +323,7 @@ def _messages(request: _Request) -> list[dict[str, Any]]:
         system = "\n".join(block.text for block in system)
     if system:
         messages.append({"role": "system", "content": system})
-    # Turns of one role that follow each other are one turn.
+    # Consecutive turns of one role are one turn.
     for role, turns in groupby(enumerate(request.messages), lambda turn: turn[1].role):
         placed = list(_placed(turns))
         if role == "user":
@@ -300,7 +336,7 @@ def _messages(request: _Request) -> list[dict[str, Any]]:
 
 
 def _placed(turns: Iterable[tuple[int, _Message]]) -> Iterator[tuple[str, _AnyBlock]]:
-    """The blocks of turns, each with the name of its place."""
+    """The blocks of turns, each with the name of its position."""
     for number, message in turns:
         for position, block in enumerate(message.blocks):
             yield f"messages[{number}].content[{position}]", block
@@ -316,7 +352,7 @@ def _user(placed: list[tuple[str, _AnyBlock]]) -> list[dict[str, Any]]:
         elif isinstance(block, _Readable):
             parts += _parts(place, block)
         else:
-            raise bad_request("is no block of a user", place)
+            raise bad_request("is not a valid user block", place)
     if not parts:
         return results
     content: Any = parts
@@ -326,7 +362,7 @@ def _user(placed: list[tuple[str, _AnyBlock]]) -> list[dict[str, Any]]:
 
 
 def _result(place: str, block: _ToolResult) -> tuple[str, list[dict[str, Any]]]:
-    """What a tool answered: its text, and what else it showed, which tools of a chat cannot."""
+    """A tool's result: its text, and anything else it returned that tool messages cannot hold."""
     content = block.content or ""
     read: list[_Readable] = [_Text(content)] if isinstance(content, str) else list(content)
     parts = [part for inner in read for part in _parts(f"{place}.content", inner)]
@@ -340,7 +376,7 @@ def _system(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
     texts = list[str]()
     for place, block in placed:
         if not isinstance(block, _Text):
-            raise bad_request("is no block of the system", place)
+            raise bad_request("is not a valid system block", place)
         texts.append(block.text)
     return {"role": "system", "content": "\n".join(texts)}
 
@@ -354,7 +390,7 @@ def _assistant(placed: list[tuple[str, _AnyBlock]]) -> dict[str, Any]:
             arguments = msgspec.json.encode(block.input).decode()
             calls.append(called(block.id, block.name, arguments))
         elif not isinstance(block, _Thought | _RedactedThought):
-            raise bad_request("is no block of an assistant", place)
+            raise bad_request("is not a valid assistant block", place)
     return assistant_message("".join(texts), calls)
 
 
@@ -366,7 +402,7 @@ def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
         source = block.source
         if isinstance(source, _File):
             raise bad_request(
-                "this network keeps no files", f"{place}.source", fix="send it as base64 or url"
+                "this network stores no files", f"{place}.source", fix="send it as base64 or url"
             )
         url = source.url if isinstance(source, _Url) else _data_url(source)
         return [image_part(url)]
@@ -374,7 +410,7 @@ def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
         texts = [block.title, block.source, *(part.text for part in block.content)]
         return [text_part("\n".join(texts))]
     if block.citations is not None and block.citations.enabled:
-        raise bad_request("models of this network cite nothing", f"{place}.citations")
+        raise bad_request("models of this network do not support citations", f"{place}.citations")
     about = [text_part(text) for text in (block.title, block.context) if text is not None]
     if isinstance(block.source, _PlainText):
         return [*about, text_part(block.source.data)]
@@ -384,7 +420,7 @@ def _parts(place: str, block: _Readable) -> list[dict[str, Any]]:
         return [*about, *(part for within in blocks for part in _parts(place, within))]
     if isinstance(block.source, _Url | _File):
         raise bad_request(
-            "this network fetches and keeps no documents",
+            "this network neither fetches nor stores documents",
             f"{place}.source",
             fix="send it as base64 or text",
         )

@@ -1,10 +1,10 @@
-"""What a request needs of the model that answers it, and how long its prompt is."""
+"""A request's requirements for the model, and the length of its prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,9 +21,17 @@ from daitn.openai.requests import (
     text_of_document,
 )
 
-__all__ = ["PromptLength", "is_record", "length_of", "needs_of"]
+__all__ = [
+    "ASKED_BY",
+    "PARTS",
+    "TOKENS_PER_PART",
+    "PromptLength",
+    "is_record",
+    "length_of",
+    "needs_of",
+]
 
-_READ = {
+PARTS: Final = {
     "image_url": Need.IMAGE,
     "input_image": Need.IMAGE,
     "image": Need.IMAGE,
@@ -37,16 +45,32 @@ _READ = {
     "input_file": Need.FILE,
     "document": Need.FILE,
 }
-"""Types of parts, by what reads them: those of OpenAI, vLLM and Anthropic."""
-_TOKENS_PER_PART = {Need.IMAGE: 1000, Need.AUDIO: 1000, Need.VIDEO: 4000, Need.FILE: 4000}
+"""What a part of each type needs to be read: those of OpenAI, vLLM and Anthropic."""
+TOKENS_PER_PART: Final = {Need.IMAGE: 1000, Need.AUDIO: 1000, Need.VIDEO: 4000, Need.FILE: 4000}
 """A picture of a megapixel takes 765 tokens at OpenAI and 1,300 at Qwen2.5-VL; sound takes 10 to 25
-a second, and a page of a document some 1,000. Models differ, and lengths are not looked into."""
+a second, and a page of a document some 1,000. Models differ, and lengths are not examined."""
 _TOKENS_PER_LOW_DETAIL = 85
 """At OpenAI, for an image with `detail: low`."""
 _TOKENS_PER_PAIR = 4
 """Marks around a question and a document, as in XLM-RoBERTa."""
 _TOKENS_PER_MESSAGE = 4
 """Marks around a message, as in ChatML."""
+ASKED_BY: Final = {
+    Need.TEXT: "a text",
+    Need.RECORD: "a last message of the user, or a prompt, that is a JSON object of numbers",
+    **{
+        need: "parts "
+        + ", ".join(f"`{kind}`" for kind, reader in PARTS.items() if reader is need)
+        + (", and the `image` of a document to rank" if need is Need.IMAGE else "")
+        for need in TOKENS_PER_PART
+    },
+    Need.TOOLS: "`tools`, `functions`, or messages about calls",
+    Need.JSON: "`response_format` of type `json_schema` or `json_object`",
+    Need.VOICE: "`modalities` with `audio`",
+    Need.TALK: "`model: auto`, unless it is a JSON object of numbers",
+}
+"""The part of a request that has this need, see `needs_of`; the needs that name an API follow from
+its path."""
 _RECORD = msgspec.json.Decoder(dict[str, float | None])
 _NO_CHARACTERS: Characters = (0, 0, 0, 0)
 _ORDER = {need: at for at, need in enumerate(Need)}
@@ -72,13 +96,13 @@ _JSON_FORMATS = frozenset({"json_schema", "json_object"})
 
 @dataclass(frozen=True, slots=True)
 class PromptLength:
-    """How long a prompt is."""
+    """Length of a prompt."""
 
     characters: Characters
     apart: int
-    """Tokens of what is no text."""
+    """Tokens of parts other than text."""
     longest_share: float = 1.0
-    """Share of it in its longest text, which the model reads at once: less than all where it is
+    """Share of the prompt in its longest text, which the model reads at once: below 1 if there are
     several texts."""
 
     def tokens(self, rates: Sequence[float] = USUAL_RATES) -> int:
@@ -87,15 +111,15 @@ class PromptLength:
 
 
 def needs_of(api: Api, query: QueryFields, *, open_to_all: bool) -> tuple[Need, ...]:
-    """What a request needs besides its API, in the order of `Need`.
+    """The needs of a request besides its API, in the order of `Need`.
 
     `open_to_all`: whether it names no model, so that it does not count on the kind of answer that
     some model gives: it is answered in words, unless it is a record.
     """
-    found = {_READ[part.type] for part in _parts(query) if part.type in _READ}
+    found = {PARTS[part.type] for part in _parts(query) if part.type in PARTS}
     if any(_shows(document) for document in _documents(query)):
         found.add(Need.IMAGE)
-    record = api.writes and not found and is_record(_asked(query))
+    record = api.writes and not found and is_record(_question(query))
     found.add(Need.RECORD if record else Need.TEXT)
     if _calls_tools(query):
         found.add(Need.TOOLS)
@@ -148,13 +172,13 @@ def _text_length(text: str) -> PromptLength:
 
 
 def _pairs(query: RankingFields) -> list[PromptLength]:
-    """The question beside each document, as a model that ranks reads them."""
-    asked = "" if query.query is None else text_of_document(query.query)
-    own = characters_of(asked)
+    """The question beside each document, as read by a model that ranks."""
+    question = "" if query.query is None else text_of_document(query.query)
+    own = characters_of(question)
     return [
         PromptLength(
             added(own, characters_of(text_of_document(document))),
-            _TOKENS_PER_PAIR + _TOKENS_PER_PART[Need.IMAGE] * _shows(document),
+            _TOKENS_PER_PAIR + TOKENS_PER_PART[Need.IMAGE] * _shows(document),
         )
         for document in query.documents
     ]
@@ -170,7 +194,7 @@ def is_record(text: str) -> bool:
         return False
 
 
-def _asked(query: QueryFields) -> str:
+def _question(query: QueryFields) -> str:
     """The text that a model of tables would read."""
     if query.messages is not None:
         users = (message for message in reversed(query.messages) if message.role == "user")
@@ -181,7 +205,7 @@ def _asked(query: QueryFields) -> str:
 
 
 def _documents(query: QueryFields) -> list[str | Document]:
-    """The documents of a query, and what they are ranked by."""
+    """The documents of a query, and its question."""
     return [*query.documents, query.query or ""] if isinstance(query, RankingFields) else []
 
 
@@ -189,7 +213,7 @@ def _shows(document: str | Document) -> bool:
     """Whether a document is, or has, a picture."""
     if isinstance(document, str):
         return False
-    parts = (_READ.get(part.type) for part in document.content)
+    parts = (PARTS.get(part.type) for part in document.content)
     return _is_given(document.image) or Need.IMAGE in parts
 
 
@@ -199,12 +223,12 @@ def _parts(query: QueryFields) -> list[MessagePart]:
 
 
 def _tokens_of_part(part: MessagePart) -> int:
-    need = _READ.get(part.type)
+    need = PARTS.get(part.type)
     if need is None:
         return 0
     if need is Need.IMAGE and _read(_PICTURE, part.image_url, _ANY_PICTURE).detail == "low":
         return _TOKENS_PER_LOW_DETAIL
-    return _TOKENS_PER_PART[need]
+    return TOKENS_PER_PART[need]
 
 
 def _calls_tools(query: QueryFields) -> bool:
@@ -223,7 +247,7 @@ def _is_given(raw: msgspec.Raw) -> bool:
 
 
 def _read(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw, otherwise: T) -> T:
-    """A field that only the model has to understand."""
+    """A field that only the model must understand."""
     if raw is NOTHING:
         return otherwise
     try:
@@ -244,7 +268,7 @@ def _texts(prompt: Prompt | None) -> list[str]:
 
 
 def _given_tokens(prompt: Prompt | None) -> list[int]:
-    """Tokens of each text that a prompt states as numbers."""
+    """Tokens of each text given as numbers."""
     if prompt is None or isinstance(prompt, str):
         return []
     single = sum(isinstance(part, int) for part in prompt)

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's API, as gateways and facilities read them.
+"""Requests of OpenAI's API, as read by gateways and facilities.
 
 Most of a request concerns the model alone. A gateway reads a few fields, and passes the others on
 byte for byte.
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from daitn.objects.identifiers import Word
 from daitn.openai.errors import DECODE_ERRORS, from_decode_error
 from daitn.openai.http import BOM
 
@@ -39,7 +40,7 @@ __all__ = [
 T = TypeVar("T")
 
 Bound = Annotated[int, msgspec.Meta(ge=-1, le=2**31)]
-"""Of an answer, in tokens; LM Studio and llama.cpp call none -1."""
+"""Bound on an answer, in tokens; for LM Studio and llama.cpp, -1 means none."""
 Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Prompt = str | list[str | int | list[int]]
 """One text or several; each may be given as tokens."""
@@ -61,7 +62,7 @@ class MessagePart(msgspec.Struct):
     image_url: msgspec.Raw = NOTHING
 
 
-class _Said(msgspec.Struct):
+class _Stated(msgspec.Struct):
     role: str
     content: str | list[MessagePart] | None = None
 
@@ -72,7 +73,7 @@ class _Said(msgspec.Struct):
         return "\n".join(part.text for part in self.content or () if part.text)
 
 
-class ChatMessage(_Said):
+class ChatMessage(_Stated):
     """One turn of a chat."""
 
     tool_calls: msgspec.Raw = NOTHING
@@ -80,13 +81,13 @@ class ChatMessage(_Said):
 
 
 class Document(msgspec.Struct):
-    """A document to be ranked, or what it is ranked by; a model may read further fields."""
+    """A document to be ranked, or the query; a model may read further fields."""
 
     text: str | None = None
     content: list[MessagePart] = []
-    """As vLLM has it."""
+    """As in vLLM."""
     image: msgspec.Raw = NOTHING
-    """As Jina has it."""
+    """As in Jina's API."""
 
 
 def text_of_document(document: str | Document) -> str:
@@ -100,21 +101,22 @@ def text_of_document(document: str | Document) -> str:
 class ModelFields(msgspec.Struct):
     """The fields that name the model."""
 
-    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    model: Annotated[Word, msgspec.Meta(min_length=1)]
+    """Part of what the gateway records and tells the network: a name like all others there."""
     stream: bool | None = None
     n: Any = None
     prompt: Any = None
 
     @property
     def choices(self) -> int:
-        """Choices that the answer has: `n` for each prompt."""
+        """Number of choices in the answer: `n` for each prompt."""
         each = self.n if isinstance(self.n, int) and self.n > 0 else 1
         prompts = self.prompt if isinstance(self.prompt, list) else []
         return each * max(1, sum(isinstance(prompt, (str, list)) for prompt in prompts))
 
 
 class QueryFields(ModelFields):
-    """The fields that decide a query's route. What is raw is the model's to judge."""
+    """The fields that determine a query's route. Raw fields are for the model to judge."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)] | None = None
     prompt: Prompt | None = None
@@ -132,13 +134,13 @@ class QueryFields(ModelFields):
 
     @property
     def most_tokens(self) -> int | None:
-        """Tokens that the answer may have; none: the request states no bound."""
+        """Maximum tokens of the answer; `None` means the request states no bound."""
         stated = (self.max_completion_tokens, self.max_tokens)
         return next((bound for bound in stated if bound is not None and bound > 0), None)
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream shall end with its token counts."""
+        """Whether a stream should end with its token counts."""
         options = self.stream_options
         return isinstance(options, dict) and options.get("include_usage") is True
 
@@ -152,7 +154,7 @@ class RankingFields(QueryFields):
 
     @property
     def choices(self) -> int:
-        """Documents that the answer can name."""
+        """Number of documents that the answer can name."""
         return len(self.documents)
 
 
@@ -163,20 +165,20 @@ class StreamOptions(msgspec.Struct):
 
 
 class CalledFunction(msgspec.Struct):
-    """What an assistant asked of a tool."""
+    """An assistant's call of a function."""
 
     name: str
     arguments: str = "{}"
 
 
 class Call(msgspec.Struct):
-    """A tool that an assistant asked for."""
+    """A tool call by an assistant."""
 
     function: CalledFunction
     id: str = ""
 
 
-class Turn(_Said):
+class Turn(_Stated):
     """One turn of a chat, with its calls of tools."""
 
     tool_calls: list[Call] | None = None
@@ -184,7 +186,7 @@ class Turn(_Said):
 
 
 class OfferedFunction(msgspec.Struct, omit_defaults=True):
-    """What a model may ask to have called."""
+    """A function that a model may call."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     description: str | None = None
@@ -192,7 +194,7 @@ class OfferedFunction(msgspec.Struct, omit_defaults=True):
 
 
 class Tool(msgspec.Struct, kw_only=True):
-    """A tool that a model may ask for."""
+    """A tool that a model may call."""
 
     type: Literal["function"] = "function"
     function: OfferedFunction
@@ -233,7 +235,7 @@ class GenerationRequest(msgspec.Struct):
 
 
 def reader(kind: type[T]) -> Callable[[bytes], T]:
-    """A decoder that raises `ApiError` (400) that names the bad field."""
+    """A decoder that raises `ApiError` (400) naming the bad field."""
     decode = msgspec.json.Decoder(kind).decode
 
     def read(body: bytes) -> T:
@@ -256,5 +258,5 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def rewritten(raw: Mapping[str, msgspec.Raw], changes: Mapping[str, object]) -> bytes:
-    """The request with some fields replaced and all others byte for byte."""
+    """The request with some fields replaced and all others unchanged, byte for byte."""
     return _ENCODER.encode({**raw, **changes})

@@ -32,7 +32,7 @@ _MAX_COUNT = 10_000_000
 
 
 class Usage(msgspec.Struct):
-    """Token counts, as the deployment reported them; none: it did not, or the count is
+    """Token counts, as the deployment reported them; `None` means it did not, or the count is
     impossible."""
 
     prompt_tokens: int | None = None
@@ -40,7 +40,7 @@ class Usage(msgspec.Struct):
 
 
 class _Counts(msgspec.Struct):
-    """What stands in `usage`, each count by itself: one that is bad takes nothing from others."""
+    """The content of `usage`, each count separately: a bad one does not affect the others."""
 
     prompt_tokens: Any = None
     completion_tokens: Any = None
@@ -61,9 +61,9 @@ class Logprobs(msgspec.Struct):
     """Log-probabilities of an answer's tokens."""
 
     content: list[TokenLogprob] | None = None
-    """Of a chat."""
+    """Content of a chat."""
     token_logprobs: list[float | None] | None = None
-    """Of a completion."""
+    """Log probabilities of a completion."""
 
 
 class ContentPart(msgspec.Struct):
@@ -79,7 +79,7 @@ class ChatContent(msgspec.Struct):
 
     @property
     def text(self) -> str | None:
-        """The text; none if it is no text."""
+        """The text; none if it is not text."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content
@@ -89,11 +89,11 @@ class Choice(msgspec.Struct):
     """One answer."""
 
     text: str | None = None
-    """Of a completion."""
+    """Text of a completion."""
     message: ChatContent | None = None
-    """Of a chat."""
+    """Message of a chat."""
     delta: ChatContent | None = None
-    """Of a chat that streams."""
+    """Delta of a streamed chat."""
     logprobs: msgspec.Raw = _NOTHING
 
 
@@ -123,13 +123,13 @@ def read_usage(body: bytes) -> Usage | None:
 
 def usage_of(usage: msgspec.Raw, *, writes: bool = True) -> Usage | None:
     """The token counts in a field `usage`; none if all are missing or impossible. `writes`: whether
-    the answer is written in tokens, so that not all of them were read."""
+    the answer consists of tokens, so that not all of them were read."""
     try:
-        told = _COUNTS.decode(usage)
+        counts = _COUNTS.decode(usage)
     except DECODE_ERRORS:
         return None
-    tokens_in, tokens_out = _count(told.prompt_tokens), _count(told.completion_tokens)
-    total = _count(told.total_tokens)
+    tokens_in, tokens_out = _count(counts.prompt_tokens), _count(counts.completion_tokens)
+    total = _count(counts.total_tokens)
     if tokens_in is not None and tokens_out is None and total is not None and total >= tokens_in:
         tokens_out = total - tokens_in
     if tokens_in is None and not writes:
@@ -143,7 +143,7 @@ def _count(value: Any) -> int | None:
 
 
 def with_logprobs(api: Api) -> dict[str, object]:
-    """Request fields that ask a deployment for log-probabilities."""
+    """Request fields that request log-probabilities."""
     return {"logprobs": True if api is Api.CHAT else 1}
 
 
@@ -161,8 +161,10 @@ def confidence(body: bytes) -> float | None:
         return None
     if logprobs is None:
         return None
-    told = [token.logprob for token in logprobs.content or ()] or logprobs.token_logprobs or ()
-    values = [value for value in told if value is not None]
+    logprobs_seen = (
+        [token.logprob for token in logprobs.content or ()] or logprobs.token_logprobs or ()
+    )
+    values = [value for value in logprobs_seen if value is not None]
     if not values:
         return None
     mean = sum(values) / len(values)

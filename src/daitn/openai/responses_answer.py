@@ -27,7 +27,8 @@ class ResponsesAnswer:
     """Translates one answer, whole or event by event."""
 
     def __init__(self, request: ResponsesRequest, tokens_in: int) -> None:
-        """`tokens_in`: an estimate of the prompt's tokens, should the server not count them."""
+        """`tokens_in`: an estimate of the prompt's tokens, in case the server does not count
+        them."""
         self._request = request
         self._chat = ChatBlocks(tokens_in)
         self._begun = False
@@ -35,18 +36,18 @@ class ResponsesAnswer:
         self._id = ""
         self._stored = False
         self.ended = False
-        """Whether all but the end of a stream has been translated."""
+        """Whether everything except the end of a stream has been translated."""
 
     def keep_as(self, id_: str) -> None:
-        """The response will be kept under this id."""
+        """The response will be stored under this id."""
         self._id, self._stored = id_, True
 
     def not_stored(self) -> None:
-        """The response is not kept after all."""
+        """The response is not stored after all."""
         self._stored = False
 
     def read_whole(self, body: bytes) -> None:
-        """Take a whole answer in."""
+        """Process a whole answer."""
         self._chat.read_whole(body)
 
     def response(self) -> bytes:
@@ -128,8 +129,8 @@ class ResponsesAnswer:
         item = self._item(block, "completed")
         return out + self._event("response.output_item.done", output_index=block.number, item=item)
 
-    def _event(self, kind: str, **said: Any) -> bytes:
-        event = {"type": kind, "sequence_number": self._sequence, **said}
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(event))
 

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's Responses API, as requests for a chat.
+"""Translates requests of OpenAI's Responses API into chat requests.
 
 What a chat cannot say is refused by name. Fields that this module does not know go on to the model
 as they are.
@@ -45,7 +45,7 @@ class _Part(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    """An item of `input`; which fields count depends on its type."""
+    """An item of `input`; its type determines which fields count."""
 
     type: Literal["message", "function_call", "function_call_output"] = "message"
     role: Literal["user", "assistant", "system", "developer"] = "user"
@@ -92,27 +92,53 @@ class _Reasoning(msgspec.Struct):
 
 
 class _Request(msgspec.Struct):
+    """A request, with what each of its fields is translated to."""
+
     model: str
+    """Unchanged."""
     input: str | list[msgspec.Raw]
+    """Messages, by item: a `message` of `developer` becomes one of `system`; `function_call` and
+    `function_call_output` become `tool_calls` and tool messages (those of one turn first, then
+    their images as the user's, then what the user said in between); `reasoning` of earlier answers
+    is dropped. `input_image` and `input_file` become parts of a message; a `file_id` is refused."""
     instructions: str | None = None
+    """The first message, with the role `system`."""
     max_output_tokens: _Count | None = None
+    """`max_tokens`."""
     tools: list[_Tool] | None = None
+    """Unchanged, if their type is `function`; others are refused."""
     tool_choice: Literal["auto", "none", "required"] | _Choice | None = None
+    """Unchanged."""
     parallel_tool_calls: bool | None = None
+    """Unchanged."""
     text: _Text | None = None
+    """`response_format` from its `format`, and `verbosity`."""
     reasoning: _Reasoning | None = None
+    """`reasoning_effort` from its `effort`; its `summary` is dropped."""
     stream: bool | None = None
+    """Unchanged, with usage at the end."""
     temperature: float | None = None
+    """Unchanged."""
     top_p: float | None = None
+    """Unchanged."""
     truncation: Literal["auto", "disabled"] | None = None
+    """Dropped; `auto` is refused."""
     store: bool | None = None
+    """Whether the answer may be stored; the answer's `store` says whether it is."""
     include: list[str] | None = None
+    """`logprobs`, if it has `message.output_text.logprobs`; the rest is dropped."""
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    """Unchanged, with `logprobs`."""
     metadata: dict[str, str] | None = None
+    """Dropped; the answer repeats it."""
     service_tier: msgspec.Raw = NOTHING
+    """Dropped."""
     stream_options: msgspec.Raw = NOTHING
+    """Dropped."""
     background: bool | None = None
     previous_response_id: str | None = None
+    """The messages of [that conversation](#conversations-that-are-kept), before those of
+    `input`."""
     conversation: msgspec.Raw = NOTHING
     prompt: msgspec.Raw = NOTHING
     max_tool_calls: int | None = None
@@ -123,24 +149,24 @@ _ITEM = msgspec.json.Decoder(_Item)
 _TYPED = msgspec.json.Decoder(_Typed)
 _PASSED = ("temperature", "top_p", "parallel_tool_calls")
 _NOT_HERE = ("background", "conversation", "max_tool_calls", "prompt")
-"""Fields for which somebody would have to keep more than responses, or run tools."""
+"""Fields that would require storing more than responses, or running tools."""
 _NOT_GIVEN = (b"null", b"false")
 _LOGPROBS = "message.output_text.logprobs"
-"""What `include` asks for where the answer is to say how likely its tokens are."""
+"""Value of `include` that requests the probabilities of the answer's tokens."""
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True):
-    """A request, as one for a chat."""
+    """A request, translated into a chat request."""
 
     body: bytes
     names: dict[str, str]
-    """Fields of the chat, under the names that the request has for them."""
+    """Fields of the chat, by their names in the request."""
     echoed: dict[str, Any]
     """Fields of the request that its answer repeats."""
     previous: str = ""
-    """The response from which it goes on."""
+    """The response that it continues."""
     store: bool = True
-    """Whether the answer may be kept."""
+    """Whether the answer may be stored."""
 
 
 def read_responses(body: bytes) -> ResponsesRequest:
@@ -167,9 +193,13 @@ def read_responses(body: bytes) -> ResponsesRequest:
     chat.put("verbosity", text.verbosity, "text.verbosity")
     chat.put("response_format", _response_format(text.format), "text.format")
     top = request.top_logprobs or None
-    asked = _LOGPROBS in (request.include or ())
-    # A chat knows the likeliest tokens only beside those that were chosen.
-    chat.put("logprobs", True if asked or top else None, "include" if asked else "top_logprobs")
+    wants_logprobs = _LOGPROBS in (request.include or ())
+    # A chat gives the likeliest tokens only beside the chosen ones.
+    chat.put(
+        "logprobs",
+        True if wants_logprobs or top else None,
+        "include" if wants_logprobs else "top_logprobs",
+    )
     chat.put("top_logprobs", top, "top_logprobs")
     if request.stream:
         chat.stream()
@@ -253,15 +283,15 @@ def _messages(request: _Request) -> list[dict[str, Any]]:
         return [*messages, {"role": "user", "content": request.input}]
     if not request.input:
         raise bad_request("is missing", "input")
-    # A message of the assistant and the calls after it are one message of a chat.
-    for said, grouped in groupby(_items(request.input), lambda one: _by_assistant(one[1])):
+    # A message of the assistant and the calls after it are one message in a chat.
+    for assistant, grouped in groupby(_items(request.input), lambda one: _by_assistant(one[1])):
         items = list(grouped)
-        messages += [_assistant(items)] if said else _others(items)
+        messages += [_assistant(items)] if assistant else _others(items)
     return messages
 
 
 def _items(raw: list[msgspec.Raw]) -> Iterator[tuple[str, _Item]]:
-    """Items and their places. What a model thought comes back as it was said, and is not read."""
+    """Items and their positions. A model's reasoning comes back unchanged and is not read."""
     for at, item in enumerate(raw):
         place = f"input[{at}]"
         try:
@@ -291,22 +321,22 @@ def _assistant(placed: list[tuple[str, _Item]]) -> dict[str, Any]:
 
 
 def _others(items: list[tuple[str, _Item]]) -> Iterator[dict[str, Any]]:
-    """What others than the assistant said: in a chat, the results of all tools that it called come
+    """Messages of others than the assistant: in a chat, the results of all called tools come
     first."""
-    said = list[dict[str, Any]]()
+    messages = list[dict[str, Any]]()
     for place, item in items:
         if item.type == "function_call_output":
             parts = _parts(f"{place}.output", item.output)
             yield {"role": "tool", "tool_call_id": item.call_id, "content": texts_of(parts)}
             if others := [part for part in parts if part["type"] != "text"]:
-                said.append({"role": "user", "content": others})
+                messages.append({"role": "user", "content": others})
             continue
         content: Any = item.content
         if not isinstance(content, str):
             content = _parts(f"{place}.content", content)
         role = "system" if item.role == "developer" else item.role
-        said.append({"role": role, "content": content})
-    yield from said
+        messages.append({"role": role, "content": content})
+    yield from messages
 
 
 def _parts(place: str, content: str | list[_Part] | None) -> list[dict[str, Any]]:
@@ -317,7 +347,7 @@ def _parts(place: str, content: str | list[_Part] | None) -> list[dict[str, Any]
     for position, part in enumerate(content or ()):
         if part.type == "input_image":
             if part.image_url is None:
-                raise bad_request("this network keeps no files", f"{place}[{position}].file_id")
+                raise bad_request("this network stores no files", f"{place}[{position}].file_id")
             parts.append(image_part(part.image_url, part.detail))
         elif part.type == "input_file":
             if part.file_data is None:

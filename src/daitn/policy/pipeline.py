@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.decisions import Decision, Rejection, Scored
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import Preference
 from daitn.objects.randomness import Rng
+from daitn.topology.arrays import Flags, Floats
 
 __all__ = ["MOST_WEIGHT", "OUT", "Policy", "best_first", "every", "weights_under"]
 
 CutT = TypeVar("CutT")
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 MOST_WEIGHT = 1e6
 """A larger weight would drown the other scorers or overflow the sum."""

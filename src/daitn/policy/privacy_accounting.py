@@ -1,4 +1,4 @@
-"""How much visits tell of a record, together: the accountant of differential privacy.
+"""The accountant of differential privacy: how much visits together reveal about a record.
 
 In Rényi differential privacy (Mironov 2017, arXiv:1702.07476) what several visits tell adds up,
 order by order, also where each is chosen by what earlier ones told, and a budget can be kept at the
@@ -35,37 +35,37 @@ __all__ = [
 ]
 
 Curve = NDArray[np.float64]
-"""What was told by each of the orders."""
+"""What was revealed, for each order."""
 
 _ORDERS = np.array([*range(2, 65), 72, 80, 96, 128, 192, 256, 512, 1024], dtype=np.int64)
 NOTHING: Curve = np.zeros(len(_ORDERS))
 NOTHING.setflags(write=False)
 
 _LOT_SHARE = 0.25
-"""Of the records that a step of a visit sees, about."""
+"""Approximate share of the records in one step of a visit."""
 _MOST_LOT = 256
 """Records of a step, about."""
 _MOST_NOISE = 1e6
 _NOISE_DIGITS = 4
 _ROUNDING = 1e-9
-"""Of sums whose terms came in another order."""
+"""Tolerance for sums whose terms were added in another order."""
 _COUNTED = (0, 1, 2, 5, 10, 20, 50, 100)
-"""Numbers of visits that are told."""
+"""Steps in which numbers of visits are published."""
 
 _LOG_FACTORIAL = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, _ORDERS[-1] + 1)))))
 
 
 class PrivacyTerms(NamedTuple):
-    """What a visit must keep to."""
+    """The terms of a visit."""
 
     noise: float
-    """The least, see `NoiseMechanism.noise`."""
+    """Minimum noise, see `NoiseMechanism.noise`."""
     delta: float
     clip: float
 
 
 def spent_by(mechanisms: Iterable[NoiseMechanism]) -> Curve:
-    """What these told together."""
+    """What these revealed together."""
     total = NOTHING.copy()
     for one in mechanisms:
         total += one.steps * _step(one.rate, one.noise)
@@ -73,8 +73,8 @@ def spent_by(mechanisms: Iterable[NoiseMechanism]) -> Curve:
 
 
 def epsilon(curve: Curve, delta: float) -> float:
-    """The epsilon that goes with `delta` (Canonne, Kamath and Steinke 2020, arXiv:2004.00010,
-    proposition 12), at the best order."""
+    """The epsilon for `delta` (Canonne, Kamath and Steinke 2020, arXiv:2004.00010, proposition 12),
+    at the best order."""
     if not curve.any():
         return 0.0
     order = _ORDERS
@@ -83,14 +83,12 @@ def epsilon(curve: Curve, delta: float) -> float:
 
 
 def least_noise(rate: float, steps: int, most: float, delta: float, times: int = 1) -> float:
-    """The least noise with which `times` visits of so many steps tell no more than `most`.
-
-    Raises `InvalidInput` if no noise is enough.
-    """
+    """The least noise with which `times` visits of this many steps spend at most epsilon `most`.
+    Raises `InvalidInput` if no noise is enough."""
 
     def enough(noise: float) -> bool:
-        told = times * steps * _step(rate, noise)
-        return epsilon(told, delta) <= most
+        spent = times * steps * _step(rate, noise)
+        return epsilon(spent, delta) <= most
 
     low, high = 1e-2, 1.0
     while not enough(high):
@@ -108,8 +106,8 @@ def least_noise(rate: float, steps: int, most: float, delta: float, times: int =
 
 
 def schedule(samples: int, examples: int) -> tuple[float, int]:
-    """Rate and number of the steps of a visit on at most `examples` of `samples` records, on the
-    average."""
+    """Rate and number of the steps of a visit on an average of at most `examples` of `samples`
+    records."""
     lot = max(1.0, min(_LOT_SHARE * samples, _MOST_LOT, examples))
     return min(1.0, lot / samples), max(1, int(examples / lot))
 
@@ -117,8 +115,8 @@ def schedule(samples: int, examples: int) -> tuple[float, int]:
 def stricter(
     wish: PrivacyWish | None, demand: PrivacyDemand | None, rate: float, steps: int
 ) -> PrivacyTerms | None:
-    """What keeps both to what the model's owner wishes and the data's owner demands; none: neither
-    asked for privacy. Raises as `least_noise`."""
+    """Terms that satisfy both the model owner's wish and the data owner's demand; `None` means
+    neither asked for privacy. Raises like `least_noise`."""
     noises, deltas = list[float](), list[float]()
     if wish is not None:
         noises.append(least_noise(rate, steps, wish.epsilon, wish.delta, wish.visits))
@@ -132,7 +130,7 @@ def stricter(
 
 
 def fits(spent: Curve, more: Curve, most: float, delta: float) -> bool:
-    """Whether more may be told within a budget."""
+    """Whether a budget permits revealing more."""
     return epsilon(spent + more, delta) <= most * (1 + _ROUNDING)
 
 
@@ -146,13 +144,13 @@ def visits_left(spent: Curve, demand: PrivacyDemand) -> int:
 
 @lru_cache(maxsize=1024)
 def _step(rate: float, noise: float) -> Curve:
-    """What one step tells, at each order. A ledger has many visits of few kinds."""
+    """What one step reveals, at each order. A ledger has many visits of few kinds."""
     if rate == 1.0:
-        told: Curve = _ORDERS / (2 * noise**2)
+        curve: Curve = _ORDERS / (2 * noise**2)
     else:
-        told = np.array([_at_order(rate, noise, int(order)) for order in _ORDERS])
-    told.setflags(write=False)
-    return told
+        curve = np.array([_at_order(rate, noise, int(order)) for order in _ORDERS])
+    curve.setflags(write=False)
+    return curve
 
 
 def _at_order(rate: float, noise: float, order: int) -> float:

@@ -1,4 +1,4 @@
-"""One query, asked of one deployment."""
+"""One query to one deployment."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ["Served", "SimulatedAttempt"]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a facility tells with an answer."""
+    """A facility's report with an answer."""
 
     waited_s: float
     first_token_s: float
-    """From its slot to its first piece."""
+    """Seconds from its slot to its first piece."""
     seconds: float
-    """From its slot to its end."""
+    """Seconds from its slot to its end."""
 
 
 @dataclass(slots=True, eq=False)
 class SimulatedAttempt:
-    """On its way, waiting, served or ended."""
+    """In transit, waiting, served or ended."""
 
     arrival: Arrival
     row: int
-    """Of the snapshot that was decided on."""
+    """Row of the snapshot on which the decision was based."""
     deployment: str
     """`<model>@<site>`"""
     asked_at_s: float
     rtt_s: float
-    """As it is; what the gateway believes is in its paths."""
+    """The true one; the gateway's belief is in its paths."""
     ended: Callable[[SimulatedAttempt, Served | Cause], None]
-    """Its gateway hears of it by this: what it was served, or why not."""
+    """Reports its end to its gateway: the served result, or the reason for failure."""
     reached_at_s: float = 0.0
     began_at_s: float = 0.0
     ends_at_s: float = 0.0

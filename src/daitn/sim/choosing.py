@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
-from daitn.control.queries.engine import Qirce, late_after_s
+from daitn.control.queries.engine import Qirce
+from daitn.control.queries.hedging import late_after_s
 from daitn.objects.randomness import Rng
 from daitn.sim.load import Arrival
+from daitn.topology.arrays import Floats
 from daitn.topology.qrrt.filters import passing
 from daitn.topology.qrrt.relevance import relevant_to
-from daitn.topology.qrrt.snapshot import Floats
 
 __all__ = [
     "Chooser",
@@ -29,18 +30,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Rows in the order in which they are queried; empty: the query is refused."""
+    """Rows in the order in which they are queried; empty means the query is refused."""
 
     rows: tuple[int, ...]
     late_after_s: Callable[[int], float] | None = None
-    """When a row is unusually late, so that a second one is asked; none: never."""
+    """When a row is unusually late, so that a second one is queried; `None` means never."""
 
 
 class Chooser(Protocol):
     """Chooses rows for one gateway."""
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
-        """Only an oracle may use what is in `arrival` and not in the context."""
+        """Only an oracle may use what is in `arrival` but not in the context."""
         ...
 
 
@@ -48,15 +49,15 @@ class QirceChooser:
     """The live code. `heard` receives every decision."""
 
     def __init__(
-        self, heard: Callable[[QueryContext, QueryPlan | QueryRefusal], None] | None = None
+        self, listener: Callable[[QueryContext, QueryPlan | QueryRefusal], None] | None = None
     ) -> None:
         self._qirce = Qirce()
-        self._heard = heard
+        self._listener = listener
 
     def choose(self, context: QueryContext, arrival: Arrival, rng: Rng) -> Chosen:
         plan = self._qirce.decide(context, rng)
-        if self._heard is not None:
-            self._heard(context, plan)
+        if self._listener is not None:
+            self._listener(context, plan)
         if isinstance(plan, QueryRefusal):
             return Chosen(())
         return Chosen(plan.rows, lambda row: late_after_s(plan, context, row, stream=False))
@@ -113,7 +114,7 @@ class TwoChoices:
 
 
 def _passing(context: QueryContext) -> list[int]:
-    """The same rows that QIRCE would choose from."""
+    """The same rows from which QIRCE would choose."""
     cut = relevant_to(
         context.snapshot,
         context.intent,

@@ -33,7 +33,7 @@ class Clock:
         self.at(self._now_s + after_s, action)
 
     def step(self) -> bool:
-        """Run the next action. False: there is none."""
+        """Run the next action. False if there is none."""
         if not self._ahead:
             return False
         self._now_s, _, action = heapq.heappop(self._ahead)

@@ -146,8 +146,8 @@ class SimulatedFacility:
             per_token_s = (seconds - first_s) / (tokens - 1)
             self._per_token_s = averaged(self._per_token_s, per_token_s, age_s)
 
-    def _tell(self, attempt: SimulatedAttempt, told: Served | Cause) -> None:
-        self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, told))
+    def _tell(self, attempt: SimulatedAttempt, outcome: Served | Cause) -> None:
+        self._clock.after(attempt.rtt_s / 2, lambda: attempt.ended(attempt, outcome))
 
 
 def _reaches(attempt: SimulatedAttempt) -> float:

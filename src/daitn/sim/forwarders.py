@@ -83,7 +83,7 @@ class ForwarderNetwork:
         self.clock = Clock()
         self.detect_s, self.load_every_s = detect_s, load_every_s
         self.settings, self.limits, self.coded = settings, limits, coded
-        self.stations: dict[str, SimulatedForwarder] = {}
+        self.sites: dict[str, SimulatedForwarder] = {}
         self.links: dict[frozenset[str], float] = {}
         """Links that are up, to their one-way delay in seconds."""
         self.returned: list[Returned] = []
@@ -115,16 +115,16 @@ class ForwarderNetwork:
         """Add a site. It also offers to deliver replies to its own packets."""
         own = (*offers, Offer(f"home:{site}"))
         forwarder = Forwarder(site, self.now_s, self.settings, self.limits, domain)
-        self.stations[site] = station = SimulatedForwarder(forwarder, own, slots, serve_s, domain)
-        forwarder.routes.offer(station.offered(), self.now_s)
+        self.sites[site] = simulated = SimulatedForwarder(forwarder, own, slots, serve_s, domain)
+        forwarder.routes.offer(simulated.offered(), self.now_s)
         if offers:
-            self._report(site, station.life)
+            self._report(site, simulated.life)
 
     def offer(self, site: str, offers: tuple[Offer, ...]) -> None:
         """Replace what a site offers."""
-        station = self.stations[site]
-        station.offers = (*offers, Offer(f"home:{site}"))
-        station.forwarder.routes.offer(station.offered(), self.now_s)
+        simulated = self.sites[site]
+        simulated.offers = (*offers, Offer(f"home:{site}"))
+        simulated.forwarder.routes.offer(simulated.offered(), self.now_s)
         self._poll(site)
 
     def connect(self, a: str, b: str, delay_s: float) -> None:
@@ -132,27 +132,27 @@ class ForwarderNetwork:
         link = frozenset((a, b))
         self.links[link] = delay_s
         self._sessions[link] = self._sessions.get(link, 0) + 1
-        for here, there in ((a, b), (b, a)):
-            forwarder = self.stations[here].forwarder
-            domain = self.stations[there].domain
-            self._do(here, forwarder.link_up(SiteId(there), delay_s, self.now_s, domain))
+        for here, neighbour in ((a, b), (b, a)):
+            forwarder = self.sites[here].forwarder
+            domain = self.sites[neighbour].domain
+            self._do(here, forwarder.link_up(SiteId(neighbour), delay_s, self.now_s, domain))
 
     def switch(self, site: str, domain: str) -> None:
         """Move a site to another domain; its neighbours are informed."""
-        station = self.stations[site]
-        station.domain = domain
-        station.forwarder.set_domain(domain, self.now_s)
+        simulated = self.sites[site]
+        simulated.domain = domain
+        simulated.forwarder.set_domain(domain, self.now_s)
         for link in self.links:
-            for there in link - {site} if site in link else ():
-                self._cross(site, there, self._hearing(there, site, domain))
+            for neighbour in link - {site} if site in link else ():
+                self._cross(site, neighbour, self._domain_arrival(neighbour, site, domain))
         self._poll(site)
 
-    def _hearing(self, there: str, site: str, domain: str) -> Callable[[], None]:
-        def hear() -> None:
-            self.stations[there].forwarder.link_domain(site, domain)
-            self._poll(there)
+    def _domain_arrival(self, neighbour: str, site: str, domain: str) -> Callable[[], None]:
+        def arrive() -> None:
+            self.sites[neighbour].forwarder.link_domain(site, domain)
+            self._poll(neighbour)
 
-        return hear
+        return arrive
 
     def disconnect(self, a: str, b: str) -> None:
         """Fail a link."""
@@ -160,17 +160,17 @@ class ForwarderNetwork:
         if self.links.pop(link, None) is None:
             return
         session = self._sessions[link]
-        for here, there in ((a, b), (b, a)):
-            self.clock.after(self.detect_s, self._noticing(here, there, session))
+        for here, neighbour in ((a, b), (b, a)):
+            self.clock.after(self.detect_s, self._noticing(here, neighbour, session))
 
-    def _noticing(self, here: str, there: str, session: int) -> Callable[[], None]:
-        life = self.stations[here].life
+    def _noticing(self, here: str, neighbour: str, session: int) -> Callable[[], None]:
+        life = self.sites[here].life
 
         def noticed() -> None:
-            if self._sessions[frozenset((here, there))] != session:
+            if self._sessions[frozenset((here, neighbour))] != session:
                 return
-            if self.stations[here].life == life:
-                self._do(here, self.stations[here].forwarder.link_down(there, self.now_s))
+            if self.sites[here].life == life:
+                self._do(here, self.sites[here].forwarder.link_down(neighbour, self.now_s))
 
         return noticed
 
@@ -181,27 +181,27 @@ class ForwarderNetwork:
             for link, delay_s in self.links.items()
             if site in link
         ]
-        station = self.stations[site]
+        simulated = self.sites[site]
         for neighbour, _ in lost:
             self.disconnect(site, neighbour)
-        fresh = Forwarder(site, self.now_s, self.settings, self.limits, station.domain)
-        self.stations[site] = SimulatedForwarder(
+        fresh = Forwarder(site, self.now_s, self.settings, self.limits, simulated.domain)
+        self.sites[site] = SimulatedForwarder(
             fresh,
-            station.offers,
-            station.slots,
-            station.serve_s,
-            station.domain,
-            life=station.life + 1,
+            simulated.offers,
+            simulated.slots,
+            simulated.serve_s,
+            simulated.domain,
+            life=simulated.life + 1,
         )
-        fresh.routes.offer(station.offers, self.now_s)
-        self._report(site, station.life + 1)
+        fresh.routes.offer(simulated.offers, self.now_s)
+        self._report(site, simulated.life + 1)
         return lost
 
     # Events
 
     def send(self, site: str, packet: Packet) -> None:
         """Send an object from a site."""
-        self._do(site, self.stations[site].forwarder.packet(LOCAL, packet, self.now_s))
+        self._do(site, self.sites[site].forwarder.packet(LOCAL, packet, self.now_s))
 
     def run(self, for_s: float) -> None:
         """Let this much time pass."""
@@ -234,17 +234,17 @@ class ForwarderNetwork:
         self._poll(site)
 
     def _poll(self, site: str) -> None:
-        station = self.stations[site]
-        next_s = station.forwarder.next_s()
+        simulated = self.sites[site]
+        next_s = simulated.forwarder.next_s()
         if next_s <= self.now_s:
-            self._do(site, station.forwarder.tick(self.now_s))
-        elif next_s < station.wake_s:
-            station.wake_s = next_s
-            self.clock.at(next_s, lambda: self._wake(site, station))
+            self._do(site, simulated.forwarder.tick(self.now_s))
+        elif next_s < simulated.wake_s:
+            simulated.wake_s = next_s
+            self.clock.at(next_s, lambda: self._wake(site, simulated))
 
-    def _wake(self, site: str, station: SimulatedForwarder) -> None:
-        if self.stations[site] is station and self.now_s >= station.wake_s:
-            station.wake_s = float("inf")
+    def _wake(self, site: str, simulated: SimulatedForwarder) -> None:
+        if self.sites[site] is simulated and self.now_s >= simulated.wake_s:
+            simulated.wake_s = float("inf")
             self._poll(site)
 
     def _carry(self, site: str, neighbour: str, packet: Packet) -> None:
@@ -254,9 +254,9 @@ class ForwarderNetwork:
         wire = encode_packet(packet) if self.coded else b""
 
         def arrive() -> None:
-            forwarder = self.stations[neighbour].forwarder
-            heard = decode_packet(wire) if self.coded else packet
-            self._do(neighbour, forwarder.packet(site, heard, self.now_s))
+            forwarder = self.sites[neighbour].forwarder
+            received = decode_packet(wire) if self.coded else packet
+            self._do(neighbour, forwarder.packet(site, received, self.now_s))
 
         self._cross(site, neighbour, arrive)
 
@@ -266,22 +266,22 @@ class ForwarderNetwork:
         self.counts["summary bytes"] += len(wire)
 
         def arrive() -> None:
-            forwarder = self.stations[advert.neighbour].forwarder
-            heard = decode_summary(wire) if self.coded else advert.summary
-            forwarder.receive_summary(site, heard, self.now_s)
+            forwarder = self.sites[advert.neighbour].forwarder
+            received = decode_summary(wire) if self.coded else advert.summary
+            forwarder.receive_summary(site, received, self.now_s)
             self._poll(advert.neighbour)
 
         self._cross(site, advert.neighbour, arrive)
 
-    def _cross(self, here: str, there: str, arrive: Callable[[], None]) -> None:
-        link = frozenset((here, there))
+    def _cross(self, here: str, neighbour: str, arrive: Callable[[], None]) -> None:
+        link = frozenset((here, neighbour))
         delay_s = self.links.get(link)
         if delay_s is None:
             return
         session = self._sessions[link]
         # Links keep order.
-        at_s = max(self.now_s + delay_s, self._arrives_s.get((here, there), 0.0))
-        self._arrives_s[here, there] = at_s
+        at_s = max(self.now_s + delay_s, self._arrives_s.get((here, neighbour), 0.0))
+        self._arrives_s[here, neighbour] = at_s
 
         def land() -> None:
             if link in self.links and self._sessions[link] == session:
@@ -292,28 +292,28 @@ class ForwarderNetwork:
     # Serving
 
     def _serve(self, site: str, packet: Packet) -> None:
-        station = self.stations[site]
-        if station.busy >= station.slots:
-            station.waiting.append(packet)
+        simulated = self.sites[site]
+        if simulated.busy >= simulated.slots:
+            simulated.waiting.append(packet)
             return
-        station.busy += 1
-        self.clock.after(station.serve_s(packet), lambda: self._served(site, station, packet))
+        simulated.busy += 1
+        self.clock.after(simulated.serve_s(packet), lambda: self._served(site, simulated, packet))
 
-    def _served(self, site: str, station: SimulatedForwarder, packet: Packet) -> None:
-        if self.stations[site] is not station:
+    def _served(self, site: str, simulated: SimulatedForwarder, packet: Packet) -> None:
+        if self.sites[site] is not simulated:
             return
-        station.busy -= 1
-        if station.waiting:
-            self._serve(site, station.waiting.popleft())
+        simulated.busy -= 1
+        if simulated.waiting:
+            self._serve(site, simulated.waiting.popleft())
         self._do(
-            site, station.forwarder.packet(LOCAL, answer_to(packet, site.encode()), self.now_s)
+            site, simulated.forwarder.packet(LOCAL, answer_to(packet, site.encode()), self.now_s)
         )
 
     def _report(self, site: str, life: int) -> None:
         """Update the offered waiting times periodically, as facilities do."""
-        station = self.stations[site]
-        if station.life != life:
+        simulated = self.sites[site]
+        if simulated.life != life:
             return
-        station.forwarder.routes.offer(station.offered(), self.now_s)
+        simulated.forwarder.routes.offer(simulated.offered(), self.now_s)
         self._poll(site)
         self.clock.after(self.load_every_s, lambda: self._report(site, life))

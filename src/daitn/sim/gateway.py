@@ -29,11 +29,11 @@ from daitn.topology.qrrt.state import QrrtState
 __all__ = ["SimulatedGateway", "path_rtt_s"]
 
 GUESS_TOKENS = 64
-"""Limit that a gateway assumes where the request sets none."""
+"""Limit that a gateway assumes if the request sets none."""
 
 
 class SimulatedGateway:
-    """Decides on queries by what it has heard; `state` is told what nodes say."""
+    """Decides on queries by what it has received; `state` gets nodes' messages."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class SimulatedGateway:
         ended: Callable[[Ended], None],
         lengths: LengthModel,
     ) -> None:
-        """`facilities` by deployment id; `prefer` in the place of what queries prefer."""
+        """`facilities` by deployment id; `prefer` overrides the queries' preferences."""
         self.state = QrrtState()
-        self._told = ended
+        self._on_ended = ended
         self._lengths = lengths
         self._site = site
         self._clock = clock
@@ -63,7 +63,7 @@ class SimulatedGateway:
         self._budget = RetryBudget()
 
     def arrive(self, arrival: Arrival) -> None:
-        """A query comes."""
+        """A query arrives."""
         self._budget.deposit(self._clock.now_s)
         context = self.context(arrival)
         rng = random.Random(f"{self._seed}:{arrival.number}")  # noqa: S311 - replayable
@@ -74,7 +74,7 @@ class SimulatedGateway:
             self.ended(Ended(arrival, QueryStatus.SHED))
 
     def context(self, arrival: Arrival) -> QueryContext:
-        """What the query is decided on."""
+        """The context of the query's decision."""
         snapshot = self.state.snapshot()
         constraints = arrival.constraints
         if self._prefer:
@@ -107,7 +107,7 @@ class SimulatedGateway:
             deployment=id_,
             asked_at_s=self._clock.now_s,
             rtt_s=path_rtt_s(self._links, context, row),
-            ended=query.heard,
+            ended=query.attempt_ended,
         )
         self._load.begin(id_)
         self._facilities[id_].comes(attempt)
@@ -128,7 +128,7 @@ class SimulatedGateway:
         self._lengths.learn(intent, tokens)
 
     def ended(self, ended: Ended) -> None:
-        self._told(ended)
+        self._on_ended(ended)
 
     def _paths_to(self, snapshot: Qrrt) -> Paths:
         if self._paths is not None:
@@ -141,6 +141,6 @@ class SimulatedGateway:
 
 
 def path_rtt_s(links: SimulatedLinks, context: QueryContext, row: int) -> float:
-    """Round trip of the context's path to a row, as it is now."""
+    """Current round trip of the context's path to a row."""
     site = context.snapshot.rows[row].site
     return links.rtt_s(context.intent.origin, site, context.paths.via(row))

@@ -20,15 +20,15 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     at_s: float
-    """Since the world began."""
+    """Seconds since the world began."""
     gateway: SiteId
     topic: str
     model: str
     tokens_in: int
     tokens_out: int
-    """Length of its answer, wherever it is answered: unknown beforehand."""
+    """Length of its answer from any deployment: unknown beforehand."""
     limit: int
-    """The limit that its owner sets; 0: none."""
+    """The limit that its owner sets; 0 means none."""
     luck: float
     """Its answer takes this many times the usual time of its deployment."""
     constraints: QueryConstraints = QueryConstraints()
@@ -41,7 +41,7 @@ class Lengths:
     median: float
     sigma: float
     bounds: tuple[int, ...]
-    """Upper limits for queries, of which each draws one at random."""
+    """Upper limits; each query draws one at random."""
     bounded_share: float
 
 

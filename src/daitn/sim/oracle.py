@@ -14,9 +14,9 @@ from daitn.policy.pipeline import best_first
 from daitn.sim.choosing import Chosen
 from daitn.sim.facility import SimulatedFacility
 from daitn.sim.load import Arrival
+from daitn.topology.arrays import Floats
 from daitn.topology.qrrt.filters import FILTERS
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
-from daitn.topology.qrrt.snapshot import Floats
 
 __all__ = ["Oracle"]
 
@@ -86,16 +86,17 @@ class Oracle:
         return Chosen(tuple(int(cut.numbers[at]) for at in best))
 
     def _foresee(self, cut: QsQrrt, context: QueryContext, arrival: Arrival) -> Floats:
-        """Replace the rows' estimates with the true future. Returns the waits that weigh extra."""
+        """Replace the rows' estimates with the true future. Returns the waits that get additional
+        weight."""
         cut.rtt_s = np.array([self._rtt_s(context, int(row)) for row in cut.numbers])
         wait_s: Floats = np.zeros(len(cut.numbers))
         for at, row in enumerate(cut.numbers):
             facility = self._facilities[context.snapshot.rows[row].id]
             reaches_s = context.now_s + cut.rtt_s[at] / 2
             ends_s = facility.would_end_at_s(arrival, reaches_s)
-            there_s = np.inf if ends_s is None else ends_s - reaches_s
+            at_site_s = np.inf if ends_s is None else ends_s - reaches_s
             if self._caring and ends_s is not None:
-                wait_s[at] = there_s - facility.service_s(arrival)
-            cut.service_s[at] = there_s - wait_s[at]
+                wait_s[at] = at_site_s - facility.service_s(arrival)
+            cut.service_s[at] = at_site_s - wait_s[at]
             cut.cost_usd[at] = facility.spec.cost_usd(arrival.tokens_in, arrival.tokens_out)
         return wait_s

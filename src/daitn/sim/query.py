@@ -1,4 +1,4 @@
-"""One query on its way through a simulated gateway, led by the failover machine of live ones.
+"""One query in a simulated gateway, led by the failover machine of live gateways.
 
 Answers come whole.
 """
@@ -40,7 +40,7 @@ _FAILED = Observation(failed=True)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one query ended. Times and cost are of answered ones."""
+    """How one query ended. Times and cost are those of answered ones."""
 
     arrival: Arrival
     status: QueryStatus
@@ -55,26 +55,26 @@ class Ended:
 
 
 class Sender(Protocol):
-    """What a gateway does for its queries."""
+    """A gateway's services for its queries."""
 
     def send(self, query: SimulatedQuery, row: int) -> SimulatedAttempt:
-        """Ask a row; `query.heard` is told how it ends."""
+        """Query a row; its end is passed to `query.attempt_ended`."""
         ...
 
     def done(self, attempt: SimulatedAttempt) -> None:
-        """It is not under way any more."""
+        """It is no longer in progress."""
         ...
 
     def cancel(self, attempt: SimulatedAttempt) -> None:
-        """Its answer is not wanted any more."""
+        """Its answer is no longer wanted."""
         ...
 
     def observe(self, deployment: str, seen: Observation) -> None:
-        """What the topology is to learn of a deployment."""
+        """Report an observation of a deployment to the topology."""
         ...
 
     def learn(self, intent: QueryIntent, tokens: int) -> None:
-        """How long an answer was."""
+        """Report the length of an answer."""
         ...
 
     def ended(self, ended: Ended) -> None:
@@ -83,7 +83,7 @@ class Sender(Protocol):
 
 
 class SimulatedQuery:
-    """Carries out what its failover machine commands."""
+    """Carries out the commands of its failover machine."""
 
     def __init__(
         self,
@@ -110,20 +110,20 @@ class SimulatedQuery:
         self._under_way: dict[int, SimulatedAttempt] = {}
 
     def begin(self) -> None:
-        """Ask the first row."""
+        """Query the first row."""
         self._handle(Begun())
 
-    def heard(self, attempt: SimulatedAttempt, told: Served | Cause) -> None:
+    def attempt_ended(self, attempt: SimulatedAttempt, outcome: Served | Cause) -> None:
         """An attempt has ended."""
         if self._under_way.get(attempt.row) is not attempt:
             return  # It was cancelled, and did not know yet.
         del self._under_way[attempt.row]
         self._sender.done(attempt)
-        if isinstance(told, Served):
+        if isinstance(outcome, Served):
             self._handle(Answered(attempt.row))
-            self._answered(attempt, told)
+            self._answered(attempt, outcome)
         else:
-            self._handle(Failed(attempt.row, told))
+            self._handle(Failed(attempt.row, outcome))
 
     def _handle(self, fact: Fact) -> None:
         for command in self._failover.handle(fact, self._clock.now_s):
@@ -181,5 +181,5 @@ class SimulatedQuery:
         return seen_whole(columns, row, served_s, tokens, first_token_s)
 
     def _served_s(self, row: int, waited_s: float) -> float:
-        """As far as a gateway can tell: it knows the way there from its paths."""
+        """Service time as known to a gateway, which knows the path from its paths."""
         return max(0.0, waited_s - float(self._account.paths.rtt_s[row]))

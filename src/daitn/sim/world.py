@@ -6,7 +6,7 @@ consults it for every query.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.lengths import AnswerLengths, LengthModel
@@ -51,7 +51,7 @@ class World:
         lengths: Callable[[], LengthModel] = AnswerLengths,
     ) -> None:
         """`looked_every_s`: interval at which a facility checks whether its load changed.
-        `lengths`: by what gateways guess how long answers will be."""
+        `lengths`: the gateways' estimator of answer lengths."""
         self.clock = Clock()
         self.links = SimulatedLinks(network)
         self.facilities = {
@@ -90,12 +90,32 @@ class World:
 
     def run(self, arrivals: Sequence[Arrival]) -> tuple[Ended, ...]:
         """Run all queries to their end; returns them in the order in which they ended."""
-        for arrival in arrivals:
-            gateway = self.gateways[arrival.gateway]
-            self.clock.at(arrival.at_s, lambda a=arrival, g=gateway: g.arrive(a))  # type: ignore[misc]
-        while len(self._ended) < len(arrivals):
+        return tuple(self.stream(arrivals))
+
+    def stream(self, arrivals: Iterable[Arrival]) -> Iterator[Ended]:
+        """Run queries to their end, and yield each when it has ended. Only the next one of
+        `arrivals`, which are ordered by time, is read ahead, so that there may be any number of
+        them."""
+        coming = iter(arrivals)
+        open_ = 0
+
+        def expect() -> None:
+            nonlocal open_
+            arrival = next(coming, None)
+            if arrival is not None:
+                open_ += 1
+                self.clock.at(arrival.at_s, lambda: come(arrival))
+
+        def come(arrival: Arrival) -> None:
+            expect()
+            self.gateways[arrival.gateway].arrive(arrival)
+
+        expect()
+        while open_:
             self.clock.step()
-        return tuple(self._ended)
+            ended, self._ended[:] = tuple(self._ended), ()
+            open_ -= len(ended)
+            yield from ended
 
     def _begin(self) -> None:
         now_s = self.clock.now_s
@@ -110,12 +130,14 @@ class World:
         for facility in self._network.facilities:
             self._tell(facility.site, (), now_s)
 
-    def _tell(self, site: SiteId, told: tuple[tuple[int, int], ...], told_at_s: float) -> None:
+    def _tell(
+        self, site: SiteId, reported: tuple[tuple[int, int], ...], reported_at_s: float
+    ) -> None:
         """A facility reports its load if it changed, or if the last report is old."""
         facilities = self._facilities_at(site)
         now_s, load = self.clock.now_s, tuple(facility.load for facility in facilities)
-        if site in self._alive and (load != told or now_s - told_at_s >= REPORTED_EVERY_S):
-            told, told_at_s = load, now_s
+        if site in self._alive and (load != reported or now_s - reported_at_s >= REPORTED_EVERY_S):
+            reported, reported_at_s = load, now_s
             serving = Serving(
                 site=site,
                 at_s=now_s,
@@ -123,7 +145,7 @@ class World:
                 deployments=tuple(facility.reading() for facility in facilities),
             )
             self._publish(site, lambda g: g.state.absorb_serving(serving, self.clock.now_s))
-        self.clock.after(self._looked_every_s, lambda: self._tell(site, told, told_at_s))
+        self.clock.after(self._looked_every_s, lambda: self._tell(site, reported, reported_at_s))
 
     def _measure(self, source: SiteId) -> None:
         now_s = self.clock.now_s

@@ -1,4 +1,4 @@
-"""Processes that are there at once: copies of one that has imported what they need.
+"""Processes that start at once: forks of a template with everything already imported.
 
 A *template* imports modules and starts no thread; whoever holds a connection to it has it start
 processes, which end with that connection where that is asked for. Many processes of one machine so

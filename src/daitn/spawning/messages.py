@@ -1,4 +1,4 @@
-"""What is said on a connection to a template: one message a packet, with its files."""
+"""Messages on a connection to a template: one message per packet, with its files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, TypeVar
 import msgspec
 
 __all__ = [
+    "NOTICES",
     "REQUESTS",
     "SUPPORTED",
-    "TOLD",
     "Exited",
     "Join",
+    "Notice",
     "Request",
     "Spawn",
     "Spawned",
-    "Told",
     "receive",
     "send",
 ]
@@ -25,19 +25,19 @@ __all__ = [
 T = TypeVar("T")
 
 SUPPORTED: Final = hasattr(socket, "SOCK_SEQPACKET") and hasattr(socket, "send_fds")
-"""Whether this machine has what templates need: Linux."""
+"""Whether this machine supports templates: Linux."""
 _MOST_BYTES = 1 << 18
 _MOST_FILES = 8
 
 
 class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Start a process that calls the function `main` of a module. The files that come with it are
-    its standard input, output and errors, and what follows them."""
+    """Start a process that calls the function `main` of a module. The attached files are its
+    standard input, output and errors, and further files."""
 
     number: int
-    """Chosen by whoever asks."""
+    """Chosen by the sender."""
     title: str
-    """What lists of processes show of it."""
+    """Its title in process lists."""
     module: str
     arguments: tuple[str, ...]
     environment: dict[str, str]
@@ -48,7 +48,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The file that comes with it is a further connection."""
+    """The attached file is a further connection."""
 
 
 class Spawned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -67,22 +67,22 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Request = Spawn | Join
-Told = Spawned | Exited
+Notice = Spawned | Exited
 
 REQUESTS: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
-TOLD: Final[msgspec.msgpack.Decoder[Told]] = msgspec.msgpack.Decoder(Told)
+NOTICES: Final[msgspec.msgpack.Decoder[Notice]] = msgspec.msgpack.Decoder(Notice)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def send(connection: socket.socket, message: Request | Told, files: Sequence[int] = ()) -> None:
-    """Raises `OSError` where nobody is at the other end."""
+def send(connection: socket.socket, message: Request | Notice, files: Sequence[int] = ()) -> None:
+    """Raises `OSError` if nobody is at the other end."""
     socket.send_fds(connection, [_encode(message)], files)
 
 
 def receive(
     connection: socket.socket, decoder: msgspec.msgpack.Decoder[T]
 ) -> tuple[T, list[int]] | None:
-    """The next message, and the files that came with it; none at the end."""
+    """The next message, and its attached files; none at the end."""
     try:
         data, files, _, _ = socket.recv_fds(connection, _MOST_BYTES, _MOST_FILES)
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""The memory of processes that are copied."""
+"""The memory of forked processes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _HUGE = 1 << 21
 
 
 def use_huge_pages() -> None:
-    """Have this process's memory in pages of 2 MB, as far as the kernel likes: a fork copies a
-    table with a line for each page, and its end takes it down (of a process with PyTorch, together
-    16 ms of processor time with pages of 4 kB, 4 ms so; measured).
+    """Put this process's memory into pages of 2 MB, as far as the kernel supports it: a fork copies
+    a table with an entry for each page, and its end frees it (for a process with PyTorch, together
+    16 ms of CPU time with pages of 4 kB, 4 ms with these; measured).
 
     What is shared stays as it is: new pages would be this process's own.
     """

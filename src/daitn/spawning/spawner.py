@@ -1,4 +1,4 @@
-"""Starting a template, and processes from it, and following them, without an event loop."""
+"""Starts a template and processes from it, and follows them, without an event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import IO
 
-from daitn.spawning.messages import TOLD, Exited, Join, Spawn, Spawned, receive, send
+from daitn.spawning.messages import NOTICES, Exited, Join, Spawn, Spawned, receive, send
 
 __all__ = ["ForkedProcess", "Template"]
 
@@ -27,12 +27,12 @@ class Template:
     def __init__(
         self, modules: Sequence[str], environment: Mapping[str, str], errors: IO[bytes]
     ) -> None:
-        """Start it; returns before it has imported the modules. `errors`: takes what it prints,
-        which is what keeps it from importing them. Raises `OSError`."""
+        """Start it; returns before it has imported the modules. `errors`: receives its output, such
+        as failed imports. Raises `OSError`."""
         self._connection, theirs = _pair()
         with theirs:
             self._process = subprocess.Popen(
-                # -P: what lies in the working directory is no module.
+                # -P: files in the working directory are not modules.
                 (sys.executable, "-P", "-m", _TEMPLATE, str(theirs.fileno()), *modules),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
@@ -44,7 +44,7 @@ class Template:
         self._numbers = count()
         self._running: dict[int, ForkedProcess] = {}
         self.silent = False
-        """Whether the template has ended, so that nobody tells of the processes any more."""
+        """Whether the template has ended, so that ends of processes are no longer reported."""
 
     @property
     def runs(self) -> bool:
@@ -52,7 +52,7 @@ class Template:
         return self._process.poll() is None
 
     def connection(self) -> socket.socket:
-        """A further connection, to be given to a process. Raises `OSError`."""
+        """A further connection, to pass to a process. Raises `OSError`."""
         ours, theirs = _pair()
         with theirs:
             send(self._connection, Join(), (theirs.fileno(),))
@@ -67,7 +67,7 @@ class Template:
         title: str,
         environment: Mapping[str, str],
     ) -> ForkedProcess:
-        """Start a process in this one's working directory, which goes on when this one ends.
+        """Start a process in this one's working directory, which continues when this one ends.
 
         It calls `main` of `module`; `files` are its standard input, output and errors, and what
         follows them. Waits while the template imports its modules. Raises `OSError` where it has
@@ -84,28 +84,28 @@ class Template:
         )
         send(self._connection, request, files)
         while True:
-            told = self._told()
-            if told is None:
+            notice = self._receive()
+            if notice is None:
                 raise ConnectionError("the template has ended")
-            if isinstance(told, Spawned) and told.number == request.number:
-                process = self._running[told.pid] = ForkedProcess(self, told.pid)
+            if isinstance(notice, Spawned) and notice.number == request.number:
+                process = self._running[notice.pid] = ForkedProcess(self, notice.pid)
                 return process
 
     def look(self, within_s: float = 0.0) -> None:
-        """Learn which processes have ended, or wait until the first does."""
+        """Learn which processes have ended, or wait for the first."""
         while not self.silent and select.select([self._connection], [], [], within_s)[0]:
-            self._told()
+            self._receive()
             within_s = 0.0
 
-    def _told(self) -> Spawned | Exited | None:
-        received = receive(self._connection, TOLD)
+    def _receive(self) -> Spawned | Exited | None:
+        received = receive(self._connection, NOTICES)
         if received is None:
             self.silent = True
             return None
-        told, _ = received
-        if isinstance(told, Exited) and (process := self._running.pop(told.pid, None)):
-            process.returncode = told.code
-        return told
+        notice, _ = received
+        if isinstance(notice, Exited) and (process := self._running.pop(notice.pid, None)):
+            process.returncode = notice.code
+        return notice
 
     def close(self) -> None:
         """End the template, unless others are connected to it."""
@@ -115,13 +115,13 @@ class Template:
 
 
 class ForkedProcess:
-    """A process that a template has started: what of `subprocess.Popen` is needed of it."""
+    """A process started by a template: the required part of `subprocess.Popen`."""
 
     def __init__(self, template: Template, pid: int) -> None:
         self._template = template
         self.pid = pid
         self.returncode: int | None = None
-        """As `subprocess.Popen` gives it."""
+        """As in `subprocess.Popen`."""
 
     def poll(self) -> int | None:
         """The return code, if it has ended."""

@@ -1,4 +1,4 @@
-"""Starting processes from a template in an event loop, with streams to talk to them."""
+"""Starts processes from a template in an event loop, with streams for communication."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 
-from daitn.spawning.messages import TOLD, Spawn, Spawned, receive, send
+from daitn.spawning.messages import NOTICES, Spawn, Spawned, receive, send
 
 __all__ = ["Spawner", "StreamedProcess"]
 
 
 class StreamedProcess:
-    """A process that a template has started: what of `asyncio.subprocess.Process` is needed."""
+    """A process started by a template: the required part of `asyncio.subprocess.Process`."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class StreamedProcess:
         self._ended = asyncio.Event()
 
     def end(self, code: int) -> None:
-        """It has ended so."""
+        """Record its end."""
         self.returncode = code
         self._ended.set()
 
@@ -45,7 +45,8 @@ class StreamedProcess:
 
 
 class Spawner:
-    """An event loop's connection to a template, which kills what was started over it at its end."""
+    """An event loop's connection to a template, which kills all processes started over it when it
+    ends."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -53,13 +54,13 @@ class Spawner:
         self._starting: dict[int, tuple[StreamedProcess, asyncio.Future[None]]] = {}
         self._running: dict[int, StreamedProcess] = {}
         self.lost = False
-        """Whether the template has ended, and with it all that it started."""
+        """Whether the template has ended, including everything that it started."""
         asyncio.get_running_loop().add_reader(connection.fileno(), self._read)
 
     async def spawn(
         self, module: str, arguments: Sequence[str], *, title: str, environment: Mapping[str, str]
     ) -> StreamedProcess:
-        """Start a process that calls `main` of `module`. Raises `OSError` where the template has
+        """Start a process that calls `main` of `module`. Raises `OSError` if the template has
         ended."""
         number = next(self._numbers)
         request = Spawn(
@@ -92,25 +93,25 @@ class Spawner:
         return process
 
     def close(self) -> None:
-        """End the connection, and what was started over it."""
+        """End the connection, and all processes started over it."""
         if not self.lost:
             self._lose()
         self._connection.close()
 
     def _read(self) -> None:
-        received = receive(self._connection, TOLD)
+        received = receive(self._connection, NOTICES)
         if received is None:
             self._lose()
             return
-        told, _ = received
-        if isinstance(told, Spawned):
-            process, started = self._starting.pop(told.number)
-            process.pid = told.pid
-            self._running[told.pid] = process
+        notice, _ = received
+        if isinstance(notice, Spawned):
+            process, started = self._starting.pop(notice.number)
+            process.pid = notice.pid
+            self._running[notice.pid] = process
             if not started.done():
                 started.set_result(None)
-        elif (ended := self._running.pop(told.pid, None)) is not None:
-            ended.end(told.code)
+        elif (ended := self._running.pop(notice.pid, None)) is not None:
+            ended.end(notice.code)
 
     def _lose(self) -> None:
         self.lost = True

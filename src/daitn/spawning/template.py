@@ -1,8 +1,6 @@
-"""The process of which others are copies: `python -m daitn.spawning.template FD MODULE...`.
-
-It has one thread, which imports the modules, and then waits: for requests on its connections, and
-for the ends of its processes.
-"""
+"""The process from which others are forked: `python -m daitn.spawning.template FD MODULE...`. Its
+single thread imports the modules, then waits for requests on its connections and for the ends of
+its children."""
 
 from __future__ import annotations
 
@@ -27,16 +25,16 @@ __all__ = ["main"]
 
 _WOKEN_BYTES = 1 << 12
 _BEYOND_STREAMS = 64
-"""Where files wait until they have their place."""
+"""Where files wait for their final descriptors."""
 
 
 class _Client:
-    """One connection, and the processes that were started for it."""
+    """One connection, and the processes started for it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.processes: dict[int, bool] = {}
-        """Whether each is killed when the connection ends."""
+        """Whether each process is killed when the connection ends."""
 
     def tell(self, message: Spawned | Exited) -> None:
         with contextlib.suppress(OSError):  # Gone: its end is seen soon.
@@ -56,7 +54,7 @@ class _Template:
         self._join(connection)
 
     def serve(self) -> Spawn | None:
-        """Until no connection is left; in a process that was started: what it is to be."""
+        """Serve until no connection is left; in a started process, return what to become."""
         while self._clients:
             for key, _ in self._selector.select():
                 if key.fileobj is self._woken:
@@ -92,7 +90,7 @@ class _Template:
         return None
 
     def _part(self, client: _Client) -> None:
-        """Its end is the end of what was to end with it."""
+        """End a connection, and all processes that must end with it."""
         self._selector.unregister(client.connection)
         client.connection.close()
         self._clients.remove(client)
@@ -107,13 +105,13 @@ class _Template:
                 pass
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                told = Exited(pid=ended[0], code=os.waitstatus_to_exitcode(ended[1]))
+                notice = Exited(pid=ended[0], code=os.waitstatus_to_exitcode(ended[1]))
                 for client in self._clients:
-                    if client.processes.pop(told.pid, None) is not None:
-                        client.tell(told)
+                    if client.processes.pop(notice.pid, None) is not None:
+                        client.tell(notice)
 
     def _become(self, spawn: Spawn, files: Sequence[int]) -> None:
-        """In the new process: nothing is left of the template but what it has imported."""
+        """In the new process: drop everything of the template except its imports."""
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -133,7 +131,7 @@ class _Template:
 
 
 def main() -> None:
-    """Be a template, and then, in each process that it starts, what was asked for."""
+    """Be a template, and then, in each started process, what was requested."""
     connection = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     getproctitle()  # Finds its place while the environment is as it was.

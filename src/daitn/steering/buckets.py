@@ -18,7 +18,7 @@ class Bucket:
         self._at_s = now_s
 
     def take(self, now_s: float) -> float:
-        """Take a token. Returns the seconds until there is one; 0 if it was taken."""
+        """Take a token. Returns the seconds until the next one; 0 if one was taken."""
         tokens = self._tokens
         if now_s > self._at_s:
             tokens += (now_s - self._at_s) * self._per_s
@@ -32,7 +32,7 @@ class Bucket:
         return 0.0
 
     def full(self, now_s: float) -> bool:
-        """Whether it is no different from a new one."""
+        """Whether it equals a new one."""
         return self._tokens + (now_s - self._at_s) * self._per_s >= self._burst
 
 
@@ -49,7 +49,7 @@ class Buckets:
         self._buckets: dict[tuple[str, str] | str, Bucket] = {}
 
     def take(self, neighbour: str, owner: str, now_s: float) -> float:
-        """Take a token for the owner's next object. Returns the seconds to wait; 0: none."""
+        """Take a token for the owner's next object. Returns the seconds to wait; 0 means none."""
         key = neighbour, owner
         own = self._buckets.get(key) or self._add(key, self._owner, now_s)
         common = self._buckets.get(neighbour) or self._add(neighbour, self._neighbour, now_s)
@@ -63,8 +63,8 @@ class Buckets:
         return bucket
 
     def _forget_full(self, now_s: float) -> None:
-        """Drop full buckets, which equal new ones. If all are in use, drop all owners': whoever
-        invents owners is still bound by the neighbour's bucket."""
+        """Drop full buckets, which equal new ones. If all are in use, drop all owners': a neighbour
+        that invents owners is still bound by its own bucket."""
         kept = {
             key: bucket
             for key, bucket in self._buckets.items()

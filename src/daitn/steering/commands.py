@@ -20,7 +20,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deliver(msgspec.Struct, frozen=True, gc=False):
-    """Do for the object here what its intent asks. Its answer or refusal returns to the forwarder,
+    """Serve the object here as its intent asks. Its answer or refusal returns to the forwarder,
     from `LOCAL`."""
 
     packet: Packet
@@ -31,31 +31,31 @@ class Return(msgspec.Struct, frozen=True, gc=False):
 
     packet: Packet
     taken_s: float
-    """Since the object set out; 0 if the forwarder has restarted since."""
+    """Seconds since the object set out; 0 if the forwarder has restarted since."""
 
 
 class DropCause(enum.StrEnum):
-    """Why a packet is dropped, in a word."""
+    """Why a packet is dropped, in one word."""
 
     MALFORMED = "malformed"
     """It cannot be read, or carried out."""
     EXPIRED = "expired"
     """It was not answered in time."""
     DUPLICATE = "duplicate"
-    """It came before, or was answered before."""
+    """It arrived before, or was answered before."""
     UNWANTED = "unwanted"
-    """Nobody waits for it any more."""
+    """It is no longer awaited."""
     NO_ROUTE = "no_route"
-    """An answer finds no way home."""
+    """An answer has no route home."""
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """A packet was dropped: nobody waits for it, or it was answered before."""
+    """A packet was dropped: it is no longer awaited, or was answered before."""
 
     packet: Packet
     cause: DropCause
     reason: str
-    """The same in a sentence."""
+    """The cause in a sentence."""
 
 
 class Advertise(msgspec.Struct, frozen=True, gc=False):

@@ -30,7 +30,7 @@ __all__ = ["Custody"]
 
 _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORMED))
 """No other next hop can help with these."""
-# Looking up a member of an enum takes 70 ns in Python 3.11, and every packet needs several.
+# A member look-up of an enum takes 70 ns in Python 3.11, and every packet needs several.
 _ANSWER, _REFUSAL, _PROBE = PacketKind.ANSWER, PacketKind.REFUSAL, PacketKind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
@@ -39,7 +39,7 @@ _NONE_TAKEN: Mapping[str, str] = MappingProxyType({})
 
 
 class Custody:
-    """All objects that are under way here, or were until recently."""
+    """All objects that are pending here, or were until recently."""
 
     def __init__(self, routes: RouteTable, settings: ForwarderSettings) -> None:
         self.site = routes.site
@@ -47,7 +47,7 @@ class Custody:
         self.routes = routes
         self.statistics = Statistics()
         self.closed = ""
-        """Why this site takes no objects of others, in words; empty: it does."""
+        """Why this site takes no objects of others, in words; empty if it does."""
         self.rankings = Rankings(routes, self.statistics)
         self.pending = PendingTable(settings.most_objects, settings.most_bytes)
         self._buckets = Buckets(
@@ -69,7 +69,7 @@ class Custody:
             out.append(Drop(packet, DropCause.MALFORMED, str(error)))
 
     def neighbour_lost(self, neighbour: str, now_s: float, out: list[Command]) -> None:
-        """A link went down: objects under way through it get another next hop."""
+        """A link went down: pending objects that went through it get another next hop."""
         for key in self.pending.through(neighbour):
             entry = self.pending.get(key)
             if entry is not None:
@@ -164,7 +164,7 @@ class Custody:
         return None
 
     def _is_home(self, packet: Packet) -> bool:
-        """Whether an object comes back to where it belongs."""
+        """Whether an object returns to its home."""
         intent = self.rankings.intent(packet.intent)
         return intent.capability == Capability.HOME and intent.subject == self.site
 
@@ -177,7 +177,7 @@ class Custody:
         now_s: float,
         out: list[Command],
     ) -> None:
-        """A copy arrived of an object that is known here."""
+        """A copy of a known object arrived."""
         refusal = None
         if sender == LOCAL:
             out.append(Drop(packet, DropCause.DUPLICATE, "it has set out before"))
@@ -246,12 +246,13 @@ class Custody:
         if self._held:
             self._held.pop(key, None)
         if choice is None:
-            # A further copy is not held: its owner has others, and need not wait for this one.
+            # A further copy is not held: its owner has others and need not wait for this one.
             patient = LOCAL in entry.upstreams and not packet.branch
             if refusal is None and (patient or not ranking.choices):
                 self._hold(key, entry, now_s)
             elif refusal is None:
-                # There are next hops, at sites that it visited: one of those finds another sooner.
+                # The only next hops are at sites that it visited: one of those finds another
+                # sooner.
                 self._refuse(key, entry, Refusal(Reason.NO_WAY, self.site), now_s, out)
             else:
                 self._refuse(key, entry, refusal, now_s, out)
@@ -302,8 +303,8 @@ class Custody:
         )
 
     def _retry(self, key: Key, entry: PendingEntry, now_s: float, out: list[Command]) -> None:
-        """Send an object again from where it set out. An overdue one avoids the sites to which it
-        went before, if another can serve it; a refused one may go there again.
+        """Send an object again from its source. An overdue one avoids the sites where it went
+        before, if another can serve it; a refused one may go there again.
 
         If nobody offers to serve an overdue one any more, it is waited for: a site that is about to
         stop offers nothing, and answers what it has.
@@ -328,8 +329,8 @@ class Custody:
 
     def _taken(self, key: Key) -> dict[str, str]:
         """Origins to which this site sent other copies of the object, with the next hops: each copy
-        is to be answered by another site. Copies that went into another domain do not count: its
-        border site, which knows who answers there, keeps them apart."""
+        should be answered by a different site. Copies that went into another domain do not count:
+        its border site, which knows who answers there, keeps them apart."""
         return {
             other.origin: other.via
             for other in self.pending.siblings(key)
@@ -354,7 +355,7 @@ class Custody:
             packet = packet.stepped(by, int(now_s * 1000), _DELIVERED, others)
         elif by := answered_by(packet):
             self.statistics.load_reported(by, packet.advertised_score, now_s)
-        # An answer from another site than expected says nothing of this next hop. A domain's origin
+        # An answer from an unexpected site says nothing about this next hop. A domain's origin
         # stands for all sites in it.
         as_expected = by == entry.origin or entry.origin != site_of(entry.origin) or not by
         if sender == entry.via and entry.phase is _UNDER_WAY and as_expected:
@@ -390,7 +391,7 @@ class Custody:
     def _refuse(
         self, key: Key, entry: PendingEntry, refusal: Refusal, now_s: float, out: list[Command]
     ) -> None:
-        """An object has no next hop: retry it if it set out here, else pass a refusal back."""
+        """An object has no next hop: retry it if this is its source, else pass a refusal back."""
         if LOCAL in entry.upstreams and self._worth_retrying(entry, refusal, now_s):
             self._held.pop(key, None)
             self.pending.stopped(key, entry)
@@ -403,8 +404,8 @@ class Custody:
         self._reply(entry.upstreams, reply, now_s - entry.since_s, out)
 
     def _worth_retrying(self, entry: PendingEntry, refusal: Refusal, now_s: float) -> bool:
-        """Whether a refused object that set out here is sent again. A further copy is not, so that
-        its owner can go on with the others."""
+        """Whether a refused object is sent again from its source, here. A further copy is not, so
+        that its owner can continue with the others."""
         first = entry.first
         return (
             first.kind is not PacketKind.PROBE
@@ -418,7 +419,7 @@ class Custody:
     def _settle(
         self, key: Key, entry: PendingEntry, phase: Phase, reply: Packet, now_s: float
     ) -> None:
-        """Finish an object, and keep its reply for a while."""
+        """Finish an object, and store its reply for a while."""
         if self._held:
             self._held.pop(key, None)
         flags = entry.packet.flags
@@ -430,7 +431,7 @@ class Custody:
     def _reply(
         self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]
     ) -> bool:
-        """Send a reply to those that wait; False if one of them is unreachable."""
+        """Send a reply to all that await it; False if one of them is unreachable."""
         reached = True
         for upstream in upstreams:
             if upstream == LOCAL:
@@ -442,7 +443,7 @@ class Custody:
         return reached
 
     def _steer_home(self, packet: Packet, now_s: float, out: list[Command]) -> None:
-        """Steer an answer to where its object set out, as the path back is broken."""
+        """Steer an answer to its object's source, since the path back is broken."""
         ranking = self.rankings.ranking(packet.intent, now_s)
         choice = ranking.choose(0, packet.visited, True)
         if choice is None:

@@ -1,4 +1,4 @@
-"""The forwarder: it decides by itself where each packet goes next. Without I/O.
+"""The forwarder: chooses each packet's next hop on its own. Without I/O.
 
 A shell hands over what arrives and carries out the returned commands. For each object:
 
@@ -50,18 +50,18 @@ class Forwarder:
     def link_up(
         self, neighbour: str, cost_s: float, now_s: float, domain: str | None = None
     ) -> list[Command]:
-        """A link came up, or was replaced by a new one. `domain` is the neighbour's; None: this
-        site's."""
+        """A link came up, or was replaced by a new one. `domain` is the neighbour's; `None` means
+        this site's."""
         commands = self.link_down(neighbour, now_s)
         self.routes.link_up(neighbour, cost_s, now_s, domain)
         return commands
 
     def link_domain(self, neighbour: str, domain: str | None) -> None:
-        """A neighbour now belongs to another domain; None: to this site's."""
+        """A neighbour now belongs to another domain; `None` means to this site's."""
         self.routes.link_domain(neighbour, domain)
 
     def set_domain(self, domain: str, now_s: float) -> None:
-        """Move this site to another domain; empty: to none. Objects under way are not affected.
+        """Move this site to another domain; empty means to none. Pending objects are not affected.
         Raises `InvalidInput`."""
         self.routes.set_domain(domain, now_s)
 
@@ -70,14 +70,14 @@ class Forwarder:
         self.routes.link_cost(neighbour, cost_s, now_s)
 
     def link_down(self, neighbour: str, now_s: float) -> list[Command]:
-        """A link went down: objects under way through it get another next hop."""
+        """A link went down: pending objects that went through it get another next hop."""
         commands: list[Command] = []
         self.routes.link_down(neighbour, now_s)
         self.custody.neighbour_lost(neighbour, now_s, commands)
         return commands
 
     def receive_summary(self, neighbour: str, summary: Summary, now_s: float) -> None:
-        """Take in a neighbour's summary. Raises `Corrupt`, and then uses none of it."""
+        """Process a neighbour's summary. Raises `Corrupt`, and then uses none of it."""
         self.routes.receive(neighbour, summary, now_s)
 
     def packet(self, sender: str, packet: Packet, now_s: float) -> list[Command]:
@@ -95,5 +95,5 @@ class Forwarder:
         return commands
 
     def next_s(self) -> float:
-        """When `tick` is due at the latest. Every other call may change it."""
+        """When `tick` is due at the latest. Any other call may change it."""
         return min(self.custody.next_s(), self.routes.next_due_s())

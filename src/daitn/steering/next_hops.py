@@ -1,4 +1,4 @@
-"""The next hops that an object can take, as columns: one row per origin and neighbour.
+"""The next hops that an object can take, in columns: one row per origin and neighbour.
 
 This is a forwarder's view of what matters to one intent, as QS-QRRT is a gateway's.
 """
@@ -20,8 +20,8 @@ from daitn.steering.routes.table import RouteTable
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability, PacketIntent
 from daitn.steering.wire.offers import Offer
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.accuracy import UNMEASURED_ACCURACY
-from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = [
     "LOCAL",
@@ -49,15 +49,15 @@ __all__ = [
 LOCAL = ""
 """The next hop of an object that is delivered at this site."""
 WAIT_WEIGHT = 3.0
-"""A waiting object delays those behind it too, as in QIRCE. It weighs more here, since other
+"""A waiting object also delays those behind it, as in QIRCE. It weighs more here, since other
 forwarders see the same free slot before they learn of each other's choice; tuned on the first seeds
 of `benchmarks/aats_topologies.py`."""
 MOST_NEXT_HOPS = 64
 """If there are more, only the best are ranked. No packet is tried at more sites."""
 MOST_BY_VIA = 8
-"""This many by each neighbour are ranked as well: a packet may have visited the others."""
+"""This many through each neighbour are ranked as well: a packet may have visited the others."""
 MOST_REJECTED = 20
-"""Of more than `MOST_NEXT_HOPS`, rows that are not admitted but kept for explanations."""
+"""Rejected rows beyond `MOST_NEXT_HOPS` that are kept for explanations."""
 
 
 class NextHop(msgspec.Struct, frozen=True, gc=False):
@@ -87,8 +87,8 @@ def id_of(origin: str, via: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """All next hops towards one key as summaries advertise them, whatever the intent. Rows are
-    sorted by id."""
+    """All next hops towards one key as advertised in summaries, for any intent. Rows are sorted by
+    id."""
 
     rows: tuple[NextHop, ...]
     via: NDArray[np.intp]
@@ -99,11 +99,11 @@ class Reach:
     """As in `NextHops`."""
     price_usd: Floats
     prices_usd: tuple[float, ...]
-    """The distinct prices, the lowest first."""
+    """The distinct prices, lowest first."""
     contexts: tuple[int, ...]
-    """The distinct lengths of bounded contexts in tokens, the shortest first."""
+    """The distinct lengths of bounded contexts in tokens, shortest first."""
     cordoned: tuple[tuple[str, str], ...] = ()
-    """Sites that are out of service, and why, in words."""
+    """Sites that are out of service, with reasons in words."""
 
     def too_short(self, intent: PacketIntent) -> int:
         """How many of the distinct contexts are too short for the intent."""
@@ -119,8 +119,8 @@ class Reach:
         )
 
     def cost_class(self, intent: PacketIntent) -> int:
-        """The price class of an intent: it decides which next hops are worth ranking. 0 if all of
-        them are ranked."""
+        """The price class of an intent, which decides which next hops are worth ranking. 0 if all
+        of them are ranked."""
         few = len(self.rows) <= MOST_NEXT_HOPS
         return 0 if few or not any(self.prices_usd) else cost_class(units_of(intent))
 
@@ -132,15 +132,16 @@ class NextHops:
     rows: tuple[NextHop, ...]
     passes: Flags
     known_fit: Floats
-    """0 where it rests on less than the intent trusts."""
+    """0 if its evidence is weaker than the trust that the intent requires."""
     expected_fit: Floats
-    """That of an unmeasured deployment there."""
+    """That of an unmeasured deployment in that case."""
     expected_s: Floats
-    """Until the answer is back, as far as this forwarder knows."""
+    """Seconds until the answer is back, as far as this forwarder knows."""
     weighted_s: Floats
-    """The same with waits times `WAIT_WEIGHT`, and at least the age of an overdue object."""
+    """Likewise, with waits times `WAIT_WEIGHT`, and at least the age of an overdue object."""
     remaining_s: Floats
-    """From the next hop until its answer is back there, as advertised, with weighted waits."""
+    """Seconds from the next hop until its answer is back there, as advertised, with weighted
+    waits."""
     price_usd: Floats
     cost_usd: Floats
 
@@ -153,7 +154,7 @@ def units_of(intent: PacketIntent) -> int:
 
 
 def cost_usd(price_usd: float, units: int) -> float:
-    """What that many units cost; no units cost nothing, at any price."""
+    """Cost of that many units; no units cost nothing, at any price."""
     return price_usd * units / 1000.0 if units else 0.0
 
 
@@ -207,8 +208,8 @@ def reach_of(key: str, routes: RouteTable) -> Reach:
 
 
 def _out_of_service(origin: str, via: str, key: str, cordoned: Mapping[str, str]) -> str:
-    """Why nothing is sent towards an origin by a neighbour. What belongs to a site finds its way
-    home, and is passed on by no other site that is out of service."""
+    """Why nothing is sent towards an origin through a neighbour. A site's own objects find their
+    way home, but no other out-of-service site forwards them."""
     if not cordoned:
         return ""
     home = key == f"{Capability.HOME}:{origin}"
@@ -219,13 +220,13 @@ def _out_of_service(origin: str, via: str, key: str, cordoned: Mapping[str, str]
 
 
 def next_hops_for(intent: PacketIntent, reach: Reach) -> NextHops:
-    """All next hops for an intent, and which of them it admits, by what summaries say."""
+    """All next hops for an intent, and which of them it admits, according to summaries."""
     remaining_s = reach.remaining_s
     known = reach.trust >= intent.trust
     known_fit = np.where(known, reach.fit, 0.0)
     expected_fit = known_fit
     if intent.capability in (Capability.ANSWER, Capability.MODEL):
-        # Nothing at all is known of a deployment whose accuracy nobody claims.
+        # Nothing is known about a deployment without even a claimed accuracy.
         measured = known & ((reach.trust > 0) | (reach.fit > 0))
         expected_fit = np.where(measured, reach.fit, UNMEASURED_ACCURACY)
     hops = NextHops(
@@ -274,7 +275,7 @@ def rows_of(hops: NextHops, kept: NDArray[np.intp]) -> NextHops:
 
 
 def priced(hops: NextHops, units: int) -> NextHops:
-    """The same rows for an intent that takes so many units."""
+    """The same rows for an intent that takes this many units."""
     return replace(hops, cost_usd=_costs_usd(hops.price_usd, units))
 
 
@@ -284,7 +285,7 @@ def unpriced(hops: NextHops) -> NextHops:
 
 
 def as_learned(hops: NextHops, statistics: Statistics, now_s: float) -> NextHops:
-    """The same rows with the times that this forwarder expects from what it learned."""
+    """The same rows with the times that this forwarder has learned to expect."""
     expected_s, weighted_s = [], []
     for hop in hops.rows:
         offer, hop_statistics = hop.offer, statistics.hop_statistics(hop.via, hop.origin)
@@ -309,7 +310,7 @@ def _wait_s(hop: NextHop, statistics: Statistics, now_s: float) -> float:
 
 
 def _advertised_count(offer: Offer, slots: int) -> float:
-    """How many objects are under way if one more would wait as advertised. 0 if it would not wait:
+    """How many objects are pending if one more would wait as advertised. 0 if it would not wait:
     then a slot is free, and the count is unknown."""
     if offer.wait_s == 0.0 or offer.serve_s == 0.0:
         return 0.0
@@ -342,7 +343,7 @@ def _failed(hops: NextHops, intent: PacketIntent) -> dict[str, Flags]:
 
 
 def is_suited(offer: Offer, intent: PacketIntent) -> bool:
-    """Whether an offered model reads and says what the intent needs."""
+    """Whether an offered model supports the inputs and outputs that the intent needs."""
     return _is_able(offer, intent) and _speaks(offer, intent) and _holds(offer, intent)
 
 
@@ -362,12 +363,12 @@ def _holds(offer: Offer, intent: PacketIntent) -> bool:
 def rejections(
     hops: NextHops, intent: PacketIntent, cordoned: tuple[tuple[str, str], ...] = ()
 ) -> Iterator[Rejection]:
-    """Why each row that is not admitted is rejected. `cordoned`: as of `Reach`; such a site tells
-    no longer what it offers."""
+    """Why each rejected row is rejected. `cordoned`: as in `Reach`; such a site no longer
+    advertises its offers."""
     failed = _failed(hops, intent)
-    told = {site_of(hop.origin) for hop in hops.rows} | {hop.via for hop in hops.rows}
+    advertised = {site_of(hop.origin) for hop in hops.rows} | {hop.via for hop in hops.rows}
     for site, why in cordoned:
-        if site not in told:
+        if site not in advertised:
             yield Rejection(
                 candidate=site, filter="cordoned", reason=f"{site} {why}", field="cordoned"
             )

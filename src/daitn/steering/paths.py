@@ -1,4 +1,4 @@
-"""What a trace says: which sites to skip, and who answered."""
+"""Reads a trace: which sites to skip, and which site answered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def answered_by(answer: Packet) -> str:
 
 
 def avoiding(packet: Packet, sites: Set[str], now_s: float) -> Packet:
-    """The packet with these sites marked as tried. Each uses up a hop, but never the last."""
+    """The packet with these sites marked as tried. Each uses up a hop, except the last hop."""
     for site in sorted(sites):
         if packet.hop_limit > 1 and not packet.visited(site):
             packet = packet.stepped(site, int(now_s * 1000), Action.TRIED, packet.advertised_score)

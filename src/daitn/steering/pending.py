@@ -1,4 +1,4 @@
-"""The pending entries of a forwarder: what it keeps of every object that it passes on.
+"""The pending entries of a forwarder: its record of every object that it forwards.
 
 An entry holds the packet itself until its answer has gone by, so that the forwarder can send the
 object to another next hop if one fails (custody, as in delay-tolerant networks: RFC 9171 and its
@@ -8,7 +8,7 @@ predecessor). After that it holds the answer for a while, for late copies.
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,19 +24,19 @@ __all__ = ["Key", "PendingEntry", "PendingTable", "Phase", "RoutingStep"]
 Key = tuple[bytes, int]
 """An object's id and branch."""
 MOST_COPIES = 7
-"""Branches of one object that are kept apart: the most members an ensemble has. A stranger's packet
-may carry any number."""
+"""Limit on branches of one object that are tracked separately: the maximum size of an ensemble. A
+stranger's packet may carry any number."""
 
 
 class Phase(enum.Enum):
     """The state of an object at this forwarder."""
 
     UNDER_WAY = "under way"
-    """It was passed on, or is being served here."""
+    """It was forwarded, or is being served here."""
     HELD = "held"
     """It has no next hop at the moment."""
     RESTING = "resting"
-    """It was refused and waits for a retry, at the site where it set out."""
+    """It was refused and awaits a retry, at its source."""
     ANSWERED = "answered"
     REFUSED = "refused"
 
@@ -47,23 +47,23 @@ class RoutingStep(msgspec.Struct, frozen=True, gc=False):
     at_s: float
     choice: NextHopChoice | None
     known: Outline | Decision
-    """What the choice rests on: the full decision for traced objects and where there was no next
-    hop, else its outline."""
+    """Basis of the choice: the full decision for traced objects and for those without a next hop,
+    else its outline."""
 
 
-# A forwarder keeps very many of these: they hold nothing that garbage collection must look at.
+# A forwarder holds very many of these: they contain nothing that garbage collection must visit.
 
 
 class PendingEntry(msgspec.Struct, gc=False):
     """One object at this forwarder."""
 
     packet: Packet
-    """What is passed on: the packet as received, plus the sites that were tried from here. Once
-    there is an answer or refusal, that."""
+    """The packet to pass on: the packet as received, plus the sites that were tried from here; then
+    its answer or refusal."""
     first: Packet
     """The packet as received."""
     upstreams: tuple[str, ...]
-    """Neighbours that wait for its answer; `LOCAL` if it set out here."""
+    """Neighbours that await its answer; `LOCAL` if it set out here."""
     since_s: float
     phase: Phase = Phase.HELD
     via: str = ""
@@ -75,7 +75,7 @@ class PendingEntry(msgspec.Struct, gc=False):
     """When its timer fires: at its deadline, for a retry, or to forget it."""
     steps: tuple[RoutingStep, ...] = ()
     weight: int = 0
-    """Its bytes as last counted by `PendingTable`."""
+    """Its size in bytes as last counted by `PendingTable`."""
 
 
 class PendingTable:
@@ -92,11 +92,12 @@ class PendingTable:
         self.copies: dict[bytes, set[int]] = {}
         """Branches other than 0, for objects known in several copies."""
         self._bytes = 0
-        self._settled: dict[Key, None] = {}
-        """Objects that were answered or refused, the oldest first."""
+        # A plain dict scans all places freed at its front before it finds its first key.
+        self._settled: OrderedDict[Key, None] = OrderedDict()
+        """Objects that were answered or refused, oldest first."""
         self._timers = Timers(self._is_current)
         self._through: defaultdict[str, dict[Key, None]] = defaultdict(dict)
-        """Objects under way, by next hop."""
+        """Pending objects, by next hop."""
 
     def of(self, object_id: bytes) -> Iterator[tuple[int, PendingEntry]]:
         """All branches of an object, each with its entry."""
@@ -117,11 +118,11 @@ class PendingTable:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that all entries take, estimated."""
+        """Estimated memory of all entries."""
         return self._bytes
 
     def make_room(self, packet: Packet) -> bool:
-        """Forget replies, the oldest first, until one more object fits. False if it does not."""
+        """Forget replies, oldest first, until one more object fits. False if it does not."""
         size = _ENTRY_BYTES + _STEP_BYTES + _size(packet)
         while len(self._pending) >= self._most or self._bytes + size > self._most_bytes:
             if not self._settled:
@@ -148,7 +149,7 @@ class PendingTable:
         self._count(entry)
 
     def add_step(self, entry: PendingEntry, step: RoutingStep, outline: Outline) -> None:
-        """Record a search for a next hop, with the outline alone if the decision does not fit."""
+        """Record a search for a next hop, with only the outline if the decision does not fit."""
         weight = _step_weight(step)
         if self._bytes + weight > self._most_bytes:
             step = RoutingStep(step.at_s, step.choice, outline)
@@ -163,7 +164,7 @@ class PendingTable:
         entry.weight = weight
 
     def settle(self, key: Key, entry: PendingEntry, reply: Packet, until_s: float) -> None:
-        """Keep the reply until then, if there is room. Older replies make room for it."""
+        """Store the reply until then, if there is room. Older replies make room for it."""
         self.stopped(key, entry)
         self.replace(entry, reply)
         self._settled[key] = None
@@ -185,12 +186,12 @@ class PendingTable:
                 del self.copies[object_id]
 
     def wake(self, key: Key, entry: PendingEntry, at_s: float) -> None:
-        """Set the entry's timer, in place of the one before."""
+        """Set the entry's timer, replacing the previous one."""
         entry.until_s = at_s
         self._timers.put(at_s, key)
 
     def _is_current(self, at_s: float, key: Key) -> bool:
-        """Whether a timer is the last one that was set for its object."""
+        """Whether a timer is the latest one of its object."""
         entry = self._pending.get(key)
         return entry is not None and entry.until_s == at_s
 
@@ -209,18 +210,18 @@ class PendingTable:
         self.wake(key, entry, until_s)
 
     def stopped(self, key: Key, entry: PendingEntry) -> None:
-        """The object is no longer under way through `entry.via`."""
+        """The object is no longer pending through `entry.via`."""
         through = self._through.get(entry.via)
         if through is not None:
             through.pop(key, None)
 
     def through(self, via: str) -> list[Key]:
-        """The objects under way through a neighbour, the oldest first."""
+        """The objects pending through a neighbour, oldest first."""
         return [*self._through.get(via, ())]
 
 
 _ENTRY_BYTES = 1024
-"""An entry without what its packets hold: itself, its key, and its places in tables. Measured: 900
+"""An entry without its packets' content: itself, its key, and its places in tables. Measured: 900
 for an object that came from one neighbour."""
 _STEP_BYTES = 512
 """A step with its outline."""
@@ -229,11 +230,11 @@ _ROW_BYTES = 512
 
 
 def _weight(entry: PendingEntry) -> int:
-    """Memory that an entry takes, estimated."""
+    """Estimated memory of an entry."""
     packet, first = entry.packet, entry.first
     weight = _ENTRY_BYTES + _size(packet)
     if first is not packet:
-        # Parts that both packets share exist once.
+        # Parts shared by both packets exist once.
         for own, known in zip(_parts(first), _parts(packet), strict=True):
             if own is not known:
                 weight += len(own)

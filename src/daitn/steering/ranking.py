@@ -47,7 +47,7 @@ from daitn.steering.wire.intent import PacketIntent
 __all__ = ["NextHopChoice", "Outline", "Ranking", "RankingBasis", "ScoredHops"]
 
 MARGIN = 0.05
-"""By how much more a next hop with a lower advertised score must be worth here to be taken."""
+"""Factor by which a next hop with a lower advertised score must be better here to be taken."""
 SCORE_UNIT = 2.0**-32
 MOST_ADVERTISED_SCORE = 2**32 - 1
 _MOST_REJECTIONS = 20
@@ -60,14 +60,14 @@ class NextHopChoice(msgspec.Struct, frozen=True, gc=False):
     via: str
     origin: str
     site: str
-    """Where it leads: the origin, or the border site of its domain."""
+    """Its target: the origin, or the border site of its domain."""
     advertised_score: int
     expected_s: float
     score: float
 
 
 class Outline(msgspec.Struct, frozen=True, gc=False):
-    """What every object keeps of a ranking: little, as there are very many of both."""
+    """The part of a ranking stored with every object: small, since there are very many of both."""
 
     at_s: float
     routes_version: int
@@ -90,7 +90,8 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
 
 class RankingBasis:
-    """What summaries say to one class of intents, whatever was learned. Valid until they change."""
+    """The ranking of one class of intents by summaries alone, without anything learned. Valid until
+    summaries change."""
 
     __slots__ = (
         "advertised",
@@ -119,7 +120,7 @@ class RankingBasis:
         kept = best_next_hops(hops, reach, advertised_scores(hops, preferences))
         self.hops = rows_of(hops, kept)
         self.places: list[int] = self.hops.passes.nonzero()[0].tolist()
-        """The rows that are admitted."""
+        """The admitted rows."""
         scores = advertised_scores(unpriced(self.hops), preferences)
         self.advertised: list[float] = scores[self.places].tolist()
         """Their scores as the next forwarder will see them, without the cost term."""
@@ -139,7 +140,7 @@ class ScoredHops:
         scores = STEERING.scores(unpriced(hops), hops.passes, basis.preferences)
         places = basis.places
         self.scores: list[float] = scores[places].tolist()
-        """Of the admitted rows, like all lists below."""
+        """Scores of the admitted rows, like all lists below."""
         self.expected_s: list[float] = hops.expected_s[places].tolist()
         self.admitted = [hops.rows[place] for place in places]
         self.sites = [site_of(hop.origin) for hop in self.admitted]
@@ -152,12 +153,12 @@ class ScoredHops:
 
     @property
     def rows(self) -> int:
-        """How many next hops it compares."""
+        """Number of compared next hops."""
         return len(self.hops.rows)
 
 
 class Ranking:
-    """What a forwarder prefers for one intent at one time."""
+    """A forwarder's preferences for one intent at one time."""
 
     __slots__ = ("_choices", "_costs", "_decision", "_order", "_scores", "outline",
                  "scored")  # fmt: skip
@@ -173,14 +174,14 @@ class Ranking:
         # Stable: equal ones stay sorted by id.
         self._order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         self._choices: list[NextHopChoice | None] = [None] * len(scores)
-        """Made on demand."""
+        """Created on demand."""
         best = tuple(map(self._choice, self._order[:_OUTLINED]))
         self.outline = Outline(scored.at_s, scored.basis.routes_version, best)
         self._decision: tuple[PacketIntent, Decision] | None = None
 
     @property
     def choices(self) -> tuple[NextHopChoice, ...]:
-        """All next hops that are admitted, the best first."""
+        """All admitted next hops, best first."""
         return tuple(map(self._choice, self._order))
 
     def _choice(self, place: int) -> NextHopChoice:
@@ -230,11 +231,11 @@ class Ranking:
                 return choice
             if best is None:
                 best = choice
-        # Summaries changed since the score was advertised: what it rested on is gone.
+        # Summaries changed since the score was advertised, so its basis is gone.
         return best
 
     def decision(self, intent: PacketIntent) -> Decision:
-        """What this ranking rests on, for explanations: the best rows, and the first rejections."""
+        """The basis of this ranking, for explanations: the best rows, and the first rejections."""
         if self._decision is None or self._decision[0] is not intent:
             self._decision = intent, self._decided(intent)
         return self._decision[1]

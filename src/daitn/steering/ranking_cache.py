@@ -26,15 +26,15 @@ __all__ = ["Rankings"]
 STALE_S = 0.05
 """A ranking is reused for this long if nothing is learned: waiting objects age."""
 RANKED_EVERY_S = 0.001
-"""If something is learned, a class is ranked anew after this time times the number of classes; a
+"""If something is learned, a class is ranked again after this time times the number of classes; a
 ranking takes about a tenth of it. A longer time would send a burst of packets to one free slot."""
 MOST_RANKINGS = 4096
-"""The bound on classes, on parsed intents, and on keys."""
+"""Limit on classes, on parsed intents, and on keys."""
 MOST_ROWS = 1 << 17
-"""The bound on the rows of each; a row takes about half a kilobyte."""
+"""Limit on the rows of each; a row takes about half a kilobyte."""
 _INTENT_ROWS = 4
 _ROW_BYTES = 128
-"""An intent counts as `_INTENT_ROWS` rows, and one more per `_ROW_BYTES`: it is kept both in wire
+"""An intent counts as `_INTENT_ROWS` rows, plus one per `_ROW_BYTES`: it is stored both in wire
 form and parsed, and the latter takes several times as much if its strings are short."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -42,7 +42,7 @@ CachedT = TypeVar("CachedT", "_KeyHops", "_IntentClass")
 
 
 class _KeyHops:
-    """The next hops towards a key, and the route versions that they are of."""
+    """The next hops towards a key, with their route versions."""
 
     __slots__ = ("checked_version", "edition", "key", "reach", "versions")
 
@@ -94,7 +94,7 @@ class _ParsedIntent:
         """The ranking with this intent's own costs, if its class shares none."""
 
     def class_key(self) -> Hashable:
-        """Everything in the intent that decides about a next hop."""
+        """Everything in the intent that affects the choice of a next hop."""
         if self.key_edition != self.hops.edition:
             intent, reach = self.intent, self.hops.reach
             self.key_edition = self.hops.edition
@@ -228,7 +228,7 @@ class Rankings:
     def _score(
         self, parsed: _ParsedIntent, key: Hashable, before: _IntentClass | None, now_s: float
     ) -> _IntentClass:
-        """Score the next hops anew, in place of how they were scored before."""
+        """Recompute the scores of the next hops."""
         edition = parsed.hops.edition
         if before is not None and before.edition == edition:
             basis = before.scored.basis
@@ -250,12 +250,12 @@ class Rankings:
 
 
 def _rows(size: int) -> int:
-    """What an intent of that many bytes takes up, in rows."""
+    """The size, in rows, of an intent with that many bytes."""
     return _INTENT_ROWS + size // _ROW_BYTES
 
 
 def _evict(cache: dict[KeyT, CachedT], rows: int) -> int:
-    """Drop the oldest beyond the bounds. Returns how many rows that freed."""
+    """Drop the oldest entries beyond the limits. Returns the number of freed rows."""
     before = rows
     while len(cache) > MOST_RANKINGS or (rows > MOST_ROWS and len(cache) > 1):
         rows -= cache.pop(next(iter(cache))).rows

@@ -14,7 +14,7 @@ __all__ = ["hop_reports", "origin_reports", "pending_reports"]
 
 
 def pending_reports(custody: Custody, object_id: bytes) -> tuple[PendingReport, ...]:
-    """What is kept of all branches of an object."""
+    """The stored state of all branches of an object."""
     return tuple(
         _pending_report(custody.site, branch, entry)
         for branch, entry in custody.pending.of(object_id)
@@ -64,7 +64,7 @@ def _signed(difference_ms: int) -> int:
 
 
 def origin_reports(routes: RouteTable) -> tuple[OriginReport, ...]:
-    """The origins that are reached, this site first."""
+    """The reachable origins, this site first."""
     reports = []
     for origin in (routes.site, *routes.origins()):
         vias = routes.routes_to(origin)

@@ -15,24 +15,25 @@ from typing import Final
 from daitn.objects.intents import Preference
 from daitn.policy.pipeline import Policy
 from daitn.steering.next_hops import NextHops
-from daitn.topology.qrrt.snapshot import Flags, Floats
+from daitn.topology.arrays import Flags, Floats
 
 __all__ = ["HALF_USD", "STEERING", "advertised_scores", "cost_share"]
 
 HALF_S = 0.5
 """A next hop that takes this long is worth half of one that takes no time."""
 HALF_USD = 1e-3
-"""The same for its cost."""
+"""Likewise for its cost."""
 
 
 def _accuracy(hops: NextHops, passes: Flags) -> Floats:
-    """What verifiers measured on the topic; that of an unmeasured deployment if it rests on less
-    than the intent trusts."""
+    """The accuracy measured by verifiers on the topic; that of an unmeasured deployment if the
+    evidence is weaker than the required trust."""
     return hops.expected_fit
 
 
 def _latency(hops: NextHops, passes: Flags) -> Floats:
-    """The expected time until the answer is back, with what answers and waiting objects say."""
+    """The expected time until the answer is back, including what answers and waiting objects
+    show."""
     terms: Floats = HALF_S / (HALF_S + hops.weighted_s)
     return terms
 
@@ -47,7 +48,7 @@ STEERING: Final = Policy[NextHops](
     scorers={"accuracy": _accuracy, "latency": _latency, "cost": _cost},
     weights={"accuracy": 2.0, "latency": 1.0, "cost": 1.0},
 )
-"""The weights of QIRCE, so that both find the same deployments in a network at rest."""
+"""The weights of QIRCE, so that both find the same deployments in an idle network."""
 
 
 def advertised_scores(hops: NextHops, preferences: Sequence[Preference]) -> Floats:
@@ -60,7 +61,7 @@ def advertised_scores(hops: NextHops, preferences: Sequence[Preference]) -> Floa
 
 
 def cost_share(preferences: Sequence[Preference]) -> float:
-    """The weight of the cost term in a score. It is the last term that is added."""
+    """The weight of the cost term in a score. It is the last term to be added."""
     weights = STEERING.weighted(preferences)
     weight = weights["cost"]
     return weight / sum(weights.values()) if weight > 0 else 0.0

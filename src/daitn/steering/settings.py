@@ -1,4 +1,4 @@
-"""How long a forwarder waits for objects, how often it sends them, and how much it keeps."""
+"""How long a forwarder waits for objects, how often it sends them, and how much it stores."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
     hold_s: float = 0.3
     """How long an object without a next hop waits for one."""
     attempts: int = 3
-    """How often the site where an object sets out sends it, at most."""
+    """Maximum number of times that its source sends an object."""
     overdue_s: float = 2.0
     """An object is sent again this long after four times the expected time."""
     pending_s: float = 600.0
     """How long a forwarder waits for the answer to an object without a deadline."""
     deadline_s: float = 7200.0
-    """How long it waits at most if the object has a deadline."""
+    """Maximum time that it waits if the object has a deadline."""
     kept_s: float = 30.0
-    """How long a reply is kept for late copies of its object."""
+    """How long a reply is stored for late copies of its object."""
     traced_s: float = 600.0
-    """The same for traced objects."""
+    """Likewise for traced objects."""
     rest_s: float = 0.2
     """The wait before the first retry of a refused object; it doubles with each further one."""
     most_objects: int = 100_000
@@ -49,7 +49,7 @@ class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def end_s(entry: PendingEntry, settings: ForwarderSettings) -> float:
-    """The time until which an answer is waited for."""
+    """The time until which an answer is awaited."""
     deadline_ms = entry.packet.deadline_ms
     if not deadline_ms:
         return entry.since_s + settings.pending_s
@@ -57,8 +57,8 @@ def end_s(entry: PendingEntry, settings: ForwarderSettings) -> float:
 
 
 def overdue_s(entry: PendingEntry, settings: ForwarderSettings, now_s: float) -> float:
-    """The time at which an object that is sent now becomes overdue. Models never do: their transfer
-    takes as long as their size requires."""
+    """When an object that is sent now becomes overdue. Models never do: their transfer takes as
+    long as their size requires."""
     last_s = end_s(entry, settings)
     packet = entry.packet
     if packet.kind is not _QUERY or LOCAL not in entry.upstreams:

@@ -1,4 +1,4 @@
-"""What a forwarder learns from answers: how long objects really take, per next hop and origin.
+"""What a forwarder learns from answers: real durations of objects, per next hop and origin.
 
 Q-routing (Boyan and Littman, "Packet Routing in Dynamically Changing Networks: A Reinforcement
 Learning Approach", 1994), with two changes. A forwarder learns the difference from what summaries
@@ -20,9 +20,9 @@ __all__ = ["HopStatistics", "OriginLoad", "Statistics"]
 INFINITE = float("inf")
 
 LEARNING_RATE = 0.03
-"""Low, as serving times differ several times from object to object. Waits are counted."""
+"""Low, as serving times vary severalfold between objects. Waits are counted."""
 SLOW_RATE = 0.3
-"""For refusals and overdue objects, which no such difference explains."""
+"""For refusals and overdue objects, which such variation does not explain."""
 OVERDUE = 4.0
 """The oldest object counts as overdue beyond this multiple of the expected time: the oldest of
 several is always a slow one."""
@@ -34,7 +34,7 @@ REFUSAL_PENALTY_S = 2.0
 
 
 class HopStatistics:
-    """How much longer objects take than advertised, for one next hop and origin."""
+    """How much longer than advertised objects take, for one next hop and origin."""
 
     __slots__ = ("_bias_at_s", "_bias_s", "waiting")
 
@@ -42,7 +42,7 @@ class HopStatistics:
         self._bias_s = 0.0
         self._bias_at_s = 0.0
         self.waiting: dict[Hashable, float] = {}
-        """Objects under way to the time at which each was sent, the oldest first."""
+        """Pending objects to the time at which each was sent, oldest first."""
 
     def bias_s(self, now_s: float) -> float:
         """How much longer objects take than summaries say."""
@@ -51,7 +51,7 @@ class HopStatistics:
         return float(self._bias_s * 0.5 ** (max(0.0, now_s - self._bias_at_s) / HALF_LIFE_S))
 
     def oldest_s(self, now_s: float) -> float:
-        """How long the oldest object has been under way; 0 if there is none."""
+        """Age of the oldest pending object; 0 if there is none."""
         for sent_at_s in self.waiting.values():
             return now_s - sent_at_s
         return 0.0
@@ -68,13 +68,13 @@ class HopStatistics:
 
 
 class OriginLoad:
-    """How many objects are under way at one origin, from everywhere, as far as this site knows."""
+    """How many objects are pending at one origin, from everywhere, as far as this site knows."""
 
     __slots__ = ("_advertised_wait_s", "_count", "_distance_s", "_since_s", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[Hashable, float] = {}
-        """Unanswered objects that this site sent there, to when it did, the oldest first."""
+        """Unanswered objects that this site sent there, with their times, oldest first."""
         self._count = 0.0
         self._since_s = -INFINITE
         """`_count` does not include what this site sent later."""
@@ -82,7 +82,7 @@ class OriginLoad:
         self._advertised_wait_s = -1.0
 
     def ahead(self) -> float:
-        """How many objects are ahead of one that is sent now."""
+        """Number of objects ahead of one that is sent now."""
         count = self._count
         for sent_at_s in reversed(self.waiting.values()):
             if sent_at_s <= self._since_s:
@@ -91,15 +91,15 @@ class OriginLoad:
         return count
 
     def reported(self, count: float, now_s: float) -> None:
-        """Take the count that the origin reported in a message that arrives now.
+        """Take the origin's count from a message that arrives now.
 
         It does not include what this site sent within the last round trip.
         """
         self._count, self._since_s = count, now_s - 2.0 * self._distance_s
 
     def advertised(self, wait_s: float, count: float, distance_s: float, now_s: float) -> None:
-        """Take the count that follows from an advertised wait. Each wait counts once: after that,
-        answers are newer."""
+        """Take the count implied by an advertised wait. Each wait counts once: after that, answers
+        are newer."""
         if wait_s == self._advertised_wait_s:
             self._distance_s = min(self._distance_s, distance_s)
             return
@@ -117,10 +117,10 @@ class Statistics:
         self._statistics: dict[tuple[str, str], HopStatistics] = {}
         self._loads: dict[str, OriginLoad] = {}
         self.version = 0
-        """Grows with everything that is learned or counted."""
+        """Increases with everything that is learned or counted."""
 
     def hop_statistics(self, via: str, origin: str) -> HopStatistics:
-        """The statistics of a neighbour (empty: this site itself) and an origin."""
+        """The statistics of a neighbour (empty means this site itself) and an origin."""
         hop_statistics = self._statistics.get((via, origin))
         if hop_statistics is None:
             if len(self._statistics) >= MOST_STATISTICS:
@@ -143,7 +143,7 @@ class Statistics:
         hop_statistics.waiting[object_key] = load.waiting[object_key] = now_s
 
     def load_reported(self, origin: str, count: int, now_s: float) -> None:
-        """An answer reports how many objects were under way at its origin when it left."""
+        """An answer reports how many objects were pending at its origin when it left."""
         load = self._loads.get(origin)
         if load is not None:  # Otherwise no ranked next hop leads there.
             self.version += 1
@@ -173,8 +173,8 @@ class Statistics:
             self._statistics[via, origin].learn(REFUSAL_PENALTY_S, now_s, SLOW_RATE)
 
     def abandoned(self, via: str, origin: str, object_key: Hashable) -> float | None:
-        """An object will get no answer from there, which teaches nothing. Returns when it was
-        sent; None if it was not under way there."""
+        """An object will get no answer from there, which teaches nothing. Returns when it was sent;
+        None if it was not pending there."""
         hop_statistics = self._statistics.get((via, origin))
         return None if hop_statistics is None else self._remove(hop_statistics, origin, object_key)
 

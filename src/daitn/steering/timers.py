@@ -15,7 +15,7 @@ LEAST_TIMERS = 1024
 
 
 class Timers(Generic[KeyT]):
-    """Keys by time, the earliest first.
+    """Keys by time, earliest first.
 
     A forwarder sets a few per object, nearly all of them for one of a few durations: how long to
     wait for an answer, how long to keep one. Timers of one duration arrive in order, so a queue
@@ -29,7 +29,7 @@ class Timers(Generic[KeyT]):
         self._heap: list[tuple[float, KeyT]] = []
         self._most = LEAST_TIMERS
         self.kept = 0
-        """How many are held, including those that no longer count."""
+        """Number of timers, including outdated ones."""
 
     def put(self, at_s: float, key: KeyT) -> None:
         """Add a timer."""
@@ -49,7 +49,7 @@ class Timers(Generic[KeyT]):
         )
 
     def due(self, now_s: float) -> Iterator[KeyT]:
-        """The keys whose time has come, each once, unless its timer no longer counts."""
+        """The keys whose time has come, each once, unless its timer is outdated."""
         for queue in self._queues:
             while queue and queue[0][0] <= now_s:
                 yield from self._fired(queue.popleft())
@@ -62,7 +62,7 @@ class Timers(Generic[KeyT]):
             yield timer[1]
 
     def _compact(self) -> None:
-        """Drop timers that no longer count: most objects are answered long before they time out."""
+        """Drop outdated timers: most objects are answered long before they time out."""
         for line in (*self._queues, self._heap):
             current = [timer for timer in line if self._is_current(*timer)]
             line.clear()

@@ -1,1 +1,2 @@
-"""Seams to engines, each with its in-memory twin: fabric, model mobility, sensing, the stores."""
+"""Interfaces to the outside, each with an in-memory implementation: fabric, model mobility,
+sensing, stores."""

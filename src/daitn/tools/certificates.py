@@ -22,6 +22,7 @@ from daitn.identity.certificates import (
     renewal_after_s,
     requested,
 )
+from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.messages import CertificateAnswer, CertificateQuestion
 from daitn.objects.wire import decode, encode
@@ -36,16 +37,16 @@ log = logging.getLogger(__name__)
 
 _ASK_TIMEOUT_S: Final = 10.0
 _AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
-"""Pause after a failure; each is twice as long as the one before. Shorter at most than the minute
-for which a control centre keeps the link of who has not asked yet."""
+"""Pause after the first failure; each later one is twice as long. It stays below the minute for
+which a control centre keeps a link to a peer without a request."""
 _WARN_S: Final = 7 * 86400.0
-"""How long before it ends the log says so of the certificate that was read once."""
+"""How long before expiry the log warns about a certificate that was read only once."""
 _MOST_WAIT_S: Final = 60.0
-"""Time passes while a machine sleeps, so the wait for a renewal is taken in steps."""
+"""Maximum step of the wait for a renewal, since time passes while a machine sleeps."""
 
 
 def is_due(folder: Path) -> bool:
-    """Whether more than half of the time of the folder's certificate is over.
+    """Whether more than half of the validity of the folder's certificate is over.
 
     One that has ended is no longer presented.
     """
@@ -54,7 +55,7 @@ def is_due(folder: Path) -> bool:
 
 
 async def certified(folder: Path, fabric: Fabric) -> None:
-    """Ask the control centre for certificates and keep them in `folder`.
+    """Request certificates from the control centre and store them in `folder`.
 
     Raises `Refused` for who is no member, and `Unreachable`.
     """
@@ -67,7 +68,7 @@ async def certified(folder: Path, fabric: Fabric) -> None:
 
 
 class CertificateRenewal:
-    """Renews the certificates in a folder half-way through their time."""
+    """Renews the certificates in a folder halfway through their validity."""
 
     def __init__(
         self,
@@ -77,25 +78,26 @@ class CertificateRenewal:
         *,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`renew` puts new certificates into `folder`; `entered` is called when it is the first
-        time, after which links should be made anew."""
+        """`renew` puts new certificates into `folder`; `entered` is called the first time, after
+        which links should be reopened."""
         self._folder = folder
         self._renew = renew
         self._pause = pause
         self._entered = entered
         self._warn_at_s = math.inf
         self._again_s = _AGAIN_S
-        self._said = ""
-        """The last complaint in the log."""
+        self._logged = ""
+        """The last warning in the log."""
         self._tasks = Tasks()
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Raises `InvalidInput` if the folder lacks a certificate, or one is damaged."""
+        certificate_files(str(self._folder))
         self._warn_at_s = membership_ends_at_s(self._folder) - _WARN_S
         self._tasks.repeat(self._renew_when_due, "certificates")
 
     async def close(self) -> None:
-        """Renew no longer."""
+        """Stop renewing."""
         await self._tasks.close()
 
     async def _renew_when_due(self) -> None:
@@ -118,16 +120,16 @@ class CertificateRenewal:
             return
         self._again_s = _AGAIN_S
         if renewal_after_s(self._folder, clock.wall_s()) <= 0:
-            # As at a control centre whose roster or authority has ended.
+            # For instance at a control centre whose roster or authority has expired.
             self._complain("nobody renewed it")
             await self._pause(_MOST_WAIT_S)
             return
-        self._said = ""
+        self._logged = ""
         log.info("the certificate was renewed")
         if new:
             self._entered()
 
     def _complain(self, why: str) -> None:
-        if why != self._said:
+        if why != self._logged:
             log.warning("the certificate was not renewed: %s", why)
-            self._said = why
+            self._logged = why

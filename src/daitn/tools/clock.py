@@ -1,4 +1,4 @@
-"""The time of this process: seconds since the Unix epoch that never go back and never jump.
+"""The time of this process: monotonic seconds since the Unix epoch, without jumps.
 
 The wall clock is read once; after that, elapsed time is counted. So setting the machine's clock
 moves no deadline, and later messages are always newer. Times that others check against their own
@@ -12,11 +12,11 @@ import time
 __all__ = ["elapsed_s", "not_before", "now_s", "wall_s"]
 
 _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", None)
-"""Keeps counting while the machine sleeps, where available."""
+"""Keeps counting while the machine sleeps, if available."""
 
 
 def wall_s() -> float:
-    """The wall clock's time. It may be set to anything at any moment."""
+    """The wall clock's time. It may be set to anything at any time."""
     return time.time()  # noqa: TID251 - all other modules ask here
 
 
@@ -34,6 +34,6 @@ def now_s() -> float:
 
 
 def not_before(at_s: float) -> None:
-    """Move the clock forward to at least `at_s`, a time that an earlier run recorded."""
+    """Move the clock forward to at least `at_s`, a time recorded by an earlier run."""
     global _epoch_s
     _epoch_s = max(_epoch_s, at_s - elapsed_s())

@@ -1,4 +1,5 @@
-"""Which deployments answer under which names, by what owners and control centres signed.
+"""Which deployments may answer under which names, according to signatures of owners and control
+centres.
 
 Everything is checked when a descriptor arrives, or when time or the roster takes a signature's
 force; queries cost nothing. What may not answer is left out of the descriptor, so that it does not
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class _Offer(NamedTuple):
-    """One deployment whose own signatures are in force."""
+    """One deployment with valid signatures."""
 
     descriptor: DeploymentDescriptor
     grant: DeploymentGrant | None
@@ -65,14 +66,16 @@ def check_grant(
     name, weights and terms."""
     fix = "deploy it with its owner's key: `daitn deploy`"
     if signed is None:
-        raise Refused(f"{owner} did not sign that it may answer as {name}", field="grant", fix=fix)
+        raise Refused(
+            f"{owner} has not signed that it may answer as {name}", field="grant", fix=fix
+        )
     grant = book.read(signed, DeploymentGrant)
     if (grant.owner, grant.name, grant.manifest) != (owner, name, manifest):
         what = f"{full_name(grant.owner, grant.name)} with the weights {grant.manifest[:12]}"
-        raise Refused(f"what its owner signed is {what}", field="grant", fix=fix)
+        raise Refused(f"its owner signed for {what}", field="grant", fix=fix)
     if grant.terms != terms.digest:
         raise Refused(
-            "its owner signed another recipe, configuration, policy or price",
+            "its owner signed a different recipe, configuration, policy or price",
             field="grant",
             fix=fix,
         )
@@ -80,8 +83,8 @@ def check_grant(
 
 
 def check_latest(grant: DeploymentGrant, before: Signed | None, *, retired: bool = False) -> None:
-    """Raise `Refused` if the grant that a deployment had `before` is later: whoever may deploy
-    brings nothing back that its owner replaced. `retired`: nor the same again."""
+    """Raise `Refused` if the grant that a deployment had `before` is later: a deployer cannot bring
+    back what its owner replaced. `retired`: nor the same one."""
     if before is None:
         return
     known = decode(before.statement, DeploymentGrant)
@@ -94,24 +97,25 @@ def check_latest(grant: DeploymentGrant, before: Signed | None, *, retired: bool
             f"{grant.owner} has signed another deployment of "
             f"{full_name(grant.owner, grant.name)} later, or retired this one",
             field="grant",
-            fix="deploy it anew, with its owner's key: `daitn deploy`",
+            fix="deploy it again with its owner's key: `daitn deploy`",
         )
 
 
 def check_place(
     book: GrantBook, grant: DeploymentGrant, signed: Signed | None, site: str
 ) -> PlaceGrant | None:
-    """What places a deployment at a site; None: its owner does. Raises `Refused` or `Corrupt`
-    unless its owner names the site, or leaves that to a control centre, which does."""
+    """The signature that places a deployment at a site; `None` means its owner's. Raises `Refused`
+    or `Corrupt` unless its owner names the site, or leaves that to a control centre, which names
+    it."""
     title = full_name(grant.owner, grant.name)
     if grant.sites:
         if site not in grant.sites:
             raise Refused(
-                f"{grant.owner} did not sign that {title} may answer at {site}", field="grant"
+                f"{grant.owner} has not signed that {title} may answer at {site}", field="grant"
             )
         return None
     if signed is None:
-        raise Refused(f"no control centre placed {title} at {site}", field="place_grant")
+        raise Refused(f"no control centre has placed {title} at {site}", field="place_grant")
     place = book.read(signed, PlaceGrant)
     if (place.owner, place.name, place.manifest, place.site) != (
         grant.owner,
@@ -120,8 +124,8 @@ def check_place(
         site,
     ):
         raise Refused(
-            f"what a control centre placed is {full_name(place.owner, place.name)} with the "
-            f"weights {place.manifest[:12]} at {place.site}",
+            f"a control centre placed {full_name(place.owner, place.name)} with the weights "
+            f"{place.manifest[:12]} at {place.site}",
             field="place_grant",
         )
     return place
@@ -135,7 +139,7 @@ def check_deployment(
     checked_name(deployment.name, "name")
     if deployment.grant is None:
         if deployment.owner != owner:
-            raise Refused(f"{deployment.owner} did not sign it", field="grant")
+            raise Refused(f"{deployment.owner} has not signed it", field="grant")
         return None, None
     grant = check_grant(
         book,
@@ -151,17 +155,18 @@ def check_deployment(
 
 
 def check_bare_name(book: GrantBook, deployment: DeploymentDescriptor) -> NameGrant:
-    """What gives a deployment its bare name. Raises `Refused` or `Corrupt` if nothing does."""
+    """What entitles a deployment to its bare name. Raises `Refused` or `Corrupt` if nothing
+    does."""
     if deployment.name_grant is None:
-        raise Refused(f"nobody gave it the name {deployment.name}", field="name_grant")
+        raise Refused(f"it was not given the name {deployment.name}", field="name_grant")
     given = book.read(deployment.name_grant, NameGrant)
     if (given.owner, given.name) != (deployment.owner, deployment.name):
-        raise Refused(f"the name {given.name} is {given.owner}'s", field="name_grant")
+        raise Refused(f"the name {given.name} belongs to {given.owner}", field="name_grant")
     return given
 
 
 class EntitledNodes:
-    """The nodes that are known, each with those of its deployments that may answer.
+    """The known nodes, each with those of its deployments that may answer.
 
     - A deployment with a grant answers under its owner's name if the owner signed name, weights and
       terms, and named its facility or left that to a control centre, which placed it there.
@@ -177,17 +182,17 @@ class EntitledNodes:
         self._nodes: dict[SiteId, NodeDescriptor] = {}
         self._offers: dict[SiteId, tuple[_Offer, ...]] = {}
         self._sites: dict[str, dict[SiteId, None]] = {}
-        """Where each title and each bare name is offered."""
+        """Sites that offer each title and each bare name."""
         self._latest: dict[str, tuple[float, Digest] | None] = {}
-        """When the grant that counts for a title was issued, and its weights; of the offers now."""
+        """Issue time and weights of the grant that counts for a title, among current offers."""
         self._holders: dict[str, str] = {}
-        """The owners whom bare names mean; of the offers now."""
+        """Owners of bare names, among current offers."""
         self._left_out = ThrottledLog(log)
         self._until_s = math.inf
-        """When the first signature ends."""
+        """When the first signature expires."""
 
     def described(self, node: NodeDescriptor) -> tuple[NodeDescriptor, ...]:
-        """All nodes whose deployments may have changed by this, as they are entitled now."""
+        """All nodes whose deployments this may have changed, with their current entitlements."""
         site = node.site
         before = {o.title for o in self._offers.get(site, ())}
         names = {o.descriptor.name for o in self._offers.get(site, ())}
@@ -199,7 +204,7 @@ class EntitledNodes:
         return tuple(self._entitled(self._nodes[one]) for one in dict.fromkeys(touched))
 
     def removed(self, site: SiteId) -> tuple[NodeDescriptor, ...]:
-        """A node is no member any more. Returns as `described` does."""
+        """A node is no longer a member. Returns like `described`."""
         if site not in self._nodes:
             return ()
         gone = msgspec.structs.replace(self._nodes[site], facility=None)
@@ -208,11 +213,11 @@ class EntitledNodes:
         return others
 
     def lapsed(self, now_s: float) -> bool:
-        """Whether a signature has ended since the nodes were checked."""
+        """Whether a signature has expired since the nodes were checked."""
         return now_s >= self._until_s
 
     def checked_again(self) -> tuple[NodeDescriptor, ...]:
-        """All nodes, after a signature ended or the roster changed."""
+        """All nodes, after a signature expired or the roster changed."""
         self._until_s = math.inf
         for node in tuple(self._nodes.values()):
             self._take(node)
@@ -287,7 +292,7 @@ class EntitledNodes:
         return self._latest[title]
 
     def _holder(self, name: str) -> str:
-        """The owner whom a bare name means."""
+        """The owner of a bare name."""
         if name not in self._holders:
             claims = [
                 (o.name.issued_at_s, o.name.owner)

@@ -1,4 +1,4 @@
-"""Who is on the network, and how each node describes itself, from signed adverts.
+"""The members on the network, and their descriptors, from signed adverts.
 
 The roster says which key a site has, and what its descriptor may claim; whoever is not in it does
 not exist. A site is available while a node with that key shows its token; another process under the
@@ -21,8 +21,15 @@ import msgspec
 from daitn.files.atomic import replace_file
 from daitn.identity.keys import key_mark
 from daitn.identity.signing import read_advert
-from daitn.objects.descriptors import NodeDescriptor, Role
-from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, Refused, StorageFull
+from daitn.objects.descriptors import Edition, NodeDescriptor, Role
+from daitn.objects.errors import (
+    Corrupt,
+    DaitnError,
+    InvalidInput,
+    Refused,
+    StorageFull,
+    Unreachable,
+)
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind, ungranted
 from daitn.objects.wire import decode, encode
@@ -40,16 +47,16 @@ LOST_AFTER_S = 1.0
 """A site counts as lost when its token has been gone for this long: links flap, nodes die."""
 DESCRIBE_TIMEOUT_S = 5.0
 _ASKED_EVERY_S = 30.0
-"""The longest pause before a site whose advert is refused is asked again. A new roster, and an
-advert that it publishes, are looked at at once."""
+"""Maximum pause before a site with a refused advert is asked again. A new roster, and an advert
+that it publishes, are checked at once."""
 MOST_SITES = 10_000
-"""The most sites; ten times the largest network that was tried. Anybody can invent names."""
+"""Maximum number of sites; ten times the largest tested network. Anybody can invent names."""
 MOST_MARKS = 16
-"""The most nodes under one name that are distinguished; one of them is the true one."""
+"""Maximum number of distinguished nodes under one name; one of them is the true one."""
 MOST_BYTES = 16 << 20
-"""Of an advert: 256 deployments with 32 signed verifications each take 5 MB."""
+"""Size limit of an advert: 256 deployments with 32 signed verifications each take 5 MB."""
 MOST_BYTES_TOGETHER = 1 << 30
-"""Of all stored adverts: sixty-four of the largest."""
+"""Size limit of all stored adverts: sixty-four of the largest."""
 
 
 class KnownKeys(Protocol):
@@ -89,7 +96,7 @@ class FileKeys:
         except OSError as error:
             raise StorageFull(
                 f"{self._path} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
         self._known = known
 
@@ -101,7 +108,7 @@ def _unreadable(path: Path, why: str) -> InvalidInput:
     return InvalidInput(
         f"the keys of other sites in {path} cannot be read: {why}",
         field="state",
-        fix="restore the file; if it is removed, every site is trusted anew at first sight",
+        fix="restore the file; if it is removed, every site is trusted again on first use",
     )
 
 
@@ -109,11 +116,11 @@ class Listener(Protocol):
     """Receives changes of nodes, each once."""
 
     def described(self, node: NodeDescriptor) -> None:
-        """A node described itself: for the first time, anew, or as it returned."""
+        """A node's descriptor: its first, a new one, or on its return."""
         ...
 
     def came(self, site: SiteId) -> None:
-        """A node is available, or an available one described itself anew. Follows `described`."""
+        """A node is available, or an available one has a new descriptor. Follows `described`."""
         ...
 
     def lost(self, site: SiteId) -> None:
@@ -121,7 +128,7 @@ class Listener(Protocol):
         ...
 
     def removed(self, site: SiteId) -> None:
-        """A site is no longer a member: nothing that it said counts. Follows `lost`."""
+        """A site is no longer a member: nothing from it counts. Follows `lost`."""
         ...
 
 
@@ -136,8 +143,9 @@ class Membership:
         roster: LiveRoster | None = None,
         verifiers: Collection[SiteId] = (),
     ) -> None:
-        """`roster`: who is a member; none: trust on first use. `verifiers`: the only sites that may
-        be verifiers; the role is removed from others. Empty: any site with that role may."""
+        """`roster`: the members; `None` means trust on first use. `verifiers`: the only sites that
+        may be verifiers; the role is removed from others. Empty means any site with that role
+        may."""
         self._roster = roster
         self._verifiers = verifiers
         self._fabric = fabric
@@ -152,7 +160,7 @@ class Membership:
         """The key marks of nodes that show a token, by the site that they claim to be."""
         self._tasks = Tasks()
         self._strangers = ThrottledLog(log)
-        """One for each site that came or went a moment ago."""
+        """One for each site that recently came or went."""
         self._coming: set[SiteId] = set()
         """Sites with a node that shows their token."""
         self._registrations: list[Registration] = []
@@ -165,13 +173,26 @@ class Membership:
             await self._fabric.watch(keys.ALL_SITES_ALIVE, self._on_alive),
         ]
 
+    def heard_of(self, site: SiteId, edition: Edition) -> None:
+        """A site has published something, and has this version of its descriptor: ask for it if it
+        is later than the known one, which was lost, or refused, for instance because a clock was
+        wrong."""
+        known = self._nodes.get(site)
+        if (
+            known is not None
+            and edition > known.edition
+            and site in self._coming
+            and not self._tasks.is_current(site)
+        ):
+            self._tasks.anew(site, self._request_advert(site), f"advert of {site}")
+
     async def close(self) -> None:
         for registration in self._registrations:
             await registration.close()
         await self._tasks.close()
 
     def listen(self, listener: Listener) -> None:
-        """Add a listener, and notify it of all that is known."""
+        """Add a listener, and notify it of everything known."""
         self._listeners.append(listener)
         for site, node in self._nodes.items():
             listener.described(node)
@@ -191,7 +212,7 @@ class Membership:
         return frozenset(self._alive)
 
     def key_of(self, site: SiteId) -> str | None:
-        """The public key of a site; None if it is no member, or was never received."""
+        """The public key of a site; None if it is not a member, or was never received."""
         if self._roster is None:
             return self._known.get(site)
         member = self._roster.member(Kind.SITE, site)
@@ -218,7 +239,8 @@ class Membership:
             self._tasks.anew(site, self._lose(site), f"loss of {site}")
 
     def _has_room_for(self, site: SiteId) -> bool:
-        """Anybody can show tokens of endlessly many names; known sites are admitted regardless."""
+        """Whether there is room: anybody can show tokens of endlessly many names; known sites are
+        always admitted."""
         known = site in self._marks or self.key_of(site) is not None
         return known or len(self._marks) < 2 * MOST_SITES
 
@@ -272,7 +294,7 @@ class Membership:
             await asyncio.sleep(pause_s)
 
     def _on_roster(self) -> None:
-        """Drop whom the roster no longer covers, and let in whom it covers now."""
+        """Drop sites that are no longer in the roster, and admit those that are now."""
         for site, node in tuple(self._nodes.items()):
             try:
                 self._check_member(node)
@@ -302,14 +324,19 @@ class Membership:
             self._notify(lambda listener: listener.lost(site))
 
     async def _on_advert(self, key: str, payload: bytes) -> None:
+        site = keys.site_of(key)
         try:
-            self._receive(keys.site_of(key), payload)
+            self._receive(site, payload)
+        except (StorageFull, Unreachable) as error:
+            log.warning("the advert at %s is asked for again: %s", key, error)
+            if site in self._coming:
+                self._tasks.anew(site, self._request_advert(site), f"advert of {site}")
         except DaitnError as error:
             log.error("the advert at %s is dropped: %s", key, error)
 
     def _receive(self, site: SiteId, payload: bytes) -> None:
-        """Take in a site's advert, asked for or published. The site is available if its token is
-        shown: its answer may never arrive where another process answers in its place."""
+        """Process a site's advert, requested or published. The site is available if its token is
+        shown: its answer may never arrive if another process answers in its place."""
         anew = self._absorb(site, payload)
         coming = site in self._coming and site not in self._alive and self._shows(site)
         if coming:
@@ -326,13 +353,13 @@ class Membership:
             raise Refused(f"an advert has at most {MOST_BYTES} bytes", field="advert")
         node = read_advert(payload)
         if node.site != site:
-            raise Refused(f"{site} speaks in the name of {node.site}", field="site")
+            raise Refused(f"{site} claims to be {node.site}", field="site")
         # Before its key is stored: a refused site takes no room.
         self._check_room(site, len(payload))
         self._check_member(node)
         self._check_key(site, node.public_key)
         known = self._nodes.get(site)
-        if known is not None and not _later(node, known):
+        if known is not None and node.edition <= known.edition:
             return False
         self._bytes += len(payload) - self._sizes.get(site, 0)
         self._sizes[site] = len(payload)
@@ -344,7 +371,7 @@ class Membership:
             raise Refused(
                 f"the adverts of all sites have at most {MOST_BYTES_TOGETHER} bytes",
                 field="advert",
-                fix="restart, and let no strangers onto the fabric",
+                fix="restart, and keep strangers off the fabric",
             )
 
     def _admitted(self, node: NodeDescriptor) -> NodeDescriptor:
@@ -354,8 +381,8 @@ class Membership:
         return msgspec.structs.replace(node, roles=roles, verifier=None)
 
     def _check_member(self, node: NodeDescriptor) -> None:
-        """Raise `Refused` unless the roster has the site, with this key, and grants all that its
-        descriptor claims."""
+        """Raise `Refused` unless the roster has the site, with this key, and grants all claims of
+        its descriptor."""
         if self._roster is None:
             return
         member = self._roster.member(Kind.SITE, node.site)
@@ -363,15 +390,15 @@ class Membership:
             raise Refused(
                 self._why_not(node.site),
                 field="public_key",
-                fix=f"invite it: `daitn network invite --site {node.site}`",
+                fix="invite it, as `daitn network invite --help` shows",
             )
         lacking = ungranted(node, member)
         if lacking:
             raise Refused(
                 f"the roster does not grant it {', '.join(lacking)}",
                 field="descriptor",
-                fix=f"invite it anew with that: `daitn network invite --site {node.site}`, or "
-                "correct the site's file",
+                fix="invite it again with them, as `daitn network invite --help` shows, or correct "
+                "the site's file",
             )
 
     def _check_key(self, site: SiteId, public_key: str) -> None:
@@ -379,9 +406,9 @@ class Membership:
         if known is None or (self._roster is not None and known != public_key):
             if len(self._nodes) >= MOST_SITES:
                 raise Refused(
-                    f"{MOST_SITES} sites are known already",
+                    f"{MOST_SITES} sites are already known",
                     field="site",
-                    fix="restart, and let no strangers onto the fabric",
+                    fix="restart, and keep strangers off the fabric",
                 )
             self._known.put(site, public_key)
         elif known != public_key:
@@ -394,7 +421,3 @@ class Membership:
     def _notify(self, notify: Callable[[Listener], None]) -> None:
         for listener in self._listeners:
             notify(listener)
-
-
-def _later(received: NodeDescriptor, known: NodeDescriptor) -> bool:
-    return (received.started_at_s, received.version) > (known.started_at_s, known.version)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
+import msgspec
 from immutables import Map
 
 from daitn.identity.evidence import EvidenceFilter
@@ -43,9 +44,9 @@ _DROPPED = ThrottledLog(log)
 ATTESTED_TIMEOUT_S = 5.0
 ROUTES_LAST_S = 0.25
 """Paths are recomputed this long after a link changed, as links are measured every few seconds.
-Paths to rows that changed are recomputed at once."""
+Paths to changed rows are recomputed at once."""
 LAPSES_WITHIN_S = 1.0
-"""A deployment whose signature ends answers no longer than this."""
+"""A deployment whose signature expires answers no longer than this."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
 
@@ -60,8 +61,8 @@ class QrrtFeed:
         origin: SiteId,
         roster: LiveRoster | None = None,
     ) -> None:
-        """`roster`: by which names and weights of deployments are checked; none: they are
-        believed."""
+        """`roster`: against which names and weights of deployments are checked; `None` means they
+        are trusted."""
         self._fabric = fabric
         self._membership = membership
         self._origin = origin
@@ -76,7 +77,7 @@ class QrrtFeed:
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
-        """From which all paths were computed last."""
+        """The links from which all paths were last computed."""
         self._paths_at_s = 0.0
 
     async def start(self) -> None:
@@ -84,14 +85,14 @@ class QrrtFeed:
             (keys.ALL_SENSED, Sensed, self._sensed),
             (keys.ALL_SERVING, Serving, self._serving),
             (keys.ALL_DEMAND, Demand, self._demand),
-            (keys.ALL_ATTESTED, Attestation, self._attested),
+            (keys.ALL_ATTESTED, msgspec.Raw, self._attested),
         ):
             self._registrations.append(
                 await self._fabric.subscribe(pattern, _reader(kind, take))  # type: ignore[arg-type]
             )
         self._membership.listen(self)
         if self._roster is not None and self._entitled is not None:
-            # Not at once: a check may be what found out that the roster has changed.
+            # Not at once: a check may be what found that the roster has changed.
             self._roster.listen(self._members_changed.set)
             self._tasks.repeat(partial(self._check_when_due, self._entitled), "signatures")
 
@@ -157,7 +158,7 @@ class QrrtFeed:
         self._state.removed(site, clock.now_s())
 
     async def _check_when_due(self, entitled: EntitledNodes) -> None:
-        """Check all deployments anew if the roster changes or a signature ends."""
+        """Check all deployments again if the roster changes or a signature expires."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAPSES_WITHIN_S):
                 await self._members_changed.wait()
@@ -175,12 +176,13 @@ class QrrtFeed:
             answer = await self._fabric.request(
                 keys.site_do(site, "attested"), b"", timeout_s=ATTESTED_TIMEOUT_S
             )
-            for attestation in decode(answer, tuple[Attestation, ...]):
-                self._attested(site, attestation)
+            for received in decode(answer, tuple[msgspec.Raw, ...]):
+                self._attested(site, received)
         except DaitnError as error:
             log.info("%s does not send its findings: %s", site, error.problem)
 
     def _sensed(self, site: SiteId, sensed: Sensed) -> None:
+        self._membership.heard_of(site, sensed.edition)
         for link in sensed.links:
             if link.source == site:
                 self._state.absorb_link(link, clock.now_s())
@@ -193,18 +195,19 @@ class QrrtFeed:
         _same(site, demand.site)
         self._state.absorb_demand(demand, clock.now_s())
 
-    def _attested(self, site: SiteId, attestation: Attestation) -> None:
+    def _attested(self, site: SiteId, received: msgspec.Raw) -> None:
+        attestation = decode(bytes(received), Attestation)
         _same(site, attestation.finding.verifier)
         node = self._membership.node(site)
         if node is None or Role.VERIFIER not in node.roles:
             raise Refused(f"{site} is not a verifier", field="verifier")
-        check_attestation(attestation, node.public_key)
+        check_attestation(attestation, node.public_key, bytes(received))
         self._state.absorb_finding(attestation.finding, clock.now_s())
 
 
 def _same(site: SiteId, named: SiteId) -> None:
     if site != named:
-        raise Refused(f"{site} speaks in the name of {named}", field="site")
+        raise Refused(f"{site} claims to be {named}", field="site")
 
 
 def _reader(kind: type[T], take: Callable[[SiteId, T], None]) -> Message:

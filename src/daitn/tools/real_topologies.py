@@ -36,7 +36,8 @@ class RealNode:
 
 @dataclass(frozen=True)
 class RealLink:
-    """A link of a real network. `delay_s` is one way: light in fibre of that length, no more."""
+    """A link of a real network. `delay_s` is one way: the delay of light in fibre of that length,
+    without overhead."""
 
     length_km: float
     delay_s: float

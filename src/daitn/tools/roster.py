@@ -1,4 +1,4 @@
-"""A process's live view of the roster: who is a member now.
+"""A process's live view of the roster: the current members.
 
 The roster is in the process's state folder, so the highest version that was seen survives a
 restart. Newer ones come from the file that `roster` names, from publications, and from the control
@@ -37,15 +37,15 @@ __all__ = ["REFRESH_S", "LiveRoster"]
 log = logging.getLogger(__name__)
 
 REFRESH_S = 10.0
-"""Interval at which the control centre is asked: a revocation works within this time, even where
-its publication was lost."""
+"""Interval at which the control centre is asked: a revocation takes effect within this time, even
+if its publication was lost."""
 LOOK_S = 1.0
-"""Interval at which the file is looked at, and also whenever somebody asks for the members."""
+"""Interval at which the file is checked; it is also checked on every query for members."""
 _WARN_S = 7 * 86400.0
-"""The log says so when less time is left to renew the roster."""
+"""The log warns when less time is left to renew the roster."""
 _ASK_TIMEOUT_S = 5.0
 _MOST_REFUSALS = 8
-"""Kinds of published rosters that the log tells apart: anybody may publish them."""
+"""Limit on kinds of published rosters that the log distinguishes: anybody may publish them."""
 
 
 class _Validity(enum.Enum):
@@ -79,18 +79,18 @@ class LiveRoster:
         self._refused = ThrottledLog(log, most=_MOST_REFUSALS)
         self._registrations: list[Registration] = []
         self._news = asyncio.Event()
-        """Set when the source brought a newer roster, until it is published."""
+        """Set when the source has a newer roster, until it is published."""
         self._read_at: tuple[int, int, int] | None = None
-        """Of the source as it was read last."""
+        """State of the source when it was last read."""
         self._file = self._first()
         self._roster = self._file.opened()
         self._current: Mapping[str, Member] = {}
         self._ends: Mapping[str, float] = {}
-        """By public key, whether the roster has expired or not."""
+        """By public key, expired rosters included."""
         self._by_name: Mapping[tuple[Kind, str], Member] = {}
         self._until_s = 0.0
-        """When the current members may change though the roster does not."""
-        self._said: _Validity | None = None
+        """When the current members may change without a new roster."""
+        self._logged: _Validity | None = None
         self._reckon()
 
     @property
@@ -100,15 +100,20 @@ class LiveRoster:
 
     @property
     def version(self) -> int:
-        """The highest version that was seen."""
+        """The highest version seen."""
         return self._roster.version
 
+    @property
+    def signed(self) -> SignedRoster:
+        """That roster, as signed by the root key."""
+        return self._file.signed
+
     def grants(self) -> GrantBook:
-        """Checks what members of the network signed for others."""
+        """Checks grants signed by members of the network."""
         return GrantBook(self.network, self.members, self._wall_s)
 
     def members(self) -> Mapping[str, Member]:
-        """The members now, by public key; none where the roster has expired.
+        """The current members, by public key; none if the roster has expired.
 
         On another thread than this object's: as of its last look, `LOOK_S` ago at most.
         """
@@ -125,7 +130,7 @@ class LiveRoster:
         return self._by_name.get((kind, name))
 
     def lists(self, public_key: str) -> bool:
-        """Whether the newest roster has this key, and its membership lasts.
+        """Whether the newest roster has this key, with a valid membership.
 
         Also of a roster that has expired: nobody is heard then, but a newer one can still come.
         """
@@ -153,13 +158,15 @@ class LiveRoster:
         self._tasks.repeat(partial(self._follow, fabric, asks=not serves), "roster")
 
     async def close(self) -> None:
-        """Follow it no longer; `members` goes on to hold."""
-        for registration in self._registrations:
+        """Stop following it, and stop all calls; `members` remains valid."""
+        registrations, self._registrations = self._registrations, []
+        for registration in registrations:
             await registration.close()
         await self._tasks.close()
+        self._listeners.clear()  # A control centre that leads again is another object.
 
     def take(self, signed: SignedRoster) -> bool:
-        """Take a roster in place of the known one, if it is newer. Returns whether it is.
+        """Replace the known roster, if this one is newer. Returns whether it is.
 
         On a full disk too, where a restart forgets it: a revocation waits for nothing. Raises as
         `open_roster` does.
@@ -179,13 +186,13 @@ class LiveRoster:
         return True
 
     def tell(self, signed: SignedRoster) -> None:
-        """Take a roster that came by another way than a publication, and publish it soon. Raises as
-        `take` does."""
+        """Take a roster that did not come as a publication, and publish it soon. Raises like
+        `take`."""
         if self.take(signed):
             self._news.set()
 
     async def refresh(self, fabric: Fabric, *, asks: bool) -> None:
-        """Publish what the file brought, ask the control centre, and say what ends."""
+        """Publish the file's roster, ask the control centre, and warn about expiry."""
         self.members()
         if self._news.is_set():
             self._news.clear()
@@ -195,12 +202,12 @@ class LiveRoster:
         self._warn()
 
     def _warn(self) -> None:
-        """Say once that the roster ends soon, and once that it has ended."""
+        """Warn once that the roster expires soon, and once that it has expired."""
         left_s = self._roster.until_s - self._wall_s()
         state = _Validity.ENDED if left_s <= 0 else _Validity.ENDS if left_s < _WARN_S else None
-        if state is self._said:
+        if state is self._logged:
             return
-        self._said = state
+        self._logged = state
         if state is _Validity.ENDS:
             log.warning("the roster ends in %.1f days: `daitn network renew`", left_s / 86400)
         elif state is _Validity.ENDED:
@@ -250,7 +257,7 @@ class LiveRoster:
                     f"there is no roster in {places}: this process knows no members",
                     field="roster",
                     fix="join a network: `daitn network join INVITATION`; or make one: `daitn "
-                    "network init FOLDER`, then `daitn network admit` this file",
+                    "network init FOLDER --name NAME`, then `daitn network admit` this file",
                 )
             kept.opened()
             return kept
@@ -275,7 +282,7 @@ class LiveRoster:
         return versions[0] > versions[1]
 
     def _look(self) -> None:
-        """Take what the source holds, if it was replaced."""
+        """Read the source, if it was replaced."""
         if self._source is None:
             return
         version = _version_of(self._source)
@@ -289,7 +296,7 @@ class LiveRoster:
             log.warning("the roster in %s is not taken: %s", self._source, error)
 
     def _reckon(self) -> None:
-        """Work out who is a member now, and notify listeners if that is new."""
+        """Determine the current members, and notify listeners of changes."""
         now_s = self._wall_s()
         ends = (self._roster.until_s, *(member.until_s for member in self._roster.members))
         self._until_s = min((end_s for end_s in ends if end_s > now_s), default=float("inf"))
@@ -304,7 +311,7 @@ class LiveRoster:
 
 
 def _version_of(path: Path) -> tuple[int, int, int] | None:
-    """Differs when a file was replaced; none if there is no file."""
+    """Changes when a file is replaced; none if there is no file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -318,5 +325,5 @@ def _keep(path: Path, file: RosterFile) -> None:
     except OSError as error:
         raise StorageFull(
             f"{path} cannot be written: {error.strerror}",
-            fix="free room in the state folder, and check that it may be written",
+            fix="free space in the state folder, and check that it is writable",
         ) from None

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
 
+from daitn.objects.errors import DaitnError
+
 __all__ = ["Newest", "Tasks"]
 
 FIRST_PAUSE_S = 1.0
 """Pause after a round that failed; it doubles from one failure to the next."""
 PAUSE_AT_MOST_S = 10.0
 _LOOKED_AT_S = 0.1
-"""Interval at which `close` looks whether a task goes on."""
+"""Interval at which `close` checks whether a task still runs."""
 
 Value = TypeVar("Value")
 
@@ -31,17 +33,17 @@ class Tasks:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str = "") -> asyncio.Task[None]:
-        """Start a task. What it raises is logged."""
+        """Start a task. Its errors are logged."""
         task = asyncio.create_task(work, name=name or None)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def repeat(self, round_: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-        """Run rounds until `close`. `round_` waits by itself for when it is due.
+        """Run rounds until `close`. `round_` itself waits until it is due.
 
-        A round that fails is logged and does not end the others: the next one follows after a
-        pause.
+        A round that fails is logged, in words where it raises a `DaitnError`, and does not end the
+        others: the next one follows after a pause.
         """
         return self.spawn(self._rounds(round_, name), name)
 
@@ -52,13 +54,16 @@ class Tasks:
                 await round_()
                 await asyncio.sleep(0)  # A round that never waits would stop everything else.
                 pause_s = FIRST_PAUSE_S
+                continue
+            except DaitnError as error:  # Foreseen: it says what is wrong.
+                log.warning("a round of %s failed, and follows in %.0f s: %s", name, pause_s, error)
             except Exception:
                 log.exception("a round of %s failed; the next one follows in %.0f s", name, pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, PAUSE_AT_MOST_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_AT_MOST_S)
 
     def anew(self, key: Hashable, work: Coroutine[Any, Any, None], name: str = "") -> None:
-        """Start a task in place of the one that runs under this key."""
+        """Start a task, replacing the one that runs under this key."""
         self.end(key)
         task = self._of[key] = self.spawn(work, name)
         task.add_done_callback(lambda ended: self._forget(key, ended))
@@ -107,7 +112,7 @@ class Newest(Generic[Value]):
         self._sending = False
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Send `value`, in place of one of this key that waits."""
+        """Send `value`, replacing a waiting one with this key."""
         self._waiting[key] = value
         if not self._sending:
             self._sending = True

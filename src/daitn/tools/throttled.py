@@ -1,4 +1,4 @@
-"""A log of what others cause, that they cannot fill."""
+"""Throttled logging of events caused by others, who cannot fill the log."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _MOST: Final = 256
 
 
 class ThrottledLog:
-    """Logs each kind of event once in a while, and a bounded number of kinds. Any thread may log.
-
-    What goes on is logged again after that while, so that a log shows its end.
-    """
+    """Logs each kind of event once per interval, and a bounded number of kinds. Any thread may
+    log. An event that recurs is logged again after the interval, so that a log shows its end."""
 
     def __init__(
         self, log: logging.Logger, *, again_s: float = _AGAIN_S, most: int = _MOST
     ) -> None:
-        """`most`: kinds that are logged within `again_s`; of more, the log says that there are."""
+        """`most`: kinds that are logged within `again_s`; beyond that, the log says that there are
+        more."""
         self._log = log
         self._again_s = again_s
         self._most = most
@@ -31,7 +30,7 @@ class ThrottledLog:
         self._logged: TTLCache[str, None] = TTLCache(most + 1, again_s)
 
     def warning(self, kind: str, text: str, *values: object) -> None:
-        """Log a warning, unless one of its kind, or too many, were logged lately.
+        """Log a warning, unless one of its kind, or too many, were logged recently.
 
         A kind should tell sources apart, and not be made up by them.
         """

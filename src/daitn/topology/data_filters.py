@@ -10,14 +10,20 @@ from daitn.objects.access import AccessRequest, allows, published_rulings, refus
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
-from daitn.objects.intents import Quantity, Requirement, TrainingIntent
+from daitn.objects.intents import Quantity, TrainingIntent
 from daitn.objects.merging import Algorithm
 from daitn.topology.fit import other_labels, some, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["DataCandidate", "Wanted", "rejections_of"]
+__all__ = [
+    "DataCandidate",
+    "Wanted",
+    "lasting_rejections",
+    "path_rejections",
+    "requirement_rejection",
+]
 
 _NO_COMPUTE = ComputeDescriptor(device="none", memory_bytes=0, speed_flops=0.0, recipes=())
 
@@ -39,7 +45,7 @@ _RULES = {
     "start_models": "start-model",
     "hours": "hours",
 }
-"""Names of the filters that a data owner's policy stands for."""
+"""Names of the filters that represent a data owner's policy."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class DataCandidate:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What data sets are checked against."""
+    """The requirements that data sets are checked against."""
 
     intent: TrainingIntent
     data_schema: str
@@ -70,20 +76,21 @@ class Wanted:
     now_s: float
     stale_after_s: float
     places: Mapping[ObjectiveName, frozenset[tuple[SiteId, str]]]
-    """Site and jurisdiction of every verifier that can measure an objective."""
+    """Site and jurisdiction of every verifier that can measure an objective, in the intent's
+    order."""
     severed: Callable[[SiteId, SiteId], bool] = lambda one, other: False
     """Whether there is no path between two sites."""
     labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty: it accepts any."""
+    """Labels that the model distinguishes; empty means it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
     private: bool = False
     """Whether the model can be trained with differential privacy."""
 
 
-def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
-    """Every reason why the data set cannot train the model; empty if it can."""
-    found = [
+def lasting_rejections(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
+    """Why the data set cannot train the model, according to descriptors, and whether it is open."""
+    return [
         *_site(candidate),
         *_recipe(candidate, wanted),
         *_labels(candidate, wanted),
@@ -92,13 +99,7 @@ def rejections_of(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
         *_topic(candidate, wanted),
         *_memory(candidate, wanted),
         *_release(candidate, wanted),
-        *_path(candidate, wanted),
     ]
-    for index, requirement in enumerate(wanted.intent.requirements):
-        rejection = _requirement(candidate, wanted, index, requirement)
-        if rejection is not None:
-            found.append(rejection)
-    return found
 
 
 def _site(candidate: DataCandidate) -> Iterator[Rejection]:
@@ -183,7 +184,7 @@ def _access(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 
 def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
-    """What was told of records is never taken back, so nothing is relaxed."""
+    """What was revealed about records cannot be taken back, so nothing is relaxed."""
     demand, left = candidate.dataset.policy.privacy, candidate.dataset.private_visits_left
     wish = wanted.intent.training.privacy
     if (demand or wish) and not wanted.private:
@@ -225,18 +226,18 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 def _topic(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """Data on a narrower topic passes; data on a broader or a sibling topic does not."""
-    topics, asked = candidate.dataset.topics, wanted.intent.data.topics
-    if any(covers_topic(broad, topic) for broad in asked for topic in topics):
+    topics, stated = candidate.dataset.topics, wanted.intent.data.topics
+    if any(covers_topic(broad, topic) for broad in stated for topic in topics):
         return
-    nearest = max(sorted(topics), key=lambda topic: topics_fit(asked, topic), default=None)
+    nearest = max(sorted(topics), key=lambda topic: topics_fit(stated, topic), default=None)
     yield Rejection(
         candidate=candidate.id,
         filter="topic",
-        reason=f"its topics ({', '.join(topics) or 'none'}) are outside {', '.join(asked)}",
+        reason=f"its topics ({', '.join(topics) or 'none'}) are outside {', '.join(stated)}",
         field="data.topics",
-        shortfall=1.0 - (topics_fit(asked, nearest) if nearest else 0.0),
+        shortfall=1.0 - (topics_fit(stated, nearest) if nearest else 0.0),
         unit="topic distance",
-        relax_to=as_value(sorted({*asked, nearest})) if nearest else "",
+        relax_to=as_value(sorted({*stated, nearest})) if nearest else "",
     )
 
 
@@ -260,8 +261,7 @@ def _release(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     An objective that nobody can measure is reported with its verifiers, not for every data set.
     """
     release_to = candidate.dataset.policy.release_to
-    for index, name in enumerate(wanted.intent.objective_names()):
-        places = wanted.places[name]
+    for index, (name, places) in enumerate(wanted.places.items()):
         if not places or any(
             site == candidate.dataset.site or allows(release_to, jurisdiction)
             for site, jurisdiction in places
@@ -277,11 +277,10 @@ def _release(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _path(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+def path_rejections(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """A model trained here must reach a verifier; one without any path to here cannot fetch it."""
     here = candidate.dataset.site
-    for index, name in enumerate(wanted.intent.objective_names()):
-        places = wanted.places[name]
+    for index, (name, places) in enumerate(wanted.places.items()):
         if not places or not all(wanted.severed(here, site) for site, _ in places):
             continue
         yield Rejection(
@@ -295,9 +294,9 @@ def _path(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
         )
 
 
-def _requirement(
-    candidate: DataCandidate, wanted: Wanted, index: int, requirement: Requirement
-) -> Rejection | None:
+def requirement_rejection(candidate: DataCandidate, wanted: Wanted, index: int) -> Rejection | None:
+    """Why the data set does not meet requirement `index` of the intent; none if it does."""
+    requirement = wanted.intent.requirements[index]
     value = _value(candidate, wanted, requirement.quantity)
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         missing = _missing(candidate, wanted, requirement.quantity)

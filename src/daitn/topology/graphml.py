@@ -49,8 +49,8 @@ def relevant_to_graphml(view: RelevantView) -> str:
     for rejection in view.rejections:
         site, _, dataset = rejection.candidate.partition("/")
         layer = Layer.DATA if dataset else Layer.VERIFIER
-        told = f"{rejection.filter}: {rejection.reason}"
-        reasons.setdefault(f"{layer}:{site}" + (f"/{dataset}" if dataset else ""), []).append(told)
+        words = f"{rejection.filter}: {rejection.reason}"
+        reasons.setdefault(f"{layer}:{site}" + (f"/{dataset}" if dataset else ""), []).append(words)
     marks: dict[str, Attributes] = {
         node.id: {"relevant": node.id in kept, "rejected": "; ".join(reasons.get(node.id, ()))}
         for node in view.topology.nodes

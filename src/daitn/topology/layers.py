@@ -51,7 +51,7 @@ class Coupling(enum.StrEnum):
     TRAINS = "trains"
     """The compute beside the data has a recipe installed that the data's policy allows."""
     MEASURES = "measures"
-    """A test set and a data set, where one's topic covers the other's."""
+    """A test set and a data set, if one's topic covers the other's."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,14 @@ def layered(snapshot: Drrt) -> rx.PyGraph[LayerNode, Coupling]:
     A link counts once, whichever of its ends measured it.
     """
     graph: rx.PyGraph[LayerNode, Coupling] = rx.PyGraph(multigraph=False)
-    there = set(snapshot.alive())
-    index = {node.id: graph.add_node(node) for node in nodes(snapshot) if node.site in there}
+    alive = set(snapshot.alive())
+    index = {node.id: graph.add_node(node) for node in nodes(snapshot) if node.site in alive}
     for edge in couplings(snapshot):
         if edge.source in index and edge.target in index:
             graph.add_edge(index[edge.source], index[edge.target], edge.coupling)
     for source, targets in sorted(snapshot.links.items()):
         for target, link in sorted(targets.items()):
-            if source != target and source in there and target in there and usable(link):
+            if source != target and source in alive and target in alive and usable(link):
                 ends = node_id(Layer.REACHABILITY, source), node_id(Layer.REACHABILITY, target)
                 graph.add_edge(index[ends[0]], index[ends[1]], Coupling.LINK)
     return graph

@@ -1,5 +1,5 @@
-"""What DRRT and QRRT know of a network alike: the links between its sites, and which of two
-descriptors or readings is the later one.
+"""Network state shared by DRRT and QRRT: the links between sites, and which of two descriptors or
+readings is later.
 
 They differ in what they do with a site that has not described itself: the DRRT lets its readings
 wait and shows no link to it, the QRRT shows its links and drops its other figures, of which the
@@ -29,7 +29,7 @@ class LinkTable:
         self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
         """Source to target to the source's measurement."""
         self._sources: dict[SiteId, set[SiteId]] = {}
-        """Per target, so that a site that is forgotten costs what it has of links."""
+        """Per target, so that forgetting a site costs only the number of its links."""
 
     def absorb(self, link: LinkReading, now_s: float) -> bool:
         """Take in a reading; returns whether anything is new.
@@ -68,16 +68,17 @@ class LinkTable:
 
 
 def is_later(node: NodeDescriptor, known: NodeDescriptor) -> bool:
-    """Whether a node said this after what is known of it; a node that restarts counts anew."""
+    """Whether a node's statement is later than what is known of it; counting restarts with the
+    node."""
     return (node.started_at_s, node.version) > (known.started_at_s, known.version)
 
 
-def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> LinkReading:
+def merged_link(known: LinkReading | None, received: LinkReading, now_s: float) -> LinkReading:
     """Per field the later reading; `known` itself if nothing in `heard` is later.
 
     Raises `InvalidInput` for a reading that is negative or not finite.
     """
-    rtt_s, throughput_bps, loss = heard.rtt_s, heard.throughput_bps, heard.loss
+    rtt_s, throughput_bps, loss = received.rtt_s, received.throughput_bps, received.loss
     if rtt_s is not None:
         rtt_s = usable(rtt_s, now_s, "rtt_s")
     if throughput_bps is not None:
@@ -91,34 +92,34 @@ def merged_link(known: LinkReading | None, heard: LinkReading, now_s: float) -> 
         if rtt_s is known.rtt_s and throughput_bps is known.throughput_bps and loss is known.loss:
             return known
     return LinkReading(
-        source=heard.source,
-        target=heard.target,
+        source=received.source,
+        target=received.target,
         rtt_s=rtt_s,
         throughput_bps=throughput_bps,
         loss=loss,
     )
 
 
-def merged_load(known: LoadReading | None, heard: LoadReading) -> LoadReading:
+def merged_load(known: LoadReading | None, received: LoadReading) -> LoadReading:
     """Per field the later reading; `known` itself if nothing in `heard` is later."""
     if known is None:
-        return heard
-    queue = _later(known.queue, heard.queue) or heard.queue
-    cpu_share = _later(known.cpu_share, heard.cpu_share) or heard.cpu_share
-    disk_free = _later(known.disk_free_bytes, heard.disk_free_bytes) or heard.disk_free_bytes
+        return received
+    queue = _later(known.queue, received.queue) or received.queue
+    cpu_share = _later(known.cpu_share, received.cpu_share) or received.cpu_share
+    disk_free = _later(known.disk_free_bytes, received.disk_free_bytes) or received.disk_free_bytes
     if queue is known.queue and cpu_share is known.cpu_share and disk_free is known.disk_free_bytes:
         return known
     return LoadReading(site=known.site, queue=queue, cpu_share=cpu_share, disk_free_bytes=disk_free)
 
 
 def usable(reading: Reading, now_s: float, name: str) -> Reading:
-    """The reading, as of now at the latest: clocks that run ahead gain nothing.
+    """The reading, dated now at the latest: clocks that run ahead gain nothing.
 
     Raises `InvalidInput` for one that is negative or not finite.
     """
     if not (0.0 <= reading.value < math.inf and math.isfinite(reading.at_s)):
         raise InvalidInput(
-            f"a reading of {reading.origin} is no finite number from 0 on: "
+            f"a reading of {reading.origin} is not a finite number from 0 on: "
             f"{reading.value} at {reading.at_s}",
             field=name,
             fix=f"check the sensing of site {reading.origin}",
@@ -128,13 +129,13 @@ def usable(reading: Reading, now_s: float, name: str) -> Reading:
     return reading
 
 
-def _later(known: Reading | None, heard: Reading | None) -> Reading | None:
-    """The later measured of two readings, in whatever order they arrived; `known` on a tie."""
-    if heard is None or known is heard:
+def _later(known: Reading | None, received: Reading | None) -> Reading | None:
+    """The later of two readings, in whatever order they arrived; `known` on a tie."""
+    if received is None or known is received:
         return known
-    if known is None or heard.at_s > known.at_s:
-        return heard
-    if heard.at_s < known.at_s:
+    if known is None or received.at_s > known.at_s:
+        return received
+    if received.at_s < known.at_s:
         return known
     # Readings of the same instant: any order works that does not depend on which arrived first.
-    return max(known, heard, key=lambda reading: (reading.origin, reading.value))
+    return max(known, received, key=lambda reading: (reading.origin, reading.value))

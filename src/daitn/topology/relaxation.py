@@ -66,7 +66,7 @@ def rounded_up(value: float) -> str:
 
 
 def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
-    """The intent with the one change that `rejection` proposes.
+    """The intent with the single change that `rejection` proposes.
 
     Raises `InvalidInput` if it proposes none or the result is not a valid intent.
     """
@@ -74,7 +74,7 @@ def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
         raise InvalidInput(
             f"no value of the intent lets {rejection.candidate} pass {rejection.filter}",
             field=rejection.field,
-            fix="look at the rejection's reason: the change has to come from elsewhere",
+            fix="see the rejection's reason: the intent cannot fix it",
         )
     # Via JSON, because `to_builtins` keeps tuples, which cannot be changed in place.
     plain: Any = msgspec.json.decode(msgspec.json.encode(intent))

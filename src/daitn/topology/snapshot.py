@@ -40,12 +40,12 @@ class SitePage(msgspec.Struct, frozen=True, kw_only=True):
 
     nodes: tuple[SiteState, ...]
     more: bool
-    """Whether others follow."""
+    """Whether more follow."""
 
 
 @dataclass(frozen=True)
 class Drrt:
-    """One version of the training topology. Cheap to make: versions share what did not change."""
+    """One version of the training topology. Cheap to make: versions share unchanged parts."""
 
     version: int
     at_s: float
@@ -55,7 +55,8 @@ class Drrt:
 
     def link(self, source: SiteId, target: SiteId) -> LinkReading | None:
         """What is known about the link from `source` to `target`."""
-        return self.links.get(source, Map()).get(target)
+        known = self.links.get(source)
+        return known.get(target) if known is not None else None
 
     def alive(self) -> tuple[SiteId, ...]:
         """Live sites, by name."""
@@ -101,3 +102,7 @@ class MsDrrt:
     """Per objective, by site; empty if nobody can measure it."""
     rejections: tuple[Rejection, ...]
     """Every (data set, filter) and (verifier, filter) pair that failed: all filters run."""
+
+    def verifier_sites(self, objective: ObjectiveName) -> tuple[SiteId, ...]:
+        """The sites that can measure an objective."""
+        return tuple(dict.fromkeys(one.site for one in self.verifiers.get(objective, ())))

@@ -55,7 +55,7 @@ class DrrtState:
             raise InvalidInput(
                 f"{forget_after_s} is not a positive number of seconds",
                 field="forget_after_s",
-                fix="say after how many seconds a lost site is forgotten, for instance 3600",
+                fix="state after how many seconds a lost site is forgotten, for instance 3600",
             )
         self._forget_after_s = forget_after_s
         self._version = 0

@@ -1,4 +1,4 @@
-"""Classifies the topic of a query, learnt from how the network's data sets word their questions.
+"""Classifies the topic of a query, learned from the wording of the network's data sets.
 
 Data owners publish a `TopicSketch`: the number of records in which each hashed feature occurs. A
 gateway pools the sketches per topic into a naive Bayes classifier, so it can classify queries
@@ -29,11 +29,11 @@ __all__ = ["BUCKETS", "LEAST_RECORDS", "TopicModel", "check_sketch", "features",
 
 _BITS = 13
 BUCKETS = 1 << _BITS
-"""As good as twice and four times as many; a full sketch takes 49 kB in an advert."""
+"""As good as two and four times as many; a full sketch takes 49 kB in an advert."""
 _SHORTEST, _LONGEST = 3, 5
 """Length of a feature in bytes."""
 _MOST_CHARACTERS = 2000
-"""Only this much of a text is read: a page, which takes 0.2 ms."""
+"""Only this much of a text is read: one page, which takes 0.2 ms."""
 _SHORT_CHARACTERS = 300
 """A text up to this length counts as a question as a whole."""
 _QUESTION = re.compile(r"[^.?!\n]*\?")
@@ -41,7 +41,7 @@ LEAST_RECORDS = 5
 """Minimum number of records for a feature to be published, and the step to which counts are
 rounded: statistical offices suppress counts below five and round the others in the same way."""
 _MOST_RECORDS = 20_000
-"""Records read of a data set, evenly spread; takes a second."""
+"""Maximum number of records read of a data set, evenly spread; takes a second."""
 _MOST_TOPICS = 128
 """Topics distinguished: 4 MiB of weights. Strangers choose topics, and each costs memory."""
 _SMOOTHING = 0.5
@@ -66,7 +66,7 @@ def features(text: str) -> Buckets:
     """The hash buckets of a text's features, ascending."""
     start = text[:_MOST_CHARACTERS].casefold().encode("utf-8", "ignore")
     plain = b" " + b" ".join(start.translate(_PLAIN).split()) + b" "
-    there = np.zeros(BUCKETS, np.bool_)
+    present = np.zeros(BUCKETS, np.bool_)
     codes = np.frombuffer(plain, np.uint8).astype(np.uint32)
     hashes = np.full(len(codes), _FNV_OFFSET)
     for length in range(1, _LONGEST + 1):
@@ -77,8 +77,8 @@ def features(text: str) -> Buckets:
         hashes = (hashes[:size] ^ codes[length - 1 :]) * _FNV_PRIME
         if length >= _SHORTEST:
             mixed = (hashes ^ (hashes >> np.uint32(15))) * _MIX
-            there[mixed >> np.uint32(32 - _BITS)] = True
-    return np.flatnonzero(there)
+            present[mixed >> np.uint32(32 - _BITS)] = True
+    return np.flatnonzero(present)
 
 
 def sketch(texts: Iterable[str], least_records: int = LEAST_RECORDS) -> TopicSketch:
@@ -93,23 +93,23 @@ def sketch(texts: Iterable[str], least_records: int = LEAST_RECORDS) -> TopicSke
         counts[features(text)] += 1
     counts[counts < least_records] = 0
     counts -= counts % LEAST_RECORDS
-    told = np.flatnonzero(counts)
+    filled = np.flatnonzero(counts)
     return TopicSketch(
-        texts=len(looked_at), buckets=tuple(told.tolist()), counts=tuple(counts[told].tolist())
+        texts=len(looked_at), buckets=tuple(filled.tolist()), counts=tuple(counts[filled].tolist())
     )
 
 
-def check_sketch(heard: TopicSketch) -> None:
+def check_sketch(received: TopicSketch) -> None:
     """Raise `InvalidInput` for a sketch that `sketch` cannot have made.
 
     This keeps anyone from outweighing a large data set.
     """
-    buckets, counts = heard.buckets, heard.counts
+    buckets, counts = received.buckets, received.counts
     in_order = all(one < other for one, other in itertools.pairwise(buckets))
     within = not buckets or (buckets[0] >= 0 and buckets[-1] < BUCKETS)
-    fits = all(LEAST_RECORDS <= count <= heard.texts for count in counts)
+    fits = all(LEAST_RECORDS <= count <= received.texts for count in counts)
     for field, good in (
-        ("texts", 0 <= heard.texts <= _MOST_RECORDS),
+        ("texts", 0 <= received.texts <= _MOST_RECORDS),
         ("buckets", in_order and within),
         ("counts", fits and len(counts) == len(buckets)),
     ):
@@ -147,7 +147,7 @@ class TopicModel:
     """
 
     def __init__(self) -> None:
-        self._heard: dict[SiteId, tuple[DatasetDescriptor, ...]] = {}
+        self._datasets: dict[SiteId, tuple[DatasetDescriptor, ...]] = {}
         self._taught: dict[SiteId, tuple[_Taught, ...]] = {}
         self._weights: _Weights | None = None
         """None if a contribution changed since."""
@@ -157,9 +157,9 @@ class TopicModel:
 
         An impossible sketch contributes nothing.
         """
-        if self._heard.get(node.site, ()) == node.datasets:
+        if self._datasets.get(node.site, ()) == node.datasets:
             return
-        self._heard[node.site] = node.datasets
+        self._datasets[node.site] = node.datasets
         self._taught[node.site] = tuple(
             taught for data in node.datasets if (taught := _taught(data)) is not None
         )
@@ -172,8 +172,8 @@ class TopicModel:
         """Nothing to forget: facilities may still serve its models."""
 
     def removed(self, site: SiteId) -> None:
-        """Forget what a site taught that is no member any more."""
-        self._heard.pop(site, None)
+        """Forget what was learned from a site that is no longer a member."""
+        self._datasets.pop(site, None)
         if self._taught.pop(site, None) is not None:
             self._weights = None
 
@@ -190,7 +190,7 @@ class TopicModel:
         if len(weights.topics) < 2:
             return "", 0.0
         # `take` and a product are ten times as fast as an index and `sum` on narrow rows.
-        found = weights.matrix.take(features(_asked(text)), axis=0)
+        found = weights.matrix.take(features(_question(text)), axis=0)
         known = int(np.count_nonzero(found[:, 0]))
         if known == 0:
             return "", 0.0
@@ -204,7 +204,7 @@ class TopicModel:
         return self._weights
 
 
-def _asked(text: str) -> str:
+def _question(text: str) -> str:
     """The questions of a long text, or else its beginning.
 
     Sketches describe how questions are worded: judged by answer options or a report, every text
@@ -229,7 +229,7 @@ def _taught(data: DatasetDescriptor) -> _Taught | None:
 
 
 def _weights(taught: Iterable[_Taught]) -> _Weights:
-    """If there are more topics than can be distinguished, those received first stay."""
+    """If there are more topics than can be distinguished, the earliest ones stay."""
     pooled: dict[str, NDArray[np.int64]] = {}
     for data in taught:
         for topic in data.topics if data.counts.size else ():

@@ -1,8 +1,10 @@
-"""Filters that a verification unit must pass to measure one objective. All of them always run."""
+"""Filters that a verifier must pass to measure one objective. All of them always run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from daitn.objects.access import AccessRequest, Ruling, published_rulings, refusals
 from daitn.objects.decisions import Rejection
@@ -11,7 +13,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
 from daitn.topology.fit import other_labels, some, topic_fit
 from daitn.topology.relaxation import as_value
-from daitn.topology.snapshot import Drrt, SiteState, VerifierOption
+from daitn.topology.snapshot import SiteState, VerifierOption
 
 __all__ = ["Measurable", "verifiers_for"]
 
@@ -22,18 +24,22 @@ class Measurable:
 
     test_schema: str
     request: AccessRequest
-    """What the policies of test sets rule on."""
+    """The request on which the policies of test sets rule."""
     now_s: float
     labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty: it accepts any."""
+    """Labels that the model distinguishes; empty means it accepts any."""
     labels_field: str = ""
     """The field of the intent that names them."""
 
 
 def verifiers_for(
-    snapshot: Drrt, intent: TrainingIntent, index: int, wanted: Measurable
+    sites: Sequence[tuple[SiteId, SiteState]],
+    intent: TrainingIntent,
+    index: int,
+    wanted: Measurable,
 ) -> tuple[tuple[VerifierOption, ...], list[Rejection]]:
-    """Test sets that can measure objective `index`, by site, and why the others cannot.
+    """Test sets that can measure objective `index`, in the order of `sites`, and why the others
+    cannot.
 
     A verifier that cannot is represented by its nearest test set, with one rejection per filter
     that fails. The topic must be the same: a broader or narrower test set would measure something
@@ -42,7 +48,7 @@ def verifiers_for(
     objective = intent.objectives[index]
     options: list[VerifierOption] = []
     rejections: list[Rejection] = []
-    for site, state in sorted(snapshot.sites.items()):
+    for site, state in sites:
         verifier = state.descriptor.verifier
         if verifier is None:
             continue
@@ -57,6 +63,14 @@ def verifiers_for(
         if not failures:
             options += [VerifierOption(site=site, test=test) for test in fitting]
     return tuple(options), rejections
+
+
+_NEEDS: Final = {"unexposed": "a test set of probes, which have a column `member`"}
+"""What a test set needs for a metric that not every one of its schema has."""
+
+
+def _needs(metric: str) -> str:
+    return f"; {metric} takes {_NEEDS[metric]}" if metric in _NEEDS else ""
 
 
 def _misses(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -> tuple[str, ...]:
@@ -110,6 +124,14 @@ def _unit_rejections(
         failures.append(
             Rejection(candidate=site, filter="verifier-cordoned", reason=reason, field=field)
         )
+    price = state.descriptor.measuring_usd_per_hour
+    if price and intent.budget.cost_usd == 0.0:
+        reason = f"verifier {site} asks {price:g} USD for an hour, and budget.cost_usd is 0"
+        failures.append(
+            Rejection(
+                candidate=site, filter="verifier-cost", reason=reason, field="budget.cost_usd"
+            )
+        )
     if intent.model.recipe not in verifier.recipes:
         installed = ", ".join(sorted(verifier.recipes)) or "none"
         failures.append(
@@ -138,14 +160,14 @@ def _test_rejections(
     index: int,
     wanted: Measurable,
 ) -> list[Rejection]:
-    """What the nearest test set misses, filter by filter."""
+    """The nearest test set's failed filters."""
     site, field, objective = state.descriptor.site, f"objectives[{index}]", intent.objectives[index]
     if not ranked:
         reason = f"verifier {site} has no test set"
         return [Rejection(candidate=site, filter="verifier-topic", reason=reason, field=field)]
     nearest = ranked[0]
     free = not _tested_already(intent, index, nearest.topic)
-    told = {
+    possible = {
         "verifier-topic": Rejection(
             candidate=site,
             filter="verifier-topic",
@@ -160,7 +182,7 @@ def _test_rejections(
             candidate=site,
             filter="verifier-metric",
             reason=f"verifier {site} does not measure {objective.metric} on {nearest.topic}; "
-            f"it measures {', '.join(nearest.metrics) or 'nothing'}",
+            f"it measures {', '.join(nearest.metrics) or 'nothing'}{_needs(objective.metric)}",
             field=f"{field}.metric",
             relax_to=as_value(nearest.metrics[0]) if nearest.metrics else "",
         ),
@@ -179,5 +201,5 @@ def _test_rejections(
             field=wanted.labels_field,
         ),
     }
-    missed = [told[name] for name in _misses(nearest, objective, wanted) if name in told]
+    missed = [possible[name] for name in _misses(nearest, objective, wanted) if name in possible]
     return missed + [_denied(site, no, field) for no in _refusals(nearest, wanted)]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TypeVar
 
 import msgspec
 
 from daitn.objects.decisions import PlannedVisit, Round, Route
-from daitn.objects.identifiers import SiteId
-from daitn.objects.jobs import Planned
-from daitn.objects.lineage import LineageFact, Visit
+from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.jobs import Planned, VerifierAssignment
+from daitn.objects.lineage import LineageFact, Merge, Verification, Visit
 from daitn.objects.messages import Work
 from tests.control.jobs.world import DECISION, World
 
-__all__ = ["HOURS_USD", "limit", "run"]
+__all__ = ["HOURS_USD", "MEASURING_USD", "limit", "run"]
 
 T = TypeVar("T", Route, Round)
 
 HOURS_USD = {"general": 7.25, "specialist": 0.0, "third": 3600.0}
+MEASURING_USD = 360.0
+"""Of an hour of any verifier."""
 
 
 def priced(planned: T, rng: random.Random) -> T:
@@ -54,10 +57,17 @@ def limit(world: World, cost_usd: float | None) -> None:
     world.facts[0] = (msgspec.structs.replace(submitted, intent=world.job.intent), at_s)
 
 
+def is_believed(fact: Visit | Merge | Verification) -> bool:
+    """Whether a report's time is one: of others, nothing is believed, and nothing is paid."""
+    return math.isfinite(fact.seconds) and fact.seconds >= 0.0
+
+
 def run(world: World, rng: random.Random) -> None:
     """As it goes where the planner keeps to the budget, and visits take what they take."""
     job, plain_plan, plain_fact = world.job, world.planned, world.fact
+    plain_verifier = world.verifier
     cost_usd = job.intent.budget.cost_usd
+    nonsense = [-1.0, float("nan")]
 
     def planned() -> Planned:
         found = plain_plan()
@@ -78,9 +88,18 @@ def run(world: World, rng: random.Random) -> None:
     def fact(site: SiteId, work: Work) -> LineageFact:
         found = plain_fact(site, work)
         if isinstance(found, Visit):
-            took_s = rng.choice([0.25, 2.0, 40.0, 1e18, -1.0, float("nan")])
-            found = msgspec.structs.replace(found, seconds=took_s)
+            took_s = rng.choice([0.25, 2.0, 40.0, 1e18, *nonsense])
+            if not is_believed(taken := msgspec.structs.replace(found, seconds=took_s)):
+                nonsense.clear()  # Once: who says it again and again is not visited any more.
+            found = taken
+        elif isinstance(found, Merge | Verification):
+            found = msgspec.structs.replace(found, seconds=rng.choice([0.25, 0.5, 1e6]))
         return found
 
+    def verifier(objective: ObjectiveName) -> VerifierAssignment:
+        found = plain_verifier(objective)
+        return msgspec.structs.replace(found, price_usd_per_hour=MEASURING_USD)
+
     world.planned, world.fact = planned, fact  # type: ignore[method-assign]
+    world.verifier = verifier  # type: ignore[method-assign]
     world.run()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daitn.control.jobs.commands import ChooseVerifiers, ComputeRoute, StartWork, StopWork
+from daitn.control.jobs.commands import ChooseVerifiers, Command, ComputeRoute, StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.machine import decisions, handle, replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
+from daitn.control.jobs.resuming import RESUMED
 from daitn.control.jobs.view import algorithm, view
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Route
@@ -27,6 +29,7 @@ from daitn.objects.jobs import (
     Planned,
     Recovered,
     Reported,
+    ResumeAsked,
     SiteLost,
     VerifierAssignment,
     VerifiersChosen,
@@ -457,6 +460,51 @@ def test_stopping_tells_the_site_and_keeps_the_last_model(event: JobEvent) -> No
     assert world.job.state.final
 
 
+def test_a_cancelled_job_goes_on_from_its_best_model_and_its_pause_costs_no_time() -> None:
+    world = World()
+    world.visit_twice()
+    best, known = world.job.best, len(world.job.lineage)
+    world.feed(CancelRequested())
+    before_s = world.now_s
+    left_s = (world.job.deadline_at_s or 0.0) - before_s
+    world.run()
+    world.now_s += 1e6
+    world.feed(ResumeAsked())
+    assert (world.job.deadline_at_s or 0.0) - world.now_s == pytest.approx(left_s)
+    assert view(world.job, world.now_s).seconds == pytest.approx(
+        before_s - world.job.submitted_at_s
+    )
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    assert best is not None
+    assert model_of(start) == best.model
+    world.feed(Reported(world.done(start)))
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert len(world.job.lineage) > known, "it is one lineage, of one order"
+
+
+def test_what_a_model_knew_untrained_stays_so_when_its_job_is_resumed_from_it() -> None:
+    world = World()
+    world.visit_twice()
+    first, *later = world.job.checkpoints
+    worse = dict.fromkeys(first.values, 0.0)
+    world.job.checkpoints[1:] = [msgspec.structs.replace(one, values=worse) for one in later]
+    untrained = view(world.job, world.now_s).untrained
+    world.feed(CancelRequested())
+    world.feed(ResumeAsked())
+    assert world.job.latest == first
+    assert view(world.job, world.now_s).untrained == untrained == first.values
+
+
+def test_a_job_that_was_cancelled_before_it_began_begins_when_it_is_resumed() -> None:
+    world = World()
+    world.feed(CancelRequested())
+    world.feed(ResumeAsked())
+    world.run()
+    assert world.job.state is JobState.REACHED
+
+
 def test_recovery_takes_up_what_was_under_way_with_the_same_ids() -> None:
     world = World()
     start = world.run_until(is_training)
@@ -493,7 +541,10 @@ def test_the_algorithm_has_a_name(sites: tuple[str, ...], name: str) -> None:
     assert algorithm(tuple(SiteId(site) for site in sites)) == name
 
 
-ACTIONS = ("step", "step", "step", "lose", "fail", "unreachable", "repeat", "cancel", "recover")
+ACTIONS = (
+    *("step", "step", "step", "lose", "fail", "unreachable", "repeat", "cancel", "recover"),
+    *("resume", "resume"),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -501,8 +552,8 @@ ACTIONS = ("step", "step", "step", "lose", "fail", "unreachable", "repeat", "can
 def test_whatever_happens_the_job_comes_to_rest_and_replays_alike(actions: list[str]) -> None:
     world = World()
     for action in actions:
-        if world.job.state.final:
-            break
+        if world.job.state.final and (action != "resume" or world.job.state not in RESUMED):
+            continue
         _disturb(world, action)
     world.run()
     if world.job.state is JobState.WAITING:
@@ -521,6 +572,9 @@ def _disturb(world: World, action: str) -> None:
     starts = [c for c in world.pending if isinstance(c, StartWork)]
     if action == "cancel":
         world.feed(CancelRequested())
+    elif action == "resume":
+        if world.job.state.final:
+            world.feed(ResumeAsked())
     elif action == "recover":
         world.pending.clear()
         world.feed(Recovered())
@@ -538,3 +592,55 @@ def _disturb(world: World, action: str) -> None:
             world.feed(Woke())
     else:
         world.step()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("kind", [is_training, is_verification])
+def test_what_is_no_number_time_or_count_is_not_believed(
+    kind: Callable[[Command], bool], number: float
+) -> None:
+    world = World()
+    start = world.run_until(kind)
+    assert isinstance(start, StartWork)
+    honest = world.done(start)
+    assert honest.entry is not None
+    plain = msgspec.to_builtins(honest.entry.fact)
+    times = {name for name in plain if name.endswith("_s") or name == "seconds"}
+    counts = {"bytes_in", "items", "size_bytes"} & plain.keys()
+    assert "seconds" in times
+    assert "bytes_in" in counts
+    for name in times | (counts if number == -1.0 else set()):
+        fact = msgspec.structs.replace(honest.entry.fact, **{name: number})
+        entry = msgspec.structs.replace(honest.entry, fact=fact)
+        report = msgspec.structs.replace(honest, entry=entry)
+        assert mismatch(Outstanding(start.site, start.work), report), name
+
+
+def test_what_a_metric_measures_may_be_below_0() -> None:
+    world = World()
+    verify = world.run_until(is_verification)
+    assert isinstance(verify, StartWork)
+    honest = world.done(verify)
+    assert honest.entry is not None
+    fact = msgspec.structs.replace(honest.entry.fact, value=-0.5, by_label={"a": -0.5})
+    entry = msgspec.structs.replace(honest.entry, fact=fact)
+    report = msgspec.structs.replace(honest, entry=entry)
+    assert not mismatch(Outstanding(verify.site, verify.work), report)
+
+
+def test_nothing_is_planned_with_times_longer_than_the_job_runs() -> None:
+    world = World()
+    for kind in (is_training, is_verification):
+        start = world.run_until(kind)
+        assert isinstance(start, StartWork)
+        honest = world.done(start)
+        assert honest.entry is not None
+        fact = msgspec.structs.replace(honest.entry.fact, seconds=1e18, transfer_s=1e18)
+        entry = msgspec.structs.replace(honest.entry, fact=fact)
+        world.feed(Reported(msgspec.structs.replace(honest, entry=entry)))
+    world.run()
+    job = world.job
+    ran_s = job.at_s - job.submitted_at_s
+    assert job.verify_s is not None
+    assert job.verify_s <= ran_s
+    assert all(max(one.seconds, one.transfer_s, one.verify_s) <= ran_s for one in job.made)

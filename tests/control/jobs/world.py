@@ -141,6 +141,14 @@ class World:
                 break
         raise AssertionError(f"that command never came: {self.job.history}")
 
+    def visit_twice(self) -> None:
+        """Until two visits are measured, and a third is under way."""
+        for _ in range(2):
+            start = self.run_until(is_training)
+            assert isinstance(start, StartWork)
+            self.feed(Reported(self.done(start)))
+        self.run_until(is_training)
+
     def planned(self) -> Planned:
         return Planned(route=self.routes(self.job), decision=DECISION)
 

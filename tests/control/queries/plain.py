@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daitn.control.queries.context import QueryContext, QueryPlan
-from daitn.control.queries.engine import LATE_TIMES, NEAR
+from daitn.control.queries.engine import NEAR
 from daitn.control.queries.scoring import QIRCE, WAIT_WEIGHS
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.objects.randomness import Rng
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.accuracy import UNMEASURED_ACCURACY, accuracy_on
-from daitn.topology.qrrt.snapshot import Accuracies, Flags, Floats
+from daitn.topology.qrrt.snapshot import Accuracies
 
 from .oracle import HOLDS, Question
 
@@ -106,7 +107,7 @@ class Plain:
             expected_first_token_s=float(self.first_token_s[first]) if members == 1 else seconds,
             expected_cost_usd=float(sum(self.cost_usd[at] for at in asked)),
             expected_seconds=seconds,
-            late_after_s=LATE_TIMES * float(self.first_token_s[first]) + 0.05,
+            late_after_s=-math.log(0.05) * float(self.first_token_s[first]) + 0.05,
         )
 
 

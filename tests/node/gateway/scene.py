@@ -14,6 +14,7 @@ from daitn.identity.passes import PassBook
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway import Gateway
 from daitn.node.gateway.packet_queries import Packets
+from daitn.node.usage.counts import UsageCounts
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -30,11 +31,23 @@ from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.snapshot import Paths, Qrrt
 from daitn.topology.qrrt.state import QrrtState
 from tests.scenes.plain_http import plain_http
+from tests.tools.http.test_server import connections
 
-__all__ = ["DIGEST", "Network", "Seen", "client", "deployment"]
+__all__ = [
+    "DEADLINE_S",
+    "DIGEST",
+    "Network",
+    "Seen",
+    "client",
+    "deadlines_pass",
+    "deployment",
+    "stuck",
+]
 
 DIGEST = Digest("ab" * 32)
 ALL_APIS = tuple(Api)
+DEADLINE_S = 600.0
+"""Does not pass by itself, however slow a machine is; see `deadlines_pass`."""
 Seen = tuple[str, str, Observation]
 
 
@@ -122,6 +135,7 @@ class Network:
         *,
         topic: tuple[str, float] = ("", 0.0),
         packets: Packets | None = None,
+        counts: UsageCounts | None = None,
         **config: Any,
     ) -> Gateway:
         """A started gateway."""
@@ -136,6 +150,7 @@ class Network:
             PassBook(name, self._key_of).holder,
             lambda text: topic,
             packets,
+            counts=counts,
         )
         await gateway.start()
         view.gateway = gateway
@@ -186,6 +201,22 @@ class Network:
         )
         self.state.described(node, time.time())
         self.state.came(SiteId(site), time.time())
+
+
+def deadlines_pass(gateway: Gateway) -> None:
+    """Those of the queries in progress, of `DEADLINE_S` each, pass now."""
+    assert gateway._timers
+    now_s = asyncio.get_running_loop().time()
+    for timer in gateway._timers:
+        at_s = timer.when()
+        assert at_s is not None
+        assert now_s < at_s <= now_s + DEADLINE_S
+        timer.reschedule(now_s)
+
+
+def stuck(gateway: Gateway) -> bool:
+    """Whether a client of it does not take what it is sent."""
+    return any(connection.flow.write_paused for connection in connections(gateway._api._server))
 
 
 def client(gateway: Gateway, key: str = "none") -> openai.AsyncOpenAI:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from typing import Any
 
 import aiohttp
@@ -13,11 +14,15 @@ import pytest
 
 from daitn.node.config import KeyConfig
 from daitn.node.gateway import Gateway
+from daitn.node.gateway.api import SERVED
 from daitn.objects.deployments import Api
+from daitn.objects.messages import Demand
 from daitn.objects.queries import QueryStatus
+from daitn.objects.requests import QueryList
+from daitn.objects.wire import decode, encode
 from tests.node.gateway.scene import Network, client, deployment
 from tests.scenes.openai_server import OpenAiServer
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 Servers = tuple[OpenAiServer, ...]
 ASK: Any = {"messages": [{"role": "user", "content": "What helps?"}], "max_tokens": 20}
@@ -80,7 +85,7 @@ async def test_pieces_come_as_they_are_made(network: Network, servers: Servers) 
 
     stream = await client(gateway).chat.completions.create(model="doctor", stream=True, **ASK)
 
-    first = await asyncio.wait_for(anext(aiter(stream)), timeout=20)
+    first = await asyncio.wait_for(anext(aiter(stream)), PATIENCE_S)
     assert first.choices[0].delta.content == "one "
     await stream.close()
 
@@ -185,6 +190,8 @@ async def test_all_but_model_and_wishes_goes_on_byte_for_byte(
         (b'{"model": "doctor", "pad": "' + b"x" * 70_000 + b'"}', "body", 413),
         (b'{"model": "surgeon", "messages": [{"role": "user"}]}', "model", 404),
         (b'{"model": "doctor@mars", "messages": [{"role": "user"}]}', "model", 404),
+        (b'{"model": "doc\\u001b[2Jtor", "messages": [{"role": "user"}]}', "model", 400),
+        (b'{"model": "auto:a\\nb", "messages": [{"role": "user"}]}', "model", 400),
     ],
 )
 async def test_a_bad_request_is_told_what_is_wrong(
@@ -198,6 +205,36 @@ async def test_a_bad_request_is_told_what_is_wrong(
     assert (got, told["error"]["param"]) == (status, param)
     assert told["error"]["type"] == "invalid_request_error"
     assert told["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["doc\x1b[2Jtor", "auto:a\nb", "doctor@\u202ehall"])
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("completions", {"prompt": "hi"}),
+        ("embeddings", {"input": "hi"}),
+        ("rerank", {"query": "hi", "documents": ["ho"]}),
+        ("messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}),
+        ("responses", {"input": "hi"}),
+    ],
+)
+async def test_no_client_puts_in_a_gateway_s_reports_what_nobody_can_read(
+    network: Network, servers: Servers, path: str, rest: dict[str, Any], name: str
+) -> None:
+    """Who reads a list of queries, or the demand, drops it whole for one malformed name."""
+    network.facility("mdf", servers[0].url, deployment("doctor"))
+    gateway = await network.gateway()
+
+    status, told, _ = await post(
+        gateway, json.dumps({"model": name, **rest}).encode(), f"/v1/{path}"
+    )
+
+    assert (status, "visible text on one line" in json.dumps(told)) == (400, True)
+    queries = QueryList(queries=gateway.queries(10))
+    assert decode(encode(queries), QueryList) == queries
+    demand = gateway.demand(time.time())
+    assert decode(encode(demand), Demand) == demand
 
 
 async def test_a_body_that_does_not_say_how_long_it_is_is_bounded_too(
@@ -291,6 +328,17 @@ async def test_a_full_gateway_sheds(network: Network, servers: Servers) -> None:
     assert gateway.queries(1)[0].status is QueryStatus.SHED
     told = {rate.model: rate for rate in gateway.demand(gateway.queries(1)[0].asked_at_s).rates}
     assert told["doctor"].shed_per_s > 0
+
+
+async def test_paths_have_the_methods_that_the_reference_says(network: Network) -> None:
+    gateway = await network.gateway()
+    url = gateway.descriptor().endpoint
+    async with aiohttp.ClientSession() as session:
+        for served in SERVED:
+            path = served.path.replace("ID", "resp_1")
+            async with session.patch(f"{url}{path}") as answer:
+                assert answer.status == 405, path
+                assert answer.headers["allow"].split(", ") == list(served.methods), path
 
 
 async def test_what_is_no_query(network: Network) -> None:

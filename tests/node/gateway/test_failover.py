@@ -14,7 +14,14 @@ import pytest
 from daitn.node.gateway import Gateway
 from daitn.objects.queries import QueryRecord, QueryStatus
 from daitn.topology.qrrt import state
-from tests.node.gateway.scene import DIGEST, Network, client, deployment
+from tests.node.gateway.scene import (
+    DEADLINE_S,
+    DIGEST,
+    Network,
+    client,
+    deadlines_pass,
+    deployment,
+)
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.waiting import until
 
@@ -69,14 +76,15 @@ async def test_the_next_replica_answers_where_one_fails(
     cheap_first(network, servers[0].url, servers[1].url)
     gateway = await network.gateway()
 
-    assert await said_by(gateway) == (TEXT, "mdf-1")
+    unhedged = {"extra_body": {"daitn": UNHEDGED}}
+    assert await said_by(gateway, **unhedged) == (TEXT, "mdf-1")
 
     record = gateway.queries(1)[0]
     assert (record.status, record.attempts, record.site) == (QueryStatus.ANSWERED, 2, "mdf-1")
     failed = [(site, seen.failed) for site, _, seen in network.seen()]
     assert failed == [("mdf-0", True), ("mdf-1", False)]
     # It is left alone for a while after that.
-    assert (await said_by(gateway))[1] == "mdf-1"
+    assert (await said_by(gateway, **unhedged))[1] == "mdf-1"
     assert gateway.queries(1)[0].attempts == 1
 
 
@@ -137,8 +145,12 @@ async def test_without_hedging_and_with_a_deadline_a_hanging_replica_is_a_504(
     cheap_first(network, servers[0].url, servers[1].url)
     gateway = await network.gateway()
 
+    wishes = {"hedge": False, "deadline_s": DEADLINE_S}
+    asking = asyncio.create_task(said_by(gateway, extra_body={"daitn": wishes}))
+    await until(lambda: servers[0].control()["in_flight"])
+    deadlines_pass(gateway)
     with pytest.raises(openai.InternalServerError) as late:
-        await said_by(gateway, extra_body={"daitn": {"hedge": False, "deadline_s": 2.0}})
+        await asking
 
     assert (late.value.status_code, late.value.code) == (504, "deadline")
     assert gateway.queries(1)[0].status is QueryStatus.FAILED
@@ -150,9 +162,14 @@ async def test_a_deadline_ends_a_stream_with_an_error(network: Network, servers:
     cheap_first(network, servers[0].url)
     gateway = await network.gateway()
 
-    streamed = await raw_stream(gateway, daitn={"deadline_s": 2.0})
+    body = {"model": "doctor", "stream": True, **ASK, "daitn": {"deadline_s": DEADLINE_S}}
+    url = f"{gateway.descriptor().endpoint}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        begun = await answer.content.readuntil(b'"content":"one "')
+        deadlines_pass(gateway)
+        streamed = begun + await answer.read()
 
-    assert b'"content":"one "' in streamed
+    assert b'"content":"one "' in begun
     last = streamed.strip().rpartition(b"\n\n")[2]
     assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "deadline"
 
@@ -285,7 +302,7 @@ async def test_a_request_that_no_deployment_would_take_is_not_tried_twice(
     gateway = await network.gateway()
 
     with pytest.raises(openai.BadRequestError) as refused:
-        await said_by(gateway)
+        await said_by(gateway, extra_body={"daitn": UNHEDGED})
 
     assert refused.value.param == "top_k"
     record = gateway.queries(1)[0]

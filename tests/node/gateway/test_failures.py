@@ -27,7 +27,7 @@ from daitn.objects.queries import QueryStatus
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
 from daitn.tools.throttled import ThrottledLog
 from tests.node.gateway.odd_world import Odd, World, ask, opened_world, scene
-from tests.node.gateway.scene import client, deployment
+from tests.node.gateway.scene import DEADLINE_S, client, deadlines_pass, deployment, stuck
 from tests.scenes.raw_server import chunked, event, piece, response, whole
 from tests.scenes.waiting import until
 
@@ -424,12 +424,15 @@ async def test_a_query_has_one_record_whatever_its_client_does(world: World) -> 
     before = len(gateway.queries(1 << 20))
     host, port = gateway.descriptor().endpoint.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    query = {"model": "m", "messages": HELLO, "stream": True, "daitn": {"deadline_s": 0.5}}
+    wishes = {"deadline_s": DEADLINE_S}
+    query = {"model": "m", "messages": HELLO, "stream": True, "daitn": wishes}
     body = json.dumps(query).encode()
     writer.write(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s"
         % (len(body), body)
     )
+    await until(lambda: stuck(gateway))
+    deadlines_pass(gateway)
     await until(lambda: len(gateway.queries(1 << 20)) > before)
     writer.transport.abort()
     await until(lambda: gateway._health(ready=False)[1]["in_flight"] == 0)

@@ -20,7 +20,7 @@ from tests.node.gateway.odd_world import MODES, Odd, World, opened_world, scene
 from tests.node.gateway.scene import Network, deployment
 from tests.scenes.plain_http import plain_http
 from tests.scenes.raw_server import chunked, event, piece, response, whole
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -378,7 +378,7 @@ async def test_pieces_come_as_they_are_made(world: World) -> None:
     world.servers["odd"].behave = behave
     async with client(gateway).messages.stream(**ASK, **ALONE) as stream:
         texts = stream.text_stream
-        assert await asyncio.wait_for(anext(texts), timeout=20) == "One "
+        assert await asyncio.wait_for(anext(texts), PATIENCE_S) == "One "
         later.set()
         assert [text async for text in texts] == []
 
@@ -619,7 +619,7 @@ async def test_a_full_gateway_says_when_to_come_back(world: World) -> None:
 
     world.servers["odd"].behave = behave
     first = asyncio.create_task(client(full).messages.create(**ASK, **ALONE))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await begun.wait()
     with pytest.raises(anthropic.APIStatusError) as shed:
         await client(full).messages.create(**ASK)

@@ -15,7 +15,7 @@ import pytest_asyncio
 from daitn.node.openai_http import answers as http_answers
 from daitn.objects.queries import QueryStatus
 from tests.node.gateway.odd_world import BOUND, MODES, Odd, World, ask, opened_world, scene
-from tests.node.gateway.scene import client
+from tests.node.gateway.scene import DEADLINE_S, client, deadlines_pass
 from tests.scenes.raw_server import chunked, event, piece, response, whole
 from tests.scenes.waiting import until
 
@@ -851,12 +851,22 @@ async def test_a_deadline_after_the_end_of_the_answer_fails_nothing(
     monkeypatch.setattr(http_answers, "LINGER_S", 600.0)
     world.tell(Odd(chunked(piece("odd"), STOP, ends=False), keeps=True))
 
-    asked = await ask(
-        *await scene(world, "stream", alone=True), "stream", daitn={"deadline_s": 0.5}
-    )
+    _, gateway = await scene(world, "stream", alone=True)
 
-    assert asked.text == "odd"
-    assert (asked.record.status, asked.record.http_status) == (QueryStatus.ANSWERED, 200)
+    async with client(gateway) as asking:
+        stream = await asking.chat.completions.create(
+            model="m", messages=HELLO, stream=True, extra_body={"daitn": {"deadline_s": DEADLINE_S}}
+        )
+        parts, text = aiter(stream), ""
+        while not (part := (await anext(parts)).choices[0]).finish_reason:
+            text += part.delta.content or ""
+        deadlines_pass(gateway)
+        assert [part async for part in parts] == []
+    await until(lambda: gateway.in_progress == 0)
+
+    record = gateway.queries(1)[0]
+    assert text == "odd"
+    assert (record.status, record.http_status) == (QueryStatus.ANSWERED, 200)
 
 
 async def test_connections_are_kept_over_streams_that_end_well(world: World) -> None:

@@ -25,9 +25,10 @@ from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryConstraints, QueryIntent, QueryRecord, QueryStatus, Strategy
-from daitn.openai.answers import StreamReader, as_events, folded, read_whole
+from daitn.openai.answers import StreamReader, read_whole
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken, EventCutter, read_event
+from daitn.openai.folding import as_events, folded
 from daitn.openai.http import DONE, as_event
 from daitn.openai.responses import NotJson, Usage, read_usage, without_logprobs
 from daitn.topology.qrrt.load import GatewayLoad

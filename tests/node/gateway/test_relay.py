@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -11,8 +12,10 @@ import pytest
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.node.config import KeyConfig
+from daitn.node.usage.counts import UsageCounts
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, Reading
+from daitn.objects.usage import UsageSide
 from tests.node.gateway.scene import DIGEST, Network, client, deployment
 from tests.scenes.openai_server import OpenAiServer
 
@@ -116,6 +119,31 @@ async def test_passes_of_strangers_are_refused(network: Network, servers: Server
         )
 
     assert refused.value.param == "daitn-pass"
+
+
+async def test_examinations_are_counted_at_no_price_and_relayed_queries_where_they_were_asked(
+    split: Network, servers: Servers, tmp_path: Path
+) -> None:
+    """Facilities count both and cannot tell them from others: a gateway that left examinations out
+    would be told to count wrongly."""
+    priced = deployment("doctor", price_usd_per_1k_in=1.0, price_usd_per_1k_out=1.0)
+    split.facility("mdf", servers[0].url, priced)
+    counted = {
+        name: UsageCounts(tmp_path / name, SiteId(name), UsageSide.GATEWAY, time.time)
+        for name in ("gw", "hub")
+    }
+    hub = await split.gateway("hub", counts=counted["hub"])
+    gateway = await split.gateway("gw", counts=counted["gw"])
+    split.views["gw"].broken = frozenset({SiteId("mdf")})
+    examiner = split.keys.setdefault(SiteId("mpvu"), SigningKey.generate())
+    shown = {"daitn-pass": sign_pass(SiteId("mpvu"), SiteId("hub"), time.time(), examiner)}
+
+    await client(gateway).chat.completions.create(model="doctor", **ASK)
+    await client(hub).chat.completions.create(model="doctor", extra_headers=shown, **ASK)
+
+    rows = {name: counts.begin_statement()[0].rows for name, counts in counted.items()}
+    assert [(row.key.price_in, row.count.answers) for row in rows["gw"]] == [(1.0, 1)]
+    assert [(row.key.price_in, row.count.answers) for row in rows["hub"]] == [(0.0, 1)]
 
 
 async def test_a_pass_opens_where_keys_are_wanted_and_a_relay_does_not_relay(

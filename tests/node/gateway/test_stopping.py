@@ -19,9 +19,12 @@ from daitn.node.gateway import Gateway
 from daitn.node.gateway import gateway as gateway_module
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import QueryIntent, QueryStatus
+from daitn.openai.http import DONE
 from daitn.tools.http import server_connection
-from tests.node.gateway.scene import Network, deployment
+from tests.node.gateway.scene import DEADLINE_S, Network, deadlines_pass, deployment, stuck
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.passing_time import PassingTime
+from tests.scenes.raw_server import RawServer, chunked, piece
 from tests.scenes.waiting import until
 
 Servers = tuple[OpenAiServer, ...]
@@ -187,11 +190,11 @@ async def test_a_gateway_is_not_ready_without_deployments_or_when_full(
     assert await health(gateway, "/readyz") == (200, [])
 
 
-def deaf(gateway: Gateway, **body: Any) -> socket.socket:
-    """A client that asks and reads nothing."""
+def deaf(gateway: Gateway, buffer: int = 4096, **body: Any) -> socket.socket:
+    """A client that asks and reads nothing, though `buffer` bytes may wait for it."""
     host, port = gateway.descriptor().endpoint.removeprefix("http://").split(":")
     client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     client.connect((host, int(port)))
     said = json.dumps({**QUERY, **body}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(said)}\r\n\r\n"
@@ -203,11 +206,12 @@ async def test_clients_that_read_nothing_keep_nobody_out(
     network: Network, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 0.2)
-    servers[0].control(huge=True, text="x" * 100_000)
+    servers[0].control(huge=True, text="x" * 100_000, slots=0)
     network.facility("mdf", servers[0].url, deployment("doctor"))
     gateway = await network.gateway(max_in_flight=3)
     clients = [deaf(gateway, stream=True) for _ in range(3)]
     await until(lambda: gateway._in_flight == 3)
+    servers[0].control(slots=9)
     await until(lambda: gateway._in_flight == 0)
     servers[0].control(huge=False, text=TEXT)
     assert (await asked(gateway))[0] == 200
@@ -220,7 +224,8 @@ async def test_clients_that_read_nothing_keep_nobody_out(
 async def test_a_query_that_ends_while_its_client_reads_nothing_counts_once(
     network: Network, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 0.6)
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 1000.0)
+    time_ = PassingTime()
     servers[0].control(huge=True, text="x" * 100_000)
     network.facility("mdf", servers[0].url, deployment("doctor"))
     gateway = await network.gateway()
@@ -228,10 +233,52 @@ async def test_a_query_that_ends_while_its_client_reads_nothing_counts_once(
     monkeypatch.setattr(
         gateway._demand, "count", lambda *arguments: counted.append(arguments), raising=True
     )
-    client = deaf(gateway, stream=True, daitn={"deadline_s": 0.4})
-    await until(lambda: gateway._in_flight)
+    client = deaf(gateway, stream=True, daitn={"deadline_s": DEADLINE_S})
+    await until(lambda: stuck(gateway))
+    deadlines_pass(gateway)
+    await until(lambda: gateway.queries(1))
+    time_.passes(1000.0)
     await until(lambda: not gateway._in_flight)
     client.close()
     (record,) = gateway.queries(9)
     assert (record.status, record.http_status) == (QueryStatus.FAILED, 504)
     assert len(counted) == 1
+
+
+async def test_an_answer_whose_end_waits_for_its_client_is_answered_when_its_deadline_passes(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 1000.0)
+    time_ = PassingTime()
+    large, end = piece("x" * 30_000_000), piece(reason="stop") + DONE
+    whole, ends = chunked(large, end), asyncio.Event()
+    cut = whole.index(large) + len(large) + len(b"\r\n")
+
+    async def behave(head: bytes, body: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+        writer.write(whole[:cut])
+        await ends.wait()
+        writer.write(whole[cut:])
+        return True
+
+    server = await RawServer(behave).start()
+    network.facility("mdf", server.url, deployment("doctor"))
+    gateway = await network.gateway()
+    client = deaf(gateway, 1 << 20, stream=True, daitn={"deadline_s": DEADLINE_S})
+    await until(lambda: stuck(gateway))
+    ends.set()
+    await until(network.seen)  # It has the end, too.
+    time_.passes(DEADLINE_S + 1.0)
+    await asyncio.sleep(0.01)
+    client.setblocking(False)
+    answer, loop = bytearray(), asyncio.get_running_loop()
+    while not answer.endswith(b"\r\n0\r\n\r\n"):
+        part = await loop.sock_recv(client, 1 << 20)
+        assert part
+        answer += part
+    client.close()
+    await server.close()
+
+    assert answer.count(DONE) == 1
+    assert b'"error"' not in answer
+    (record,) = gateway.queries(9)
+    assert (record.status, record.http_status) == (QueryStatus.ANSWERED, 200)

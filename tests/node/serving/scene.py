@@ -16,6 +16,7 @@ from daitn.learning.consultant import Consultant
 from daitn.learning.pulse import STALL_S
 from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.serving.facility import Facility
+from daitn.node.usage.counts import UsageCounts
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Refused
@@ -30,7 +31,7 @@ from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from tests.scenes.plain_http import plain_http
-from tests.scenes.waiting import until
+from tests.scenes.waiting import PATIENCE_S, until
 
 __all__ = ["CHAT", "HEADERS", "PASS", "Holder", "Site", "chat"]
 
@@ -88,6 +89,7 @@ class Site:
         site: str = "mdf",
         grants: GrantBook | None = None,
         admit: Callable[[str, float], SiteId] | None = None,
+        counts: UsageCounts | None = None,
         **config: Any,
     ) -> None:
         node = {
@@ -107,7 +109,7 @@ class Site:
         )
         self.fabric: MemoryFabric = network.open(site)
         store = DiskBlobStore(folder / site / "models")
-        self._transport = ChunkTransport(self.fabric, self.config.site, store, stall_s=0.2)
+        self._transport = ChunkTransport(self.fabric, self.config.site, store, stall_s=PATIENCE_S)
         self.changes = 0
         self._consultant = Consultant(recipes)
         self.facility = Facility(
@@ -119,6 +121,7 @@ class Site:
             admit or _admit,
             self._changed,
             grants=grants,
+            counts=counts,
         )
         self.served: list[Serving] = []
 

@@ -85,6 +85,30 @@ async def test_who_leaves_the_queue_as_a_slot_comes_passes_it_on() -> None:
     assert (admission.in_flight, admission.waiting) == (1, 0)
 
 
+async def test_whole_answers_that_are_quicker_than_the_streams_before_have_a_speed() -> None:
+    """Each counted as 0 s a token: after some dozens, the model wrote 10^24 tokens a second."""
+    admission = AdmissionQueue(1, 0)
+    for _ in range(6):
+        admission.record_answer(0.5, 0.8, 7)
+    for _ in range(300):
+        admission.record_answer(None, 0.3, 4)
+    reading = admission.reading("doctor")
+    assert reading.first_token_s is not None
+    assert reading.per_token_s is not None
+    assert reading.first_token_s + 3 * reading.per_token_s == pytest.approx(0.3)
+    assert 0.001 < reading.per_token_s < 0.1
+
+
+async def test_the_speed_of_whole_answers_is_known_once_it_can_be() -> None:
+    admission = AdmissionQueue(1, 0)
+    for _ in range(3):
+        admission.record_answer(None, 0.5, 1)
+    for seconds, per_token_s in ((0.4, None), (0.4, None), (1.4, 0.1)):
+        admission.record_answer(None, seconds, 11)
+        found = admission.reading("doctor").per_token_s
+        assert found == (None if per_token_s is None else pytest.approx(per_token_s, rel=0.1))
+
+
 async def test_figures_follow_what_is_measured() -> None:
     admission = AdmissionQueue(1, 0)
     for _ in range(50):

@@ -17,6 +17,7 @@ from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.gateway.scene import Network
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site
 from tests.scenes.tiny_llama import write_folder
+from tests.scenes.waiting import PATIENCE_S
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
@@ -30,7 +31,7 @@ HI: list[Any] = [{"role": "user", "content": "hi"}]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """A facility with one model that reads 256 tokens, for all tests."""
-    from daitn.learning.causal_lm.pretrained import import_pretrained
+    from daitn.learning.causal_lm.importing import import_pretrained
 
     folder, network = tmp_path_factory.mktemp("llama"), MemoryNetwork()
     write_folder(folder / "folder")
@@ -229,7 +230,7 @@ async def test_a_client_that_goes_ends_its_answer(site: Site) -> None:
         async for _ in stream:
             break
         await stream.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while (await site.told_anew()).in_flight:
             pass
     assert await site.ask("llama", "hi", max_tokens=3)

@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 import openai
-import psutil
 import pytest
 
 from daitn.learning.answering import hosted
@@ -30,6 +29,7 @@ from daitn.tools.mobility import disk
 from tests.node.serving.scene import CHAT, HEADERS, Holder, Site, chat
 from tests.scenes.grants import NOW_S, Members, digest
 from tests.scenes.waiting import until
+from tests.scenes.workers import children_of
 
 pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("talker")]
 
@@ -388,8 +388,8 @@ def _worker() -> int:
     """Process id of the one answering worker that this process has started."""
     (worker,) = (
         child.pid
-        for child in psutil.Process().children()
-        if child.cmdline()[2:4] == ["-m", "daitn.learning.answering.worker"]
+        for child, command in children_of()
+        if command[2:4] == ["-m", "daitn.learning.answering.worker"]
     )
     return worker
 

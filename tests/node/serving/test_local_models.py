@@ -29,10 +29,12 @@ from daitn.node.serving.local.folder import Parts, parts_of
 from daitn.objects.deployments import Api, DeploymentState
 from daitn.objects.errors import NotFound, StorageFull, WorkFailed
 from daitn.tools.fabric.memory import MemoryNetwork
+from daitn.tools.ports import free_port
 from tests.node.serving.scene import Site
 from tests.scenes import tiny_llama, vllm
 from tests.scenes.llama_cpp import skip_without_llama_cpp, write_gguf
 from tests.scenes.waiting import until
+from tests.scenes.workers import children_of
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.processes
@@ -79,9 +81,11 @@ def is_in(site: Site, name: str, state: DeploymentState) -> Callable[[], bool]:
 
 def servers() -> list[psutil.Process]:
     """Keepers that this process has started, and what those have."""
-    mine = psutil.Process().children()
-    kept = [p for p in mine if p.is_running() and "local.keeper" in " ".join(p.cmdline())]
-    return [process for keeper in kept for process in (keeper, *keeper.children(recursive=True))]
+    found = []
+    for keeper, command in children_of():
+        if "local.keeper" in " ".join(command):
+            found += [keeper, *(process for process, _ in children_of(keeper.pid, recursive=True))]
+    return found
 
 
 async def test_a_file_is_served_and_told_as_it_is(
@@ -161,8 +165,7 @@ async def test_a_port_that_is_taken_meanwhile_is_changed(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         ports = iter([taken.getsockname()[1]])
-        free = local._free_port
-        monkeypatch.setattr(local, "_free_port", lambda: next(ports, 0) or free())
+        monkeypatch.setattr(local, "free_port", lambda: next(ports, 0) or free_port())
         stated = ModelConfig(name="chatty", gguf=str(gguf), context_tokens=512)
         async with facility(tmp_path, stated) as site:
             await until(is_in(site, "chatty", DeploymentState.READY))
@@ -258,7 +261,7 @@ async def test_it_is_refused_where_there_is_no_memory_for_it(
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "absent": ({"gguf": "no.gguf"}, "gguf: there is no file"),
-    "text": ({"gguf": "text.gguf"}, "gguf: this is no GGUF file: it begins with b'once'"),
+    "text": ({"gguf": "text.gguf"}, "gguf: this is not a GGUF file: it begins with b'once'"),
     "cut": ({"gguf": "cut.gguf"}, "gguf: the file is cut off or damaged"),
     "unfit": ({"gguf": "cut.gguf", "backend": Engine.VLLM}, "backend: vllm does not run a file"),
     "nowhere": ({"folder": "no"}, "folder: there is no"),

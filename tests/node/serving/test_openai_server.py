@@ -21,6 +21,7 @@ from daitn.objects.deployments import Api, DeploymentState, ModelPolicy
 from daitn.tools.fabric.memory import MemoryNetwork
 from tests.node.serving.scene import CHAT, HEADERS, Site
 from tests.scenes.openai_server import OpenAiServer
+from tests.scenes.passing_time import PassingTime
 from tests.scenes.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -100,12 +101,14 @@ async def test_the_servers_key_is_added_here(
 
 
 async def test_an_answer_tells_what_a_gateway_cannot_see(site: Site, server: OpenAiServer) -> None:
-    server.control(first_token_s=0.2)
+    server.control(first_token_s=0.2, slots=0)
     first = asyncio.create_task(site.post(CHAT, STREAM))
     await until(lambda: server.control()["in_flight"] == 1)
-    _, _, headers = await site.post(CHAT, BODY)
+    second = asyncio.create_task(site.post(CHAT, BODY))
+    await until(lambda: site.reading.waiting == 1)
+    server.control(slots=1)
     assert float((await first)[2]["daitn-first-token-s"]) >= 0.2
-    assert float(headers["daitn-waited-s"]) > 0.0
+    assert float((await second)[2]["daitn-waited-s"]) > 0.0
 
 
 async def test_who_goes_away_is_not_answered_any_more(site: Site, server: OpenAiServer) -> None:
@@ -190,16 +193,26 @@ async def test_a_server_that_falls_silent_is_given_up(
     server.control(hang=True)
     assert (await site.post(CHAT, BODY))[0] == 502
     assert (await site.post(CHAT, STREAM))[0] == 502
-    server.control(hang=False, per_token_s=600.0)
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await site.post(CHAT, STREAM)
+    server.control(hang=False, per_token_s=3600.0)
+    monkeypatch.setattr(bounds, "SILENT_TIMEOUT_S", 1000.0)
+    time_ = PassingTime()
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session,
+        session.post(f"{site.url}{CHAT}", data=STREAM, headers=HEADERS) as answer,
+    ):
+        assert answer.status == 200
+        assert await answer.content.readany()
+        time_.passes(1000.0)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
     await until(lambda: server.control()["in_flight"] == 0)
 
 
 async def test_a_server_that_dies_is_told_and_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bounds, "PROBE_DOWN_S", 0.05)
+    caplog.set_level("INFO")
     with OpenAiServer() as server:
         async with before(server.url, tmp_path) as site:
             assert site.state("doctor") is DeploymentState.READY
@@ -214,6 +227,13 @@ async def test_a_server_that_dies_is_told_and_found_again(
             await until(lambda: site.state("doctor") is DeploymentState.READY)
             assert (await site.post(CHAT, BODY))[0] == 200
             assert (await site.told_anew()).error_share == 0.0
+    told = [text for text in caplog.messages if text.startswith("upstream server doctor at")]
+    assert [text.rpartition(": ")[2] for text in told] == [
+        "it gets queries",
+        "it gets no queries",
+        "it gets queries",
+    ]
+    assert "does not answer" in told[1]
 
 
 async def test_a_server_that_is_not_there_at_first_is_waited_for(

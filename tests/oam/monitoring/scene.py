@@ -13,10 +13,10 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from daitn.cli.logs import LogFormat
+from daitn.files.state_folder import ProcessState
 from daitn.learning.corpora.clinic import clinic
 from daitn.learning.corpora.records import write_records
 from daitn.learning.corpora.split import choices
-from daitn.oam.monitoring.targets import TARGETS
 from tests.scenes.breast_cancer import write_intent, write_network
 from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.forwarders import Mesh
@@ -105,7 +105,7 @@ class Watched:
 
     def target(self, site: str) -> str:
         """`host:port` of a process's metrics, as it tells Prometheus."""
-        (entry,) = json.loads((self.folder / "state" / site / TARGETS).read_text())
+        (entry,) = json.loads((self.folder / "state" / site / ProcessState.TARGETS).read_text())
         (target,) = entry["targets"]
         return str(target)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daitn.oam.monitoring.targets import ALL_TARGETS
+from daitn.files.state_folder import CenterState
 from tests.oam.monitoring.scene import Watched
 from tests.scenes.prometheus import Prometheus
 from tests.scenes.waiting import wait_until
@@ -48,7 +48,7 @@ def prometheus(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> It
     shutil.copytree(MONITORING, folder / "monitoring")
     config = folder / "monitoring/prometheus.yml"
     config.write_text(config.read_text().replace("15s", "1s"))
-    targets = watched.folder / "state/center" / ALL_TARGETS
+    targets = watched.folder / "state/center" / CenterState.ALL_TARGETS
     (folder / "monitoring/targets/network.json").symlink_to(targets)
     with Prometheus(config, folder) as prometheus:
         wait_until(lambda: len(prometheus.ask('up{job="daitn"} == 1')) == len(watched.sites))

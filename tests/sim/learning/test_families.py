@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from daitn.sim.learning.families import FAMILIES
-from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.power_law import PowerLaw
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.world import BEGIN_S, GroundSite, LearningWorld
+from daitn.topology.arrays import Floats
 
 SEEDS = range(4)
 

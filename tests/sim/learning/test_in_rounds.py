@@ -78,14 +78,20 @@ def test_a_plain_mean_of_alike_models_is_that_model_and_drift_takes_from_it() ->
     assert apart == pytest.approx((1.0 - DRIFT) * learnt)
 
 
-def test_momentum_goes_on_and_ties_keep_what_one_site_alone_learned() -> None:
+def test_momentum_goes_on() -> None:
     base, models = np.zeros(2), np.array([[4.0, 0.0], [0.0, 2.0]])
     shares = np.array([1.0, 1.0])
     once, moments = merged_rows(base, models, shares, RULES[Algorithm.DILOCO], None)
     twice, _ = merged_rows(base, models, shares, RULES[Algorithm.DILOCO], moments)
     assert (twice > once).all()
-    kept, _ = merged_rows(base, models, shares, RULES[Algorithm.TIES], None)
-    assert kept == pytest.approx([4.0, 2.0])
+
+
+@pytest.mark.parametrize("sites", [2, 50])
+def test_ties_of_sites_that_differ_do_not_add_up_all_that_they_learned(sites: int) -> None:
+    base, models, shares = np.zeros(sites), np.eye(sites) * 4.0, np.ones(sites)
+    mean, _ = merged_rows(base, models, shares, RULES[Algorithm.FEDAVG], None)
+    ties, _ = merged_rows(base, models, shares, RULES[Algorithm.TIES], None)
+    assert ties == pytest.approx(1.5 * mean), "as `benchmarks.algorithms` measured it"
 
 
 def test_a_rule_that_depends_on_the_size_of_weights_is_not_guessed() -> None:

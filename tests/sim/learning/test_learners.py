@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daitn.sim.learning.learner import Examined, Floats
+from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.measuring import exact, measured
 from daitn.sim.learning.power_law import Growth, PowerLaw
+from daitn.topology.arrays import Floats
 
 
 def learner(**changes: Any) -> PowerLaw:

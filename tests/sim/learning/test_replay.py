@@ -15,10 +15,10 @@ from daitn.sim.learning.calibration import calibrated
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families.recorded import recorded_family, splits_for, stressed_family
 from daitn.sim.learning.families.seeds import DEVELOPMENT, VALIDATION
-from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.recordings import Recording, TrainedSplit
 from daitn.sim.learning.replay import Replay, replay
+from daitn.topology.arrays import Floats
 from tests.sim.learning.scripted import Scripted
 
 FAMILY = "wine"

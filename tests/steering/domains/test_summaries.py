@@ -14,6 +14,7 @@ from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.offers import wider
 from daitn.steering.routes.table import AggregationLimits
 from daitn.steering.wire.offers import Offer, Summary, Update, encode_summary
+from tests.scenes.searches import cases
 
 from ..routes.harness import Network, no_loops
 from ..routes.test_routes import disturb, seeds, slow
@@ -68,7 +69,7 @@ def watched(network: Network) -> Network:
     return network
 
 
-@settings(slow, max_examples=25)
+@settings(slow, max_examples=cases(8))
 @given(seed=seeds, size=st.integers(2, 9), times=st.integers(0, 30))
 def test_nothing_of_an_inside_is_told_and_all_is_found_by_the_shortest_way(
     seed: int, size: int, times: int
@@ -79,7 +80,7 @@ def test_nothing_of_an_inside_is_told_and_all_is_found_by_the_shortest_way(
     assert_converged(network)
 
 
-@settings(slow, max_examples=15)
+@settings(slow, max_examples=cases(5))
 @given(seed=seeds, size=st.integers(6, 12))
 def test_it_is_little_and_settles(seed: int, size: int) -> None:
     limits = AggregationLimits(best=2, most_keys=6)
@@ -99,7 +100,7 @@ def test_it_is_little_and_settles(seed: int, size: int) -> None:
     assert network.sent["changes"] == before
 
 
-@settings(slow, max_examples=25)
+@settings(slow, max_examples=cases(8))
 @given(seed=seeds, size=st.integers(2, 9), times=st.integers(1, 20))
 def test_sites_change_their_domains_and_all_is_found_again(
     seed: int, size: int, times: int

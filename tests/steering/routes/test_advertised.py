@@ -16,6 +16,7 @@ from daitn.steering.routes.advertised import (
 )
 from daitn.steering.routes.offers import wider
 from daitn.steering.wire.offers import INFINITE, Offer, Summary, Update
+from tests.scenes.searches import cases
 
 from .harness import no_loops
 from .test_routes import build, disturb, seeds, slow
@@ -181,7 +182,7 @@ def test_step_by_step_is_as_at_once(steps: list[tuple[str, list[Offer]]]) -> Non
         assert by_key(told.get(origin)) == by_key(at_once.advertised(origin))
 
 
-@settings(slow, max_examples=20)
+@settings(slow, max_examples=cases(8))
 @given(seed=seeds)
 @example(seed=7741)
 def test_bounds_and_honesty_hold_on_every_link_and_all_settles(seed: int) -> None:

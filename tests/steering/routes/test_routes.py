@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from daitn.steering.routes.table import AggregationLimits
 from daitn.steering.wire.offers import Offer
+from tests.scenes.searches import cases
 
 from .harness import Network, Watch, assert_converged, home, no_loops, random_links
 
 seeds = st.integers(min_value=0, max_value=2**32)
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=cases(20))
 TOPICS = tuple(f"answer:{parent}/{child}" for parent in "abc" for child in "xyz")
 
 
@@ -133,7 +134,7 @@ def test_an_origin_that_forgot_its_number_is_reached_again(
     assert_converged(network)
 
 
-@pytest.mark.parametrize("size", [50])
+@pytest.mark.parametrize("size", [30, pytest.param(50, marks=pytest.mark.long)])
 def test_convergence_of_a_larger_network_takes_few_messages(size: int) -> None:
     network = build(7, size, limits=AggregationLimits(best=size), degree=4.0)
     links = 2 * len(network.links)

@@ -8,6 +8,7 @@ that covers as much. The first byte of an input says which decoder reads the res
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from tests.steering.wire.oracle import FORMS
 from tests.steering.wire.vectors import vectors
 
 CORPUS = Path(__file__).with_name("corpus")
+MOST_MB = 1024
+"""Memory that reading may take."""
 
 
 def seeds() -> Iterator[bytes]:
@@ -55,11 +58,13 @@ def _put(data: bytes, folder: Path) -> None:
 
 
 def _libfuzzer(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # A process that is started begins with the peak memory of the one that starts it.
+    limit_mb = MOST_MB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with tempfile.TemporaryDirectory() as crashes:  # libFuzzer prints them too, in base64.
         return subprocess.run(
             [
                 sys.executable, "-m", "tests.steering.wire.fuzz_target", "-max_len=1024",
-                f"-artifact_prefix={crashes}/", *arguments,
+                f"-rss_limit_mb={limit_mb}", f"-artifact_prefix={crashes}/", *arguments,
             ],
             text=True,
             stdout=subprocess.PIPE,

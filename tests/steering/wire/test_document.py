@@ -35,7 +35,7 @@ def _offsets(sizes: list[int]) -> list[int]:
 
 
 def test_the_header_is_laid_out_as_it_is_said() -> None:
-    rows = _table("The header.", "| offset |")
+    rows = _table("The header has these fields.", "| offset |")
     sizes = _sizes(packet._HEADER)
     assert [int(row[1]) for row in rows] == sizes
     assert [int(row[0]) for row in rows] == _offsets(sizes)
@@ -54,7 +54,7 @@ def test_what_is_mutable_is_what_no_signature_covers() -> None:
     again = msgspec.structs.replace(one, attempt=1)
     passed = again.stepped("ninds", 1, packet.Action.FORWARDED, 7)
     before, after = packet.encode_packet(one), packet.encode_packet(passed)
-    for offset, size, name, mutable, _ in _table("The header.", "| offset |"):
+    for offset, size, name, mutable, _ in _table("The header has these fields.", "| offset |"):
         place = slice(int(offset), int(offset) + int(size))
         assert (before[place] != after[place]) == (mutable == "yes"), name
         if mutable == "yes":
@@ -69,7 +69,7 @@ def test_a_trace_is_laid_out_as_it_is_said() -> None:
 
 
 def test_the_parts_are_as_long_as_it_is_said() -> None:
-    parts = {row[0]: row[1] for row in _table("## Packet", "| part |")}
+    parts = {row[2]: row[1] for row in _table("## Packet", "| offset |")}
     assert parts["header"] == str(packet.HEADER_BYTES)
     assert parts["seal"] == f"{packet.SEAL_BYTES} if `SIGNED`, else 0"
 

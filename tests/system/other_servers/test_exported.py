@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from daitn.learning.causal_lm import CausalLm, models
-from daitn.learning.causal_lm.pretrained import import_pretrained
+from daitn.learning.causal_lm.importing import import_pretrained
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import learn_tokenizer
 from daitn.learning.corpora.clinic import clinic

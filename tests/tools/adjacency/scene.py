@@ -19,6 +19,12 @@ from tests.scenes.waiting import PATIENCE_S
 
 LOOPBACK = "tcp/127.0.0.1:0"
 A, B, C = SiteId("a"), SiteId("b"), SiteId("c")
+NEVER_S = 600.0
+"""How long a silence has to be to count as a death, where a test is not about silence. On a busy
+machine a living site is silent for longer than 0.15 s, the default, and what is under way is lost.
+"""
+SILENT_S = 3.0
+"""Likewise, where a test waits for it: a machine that is slow to wake a thread is no silence."""
 
 
 class Heard:
@@ -61,7 +67,7 @@ async def adjacent(
     listen: str = LOOPBACK,
     anybody: bool = False,
     scout: str = "",
-    dead_s: float = 0.15,
+    dead_s: float = NEVER_S,
     tls: str = "",
     listed: Callable[[str], bool] | None = None,
 ) -> AsyncIterator[ZenohAdjacency]:
@@ -103,7 +109,7 @@ async def running(
     site: SiteId,
     neighbours: Mapping[SiteId, tuple[str, ...]],
     listen: str = LOOPBACK,
-    dead_s: float = 0.15,
+    dead_s: float = NEVER_S,
 ) -> AsyncIterator[Process]:
     """A site that sends every message back."""
     process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,7 @@ import pytest
 from tests.scenes.ports import free_port
 from tests.scenes.waiting import until
 
-from .scene import A, B, Heard, adjacent, echoed, running
+from .scene import SILENT_S, A, B, Heard, adjacent, echoed, running
 
 pytestmark = pytest.mark.processes
 
@@ -27,11 +27,10 @@ async def test_a_killed_process_is_down_and_a_restarted_one_is_up_again() -> Non
 
 
 async def test_a_frozen_process_is_down_and_up_again_when_it_goes_on() -> None:
-    """Both wait for so long that a busy machine, which is slow to wake a process, is no silence."""
-    heard, dead_s = Heard(), 1.0
+    heard = Heard()
     async with (
-        adjacent(A, heard, {B: ()}, dead_s=dead_s) as a,
-        running(B, {A: a.endpoints}, dead_s=dead_s) as process,
+        adjacent(A, heard, {B: ()}, dead_s=SILENT_S) as a,
+        running(B, {A: a.endpoints}) as process,
     ):
         await echoed(a, heard, B, b"before")
         process.signal(signal.SIGSTOP)
@@ -42,9 +41,9 @@ async def test_a_frozen_process_is_down_and_up_again_when_it_goes_on() -> None:
 
 
 async def test_one_that_restarts_while_it_is_not_missed_is_down_and_then_up() -> None:
-    """The other end waits so long that only the nonce, or Zenoh, can tell."""
+    """Only the nonce, or Zenoh, can tell."""
     heard, listen = Heard(), f"tcp/127.0.0.1:{free_port()}"
-    async with adjacent(A, heard, {B: (listen,)}, dead_s=60) as a:
+    async with adjacent(A, heard, {B: (listen,)}) as a:
         for run in range(2):
             async with running(B, {A: ()}, listen):
                 await echoed(a, heard, B, b"%d" % run)
@@ -53,7 +52,7 @@ async def test_one_that_restarts_while_it_is_not_missed_is_down_and_then_up() ->
 
 
 async def test_nothing_is_lost_or_out_of_order_in_a_long_run() -> None:
-    """Of what fits the queues: 11 MB, however slowly they are emptied."""
+    """Of what fits the queues (11 MB) while the link is up, however slowly they are emptied."""
     heard = Heard()
     async with adjacent(A, heard, {B: ()}) as a, running(B, {A: a.endpoints}):
         await until(lambda: heard.is_up(B))
@@ -63,7 +62,7 @@ async def test_nothing_is_lost_or_out_of_order_in_a_long_run() -> None:
                 a.send(B, sent.to_bytes(4, "big") + bytes(sent % 2000))
                 sent += 1
             await asyncio.sleep(0)
-        await until(lambda: len(heard.messages) == sent)
+        await until(lambda: len(heard.messages) == sent or not heard.is_up(B))
         numbers = [int.from_bytes(message[:4], "big") for _, message in heard.messages]
-        assert numbers == list(range(sent))
         assert heard.links == [("up", B)]
+        assert numbers == list(range(sent))

@@ -17,7 +17,7 @@ from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
 from tests.scenes.waiting import until
 
-from .scene import LOOPBACK, A, B, C, Heard
+from .scene import LOOPBACK, NEVER_S, A, B, C, Heard
 
 KEYS = {site: SigningKey.generate() for site in (A, B, C)}
 
@@ -40,7 +40,11 @@ async def proven(
     anybody: bool = False,
 ) -> AsyncIterator[ZenohAdjacency]:
     settings = AdjacencySettings(
-        site=site, listen=(LOOPBACK,), neighbours=neighbours, anybody=anybody
+        site=site,
+        listen=(LOOPBACK,),
+        neighbours=neighbours,
+        anybody=anybody,
+        dead_s=NEVER_S,
     )
     opened = await open_adjacency(settings, heard, identity)
     try:

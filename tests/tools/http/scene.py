@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from daitn.tools.http import Address, HttpClient, HttpServer, Reply, Request, read_address
+from tests.scenes.waiting import PATIENCE_S
 
 __all__ = ["Talk", "client", "exchange", "server", "talking"]
 
@@ -59,7 +60,7 @@ async def exchange(server: HttpServer, *parts: bytes, pause_s: float = 0.0) -> b
         writer.write(part)
         await asyncio.sleep(pause_s)
     try:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(PATIENCE_S):
             return await reader.read()
     finally:
         writer.close()

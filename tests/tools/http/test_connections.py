@@ -9,8 +9,12 @@ import socket
 import pytest
 
 from daitn.tools.http import HttpServer, Reply, Request, Response, server_connection
-from tests.scenes.waiting import until
+from tests.scenes.passing_time import PassingTime
+from tests.scenes.waiting import PATIENCE_S, until
 from tests.tools.http.scene import exchange, server
+from tests.tools.http.test_client import (
+    test_a_server_that_leaves_as_it_is_connected_to_lets_nobody_wait as _leaves,
+)
 from tests.tools.http.test_server import GET, LAST, POST, bodies, connections, echo, streaming
 
 
@@ -75,7 +79,7 @@ async def sent_all(http: HttpServer, *parts: bytes, pause_s: float = 0.0) -> byt
         writer.write(part)
         await asyncio.sleep(pause_s)
     writer.write_eof()
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(PATIENCE_S):
         said = await reader.read()
     writer.close()
     return said
@@ -127,7 +131,7 @@ async def test_who_has_left_after_sending_all_is_noticed() -> None:
 
     async def patient(request: Request) -> Reply:
         try:
-            await asyncio.sleep(9.0)
+            await asyncio.sleep(3600.0)
         finally:
             gone.set()
         return Response()
@@ -139,7 +143,7 @@ async def test_who_has_left_after_sending_all_is_noticed() -> None:
         writer.write_eof()
         await until(lambda: connections(http) and connections(http)[0]._task)
         writer.close()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE_S):
             await gone.wait()
 
 
@@ -178,8 +182,8 @@ async def test_who_reads_nothing_is_dropped(kind: str, monkeypatch: pytest.Monke
 
 
 async def test_who_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 0.5)
-    size = 8 << 20
+    monkeypatch.setattr(server_connection, "WRITE_TIMEOUT_S", 1000.0)
+    size, time_ = 8 << 20, PassingTime()
 
     async def much(request: Request) -> Reply:
         return Response(bytes(size))
@@ -191,7 +195,8 @@ async def test_who_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
         while piece := await loop.sock_recv(client, 1 << 14):
             got += len(piece)
             if got < 1 << 18:  # Less than the kernel holds by far.
-                await asyncio.sleep(0.05)
+                time_.passes(100.0)
+                await asyncio.sleep(0.01)
         assert got > size
         client.close()
 
@@ -232,7 +237,7 @@ async def test_a_draining_server_ends_what_is_under_way_and_each_connection() ->
         assert b"connection: close\r\n" in said
         assert not draining.done()
         go.set()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE_S):
             await draining
             said = await under_way
         assert b"connection: close\r\n" in said
@@ -247,6 +252,7 @@ def test_all_this_holds_on_the_loop_that_nodes_use() -> None:
         runner.run(test_who_has_sent_all_gets_a_whole_stream())
         runner.run(test_who_has_left_after_sending_all_is_noticed())
         runner.run(test_a_draining_server_ends_what_is_under_way_and_each_connection())
+        runner.run(_leaves())
         with pytest.MonkeyPatch.context() as patch:
             for kind in ("stream", "whole", "closing", "many"):
                 runner.run(test_who_reads_nothing_is_dropped(kind, patch))

@@ -23,6 +23,8 @@ from daitn.tools.http import (
 )
 from daitn.tools.http.framing import HIGH_WATER, MAX_HEAD_BYTES
 from daitn.tools.http.server_connection import ServerConnection
+from tests.scenes.passing_time import PassingTime
+from tests.scenes.waiting import PATIENCE_S, until
 from tests.tools.http.scene import exchange, server
 
 MOST = 1 << 20
@@ -44,6 +46,14 @@ async def echo(request: Request) -> Reply:
 def connections(http: HttpServer) -> list[ServerConnection]:
     assert http._server is not None
     return [cast(ServerConnection, one) for one in http._server.server_state.connections]
+
+
+async def connected(http: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Its only connection, which it knows of."""
+    await until(lambda: not connections(http))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(http.endpoint.split(":")[2]))
+    await until(lambda: connections(http))
+    return reader, writer
 
 
 def bodies(said: bytes) -> list[bytes]:
@@ -149,8 +159,10 @@ async def test_a_body_that_is_too_large_is_refused_and_not_read() -> None:
 
 
 async def test_a_body_that_nobody_reads_is_not_held() -> None:
+    go = asyncio.Event()
+
     async def careless(request: Request) -> Reply:
-        await asyncio.sleep(0.3)
+        await go.wait()
         return Response(b"no", 401)
 
     async with server(careless) as http:
@@ -158,9 +170,11 @@ async def test_a_body_that_nobody_reads_is_not_held() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         size = 64 << 20
         writer.write(POST + b"content-length: %d\r\n\r\n" % size + b"x" * size)
+        await until(lambda: connections(http) and connections(http)[0].cycle)
         await asyncio.sleep(0.2)
         (connection,) = connections(http)
         assert len(connection.cycle.body) < 8 * HIGH_WATER
+        go.set()
         assert (await reader.readline()).startswith(b"HTTP/1.1 401")
         writer.transport.abort()
 
@@ -237,7 +251,7 @@ async def test_a_handler_is_cancelled_when_its_client_goes(begun: bool) -> None:
             await request.stream({}).write(b"x")
         there.set()
         try:
-            await asyncio.sleep(9.0)
+            await asyncio.sleep(3600.0)
         except asyncio.CancelledError:
             gone.set()
             raise
@@ -249,7 +263,7 @@ async def test_a_handler_is_cancelled_when_its_client_goes(begun: bool) -> None:
         writer.write(GET)
         await there.wait()
         writer.close()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE_S):
             await gone.wait()
         await asyncio.sleep(0.01)
         assert not connections(http)
@@ -265,7 +279,7 @@ async def test_who_sent_ahead_and_goes_leaves_nothing_behind(
         began += 1
         there.set()
         try:
-            await asyncio.sleep(9.0)
+            await asyncio.sleep(3600.0)
         finally:
             gone.set()
         return Response()
@@ -278,7 +292,7 @@ async def test_who_sent_ahead_and_goes_leaves_nothing_behind(
         (connection,) = connections(http)
         connection.flow.resume_reading()  # Else nobody looks whether the client is there.
         writer.transport.abort()
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(PATIENCE_S):
             await gone.wait()
     assert began == 1
     assert not caplog.records
@@ -302,33 +316,88 @@ async def test_a_defect_of_a_handler_is_a_500_or_breaks_a_stream_off() -> None:
             assert not said.endswith(b"0\r\n\r\n")
 
 
+async def test_an_error_amid_a_stream_breaks_it_off_and_is_no_defect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its client has the head already: nothing can be told any more but that it is incomplete."""
+
+    async def handler(request: Request) -> Reply:
+        await request.stream({}).write(b"x")
+        return Response(b"the model died", 502)
+
+    async with server(handler) as http:
+        with contextlib.suppress(ConnectionError):
+            said = await exchange(http, GET)
+            assert said.startswith(b"HTTP/1.1 200")
+            assert b"model" not in said
+            assert not said.endswith(b"0\r\n\r\n")
+    assert not caplog.records
+
+
 async def test_an_idle_connection_and_a_slow_head_are_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_connection, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(server_connection, "KEEPALIVE_S", 1000.0)
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 5000.0)
+    time_ = PassingTime()
     async with server(echo) as http:
-        assert (await exchange(http, GET)).startswith(b"HTTP/1.1 200 OK")
-        assert await exchange(http, GET[:3], GET[3:9], pause_s=0.05) == b""
+        reader, writer = await connected(http)
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 OK")
+        await until(lambda: connections(http)[0]._task is None)
+        time_.passes(1000.0)
+        assert (await reader.read()).endswith(b"GET /a ")
+        writer.close()
+        reader, writer = await connected(http)
+        for part in (GET[:3], GET[3:9]):
+            writer.write(part)
+            await asyncio.sleep(0.01)
+            time_.passes(500.0)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_half_a_head_is_given_up_sooner_than_an_idle_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server_connection, "KEEPALIVE_S", 5000.0)
+    monkeypatch.setattr(server_connection, "HEAD_TIMEOUT_S", 1000.0)
+    time_ = PassingTime()
     async with server(echo) as http:
-        assert await exchange(http) == b""
-        trickle = [bytes([byte]) for byte in GET[:-1]]
-        with contextlib.suppress(ConnectionError):
-            assert await exchange(http, *trickle, pause_s=0.02) == b""
-        kept = await exchange(http, GET, GET[:9])
-        assert bodies(kept) == [b"GET /a "]
+        reader, writer = await connected(http)
+        time_.passes(1000.0)
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await connected(http)
+        for byte in GET[:10]:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+            time_.passes(100.0)
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await connected(http)
+        writer.write(GET)
+        kept = await reader.readuntil(b"GET /a ")
+        writer.write(GET[:9])
+        await until(lambda: connections(http)[0]._head_since_s is not None)
+        time_.passes(1000.0)
+        assert bodies(kept + await reader.read()) == [b"GET /a "]
+        writer.close()
 
 
 async def test_half_a_body_is_told_and_its_handler_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_connection, "BODY_TIMEOUT_S", 0.2)
-    head = POST + b"content-length: 900\r\n\r\n"
+    monkeypatch.setattr(server_connection, "BODY_TIMEOUT_S", 1000.0)
+    time_ = PassingTime()
     async with server(echo) as http:
-        said = await exchange(http, head, *[b"x"] * 20, pause_s=0.03)
+        reader, writer = await connected(http)
+        writer.write(POST + b"content-length: 900\r\n\r\n")
+        await until(lambda: connections(http)[0]._receiving_body)
+        for _ in range(10):
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+            time_.passes(100.0)
+        said = await reader.read()
+        writer.close()
         assert said.startswith(b"HTTP/1.1 408 ")
         assert b"took too long" in said
         assert all(one._task is None for one in connections(http))
@@ -354,29 +423,38 @@ async def test_half_heads_in_masses_do_not_keep_others_out(
 async def test_closing_ends_what_is_under_way_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daitn.tools.http.server._SHUTDOWN_TIMEOUT_S", 0.2)
-    began = 0
+    monkeypatch.setattr("daitn.tools.http.server._SHUTDOWN_TIMEOUT_S", 1000)
+    began, go, time_ = 0, asyncio.Event(), PassingTime()
 
     async def slow(request: Request) -> Reply:
         nonlocal began
         began += 1
-        await asyncio.sleep(0.05 if request.path == "/a" else 9.0)
+        await (go.wait() if request.path == "/a" else asyncio.sleep(9000.0))
         return Response(b"done")
 
     http = HttpServer("127.0.0.1:0", "listen", slow)
     await http.start()
     quick = asyncio.create_task(exchange(http, GET))
-    never = asyncio.create_task(exchange(http, GET.replace(b"/a", b"/never")))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(http.endpoint.split(":")[2]))
+    writer.write(GET.replace(b"/a", b"/never"))
     idle = asyncio.create_task(exchange(http))
     while began < 2:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-    async with asyncio.timeout(5.0):
+    closing = asyncio.create_task(http.close())
+    assert await idle == b""
+    go.set()
+    assert bodies(await quick) == [b"done"]
+
+    def closed() -> bool:
+        time_.passes(1000.0)  # Nothing tells when the while begins.
+        return closing.done()
+
+    await until(closed)
+    async with asyncio.timeout(PATIENCE_S):
         await http.close()
-        await http.close()
-        assert bodies(await quick) == [b"done"]
-        assert await idle == b""
         with contextlib.suppress(ConnectionError):
-            assert await never == b""
+            assert await reader.read() == b""
+    writer.close()
     with pytest.raises(ConnectionRefusedError):
         await exchange(http, GET)
 

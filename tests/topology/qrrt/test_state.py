@@ -387,7 +387,7 @@ def test_loads_are_never_negative(in_flight: int, waiting: int, load: float) -> 
 @pytest.mark.parametrize("rtt_s", [math.nan, math.inf, -1.0])
 def test_a_link_that_makes_no_sense_is_told_and_changes_nothing(rtt_s: float) -> None:
     state = state_of([facility("mdf")])
-    with pytest.raises(InvalidInput, match="no finite number") as raised:
+    with pytest.raises(InvalidInput, match="not a finite number") as raised:
         state.absorb_link(link("gw", "mdf", rtt_s), NOW_S)
     assert raised.value.field == "rtt_s"
     assert not state.snapshot().links
@@ -509,7 +509,7 @@ def test_adverts_that_flap_leave_nothing_behind() -> None:
     assert not snapshot.accuracies.topics
     assert not state._seen
     assert not state._failures
-    assert not state._knowledge._told
+    assert not state._knowledge._estimated
 
 
 def test_a_descriptor_that_says_the_same_of_its_facility_keeps_the_rows() -> None:

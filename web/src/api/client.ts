@@ -1,4 +1,6 @@
 // What the control centre's API is asked, and the errors that it answers with.
+import { signal } from "@preact/signals";
+
 import type { components } from "./schema";
 
 export type Schema = components["schemas"];
@@ -6,6 +8,7 @@ export type Page<T> = { items: T[]; next: string | null };
 type Parameters = Record<string, string | number | boolean | null | undefined>;
 
 const PREFIX = "/api/v1";
+const MOST_MS = 60_000;
 
 /** Why a request was not answered: an RFC 9457 problem, or nobody answered. */
 export class Failure extends Error {
@@ -24,11 +27,25 @@ export function failed(error: unknown): Failure {
   return error instanceof Failure ? error : new Failure(0, String(error));
 }
 
+/** Who is signed in; none if nobody needs to. */
+export const you = signal<Schema["You"] | null>(null);
+
+/** Whether whoever is signed in may change what belongs to `owner`; without one, anything. */
+export function mayChange(owner = you.value?.member): boolean {
+  const { role, member } = you.value ?? {};
+  return role !== "viewer" && (role !== "owner" || member === owner);
+}
+
 let signedOut = () => {};
 
 /** Calls `handle` whenever the server says that nobody is signed in. */
 export function whenSignedOut(handle: () => void): void {
   signedOut = handle;
+}
+
+/** The server says so. */
+export function noteSignedOut(): void {
+  signedOut();
 }
 
 export function get<T>(path: string, parameters: Parameters = {}, signal?: AbortSignal): Promise<T> {
@@ -60,7 +77,8 @@ async function ask<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   const init: RequestInit = { method, credentials: "same-origin" };
-  if (signal) init.signal = signal;
+  const late = AbortSignal.timeout(MOST_MS);
+  init.signal = signal ? AbortSignal.any([signal, late]) : late;
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { "content-type": "application/json" };
@@ -73,7 +91,7 @@ async function ask<T>(
     throw new Failure(0, "the control centre does not answer", "", "see whether it runs");
   }
   if (response.ok) return (response.status === 204 ? undefined : await response.json()) as T;
-  if (response.status === 401) signedOut();
+  if (response.status === 401) noteSignedOut();
   const problem = (await response.json().catch(() => ({}))) as Partial<Schema["Problem"]>;
   throw new Failure(
     response.status,

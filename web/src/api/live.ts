@@ -1,17 +1,28 @@
-// What happens in the network, as it happens: one stream of server-sent events for the whole page.
+// What happens in the network, as it happens: one stream of events for all pages that a browser shows.
 import { signal } from "@preact/signals";
 
-export type Kind = "map" | "site" | "job" | "deployment" | "retired" | "reset";
-export type News = { kind: Kind; id: string; at: number; data: Record<string, unknown> };
+import { noteSignedOut } from "./client";
+import address from "./shared?sharedworker&url";
+import { SIGNED_OUT, Stream, type Told } from "./stream";
 
-const KINDS: Kind[] = ["map", "site", "job", "deployment", "retired", "reset"];
+/** Kinds of events that the control centre remembers. */
+export const PAST_KINDS = ["site", "job", "deployment", "retired"] as const;
+
+export type Kind = "map" | (typeof PAST_KINDS)[number] | "reset";
+export type LiveEvent = { kind: Kind; id: string; at: number; data: Record<string, unknown> };
 
 /** Whether the stream is open: what is shown is as old as its last event otherwise. */
 export const connected = signal<boolean | null>(null);
 
-type Heard = (news: News) => void;
-const listeners = new Map<Kind, Set<Heard>>(KINDS.map((kind) => [kind, new Set()]));
-let source: EventSource | null = null;
+/** Without it, each page has its own stream, while it can be seen. */
+const SHARED = "SharedWorker" in globalThis;
+
+type Heard = (event: LiveEvent) => void;
+const listeners = new Map<string, Set<Heard>>(["map", ...PAST_KINDS, "reset"].map((kind) => [kind, new Set()]));
+let session: string | null = null;
+let source: { close: () => void } | null = null;
+let last = "";
+let missed = false;
 let ready = () => {};
 let attempt = anew();
 
@@ -37,38 +48,72 @@ export function listening(): Promise<void> {
   return attempt;
 }
 
-/** Opens the stream. The browser resumes a broken one by itself, from the last event. */
-export function open(): void {
-  if (source && source.readyState !== EventSource.CLOSED) return;
-  source = new EventSource("/api/v1/events");
-  let begun = false;
-  source.onopen = () => {
-    // Only a stream that was open before goes on where it was.
-    if (!begun && connected.value === false) tell("reset", "", {});
-    begun = true;
-    connected.value = true;
-    ready();
-  };
-  source.onerror = () => {
-    connected.value = false;
-    ready();
-    if (source?.readyState === EventSource.CLOSED) setTimeout(open, 5000);
-  };
-  for (const kind of KINDS) {
-    source.addEventListener(kind, (event: MessageEvent<string>) => {
-      tell(kind, event.lastEventId, JSON.parse(event.data) as News["data"]);
-    });
-  }
+/** Opens the stream of a session. Pages of another session, by its name, never hear of it. */
+export function open(name: string): void {
+  session = name;
+  attach();
 }
 
 export function close(): void {
-  if (!source) return;
-  source.close();
-  source = null;
+  session = null;
+  detach();
+  last = "";
+  missed = false;
+  connected.value = null;
   attempt = anew();
 }
 
-function tell(kind: Kind, id: string, data: News["data"]): void {
-  const one: News = { kind, id, at: Date.now(), data };
-  for (const heard of listeners.get(kind) ?? []) heard(one);
+// Browsers may stop a page that nobody sees; what it is told meanwhile would pile up.
+document.addEventListener("freeze", detach);
+document.addEventListener("resume", attach);
+addEventListener("pagehide", detach);
+addEventListener("pageshow", attach);
+if (!SHARED) document.addEventListener("visibilitychange", () => (document.hidden ? detach() : attach()));
+
+function attach(): void {
+  if (session === null || source || (!SHARED && document.hidden)) return;
+  source = SHARED ? share(session) : new Stream(last, hear);
+}
+
+function detach(): void {
+  if (!source) return;
+  source.close();
+  source = null;
+  // Only a stream of one's own goes on where it was, if that is known.
+  missed ||= SHARED || !last;
+}
+
+function share(name: string) {
+  const worker = new SharedWorker(address, { name, type: "module" });
+  const { port } = worker;
+  port.onmessage = ({ data }: MessageEvent<Told>) => hear(data);
+  worker.onerror = () => {
+    source = new Stream(last, hear); // The control centre has another build by now, without this worker.
+  };
+  const close = () => {
+    port.onmessage = worker.onerror = null;
+    port.postMessage("leave");
+    port.close();
+  };
+  return { close };
+}
+
+function hear({ connected: now, id, kind, data }: Told): void {
+  last = id;
+  connected.value = now;
+  ready();
+  if (!now) missed = true;
+  else if (missed) {
+    missed = false;
+    tell("reset", id, "{}");
+  }
+  if (kind === SIGNED_OUT) noteSignedOut();
+  else tell(kind, id, data);
+}
+
+function tell(kind: string, id: string, data: string): void {
+  const those = listeners.get(kind);
+  if (!those?.size) return;
+  const one = { kind: kind as Kind, id, at: Date.now(), data: JSON.parse(data) as LiveEvent["data"] };
+  for (const heard of those) heard(one);
 }

@@ -6,8 +6,17 @@ import { listen, type Kind } from "./live";
 
 const AGAIN_AFTER_MS = 300;
 const POLLED_MS = 5000;
+const MOST_AT_ONCE = 1000;
 
-export type Loaded<T> = { data?: T; failure?: Failure; reload: () => void };
+type Parameters = Record<string, string | number | boolean | undefined>;
+
+export type Loaded<T> = {
+  data?: T;
+  failure?: Failure;
+  reload: () => void;
+  /** Reloads, and waits until that is shown. */
+  reloaded: () => Promise<void>;
+};
 
 /** Loads by `load`, again when `key` changes, and after events of `kinds`. */
 export function useLoaded<T>(
@@ -19,10 +28,21 @@ export function useLoaded<T>(
   const [turn, again] = useState(0);
   const latest = useRef(load);
   latest.current = load;
+  const waiting = useRef<(() => void)[]>([]);
   const reload = useCallback(() => again((n) => n + 1), []);
+  const reloaded = useCallback(
+    () =>
+      new Promise<void>((resolve) => {
+        waiting.current.push(resolve);
+        reload();
+      }),
+    [reload],
+  );
 
   useEffect(() => {
     const control = new AbortController();
+    const awaited = waiting.current;
+    waiting.current = [];
     latest
       .current(control.signal)
       .then((data) => set({ key, data }))
@@ -30,8 +50,12 @@ export function useLoaded<T>(
         if (control.signal.aborted) return;
         const failure = failed(error);
         set((before) => ({ key, data: before.key === key ? before.data : undefined, failure }));
-      });
-    return () => control.abort();
+      })
+      .finally(() => control.signal.aborted || awaited.splice(0).forEach((shown) => shown()));
+    return () => {
+      control.abort();
+      waiting.current.push(...awaited); // For the load that takes its place.
+    };
   }, [key, turn]);
 
   const all = [...kinds, "reset"].join(" ");
@@ -50,35 +74,49 @@ export function useLoaded<T>(
     };
   }, [all, reload]);
 
-  return state.key === key ? { ...state, reload } : { reload };
+  return state.key === key ? { ...state, reload, reloaded } : { reload, reloaded };
 }
 
-/** The first part of a list, and how to get the next. */
+/** What a list has beyond what is shown: the next part, or all of it. */
+export type More<T> = { show: () => void; all: () => Promise<T[]> };
+
+/** The first part of a list, and how to get the rest. */
 export function useList<T>(
   path: string,
-  parameters: Record<string, string | number | boolean | undefined>,
+  parameters: Parameters,
   kinds: readonly Kind[] = [],
-): Loaded<T[]> & { more?: () => void } {
+): Loaded<T[]> & { more?: More<T> } {
   const key = JSON.stringify([path, parameters]);
   const [parts, setParts] = useState({ key, count: 1 });
   const count = parts.key === key ? parts.count : 1;
-  const loaded = useLoaded<Page<T>>(
-    `${key} ${count}`,
-    async (signal) => {
-      const items: T[] = [];
-      let next: string | null = null;
-      for (let part = 0; part < count; part++) {
-        const page: Page<T> = await get(path, { ...parameters, cursor: next ?? undefined }, signal);
-        items.push(...page.items);
-        next = page.next;
-        if (!next) break;
+  const loaded = useLoaded<Page<T>>(`${key} ${count}`, (signal) => pages<T>(path, parameters, count, signal), kinds);
+  const shown = useRef<{ key: string; page?: Page<T> }>({ key });
+  if (loaded.data || shown.current.key !== key) shown.current = { key, page: loaded.data };
+  const page = shown.current.page; // What is shown stays while more is loaded.
+  const more = page?.next
+    ? {
+        show: () => setParts({ key, count: count + 1 }),
+        all: () => every<T>(path, parameters),
       }
-      return { items, next };
-    },
-    kinds,
-  );
-  const more = loaded.data?.next ? () => setParts({ key, count: count + 1 }) : undefined;
-  return { ...loaded, data: loaded.data?.items, more };
+    : undefined;
+  return { ...loaded, data: page?.items, more };
+}
+
+async function pages<T>(path: string, parameters: Parameters, count: number, signal?: AbortSignal): Promise<Page<T>> {
+  const items: T[] = [];
+  let next: string | null = null;
+  for (let part = 0; part < count; part++) {
+    const page: Page<T> = await get(path, { ...parameters, cursor: next ?? undefined }, signal);
+    items.push(...page.items);
+    next = page.next;
+    if (!next) break;
+  }
+  return { items, next };
+}
+
+/** A whole list. */
+export async function every<T>(path: string, parameters: Parameters, signal?: AbortSignal): Promise<T[]> {
+  return (await pages<T>(path, { ...parameters, limit: MOST_AT_ONCE }, Infinity, signal)).items;
 }
 
 /** Reloads every few seconds, for what no event tells of. */

@@ -2,7 +2,7 @@
 import Graph from "graphology";
 
 import type { Schema } from "../api/client";
-import type { News } from "../api/live";
+import type { LiveEvent } from "../api/live";
 import { Layout, type Place } from "./layout";
 import { type Grade, grade, Links, type Measure } from "./links";
 
@@ -98,12 +98,12 @@ export class NetworkGraph {
   }
 
   /**
-   * Takes in the news that are newer than what is shown. Returns the sites of which nothing but
+   * Takes in the events that are newer than what is shown. Returns the sites of which nothing but
    * the colour is another: of those the graph tells nobody.
    */
-  follow(news: readonly News[]): number[] {
+  follow(events: readonly LiveEvent[]): number[] {
     const recoloured: number[] = [];
-    for (const { id, data } of news) {
+    for (const { id, data } of events) {
       if (!later(id, this.event)) continue;
       this.event = id;
       recoloured.push(...this.change(data as MapDelta));

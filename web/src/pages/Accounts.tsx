@@ -1,8 +1,9 @@
 import { useMemo } from "preact/hooks";
 
 import type { Schema } from "../api/client";
-import { useList } from "../api/loading";
-import { bytes, count, dollars, moment, seconds } from "../parts/format";
+import { type More, useList } from "../api/loading";
+import { at, counting, inBytes, inDollars, inEpsilon, inSeconds } from "../parts/columns";
+import { dollars } from "../parts/format";
 import { Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
@@ -14,8 +15,6 @@ const SPANS: Record<string, [string, number]> = {
   month: ["last 30 days", 30 * DAY_S],
 };
 
-/** Privacy budget: the sum of the visits' own epsilons. */
-const epsilon = (micro: number | undefined) => (micro ? `ε ${(micro / 1e6).toPrecision(3)}` : "–");
 const usd = (micro: number) => dollars(micro / 1e6);
 
 export function Accounts() {
@@ -51,7 +50,7 @@ export function Accounts() {
   );
 }
 
-function AccountTable({ rows, more }: { rows: Schema["AccountView"][]; more?: () => void }) {
+function AccountTable({ rows, more }: { rows: Schema["AccountView"][]; more?: More<Schema["AccountView"]> }) {
   return (
     <Table
       caption="Accounts"
@@ -61,22 +60,22 @@ function AccountTable({ rows, more }: { rows: Schema["AccountView"][]; more?: ()
       columns={[
         { name: "account", show: (one) => <Link to={`/accounts?account=${encodeURIComponent(one.account)}`}>{one.account}</Link>, value: (one) => one.account },
         { name: "owner", show: (one) => one.owner },
-        { name: "paid", show: (one) => usd(one.paid_micro_usd), number: true },
-        { name: "earned", show: (one) => usd(one.earned_micro_usd), number: true },
-        { name: "balance", show: (one) => usd(one.balance_micro_usd), number: true },
-        { name: "credits", show: (one) => usd(one.by_kind?.credits ?? 0), number: true },
-        { name: "computing", show: (one) => seconds((one.quantities.compute_ms ?? 0) / 1000), number: true },
-        { name: "moved", show: (one) => bytes(one.quantities.bytes_moved ?? 0), number: true },
-        { name: "examples", show: (one) => count(one.quantities.examples ?? 0), number: true },
-        { name: "privacy", show: (one) => epsilon(one.quantities.micro_epsilon), number: true },
-        { name: "answers", show: (one) => count(one.quantities.answers ?? 0), number: true },
-        { name: "tokens out", show: (one) => count(one.quantities.tokens_out ?? 0), number: true },
+        { name: "paid", as: inDollars, of: (one) => one.paid_micro_usd / 1e6 },
+        { name: "earned", as: inDollars, of: (one) => one.earned_micro_usd / 1e6 },
+        { name: "balance", as: inDollars, of: (one) => one.balance_micro_usd / 1e6 },
+        { name: "credits", as: inDollars, of: (one) => (one.by_kind?.credits ?? 0) / 1e6 },
+        { name: "computing", as: inSeconds, of: (one) => (one.quantities.compute_ms ?? 0) / 1000 },
+        { name: "moved", as: inBytes, of: (one) => one.quantities.bytes_moved ?? 0 },
+        { name: "examples", as: counting, of: (one) => one.quantities.examples ?? 0 },
+        { name: "privacy", as: inEpsilon, of: (one) => (one.quantities.micro_epsilon ?? 0) / 1e6 },
+        { name: "answers", as: counting, of: (one) => one.quantities.answers ?? 0 },
+        { name: "tokens out", as: counting, of: (one) => one.quantities.tokens_out ?? 0 },
       ]}
     />
   );
 }
 
-function Entries({ rows, more }: { rows: Schema["LedgerLine"][]; more?: () => void }) {
+function Entries({ rows, more }: { rows: Schema["LedgerLine"][]; more?: More<Schema["LedgerLine"]> }) {
   return (
     <Table
       caption="Entries"
@@ -85,12 +84,12 @@ function Entries({ rows, more }: { rows: Schema["LedgerLine"][]; more?: () => vo
       empty="No entry yet."
       columns={[
         { name: "number", show: (one) => one.number, number: true },
-        { name: "when", show: (one) => moment(one.entry.at_s) },
+        { name: "when", as: at, of: (one) => one.entry.at_s },
         { name: "kind", show: (one) => one.entry.kind },
         { name: "job", show: (one) => (one.entry.job ? <Link to={`/jobs/${encodeURIComponent(one.entry.job)}`}>{one.entry.job}</Link> : "–"), value: (one) => one.entry.job ?? "" },
         { name: "what", show: (one) => one.entry.what ?? "" },
-        { name: "privacy", show: (one) => epsilon(one.entry.quantities?.micro_epsilon), number: true },
-        { name: "postings", show: (one) => one.entry.postings.map((posting) => `${posting.account} ${usd(posting.micro_usd)}`).join(", ") || "–" },
+        { name: "privacy", as: inEpsilon, of: (one) => (one.entry.quantities?.micro_epsilon ?? 0) / 1e6 },
+        { name: "postings", show: (one) => one.entry.postings.map((posting) => `${posting.account} ${usd(posting.micro_usd)}`).join(", ") || "–", value: (one) => one.entry.postings.map((posting) => `${posting.account} ${posting.micro_usd / 1e6}`).join("; ") },
       ]}
     />
   );

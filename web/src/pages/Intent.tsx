@@ -2,8 +2,9 @@ import { useEffect, useState } from "preact/hooks";
 
 import { Failure, get, post, type Schema } from "../api/client";
 import { useLoaded, useList } from "../api/loading";
+import { counting, inDollars, inSeconds } from "../parts/columns";
 import { Rejections } from "../parts/decision";
-import { count, dollars, score, seconds, share } from "../parts/format";
+import { score, share } from "../parts/format";
 import { Heading, Panel, Problem } from "../parts/show";
 import { save, Table } from "../parts/Table";
 
@@ -90,7 +91,7 @@ export function IntentPage() {
     <>
       <Heading>A new intent</Heading>
       <div class="columns">
-        <Panel title="What the model must know, and what it may take">
+        <Panel title="What the model must achieve, and its limits">
           <Form draft={draft} change={change} />
           <Handing draft={draft} />
         </Panel>
@@ -128,7 +129,7 @@ function Form({ draft, change }: FormProps) {
         {text("name", "Name")}
         {text("owner", "Owner")}
         {text("recipe", "Recipe")}
-        {text("topics", "Topics of data, by commas", "text", "topics-known")}
+        {text("topics", "Topics of data, comma-separated", "text", "topics-known")}
       </div>
       <label>
         Configuration of the recipe, as JSON
@@ -208,7 +209,7 @@ function Verdict({ answer, failure, busy }: { answer?: Schema["Assessment"]; fai
       <div aria-live="polite">
         {failure && <Problem failure={failure} />}
         {!answer && !failure && !busy && (
-          <p class="quiet">Say whose the model is, on which topics it may learn, and on which it is tested: then this says whether that can be had, and what would help.</p>
+          <p class="quiet">State who owns the model, the topics it may learn from, and the topics it is tested on: this page then says whether that is feasible, and what would help.</p>
         )}
         {answer && (
           <p>
@@ -236,16 +237,16 @@ function Verdict({ answer, failure, busy }: { answer?: Schema["Assessment"]; fai
       )}
       {answer?.route && (
         <>
-          <h3>The route that is expected</h3>
+          <h3>The expected route</h3>
           <Table
             caption="Expected route"
             rows={answer.route.visits}
             empty=""
             columns={[
               { name: "site", show: (visit) => visit.site },
-              { name: "examples", show: (visit) => count(visit.examples), number: true },
-              { name: "takes", show: (visit) => seconds(visit.expected_s), number: true },
-              { name: "cost", show: (visit) => dollars(visit.expected_cost_usd), number: true },
+              { name: "examples", as: counting, of: (visit) => visit.examples },
+              { name: "takes", as: inSeconds, of: (visit) => visit.expected_s },
+              { name: "cost", as: inDollars, of: (visit) => visit.expected_cost_usd },
               { name: "after it", show: (visit) => Object.entries(visit.expected).map(([name, value]) => `${name} ${score(value)}`).join(", ") },
             ]}
           />

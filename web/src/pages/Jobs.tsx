@@ -1,9 +1,10 @@
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
 
-import { type Failure, get, type Page, post, type Schema, segment } from "../api/client";
-import { useList, useLoaded, usePolled } from "../api/loading";
+import { get, mayChange, post, type Schema, segment } from "../api/client";
+import { type More, useList, useLoaded, usePolled } from "../api/loading";
+import { useAction } from "../parts/action";
 import { Chart } from "../parts/Chart";
+import { at, counting, inBytes, inDollars, inSeconds, scoring } from "../parts/columns";
 import { Cut, type Fitting } from "../parts/Cut";
 import { Ranking, Reasons, Rejections } from "../parts/decision";
 import { forgotten } from "../parts/forgetting";
@@ -26,18 +27,20 @@ export function Jobs() {
       <Heading aside={<><Choice name="state" value={state} options={STATES} /><Link to="/intent">New intent</Link></>}>
         Jobs
       </Heading>
-      <Panel title="Jobs"><Shown of={jobs}>{(rows) => <JobTable rows={rows} more={jobs.more} />}</Shown></Panel>
+      <Panel title="Jobs"><Shown of={jobs}>{(rows) => <JobTable rows={rows} more={jobs.more} filtered={Boolean(state || owner)} />}</Shown></Panel>
     </>
   );
 }
 
-export function JobTable({ rows, more }: { rows: Schema["JobSummary"][]; more?: () => void }) {
+type JobTableProps = { rows: Schema["JobSummary"][]; more?: More<Schema["JobSummary"]>; filtered?: boolean };
+
+export function JobTable({ rows, more, filtered = false }: JobTableProps) {
   return (
     <Table
       caption="Jobs"
       rows={rows}
       more={more}
-      empty={<>No job is here. <Link to="/intent">Write an intent</Link>, or run <code>daitn train</code>.</>}
+      empty={filtered ? "No job matches." : <>No jobs yet. <Link to="/intent">Write an intent</Link>, or run <code>daitn train</code>.</>}
       columns={[
         { name: "job", show: (job) => <Link to={`/jobs/${segment(job.job)}`}>{job.job}</Link>, value: (job) => job.job },
         { name: "state", show: (job) => <Badge state={job.state} />, value: (job) => job.state },
@@ -45,8 +48,8 @@ export function JobTable({ rows, more }: { rows: Schema["JobSummary"][]; more?: 
         { name: "owner", show: (job) => job.owner },
         { name: "objectives", show: (job) => <Objectives rows={job.objectives} />, value: (job) => job.objectives.map((one) => `${one.name} ${score(one.reached)}/${one.target}`).join("; ") },
         { name: "visits", show: (job) => job.visits, number: true },
-        { name: "time", show: (job) => seconds(job.seconds), number: true },
-        { name: "cost", show: (job) => dollars(job.cost_usd), number: true },
+        { name: "time", as: inSeconds, of: (job) => job.seconds },
+        { name: "cost", as: inDollars, of: (job) => job.cost_usd },
       ]}
     />
   );
@@ -71,7 +74,7 @@ export function JobPage({ job: id }: { job: string }) {
   usePolled(job.reload);
   return (
     <>
-      <Heading aside={job.data && <Actions job={job.data} reload={job.reload} />}>{id}</Heading>
+      <Heading aside={job.data && <Actions job={job.data} reloaded={job.reloaded} />}>{id}</Heading>
       <Shown of={job}>
         {(found) => (
           <>
@@ -93,25 +96,33 @@ export function JobPage({ job: id }: { job: string }) {
   );
 }
 
-function Actions({ job, reload }: { job: Job; reload: () => void }) {
-  const [failure, fail] = useState<Failure>();
-  if (job.ended_at_s != null) return null;
-  const cancel = () => {
-    if (!confirm(`Cancel ${job.job}? What it has learned stays.`)) return;
-    post(`/jobs/${segment(job.job)}/cancel`, {}).then(reload, fail);
-  };
+const RESUMED = ["exhausted", "cancelled", "failed"];
+
+function Actions({ job, reloaded }: { job: Job; reloaded: () => Promise<void> }) {
+  const { busy, failure, act } = useAction();
+  const ask = (what: "cancel" | "resume", question: string) => () =>
+    act(() => post(`/jobs/${segment(job.job)}/${what}`, {}).then(reloaded), question);
   return (
     <>
       {failure && <Problem failure={failure} />}
-      <button class="danger" onClick={cancel}>Cancel the job</button>
+      {mayChange() && job.ended_at_s == null && (
+        <button class="danger" disabled={busy} onClick={ask("cancel", `Cancel ${job.job}? What it has learned stays.`)}>Cancel the job</button>
+      )}
+      {mayChange() && RESUMED.includes(job.state) && !job.not_resumed && (
+        <button disabled={busy} onClick={ask("resume", `Resume ${job.job}? It goes on from its best model, with what is left of its budget.`)}>Resume the job</button>
+      )}
     </>
   );
 }
 
 function State({ job }: { job: Job }) {
+  const report = `/api/v1/jobs/${segment(job.job)}/report`;
   return (
     <Panel title="Now">
       <p><Badge state={job.state} /> {job.detail || job.sentence}</p>
+      {RESUMED.includes(job.state) && job.not_resumed && (
+        <p>It cannot be resumed: {job.not_resumed.problem}. To go on: {job.not_resumed.fix}.</p>
+      )}
       <Figures>
         <Figure name="owner">{job.owner}</Figure>
         <Figure name="recipe">{job.recipe}</Figure>
@@ -122,7 +133,7 @@ function State({ job }: { job: Job }) {
         <Figure name="cost">{dollars(job.cost_usd)}</Figure>
         <Figure name="examples">{count(job.examples)}</Figure>
         <Figure name="moved">{bytes(job.bytes_moved)}</Figure>
-        <Figure name="all of it in one file"><code>daitn report {job.job}</code></Figure>
+        <Figure name="all of it in one page"><a href={report} target="_blank" rel="noopener">Report</a></Figure>
       </Figures>
     </Panel>
   );
@@ -183,22 +194,23 @@ function Visits({ job }: { job: Job }) {
       <Table
         caption={`Visits of ${job.job}`}
         rows={job.route.map((visit, at) => ({ ...visit, at: at + 1 }))}
-        empty="The model has not learned anywhere yet."
+        empty="The model has not been trained anywhere yet."
         columns={[
           { name: "no.", show: (visit) => visit.at, number: true },
           { name: "site", show: (visit) => <Link to={`/sites/${segment(visit.site)}`}>{visit.site}</Link>, value: (visit) => visit.site },
           { name: "round", show: (visit) => visit.round || "–", number: true },
-          { name: "examples", show: (visit) => count(visit.work), number: true },
+          { name: "examples", as: counting, of: (visit) => visit.work },
           ...objectives.map((name) => ({
             name,
             number: true,
             show: (visit: Schema["VisitView"]) => `${score(visit.values[name])} (${change(visit.gains[name])})`,
+            value: (visit: Schema["VisitView"]) => visit.values[name] ?? null,
           })),
-          { name: "trains", show: (visit) => seconds(visit.seconds), number: true },
-          { name: "moves", show: (visit) => seconds(visit.transfer_s), number: true },
-          { name: "measured", show: (visit) => seconds(visit.verify_s), number: true },
-          { name: "bytes", show: (visit) => bytes(visit.bytes_in), number: true },
-          { name: "cost", show: (visit) => dollars(visit.cost_usd), number: true },
+          { name: "trains", as: inSeconds, of: (visit) => visit.seconds },
+          { name: "moves", as: inSeconds, of: (visit) => visit.transfer_s },
+          { name: "measured", as: inSeconds, of: (visit) => visit.verify_s },
+          { name: "bytes", as: inBytes, of: (visit) => visit.bytes_in },
+          { name: "cost", as: inDollars, of: (visit) => visit.cost_usd },
         ]}
       />
     </Panel>
@@ -216,9 +228,9 @@ function Plan({ job }: { job: Job }) {
         empty="Nothing."
         columns={[
           { name: "site", show: (visit) => visit.site },
-          { name: "examples", show: (visit) => count(visit.examples), number: true },
-          { name: "takes", show: (visit) => seconds(visit.expected_s), number: true },
-          { name: "cost", show: (visit) => dollars(visit.expected_cost_usd), number: true },
+          { name: "examples", as: counting, of: (visit) => visit.examples },
+          { name: "takes", as: inSeconds, of: (visit) => visit.expected_s },
+          { name: "cost", as: inDollars, of: (visit) => visit.expected_cost_usd },
           { name: "expected after it", show: (visit) => Object.entries(visit.expected).map(([name, value]) => `${name} ${score(value)}`).join(", ") },
         ]}
       />
@@ -226,14 +238,23 @@ function Plan({ job }: { job: Job }) {
   );
 }
 
-/** Loads what stands behind a fold when it is opened; which one is open is part of the address. */
-function Folded<T>({ title, path, kinds = [], children }: { title: string; path: string; kinds?: ["job"] | []; children: (data: T) => ComponentChildren }) {
+/** Shows its content once it is opened; which one is open is part of the address. */
+function Fold({ title, children }: { title: string; children: ComponentChildren }) {
   const open = parameter("show") === title;
   const set = (wanted: boolean) => setParameter("show", wanted ? title : "");
   return (
     <Panel title={title} aside={<button class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
-      {open && <Unfolded<T> path={path} kinds={kinds}>{children}</Unfolded>}
+      {open && children}
     </Panel>
+  );
+}
+
+/** Loads what stands behind a fold when it is opened. */
+function Folded<T>({ title, path, kinds = [], children }: { title: string; path: string; kinds?: ["job"] | []; children: (data: T) => ComponentChildren }) {
+  return (
+    <Fold title={title}>
+      <Unfolded<T> path={path} kinds={kinds}>{children}</Unfolded>
+    </Fold>
   );
 }
 
@@ -244,12 +265,22 @@ function Unfolded<T>({ path, kinds, children }: { path: string; kinds: ["job"] |
 
 function Decisions({ path }: { path: string }) {
   return (
-    <Folded<Page<Schema["Decided"]>> title="Every decision, and why" path={`${path}/decisions`} kinds={["job"]}>
-      {({ items }) =>
+    <Fold title="Every decision, and why">
+      <DecisionList path={`${path}/decisions`} />
+    </Fold>
+  );
+}
+
+function DecisionList({ path }: { path: string }) {
+  const decisions = useList<Schema["Decided"]>(path, {}, ["job"]);
+  return (
+    <Shown of={decisions}>
+      {(items) =>
         items.length === 0 ? (
           <Empty>Nothing has been decided yet.</Empty>
         ) : (
           <>
+            {decisions.more && <button class="plain" onClick={decisions.more.show}>Later decisions</button>}
             {[...items].reverse().map((one) => (
               <details key={one.number}>
                 <summary>
@@ -263,7 +294,7 @@ function Decisions({ path }: { path: string }) {
           </>
         )
       }
-    </Folded>
+    </Shown>
   );
 }
 
@@ -280,7 +311,7 @@ function Relevant({ path, job }: { path: string; job: string }) {
             columns={[
               { name: "data set", show: (one) => `${one.site}/${one.dataset.name}` },
               { name: "topics", show: (one) => one.dataset.topics.join(", ") },
-              { name: "records", show: (one) => count(one.dataset.samples), number: true },
+              { name: "records", as: counting, of: (one) => one.dataset.samples },
               { name: "queue", show: (one) => one.queue, number: true },
             ]}
           />
@@ -318,7 +349,7 @@ function Value({ path, job }: { path: string; job: Job }) {
               { name: "data set", show: (one) => `${one.site}/${one.dataset}` },
               { name: "owner", show: (one) => one.owner },
               { name: "visits", show: (one) => one.visits, number: true },
-              { name: "examples", show: (one) => count(one.examples), number: true },
+              { name: "examples", as: counting, of: (one) => one.examples },
               { name: "value", show: (one) => Object.entries(one.value).map(([name, value]) => `${name} ${change(value)} ± ${score(one.standard_error[name])}`).join(", ") },
             ]}
           />
@@ -340,10 +371,10 @@ function Forgotten({ path, job }: { path: string; job: Job }) {
           columns={[
             { name: "objective", show: (one) => one.objective },
             { name: "label", show: (one) => one.label },
-            { name: "at first", show: (one) => score(one.first), number: true },
-            { name: "at its best", show: (one) => score(one.best), number: true },
-            { name: "now", show: (one) => score(one.now), number: true },
-            { name: "forgotten", show: (one) => score(one.best - one.now), number: true },
+            { name: "at first", as: scoring, of: (one) => one.first },
+            { name: "at its best", as: scoring, of: (one) => one.best },
+            { name: "now", as: scoring, of: (one) => one.now },
+            { name: "forgotten", as: scoring, of: (one) => one.best - one.now },
           ]}
         />
       )}
@@ -354,7 +385,7 @@ function Forgotten({ path, job }: { path: string; job: Job }) {
 function LineageOf({ path, job }: { path: string; job: Job }) {
   if (!job.model) return null;
   return (
-    <Folded<Schema["TrainedModel"]> title="Lineage: who made, trained and measured it" path={`${path}/lineage`}>
+    <Folded<Schema["TrainedModel"]> title="Lineage: who created, trained and measured it" path={`${path}/lineage`}>
       {(found) => <Entries rows={found.lineage.entries} />}
     </Folded>
   );
@@ -380,7 +411,7 @@ function Entries({ rows }: { rows: Schema["Entry"][] }) {
       rows={facts}
       empty="Nothing."
       columns={[
-        { name: "when", show: (fact) => moment(fact.at_s) },
+        { name: "when", as: at, of: (fact) => fact.at_s },
         { name: "piece of work", show: (fact) => fact.visit },
         { name: "site", show: (fact) => fact.site },
         { name: "what", show: said },

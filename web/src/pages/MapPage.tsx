@@ -1,10 +1,10 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import Sigma from "sigma";
-import { NodePointProgram } from "sigma/rendering";
 
 import { get, type Schema } from "../api/client";
-import { listen, listening, type News } from "../api/live";
+import { listen, listening, type LiveEvent } from "../api/live";
 import { useLoaded } from "../api/loading";
+import { hideWhileMoving, SitePoints } from "../map/drawing";
 import { BOUNDS, GRADES, type Grade, type Measure } from "../map/links";
 import { NetworkGraph, WIDTHS } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
@@ -13,17 +13,17 @@ import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/s
 import { Link, parameter, setParameter } from "../router";
 
 const MOST_LINKS_LISTED = 50;
-const MOST_NEWS_KEPT = 300;
+const MOST_EVENTS_KEPT = 300;
 const MOST_SUGGESTED = 20;
 
 export function MapPage() {
-  const recent = useRef<News[]>([]);
+  const recent = useRef<LiveEvent[]>([]);
   const loaded = useLoaded("map", async (signal) => {
     await listening();
     return get<Schema["MapView"]>("/map", {}, signal);
   });
   // Kept, as some of them are newer than the map that is on its way.
-  useEffect(() => listen(["map"], (news) => recent.current.push(news) > MOST_NEWS_KEPT && recent.current.shift()), []);
+  useEffect(() => listen(["map"], (event) => recent.current.push(event) > MOST_EVENTS_KEPT && recent.current.shift()), []);
   return (
     <>
       <Heading>Map</Heading>
@@ -40,7 +40,7 @@ export function MapPage() {
   );
 }
 
-type NetworkProps = { view: Schema["MapView"]; recent: readonly News[]; reload: () => void };
+type NetworkProps = { view: Schema["MapView"]; recent: readonly LiveEvent[]; reload: () => void };
 
 function Network({ view, recent, reload }: NetworkProps) {
   const holder = useRef<HTMLDivElement>(null);
@@ -57,7 +57,7 @@ function Network({ view, recent, reload }: NetworkProps) {
       sigma = new Sigma(network.graph, holder.current, {
         // One point each; the usual three corners take three times as long at ten thousand sites.
         defaultNodeType: "point",
-        nodeProgramClasses: { point: NodePointProgram },
+        nodeProgramClasses: { point: SitePoints },
         hideLabelsOnMove: true,
         hideEdgesOnMove: true,
         labelColor: { color: ink("--ink") },
@@ -75,9 +75,11 @@ function Network({ view, recent, reload }: NetworkProps) {
     sigma.on("clickStage", () => setParameter("site", ""));
     drawn.current = sigma;
     const unname = nameDiscs(sigma, network, holder.current);
+    const unhide = hideWhileMoving(sigma);
     return () => {
       drawn.current = null;
       unname();
+      unhide();
       sigma.kill();
     };
   }, [network]);
@@ -219,6 +221,7 @@ function Chosen({ network, number }: { network: NetworkGraph; number: number }) 
     <Panel title={site.name} aside={<Link to={`/sites/${encodeURIComponent(site.name)}`}>Everything about it</Link>}>
       <Figures>
         <Figure name="state"><Badge state={["lost", "alive", "gone"][site.state] ?? "unknown"} /></Figure>
+        <Figure name="takes work">{site.state !== 1 ? "no" : site.cordoned ? <Badge state="cordoned" /> : "yes"}</Figure>
         <Figure name="owner">{site.owner}</Figure>
         <Figure name="jurisdiction">{site.jurisdiction}</Figure>
         <Figure name="roles">{site.roles.join(", ")}</Figure>

@@ -1,19 +1,33 @@
-import { useState } from "preact/hooks";
-
-import { Failure, get, remove, type Schema, segment } from "../api/client";
-import { useList, useLoaded, usePolled } from "../api/loading";
-import { bytes, dollars, moment, score, seconds, share } from "../parts/format";
+import { get, mayChange, remove, type Schema, segment } from "../api/client";
+import { every, useList, useLoaded, usePolled } from "../api/loading";
+import { useAction } from "../parts/action";
+import { at, inBytes, inDollars, inSeconds, sharingFinely } from "../parts/columns";
+import { moment, score } from "../parts/format";
 import { Badge, Heading, Panel, Problem, Shown } from "../parts/show";
+import { out } from "../parts/standing";
 import { Table } from "../parts/Table";
 import { Link } from "../router";
 
+type Site = Schema["SiteState"];
+type Sites = Map<string, Site>;
+
 export function Models() {
+  const facilities = useLoaded("facilities", async (signal) => {
+    const sites = await every<Site>("/sites", { role: "facility" }, signal);
+    return new Map(sites.map((site) => [site.descriptor.site, site]));
+  }, ["site"]);
   return (
     <>
       <Heading>Models</Heading>
       <Trained />
-      <Deployments />
-      <Served />
+      <Shown of={facilities}>
+        {(sites) => (
+          <>
+            <Deployments sites={sites} />
+            <Served sites={sites} />
+          </>
+        )}
+      </Shown>
       <Placement />
     </>
   );
@@ -37,9 +51,9 @@ function Trained() {
               { name: "measured", show: (one) => Object.entries(one.measured).map(([name, value]) => `${name} ${score(value)}`).join(", ") },
               { name: "lies at", show: (one) => one.holders.join(", ") },
               { name: "may go to", show: (one) => one.release_to?.join(", ") || "–" },
-              { name: "size", show: (one) => bytes(one.size_bytes), number: true },
-              { name: "since", show: (one) => moment(one.created_at_s) },
-              { name: "to deploy it", show: (one) => <code>daitn deploy {one.name}</code>, value: () => "" },
+              { name: "size", as: inBytes, of: (one) => one.size_bytes },
+              { name: "since", as: at, of: (one) => one.created_at_s },
+              { name: "to deploy it", show: (one) => (one.untrained ? "it cannot be: no visit of its job improved it" : <code>daitn deploy {one.name}</code>), value: null },
             ]}
           />
         )}
@@ -48,13 +62,11 @@ function Trained() {
   );
 }
 
-function Deployments() {
+function Deployments({ sites }: { sites: Sites }) {
   const deployments = useList<Schema["DeploymentView"]>("/deployments", {}, ["deployment", "retired"]);
-  const [failure, fail] = useState<Failure>();
-  const retire = (name: string) => {
-    if (!confirm(`Retire ${name} everywhere?`)) return;
-    remove(`/deployments/${segment(name)}`).then(deployments.reload, fail);
-  };
+  const { busy, failure, act } = useAction();
+  const retire = (name: string) =>
+    act(() => remove(`/deployments/${segment(name)}`).then(deployments.reloaded), `Retire ${name} everywhere?`);
   return (
     <Panel title="Deployed by this network">
       {failure && <Problem failure={failure} />}
@@ -68,9 +80,9 @@ function Deployments() {
             columns={[
               { name: "name", show: (one) => one.name },
               { name: "model", show: (one) => one.model },
-              { name: "where", show: (one) => one.places.map((place) => `${place.site} (${place.state ?? "asked"})`).join(", "), },
+              { name: "where", show: (one) => one.places.map((place) => `${place.site} (${out(sites.get(place.site)) || (place.state ?? "asked")})`).join(", ") },
               { name: "why there", show: (one) => one.why },
-              { name: "action", show: (one) => <button class="plain" onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: () => "" },
+              ...(mayChange() ? [{ name: "action", show: (one: Schema["DeploymentView"]) => <button class="plain" disabled={busy} onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: null }] : []),
             ]}
           />
         )}
@@ -79,7 +91,13 @@ function Deployments() {
   );
 }
 
-function Served() {
+/** Whether a deployment gets queries, in a word. */
+function standing(one: Schema["ServedModel"], site?: Site): string {
+  const gone = one.state === "ready" && !one.there;
+  return out(site) || (gone ? "lost" : one.degraded ? "degraded" : one.state);
+}
+
+function Served({ sites }: { sites: Sites }) {
   const served = useList<Schema["ServedModel"]>("/served", {}, ["deployment", "retired", "site"]);
   usePolled(served.reload);
   return (
@@ -94,12 +112,12 @@ function Served() {
             columns={[
               { name: "model", show: (one) => one.name },
               { name: "facility", show: (one) => <Link to={`/sites/${segment(one.site)}`}>{one.site}</Link>, value: (one) => one.site },
-              { name: "state", show: (one) => <Badge state={one.degraded ? "degraded" : one.state} />, value: (one) => one.state },
+              { name: "state", show: (one) => <Badge state={standing(one, sites.get(one.site))} />, value: (one) => standing(one, sites.get(one.site)) },
               { name: "accuracy, and who says so", show: (one) => <Accuracy rows={one.accuracy} />, value: (one) => one.accuracy.map((known) => `${known.topic} ${score(known.value)} (${known.trust})`).join("; ") },
-              { name: "load", show: (one) => `${one.in_flight} / ${one.slots}`, number: true },
-              { name: "first token", show: (one) => seconds(one.first_token_s), number: true },
-              { name: "errors", show: (one) => share(one.error_share, 1), number: true },
-              { name: "USD / 1k out", show: (one) => dollars(one.price_usd_per_1k_out), number: true },
+              { name: "load", show: (one) => `${one.in_flight} / ${one.slots}`, value: (one) => `${one.in_flight} of ${one.slots}`, number: true },
+              { name: "first token", as: inSeconds, of: (one) => one.first_token_s },
+              { name: "errors", as: sharingFinely, of: (one) => one.error_share },
+              { name: "USD / 1k out", as: inDollars, of: (one) => one.price_usd_per_1k_out },
             ]}
           />
         )}
@@ -124,13 +142,13 @@ function Accuracy({ rows }: { rows: Schema["KnownAccuracy"][] }) {
 function Placement() {
   const placement = useLoaded("placement", (signal) => get<Schema["PlacementView"]>("/placement", {}, signal), ["deployment"]);
   return (
-    <Panel title="What the deployment optimiser would change now">
+    <Panel title="What the deployment optimiser would now change">
       <Shown of={placement}>
         {(found) => (
           <Table
             caption="Changes of placement"
             rows={found.changes}
-            empty="Nothing: demand is served as well as can be."
+            empty="Nothing: demand is already served as well as possible."
             columns={[
               { name: "model", show: (one) => one.name },
               { name: "facility", show: (one) => one.site },

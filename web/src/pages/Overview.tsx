@@ -4,7 +4,7 @@ import { count } from "../parts/format";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Link } from "../router";
 import { JobTable } from "./Jobs";
-import { NewsTable, usePast } from "./News";
+import { EventTable, usePast } from "./Events";
 
 export function Overview() {
   const network = useLoaded("network", (signal) => get<Schema["NetworkView"]>("/network", {}, signal), ["site", "job", "deployment", "retired"]);
@@ -16,8 +16,8 @@ export function Overview() {
       <Heading>Overview</Heading>
       <Shown of={network}>{(facts) => <Counts facts={facts} />}</Shown>
       <Panel title="Jobs" aside={<Link to="/jobs">All jobs</Link>}><Shown of={jobs}>{(rows) => <JobTable rows={rows} />}</Shown></Panel>
-      <Panel title="What happened last" aside={<Link to="/events">All events</Link>}><Shown of={past}>{(rows) => <NewsTable rows={rows} />}</Shown></Panel>
-      <Panel title="Sites that are lost"><Shown of={lost}>{(rows) => <Lost rows={rows} />}</Shown></Panel>
+      <Panel title="Latest events" aside={<Link to="/events">All events</Link>}><Shown of={past}>{(rows) => <EventTable rows={rows} />}</Shown></Panel>
+      <Panel title="Lost sites"><Shown of={lost}>{(rows) => <Lost rows={rows} />}</Shown></Panel>
     </>
   );
 }
@@ -38,7 +38,7 @@ function Counts({ facts }: { facts: Schema["NetworkView"] }) {
 }
 
 function Lost({ rows }: { rows: Schema["SiteState"][] }) {
-  if (rows.length === 0) return <Empty>None: every site that is known is connected.</Empty>;
+  if (rows.length === 0) return <Empty>None: every known site is connected.</Empty>;
   return (
     <ul>
       {rows.map(({ descriptor }) => (

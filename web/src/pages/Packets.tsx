@@ -1,6 +1,7 @@
 // Forwarders, and the way of an object that names no destination: what each of them knew.
 import { get, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
+import { counting, inSeconds } from "../parts/columns";
 import { Ranking, Rejections } from "../parts/decision";
 import { entered } from "../parts/form";
 import { count, moment, seconds } from "../parts/format";
@@ -16,7 +17,7 @@ export function Packets() {
       <Shown of={forwarders}>
         {(sites) =>
           sites.length === 0 ? (
-            <Empty>No forwarder has joined: queries and models go straight to where they are sent.</Empty>
+            <Empty>No forwarder has joined: queries and models go directly to their destinations.</Empty>
           ) : (
             <Chosen sites={sites.map(({ descriptor }) => descriptor.site)} />
           )
@@ -48,7 +49,7 @@ function Chosen({ sites }: { sites: string[] }) {
             id of an object that set out there
             <input name="object" key={object} defaultValue={object} required maxLength={200} />
           </label>
-          <button>Follow its way</button>
+          <button>Follow its path</button>
         </div>
       </form>
       {object ? <Way site={site} object={object} /> : <Forwarder site={site} />}
@@ -85,11 +86,11 @@ function Forwarder({ site }: { site: string }) {
               columns={[
                 { name: "neighbour", show: (row) => row.neighbour },
                 { name: "state", show: (row) => <Badge state={row.up ? "alive" : "lost"} />, value: (row) => row.up },
-                { name: "one way", show: (row) => seconds(row.cost_s), number: true },
-                { name: "broke", show: (row) => count(row.downs), number: true },
-                { name: "messages in", show: (row) => count(row.messages_in), number: true },
-                { name: "out", show: (row) => count(row.messages_out), number: true },
-                { name: "dropped", show: (row) => count(row.dropped), number: true },
+                { name: "one way", as: inSeconds, of: (row) => row.cost_s },
+                { name: "broke", as: counting, of: (row) => row.downs },
+                { name: "messages in", as: counting, of: (row) => row.messages_in },
+                { name: "out", as: counting, of: (row) => row.messages_out },
+                { name: "dropped", as: counting, of: (row) => row.dropped },
               ]}
             />
           </Panel>
@@ -97,11 +98,11 @@ function Forwarder({ site }: { site: string }) {
             <Table
               caption="Origins"
               rows={report.origins}
-              empty="Nothing: no origin is known to it."
+              empty="Nothing: it knows no origins."
               columns={[
                 { name: "origin", show: (row) => row.origin },
                 { name: "via", show: (row) => row.via || "here" },
-                { name: "distance", show: (row) => seconds(row.distance_s), number: true },
+                { name: "distance", as: inSeconds, of: (row) => row.distance_s },
                 { name: "offers", show: (row) => row.offers.join(", ") },
               ]}
             />
@@ -120,7 +121,7 @@ function Way({ site, object }: { site: string; object: string }) {
       {({ pending, silent = [] }) => (
         <>
           {silent.length > 0 && <p>On its way, but without an answer now: {silent.join(", ")}.</p>}
-          {pending.length === 0 && <Empty>No forwarder remembers it: they do for half a minute.</Empty>}
+          {pending.length === 0 && <Empty>No forwarder remembers it: they forget packets after half a minute.</Empty>}
           {pending.map((hop, at) => <Hop key={at} hop={hop} number={at + 1} />)}
         </>
       )}

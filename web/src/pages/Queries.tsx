@@ -1,10 +1,11 @@
 import { get, type Schema, segment } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
+import { at, counting, inDollars, inSeconds } from "../parts/columns";
 import { Cut } from "../parts/Cut";
 import { Ranking, Rejections } from "../parts/decision";
-import { count, dollars, moment, score, seconds } from "../parts/format";
+import { dollars, moment, score, seconds } from "../parts/format";
 import { Badge, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
-import { Table } from "../parts/Table";
+import { type Column, Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
 type Query = Schema["QueryRecord"];
@@ -38,19 +39,20 @@ export function Queries() {
                 caption="Queries"
                 rows={rows}
                 more={queries.more}
-                empty="Nobody has asked anything yet."
+                empty="No queries yet."
                 columns={[
-                  { name: "when", show: (one) => moment(one.asked_at_s) },
+                  { name: "when", as: at, of: (one) => one.asked_at_s },
                   { name: "query", show: (one) => <Link to={pageOf(one)}>{one.id}</Link>, value: (one) => one.id },
                   { name: "status", show: (one) => <Badge state={one.status} />, value: (one) => one.status },
                   { name: "owner", show: (one) => one.owner },
                   { name: "topic", show: (one) => one.topic },
                   { name: "model", show: (one) => one.deployment || one.model_wanted || "–" },
                   { name: "way", show: (one) => one.path.join(" › ") || one.site },
-                  { name: "first token", show: (one) => seconds(one.first_token_s), number: true },
-                  { name: "whole", show: (one) => seconds(one.seconds), number: true },
-                  { name: "tokens", show: (one) => `${count(one.tokens_in)} → ${count(one.tokens_out)}`, number: true },
-                  { name: "cost", show: (one) => dollars(one.cost_usd), number: true },
+                  { name: "first token", as: inSeconds, of: (one) => one.first_token_s },
+                  { name: "whole", as: inSeconds, of: (one) => one.seconds },
+                  { name: "tokens in", as: counting, of: (one) => one.tokens_in },
+                  { name: "tokens out", as: counting, of: (one) => one.tokens_out },
+                  { name: "cost", as: inDollars, of: (one) => one.cost_usd },
                   { name: "reason", show: (one) => one.reason },
                 ]}
               />
@@ -86,24 +88,47 @@ function Summary({ rows }: { rows: Query[] }) {
         </Figures>
       </Panel>
       <Tally title="Where they go" rows={answered} by={(one) => `${one.deployment} @ ${one.site}`} />
-      <Tally title="What failed, and why" rows={rows.filter((one) => one.status !== "answered")} by={(one) => one.reason || one.status} />
+      <Tally
+        title="What failed, and why"
+        rows={rows.filter((one) => one.status !== "answered")}
+        by={(one) => `${one.status} (${one.http_status})`}
+        examples
+      />
     </div>
   );
 }
 
-function Tally({ title, rows, by }: { title: string; rows: Query[]; by: (query: Query) => string }) {
-  const counts = new Map<string, number>();
-  for (const row of rows) counts.set(by(row), (counts.get(by(row)) ?? 0) + 1);
-  const sorted = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 8);
+const MOST_KINDS = 8;
+
+type Kind = { kind: string; number: number; latest?: Query };
+type TallyProps = { title: string; rows: Query[]; by: (query: Query) => string; examples?: boolean };
+
+/** How many queries there are of each kind; `examples`: with a way to the latest of each. */
+function Tally({ title, rows, by, examples = false }: TallyProps) {
+  const kinds = new Map<string, Kind>();
+  for (const row of rows) {
+    const known = kinds.get(by(row)) ?? { kind: by(row), number: 0, latest: row };
+    kinds.set(known.kind, { ...known, number: known.number + 1 });
+  }
+  const sorted = [...kinds.values()].sort((one, other) => other.number - one.number);
+  const rest = sorted.slice(MOST_KINDS);
+  const others: Kind = { kind: `${rest.length} others`, number: rest.reduce((sum, one) => sum + one.number, 0) };
+  const why = (one: Kind) => one.latest?.reason ?? "";
+  const example: Column<Kind> = {
+    name: "the latest",
+    show: (one) => one.latest && <Link to={pageOf(one.latest)}>{why(one) || one.latest.id}</Link>,
+    value: why,
+  };
   return (
     <Panel title={title}>
       <Table
         caption={title}
-        rows={sorted}
+        rows={rest.length ? [...sorted.slice(0, MOST_KINDS), others] : sorted}
         empty="Nothing."
         columns={[
-          { name: "what", show: ([name]) => name },
-          { name: "queries", show: ([, number]) => number, number: true },
+          { name: "what", show: (one) => one.kind },
+          ...(examples ? [example] : []),
+          { name: "queries", as: counting, of: (one) => one.number },
         ]}
       />
     </Panel>
@@ -133,7 +158,7 @@ export function QueryPage({ gateway, id }: { gateway: string; id: string }) {
                 <Figure name="cost">{dollars(record.cost_usd)}</Figure>
               </Figures>
             </Panel>
-            <Panel title="Who could answer it (QS-QRRT), and who not">
+            <Panel title="Who could answer it (QS-QRRT), and who could not">
               <Cut
                 of="this query"
                 caption={`QS-QRRT of ${gateway}-${id}`}

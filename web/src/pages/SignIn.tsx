@@ -1,6 +1,5 @@
-import { useState } from "preact/hooks";
-
-import { failed, type Failure, post } from "../api/client";
+import { post } from "../api/client";
+import { useAction } from "../parts/action";
 import { entered } from "../parts/form";
 import { Panel, Problem } from "../parts/show";
 
@@ -9,12 +8,12 @@ export async function signIn(token: string): Promise<void> {
   await post("/session", { token });
 }
 
-export function SignIn({ ways, done }: { ways: string[]; done: () => void }) {
-  const [failure, fail] = useState<Failure>();
+export function SignIn({ ways, done }: { ways: string[]; done: () => Promise<void> }) {
+  const { busy, failure, act } = useAction();
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
     const token = entered(event.currentTarget as HTMLFormElement, "token");
-    signIn(token).then(done, (error: unknown) => fail(failed(error)));
+    act(() => signIn(token).then(done));
   };
   return (
     <main class="sign-in" id="main" tabIndex={-1}>
@@ -26,7 +25,7 @@ export function SignIn({ ways, done }: { ways: string[]; done: () => void }) {
             Token
             <input name="token" type="password" autocomplete="off" required />
           </label>
-          <p><button type="submit">Sign in</button></p>
+          <p><button type="submit" disabled={busy}>Sign in</button></p>
         </form>
         {ways.includes("oidc") && <p><a href="/api/v1/session/oidc">Sign in with your organisation</a></p>}
         <p class="quiet">

@@ -1,8 +1,10 @@
 import { get, segment, type Schema } from "../api/client";
 import { useList, useLoaded, usePolled } from "../api/loading";
-import { bytes, count, dollars, moment, share } from "../parts/format";
+import { counting, inDollars } from "../parts/columns";
+import { bytes, dollars, moment, share } from "../parts/format";
 import { Badge, Bar, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Service } from "../parts/Service";
+import { out } from "../parts/standing";
 import { Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
@@ -34,11 +36,11 @@ export function Sites() {
               caption="Sites"
               rows={rows}
               more={sites.more}
-              empty="No site is here that fits."
+              empty="No site matches."
               columns={[
                 { name: "site", show: ({ descriptor }) => <Link to={`/sites/${segment(descriptor.site)}`}>{descriptor.site}</Link>, value: ({ descriptor }) => descriptor.site },
                 { name: "state", show: (site) => <Badge state={site.alive ? "alive" : "lost"} />, value: (site) => (site.alive ? "alive" : "lost") },
-                { name: "takes work", show: ({ descriptor }) => (descriptor.cordon ? <Badge state={descriptor.cordon.draining ? "draining" : "cordoned"} /> : "yes"), value: ({ descriptor }) => !descriptor.cordon },
+                { name: "takes work", show: (site) => <TakesWork site={site} />, value: (site) => !out(site) },
                 { name: "roles", show: ({ descriptor }) => descriptor.roles.join(", ") },
                 { name: "owner", show: ({ descriptor }) => descriptor.owner },
                 { name: "law", show: ({ descriptor }) => descriptor.jurisdiction },
@@ -54,13 +56,19 @@ export function Sites() {
   );
 }
 
+function TakesWork({ site }: { site: SiteState }) {
+  const why = out(site);
+  if (why === "lost") return <>no</>; // Which stands beside it.
+  return why ? <Badge state={why} /> : <>yes</>;
+}
+
 function Load({ site }: { site: SiteState }) {
   const load = site.load?.cpu_share.value;
   if (load == null) return <>–</>;
   return <span class="aside"><Bar value={load} label={`load ${share(load)}`} /> {share(load)}</span>;
 }
 
-type ChoiceProps = { name: string; value: string; options: string[]; words?: Record<string, string>; label?: string };
+type ChoiceProps = { name: string; value: string; options: readonly string[]; words?: Record<string, string>; label?: string };
 
 export function Choice({ name, value, options, words = {}, label = name }: ChoiceProps) {
   return (
@@ -83,7 +91,7 @@ export function SitePage({ site: name }: { site: string }) {
       <Shown of={site}>{(found) => (
           <>
             <Facts site={found} />
-            <Service site={name} cordon={found.descriptor.cordon ?? null} reload={site.reload} />
+            <Service site={name} owner={found.descriptor.owner} cordon={found.descriptor.cordon ?? null} reloaded={site.reloaded} />
           </>
         )}</Shown>
     </>
@@ -127,7 +135,7 @@ function Facts({ site }: { site: SiteState }) {
             columns={[
               { name: "topic", show: (test) => test.topic },
               { name: "metrics", show: (test) => test.metrics.join(", ") },
-              { name: "items", show: (test) => count(test.items), number: true },
+              { name: "items", as: counting, of: (test) => test.items },
             ]}
           />
         </Panel>
@@ -140,10 +148,10 @@ function Facts({ site }: { site: SiteState }) {
             empty="No model."
             columns={[
               { name: "model", show: (one) => one.name },
-              { name: "state", show: (one) => <Badge state={one.state} />, value: (one) => one.state },
+              { name: "state", show: (one) => <Badge state={out(site) || one.state} />, value: (one) => out(site) || one.state },
               { name: "engine", show: (one) => one.engine || one.runtime },
               { name: "slots", show: (one) => one.slots ?? "–", number: true },
-              { name: "USD / 1k out", show: (one) => dollars(one.price_usd_per_1k_out), number: true },
+              { name: "USD / 1k out", as: inDollars, of: (one) => one.price_usd_per_1k_out },
             ]}
           />
         </Panel>
@@ -163,13 +171,13 @@ function Datasets({ rows }: { rows: Schema["DatasetDescriptor"][] }) {
         columns={[
           { name: "data set", show: (one) => one.name },
           { name: "topics", show: (one) => one.topics.join(", ") },
-          { name: "records", show: (one) => count(one.samples), number: true },
+          { name: "records", as: counting, of: (one) => one.samples },
           { name: "owners", show: (one) => anybody(one.policy.owners) },
           { name: "purposes", show: (one) => anybody(one.policy.purposes) },
           { name: "recipes", show: (one) => anybody(one.policy.recipes) },
           { name: "models may go to", show: (one) => anybody(one.policy.release_to) },
           { name: "privacy", show: (one) => (one.policy.privacy ? "demanded" : "not demanded") },
-          { name: "USD / 1k", show: (one) => dollars(one.price_usd_per_1k ?? 0), number: true },
+          { name: "USD / 1k", as: inDollars, of: (one) => one.price_usd_per_1k ?? 0 },
         ]}
       />
     </Panel>

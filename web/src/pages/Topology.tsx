@@ -1,6 +1,7 @@
 import { get, type Schema } from "../api/client";
 import { useLoaded } from "../api/loading";
-import { count, seconds, share } from "../parts/format";
+import { ago, counting, inSeconds, sharingFinely } from "../parts/columns";
+import { count } from "../parts/format";
 import { Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Table } from "../parts/Table";
 import { Link } from "../router";
@@ -36,8 +37,8 @@ function Numbers({ of }: { of: Schema["Analysis"] }) {
         empty="No layer."
         columns={[
           { name: "layer", show: (layer) => layer.layer },
-          { name: "nodes", show: (layer) => count(layer.nodes), number: true },
-          { name: "edges", show: (layer) => count(layer.edges), number: true },
+          { name: "nodes", as: counting, of: (layer) => layer.nodes },
+          { name: "edges", as: counting, of: (layer) => layer.edges },
         ]}
       />
     </>
@@ -46,17 +47,17 @@ function Numbers({ of }: { of: Schema["Analysis"] }) {
 
 function Serving({ of }: { of: Schema["QrrtView"] }) {
   return (
-    <Panel title="Serving (QRRT): ways between gateways and facilities" aside={<span class="quiet">version {of.version}</span>}>
+    <Panel title="Serving (QRRT): paths between gateways and facilities" aside={<span class="quiet">version {of.version}</span>}>
       <Table
         caption="Ways"
         rows={of.reachability.slice(0, MOST_WAYS)}
-        empty="No gateway has measured a way to a facility yet."
+        empty="No gateway has measured a path to a facility yet."
         columns={[
           { name: "from", show: (way) => way.source },
           { name: "to", show: (way) => way.target },
-          { name: "delay", show: (way) => seconds(way.rtt_s?.value), number: true },
-          { name: "measured", show: (way) => (way.rtt_s ? `${seconds(way.rtt_s.age_s)} ago` : "–"), number: true },
-          { name: "loss", show: (way) => share(way.loss?.value, 1), number: true },
+          { name: "delay", as: inSeconds, of: (way) => way.rtt_s?.value },
+          { name: "measured", as: ago, of: (way) => way.rtt_s?.age_s },
+          { name: "loss", as: sharingFinely, of: (way) => way.loss?.value },
         ]}
       />
     </Panel>

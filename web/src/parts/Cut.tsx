@@ -21,7 +21,7 @@ const [TRUNK, FORK, LEAF] = [24, 60, 110];
 export function Cut({ of, caption, fitting, rejections }: CutProps) {
   const picture = useRef<SVGSVGElement>(null);
   const all = branches(fitting, rejections);
-  if (all.length === 0) return <Empty>The network has nothing that could fit.</Empty>;
+  if (all.length === 0) return <Empty>Nothing in the network matches.</Empty>;
   const shown = all.slice(0, MOST_SHOWN);
   const height = 2 * TOP + ROW * shown.length;
   const middle = height / 2;

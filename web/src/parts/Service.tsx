@@ -1,27 +1,21 @@
 // Taking a site out of service, and back into it.
 import { useState } from "preact/hooks";
 
-import { type Failure, get, post, type Schema, segment } from "../api/client";
+import { get, mayChange, post, type Schema, segment } from "../api/client";
 import { useLoaded, usePolled } from "../api/loading";
+import { useAction } from "./action";
 import { Panel, Problem } from "./show";
 
 type Change = Schema["CordonChange"];
 type Report = Schema["CordonReport"];
 
 /** For its owner and operators; the site itself decides who may. */
-export function Service({ site, cordon, reload }: { site: string; cordon: Schema["Cordon"] | null; reload: () => void }) {
-  const session = useLoaded("session", (signal) => get<Schema["SessionView"]>("/session", {}, signal));
+export function Service({ site, owner, cordon, reloaded }: { site: string; owner: string; cordon: Schema["Cordon"] | null; reloaded: () => Promise<void> }) {
   const [reason, setReason] = useState("");
-  const [failure, fail] = useState<Failure>();
-  const [busy, setBusy] = useState(false);
-  if (!session.data || session.data.you?.role === "viewer") return null;
-  const change = (wanted: Change) => {
-    setBusy(true);
-    fail(undefined);
-    post<Report>(`/sites/${segment(site)}/cordon`, { change: wanted, reason: wanted === "uncordon" ? "" : reason })
-      .then(reload, fail)
-      .finally(() => setBusy(false));
-  };
+  const { busy, failure, act } = useAction();
+  if (!mayChange(owner)) return null;
+  const change = (wanted: Change) =>
+    act(() => post(`/sites/${segment(site)}/cordon`, { change: wanted, reason: wanted === "uncordon" ? "" : reason }).then(reloaded));
   return (
     <Panel title="Service">
       {failure && <Problem failure={failure} />}
@@ -31,7 +25,7 @@ export function Service({ site, cordon, reload }: { site: string; cordon: Schema
           <Left site={site} />
           <div class="aside">
             {!cordon.draining && <button disabled={busy} onClick={() => change("drain")}>Drain</button>}
-            <button disabled={busy} onClick={() => change("uncordon")}>Take back into service</button>
+            <button disabled={busy} onClick={() => change("uncordon")}>Return to service</button>
           </div>
         </>
       ) : (
@@ -46,7 +40,7 @@ export function Service({ site, cordon, reload }: { site: string; cordon: Schema
               <button disabled={busy} onClick={() => change("drain")}>Drain</button>
             </div>
           </div>
-          <p class="quiet">A cordoned site gets nothing new, and what runs there goes on. Of a drained one, deployments move elsewhere, too.</p>
+          <p class="quiet">A cordoned site gets nothing new, and running work continues. From a drained site, deployments also move elsewhere.</p>
         </form>
       )}
     </Panel>
@@ -61,10 +55,15 @@ function Left({ site }: { site: string }) {
   if (loaded.failure) return <Problem failure={loaded.failure} />;
   if (!loaded.data) return <p class="quiet" role="status">Loading…</p>;
   const { visits, queries, packets, agents, deployments = [] } = loaded.data;
-  const counts = { visits, queries, packets, "travelling models": agents };
+  const counts: [number | undefined, string, string][] = [
+    [visits, "visit", "visits"],
+    [queries, "query", "queries"],
+    [packets, "packet", "packets"],
+    [agents, "travelling model", "travelling models"],
+  ];
   const left = [
-    ...Object.entries(counts).flatMap(([what, number]) => (number ? [`${number} ${what}`] : [])),
+    ...counts.flatMap(([number, one, many]) => (number ? [`${number} ${number === 1 ? one : many}`] : [])),
     ...deployments.map((name) => `deployment ${name}`),
   ];
-  return <p>{left.length ? `Still under way here: ${left.join(", ")}.` : "Nothing is under way here: it is safe to stop."}</p>;
+  return <p>{left.length ? `Still in progress here: ${left.join(", ")}.` : "Nothing is in progress here: the site is safe to stop."}</p>;
 }

@@ -1,6 +1,6 @@
 // A decision of a policy with its reasons, be it on a route, on a query or on a placement.
 import type { Schema } from "../api/client";
-import { score, seconds, share } from "./format";
+import { inSeconds, scoring, sharing } from "./columns";
 import { Panel } from "./show";
 import { Table } from "./Table";
 
@@ -29,8 +29,8 @@ export function Ranking({ decision, at = "" }: { decision: Schema["Decision"]; a
       empty="Nothing passed every filter."
       columns={[
         { name: "candidate", show: (row) => (row.candidate === decision.chosen ? `▸ ${row.candidate}` : row.candidate) },
-        { name: "score", show: (row) => score(row.score), number: true },
-        { name: "expected", show: (row) => seconds(row.expected_s), number: true },
+        { name: "score", as: scoring, of: (row) => row.score },
+        { name: "expected", as: inSeconds, of: (row) => row.expected_s },
         {
           name: "terms",
           show: (row) => Object.entries(row.terms).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", "),
@@ -47,15 +47,15 @@ export function Reasons({ decision }: { decision: Schema["Decision"] }) {
   return (
     <>
       {compared.length > 0 && (
-        <Panel title="The obvious plans beside it">
+        <Panel title="Compared with the obvious plans">
           <Table
             caption="Obvious plans"
             rows={compared}
             empty=""
             columns={[
               { name: "plan", show: (row) => row.plan },
-              { name: "expected to take", show: (row) => seconds(row.expected_s), number: true },
-              { name: "chance to reach", show: (row) => share(row.chance), number: true },
+              { name: "expected to take", as: inSeconds, of: (row) => row.expected_s },
+              { name: "chance to reach", as: sharing, of: (row) => row.chance },
             ]}
           />
         </Panel>
@@ -69,7 +69,7 @@ export function Reasons({ decision }: { decision: Schema["Decision"] }) {
             columns={[
               { name: "data set", show: (row) => row.candidate },
               { name: "visits", show: (row) => row.visits, number: true },
-              { name: "takes", show: (row) => seconds(row.expected_s), number: true },
+              { name: "takes", as: inSeconds, of: (row) => row.expected_s },
               { name: "gain, give or take", show: (row) => <Gains belief={row} />, value: (row) => JSON.stringify(row.gain) },
             ]}
           />

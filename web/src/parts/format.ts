@@ -1,5 +1,5 @@
 // Numbers as people read them. A figure that is not known is a dash.
-const UNKNOWN = "–";
+export const UNKNOWN = "–";
 
 type Number = number | null | undefined;
 

@@ -1,1 +1,1 @@
-"""`daitn account`: who used what, what it cost, and whether the ledger holds."""
+"""`daitn account`: who used what, what it cost, and whether the ledger is valid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -33,13 +33,16 @@ from daitn.objects.accounts import (
     AccountQuestion,
     AccountStatement,
     AccountView,
+    LedgerEntry,
     LedgerLine,
     Quantities,
 )
-from daitn.objects.errors import Corrupt
+from daitn.objects.audit import CountersignedHead
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.identifiers import Digest
 from daitn.objects.text import counted
-from daitn.objects.usage import Count, UsageList
-from daitn.objects.wire import to_json
+from daitn.objects.usage import Count, UsageCompared, UsageList
+from daitn.objects.wire import decode, to_json
 from daitn.tools import clock
 
 __all__ = ["app"]
@@ -48,17 +51,19 @@ app = typer.Typer(help="Who used what, and what it cost.", no_args_is_help=True)
 
 FromOption = Annotated[
     str,
-    typer.Option("--from", help="First moment, UTC: 2026-11-21, or 7d, 24h, 2w before now."),
+    typer.Option("--from", help="Start, UTC: 2026-11-21, or 7d, 24h, 2w before now."),
 ]
-ToOption = Annotated[str, typer.Option("--to", help="First moment that is too late.")]
+ToOption = Annotated[str, typer.Option("--to", help="End (exclusive), in the same form.")]
 AccountArgument = Annotated[
     str,
-    typer.Argument(help="An account, for instance `owner/ann`, or an owner or site: all of its."),
+    typer.Argument(
+        help="An account, for instance `owner/ann`, or an owner or site for all of its accounts."
+    ),
 ]
 
 
 class _Used(msgspec.Struct):
-    """What entries of one kind, about one thing, come to."""
+    """The total of entries of one kind, about one thing."""
 
     kind: str
     what: str
@@ -76,6 +81,30 @@ class _Checked(msgspec.Struct):
     entries: int
     digest: str
     problems: tuple[str, ...]
+
+
+class _Written(msgspec.Struct):
+    """A `LedgerLine` as it was received: its digest covers what this release does not know."""
+
+    number: int
+    entry: msgspec.Raw
+    digest: Digest
+
+    def read(self) -> LedgerLine:
+        entry = decode(bytes(self.entry), LedgerEntry)
+        return LedgerLine(number=self.number, entry=entry, digest=self.digest)
+
+
+class _WrittenPage(msgspec.Struct):
+    """An `AccountStatement` of such lines."""
+
+    lines: tuple[_Written, ...]
+    accounts: tuple[str, ...] = ()
+    next: int | None = None
+    head: CountersignedHead | None = None
+
+
+P = TypeVar("P", AccountStatement, _WrittenPage)
 
 
 @app.command("list")
@@ -101,7 +130,7 @@ def show(
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an owner or a site used, paid and earned, by what it was for.
+    """Show what an owner or a site used, paid and earned, by purpose.
 
     Example: daitn account show ann --from 7d
     """
@@ -110,7 +139,7 @@ def show(
         question = _question(account, from_, to)
         async with connect(center) as session:
             listed = await session.ask("accounts", question, AccountList)
-            statement = await _lines(session, question)
+            statement = await _whole(session, question, AccountStatement)
         return _Shown(accounts=listed.accounts, used=_used(statement))
 
     shown = run(work())
@@ -119,7 +148,7 @@ def show(
         return
     _print_accounts(shown.accounts)
     rows = [
-        (one.kind, one.what, one.entries, _usd(one.micro_usd), _said(one.quantities))
+        (one.kind, one.what, one.entries, _usd(one.micro_usd), _quantity_words(one.quantities))
         for one in shown.used
     ]
     screen.print(plain_table("", ("for", "what", "entries", "USD", "used"), rows))
@@ -149,7 +178,7 @@ def statement(
             line.entry.job,
             line.entry.what,
             _usd(line.entry.on(found.accounts)),
-            _said(line.entry.quantities),
+            _quantity_words(line.entry.quantities),
         )
         for line in found.lines
     ]
@@ -165,7 +194,8 @@ def statement(
 def export(
     output: Annotated[Path, typer.Option(help="File, ending in .csv or .parquet.")],
     account: Annotated[
-        str, typer.Option(help="As of `daitn account statement`; empty: all that may be seen.")
+        str,
+        typer.Option(help="As for `daitn account statement`; empty means all visible accounts."),
     ] = "",
     from_: FromOption = "",
     to: ToOption = "",
@@ -185,14 +215,14 @@ def export(
 
 @app.command()
 def compare(
-    account: Annotated[str, typer.Argument(help="An owner or a site; empty: all.")] = "",
+    account: Annotated[str, typer.Argument(help="An owner or a site; empty means all.")] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what gateways and facilities state about the same answers.
+    """Compare what gateways and facilities report about the same answers.
 
-    A difference that stays means that one of the two counts wrongly, or lost counts. Statements
-    come once a minute.
+    A difference that stays means that one of the two counts wrongly, or lost counts, or that the
+    gateway charges more than the model's owner asks. Statements come once a minute.
     """
 
     async def work() -> UsageList:
@@ -211,7 +241,7 @@ def compare(
             one.model,
             _counted(one.by_gateway),
             "not yet" if one.by_facility is None else _counted(one.by_facility),
-            "" if one.agrees else "differs",
+            _difference(one),
         )
         for one in found.compared
     ]
@@ -221,45 +251,57 @@ def compare(
 
 @app.command()
 def check(center: CenterOption = DEFAULT_CENTER, as_json: JsonOption = False) -> None:
-    """Check the whole ledger: every entry balances, follows from the one before, and is there once.
+    """Check the whole ledger: every entry balances, follows from the previous one, and exists once.
 
-    For operators: others do not see all of it. Keep the digest: a ledger that was rewritten since
-    has another one at that entry.
+    Only operators see all of it; others are refused. Keep the digest: a ledger that was rewritten
+    since has another one at that entry.
     """
     checker = Checker()
 
-    async def work() -> AccountStatement:
+    async def work() -> tuple[_Written, ...]:
         async with connect(center) as session:
-            found = await _lines(session, AccountQuestion())
+            found = await _whole(session, AccountQuestion(), _WrittenPage)
+        if found.accounts:
+            raise Refused(
+                "the ledger can only be checked as a whole, and you see the entries of "
+                f"{', '.join(found.accounts)} alone",
+                field="account check",
+                fix="ask an operator to check it; `daitn account show` shows yours",
+            )
         for line in found.lines:
-            checker.take(line)
+            checker.take(line.read(), bytes(line.entry))
         if found.head is not None:
             check_countersigned(found.head)
             if found.lines and found.lines[-1].number > found.head.number:
                 raise Corrupt("the ledger's signed head is older than its entries")
         problems.extend(checker.ended())
-        return found
+        return found.lines
 
     problems: list[str] = []
-    found = run(work())
-    digest = found.lines[-1].digest if found.lines else ""
+    lines = run(work())
+    digest = lines[-1].digest if lines else ""
     if as_json:
-        print_json(to_json(_Checked(len(found.lines), digest, tuple(problems))))
+        print_json(to_json(_Checked(len(lines), digest, tuple(problems))))
     elif not problems:
-        screen.print(f"{len(found.lines)} entries, all well; digest {digest}")
+        screen.print(f"{len(lines)} entries, all well; digest {digest}")
     else:
-        complain(Corrupt("; ".join(problems), fix="put back a backup, and keep this ledger aside"))
+        complain(
+            Corrupt("; ".join(problems), fix="restore a backup, and keep this ledger for analysis")
+        )
     if problems:
         raise typer.Exit(ExitCode.OTHER)
 
 
 def _question(account: str, from_: str, to: str) -> AccountQuestion:
     now_s = clock.wall_s()
-    return AccountQuestion(
-        account=account,
-        from_s=moment(from_, "--from", now_s, 0.0),
-        to_s=moment(to, "--to", now_s, 1e13),
-    )
+    from_s, to_s = moment(from_, "--from", now_s, 0.0), moment(to, "--to", now_s, 1e13)
+    if from_s >= to_s:
+        raise InvalidInput(
+            f"{to} is not after {from_ or 'the beginning'}",
+            field="--to",
+            fix="state an end after the start; 7d is before 1d",
+        )
+    return AccountQuestion(account=account, from_s=from_s, to_s=to_s)
 
 
 async def _accounts(center: str, from_: str, to: str) -> AccountList:
@@ -271,14 +313,14 @@ async def _accounts(center: str, from_: str, to: str) -> AccountList:
 async def _statement(center: str, account: str, from_: str, to: str) -> AccountStatement:
     question = _question(account, from_, to)
     async with connect(center) as session:
-        return await _lines(session, question)
+        return await _whole(session, question, AccountStatement)
 
 
-async def _lines(session: Session, question: AccountQuestion) -> AccountStatement:
-    """All pages of a statement."""
-    lines: list[LedgerLine] = []
+async def _whole(session: Session, question: AccountQuestion, kind: type[P]) -> P:
+    """All pages of a statement, as one."""
+    lines: list[Any] = []
     while True:
-        page = await session.ask("ledger", question, AccountStatement)
+        page = await session.ask("ledger", question, kind)
         lines += page.lines
         if page.next is None:
             return msgspec.structs.replace(page, lines=tuple(lines))
@@ -306,7 +348,7 @@ def _print_accounts(accounts: Iterable[AccountView]) -> None:
             _usd(one.paid_micro_usd),
             _usd(one.earned_micro_usd),
             _usd(one.balance_micro_usd),
-            _said(one.quantities),
+            _quantity_words(one.quantities),
         )
         for one in accounts
     ]
@@ -319,7 +361,7 @@ def _usd(micro_usd: int) -> str:
     return f"{'-' if micro_usd < 0 else ''}{whole}.{part:06d}"
 
 
-def _said(used: Quantities) -> str:
+def _quantity_words(used: Quantities) -> str:
     """Quantities in words, those that are there."""
     parts = (
         (used.compute_ms, f"{used.compute_ms / 1000:.1f} s of computing"),
@@ -331,7 +373,16 @@ def _said(used: Quantities) -> str:
         (used.tokens_in or used.tokens_out, f"{used.tokens_in}+{used.tokens_out} tokens"),
         (used.hosted_ms, f"{used.hosted_ms / 3_600_000:.2f} h hosted"),
     )
-    return ", ".join(said for amount, said in parts if amount)
+    return ", ".join(words for amount, words in parts if amount)
+
+
+def _difference(one: UsageCompared) -> str:
+    if one.overcharges:
+        read, written = one.prices_by_gateway
+        return f"differs: charged at up to {read:g} and {written:g} USD"
+    if not one.agrees:
+        return f"differs: charged {counted(-one.uncharged, 'answer')} too many"
+    return f"{one.uncharged} not charged" if one.uncharged else ""
 
 
 def _counted(count: Count) -> str:

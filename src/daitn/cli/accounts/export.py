@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from daitn.files.atomic import replace_file
+from daitn.files.output import write_output
 from daitn.objects.accounts import LedgerLine, Quantities
 from daitn.objects.errors import InvalidInput
 
@@ -17,15 +17,15 @@ __all__ = ["write_table"]
 
 _AMOUNTS = Quantities.__struct_fields__
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What spreadsheets take for a formula, at the beginning of a text."""
+"""Prefixes of a text that spreadsheets take for a formula."""
 
 
 def write_table(lines: Sequence[LedgerLine], accounts: Sequence[str], path: Path) -> int:
-    """Write the postings on some accounts (none: on all) as CSV or Parquet, by the file's ending.
-    Returns how many. Quantities stand with the first posting of an entry alone, so that columns can
-    be summed. Raises `InvalidInput`."""
+    """Write the postings on some accounts (`None` means on all) as CSV or Parquet, by the file's
+    ending. Returns how many. Quantities appear only in the first posting of an entry, so that
+    columns can be summed. Raises `InvalidInput`."""
     rows = [row for line in lines for row in _rows(line, frozenset(accounts))]
-    match path.suffix:
+    match path.suffix.lower():
         case ".csv":
             data = _csv(rows)
         case ".parquet":
@@ -36,12 +36,7 @@ def write_table(lines: Sequence[LedgerLine], accounts: Sequence[str], path: Path
                 field="--output",
                 fix="let the file's name end in .csv or .parquet",
             )
-    try:
-        replace_file(path, data)
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be written: {error.strerror}", field="--output", fix="name another file"
-        ) from None
+    write_output(path, data, "--output")
     return len(rows)
 
 
@@ -76,7 +71,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    """A name from the network is a text in a spreadsheet, and no formula."""
+    """A name from the network is a text in a spreadsheet, not a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

@@ -15,7 +15,7 @@ _UNITS_S = {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 def moment(text: str, field: str, now_s: float, otherwise_s: float) -> float:
     """Seconds since the epoch of `2026-11-21`, `2026-11-21T10:00` (both UTC), or `7d`, `24h`, `2w`
-    before now; `otherwise_s` where nothing is stated. Raises `InvalidInput`."""
+    before now; `otherwise_s` if nothing is stated. Raises `InvalidInput`."""
     if not text:
         return otherwise_s
     if ago := _AGO.fullmatch(text):
@@ -25,7 +25,7 @@ def moment(text: str, field: str, now_s: float, otherwise_s: float) -> float:
         return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         raise InvalidInput(
-            f"{text!r} is no time",
+            f"{text!r} is not a time",
             field=field,
-            fix="write a date such as 2026-11-21, or 7d, 24h, 2w for so long before now",
+            fix="write a date such as 2026-11-21, or 7d, 24h, 2w before now",
         ) from None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daitn.cli.pictures.queries import StreamServed
 from daitn.learning.corpora.records import MultipleChoice, read_choices
+from daitn.oam.pictures.queries import StreamServed
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.errors import Unreachable
 from daitn.objects.header_names import AnswerHeader
@@ -30,7 +30,7 @@ __all__ = [
     "BASE_ANSWER_WITHIN_S",
     "STREAMS",
     "QueryStream",
-    "Said",
+    "SampleAnswers",
     "ask_plainly",
     "ask_streams",
     "base_streams",
@@ -42,9 +42,9 @@ _ANSWER_TOKENS = 4
 _PLAIN_TOKENS = 96
 _TIMEOUT_S = 60.0
 BASE_ANSWER_WITHIN_S = 600.0
-"""A large model on a processor takes minutes for an answer."""
+"""A large model on a CPU takes minutes for an answer."""
 _CHANGES_S = 30.0
-"""Time for a deployment to appear at the gateway after it was requested."""
+"""Time for a deployment to appear at the gateway after its request."""
 
 
 class QueryStream(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +75,13 @@ STREAMS = (
         name="expert questions, topic not told", test="expert", questions=160, constraints={}
     ),
 )
-"""All to the model `auto`: the network chooses who answers. The constraints are slightly below the
-training targets, because each new examination moves the estimated accuracy."""
+"""All to the model `auto`: the network chooses which model answers. The constraints are slightly
+below the training targets, because each new examination moves the estimated accuracy."""
 
 
 def base_streams(models: Mapping[str, str], items: int) -> tuple[QueryStream, ...]:
-    """As many of each test's questions to each of the models, given with what they are, and to
-    `auto`. Constraints on accuracy would leave out models of which nothing can be known before."""
+    """Ask each model, and `auto`, the same number of each test's questions, with their options. A
+    constraint on accuracy would exclude models whose accuracy cannot be known beforehand."""
     questions = min(STREAMS[0].questions, items)
     streams = [
         QueryStream(name=f"{test}, {what}", test=test, questions=questions, constraints={}, model=m)
@@ -95,8 +95,8 @@ def base_streams(models: Mapping[str, str], items: int) -> tuple[QueryStream, ..
     return (*streams, chosen)
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """What models said to a question in plain words."""
+class SampleAnswers(msgspec.Struct, frozen=True, kw_only=True):
+    """Models' answers to a question in plain words."""
 
     question: str
     answers: dict[str, str]
@@ -134,23 +134,25 @@ async def ask_streams(
         )
 
 
-async def ask_plainly(endpoint: str, tests: Path, models: Sequence[str]) -> tuple[Said, ...]:
+async def ask_plainly(
+    endpoint: str, tests: Path, models: Sequence[str]
+) -> tuple[SampleAnswers, ...]:
     """Ask the first questions of the tests without options, each model the same; none of their
     diseases is in any training data."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=BASE_ANSWER_WITHIN_S)
-    asked = [
+    questions = [
         question
         for test, many in (("broad", 2), ("expert", 1))
         for question in _questions(read_choices(tests / f"{test}.jsonl"), many)
     ]
     async with aiohttp.ClientSession(endpoint, timeout=timeout) as session:
-        said = []
-        for question in dict.fromkeys(asked):
+        answered = []
+        for question in dict.fromkeys(questions):
             answers = {model: await _plain(session, model, question) for model in models}
-            said.append(Said(question=question, answers=answers))
-    return tuple(said)
+            answered.append(SampleAnswers(question=question, answers=answers))
+    return tuple(answered)
 
 
 def _questions(items: Sequence[MultipleChoice], many: int) -> list[str]:
@@ -179,7 +181,7 @@ async def examined(
     topics: Sequence[str],
     within_s: float,
 ) -> dict[str, dict[str, float]]:
-    """What verifiers found by asking each model, by topic, once all is known or `within_s` is
+    """Verifiers' results from querying each model, by topic, once all are known or `within_s` is
     over."""
     until_s = time.monotonic() + within_s
     while True:
@@ -255,8 +257,8 @@ async def _ask(session: ClientSession, item: MultipleChoice, stream: QueryStream
         headers = {name.lower(): value for name, value in answer.headers.items()}
     if (error := read_error(given)) is not None:
         return _Answer(False, headers, seconds, error.message)
-    said = text_of(given) or ""
-    return _Answer(chosen(said, len(item.options)) == item.answer, headers, seconds)
+    text = text_of(given) or ""
+    return _Answer(chosen(text, len(item.options)) == item.answer, headers, seconds)
 
 
 def _counted(names: Any) -> dict[str, int]:

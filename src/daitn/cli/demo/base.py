@@ -1,5 +1,5 @@
-"""A pretrained model that the user has, as the demo's base: its parts, and sizes that suit it and
-this machine."""
+"""The user's pretrained model as the demo's base: its parts, and sizes that suit it and this
+machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from daitn.cli.importing import import_folder
-from daitn.cli.tables import size
 from daitn.learning import memory
 from daitn.learning.commands import Probed
 from daitn.learning.corpora.split import MOST_ITEMS
 from daitn.learning.published import check_published, weights_bytes
 from daitn.learning.recipe import Config, Footprint
 from daitn.learning.trainer import Trainer
+from daitn.oam.words import size
 from daitn.objects.errors import InvalidInput, StorageFull
 
 __all__ = ["PARTS", "Base", "base_sentence", "bring", "check_base", "sizes_for", "target_above"]
@@ -29,15 +29,15 @@ PARTS = "base"
 OPTION = "--base"
 
 SHARE = 1 / 3
-"""A target is what the base measures, and so much of what that lacks to 1: a model of unknown
-ability has to learn something, and what it has to learn is within reach of low ranks."""
+"""A target is the base's accuracy plus this share of its distance to 1: whatever the model's
+ability, it must learn something, and something within reach of low ranks."""
 _CHANCE, _MOST_TARGET = 0.25, 0.99
 
 _USUAL: dict[str, object] = {
     "answer_tokens": 128,
     "question_tokens": 48,
     "batch": 16,
-    # It shall still speak when it has learnt to rank.
+    # It should still be able to speak after learning to rank.
     "generation_share": 0.5,
 }
 _RATES = ((2e7, 3e-3), (3e8, 1e-3), (math.inf, 2e-4))
@@ -49,21 +49,21 @@ _LEANER: tuple[dict[str, object], ...] = (
     {"gradient_checkpointing": True},
     {"gradient_checkpointing": True, "gradient_accumulation": 16},
 )
-"""What makes a step take less memory, from the fastest on."""
+"""Settings that reduce a step's memory, fastest first."""
 _HOSTED, _BESIDE_BYTES = 2, 1 << 30
-"""The base and the trained model answer at the same time; what each takes beside its weights."""
+"""The base and the trained model answer at the same time; memory of each beside its weights."""
 _MEMORY_SHARE = 0.9
 _COPIES_ON_DISK = 16
-"""Of the base at most: its parts, at the control centre, nine institutes, two verifiers and two
-facilities, and in the exported model."""
+"""Maximum number of copies of the base: its parts, at the control centre, nine institutes, two
+verifiers and two facilities, and in the exported model."""
 _TEST_S = 60.0
-"""A measurement shall take about so long."""
+"""Approximate duration of a measurement."""
 _FEWEST_ITEMS = 48
 _EXAMPLES = 3000
-"""So many are planned for, unless the user says how long training may take."""
+"""Number of planned examples, unless the user limits the training time."""
 _LEAST_S, _MOST_S = 600.0, 6 * 3600.0
 _REACHED = 0.3
-"""Share of the measured speed that adapters on a model of some size come to, at a guess."""
+"""Estimated share of the measured speed that adapters on a model of some size achieve."""
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,12 +73,12 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """Its folder's."""
     device: str
     config: dict[str, Any]
-    """Of the recipe."""
+    """Configuration of the recipe."""
     parameters: int
-    """With the adapters."""
+    """Including the adapters."""
     size_bytes: int
     items: int
-    """Most items of a test set."""
+    """Maximum items of a test set."""
     within_s: float
     """Time for training."""
     threads: int
@@ -105,7 +105,7 @@ async def bring(folder: Path, out: Path, minutes: float | None) -> Base:
 
 
 def configured(imported: Config) -> dict[str, Any]:
-    """The configuration of a base's training, but for what its memory asks."""
+    """The configuration of a base's training, except what depends on its memory."""
     parameters = int(str(imported["base_parameters"]))
     rate = next(rate for most, rate in _RATES if parameters <= most)
     return {**imported, **_USUAL, "learning_rate": rate}
@@ -132,7 +132,7 @@ def sizes_for(
             f"and to answer before and after it {size(hosting)}; {probed.device} has "
             f"{size(room)} for it",
             field=OPTION,
-            fix="take a smaller model, or a machine with more memory",
+            fix="use a smaller model, or a machine with more memory",
         )
     config, needs = next((c, n) for c, n in tried if n.memory_bytes <= room)
     # An item is four options, each read once; an example is an answer and five questions, read
@@ -168,14 +168,14 @@ def base_sentence(base: Base) -> str:
 
 
 def target_above(measured: float) -> float:
-    """The target for a test on which the base measures so much; guessing counts as nothing."""
+    """The target for a test on which the base reaches this accuracy; chance counts as no skill."""
     known = max(_CHANCE, measured)
     return round(min(_MOST_TARGET, known + SHARE * (1 - known)), 3)
 
 
 def check_base(folder: Path, out: Path) -> None:
-    """Raise `NotFound`, `InvalidInput` or `StorageFull` for a folder that will not do, before
-    anything is written to `out` or read."""
+    """Raise `NotFound`, `InvalidInput` or `StorageFull` for an unsuitable folder, before anything
+    is written to `out` or read."""
     check_published(folder, OPTION)
     if folder.resolve().is_relative_to(out.resolve()):
         raise InvalidInput(
@@ -190,5 +190,5 @@ def check_base(folder: Path, out: Path) -> None:
             f"nine institutes, two verifiers and two facilities keep the model: up to "
             f"{size(needed)} on disk, and {size(free)} are free",
             field="--out",
-            fix="name a folder on a larger disk, or take a smaller model",
+            fix="name a folder on a larger disk, or use a smaller model",
         )

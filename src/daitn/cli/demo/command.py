@@ -37,15 +37,16 @@ from daitn.cli.demo.scenario import (
 )
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.interrupts import interrupts
-from daitn.cli.pictures.network import network_picture
-from daitn.cli.pictures.queries import StreamServed, queries_picture
 from daitn.cli.protection import protection
-from daitn.cli.report.facts import gather
-from daitn.cli.report.page import page
+from daitn.cli.report import facts_of
 from daitn.cli.session import ExitCode, connect, print_json, run, screen
-from daitn.cli.tables import job_table, plain_table, size
+from daitn.cli.tables import job_table, plain_table
 from daitn.learning.corpora.split import MOST_ITEMS
-from daitn.objects.errors import WorkFailed
+from daitn.oam.pictures.network import network_picture
+from daitn.oam.pictures.queries import StreamServed, queries_picture
+from daitn.oam.report.page import page
+from daitn.oam.words import size
+from daitn.objects.errors import InvalidInput, WorkFailed
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import Decided, JobView
 from daitn.objects.requests import DecisionList, JobList, JobQuery
@@ -53,8 +54,10 @@ from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList
 
-__all__ = ["demo"]
+__all__ = ["MARK", "demo", "demo_folder"]
 
+MARK = ".daitn-demo"
+"""A file in a folder that a demo made, and may empty."""
 _LOADED_WITHIN_S = 1800.0
 """Time for a facility to fetch a large model from the disk of another process, and to load it."""
 _EXAMINED_WITHIN_S = 900.0
@@ -64,7 +67,10 @@ def demo(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", help="Folder of report, picture and model; its content is replaced."
+            "-o",
+            "--out",
+            help="Folder for report, picture and model: new, empty, or of an earlier demo, whose "
+            "content is replaced.",
         ),
     ] = (Path("out/demo")),
     baselines: Annotated[
@@ -72,23 +78,24 @@ def demo(
         typer.Option(
             help="Also train by stated routes: sites by size with one and with two epochs each, "
             "a ring with 500 examples a visit, the general sites only, the specialist only. Five "
-            "more trainings one after the other, each about as long as the planned one or twice."
+            "more trainings, one after the other, each about once or twice as long as the planned "
+            "one."
         ),
     ] = False,
     base: Annotated[
         Path | None,
         typer.Option(
             "--base",
-            help="Train adapters on this pretrained model instead of a small one from scratch: a "
-            "folder in the format of `transformers`. Each target is what it measures before, and a "
-            "third of what that lacks to 1.",
+            help="Train adapters on this pretrained model, a folder in `transformers` format, "
+            "instead of a small model from scratch. Each target is its accuracy before training "
+            "plus a third of the distance to 1.",
         ),
     ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="With --base: how long training may take; by default by the size of the model and "
-            "the speed of this machine, 10 minutes to 6 hours.",
+            help="With --base: time limit for training; by default 10 minutes to 6 hours, "
+            "depending on the size of the model and the speed of this machine.",
             min=1.0,
             max=10_000.0,
         ),
@@ -97,8 +104,8 @@ def demo(
         bool,
         typer.Option(
             "--serve",
-            help="Print the address of the dashboard when the network runs, and keep it running at "
-            "the end, until Ctrl-C.",
+            help="Print the address of the dashboard once the network runs, and keep it running "
+            "at the end, until Ctrl-C.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -138,8 +145,7 @@ async def _demo(
     began = time.perf_counter()
     if folder is not None:
         check_base(folder, out)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    demo_folder(out)
     base = None
     if folder is not None:
         _say(quiet, f"importing {folder}")
@@ -177,7 +183,7 @@ async def _demo(
             queries, compared = await _ask_both(network, out, base, job, measured, quiet)
         async with connect(network.endpoint) as session:
             sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
-            facts = await gather(session, job.job)
+            facts = await facts_of(session, job.job)
         total_s = time.perf_counter() - began
         report = make_report(
             job, expected, chosen, others, queries, prepared.source, total_s, compared
@@ -195,6 +201,24 @@ async def _demo(
     return report
 
 
+def demo_folder(out: Path) -> None:
+    """Make an empty folder, or empty that of an earlier demo. Raises `InvalidInput` for any other
+    one with files, and `OSError`."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / MARK).exists() and any(out.iterdir()):
+        raise InvalidInput(
+            f"{out} has files that no demo made, and would be emptied",
+            field="--out",
+            fix="name a new or empty folder",
+        )
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
+    (out / MARK).touch()
+
+
 def _draw(
     out: Path, job: JobView, others: Sequence[tuple[str, JobView]], sites: NodeList, source: str
 ) -> None:
@@ -203,7 +227,7 @@ def _draw(
 
 
 async def _kept(quiet: bool) -> None:
-    """Until Ctrl-C, which ends the demo as if it had not waited."""
+    """Wait until Ctrl-C, which ends the demo as if it had not waited."""
     with interrupts() as stopping:
         _say(quiet, "the network stays as it is; Ctrl-C ends it")
         await stopping.wait()
@@ -239,7 +263,7 @@ async def _train(
 
 
 async def _decisions(network: EmbeddedNetwork, job: JobView) -> tuple[Decided, ...]:
-    """The decisions on the job's way."""
+    """The decisions of the job."""
     async with connect(network.endpoint) as session:
         made = await session.ask("decisions", JobQuery(job=job.job), DecisionList)
     return made.decisions
@@ -276,7 +300,7 @@ async def _ask_both(
     queries = await ask_streams(
         endpoint, tests, names, streams, _LOADED_WITHIN_S, BASE_ANSWER_WITHIN_S
     )
-    said = await ask_plainly(endpoint, tests, names)
+    answered = await ask_plainly(endpoint, tests, names)
     _say(quiet, "waiting for what the verifiers find by asking both")
     async with connect(network.endpoint) as session:
         found = await examined(
@@ -285,7 +309,7 @@ async def _ask_both(
             tuple(TOPICS.values()),
             _EXAMINED_WITHIN_S,
         )
-    return queries, BaseReport(base=base, measured=measured, asked=found, said=said)
+    return queries, BaseReport(base=base, measured=measured, asked=found, answers=answered)
 
 
 async def _deploy(
@@ -336,7 +360,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
     if report.base is not None:
         screen.print(_before_and_after(job, report.base))
         screen.print(_spoken(report.base))
-    asked = [
+    rows = [
         (
             served.name,
             f"{served.answered}/{served.queries}",
@@ -350,7 +374,7 @@ def _show(job: JobView, report: DemoReport, out: Path) -> None:
         for served in report.queries
     ]
     columns = ("", "answered", "right", "where", "p50 ms", "gateway ms", "USD", "last decision")
-    screen.print(plain_table("asked", columns, asked))
+    screen.print(plain_table("asked", columns, rows))
     screen.print(
         Panel.fit(
             f"{report.means}\nData: {report.data_source}. {size(report.bytes_moved)} moved, "
@@ -394,7 +418,7 @@ def _compared(report: DemoReport) -> Table:
 
 
 def _before_and_after(job: JobView, report: BaseReport) -> Table:
-    """Each test: what the verifiers measured, and what they found by asking."""
+    """Each test: the verifiers' measurements, and their results from querying."""
     before, after = (name for name, _, _ in BASE_PLACES)
     rows = [
         (
@@ -415,8 +439,8 @@ def _before_and_after(job: JobView, report: BaseReport) -> Table:
 def _spoken(report: BaseReport) -> Table:
     names = [name for name, _, _ in BASE_PLACES]
     rows = [
-        (said.question, *(said.answers.get(name, "-") or "(nothing)" for name in names))
-        for said in report.said
+        (one.question, *(one.answers.get(name, "-") or "(nothing)" for name in names))
+        for one in report.answers
     ]
     return plain_table("in plain words", ("question", "as it was", "trained"), rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from daitn.cli.tables import algorithms_told
+from daitn.cli.tables import algorithm_words
 from daitn.objects.jobs import Decided
 from daitn.objects.text import counted
 
@@ -30,7 +30,7 @@ class ExpectedRoute(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
     """Probability of reaching all targets, in [0, 1]."""
     at_least: bool
-    """The planned route lists only its first visits: it takes longer, and so do the others."""
+    """The planned route lists only its first visits: it takes longer, as do the others."""
 
 
 def expected_routes(made: Decided) -> tuple[ExpectedRoute, ...]:
@@ -61,15 +61,15 @@ def expected_routes(made: Decided) -> tuple[ExpectedRoute, ...]:
 
 
 def choices(made: Sequence[Decided]) -> tuple[str, ...]:
-    """Which algorithm the network chose, and why, each time that it changed."""
+    """The chosen algorithm, and why, at each change."""
     found: dict[int, str] = {}
     before = ""
     for one in made:
         ways = one.decision.algorithms
         if ways and ways[0].plan != before:
             before = ways[0].plan
-            found[one.visits_before] = algorithms_told(ways)
-    return tuple(f"after {counted(at, 'visit')}: {told}" for at, told in found.items())
+            found[one.visits_before] = algorithm_words(ways)
+    return tuple(f"after {counted(at, 'visit')}: {names}" for at, names in found.items())
 
 
 def sentence(ways: Sequence[ExpectedRoute]) -> str:
@@ -78,9 +78,9 @@ def sentence(ways: Sequence[ExpectedRoute]) -> str:
         return "the planner had no expectation for any route"
     over = "over " if ways[0].at_least else ""
     chosen, *others = (f"{over}{one.seconds:.0f} s" for one in ways)
-    told = [f"{chosen} (chance {ways[0].chance:.0%})"]
-    told += [
+    parts = [f"{chosen} (chance {ways[0].chance:.0%})"]
+    parts += [
         f"{one.way} {seconds} ({one.chance:.0%})"
         for one, seconds in zip(ways[1:], others, strict=True)
     ]
-    return f"the planner expected {', '.join(told)}"
+    return f"the planner expected {', '.join(parts)}"

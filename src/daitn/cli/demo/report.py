@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.cli.demo.asking import Said
+from daitn.cli.demo.asking import SampleAnswers
 from daitn.cli.demo.base import Base
 from daitn.cli.demo.expected import ExpectedRoute
-from daitn.cli.pictures.queries import StreamServed
+from daitn.oam.pictures.queries import StreamServed
 from daitn.objects.jobs import JobState, JobView
 
 __all__ = ["BaseReport", "Baseline", "DemoOutcome", "DemoReport", "RouteVisit", "make_report"]
@@ -32,7 +32,7 @@ class RouteVisit(msgspec.Struct, frozen=True, kw_only=True):
     work: int
     """Training examples."""
     seconds: float
-    """Training alone."""
+    """Training only."""
     transfer_s: float
     overhead_s: float
     verify_s: float
@@ -42,7 +42,7 @@ class RouteVisit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What another way to train reached, measured by the same verifiers."""
+    """The results of another way to train, measured by the same verifiers."""
 
     name: str
     reached: dict[str, float]
@@ -58,14 +58,14 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a base was before training, and what verifiers and questions say of both."""
+    """A base before training, and the verifiers' measurements and answers of both models."""
 
     base: Base
     measured: dict[str, float]
-    """Of each test, before training."""
+    """Result of each test before training."""
     asked: dict[str, dict[str, float]]
-    """Model to topic to accuracy, as verifiers found by asking what is deployed."""
-    said: tuple[Said, ...]
+    """Model to topic to accuracy, as measured by querying the deployments."""
+    answers: tuple[SampleAnswers, ...]
 
 
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     expected: tuple[ExpectedRoute, ...]
     """What the planner expected before the first visit: of its route, then of obvious ones."""
     chosen: tuple[str, ...]
-    """Which algorithm was chosen, and why, each time that it changed."""
+    """The chosen algorithm, and why, at each change."""
     model: str
     parameters: int
     model_bytes: int

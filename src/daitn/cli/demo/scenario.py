@@ -7,7 +7,6 @@ else.
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 
 from daitn.cli.demo.base import PARTS, Base
 from daitn.learning.corpora.split import Prepared
+from daitn.tools.ports import free_port
 
 __all__ = [
     "BASELINES",
@@ -63,15 +63,15 @@ BASE_PLACES: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("base-1", ("mdf-east",), 0.001),
     ("healthcare-1", ("mdf-west",), 0.004),
 )
-"""Likewise, with a base: as it was, and as it was trained."""
+"""Likewise with a base: the original, and the trained one."""
 _ANY = {"broad": 0.001, "expert": 0.001}
-"""Targets that every model reaches: it is measured, and not trained."""
+"""Targets that every model reaches: it is only measured, not trained."""
 TOPICS = {"broad": "medicine", "expert": "medicine/neurology"}
-"""Of each test, which gives its objective its name."""
+"""Topic of each test, which gives its objective its name."""
 _TARGETS = {"broad": 0.80, "expert": 0.90}
 _MOST_ASKED, _ASKED_EVERY_S = 240, 600.0
-"""The first round has to say something, though findings are published in steps of several items;
-and a large model needs rest between rounds."""
+"""The first round must be meaningful, although findings are published in steps of several items;
+and a large model needs pauses between rounds."""
 _LEAST_FACILITY_BYTES = 1 << 31
 _STORED_BYTES = 16 << 30
 
@@ -86,7 +86,8 @@ class _Scale:
 
     config: dict[str, Any]
     within_s: float | None
-    """More is no safer for small data: plans fill their time with examples. None: no limit."""
+    """More is no safer for small data: plans fill their time with examples. `None` means no
+    limit."""
     general_examples: int = 0
     specialist_examples: int = 0
     obvious_examples: int = 0
@@ -170,14 +171,14 @@ def _stated(intent: dict[str, Any], name: str, turn: list[_Stop], examples: int)
 
 
 def _network(data: Path, prepared: Prepared, base: Base | None) -> dict[str, Any]:
-    endpoint = f"tls/127.0.0.1:{_free_port()}"
+    endpoint = f"tls/127.0.0.1:{free_port()}"
     nodes = [_institute(site, data) for site in prepared.sites]
     nodes += [
         _verifier(f"mpvu-{test}", topic, data / "tests" / f"{test}.jsonl")
         for test, topic in TOPICS.items()
     ]
     nodes += [_facility(site) for site in FACILITIES]
-    nodes.append(_gateway(f"127.0.0.1:{_free_port()}"))
+    nodes.append(_gateway(f"127.0.0.1:{free_port()}"))
     network: dict[str, Any] = {
         "center": {"listen": [endpoint], "state": "state/center"},
         "defaults": {"center": [endpoint], "jurisdiction": "US", "recipes": ["causal-lm"]},
@@ -189,15 +190,15 @@ def _network(data: Path, prepared: Prepared, base: Base | None) -> dict[str, Any
 
 
 def _suit(network: dict[str, Any], base: Base) -> None:
-    """Let the sites take a model of this size that its owner brings."""
+    """Let the sites accept a model of this size supplied by its owner."""
     network["center"]["stored_bytes"] = max(_STORED_BYTES, 4 * base.size_bytes)
     network["defaults"]["threads"] = base.threads
     for node in network["nodes"]:
         for dataset in node.get("datasets", ()):
             dataset["policy"]["start_models"] = True
         if "tests" in node:
-            asked = min(_MOST_ASKED, base.items)
-            node["asking"] = {"items": asked, "every_s": _ASKED_EVERY_S}
+            items = min(_MOST_ASKED, base.items)
+            node["asking"] = {"items": items, "every_s": _ASKED_EVERY_S}
         if "facility" in node:
             node["threads"] = max(1, base.threads // len(FACILITIES))
             node["facility"]["memory_bytes"] = max(_LEAST_FACILITY_BYTES, 4 * base.size_bytes)
@@ -278,10 +279,3 @@ def _intent(
 
 def _write(path: Path, plain: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

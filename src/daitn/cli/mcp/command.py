@@ -16,21 +16,29 @@ __all__ = ["mcp"]
 
 def mcp(
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Port of 127.0.0.1; 0: a free one.")
-    ] = 7449,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Port on 127.0.0.1; 0 picks a free one. By default 7449, or a free one if that is "
+            "taken.",
+        ),
+    ] = None,
     stdio: Annotated[
-        bool, typer.Option("--stdio", help="Speak on standard input and output instead.")
+        bool, typer.Option("--stdio", help="Use standard input and output instead.")
     ] = False,
     token: Annotated[
         str,
         typer.Option(
             envvar="DAITN_MCP_TOKEN",
-            help="What clients show over HTTP; if not given, one is made and printed.",
+            help="Token that HTTP clients must send; by default a new one is printed.",
         ),
     ] = "",
     allow_writes: Annotated[
         bool,
-        typer.Option("--allow-writes", help="Let assistants change something: cancel jobs."),
+        typer.Option(
+            "--allow-writes", help="Allow assistants to make changes: cancel and resume jobs."
+        ),
     ] = False,
     center: CenterOption = DEFAULT_CENTER,
 ) -> None:

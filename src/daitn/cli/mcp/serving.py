@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hmac
+import inspect
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,11 +16,13 @@ from mcp.types import ToolAnnotations
 
 from daitn import __version__
 from daitn.cli.mcp.tools import INSTRUCTIONS, Tools
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import DaitnError, InvalidInput
 
-__all__ = ["PATH", "made", "serve_http", "serve_stdio"]
+__all__ = ["PATH", "USUAL_PORT", "listening", "made", "serve_http", "serve_stdio"]
 
 PATH = "/mcp"
+USUAL_PORT = 7449
+"""Also that of the metrics of a control centre, on the machine of one."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -29,15 +32,15 @@ def made(center: str, *, writes: bool) -> MCPServer:
     tools = Tools(center)
     for tool in tools.reading:
         reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-        server.tool(annotations=reading, structured_output=False)(_told(tool))
+        server.tool(annotations=reading, structured_output=False)(_reporting(tool))
     for tool in tools.writing if writes else ():
         writing = ToolAnnotations(read_only_hint=False, destructive_hint=True)
-        server.tool(annotations=writing, structured_output=False)(_told(tool))
+        server.tool(annotations=writing, structured_output=False)(_reporting(tool))
     return server
 
 
-def _told(tool: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
-    """The tool, whose errors are sentences for the assistant."""
+def _reporting(tool: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
+    """The tool, with errors turned into sentences for the assistant."""
 
     @functools.wraps(tool)
     async def called(*args: Any, **named: Any) -> str:
@@ -46,6 +49,8 @@ def _told(tool: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
         except DaitnError as error:
             raise ToolError(str(error)) from None
 
+    # As assistants read it, without the source's indentation.
+    called.__doc__ = inspect.getdoc(tool)
     return called
 
 
@@ -55,37 +60,52 @@ async def serve_stdio(server: MCPServer) -> None:
 
 
 async def serve_http(
-    server: MCPServer, port: int, token: str, ready: Callable[[str], None]
+    server: MCPServer, port: int | None, token: str, ready: Callable[[str], None]
 ) -> None:
-    """Answer at a port of this machine, 0: a free one, whoever shows the token, until a signal
-    comes. Calls `ready` with the address. Raises `OSError`."""
+    """Serve callers with the token, until a signal arrives. Calls `ready` with the address. `port`,
+    and raises: see `listening`."""
     app = server.streamable_http_app(
         streamable_http_path=PATH, json_response=True, stateless_http=True, host=_LOOPBACK
     )
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((_LOOPBACK, port))
-        listening.listen(128)
+    with listening(port) as door:
         config = uvicorn.Config(_Guarded(app, token), log_level="warning", lifespan="on")
-        ready(f"http://{_LOOPBACK}:{listening.getsockname()[1]}{PATH}")
-        await uvicorn.Server(config).serve(sockets=[listening])
+        ready(f"http://{_LOOPBACK}:{door.getsockname()[1]}{PATH}")
+        await uvicorn.Server(config).serve(sockets=[door])
+
+
+def listening(port: int | None) -> socket.socket:
+    """A socket at a port of this machine, where 0 means any free one; without a port, at the usual
+    one, or at a free one if that is taken. Raises `InvalidInput` for a port that is taken."""
+    try:
+        return socket.create_server((_LOOPBACK, USUAL_PORT if port is None else port))
+    except OSError as error:
+        if port is None:
+            return socket.create_server((_LOOPBACK, 0))
+        raise InvalidInput(
+            f"cannot listen on {_LOOPBACK}:{port}: {error.strerror}",
+            field="--port",
+            fix="name a free port, or 0 for any",
+        ) from None
 
 
 class _Guarded:
-    """An ASGI application that answers only who shows a token: other users of the machine, and
-    pages in its browsers, reach its ports, too."""
+    """An ASGI application that answers only callers with the token: other users of the machine, and
+    pages in its browsers, can reach its ports too."""
 
     def __init__(self, app: Any, token: str) -> None:
         self._app = app
-        self._token = f"Bearer {token}".encode()
+        self._token = token.encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             shown = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(shown, self._token):
+            scheme, _, token = shown.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
                 headers = [(b"www-authenticate", b"Bearer"), (b"content-type", b"text/plain")]
                 await send({"type": "http.response.start", "status": 401, "headers": headers})
-                said = b"show the token that `daitn mcp` printed: `authorization: Bearer TOKEN`\n"
-                await send({"type": "http.response.body", "body": said})
+                refusal = (
+                    b"show the token that `daitn mcp` printed: `authorization: Bearer TOKEN`\n"
+                )
+                await send({"type": "http.response.body", "body": refusal})
                 return
         await self._app(scope, receive, send)

@@ -1,1 +1,1 @@
-"""Accounts: from facts to entries of the ledger, and what must hold of them."""
+"""Accounts: from facts to entries of the ledger, and the ledger's invariants."""

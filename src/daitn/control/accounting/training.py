@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from daitn.control.accounting.money import divided, exact, micros, transfer, whole
+from daitn.control.accounting.amounts import divided, exact, micros, transfer, whole
 from daitn.objects.accounts import (
     MICROS,
     NETWORK,
@@ -27,6 +27,7 @@ __all__ = [
     "of_visit",
     "pool_divided",
     "pool_held",
+    "price_of_time",
     "price_of_visit",
 ]
 
@@ -36,22 +37,32 @@ _HOUR_S = 3600
 def price_of_visit(
     stop: PlannedVisit, visit: Visit, longest_s: float, left_usd: Fraction | None
 ) -> Fraction:
-    """What a visit costs by the prices in its plan, in USD: so many examples, and the time in which
-    they were trained on.
+    """Price of a visit in USD, by the prices in its plan: for the examples, and for the time of
+    training on them.
 
     Its site measures that time itself: it counts for no more than `longest_s`. A visit costs no
-    more than `left_usd`, what is left to pay it with; none: whatever it costs.
+    more than `left_usd`, what is left to pay it with; `None` means whatever it costs.
     """
     data = max(Fraction(0), exact(stop.expected_cost_usd) - exact(stop.computing_usd))
     data *= Fraction(visit.examples, stop.examples)
-    seconds = exact(min(max(0.0, visit.seconds), longest_s))
-    computing = exact(stop.price_usd_per_hour) * seconds / _HOUR_S
-    usd = data + computing
+    computing = price_of_time(stop.price_usd_per_hour, visit.seconds, longest_s, None)
+    return _with_what_is_left(data + computing, left_usd)
+
+
+def price_of_time(
+    price_usd_per_hour: float, seconds: float, longest_s: float, left_usd: Fraction | None
+) -> Fraction:
+    """Price of computing in USD; `longest_s` and `left_usd` as in `price_of_visit`."""
+    counted_s = exact(min(max(0.0, seconds), longest_s))
+    return _with_what_is_left(exact(price_usd_per_hour) * counted_s / _HOUR_S, left_usd)
+
+
+def _with_what_is_left(usd: Fraction, left_usd: Fraction | None) -> Fraction:
     return usd if left_usd is None else min(usd, max(Fraction(0), left_usd))
 
 
 def of_visit(owner: OwnerId, visit: Visit, usd: Fraction, at_s: float) -> LedgerEntry:
-    """A visit, at its price: see `price_of_visit`."""
+    """Entry of a visit at its price, see `price_of_visit`."""
     spent = visit.privacy
     quantities = Quantities(
         compute_ms=whole(visit.seconds, 1000),
@@ -70,13 +81,13 @@ def of_visit(owner: OwnerId, visit: Visit, usd: Fraction, at_s: float) -> Ledger
     )
 
 
-def of_merge(owner: OwnerId, merge: Merge, at_s: float) -> LedgerEntry:
-    """A merge: it is counted, and nobody states a price of it."""
+def of_merge(owner: OwnerId, merge: Merge, usd: Fraction, at_s: float) -> LedgerEntry:
+    """Entry of a merge at its price."""
     return LedgerEntry(
         cause=f"merge/{merge.visit}",
         at_s=at_s,
         kind=EntryKind.MERGE,
-        postings=transfer(owner_account(owner), site_account(merge.site), 0),
+        postings=transfer(owner_account(owner), site_account(merge.site), micros(usd)),
         quantities=Quantities(
             compute_ms=whole(merge.seconds, 1000), bytes_moved=whole(Fraction(merge.bytes_in))
         ),
@@ -84,13 +95,15 @@ def of_merge(owner: OwnerId, merge: Merge, at_s: float) -> LedgerEntry:
     )
 
 
-def of_verification(owner: OwnerId, measured: Verification, at_s: float) -> LedgerEntry:
-    """A measurement: it is counted, and nobody states a price of it."""
+def of_verification(
+    owner: OwnerId, measured: Verification, usd: Fraction, at_s: float
+) -> LedgerEntry:
+    """Entry of a measurement at its price."""
     return LedgerEntry(
         cause=f"measurement/{measured.visit}",
         at_s=at_s,
         kind=EntryKind.MEASUREMENT,
-        postings=transfer(owner_account(owner), site_account(measured.site), 0),
+        postings=transfer(owner_account(owner), site_account(measured.site), micros(usd)),
         quantities=Quantities(
             compute_ms=whole(measured.seconds, 1000),
             bytes_moved=whole(Fraction(measured.bytes_in)),
@@ -102,7 +115,7 @@ def of_verification(owner: OwnerId, measured: Verification, at_s: float) -> Ledg
 
 
 def pool_held(owner: OwnerId, job: JobId, usd: float, at_s: float) -> LedgerEntry:
-    """What an owner sets aside at a job's beginning."""
+    """The amount that an owner sets aside at a job's start."""
     return LedgerEntry(
         cause=f"pool/{job}",
         at_s=at_s,
@@ -113,15 +126,15 @@ def pool_held(owner: OwnerId, job: JobId, usd: float, at_s: float) -> LedgerEntr
 
 
 def credits_cause(job: JobId) -> str:
-    """Begins the causes of all entries that divide a job's pool."""
+    """Prefix of the causes of all entries that divide a job's pool."""
     return f"credits/{job}/"
 
 
 def pool_divided(
     owner: OwnerId, job: JobId, usd: float, credits_: Sequence[Credit], at_s: float
 ) -> tuple[LedgerEntry, ...]:
-    """A job's pool at its end, by what each data set brought: the sum of its parts of all gains, if
-    that is more than nothing. The owner has the rest back: all, if no data set brought anything.
+    """Divide a job's pool at its end by each data set's contribution: the sum of its shares of all
+    gains, if positive. The owner gets the rest back: everything, if no data set contributed.
 
     Each site has an entry of its own, and does not see what others got.
     """

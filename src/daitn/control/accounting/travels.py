@@ -1,4 +1,4 @@
-"""Entries of a model that travels by itself, as its home reports it to a control centre."""
+"""Entries of a model that travels on its own, as reported by its home to a control centre."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["of_travels"]
 def of_travels(
     home: SiteId, entries: Iterable[LedgerEntry], proven: Container[VisitId], at_s: float
 ) -> tuple[LedgerEntry, ...]:
-    """What a travelling model's facts cost whom: those of its job's `entries` for which a site
-    signed the work, `proven`.
+    """Entries for a travelling model's facts: those of its job's `entries` whose work a site signed
+    (`proven`).
 
     Their causes name the home, which gives its jobs their names: they are none of another home's or
     of a control centre's. A model that reports again has the same causes.

@@ -1,4 +1,4 @@
-"""Entries of answers and hosting: what a statement says beyond what is known already."""
+"""Entries for answers and hosting: what a report adds to the known counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import msgspec
 
-from daitn.control.accounting.money import exact, micros, transfer
+from daitn.control.accounting.amounts import exact, micros, transfer
 from daitn.objects.accounts import (
     EntryKind,
     LedgerEntry,
@@ -34,12 +34,12 @@ _HOUR_MS = 3_600_000
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a site's side has stated in its latest series."""
+    """Everything that a site's side has reported in its latest series."""
 
     series: int = 0
     number: int = 0
     digest: Digest = Digest("")
-    """Of the latest statement."""
+    """Digest of the latest statement."""
     rows: tuple[UsageRow, ...] = ()
     hosted: tuple[Hosted, ...] = ()
 
@@ -55,9 +55,10 @@ def price_of(key: UsageKey, count: Count) -> Fraction:
 
 
 def applied(
-    known: Stated, statement: UsageStatement, at_s: float
+    known: Stated, statement: UsageStatement, digest: Digest, at_s: float
 ) -> tuple[Stated, tuple[LedgerEntry, ...], tuple[UsageRow, ...]]:
-    """What is known after a statement, what follows for the ledger, and what was new of each kind.
+    """The known counts after a report, the resulting ledger entries, and the new amounts of each
+    kind. `digest`: of the statement as its site signed it.
 
     A statement that is not newer changes nothing. Raises `InvalidInput` for one that states less
     than its series did before.
@@ -91,7 +92,7 @@ def applied(
     now = Stated(
         series=statement.series,
         number=statement.number,
-        digest=statement.digest,
+        digest=digest,
         rows=tuple(UsageRow(key, count) for key, count in counts.items()),
         hosted=tuple(hosted.values()),
     )
@@ -100,9 +101,9 @@ def applied(
 
 def _goes_back(statement: UsageStatement) -> InvalidInput:
     return InvalidInput(
-        f"{statement.site} states less than it did before",
+        f"{statement.site} reports less than before",
         field="series",
-        fix="begin a new series",
+        fix="start a new series",
     )
 
 
@@ -114,8 +115,8 @@ def _cause(statement: UsageStatement, *what: object) -> str:
 def _answers(
     statement: UsageStatement, key: UsageKey, before: Count, now: Count, more: Count, at_s: float
 ) -> LedgerEntry:
-    """What an owner pays the model's owner, who set the price. Amounts are differences of rounded
-    sums: however often it is stated, the sum is that of one statement."""
+    """The owner's payments to the model's owner, who set the price. Amounts are differences of
+    rounded sums, so the total does not depend on how often it is reported."""
     micro_usd = micros(price_of(key, now)) - micros(price_of(key, before))
     prices = (repr(key.price_in), repr(key.price_out))
     return LedgerEntry(

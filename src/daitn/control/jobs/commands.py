@@ -41,14 +41,14 @@ class StartWork(msgspec.Struct, frozen=True):
 
 
 class StopWork(msgspec.Struct, frozen=True):
-    """Stop a piece of work, whose report nobody awaits."""
+    """Stop a piece of work whose report is no longer needed."""
 
     site: SiteId
     visit: VisitId
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """The job is over: publish its best model and let sites delete the others."""
+    """The job has ended: publish its best model, and let sites delete the others."""
 
 
 Command = Assess | ComputeRoute | ChooseVerifiers | StartWork | StopWork | Settle

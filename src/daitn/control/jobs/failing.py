@@ -23,7 +23,7 @@ __all__ = [
 
 
 def note_failure(job: Job, site: SiteId, error: ErrorReport, *, awaited: bool = True) -> None:
-    """Record that a site failed to do its work, for which the job may not have waited."""
+    """Record a site's failed work, even if the job had not waited for it."""
     job.error = error
     job.problems[site] = error.problem
     _count(job, awaited)
@@ -33,13 +33,13 @@ def count_failure(
     job: Job, site: SiteId, error: ErrorReport, *, for_good: bool = False, awaited: bool = True
 ) -> None:
     """Record a failure that counts against its site. `for_good`: the job goes elsewhere at once;
-    `awaited`: as of `note_failure`."""
+    `awaited`: as in `note_failure`."""
     job.failures[site] = MAX_FAILURES if for_good else job.failures.get(site, 0) + 1
     note_failure(job, site, error, awaited=awaited)
 
 
 def drop_lost(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
-    """Expect nothing more from a site that was lost, and record it. Nothing: none was expected."""
+    """Stop expecting work from a lost site, and record the loss. None if nothing was expected."""
     assert isinstance(event, SiteLost)
     stops = drop(job, event.site)
     if stops:
@@ -48,8 +48,8 @@ def drop_lost(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
 
 
 def drop_stalled(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
-    """Expect nothing more from a site whose work makes no progress, and count it as a failure.
-    Nothing: that work is not waited for."""
+    """Stop expecting work from a site without progress, and count it as a failure. None if that
+    work is not awaited."""
     assert isinstance(event, WorkStalled)
     if not is_under_way(job, event):
         return ()
@@ -59,7 +59,7 @@ def drop_stalled(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
 
 
 def note_loss(job: Job, site: SiteId, *, awaited: bool = True) -> None:
-    """Record that a site was lost during its work, for which the job may not have waited."""
+    """Record that a site was lost during its work, even if the job had not waited for it."""
     job.losses[site] = job.losses.get(site, 0) + 1
     job.problems[site] = "it was lost during work"
     _count(job, awaited)
@@ -81,7 +81,7 @@ def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
 
 
 def reason_of(outcome: WorkOutcome) -> ErrorReport:
-    """Why work was not done; a site that gives no reason has still failed."""
+    """Why work failed; a site that gives no reason has still failed."""
     if outcome.error is not None:
         return outcome.error
     what = {

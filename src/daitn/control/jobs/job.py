@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import msgspec
 
+from daitn.control.accounting.amounts import exact
 from daitn.control.value.measuring import Valuing
 from daitn.objects.accounts import LedgerEntry
 from daitn.objects.agents import agent_name
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
-from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import Budget, TrainingIntent
@@ -21,6 +23,7 @@ from daitn.objects.merging import Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
+from daitn.objects.quorum import Disagreement
 
 __all__ = [
     "MAX_FAILURES",
@@ -38,7 +41,7 @@ __all__ = [
 MAX_FAILURES = 2
 """Failures at a site before the job goes elsewhere: one may be bad luck."""
 MAX_LOSSES = 3
-"""Losses of a site during work, without finished work between, before the job goes elsewhere: a
+"""Losses of a site during work, without finished work in between, before the job goes elsewhere: a
 site may restart once or twice, but one that comes and goes finishes nothing."""
 MAX_WITHOUT_PROGRESS = 40
 """Consecutive pieces of work without a measured model before a job gives up: whatever the cause,
@@ -49,17 +52,20 @@ _HISTORY_LENGTH = 30
 
 @dataclass(frozen=True)
 class Outstanding:
-    """A piece of work that a site has and has not reported on."""
+    """A piece of work that a site has not yet reported on."""
 
     site: SiteId
     work: Work
     since_s: float = 0.0
-    """When the work was given."""
+    """When the work was assigned."""
+    price_usd_per_hour: float = 0.0
+    """Price of merging or measuring at the time of the order. For a visit, the plan states the
+    price."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """A visit that is done, and its model."""
+    """A finished visit, and its model."""
 
     visit: Visit
     entry: Digest
@@ -67,24 +73,24 @@ class Contribution:
     model: ModelRef
     cost_usd: float
     release_to: tuple[str, ...]
-    """Where the data's owner lets models that learned there travel."""
+    """Where models that learned there may travel."""
     before: Contribution | None = None
-    """The visit in the same round that its model came from; none: it started from the checkpoint.
-    """
+    """The visit in the same round from whose model it started; none if it started from the
+    checkpoint."""
 
     @property
     def chain(self) -> tuple[Contribution, ...]:
-        """All of the round that are in its model, in their order."""
+        """All visits of the round that are in its model, in order."""
         return (*(self.before.chain if self.before else ()), self)
 
     @property
     def share(self) -> int:
-        """The examples for which its model counts in the round."""
+        """Number of examples that weights its model in the round."""
         return sum(one.visit.share for one in self.chain)
 
 
 def moments_of(merge: Merge) -> ModelRef:
-    """What a merge's outer step remembers, which it must have left."""
+    """State of a merge's outer step, which it must have left."""
     return ModelRef(manifest=merge.moments, size_bytes=merge.moments_bytes, holders=(merge.site,))
 
 
@@ -96,38 +102,40 @@ class GroupInProgress:
     aggregators: list[SiteId]
     """Sites of the group that may merge, best first."""
     merging: VisitId | None = None
-    """The work of merging them."""
+    """The assigned merge."""
     of: tuple[Contribution, ...] = ()
-    """What is merged there, or was."""
+    """What is or was merged there."""
     merged: tuple[Digest, Merge, ModelRef] | None = None
-    """What came of it: entry, fact and model."""
+    """The result: entry, fact and model."""
 
 
 @dataclass
 class RoundInProgress:
-    """Sites that train the same model, and what they have made of it."""
+    """Sites that train the same model, and their results so far."""
 
     base: Checkpoint
     algorithm: Algorithm
     rule: MergeRule
     aggregators: list[SiteId]
-    """Sites that may merge, best first; the first one does."""
+    """Sites that may merge, best first; the first one merges."""
     stops: dict[VisitId, PlannedVisit]
     then: dict[VisitId, tuple[PlannedVisit, ...]]
-    """What follows a visit, before models are merged."""
+    """The visits that follow a visit before models are merged."""
     groups: list[GroupInProgress] = field(default_factory=list)
     enough: int = 0
     within_s: float | None = None
-    """Both as of a `Round`."""
+    """Both as in `Round`."""
     began_at_s: float = 0.0
+    prices_usd_per_hour: dict[SiteId, float] = field(default_factory=dict)
+    """Prices of computing at its sites, as in its plan."""
     took_s: dict[VisitId, float] = field(default_factory=dict)
-    """From its beginning to each report."""
+    """Seconds from its beginning to each report."""
     due: bool = False
-    """Whether it waits for nobody any more."""
+    """Whether it no longer waits for anybody."""
     latest: dict[VisitId, Contribution] = field(default_factory=dict)
-    """What a visit starts from, if not from the checkpoint; what it made, once it is done."""
+    """Start model of a visit, if not the checkpoint; its result, once it is done."""
     made: list[Contribution] = field(default_factory=list)
-    """What is merged."""
+    """The models to merge."""
 
 
 @dataclass
@@ -138,7 +146,7 @@ class ModelCandidate:
     base: Checkpoint | None
     """The checkpoint at which its visit started; none for a fresh or imported model."""
     visits: tuple[Contribution, ...]
-    """Since then: one, or those of a round; none of a fresh or imported model."""
+    """Since then: one, or those of a round; none for a fresh or imported model."""
     release_to: tuple[str, ...]
     """Jurisdictions into which it may travel."""
     parents: tuple[Digest, ...]
@@ -146,13 +154,16 @@ class ModelCandidate:
     made_at: SiteId | None = None
     """The site that made it; none for weights supplied by the owner."""
     round: int = 0
-    """Which round of the job made it, from 1; 0: none."""
+    """The round of the job that made it, from 1; 0 means none."""
     algorithm: Algorithm = Algorithm.SEQUENTIAL
     merged: Merge | None = None
-    """Of a round with several models."""
+    """For a round with several models."""
     parts: tuple[Merge, ...] = ()
     """The merges of groups before that."""
+    received: dict[ObjectiveName, list[Verification]] = field(default_factory=dict)
+    """Measurements of each objective by verifiers."""
     measured: dict[ObjectiveName, Verification] = field(default_factory=dict)
+    """The measurement that counts, once enough of them agree."""
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
     refused: set[SiteId] = field(default_factory=set)
@@ -162,7 +173,8 @@ class ModelCandidate:
 
 @dataclass
 class Job:
-    """State of one job. Only `daitn.control.jobs.machine`, and what it calls, changes it."""
+    """State of one job. Only `daitn.control.jobs.machine` and the functions that it calls change
+    it."""
 
     id: JobId
     intent: TrainingIntent
@@ -171,7 +183,7 @@ class Job:
     insist: bool
     submitted_at_s: float
     order: SignedOrder | None = None
-    """The intent as its owner signed it."""
+    """The intent as signed by its owner."""
     walker: int = 0
     """Which of the models that travel for the job this one is about."""
     at_s: float = 0.0
@@ -188,18 +200,19 @@ class Job:
     base: Checkpoint | None = None
     """The checkpoint at which the visit in progress started."""
     meets: LeftModel | None = None
-    """What another walker left where the visit in progress is."""
+    """The model that another walker left at the site of the current visit."""
     round: RoundInProgress | None = None
     overdue: dict[VisitId, PlannedVisit] = field(default_factory=dict)
-    """Outstanding visits that their round did not wait for."""
+    """Outstanding visits for which their round did not wait."""
     late: list[Contribution] = field(default_factory=list)
-    """What such visits made, for the next merge."""
+    """Results of such visits, for the next merge."""
     moments: ModelRef | None = None
-    """What the outer step of the last merge remembers."""
+    """State of the outer step after the last merge."""
     own: dict[tuple[SiteId, str], ModelRef] = field(default_factory=dict)
-    """By site and data set: what was made there in the last round, for algorithms with variates."""
+    """By site and data set: the model made there in the last round, for algorithms with
+    variates."""
     unfit: set[Algorithm] = field(default_factory=set)
-    """Algorithms that the network chose, by whose rules the recipe does not merge."""
+    """Algorithms chosen by the network by whose rules the recipe does not merge."""
     candidate: ModelCandidate | None = None
     outstanding: dict[VisitId, Outstanding] = field(default_factory=dict)
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -210,6 +223,8 @@ class Job:
     failures: dict[SiteId, int] = field(default_factory=dict)
     """Failed visits per site."""
     verifier_failures: dict[SiteId, int] = field(default_factory=dict)
+    disagreements: list[Disagreement] = field(default_factory=list)
+    """Measurements that a quorum of verifiers contradicts."""
     losses: dict[SiteId, int] = field(default_factory=dict)
     """Losses of a site during work since it last finished any."""
     interrupted: dict[SiteId, VisitWork] = field(default_factory=dict)
@@ -221,6 +236,10 @@ class Job:
     without_progress: int = 0
     """Consecutive pieces of work without a measured model."""
     spent_usd: float = 0.0
+    checked_usd: float = 0.0
+    """Part of it: merging and measuring since the last checkpoint."""
+    check_usd: float = 0.0
+    """What these cost for the last checkpoint: as much is reserved for the next one."""
     spent_examples: int = 0
     """Includes visits whose model was lost before it was measured."""
     verify_s: float | None = None
@@ -230,24 +249,38 @@ class Job:
     stuck_since_s: float | None = None
     """Start of the first of those waits."""
     entries: list[LedgerEntry] = field(default_factory=list)
-    """What its facts cost whom, for the ledger."""
+    """Ledger entries of its facts."""
     works: int = 0
     valuing: Valuing | None = None
-    """Of an ended job, the measuring of its data's value."""
+    """For an ended job: the measurement of its data's value."""
     wake_at_s: float | None = None
     met: dict[SiteId, NodeDescriptor] = field(default_factory=dict)
-    """Sites as an agent found them on its last visit."""
+    """Sites as a travelling model found them on its last visit."""
+    release_to: tuple[str, ...] = (ANY,)
+    """Jurisdictions into which the start model may travel."""
+    idle_s: float = 0.0
+    """How long it had been ended before it was resumed."""
+    resumed_from: Digest | None = None
+    """Its best model when it was last resumed, which is published and may be deployed."""
+    untrained: dict[ObjectiveName, float] = field(default_factory=dict)
+    """Measurements of its first checkpoint."""
     history: deque[str] = field(default_factory=lambda: deque(maxlen=_HISTORY_LENGTH))
 
     @property
     def deadline_at_s(self) -> float | None:
         """The intent's deadline, seconds since the epoch."""
         limit_s = self.intent.budget.duration_s
-        return None if limit_s is None else self.submitted_at_s + limit_s
+        return None if limit_s is None else self.began_at_s + limit_s
+
+    @property
+    def began_at_s(self) -> float:
+        """When it would have been submitted if it had never been idle, in seconds since the
+        epoch."""
+        return self.submitted_at_s + self.idle_s
 
     @property
     def budget(self) -> Budget:
-        """What it may spend: the intent's, or a walker's part of it. All have the same time."""
+        """Its budget: the intent's, or a walker's share of it. The time limit applies to each."""
         whole, walkers = self.intent.budget, self.intent.training.travelling
         if walkers == 1:
             return whole
@@ -258,14 +291,23 @@ class Job:
         )
 
     @property
+    def left_usd(self) -> Fraction | None:
+        """The money left, minus the expected cost of visits in progress; none if there is no
+        limit."""
+        if self.budget.cost_usd is None:
+            return None
+        expected = sum((exact(stop.expected_cost_usd) for stop in self.under_way), Fraction(0))
+        return exact(self.budget.cost_usd) - exact(self.spent_usd) - expected
+
+    @property
     def pool_usd(self) -> float:
-        """What owners of data share at its end, besides their prices."""
+        """The amount that data owners share at its end, in addition to their prices."""
         stated = self.intent.training.credits_usd
         return 0.0 if stated is msgspec.UNSET else stated
 
     @property
     def open(self) -> bool:
-        """Whether there is anything to do for it: it has not ended, or its data is being valued."""
+        """Whether anything remains to be done: it has not ended, or its data is being valued."""
         return not self.state.final or (self.valuing is not None and not self.valuing.ended)
 
     @property
@@ -274,6 +316,13 @@ class Job:
         failed = {site for site, times in self.failures.items() if times >= MAX_FAILURES}
         lost = {site for site, times in self.losses.items() if times >= MAX_LOSSES}
         return tuple(sorted(failed | lost))
+
+    @property
+    def barred(self) -> frozenset[SiteId]:
+        """Verifiers that failed this job, or were contradicted, too often to be used again."""
+        failures = Counter(self.verifier_failures)
+        failures.update(one.site for one in self.disagreements)
+        return frozenset(site for site, times in failures.items() if times >= MAX_FAILURES)
 
     @property
     def best(self) -> Checkpoint | None:
@@ -303,13 +352,13 @@ class Job:
 
     @property
     def unmerged(self) -> tuple[Contribution, ...]:
-        """What sites made for the round in progress, and late for the next."""
+        """Results of sites for the current round, and late ones for the next."""
         now = self.round
         return (*now.made, *now.latest.values(), *self.late) if now else tuple(self.late)
 
     @property
     def between_rounds(self) -> tuple[ModelRef, ...]:
-        """Models that a round needs, besides checkpoints."""
+        """Models that a round needs in addition to checkpoints."""
         made = self.unmerged
         starts = {one.chain[0].visit.model_in for one in made}
         kept = [one.model for one in made]
@@ -321,14 +370,14 @@ class Job:
 
     @property
     def busy(self) -> frozenset[str]:
-        """`site/dataset` of what still trains for an earlier round, or has made what the next merge
-        takes."""
+        """`site/dataset` of all that still train for an earlier round, or whose results the next
+        merge takes."""
         late = {f"{one.visit.site}/{one.visit.dataset}" for one in self.late}
         return frozenset(late | {f"{stop.site}/{stop.dataset}" for stop in self.overdue.values()})
 
     @property
     def under_way(self) -> tuple[PlannedVisit, ...]:
-        """Visits that sites have not reported on, and those that follow them in their round."""
+        """Visits not yet reported, and those that follow them in their round."""
         stops, then = (self.round.stops, self.round.then) if self.round else ({}, {})
         known = {**stops, **self.overdue}
         given = [visit for visit, o in self.outstanding.items() if isinstance(o.work, VisitWork)]
@@ -337,7 +386,7 @@ class Job:
 
     @property
     def rounds(self) -> int:
-        """Rounds that were measured."""
+        """Measured rounds."""
         return max((made.round for made in self.made), default=0)
 
     def next_visit_id(self) -> VisitId:
@@ -353,8 +402,8 @@ class Job:
         after: Contribution | None = None,
     ) -> VisitWork:
         """The work of a stop: training from `base`, or making the fresh model if there is none.
-        `algorithm`: of its round; none: it is of no round. `after`: the visit of the same round
-        from which it goes on.
+        `algorithm`: that of its round; none if it is in no round. `after`: the visit of the same
+        round from which it continues.
 
         A site that was lost during the same work gets that again, and goes on with it.
         """
@@ -367,7 +416,7 @@ class Job:
         if after is not None:
             model, previous = after.model, (after.entry,)
         given = [each for each in (model, own) if each is not None]
-        # Only models that began alike can be averaged.
+        # Only models with a common start can be averaged.
         alike = self.intent.training.travelling > 1
         return VisitWork(
             visit=self.next_visit_id(),
@@ -403,8 +452,9 @@ class Job:
         part: bool = False,
         starts: tuple[ModelRef, ...] = (),
         behind: tuple[int, ...] = (),
+        screened: bool = False,
     ) -> MergeWork:
-        """The work of merging models; all is as of a `MergeWork`."""
+        """The work of merging models; all arguments as in `MergeWork`."""
         return MergeWork(
             visit=self.next_visit_id(),
             job=self.id,
@@ -425,6 +475,7 @@ class Job:
             purpose=self.intent.purpose,
             order=self.order,
             lineage=self.descent_of(base, *trained, *starts),
+            screened=screened,
         )
 
     def verify_work(
@@ -434,8 +485,8 @@ class Job:
         made_by: tuple[Digest, ...],
         lineage: tuple[Entry, ...] | None = None,
     ) -> VerifyWork:
-        """The work of measuring one objective of a model, which the entries `made_by` left.
-        `lineage`: how it came about; none: as the job's own says."""
+        """The work of measuring one objective of a model that resulted from the entries `made_by`.
+        `lineage`: its history; none means the job's own."""
         wanted = self.intent.objective(objective)
         return VerifyWork(
             visit=self.next_visit_id(),
@@ -453,7 +504,7 @@ class Job:
         )
 
     def descent_of(self, *models: ModelRef) -> tuple[Entry, ...]:
-        """What proves to a site that models came of the order."""
+        """Proof for a site that models descend from the order."""
         return descent(self.lineage, *(m.manifest for m in models)) if self.order else ()
 
 

@@ -8,6 +8,8 @@
         v          v   │                     v
     infeasible  exhausted   waiting <────────┘            cancelled, failed from anywhere
 
+An exhausted, cancelled or failed job that is resumed goes on in planning, from its best checkpoint.
+
 The job's state follows from its events alone: replaying them gives the same job, and `Recovered`
 then gives the commands that resume it. (Pattern: event sourcing; a worker's pure state machine as
 in dask.distributed.)
@@ -33,6 +35,7 @@ from daitn.control.jobs.commands import (
 )
 from daitn.control.jobs.job import MAX_WITHOUT_PROGRESS, Job
 from daitn.control.jobs.outstanding import open_objectives, stop_all
+from daitn.control.jobs.resuming import RESUMED, with_what_is_left
 from daitn.control.jobs.stages import end, fail
 from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.errors import ErrorReport, IllegalTransition
@@ -49,6 +52,7 @@ from daitn.objects.jobs import (
     Planned,
     Recovered,
     Reported,
+    ResumeAsked,
     RoundDue,
     SiteLost,
     Submitted,
@@ -58,7 +62,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 
-__all__ = ["decisions", "handle", "replay", "submit"]
+__all__ = ["decisions", "handle", "replay", "replayed", "submit"]
 
 
 def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
@@ -72,6 +76,7 @@ def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
         submitted_at_s=now_s,
         order=event.order,
         walker=event.walker,
+        release_to=event.release_to,
     )
     if job.pool_usd:
         job.entries.append(pool_held(job.intent.owner, job.id, job.pool_usd, now_s))
@@ -107,14 +112,19 @@ def handle(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 def replay(events: Iterable[tuple[JobEvent, float]]) -> Job:
     """Rebuild a job from its stored events, each with the time at which it was recorded."""
-    *_, (job, _) = _replayed(events)
-    return job
+    return replayed(events)[0]
+
+
+def replayed(events: Iterable[tuple[JobEvent, float]]) -> tuple[Job, Commands]:
+    """Likewise, with the commands that followed from the last event."""
+    *_, (job, commands, _) = _replayed(events)
+    return job, commands
 
 
 def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
     """Every route decision in a job's stored events."""
     found: list[Decided] = []
-    for job, (event, at_s) in _replayed(events):
+    for job, _, (event, at_s) in _replayed(events):
         if isinstance(event, Planned):
             decided = Decided(
                 number=len(found) + 1,
@@ -132,16 +142,16 @@ def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
 
 def _replayed(
     events: Iterable[tuple[JobEvent, float]],
-) -> Iterator[tuple[Job, tuple[JobEvent, float]]]:
-    """The job after each of its events, with that event."""
+) -> Iterator[tuple[Job, Commands, tuple[JobEvent, float]]]:
+    """The job after each of its events, with the resulting commands."""
     stream = iter(events)
     first, at_s = next(stream)
     assert isinstance(first, Submitted)
-    job, _ = submit(first, at_s)
-    yield job, (first, at_s)
+    job, commands = submit(first, at_s)
+    yield job, commands, (first, at_s)
     for event, at_s in stream:
-        handle(job, event, at_s)
-        yield job, (event, at_s)
+        commands = handle(job, event, at_s)
+        yield job, commands, (event, at_s)
 
 
 def _on_recovered(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -156,7 +166,30 @@ def _on_recovered(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _on_cancel(job: Job, event: JobEvent, now_s: float) -> Commands:
-    return (*stop_all(job), *end(job, JobState.CANCELLED, "", now_s))
+    assert isinstance(event, CancelRequested)
+    who = "its owner" if event.by == job.intent.owner else event.by
+    detail = f"{who} cancelled it" if who else ""
+    return (*stop_all(job), *end(job, JobState.CANCELLED, detail, now_s))
+
+
+def _on_resume(job: Job, event: JobEvent, now_s: float) -> Commands:
+    """Continue from the best checkpoint, the only one kept of an ended job, with the rest of the
+    budget; whatever failed gets another chance."""
+    assert job.ended_at_s is not None
+    job.detail = with_what_is_left(job)
+    job.idle_s += now_s - job.ended_at_s
+    job.ended_at_s = job.error = job.valuing = job.stuck_since_s = None
+    job.without_progress = job.waits = 0
+    for counted in (job.failures, job.verifier_failures, job.losses, job.problems, job.cut_off):
+        counted.clear()
+    if (best := job.best) is not None:
+        job.checkpoints.remove(best)
+        job.checkpoints.append(best)
+        job.resumed_from = best.model.manifest
+    if job.assessment is None:
+        job.state = JobState.SUBMITTED
+        return (Assess(),)
+    return planning.on_woke(job, event, now_s)
 
 
 def _on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -182,7 +215,7 @@ def _give_up(job: Job, now_s: float) -> Commands:
 
 
 def _divide_pool(job: Job) -> None:
-    """Divide what the owner set aside, once: after the end, and after what is measured then."""
+    """Divide the pool once: after the end, and after the measurements that follow it."""
     cause = credits_cause(job.id)
     if valuing.to_be_valued(job) or any(one.cause.startswith(cause) for one in job.entries):
         return
@@ -220,6 +253,8 @@ _ENDED: dict[type, Handler] = {
     DeadlinePassed: valuing.on_deadline,
 }
 
+_STOPPED: dict[type, Handler] = {**_ENDED, ResumeAsked: _on_resume}
+
 _VISITING: dict[type, Handler] = {
     Reported: visiting.on_reported,
     SiteLost: visiting.on_lost,
@@ -247,8 +282,6 @@ _TABLE: dict[JobState, dict[type, Handler]] = {
     },
     JobState.WAITING: {**_ALWAYS, Woke: planning.on_woke},
     JobState.REACHED: _ENDED,
-    JobState.EXHAUSTED: _ENDED,
     JobState.INFEASIBLE: _ENDED,
-    JobState.CANCELLED: _ENDED,
-    JobState.FAILED: _ENDED,
+    **dict.fromkeys(RESUMED, _STOPPED),
 }

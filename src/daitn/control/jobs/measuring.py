@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
-from daitn.control.accounting.money import exact
 from daitn.control.accounting.training import of_visit, price_of_visit
+from daitn.control.agreeing import Consensus, agreed
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit
@@ -15,12 +14,13 @@ from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, VisitView
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.models import ModelRef
+from daitn.objects.quorum import Disagreement
 
 __all__ = ["close_candidate", "contribution", "made_candidate", "measured"]
 
 
 def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
-    """The candidate of a finished visit; its cost counts as spent whatever becomes of it."""
+    """The candidate of a finished visit; its cost counts as spent in any case."""
     fact = entry.fact
     release_to = job.base.release_to if job.base else (ANY,)
     visits: tuple[Contribution, ...] = ()
@@ -40,9 +40,9 @@ def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
 def contribution(
     job: Job, stop: PlannedVisit, visit: Visit, entry: Entry, model: ModelRef
 ) -> Contribution:
-    """What a finished visit made; its cost counts as spent whatever becomes of it. Its data's rules
-    are the stricter ones of those that were published and those that it signed."""
-    usd = price_of_visit(stop, visit, max(0.0, job.at_s - job.submitted_at_s), _left_usd(job))
+    """The result of a finished visit; its cost counts as spent in any case. The stricter one of the
+    published and the signed rules of its data applies."""
+    usd = price_of_visit(stop, visit, max(0.0, job.at_s - job.began_at_s), job.left_usd)
     job.spent_usd += float(usd)
     job.spent_examples += visit.examples
     job.entries.append(of_visit(job.intent.owner, visit, usd, job.at_s))
@@ -50,20 +50,24 @@ def contribution(
     return Contribution(visit, entry.digest, model, float(usd), release_to)
 
 
-def _left_usd(job: Job) -> Fraction | None:
-    """What is left of the budget beside what other visits under way are expected to cost; none: all
-    there is."""
-    if job.budget.cost_usd is None:
-        return None
-    expected = sum((exact(stop.expected_cost_usd) for stop in job.under_way), Fraction(0))
-    return exact(job.budget.cost_usd) - exact(job.spent_usd) - expected
-
-
-def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest) -> None:
-    """Record one signed measurement; its verifier now holds the model too."""
-    for objective in job.intent.objectives:
-        if (objective.topic, objective.metric) == (fact.topic, fact.metric):
-            candidate.measured[ObjectiveName(objective.name)] = fact
+def measured(
+    job: Job, candidate: ModelCandidate, fact: Verification, entry: Digest
+) -> ObjectiveName:
+    """Record one signed measurement; its verifier now holds the model too. Once enough verifiers
+    agree on its objective, the objective is measured, and the verifiers that contradict them are
+    named."""
+    name = next(
+        ObjectiveName(objective.name)
+        for objective in job.intent.objectives
+        if (objective.topic, objective.metric) == (fact.topic, fact.metric)
+    )
+    received = candidate.received.setdefault(name, [])
+    received.append(fact)
+    found = agreed(received)
+    if len(found.agreeing) >= job.intent.quorum.quorum:
+        candidate.measured[name] = found.fact
+        for other in found.others:
+            _contradicted(job, name, other, found)
     candidate.entries.append(entry)
     holders = candidate.model.holders
     if fact.site not in holders:
@@ -72,6 +76,21 @@ def measured(job: Job, candidate: ModelCandidate, fact: Verification, entry: Dig
             size_bytes=candidate.model.size_bytes,
             holders=(*holders, fact.site),
         )
+    return name
+
+
+def _contradicted(job: Job, objective: ObjectiveName, fact: Verification, found: Consensus) -> None:
+    disagreement = Disagreement(
+        site=fact.site,
+        objective=objective,
+        value=fact.value,
+        items=fact.items,
+        agreed=found.fact.value,
+        others=len(found.agreeing),
+        at_s=job.at_s,
+    )
+    job.disagreements.append(disagreement)
+    job.problems[fact.site] = str(disagreement)
 
 
 def close_candidate(job: Job) -> Checkpoint:
@@ -80,11 +99,12 @@ def close_candidate(job: Job) -> Checkpoint:
     assert candidate is not None
     values = {name: fact.value for name, fact in candidate.measured.items()}
     verifications = candidate.measured.values()
-    job.verify_s = max(fact.seconds for fact in verifications)
+    job.verify_s = _believed_s(job, max(fact.seconds for fact in verifications))
+    job.check_usd, job.checked_usd = job.checked_usd, 0.0
     job.waits, job.stuck_since_s, job.without_progress = 0, None, 0
     path = candidate.base.visits if candidate.base else ()
     path = (*path, *range(len(job.made), len(job.made) + len(candidate.visits)))
-    job.made.extend(_made_visits(candidate, values))
+    job.made.extend(_made_visits(job, candidate, values))
     checkpoint = Checkpoint(
         model=candidate.model,
         values=values,
@@ -94,6 +114,8 @@ def close_candidate(job: Job) -> Checkpoint:
         visits=path,
         by_label={n: fact.by_label for n, fact in candidate.measured.items() if fact.by_label},
     )
+    if not job.checkpoints:
+        job.untrained = values
     job.checkpoints.append(checkpoint)
     if job.best is checkpoint:
         job.verifications = dict(candidate.measured)
@@ -101,13 +123,19 @@ def close_candidate(job: Job) -> Checkpoint:
     return checkpoint
 
 
+def _believed_s(job: Job, stated_s: float) -> float:
+    """Duration as stated by a site, at most that of the job."""
+    return min(stated_s, job.at_s - job.submitted_at_s)
+
+
 def _made_visits(
-    candidate: ModelCandidate, values: dict[ObjectiveName, float]
+    job: Job, candidate: ModelCandidate, values: dict[ObjectiveName, float]
 ) -> Iterator[VisitView]:
-    """Of a round, the first carries the bytes that merging and measuring took."""
+    """In a round, the first visit carries the bytes of merging and measuring."""
     base = candidate.base
     verifications = {fact.visit: fact for fact in candidate.measured.values()}
     common_bytes = sum(fact.bytes_in for fact in verifications.values())
+    verify_s = max(fact.seconds + fact.transfer_s for fact in verifications.values())
     merges = [*candidate.parts, *([candidate.merged] if candidate.merged else [])]
     common_bytes += sum(merge.bytes_in for merge in merges)
     for one in candidate.visits:
@@ -117,10 +145,10 @@ def _made_visits(
             site=visit.site,
             dataset=visit.dataset,
             work=visit.examples,
-            seconds=visit.seconds,
-            transfer_s=visit.transfer_s,
-            overhead_s=visit.overhead_s,
-            verify_s=max(fact.seconds + fact.transfer_s for fact in candidate.measured.values()),
+            seconds=_believed_s(job, visit.seconds),
+            transfer_s=_believed_s(job, visit.transfer_s),
+            overhead_s=_believed_s(job, visit.overhead_s),
+            verify_s=_believed_s(job, verify_s),
             bytes_in=visit.bytes_in + common_bytes,
             cost_usd=one.cost_usd,
             loss=visit.loss,

@@ -1,4 +1,4 @@
-"""Where a model that travels finds what another one of its job left: they are averaged.
+"""Averaging a travelling model with weights that another model of its job left at the site.
 
 Gossip learning (Ormandi, Hegedus and Jelasity 2013, doi:10.1002/cpe.2858): models walk from site to
 site, learn at each, and are averaged with the one that was there before. There are no rounds and
@@ -36,13 +36,14 @@ from daitn.objects.wire import encode
 __all__ = ["begin", "lose", "take", "unknown"]
 
 MOST_LINEAGE_BYTES = 512 << 10
-"""Of what was left, that a walker takes along: all that it carries fits into a packet of 4 MiB."""
+"""Bound on the lineage that a walker takes from another: everything it carries must fit into a
+packet of 4 MiB."""
 
 
 def unknown(job: Job, left: LeftModel, route: Route) -> LeftModel | None:
-    """What a model left, without the lineage that the job has; none if there is nothing to gain by
-    meeting it at the first stop of a route: it is this walker's own, all that it learned is known,
-    it would bind the model more, or its lineage is too much to carry."""
+    """What a model left, without the lineage that the job has; none if meeting it at the first stop
+    of a route gains nothing: it is this walker's own, everything it learned is known, it would
+    restrict the model further, or its lineage is too large."""
     base = next((one for one in job.checkpoints if one.model.manifest == route.start), None)
     before = base.release_to if base is not None else (ANY,)
     bound = narrowed(before, route.visits[0].release_to)
@@ -64,8 +65,8 @@ def _binds(entries: Sequence[Entry], model: Digest, release_to: tuple[str, ...])
 
 
 def begin(job: Job) -> Commands:
-    """Have the candidate averaged with what was left where it was made; nothing where that would
-    bind it more than it is bound, or is not another model of the job."""
+    """Have the candidate averaged with the model left at its site; none if that would restrict it
+    further, or is not another model of the job."""
     candidate, left = job.candidate, job.meets
     assert candidate is not None
     assert candidate.made_at is not None
@@ -86,7 +87,8 @@ def begin(job: Job) -> Commands:
     )
     job.state = JobState.MERGING
     job.detail = f"averaging with what another model left at {candidate.made_at}"
-    return (start(job, candidate.made_at, work),)
+    price_usd_per_hour = job.stop.price_usd_per_hour if job.stop else 0.0
+    return (start(job, candidate.made_at, work, price_usd_per_hour),)
 
 
 def _suits(job: Job, left: LeftModel) -> bool:
@@ -104,7 +106,7 @@ def _suits(job: Job, left: LeftModel) -> bool:
 
 
 def take(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
-    """Have the average measured; or, if it could not be made, what the visit made."""
+    """Have the average measured; or, if averaging failed, the result of the visit."""
     assert job.candidate is not None
     job.meets = None
     if outcome.state is WorkState.DONE:
@@ -129,5 +131,5 @@ def take(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
 
 
 def lose(job: Job) -> Commands:
-    """Plan anew: the site has left, and with it what the visit made."""
+    """Replan: the site has left, and the visit's result with it."""
     return plan(job)

@@ -1,4 +1,4 @@
-"""While models are merged: what follows from aggregators' reports and losses."""
+"""The merging stage: reactions to aggregators' reports and losses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["on_lost", "on_reported", "on_stalled"]
 
 
 def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Take a merged model, a group's or the round's, or merge anew without what was wrong."""
+    """Take a merged model, a group's or the round's, or merge again without the faulty one."""
     assert isinstance(event, Reported)
     outcome = take_outcome(job, event)
     if outcome is None:
@@ -54,13 +54,13 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Have others merge what a site that left was to merge."""
+    """Reassign the merge of a site that left."""
     assert isinstance(event, SiteLost)
     return _without_aggregator(job, event.site, drop_lost(job, event))
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Have others merge what a site makes no progress with."""
+    """Reassign the merge of a site without progress."""
     assert isinstance(event, WorkStalled)
     return _without_aggregator(job, event.site, drop_stalled(job, event))
 

@@ -1,4 +1,4 @@
-"""Whether a piece of work is within the intent that its owner ordered. Sites enforce it."""
+"""Whether a piece of work is within its owner's order. Sites enforce it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def check_ordered(work: Work, order: Order, node: NodeDescriptor, spent: OrderUs
 
 
 def _check_whole(work: VisitWork | VerifyWork) -> None:
-    """Raise `Refused` for work on an update, or on what a group merged: both are for a merge."""
+    """Raise `Refused` for work on an update, or on a group's merged model: both may only be
+    merged."""
     whole: dict[Digest, bool] = {}
     for entry in work.lineage:
         left = left_by(entry.fact)
@@ -98,8 +99,8 @@ def _check_merge(work: MergeWork, order: Order, spent: OrderUsage) -> None:
 
 
 def _check_meeting(work: MergeWork) -> None:
-    """Raise `Refused` unless two models of the order meet, each of which counts for what it has
-    learned, and no visit twice."""
+    """Raise `Refused` unless two models of the order meet, each weighted by what it has learned,
+    and no visit counts twice."""
     models = [model.manifest for model in work.trained]
     plain = (work.part, work.secure, work.starts, work.moments) == (False, False, (), None)
     if work.rule != GOSSIP_RULE or not plain or len(models) != 2 or work.base != work.trained[0]:
@@ -137,7 +138,7 @@ def _check_round(work: MergeWork, order: Order) -> None:
 
 
 class _Learned(NamedTuple):
-    """What a model learned since its start."""
+    """What a model has learned since its start."""
 
     share: int = 0
     data: tuple[tuple[SiteId, str], ...] = ()
@@ -145,9 +146,9 @@ class _Learned(NamedTuple):
 
 
 def _learned(lineage: Sequence[Entry], *, chained: bool) -> Callable[[Digest, Digest], _Learned]:
-    """What a model learned since a start: by a chain of visits, or as what a group merged; nothing
-    if it did not come from there."""
-    # Of two visits that left the same model, the later one counts.
+    """What a model has learned since a start, through a chain of visits or as a group's merged
+    model; none if it does not descend from it."""
+    # If two visits left the same model, the later one counts.
     visits = {visit.model_out: visit for visit in _facts(lineage, Visit)}
     merged = dict[tuple[Digest, Digest], _Learned]()
 
@@ -232,7 +233,7 @@ def _check_visit(work: VisitWork, order: Order, node: NodeDescriptor, spent: Ord
 
 
 def _in_a_row(lineage: Sequence[Entry]) -> int:
-    """The visits behind a model, one after another; those of a round count once."""
+    """The consecutive visits behind a model; those of a round count once."""
     behind: dict[Digest, int] = {}
     for entry in lineage:
         before = max((behind.get(model, 0) for model in given_to(entry.fact)), default=0)
@@ -270,7 +271,8 @@ def _outside(what: str, field: str) -> Refused:
 
 
 def check_summed(work: MergeWork, order: Order) -> None:
-    """Raise `Refused` unless a secure sum is within an order, whoever counts the order's merges."""
+    """Raise `Refused` unless a secure sum is within an order, regardless of who counts the order's
+    merges."""
     if not work.secure:
         raise _outside("a merge in the open", "training.secure_aggregation")
     _check_merge(

@@ -1,12 +1,13 @@
-"""What a job has given sites to do and waits for: `Job.outstanding`."""
+"""Work that a job has assigned and awaits: `Job.outstanding`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 import msgspec
 
-from daitn.control.accounting.training import of_merge, of_verification
+from daitn.control.accounting.training import of_merge, of_verification, price_of_time
 from daitn.control.jobs.commands import StartWork, StopWork
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.reports import mismatch
@@ -17,31 +18,34 @@ from daitn.objects.lineage import Merge, Verification
 from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
 
 __all__ = [
+    "asked_about",
     "drop",
     "drop_overdue",
     "is_under_way",
+    "measuring",
     "open_objectives",
     "start",
     "stop_all",
+    "stop_measuring",
     "stop_stage",
     "take_outcome",
 ]
 
 
 def is_under_way(job: Job, event: WorkStalled) -> bool:
-    """Whether the work that stalled is still waited for, there."""
+    """Whether the stalled work is still awaited at that site."""
     given = job.outstanding.get(event.visit)
     return given is not None and given.site == event.site
 
 
-def start(job: Job, site: SiteId, work: Work) -> StartWork:
-    """Give a site work to do."""
-    job.outstanding[work.visit] = Outstanding(site, work, job.at_s)
+def start(job: Job, site: SiteId, work: Work, price_usd_per_hour: float = 0.0) -> StartWork:
+    """Assign work to a site, at a price if no plan states one."""
+    job.outstanding[work.visit] = Outstanding(site, work, job.at_s, price_usd_per_hour)
     return StartWork(site, work)
 
 
 def stop_all(job: Job) -> tuple[StopWork, ...]:
-    """Wait for nothing more, and tell all sites to stop."""
+    """Await nothing more, and tell all sites to stop."""
     stops = tuple(StopWork(o.site, visit) for visit, o in job.outstanding.items())
     job.outstanding.clear()
     job.overdue.clear()
@@ -49,12 +53,12 @@ def stop_all(job: Job) -> tuple[StopWork, ...]:
 
 
 def stop_stage(job: Job) -> tuple[StopWork, ...]:
-    """As `stop_all`, but for visits that are overdue: the job goes on, and waits for them."""
+    """Like `stop_all`, except for overdue visits: the job continues and awaits them."""
     return _stopped(job, [visit for visit in job.outstanding if visit not in job.overdue])
 
 
 def drop(job: Job, site: SiteId) -> tuple[StopWork, ...]:
-    """Expect nothing more from a site but what is overdue, and tell it to stop in case it is still
+    """Expect nothing more from a site except overdue work, and tell it to stop in case it is still
     connected."""
     return _stopped(
         job,
@@ -63,7 +67,7 @@ def drop(job: Job, site: SiteId) -> tuple[StopWork, ...]:
 
 
 def drop_overdue(job: Job, visits: Iterable[VisitId]) -> tuple[StopWork, ...]:
-    """Expect nothing more of these visits, which are overdue."""
+    """Stop expecting these overdue visits."""
     lost = [visit for visit in visits if job.overdue.pop(visit, None) is not None]
     return _stopped(job, lost)
 
@@ -97,25 +101,57 @@ def _finished(job: Job, given: Outstanding, outcome: WorkOutcome) -> None:
     assert outcome.entry is not None
     match outcome.entry.fact:  # Of a visit, its plan states the price: see `measuring`.
         case Merge() as merge:
-            job.entries.append(of_merge(job.intent.owner, merge, job.at_s))
+            usd = _pay(job, given, merge.seconds)
+            job.entries.append(of_merge(job.intent.owner, merge, usd, job.at_s))
         case Verification() as measured:
-            job.entries.append(of_verification(job.intent.owner, measured, job.at_s))
+            usd = _pay(job, given, measured.seconds)
+            job.entries.append(of_verification(job.intent.owner, measured, usd, job.at_s))
     job.losses.pop(given.site, None)
     for model in given.work.models:
         if len(model.holders) == 1:
             job.cut_off.discard((given.site, model.holders[0]))
 
 
+def _pay(job: Job, given: Outstanding, seconds: float) -> Fraction:
+    """The cost of merging or measuring, which counts as spent."""
+    longest_s = max(0.0, job.at_s - given.since_s)
+    usd = price_of_time(given.price_usd_per_hour, seconds, longest_s, job.left_usd)
+    job.spent_usd += float(usd)
+    job.checked_usd += float(usd)
+    return usd
+
+
 def open_objectives(job: Job) -> tuple[ObjectiveName, ...]:
-    """Objectives that are neither measured nor being measured."""
+    """Unmeasured objectives, each as often as verifiers are still needed. If all verifiers of the
+    intent have answered and too few agree, one more is needed."""
     assert job.candidate is not None
-    busy = {
-        (o.work.topic, o.work.metric)
-        for o in job.outstanding.values()
-        if isinstance(o.work, VerifyWork)
-    }
+    found: list[ObjectiveName] = []
+    for name in job.intent.objective_names():
+        if name not in job.candidate.measured:
+            at_work = len(measuring(job, name))
+            asked = at_work + len(job.candidate.received.get(name, ()))
+            found += [name] * max(job.intent.quorum.of - asked, 0 if at_work else 1)
+    return tuple(found)
+
+
+def asked_about(job: Job, objective: ObjectiveName) -> frozenset[SiteId]:
+    """Verifiers that have measured an objective of the candidate, or are measuring it."""
+    received = job.candidate.received.get(objective, ()) if job.candidate else ()
+    at_work = (job.outstanding[visit].site for visit in measuring(job, objective))
+    return frozenset((*(fact.site for fact in received), *at_work))
+
+
+def measuring(job: Job, objective: ObjectiveName) -> tuple[VisitId, ...]:
+    """The outstanding measurements of an objective."""
+    wanted = job.intent.objective(objective)
     return tuple(
-        ObjectiveName(o.name)
-        for o in job.intent.objectives
-        if o.name not in job.candidate.measured and (o.topic, o.metric) not in busy
+        visit
+        for visit, o in job.outstanding.items()
+        if isinstance(o.work, VerifyWork)
+        and (o.work.topic, o.work.metric) == (wanted.topic, wanted.metric)
     )
+
+
+def stop_measuring(job: Job, objective: ObjectiveName) -> tuple[StopWork, ...]:
+    """Await no more measurements of an objective."""
+    return _stopped(job, measuring(job, objective))

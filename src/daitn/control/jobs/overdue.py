@@ -1,4 +1,4 @@
-"""Visits that their round did not wait for: what they make is for the next merge."""
+"""Late visits, for which their round did not wait: their results join the next merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ __all__ = ["take"]
 
 
 def take(job: Job, event: JobEvent) -> tuple[StopWork, ...] | None:
-    """Take what an event says of overdue visits, in whatever state the job is; none: nothing."""
+    """Process an event about overdue visits, in any state of the job; none if it has no other
+    effect."""
     match event:
         case Reported(outcome) if outcome.visit in job.overdue:
             taken = take_outcome(job, event)

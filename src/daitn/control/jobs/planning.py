@@ -1,4 +1,5 @@
-"""Between works: what follows from T-FAM's and MTRCE's answers, and from waking up."""
+"""The planning stage, between pieces of work: reactions to T-FAM's and MTRCE's answers, and to
+wake-ups."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from daitn.control.jobs.outstanding import start
 from daitn.control.jobs.stages import end, fail, plan, verify, wait
 from daitn.control.jobs.visiting import begin_round
 from daitn.control.jobs.why_exhausted import why_exhausted
-from daitn.objects.descriptors import ANY
 from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import Assessed, JobEvent, JobState, Planned
 
@@ -16,7 +16,8 @@ __all__ = ["on_assessed", "on_planned", "on_woke"]
 
 _NO_ROUND = ErrorReport(
     code="InvalidInput",
-    problem="a fresh model of this recipe cannot be merged, and a first visit would show a site's",
+    problem="a fresh model of this recipe cannot be merged, and a first visit would reveal one "
+    "site's model",
     field="training.secure_aggregation",
     fix="state model.start, or leave out training.secure_aggregation",
 )
@@ -34,7 +35,7 @@ def on_assessed(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Begin the first visit of a route, or a round; wait or end where there is none."""
+    """Begin the first visit of a route, or a round; if there is none, wait or end."""
     assert isinstance(event, Planned)
     job.decision = event.decision
     job.planned = event.route
@@ -59,7 +60,7 @@ def on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_woke(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Try again what the job waits for."""
+    """Retry what the job waits for."""
     job.wake_at_s = None
     if job.candidate is not None:
         return verify(job)
@@ -72,6 +73,6 @@ def _verify_start(job: Job) -> Commands:
     """Have the owner's weights measured."""
     assert job.start is not None
     job.candidate = ModelCandidate(
-        model=job.start, base=None, visits=(), release_to=(ANY,), parents=()
+        model=job.start, base=None, visits=(), release_to=job.release_to, parents=()
     )
     return verify(job)

@@ -39,7 +39,7 @@ def first_question(
 
 
 def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
-    """Where the model is, what was measured and what is spent."""
+    """The model's location, the measurements so far, and the spending."""
     found = starts(job)
     continued = {position for start in found for position in start.visits}
     return RouteQuestion(
@@ -49,9 +49,11 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
         checkpoints=tuple(_checkpoint(job, start) for start in found) or (_fresh(job.needs),),
         history=tuple(_visit(job, visit, i not in continued) for i, visit in enumerate(job.made)),
         spent=Spent(
-            duration_s=now_s - job.submitted_at_s,
-            # What is overdue is as good as spent.
-            cost_usd=job.spent_usd + sum(stop.expected_cost_usd for stop in job.overdue.values()),
+            duration_s=now_s - job.began_at_s,
+            # Overdue work counts as spent, and the result of a visit must be measured.
+            cost_usd=job.spent_usd
+            + job.check_usd
+            + sum(stop.expected_cost_usd for stop in job.overdue.values()),
             examples=job.spent_examples + sum(stop.examples for stop in job.overdue.values()),
         ),
         verify_s=job.verify_s,
@@ -70,7 +72,7 @@ def route_question(job: Job, topology: MsDrrt, now_s: float) -> RouteQuestion:
 
 def _can_merge(job: Job) -> bool:
     """Whether the latest model can be trained by several sites and merged. A fresh model is made by
-    the first visit of a route, which some recipes need to train, too."""
+    the first visit of a route, which some recipes also need to train."""
     if not job.needs.merges or job.latest is None:
         return False
     return job.needs.merges_fresh or job.start is not None or bool(job.latest.visits)
@@ -81,7 +83,7 @@ def _unfit(needs: WorkNeeds) -> frozenset[Algorithm]:
 
 
 def _experience(needs: WorkNeeds) -> dict[str, Believed]:
-    """What the recipe reports about its visits; the control centre adds earlier jobs' lessons."""
+    """The recipe's report about its visits; the control centre adds earlier jobs' lessons."""
     return {name: Believed(mean, sd) for name, (mean, sd) in needs.learning.items()}
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+
+import msgspec
 
 from daitn.control.jobs.job import Outstanding
 from daitn.objects.compression import Compression
@@ -20,6 +23,8 @@ from daitn.policy.privacy_accounting import NOTHING, fits, spent_by
 
 __all__ = ["mismatch"]
 
+_SIGNED = frozenset({"value", "by_label"})
+
 
 def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
     """How a report deviates from the work that its site was given; empty if it does not.
@@ -32,6 +37,8 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
     if outcome.entry is None:
         return "it has no lineage entry"
     fact = outcome.entry.fact
+    if not _has_numbers(fact):
+        return "it states a number that is none, or a time or count below 0"
     order = given.work.order.digest if given.work.order else ""
     if not isinstance(fact, Verification) and fact.order != order:
         return "its entry is about another order"
@@ -52,6 +59,30 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
     return _of_visit(given.work, fact, outcome.model.manifest)
 
 
+def _has_numbers(fact: LineageFact) -> bool:
+    """Whether all numbers of a fact are finite, and none is negative except measured metrics. The
+    loss of a diverged training may be either."""
+    plain = msgspec.to_builtins(fact)
+    return all(
+        math.isfinite(number) and (number >= 0.0 or name in _SIGNED)
+        for name, value in plain.items()
+        if name != "loss"
+        for number in _numbers(value)
+    )
+
+
+def _numbers(plain: object) -> Iterator[float]:
+    match plain:
+        case int() | float():
+            yield plain
+        case dict():
+            for value in plain.values():
+                yield from _numbers(value)
+        case list() | tuple():
+            for value in plain:
+                yield from _numbers(value)
+
+
 def _is_part(examples: int, ordered: int) -> bool:
     return 0 < examples <= ordered or examples == ordered == 0
 
@@ -63,8 +94,6 @@ def _of_verification(work: VerifyWork, fact: LineageFact) -> str:
         return "it measured another model"
     if (fact.topic, fact.metric) != (work.topic, work.metric):
         return "it measured something else"
-    if not (math.isfinite(fact.value) and math.isfinite(fact.standard_error)):
-        return "its measurement is not a number"
     return ""
 
 
@@ -108,8 +137,8 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
 
 
 def _keeps(wish: PrivacyWish, spent: PrivacySpent | None) -> bool:
-    """Whether a visit told no more of a record than its model's owner wishes. `spent` may be at a
-    smaller delta, which the owner of the data demands."""
+    """Whether a visit revealed no more about a record than its model's owner permits. `spent` may
+    be at a smaller delta, as the data's owner demands."""
     if spent is None or spent.clip != wish.clip:
         return False
     return fits(NOTHING, spent_by([spent.mechanism]), wish.epsilon, wish.delta)

@@ -1,4 +1,4 @@
-"""A job's rounds: several sites train one model, and a site merges what they made of it.
+"""A job's rounds: several sites train one model, and one site merges the results.
 
 (McMahan et al. 2017, arXiv:1602.05629.) A round goes on with the sites that are left when others
 fail, and with another aggregator when that fails. It is merged once nobody is at work for it, once
@@ -39,6 +39,7 @@ from daitn.objects.lineage import Entry, Merge, Visit, rounds_behind
 from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, Algorithm, MergeRule, OuterStep
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
+from daitn.objects.secure_sum import LEAST_MEMBERS
 
 __all__ = [
     "are_enough",
@@ -59,14 +60,12 @@ __all__ = [
     "without_own",
 ]
 
-_PATIENCE = 2.0
-"""Times that a site may take what is expected of it at the pace of others. Visits of one site to
-one data set differ by less, unless something else begins there."""
+_LATE_TIMES = 2.0
+"""Multiple of its expected time, at the pace of others, that a site may take. Visits of one site to
+one data set differ by less, unless other work begins there."""
 _LEAST_ROUND_S = 5.0
-"""Sooner no round is due: a report that gets lost comes again after up to five seconds."""
+"""Minimum time before a round is due: a lost report is repeated after up to five seconds."""
 
-_LEAST_SUMMED = 2
-"""Sites: a sum of one is that one."""
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
@@ -96,12 +95,15 @@ def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
         enough=planned.enough,
         within_s=planned.within_s,
         began_at_s=job.at_s,
+        prices_usd_per_hour={
+            stop.site: stop.price_usd_per_hour for chain in planned.chains for stop in chain
+        },
     )
     return tuple((stop.site, work) for stop, work in works)
 
 
 def _with_algorithm(job: Job, planned: Round) -> Round:
-    """The round with its algorithm and rule, which events of an earlier version do not name."""
+    """The round with its algorithm and rule, which are missing in events of earlier versions."""
     stated = job.intent.training
     if planned.algorithm is not Algorithm.AUTO or stated.rule is None:
         return planned
@@ -109,8 +111,8 @@ def _with_algorithm(job: Job, planned: Round) -> Round:
 
 
 def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
-    """Take what a site made, late or not. A site whose model is of no use to a round is asked no
-    more: data whose rules are stricter than those that were published would bind all others."""
+    """Take a site's result, late or not. A site whose model is useless for a round is not asked
+    again: data with stricter rules than published would restrict all others."""
     now, visit = job.round, entry.fact
     assert isinstance(visit, Visit)
     job.lineage.append(entry)
@@ -130,7 +132,7 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
 
 
 def _useless(job: Job, stop: PlannedVisit, made: Contribution) -> str:
-    """Why what a site made is of no use; empty: it is of use."""
+    """Why a site's result is useless; empty if it is not."""
     if set(made.release_to) != set(stop.release_to):
         return "its data may not travel as far as it published"
     known = {made.visit.model_in, *(one.visit.model_out for one in job.unmerged)}
@@ -140,8 +142,8 @@ def _useless(job: Job, stop: PlannedVisit, made: Contribution) -> str:
 
 
 def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
-    """What follows a visit that has ended, however it did: the next one of its chain, which starts
-    from what it left, or from what it was given. A chain's last model is merged."""
+    """The work after a visit that has ended, for whatever reason: the next visit of its chain,
+    which starts from its result, or from its start model. A chain's last model is merged."""
     now = job.round
     assert now is not None
     latest = now.latest.pop(visit, None)
@@ -158,7 +160,8 @@ def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
 
 
 def due_at_s(job: Job) -> float | None:
-    """When the round in progress is to wait no longer, seconds since the epoch; none: it waits.
+    """When the current round should wait no longer, in seconds since the epoch; none if it waits
+    indefinitely.
 
     Before half of its sites have reported, when the plan says. Afterwards at `_PATIENCE` times what
     the slowest other is expected to take at the pace of these: a recipe that is slower than its
@@ -173,7 +176,7 @@ def due_at_s(job: Job) -> float | None:
     within_s = now.within_s
     if 2 * len(now.took_s) >= len(now.stops):
         paces = [took_s / now.stops[visit].expected_s for visit, took_s in now.took_s.items()]
-        within_s = min(within_s, _PATIENCE * median(paces) * max(left))
+        within_s = min(within_s, _LATE_TIMES * median(paces) * max(left))
     return now.began_at_s + max(within_s, _LEAST_ROUND_S)
 
 
@@ -192,7 +195,7 @@ def is_awaited(job: Job) -> bool:
 
 
 def close(job: Job) -> None:
-    """Wait for no other model: who is at work is overdue, and late models are of this round."""
+    """Wait for no other model: working sites are overdue, and late models join this round."""
     now = job.round
     assert now is not None
     now.made += _usable(job)
@@ -205,7 +208,8 @@ def _is_open(job: Job, visit: VisitId) -> bool:
 
 
 def _usable(job: Job) -> list[Contribution]:
-    """Late models that the round may merge: not too old, and of data that has no newer in it."""
+    """Late models that the round may merge: not too old, and from data without a newer one in
+    it."""
     now = job.round
     assert now is not None
     there = {(one.visit.site, one.visit.dataset) for last in now.made for one in last.chain}
@@ -223,8 +227,8 @@ def _behind(job: Job, base: Checkpoint, made: Contribution) -> int | None:
 
 
 def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
-    """The merges that can begin: of groups, or of the round once all groups are merged; none where
-    no site is left to merge, or others have begun that come first."""
+    """The merges that can begin: of groups, or of the round once all groups are merged; none if no
+    site is left to merge, or if others in progress come first."""
     now = job.round
     assert now is not None
     found = []
@@ -236,7 +240,7 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         alone = len(models) == len(now.made) <= MOST_MERGED
         if len(models) > 1 and group.aggregators and not alone:
             pieces = [_Piece(one.model, one.share, one.entry) for one in models]
-            work = _merge_work(job, pieces, MergeRule(), part=True)
+            work = _merge_work(job, pieces, MergeRule(), part=True, screened=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
     merging = any(group.merging in job.outstanding for group in now.groups)
@@ -245,18 +249,22 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
     for one, _ in _pieces(job)[MOST_MERGED:]:
         if isinstance(one, Contribution):  # Of a group that nobody is left to merge.
             now.made.remove(one)
-    work = _merge_work(job, [piece for _, piece in _pieces(job)], now.rule)
+    last = _pieces(job)
+    # A mean of many is shorter than a single update, and the aggregator is not to blame for its
+    # sites.
+    screened = all(isinstance(one, Contribution) for one, _ in last)
+    work = _merge_work(job, [piece for _, piece in last], now.rule, screened=screened)
     return ((_idle(job, now.aggregators), work),)
 
 
 class _Piece(NamedTuple):
-    """A model that is merged: a visit's, or a group's."""
+    """A model to merge: from a visit or a group."""
 
     model: ModelRef
     share: int
     entry: Digest
     start: Digest | None = None
-    """What it was trained from; none: from the round's base."""
+    """The model from which it was trained; none means the round's base."""
 
 
 def _of_group(job: Job, group: GroupInProgress) -> tuple[Contribution, ...]:
@@ -266,7 +274,7 @@ def _of_group(job: Job, group: GroupInProgress) -> tuple[Contribution, ...]:
 
 
 def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
-    """What the round's last merge takes, each with whom it is of."""
+    """The pieces of the round's last merge, each with its makers."""
     now = job.round
     assert now is not None
     found: list[tuple[Contribution | GroupInProgress, _Piece]] = []
@@ -285,7 +293,7 @@ def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
 
 
 def _merge_work(
-    job: Job, pieces: Sequence[_Piece], rule: MergeRule, *, part: bool = False
+    job: Job, pieces: Sequence[_Piece], rule: MergeRule, *, part: bool = False, screened: bool
 ) -> MergeWork:
     assert job.round is not None
     base, models = job.round.base.model, tuple(piece.model for piece in pieces)
@@ -300,11 +308,12 @@ def _merge_work(
         part=part,
         starts=starts,
         behind=behind,
+        screened=screened,
     )
 
 
 def _starts(job: Job, pieces: Sequence[_Piece]) -> tuple[tuple[ModelRef, ...], tuple[int, ...]]:
-    """What each model was trained from, and how many rounds it is behind; nothing if none is."""
+    """The model from which each was trained, and how many rounds it is behind; empty if none is."""
     assert job.round is not None
     base = job.round.base.model.manifest
     starts = [piece.start or base for piece in pieces]
@@ -316,13 +325,13 @@ def _starts(job: Job, pieces: Sequence[_Piece]) -> tuple[tuple[ModelRef, ...], t
 
 
 def _idle(job: Job, sites: Sequence[SiteId]) -> SiteId:
-    """The best that does not train; the best, where all do."""
+    """The best one that is not training; the best one if all are."""
     busy = {stop.site for stop in job.overdue.values()}
     return next((site for site in sites if site not in busy), sites[0])
 
 
 def take_part(job: Job, entry: Entry, model: ModelRef) -> bool:
-    """Take the merged model of a group; whether it is one."""
+    """Take the merged model of a group; returns whether it is one."""
     fact = entry.fact
     if not (isinstance(fact, Merge) and fact.part):
         return False
@@ -338,8 +347,8 @@ def _group_of(job: Job, merging: VisitId) -> GroupInProgress | None:
 
 
 def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
-    """Go on without the model that an aggregator complains of; returns who made it. One that a
-    group's aggregator made is merged anew by another."""
+    """Continue without the model that an aggregator rejects; returns who made it. A group's merged
+    model is merged again by another site."""
     now = job.round
     assert now is not None
     named = _OF_MODEL.fullmatch(error.field)
@@ -363,8 +372,8 @@ def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
 
 
 def set_aside(job: Job, error: ErrorReport) -> bool:
-    """Whether a merge failed because the recipe does not merge by the rule of an algorithm that the
-    network chose: it chooses that no more, and no site is to blame."""
+    """Whether a merge failed because the recipe does not merge by the rule of an algorithm chosen
+    by the network: it is not chosen again, and no site is to blame."""
     assert job.round is not None
     of_rule = (error.code, error.field) == ("InvalidInput", "training.algorithm")
     if not of_rule or job.intent.training.algorithm is not Algorithm.ADAPTIVE:
@@ -374,7 +383,7 @@ def set_aside(job: Job, error: ErrorReport) -> bool:
 
 
 def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:
-    """Have another site merge what a site does not."""
+    """Have another site merge."""
     assert job.round is not None
     group = _group_of(job, merging)
     of = job.round.aggregators if group is None else group.aggregators
@@ -385,7 +394,7 @@ def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:
 
 
 def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
-    """The candidate of a round that was merged, or of its only visit."""
+    """The candidate of a merged round, or of its only visit."""
     now, fact = job.round, entry.fact
     assert now is not None
     if isinstance(fact, Merge) and fact.moments:
@@ -413,7 +422,7 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
 
 
 def only_model(job: Job) -> Contribution | None:
-    """The model that a round leaves that needs no merging: its only one, trained from its base."""
+    """The model of a round that needs no merging: its only one, trained from its base."""
     now = job.round
     assert now is not None
     if not now.rule.leaves_update or len(now.made) != 1:
@@ -424,13 +433,14 @@ def only_model(job: Job) -> Contribution | None:
 
 
 def _held_by(model: ModelRef, site: SiteId) -> ModelRef:
-    """A model that a site has fetched, too."""
+    """A model that a site has fetched as well."""
     holders = tuple(dict.fromkeys((*model.holders, site)))
     return msgspec.structs.replace(model, holders=holders)
 
 
 def without_own(job: Job, visit: VisitId) -> tuple[SiteId, VisitWork]:
-    """The work of a stop again, whose site has lost what it made before, as have all others."""
+    """The work of a stop again, without its own earlier result, which its site and all others have
+    lost."""
     now = job.round
     assert now is not None
     stop = now.stops.pop(visit)
@@ -441,16 +451,16 @@ def without_own(job: Job, visit: VisitId) -> tuple[SiteId, VisitWork]:
 
 
 def has_own(job: Job, visit: VisitId) -> bool:
-    """Whether a visit of the round was given what its site had made before."""
+    """Whether a visit of the round was given its site's earlier result."""
     stop = job.round.stops.get(visit) if job.round else None
     return stop is not None and (stop.site, stop.dataset) in job.own
 
 
 def are_enough(job: Job) -> bool:
-    """Whether so many models were made that the rule tolerates those that may lie."""
+    """Whether enough models were made for the rule to tolerate the possible liars."""
     assert job.round is not None
     made, secure = job.round.made, job.intent.training.secure_aggregation
-    if secure and len({one.visit.site for one in made}) < _LEAST_SUMMED:
+    if secure and len({one.visit.site for one in made}) < LEAST_MEMBERS:
         return False
     return len(made) >= _least_models(job.round)
 
@@ -460,7 +470,7 @@ def _least_models(now: RoundInProgress) -> int:
 
 
 def _remembers(job: Job) -> OuterStep | None:
-    """The outer step of the latest model, if a merge made that; none otherwise."""
+    """The outer step of the latest model, if a merge made it; none otherwise."""
     latest = job.latest
     for entry in reversed(job.lineage):
         if isinstance(entry.fact, Merge):

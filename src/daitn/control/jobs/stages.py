@@ -1,4 +1,4 @@
-"""How a job enters a stage that others lead to: planning, verifying, waiting, its end."""
+"""How a job enters a stage that several others lead to: planning, verifying, waiting, its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ a weekend comes back, and a forgotten job does not linger."""
 
 
 def plan(job: Job) -> Commands:
-    """Ask for a route from the latest checkpoint; what is under way and unmeasured is given up."""
+    """Ask for a route from the latest checkpoint; unmeasured work in progress is given up."""
     job.state = JobState.PLANNING
     job.candidate = None
     job.stop = None
@@ -52,7 +52,7 @@ def wait(job: Job, detail: str, now_s: float) -> Commands:
 
 
 def end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
-    """End in a final state, and stop what is under way."""
+    """End in a final state, and stop all work in progress."""
     job.state = state
     job.wake_at_s = None
     job.detail = detail
@@ -67,6 +67,6 @@ def end(job: Job, state: JobState, detail: str, now_s: float) -> Commands:
 
 
 def fail(job: Job, error: ErrorReport, now_s: float) -> Commands:
-    """End with an error that leaves nothing to try."""
+    """End with an error, with nothing left to try."""
     job.error = error
     return end(job, JobState.FAILED, error.problem, now_s)

@@ -1,4 +1,4 @@
-"""The job of a model that travels by itself: it follows from the facts that the model carries."""
+"""The job of a model that travels on its own, derived from the facts that the model carries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["job_of"]
 
 
 def job_of(agent: Agent) -> Job:
-    """Derive an agent's job. Raises `Corrupt` for facts that do not make up a job, or another."""
+    """Derive an agent's job. Raises `Corrupt` for facts that do not form a job, or form another
+    one."""
     try:
         job = replay((fact.event, fact.at_s) for fact in agent.facts)
-    # Facts come from other sites: whatever the state machine raises, they do not make up a job.
+    # Facts come from other sites: if the state machine raises anything, they do not form a job.
     except Exception as error:
         raise Corrupt(
             f"the facts of {agent.job} do not make up a job: {error!r}", field="facts"

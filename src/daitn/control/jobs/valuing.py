@@ -1,4 +1,4 @@
-"""After a job's end: what its rounds would have made with some of their sites only.
+"""After a job's end: measuring what its rounds would have achieved with subsets of their sites.
 
 A coalition's updates are merged where the round's were, and measured by the same verifiers; nothing
 is trained again. What is measured stays out of the model's lineage, and is among the job's facts.
@@ -68,7 +68,7 @@ def kept_for_value(job: Job) -> tuple[Digest, ...]:
 
 
 def value_of(job: Job, owner_of: Callable[[SiteId], OwnerId]) -> ValueOfData:
-    """What each data set brought to the job's best model."""
+    """Each data set's contribution to the job's best model."""
     steps, objectives = _descent(job), _objectives(job)
     if steps is None:
         return ValueOfData(
@@ -100,7 +100,7 @@ def value_of(job: Job, owner_of: Callable[[SiteId], OwnerId]) -> ValueOfData:
 def _why_undivided(
     job: Job, valuing: Valuing, merges: Sequence[DescentStep], shared: Set[Digest]
 ) -> tuple[str, ...]:
-    """Why rounds are shared by examples though measuring was asked for."""
+    """Why rounds are shared by examples although measuring was requested."""
     undivided = [step for step in merges if len(step.visits) > 1 and step.after not in shared]
     if undivided and job.intent.training.secure_aggregation:
         return ("secure sums show nobody what one site made",)
@@ -111,7 +111,7 @@ def _why_undivided(
 
 
 def on_asked(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Begin to measure, or go on with what is not known yet."""
+    """Begin to measure, or continue with what is still unknown."""
     assert isinstance(event, ValueAsked)
     if job.valuing is not None and not job.valuing.ended:
         return ()
@@ -122,7 +122,7 @@ def on_asked(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Take what was merged or measured."""
+    """Take a merge or measurement."""
     assert isinstance(event, Reported)
     outcome = take_outcome(job, event)
     if outcome is None or job.valuing is None or job.valuing.now is None:
@@ -139,7 +139,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """A round whose merging site or verifier leaves is measured no further."""
+    """Stop measuring a round whose aggregator or verifier leaves."""
     assert isinstance(event, SiteLost)
     stops = drop(job, event.site)
     if not stops or job.valuing is None:
@@ -149,7 +149,7 @@ def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """The same of one that makes no progress."""
+    """Likewise for one without progress."""
     assert isinstance(event, WorkStalled)
     if not is_under_way(job, event) or job.valuing is None:
         return ()
@@ -157,7 +157,7 @@ def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_deadline(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """End with what is known."""
+    """End with the results so far."""
     assert isinstance(event, DeadlinePassed)
     if job.valuing is None or job.valuing.ended:
         return ()
@@ -204,14 +204,14 @@ def _go_on(job: Job, valuing: Valuing) -> Commands:
 
 
 def _keeps_one(merge: Merge, visit: Entry) -> bool:
-    """Whether what a visit left is merged to itself alone: a model, by a mean."""
+    """Whether a visit's result, merged alone, is unchanged: a model, with a mean."""
     assert isinstance(visit.fact, Visit)
     whole = visit.fact.compression is Compression.NONE
     return whole and merge.rule.reduction is Reduces.MEAN and merge.rule.leaves_update
 
 
 def _trained(played: RoundPlayed, number: int) -> ModelRef:
-    """What a site of a round made. Who merged has it, too."""
+    """The model that a site of a round made, held by the aggregator as well."""
     visit = played.step.visits[number].fact
     assert isinstance(visit, Visit)
     holders = tuple(dict.fromkeys((played.merge.site, visit.site)))
@@ -233,7 +233,7 @@ def _merge_work(job: Job, played: RoundPlayed, members: list[int]) -> MergeWork:
 
 
 def _moments_before(job: Job, merge: Merge) -> ModelRef | None:
-    """What the outer step remembered when a round was merged."""
+    """The outer step's state before a round was merged."""
     found = None
     for entry in job.lineage:
         fact = entry.fact
@@ -273,7 +273,7 @@ def _measured(job: Job, valuing: Valuing, outcome: WorkOutcome) -> Commands:
 
 
 def _give_up_round(job: Job, valuing: Valuing, problem: str) -> Commands:
-    """Measure no more of the round under way."""
+    """Stop measuring the current round."""
     if valuing.now is not None:
         played = valuing.rounds[valuing.now.round]
         played.problem = f"of {counted(len(played.step.visits), 'site')} at once, {problem}"

@@ -1,17 +1,24 @@
-"""While a candidate is measured: what follows from verifiers' reports and losses."""
+"""The verification stage: reactions to verifiers' reports and losses."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from daitn.control.jobs.commands import ChooseVerifiers, Commands
 from daitn.control.jobs.failing import drop_lost, note_cut_off, note_failure, reason_of, stall_of
 from daitn.control.jobs.job import MAX_FAILURES, Job, ModelCandidate
 from daitn.control.jobs.measuring import close_candidate, measured
 from daitn.control.jobs.outstanding import (
+    asked_about,
     drop,
     is_under_way,
+    measuring,
     open_objectives,
     start,
     stop_all,
+    stop_measuring,
     stop_stage,
     take_outcome,
 )
@@ -23,23 +30,32 @@ from daitn.objects.jobs import (
     JobEvent,
     JobState,
     Reported,
+    VerifierAssignment,
     VerifiersChosen,
     WorkStalled,
 )
 from daitn.objects.lineage import Verification
 from daitn.objects.messages import WorkOutcome, WorkState
+from daitn.objects.quorum import ONE
 
 __all__ = ["on_candidate_lost", "on_chosen", "on_lost", "on_reported", "on_stalled"]
 
 
+class _Assigned(NamedTuple):
+    """A verifier assigned to measure."""
+
+    objective: ObjectiveName
+    site: SiteId
+    price_usd_per_hour: float
+
+
 def on_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Have the chosen verifiers measure; wait or replan where none can."""
+    """Have the chosen verifiers measure; wait or replan if there are none."""
     assert isinstance(event, VerifiersChosen)
     candidate = job.candidate
     assert candidate is not None
-    still_open = open_objectives(job)
-    missing = [a.objective for a in event.assignments if a.site is None]
-    missing = [objective for objective in missing if objective in still_open]
+    assigned = _still_open(job, event.assignments)
+    missing = _missing(job, event, assigned)
     if missing:
         if candidate.refused:
             refusing = ", ".join(sorted(candidate.refused))
@@ -51,15 +67,62 @@ def on_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
             detail = f"{', '.join(unreached)} cannot fetch it from {_holders(candidate)}"
             return _without_candidate(job, detail, now_s)
         stops = stop_stage(job)
-        return (*stops, *wait(job, f"no verifier is connected for {', '.join(missing)}", now_s))
+        return (*stops, *wait(job, _why_missing(job, missing), now_s))
     return tuple(
         start(
             job,
-            assigned.site,
-            job.verify_work(assigned.objective, candidate.model, candidate.parents),
+            one.site,
+            job.verify_work(one.objective, candidate.model, candidate.parents),
+            one.price_usd_per_hour,
         )
-        for assigned in event.assignments
-        if assigned.site is not None and assigned.objective in still_open
+        for one in assigned
+    )
+
+
+def _still_open(job: Job, assignments: Sequence[VerifierAssignment]) -> tuple[_Assigned, ...]:
+    """The assignments that are still needed: no verifier measures the same thing twice."""
+    wanted = Counter(open_objectives(job))
+    asked = {objective: set(asked_about(job, objective)) for objective in wanted}
+    found = []
+    for one in assignments:
+        name, site = one.objective, one.site
+        if site is not None and wanted[name] and site not in asked[name]:
+            wanted[name] -= 1
+            asked[name].add(site)
+            found.append(_Assigned(name, site, one.price_usd_per_hour))
+    return tuple(found)
+
+
+def _missing(
+    job: Job, event: VerifiersChosen, assigned: Sequence[_Assigned]
+) -> tuple[ObjectiveName, ...]:
+    """Objectives that too few verifiers can measure now, or on which they do not agree."""
+    assert job.candidate is not None
+    still_open, new = open_objectives(job), Counter(one.objective for one in assigned)
+    found = []
+    for name in dict.fromkeys(one.objective for one in event.assignments if one.site is None):
+        at_work = len(measuring(job, name)) + new[name]
+        received = len(job.candidate.received.get(name, ()))
+        if name in still_open and not (at_work and received + at_work >= job.intent.quorum.quorum):
+            found.append(name)
+    return tuple(found)
+
+
+def _why_missing(job: Job, missing: Sequence[ObjectiveName]) -> str:
+    assert job.candidate is not None
+    quorum, received = job.intent.quorum.quorum, job.candidate.received
+    if not any(received.get(name) for name in missing):
+        enough = "no verifier is" if quorum == 1 else f"fewer than {quorum} verifiers are"
+        more = "" if quorum == 1 else "; another one, or a lower verification.quorum, would help"
+        return f"{enough} connected for {', '.join(missing)}{more}"
+    disagreeing = (
+        f"{name} ({', '.join(f'{fact.site}: {fact.value:.3f}' for fact in received[name])})"
+        for name in missing
+        if received.get(name)
+    )
+    return (
+        f"no {quorum} verifiers agree, and no other is connected, for {', '.join(disagreeing)}; "
+        "another one would help"
     )
 
 
@@ -76,14 +139,19 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     fact = outcome.entry.fact
     assert isinstance(fact, Verification)
     job.lineage.append(outcome.entry)
-    measured(job, job.candidate, fact, outcome.entry.digest)
+    before = len(job.disagreements)
+    objective = measured(job, job.candidate, fact, outcome.entry.digest)
+    job.detail = "; ".join(map(str, job.disagreements[before:])) or job.detail
+    if objective not in job.candidate.measured:
+        return () if measuring(job, objective) else (ChooseVerifiers(open_objectives(job)),)
+    stops = stop_measuring(job, objective)
     if len(job.candidate.measured) < len(job.intent.objectives):
-        return ()
+        return stops
     checkpoint = close_candidate(job)
     if all(checkpoint.values[ObjectiveName(o.name)] >= o.at_least for o in job.intent.objectives):
-        return end(job, JobState.REACHED, "", now_s)
-    job.detail = ""
-    return plan(job)
+        return (*stops, *end(job, JobState.REACHED, "", now_s))
+    job.detail = "; ".join(map(str, job.disagreements[before:]))
+    return (*stops, *plan(job))
 
 
 def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
@@ -101,7 +169,7 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Have another verifier measure what one makes no progress with."""
+    """Reassign the measurement of a verifier without progress."""
     assert isinstance(event, WorkStalled)
     if not is_under_way(job, event):
         return ()
@@ -112,20 +180,20 @@ def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Have another verifier measure what one that left was to measure."""
+    """Reassign the measurement of a verifier that left."""
     stops = drop_lost(job, event)
     return (*stops, ChooseVerifiers(open_objectives(job))) if stops else ()
 
 
 def _count_verifier_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
     job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
-    if job.verifier_failures[site] >= MAX_FAILURES:
+    if job.verifier_failures[site] >= MAX_FAILURES and job.intent.quorum == ONE:
         return (*stop_all(job), *fail(job, error, now_s))
     return (ChooseVerifiers(open_objectives(job)),)
 
 
 def on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Continue from the last verified checkpoint: nobody holds the candidate any more."""
+    """Continue from the last verified checkpoint: the candidate has no holder any more."""
     assert isinstance(event, CandidateLost)
     return _without_candidate(job, event.detail, now_s)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from immutables import Map
 
 from daitn.control.jobs.job import Job
+from daitn.control.jobs.resuming import refusal
+from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import JobView, ObjectiveView
 from daitn.objects.lineage import Origin
@@ -31,7 +33,7 @@ class JobNews:
 
 
 def algorithm(sites: tuple[SiteId, ...]) -> str:
-    """`cyclic` if the route returns to a site it left, else `sequential`."""
+    """`cyclic` if the route returns to a site that it left, else `sequential`."""
     stays = [site for site, _ in itertools.groupby(sites)]
     return "sequential" if len(set(stays)) == len(stays) else "cyclic"
 
@@ -55,10 +57,8 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         planned=job.planned,
         working=tuple(sorted({o.site for o in job.outstanding.values()})),
         excluded=job.excluded,
-        untrained={str(n): v for n, v in job.checkpoints[0].values.items()}
-        if job.checkpoints
-        else {},
-        seconds=ended_at_s - job.submitted_at_s,
+        untrained={str(name): value for name, value in job.untrained.items()},
+        seconds=ended_at_s - job.began_at_s,
         bytes_moved=_bytes_moved(job),
         cost_usd=job.spent_usd,
         examples=job.spent_examples,
@@ -71,12 +71,19 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         needs=job.needs,
         queued=_queued(job, news),
         silent=_silent(job, news),
+        disagreements=tuple(job.disagreements),
+        not_resumed=_not_resumed(job),
     )
 
 
+def _not_resumed(job: Job) -> ErrorReport | None:
+    why = refusal(job) if job.state.final else None
+    return ErrorReport.of(why) if why else None
+
+
 def _algorithm(job: Job) -> str:
-    """How it was trained, in order: `cyclic, then diloco`. Where an algorithm was asked for, no
-    word is lost on the first visit, which makes the model."""
+    """Its algorithms in order: `cyclic, then diloco`. If an algorithm was requested, the first
+    visit, which makes the model, is not mentioned."""
     stated = job.intent.training.algorithm
     if stated not in (Algorithm.AUTO, Algorithm.SEQUENTIAL, Algorithm.ADAPTIVE):
         return str(stated)
@@ -86,7 +93,7 @@ def _algorithm(job: Job) -> str:
 
 
 def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
-    """What it is doing, with its queue positions and silent sites."""
+    """Its current activity, with its queue positions and silent sites."""
     if job.state.final:
         return job.detail
     queued = _queued(job, news)
@@ -96,7 +103,7 @@ def _detail(job: Job, news: Mapping[VisitId, JobNews]) -> str:
 
 
 def _silent(job: Job, news: Mapping[VisitId, JobNews]) -> str:
-    """Sites working for it that have been silent for long."""
+    """Sites working for it that have long been silent."""
     return ", ".join(
         f"{site} for {latest.silent_s:.0f} s"
         for site, latest in _latest(job, news)

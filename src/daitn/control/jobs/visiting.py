@@ -1,4 +1,4 @@
-"""While sites visit: what follows from their reports, their losses and the end of a round."""
+"""The visiting stage: reactions to sites' reports, their losses and the end of a round."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def begin_round(job: Job, planned: Round) -> Commands:
 
 
 def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Take what a visit made, for its round or to be measured."""
+    """Take the result of a visit, for its round or to be measured."""
     assert isinstance(event, Reported)
     outcome = take_outcome(job, event)
     if outcome is None:
@@ -78,8 +78,8 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
 
 
 def after_visits(job: Job, *ended: VisitId) -> Commands:
-    """Go on with the round's chains in which visits have ended. Merge its models once it waits for
-    no other, or plan if none was made."""
+    """Continue the round's chains whose visits have ended. Merge its models once it waits for no
+    other, or plan if none was made."""
     now = job.round
     if now is None:
         return plan(job)
@@ -98,7 +98,10 @@ def after_visits(job: Job, *ended: VisitId) -> Commands:
         job.candidate = rounds.candidate_of(job, entry, only.model)
         return verify(job)
     job.state = JobState.MERGING
-    starts = tuple(start(job, *found) for found in rounds.merge_works(job))
+    starts = tuple(
+        start(job, site, work, now.prices_usd_per_hour.get(site, 0.0))
+        for site, work in rounds.merge_works(job)
+    )
     merging = [o.site for o in job.outstanding.values() if isinstance(o.work, MergeWork)]
     if not merging:
         return lose_round(job)
@@ -107,13 +110,13 @@ def after_visits(job: Job, *ended: VisitId) -> Commands:
 
 
 def lose_round(job: Job) -> Commands:
-    """Plan anew after a round that left no model."""
+    """Replan after a round without any model."""
     job.without_progress += 1
     return plan(job)
 
 
 def on_round_due(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Go on with the models that the round has."""
+    """Continue with the models that the round has."""
     if job.round is None:
         return ()
     job.round.due = True
@@ -121,7 +124,7 @@ def on_round_due(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Go on without a site that left. Its visit may go on, should the site come back."""
+    """Continue without a site that left. Its visit may continue if the site comes back."""
     assert isinstance(event, SiteLost)
     given = [o.work for o in job.outstanding.values() if o.site == event.site]
     stops = drop_lost(job, event)
@@ -136,6 +139,6 @@ def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
-    """Go on without a site that makes no progress."""
+    """Continue without a site that makes no progress."""
     stops = drop_stalled(job, event)
     return (*stops, *after_visits(job, *(stop.visit for stop in stops))) if stops else ()

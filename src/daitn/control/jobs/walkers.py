@@ -1,4 +1,4 @@
-"""A job of which several models travel at the same time, shown as one."""
+"""A job with several models that travel at the same time, presented as one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Decided, JobEvent, JobState, JobView, WorkNeeds
-from daitn.objects.lineage import Origin
+from daitn.objects.jobs import Decided, JobEvent, JobState, JobView, Reported, WorkNeeds
+from daitn.objects.lineage import Entry, Origin, SignedStatement
 from daitn.objects.merging import Algorithm
 
-__all__ = ["check_walks", "decisions_of", "view_of"]
+__all__ = ["check_walks", "decisions_of", "statements_of", "view_of"]
 
 _ENDS = (
     JobState.REACHED,
@@ -24,12 +24,12 @@ _ENDS = (
     JobState.INFEASIBLE,
     JobState.CANCELLED,
 )
-"""How the whole ended, where its models ended in several ways: as the first of these."""
+"""Final states in order of precedence, if the models ended in several."""
 
 
 def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
-    """Raise `InvalidInput` for a job whose recipe does not train so, or whose models could not be
-    averaged where they meet, or would have nothing to spend."""
+    """Raise `InvalidInput` for a job whose recipe does not support this, whose models could not be
+    averaged when they meet, or would have nothing to spend."""
     walkers, examples = intent.training.travelling, intent.budget.examples
     if examples is not None and examples < walkers:
         raise InvalidInput(
@@ -42,27 +42,27 @@ def check_walks(intent: TrainingIntent, needs: WorkNeeds) -> None:
         raise InvalidInput(
             f"the recipe {intent.model.recipe} does not train by {algorithm}",
             field="training.algorithm",
-            fix="take the algorithm sequential",
+            fix="use the algorithm sequential",
         )
     if algorithm is Algorithm.GOSSIP and not (needs.merges and needs.merges_fresh):
         raise InvalidInput(
-            f"models of {intent.model.recipe} that learned apart from the beginning cannot be "
-            "averaged",
+            f"models of {intent.model.recipe} that were trained separately from the start cannot "
+            f"be averaged",
             field="training.algorithm",
-            fix="take the algorithm sequential",
+            fix="use the algorithm sequential",
         )
 
 
 def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
-    """The whole, and the one of its models that is the best: what it reached, its model and where
-    it stands. What was spent is the sum."""
+    """The combined view, showing the best of its models: its results, model and position. Spending
+    is the sum."""
     if len(jobs) == 1:
         return view(jobs[0], now_s), jobs[0]
     best = min(jobs, key=_shortfall)
     state = _state(jobs)
     like = best if best.state is state else next(job for job in jobs if job.state is state)
     views = [view(job, now_s) for job in jobs]
-    shown, told = views[jobs.index(best)], views[jobs.index(like)]
+    shown, typical = views[jobs.index(best)], views[jobs.index(like)]
     moved = {
         entry.digest: entry.fact.bytes_in
         for job in jobs
@@ -75,8 +75,10 @@ def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
         shown,
         state=state,
         sentence=state.sentence,
-        detail=told.detail if state.final else f"{told.detail} ({open_} of {len(jobs)} travel)",
-        error=told.error,
+        detail=typical.detail
+        if state.final
+        else f"{typical.detail} ({open_} of {len(jobs)} travel)",
+        error=typical.error,
         route=tuple(visit for one in views for visit in one.route),
         working=tuple(sorted({site for one in views for site in one.working})),
         excluded=tuple(sorted(set.intersection(*(set(one.excluded) for one in views)))),
@@ -94,7 +96,7 @@ def _shortfall(job: Job) -> float:
 
 
 def _state(jobs: Sequence[Job]) -> JobState:
-    """Reached, as soon as one has; otherwise the state of the best that has not ended."""
+    """Reached as soon as one has; otherwise the state of the best that has not ended."""
     states = {job.state for job in jobs}
     if JobState.REACHED in states:
         return JobState.REACHED
@@ -102,6 +104,19 @@ def _state(jobs: Sequence[Job]) -> JobState:
     if going:
         return min(going, key=_shortfall).state
     return next(state for state in _ENDS if state in states)
+
+
+def statements_of(
+    events: Iterable[JobEvent], lineage: Iterable[Entry]
+) -> tuple[SignedStatement, ...]:
+    """Statements on a lineage that sites signed for outsiders, from a job's stored events."""
+    signed = {
+        one.outcome.entry.digest: one.statement
+        for one in events
+        if isinstance(one, Reported) and one.outcome.entry is not None and one.statement
+    }
+    made = [entry.digest for entry in lineage]
+    return tuple(SignedStatement(entry=d, signed=signed[d]) for d in made if d in signed)
 
 
 def decisions_of(histories: Iterable[Iterable[tuple[JobEvent, float]]]) -> tuple[Decided, ...]:

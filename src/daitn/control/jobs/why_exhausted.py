@@ -1,4 +1,4 @@
-"""Why a job ended short of its targets: what it reached, what it tried, what would help."""
+"""Why a job ended short of its targets: what it reached and tried, and what would help."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from collections.abc import Iterator, Mapping
 from immutables import Map
 
 from daitn.control.jobs.job import Job
+from daitn.control.route.task import PROGRESS
 from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Objective
 from daitn.objects.text import counted, figure
 from daitn.topology.snapshot import MsDrrt
 
-__all__ = ["unvisited", "why_exhausted"]
+__all__ = ["larger_budget", "limits", "unvisited", "why_exhausted"]
 
 _SHOWN = 5
 """Sites named in a sentence."""
 _MOST_UNVISITED = 20
 """Sites kept in an event."""
 _STUCK_AFTER = 6
-"""Visits without measured progress after which more of the same is no help."""
-_PROGRESS = 0.3
-"""Standard errors that count as progress."""
+"""Visits without measured progress after which more of the same does not help."""
 _USED_UP = 0.9
 """Share of a limit that counts as used up, so that a larger limit would help."""
 
@@ -43,6 +42,7 @@ def why_exhausted(
         *(_reached(job, objective) for objective in job.intent.objectives),
         _visited(job),
         _left_out(job),
+        _named("not asked to measure any more", _contradicted(job)),
         _named("not visited", unvisited),
         _help(job, now_s, unvisited),
     )
@@ -79,10 +79,14 @@ def _kept_out(decision: Decision) -> str:
     return "no gain is expected of it"
 
 
+def _contradicted(job: Job) -> dict[SiteId, str]:
+    return {one.site: str(one) for one in job.disagreements if one.site in job.barred}
+
+
 def _since_progress(job: Job) -> int:
     """Visits since the shortfall from the targets last shrank by more than chance."""
     errors = [error for one in job.checkpoints for error in one.standard_error.values()]
-    least_step = _PROGRESS * sum(errors) / max(1, len(errors))
+    least_step = PROGRESS * sum(errors) / max(1, len(errors))
     least, since = math.inf, 0
     for checkpoint in job.checkpoints:
         short = job.shortfall(checkpoint)
@@ -157,7 +161,7 @@ def _named(what: str, sites: Mapping[SiteId, str]) -> str:
 
 def _help(job: Job, now_s: float, unvisited: Mapping[SiteId, str]) -> str:
     helps = [
-        *([] if _stuck(job) else _larger_budget(job, now_s)),
+        *([] if _stuck(job) else larger_budget(job, now_s)),
         *(f"a repair of {site}" for site in job.excluded[:_SHOWN]),
     ]
     missed = [objective for objective in job.intent.objectives if not _holds(job, objective)]
@@ -176,11 +180,11 @@ def _holds(job: Job, objective: Objective) -> bool:
 
 
 def _parts(job: Job, field: str) -> int:
-    """Of how many of the job's models a limit is the sum."""
+    """The number of the job's models over which a limit is summed."""
     return 1 if field == "budget.duration_s" else job.intent.training.travelling
 
 
-def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
+def larger_budget(job: Job, now_s: float) -> Iterator[str]:
     """Limits that excluded a route, with the value that admits it, and limits nearly used up."""
     least: dict[str, float] = {}
     for rejection in job.decision.rejections if job.decision else ():
@@ -188,13 +192,19 @@ def _larger_budget(job: Job, now_s: float) -> Iterator[str]:
             needed = float(rejection.relax_to) * _parts(job, rejection.field)
             least[rejection.field] = min(needed, least.get(rejection.field, needed))
     yield from (f"{field} of {needed:g}" for field, needed in sorted(least.items()))
-    budget = job.budget
+    for name, used, limit in limits(job, now_s):
+        if used >= _USED_UP * limit and f"budget.{name}" not in least:
+            yield f"a larger budget.{name} ({figure(used)} of {figure(limit)} are used)"
+
+
+def limits(job: Job, now_s: float) -> Iterator[tuple[str, float, float]]:
+    """Each limit of the budget by its name, with the amount used at `now_s`, and the limit."""
     spent = {
         "examples": job.spent_examples,
         "cost_usd": job.spent_usd,
-        "duration_s": now_s - job.submitted_at_s,
+        "duration_s": now_s - job.began_at_s,
     }
     for name, used in spent.items():
-        limit = getattr(budget, name)
-        if limit is not None and used >= _USED_UP * limit and f"budget.{name}" not in least:
-            yield f"a larger budget.{name} ({figure(used)} of {figure(limit)} are used)"
+        limit = getattr(job.budget, name)
+        if limit is not None:
+            yield name, used, limit

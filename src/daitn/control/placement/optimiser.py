@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from daitn.control.placement.problem import Flags, PlacementProblem, cost_of, costs_of_model
+from daitn.control.placement.problem import PlacementProblem, cost_of, costs_of_model
 from daitn.control.placement.search import improved
 from daitn.objects.placement import PlacementView, PlannedPlace
+from daitn.topology.arrays import Flags
 
 __all__ = ["planned"]
 
@@ -41,13 +42,13 @@ def _change(problem: PlacementProblem, target: Flags, model: int, site: int) -> 
 
 def _why(problem: PlacementProblem, target: Flags, model: int, site: int, gain: float) -> str:
     name, where = problem.models[model], problem.facilities[site]
-    asked = float(problem.demand[:, model].sum())
+    per_s = float(problem.demand[:, model].sum())
     if target[model, site]:
         return (
-            f"{asked:.2g} queries/s for {name} wait {gain:.2g} s less per second with it at {where}"
+            f"{per_s:.2g} queries/s for {name} wait {gain:.2g} s less per second with it at {where}"
         )
     if gain < 0:
         come = np.flatnonzero(target[:, site] & ~problem.standing[:, site])
         others = ", ".join(problem.models[other] for other in come) or "others"
         return f"{name} makes room at {where} for {others}, where it does more"
-    return f"{asked:.2g} queries/s for {name} are answered as well without what it costs at {where}"
+    return f"{per_s:.2g} queries/s for {name} are answered as well without what it costs at {where}"

@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.identifiers import SiteId
+from daitn.topology.arrays import Flags, Floats
 
-__all__ = ["Flags", "Floats", "PlacementProblem", "cost_of", "costs_of_model"]
+__all__ = ["PlacementProblem", "cost_of", "costs_of_model"]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 UNSERVED_S = 30.0
 """An unanswered query counts as one that takes this long."""
@@ -26,8 +24,8 @@ USD_IN_S = 1e4
 _WAIT_MOST_S = UNSERVED_S / 2
 """A late answer is better than none: an answered query counts as waiting no longer than this."""
 _BUSY_WELL, _BUSY_MOST = 0.7, 0.95
-"""Utilisations. Up to the first, queries go to the nearest replica, as routing does while waits are
-short; up to the second goes what is left. Beyond it no formula gives the wait."""
+"""Utilisations. Up to the first, queries go to the nearest replica, as in routing while waits are
+short; the rest goes up to the second. Beyond it no formula gives the wait."""
 _ROUNDING = 1e-9
 """Tolerance for sums of sizes, as a share of a facility's memory."""
 
@@ -93,23 +91,23 @@ def _answering(problem: PlacementProblem, model: int, places: Flags) -> Floats:
     rate = np.where(places[:, near], problem.rate[model, near], 0.0)
     demand = problem.demand[:, model]
     gateways = [int(g) for g in np.argsort(-demand, kind="stable") if demand[g] > 0]
-    asked = np.repeat(demand[gateways, None], len(places), axis=1)
+    unserved = np.repeat(demand[gateways, None], len(places), axis=1)
     load, travelling = np.zeros_like(rate), np.zeros(len(places))
     for most in (_BUSY_WELL, _BUSY_MOST):
-        rows = np.flatnonzero(asked.any(axis=0))
+        rows = np.flatnonzero(unserved.any(axis=0))
         left = rate[rows] * most - load[rows]
         for at, gateway in enumerate(gateways):
             away_s = problem.travel_s[gateway, near]
             order = np.argsort(away_s, kind="stable")
-            there = left[:, order]
-            before = np.cumsum(there, axis=1) - there
-            taken = np.minimum(there, np.maximum(asked[at, rows, None] - before, 0.0))
-            left[:, order] = there - taken
+            free = left[:, order]
+            before = np.cumsum(free, axis=1) - free
+            taken = np.minimum(free, np.maximum(unserved[at, rows, None] - before, 0.0))
+            left[:, order] = free - taken
             travelling[rows] += taken @ away_s[order]
-            asked[at, rows] = np.maximum(asked[at, rows] - taken.sum(axis=1), 0.0)
+            unserved[at, rows] = np.maximum(unserved[at, rows] - taken.sum(axis=1), 0.0)
         load[rows] = rate[rows] * most - left
     busy = load > 0
     waiting = np.divide(load, rate - load, out=np.zeros_like(load), where=busy)
     waiting = np.minimum(waiting, load * _WAIT_MOST_S)
-    result: Floats = travelling + waiting.sum(axis=1) + asked.sum(axis=0) * UNSERVED_S
+    result: Floats = travelling + waiting.sum(axis=1) + unserved.sum(axis=0) * UNSERVED_S
     return result

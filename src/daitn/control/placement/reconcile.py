@@ -56,10 +56,12 @@ def next_steps(
             ]
     # Iterate over deployments, because far more names may have been retired over time.
     gone = {
-        (said.name, site)
+        (deployment.name, site)
         for site, node in live.items()
-        for said in (node.facility.deployments if node.facility else ())
-        if said.name in retired and said.name not in desired and _hosted(node, said.name)
+        for deployment in (node.facility.deployments if node.facility else ())
+        if deployment.name in retired
+        and deployment.name not in desired
+        and _hosted(node, deployment.name)
     }
     return steps + [Retire(name, site) for name, site in sorted(gone)]
 
@@ -80,7 +82,8 @@ def chosen_places(
     live = {node.site: node for node in nodes}
     drained = {site for site, node in live.items() if _is_drained(node)}
     if wish.intent.to:
-        # Its owner named these: of several, those that stay take over from one that is drained.
+        # Its owner named these: if there are several, those that stay take over from one that is
+        # drained.
         return tuple(site for site in wish.intent.to if site not in drained) or wish.intent.to
     staying = [
         site
@@ -95,17 +98,17 @@ def chosen_places(
     if lacking <= 0:
         keep = len(staying) if wish.intent.replicas == AUTO_REPLICAS else wish.intent.replicas
         return tuple(staying[:keep])
-    there = {site for site, node in live.items() if answers(node, wish)}
+    answering = {site for site, node in live.items() if answers(node, wish)}
     candidates = [
         node
         for site, node in live.items()
         if site not in staying
         and not node.cordon
-        and not hindrance(wish.model, node, None if site in there else free_bytes.get(site))
+        and not hindrance(wish.model, node, None if site in answering else free_bytes.get(site))
     ]
     candidates.sort(
         key=lambda node: (
-            node.site not in there,
+            node.site not in answering,
             _load(node),
             -free_bytes.get(node.site, 0),
             node.site,
@@ -119,7 +122,8 @@ def _is_drained(node: NodeDescriptor) -> bool:
 
 
 def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | None) -> str:
-    """Why a model cannot be hosted at a node; empty if it can. `free_bytes` none: not checked."""
+    """Why a model cannot be hosted at a node; empty if it can. `free_bytes` of none is not
+    checked."""
     facility = node.facility
     if facility is None:
         return f"{node.site} is no facility"

@@ -13,13 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.control.placement.problem import (
-    Flags,
-    Floats,
-    PlacementProblem,
-    cost_of,
-    costs_of_model,
-)
+from daitn.control.placement.problem import PlacementProblem, cost_of, costs_of_model
+from daitn.topology.arrays import Flags, Floats
 
 __all__ = ["improved"]
 
@@ -68,7 +63,8 @@ def _descended(problem: PlacementProblem, start: Flags) -> Flags:
 
 
 class _Search:
-    """One placement, and the cost of each change to it, ignoring memory. Infinite: impossible."""
+    """One placement, and the cost of each change to it, ignoring memory. Infinite means
+    impossible."""
 
     def __init__(self, problem: PlacementProblem, start: Flags) -> None:
         self._problem = problem
@@ -161,7 +157,7 @@ class _Search:
         return float(add[model, site]), (_Move(model, _NOWHERE, site),)
 
     def _exchanging(self, roomy: Floats) -> _Change:
-        """The best pair of a model that comes to a full facility and one that makes room for it."""
+        """The best pair of a model that moves to a full facility and one that makes room for it."""
         size, best = self._problem.size, _NONE
         come = np.minimum(self._add, self._shift.min(axis=1))
         go = np.minimum(self._drop, roomy.min(axis=2))

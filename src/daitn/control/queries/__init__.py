@@ -1,1 +1,1 @@
-"""Which model answers a query, where, and by which path: Q-FAM and QIRCE."""
+"""Which model answers a query, where, and over which path: Q-FAM and QIRCE."""

@@ -1,4 +1,4 @@
-"""Attempts of a query at deployments: facts of them, commands that follow, and their account.
+"""Attempts of a query at deployments: their facts, the resulting commands, and their record.
 
 The shells of the failover machine (`daitn.control.queries.failover`), a live gateway and a
 simulated one, hand in the facts and carry out the commands.
@@ -32,27 +32,27 @@ __all__ = [
 
 
 class Attempts(msgspec.Struct):
-    """The account of one query's attempts. Only the query's failover machines write it: a single
+    """The record of one query's attempts. Only the query's failover machines write it: a single
     plan has one, a cascade one after the other, an ensemble several side by side."""
 
     paths: Paths
-    """Those that the query was decided on, or newer ones where a site could not be reached."""
+    """The paths of the query's decision, or newer ones if a site could not be reached."""
     count: int = 0
     hedged: bool = False
     failed: set[int] = set()
-    """Rows that were asked and failed."""
+    """Rows that were queried and failed."""
     refused: tuple[int, ...] = ()
-    """Rows that did, of which the topology was not told yet."""
+    """Failed rows not yet known to the topology."""
     answered: bool = False
     """Whether any row answered."""
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """Somebody wants an answer."""
+    """An answer is wanted."""
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A row answered, or began to where its answer is a stream."""
+    """A row answered, or began to if its answer is a stream."""
 
     row: int
 
@@ -64,11 +64,11 @@ class Failed(msgspec.Struct, frozen=True):
     cause: Cause
     reason: str = ""
     retry_after_s: float | None = None
-    """When it may go better, as the deployment says."""
+    """When a retry may succeed, according to the deployment."""
     paths: Paths | None = None
-    """Those that are left, where it could not be reached."""
+    """The remaining paths, if it could not be reached."""
     permanent: bool = False
-    """Whether asking again soon is useless."""
+    """Whether retrying soon is useless."""
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -78,16 +78,16 @@ class Late(msgspec.Struct, frozen=True):
 
 
 class BrokenOff(msgspec.Struct, frozen=True):
-    """The answer of a row that answered did not come to its end, and another is wanted."""
+    """The answer of a row broke off, and another one is wanted."""
 
     row: int
     rows: tuple[int, ...] | None = None
-    """The only ones that may still answer; none: those that are left."""
+    """The only rows that may still answer; `None` means all that are left."""
     reason: str = ""
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Ask a row; answer with `Answered` or `Failed`, and with `Late` after so long if neither
+    """Query a row; answer with `Answered` or `Failed`, and with `Late` after this time if neither
     came."""
 
     row: int
@@ -95,7 +95,7 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """Another row was faster; nobody waits for this one's answer."""
+    """Another row was faster; this one's answer is no longer needed."""
 
     row: int
 
@@ -107,36 +107,36 @@ class TellFailed(msgspec.Struct, frozen=True):
 
 
 class TellLate(msgspec.Struct, frozen=True):
-    """Tell the topology that a row takes at least so long."""
+    """Tell the topology that a row takes at least this long."""
 
     row: int
     waited_s: float
 
 
 class GiveUp(msgspec.Struct, frozen=True):
-    """No row that may answer could."""
+    """No eligible row was able to answer."""
 
     failures: tuple[Failed, ...]
-    """The last one of each row."""
+    """The last failure of each row."""
     untried: int = 0
-    """Rows that were not asked, because attempts or the gateway's retry budget were used up."""
+    """Rows that were not queried, because attempts or the gateway's retry budget were used up."""
 
     @property
     def full(self) -> bool:
-        """Whether load is all that stands in the way."""
+        """Whether load is the only obstacle."""
         causes = {one.cause for one in self.failures}
         return Cause.FULL in causes and causes <= {Cause.FULL, Cause.UNSUITED}
 
     @property
     def permanent(self) -> bool:
-        """Whether asking again soon is useless."""
+        """Whether retrying soon is useless."""
         return (
             bool(self.failures) and not self.untried and all(one.permanent for one in self.failures)
         )
 
     @property
     def retry_after_s(self) -> float | None:
-        """When the first of them may answer, as far as they say."""
+        """When the first of them may answer, as far as they report it."""
         waits_s = [one.retry_after_s for one in self.failures if one.retry_after_s is not None]
         return min(waits_s, default=None)
 

@@ -27,11 +27,11 @@ class QueryContext:
     """From the deciding gateway."""
     in_flight: NDArray[np.float64]
     """Per row, queries in flight there as this gateway estimates them (`daitn.topology.qrrt.load`):
-    it knows its own at once, while the facility's report takes time. Read-only here; recorded by
+    it knows its own at once, while the facility's report takes time. Read-only here; recorded as a
     copy."""
     now_s: float
     affinity: int = -1
-    """Row that last answered the session, or a prompt with the same prefix; -1: none."""
+    """Row that last answered the session, or a prompt with the same prefix; -1 means none."""
     excluded: tuple[int, ...] = ()
     """Rows that were tried for this query and failed."""
 
@@ -67,7 +67,7 @@ class QueryPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class TooLong:
-    """Expected tokens of a query that no context holds, and what the longest one holds."""
+    """Expected tokens of a query that no context can hold, and the longest context."""
 
     tokens_in: int
     tokens_out: int
@@ -92,4 +92,4 @@ class QueryRefusal:
     relaxations: tuple[Relaxation, ...]
     """Single changes to the constraints that would make it feasible on their own."""
     too_long: TooLong | None = None
-    """Where some deployments could answer if the query were shorter."""
+    """Present if some deployments could answer a shorter query."""

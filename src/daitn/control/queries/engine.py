@@ -15,38 +15,25 @@ from numpy.typing import NDArray
 
 from daitn.control.queries.context import QueryContext, QueryPlan, QueryRefusal
 from daitn.control.queries.feasibility import (
+    EXPLAINED_ROWS,
     REFUSED_ROWS,
-    TOLD_ROWS,
     refuse,
     rejections,
 )
+from daitn.control.queries.hedging import first_late_after_s
 from daitn.control.queries.scoring import QIRCE, Weighed
 from daitn.objects.decisions import Decision, Rejection
 from daitn.objects.queries import AUTO, QueryConstraints, Strategy
 from daitn.objects.randomness import Rng
 from daitn.policy.pipeline import OUT, best_first
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.filters import failing, passing
 from daitn.topology.qrrt.relevance import QsQrrt, relevant_to
-from daitn.topology.qrrt.snapshot import Flags, Floats
 
-__all__ = ["Qirce", "late_after_s"]
+__all__ = ["Qirce"]
 
 NEAR = 0.02
 """Scores that differ by less count as equal: their inputs are no more precise."""
-LATE_TIMES = -math.log(0.05)
-"""Multiple of the expected time to a first piece: the 95th percentile of an exponential
-distribution. Hedging after the 95th percentile: Dean and Barroso, "The tail at scale", CACM
-2013."""
-_LATE_LEAST_S = 0.05
-
-
-def late_after_s(plan: QueryPlan, context: QueryContext, row: int, *, stream: bool) -> float:
-    """When a row's answer is unusually late. Plans reckon with first pieces; an answer that comes
-    whole has all its tokens to go."""
-    if stream:
-        return plan.late_after_s
-    per_token_s = float(context.snapshot.columns.per_token_s[row])
-    return plan.late_after_s + LATE_TIMES * per_token_s * context.intent.timed_tokens
 
 
 class Qirce:
@@ -58,8 +45,10 @@ class Qirce:
         passes = passing(cut)
         if not np.count_nonzero(passes):
             fails = failing(cut)
-            told = self._told(context, cut, passes, rejections(cut, fails, REFUSED_ROWS))
-            return refuse(cut, fails, told)
+            explanation = self._explained(
+                context, cut, passes, rejections(cut, fails, REFUSED_ROWS)
+            )
+            return refuse(cut, fails, explanation)
         scores = _scores(context, cut, passes)
         constraints = context.intent.constraints
         if constraints.strategy is Strategy.CASCADE:
@@ -73,10 +62,10 @@ class Qirce:
         cut = _cut(context)
         plan = self.decide(context, rng)
         chosen = () if isinstance(plan, QueryRefusal) else plan.rows[: plan.members]
-        rejected = rejections(cut, failing(cut), TOLD_ROWS)
-        return self._told(context, cut, passing(cut), rejected, chosen)
+        rejected = rejections(cut, failing(cut), EXPLAINED_ROWS)
+        return self._explained(context, cut, passing(cut), rejected, chosen)
 
-    def _told(
+    def _explained(
         self,
         context: QueryContext,
         cut: QsQrrt,
@@ -186,15 +175,15 @@ def _same_model(cut: QsQrrt, at: int) -> NDArray[np.intp]:
 
 
 def _plan(cut: QsQrrt, strategy: Strategy, order: list[int], members: int) -> QueryPlan:
-    numbers, first, asked = cut.numbers, order[0], order[:members]
+    numbers, first, members_asked = cut.numbers, order[0], order[:members]
     first_s = cut.first_token_s_at(first)
-    seconds = max(cut.seconds_at(at) for at in asked)
+    seconds = max(cut.seconds_at(at) for at in members_asked)
     return QueryPlan(
         strategy=strategy,
         rows=tuple([int(numbers[at]) for at in order]),
         members=members,
         expected_first_token_s=first_s if members == 1 else seconds,
-        expected_cost_usd=float(sum(cut.cost_usd[at] for at in asked)),
+        expected_cost_usd=float(sum(cut.cost_usd[at] for at in members_asked)),
         expected_seconds=seconds,
-        late_after_s=LATE_TIMES * first_s + _LATE_LEAST_S,
+        late_after_s=first_late_after_s(first_s),
     )

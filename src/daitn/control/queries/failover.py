@@ -52,7 +52,7 @@ __all__ = ["Failover"]
 Commands = tuple[Command, ...]
 _NOTHING: Final[Commands] = ()
 _HARMLESS: Final = (Cause.FULL, Cause.UNSUITED)
-"""They say nothing of a row's health."""
+"""Failures that say nothing about a row's health."""
 
 
 class _State(enum.StrEnum):
@@ -63,7 +63,7 @@ class _State(enum.StrEnum):
 
 
 class Failover:
-    """Of one answer. Its times, and those of the budget, are of one clock that never goes back."""
+    """Failover of one answer. Its times and those of the budget are from one monotonic clock."""
 
     __slots__ = (
         "_account",
@@ -91,9 +91,9 @@ class Failover:
         late_after_s: Callable[[int], float] | None = None,
         relays: bool = True,
     ) -> None:
-        """`rows`: different ones, in the order in which they are asked. `most`: attempts.
-        `late_after_s`: when a row is unusually late; none: no second one is asked beside it.
-        `relays`: whether rows are asked through other gateways where paths lead through them."""
+        """`rows`: distinct, in the order in which they are queried. `most`: attempts.
+        `late_after_s`: when a row is unusually late; `None` means no hedging. `relays`: whether
+        rows are queried through other gateways if paths lead through them."""
         self._rows = deque(rows)
         self._account = account
         self._budget = budget
@@ -103,25 +103,25 @@ class Failover:
         self._state = _State.NEW
         self._history: list[Fact] = []
         self._under_way: dict[int, tuple[float, Paths]] = {}
-        """Rows, when they were asked, and by which paths."""
+        """Rows in progress, with start times and paths."""
         self._cut_off: tuple[tuple[int, SiteId | None], ...] = ()
-        """Rows, and the gateways through which they could not be reached; none: directly."""
+        """Rows, and the gateways through which they could not be reached; `None` means directly."""
         self._failures: dict[int, Failed] = {}
         self._watched = -1
-        """The row that is under way alone, and of which `Late` is awaited."""
+        """The only row in progress, for which `Late` is awaited."""
         self._hedged = -1
-        """The row that was late, and beside which another one was asked."""
+        """The late row beside which another one was queried."""
 
     def handle(self, fact: Fact, now_s: float) -> Commands:
-        """Take one fact in; say what is to be done, in this order.
+        """Process one fact; returns the commands, in order.
 
         Raises `IllegalTransition`, with what came before, for a fact that the state does not know.
         """
         handler = _TABLE[self._state].get(type(fact))
         if handler is None:
-            told = ", ".join(map(str, self._history)) or "nothing"
+            history = ", ".join(map(str, self._history)) or "nothing"
             raise IllegalTransition(
-                f"a failover that is {self._state} cannot take {fact}; so far: {told}",
+                f"a failover that is {self._state} cannot take {fact}; so far: {history}",
                 fix="this is a defect of the gateway; report it",
             )
         commands = handler(self, fact, now_s)
@@ -148,20 +148,20 @@ class Failover:
             if self._is_late(row, waited_s := now_s - asked_at_s):
                 commands.append(TellLate(row, waited_s))
         self._under_way.clear()
-        # Another row answered this very query, so it was not the query's fault: with bad queries
-        # alone, nobody takes a deployment away from others.
+        # Another row answered this query, so the query was not at fault: bad queries alone cannot
+        # get a deployment suspended for others.
         commands += map(TellFailed, account.refused)
         account.refused = ()
         return tuple(commands)
 
     def _on_failed(self, fact: Failed, now_s: float) -> Commands:
-        asked = self._under_way.pop(fact.row, None)
-        if asked is None:
+        attempt = self._under_way.pop(fact.row, None)
+        if attempt is None:
             return _NOTHING
-        told = self._note(fact, asked[1])
+        noted = self._note(fact, attempt[1])
         if (ask := self._next(now_s)) is not None:
-            return (*told, ask)
-        return told if self._under_way else (*told, *self._give_up())
+            return (*noted, ask)
+        return noted if self._under_way else (*noted, *self._give_up())
 
     def _on_late(self, fact: Late, now_s: float) -> Commands:
         if fact.row != self._watched or (ask := self._next(now_s)) is None:
@@ -200,7 +200,7 @@ class Failover:
         return _NOTHING if failed.cause in _HARMLESS else (TellFailed(row),)
 
     def _next(self, now_s: float) -> Ask | None:
-        """The next row to which there is a path, where a retry is left for it."""
+        """The next reachable row, if a retry is left."""
         rtt_s = self._account.paths.rtt_s
         while self._rows and math.isinf(rtt_s[self._rows[0]]):
             self._rows.popleft()
@@ -227,8 +227,8 @@ class Failover:
         return row, by.via(row) if self._relays else None
 
     def _is_late(self, row: int, waited_s: float) -> bool:
-        """One that was asked beside another has not had that one's time: nothing is known of it
-        yet where it is overtaken soon."""
+        """A row queried beside another has had less time: nothing is known about it yet if it is
+        overtaken soon."""
         assert self._late_after_s is not None
         return row == self._hedged or waited_s >= self._late_after_s(row)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daitn.control.queries.context import QueryRefusal, TooLong
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
+from daitn.topology.arrays import Flags
 from daitn.topology.qrrt.filters import (
     CONTEXT,
     FILTERS,
@@ -25,15 +26,15 @@ from daitn.topology.qrrt.filters import (
     rejection,
 )
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Flags, Qrrt
+from daitn.topology.qrrt.snapshot import Qrrt
 
-__all__ = ["REFUSED_ROWS", "TOLD_ROWS", "refuse", "rejections"]
+__all__ = ["EXPLAINED_ROWS", "REFUSED_ROWS", "refuse", "rejections"]
 
 TRY_AGAIN_S = 2.0
-"""When to retry a query that lacks a deployment: a death is noticed within a second, and loading
+"""When to retry a query that lacks a deployment: a crash is noticed within a second, and loading
 the model elsewhere takes a few more."""
 _LEAST_AGAIN_S, _MOST_AGAIN_S = 0.1, 60.0
-TOLD_ROWS = 200
+EXPLAINED_ROWS = 200
 """Rows with rejections in an explanation, those that fail the fewest filters first."""
 REFUSED_ROWS = 20
 """The same for a refusal: other queries wait while it is built, and nobody reads more."""
@@ -72,7 +73,7 @@ def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> QueryRe
     relaxations = _relaxations(cut, fails, ~presence)
     return QueryRefusal(
         code="infeasible",
-        reason=_told(cut, fails),
+        reason=_reason(cut, fails),
         field=relaxations[0].field if relaxations else _commonest(fails).field,
         retry_after_s=None,
         decision=decision,
@@ -82,9 +83,9 @@ def refuse(cut: QsQrrt, fails: NDArray[np.bool_], decision: Decision) -> QueryRe
 
 
 def _too_long(cut: QsQrrt, fails: NDArray[np.bool_]) -> TooLong | None:
-    """By how much the query exceeds the deployments that nothing else excludes for good."""
-    wishes = fails[[filter_.cause is FilterCause.WISH for filter_ in FILTERS]]
-    alone = np.flatnonzero(fails[FILTERS.index(CONTEXT)] & (wishes.sum(axis=0) == 1))
+    """By how much the query exceeds the deployments that nothing else permanently excludes."""
+    constrained = fails[[filter_.cause is FilterCause.WISH for filter_ in FILTERS]]
+    alone = np.flatnonzero(fails[FILTERS.index(CONTEXT)] & (constrained.sum(axis=0) == 1))
     if not len(alone):
         return None
     holds = cut.selected.context_tokens
@@ -141,14 +142,14 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
 
 
 def _shortest(snapshot: Qrrt) -> Iterator[str]:
-    """What each model is called: by its bare name if that means it, else as `owner/name`."""
+    """The shortest name of each model: the bare name if it is unambiguous, else `owner/name`."""
     for name, rows in snapshot.rows_of.items():
         if snapshot.rows[int(rows[0])].called[-1] == name:
             yield name
 
 
 def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision) -> QueryRefusal:
-    """Everything that may answer is disconnected, degraded, cordoned or failed."""
+    """All eligible deployments are disconnected, degraded, cordoned or failed."""
     others = [
         failed for filter_, failed in zip(FILTERS, fails, strict=True) if filter_ != NOT_EJECTED
     ]
@@ -174,14 +175,14 @@ def _later(code: str, reason: str, after_s: float | None, decision: Decision) ->
     )
 
 
-def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], there: Flags) -> tuple[Relaxation, ...]:
+def _relaxations(cut: QsQrrt, fails: NDArray[np.bool_], available: Flags) -> tuple[Relaxation, ...]:
     """For each constraint, the smallest change that admits a row failing nothing else."""
     count = fails.sum(axis=0)
     found = []
     for filter_, failed in zip(FILTERS, fails, strict=True):
         if filter_.cause is not FilterCause.WISH:
             continue
-        alone = np.flatnonzero(failed & (count == 1) & there)
+        alone = np.flatnonzero(failed & (count == 1) & available)
         if not len(alone):
             continue
         nearest = 0 if filter_.short is None else int(filter_.short(cut)[alone].argmin())
@@ -205,7 +206,7 @@ def _current(intent: QueryIntent, field: str) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _told(cut: QsQrrt, fails: NDArray[np.bool_]) -> str:
+def _reason(cut: QsQrrt, fails: NDArray[np.bool_]) -> str:
     """A sentence with the number of rows each filter rejects."""
     counts = {
         filter_.name: int(failed.sum())

@@ -1,4 +1,4 @@
-"""How long answers will be, learnt per model and kind of request from those that were passed on.
+"""Expected answer lengths, learned per model and kind of request from earlier answers.
 
 A kind is what is known before anyone is asked: the API, the limit that the request sets, the length
 of its prompt, what it needs, its topic. A kind with few answers is expected to be like its model,
@@ -18,46 +18,47 @@ from daitn.objects.queries import QueryIntent
 __all__ = ["AnswerLengths", "Foreseen", "LengthModel", "Moments", "expecting"]
 
 UNKNOWN_TOKENS = 64.0
-"""Expected before any answer was seen."""
+"""Expected length before any answer was seen."""
 MOST_KINDS = 1024
-"""Names and topics come from clients. The kind without an answer for longest makes room."""
+"""Names and topics come from clients, so kinds are bounded. The kind without an answer for longest
+makes room."""
 MOST_TOKENS = 2**15
 """An answer counts as no longer than this, nor than its request allowed: a server may report any
 number."""
 NEWEST_WEIGHT = 0.02
-"""Of the newest answer in a mean of many. Lengths vary as much as they are long, so that a mean of
-so many answers is off by a tenth."""
+"""Weight of the newest answer in a mean of many. The standard deviation of answers' lengths is
+about their mean, so the mean of this many has an error of a tenth."""
 PRIOR_ANSWERS = 5.0
-"""What is expected of a wider kind weighs as much as so many answers of the narrower one. Neither
-20 nor a weight of 0.005 above were better; see `benchmarks/routing.py`."""
+"""The expectation for a wider kind weighs as much as this many answers of the narrower one.
+Neither 20 nor a weight of 0.005 above was better; see `benchmarks/routing.py`."""
 
 
 class Foreseen(NamedTuple):
-    """What is expected of a query's answer, in tokens."""
+    """The expected length of a query's answer, in tokens."""
 
     mean: float
     root_mean_square: float
-    """By which time is reckoned: in a queue, an answer delays others by the square of its length
-    (Pollaczek and Khinchine). In `benchmarks/routing.py` the slowest answers are faster by it than
-    by the mean where few are long, and as fast on recorded lengths."""
+    """The length for estimates of time: in a queue, an answer delays others by the square of its
+    length (Pollaczek and Khinchine). In `benchmarks/routing.py`, it makes the slowest answers
+    faster than the mean does if few are long, and as fast on recorded lengths."""
     usual: float | None
-    """Mean of the answers that the query may wait for; none: as long as its own."""
+    """Mean of the answers for which the query may wait; `None` means the same as its own."""
 
 
 class LengthModel(Protocol):
-    """Guesses how long answers will be."""
+    """Estimates the lengths of answers."""
 
     def learn(self, intent: QueryIntent, tokens: int) -> None:
-        """A query got an answer of so many tokens."""
+        """Count an answer of this many tokens."""
         ...
 
     def foreseen(self, intent: QueryIntent) -> Foreseen:
-        """What is expected of the query's answer."""
+        """The expected lengths of the query's answer."""
         ...
 
 
 def expecting(intent: QueryIntent, lengths: LengthModel) -> QueryIntent:
-    """The intent with what is expected of its answer."""
+    """The intent with the expected lengths of its answer."""
     if not intent.tokens_out:  # Neither vectors nor rankings have a length.
         return intent
     mean, timed, usual = lengths.foreseen(intent)
@@ -67,7 +68,7 @@ def expecting(intent: QueryIntent, lengths: LengthModel) -> QueryIntent:
 
 
 class Moments:
-    """Exponentially weighted means of lengths and of their squares that begin as plain ones."""
+    """Exponentially weighted means of lengths and of their squares, which start as plain means."""
 
     __slots__ = ("_count", "_mean", "_square")
 
@@ -80,7 +81,7 @@ class Moments:
         self._square += (tokens * tokens - self._square) / self._count
 
     def given(self, mean: float, square: float) -> tuple[float, float]:
-        """What is expected here, if these are of all around."""
+        """The expectation here, given that of the wider kind."""
         own = self._count / (self._count + PRIOR_ANSWERS)
         return mean + own * (self._mean - mean), square + own * (self._square - square)
 
@@ -117,8 +118,8 @@ class AnswerLengths:
 
 
 def _kinds(intent: QueryIntent) -> tuple[Hashable, Hashable, Hashable]:
-    """The kinds that a query belongs to, the widest first. Lengths of one kind are within a factor
-    of two."""
+    """The kinds to which a query belongs, widest first. Lengths of one kind are within a factor of
+    two."""
     api, model = intent.api, intent.model
     limit = 0 if intent.open_ended else intent.tokens_out.bit_length()
     own = limit, intent.tokens_in.bit_length(), intent.needs, intent.topic

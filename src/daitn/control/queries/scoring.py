@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from daitn.policy.pipeline import Policy, every
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Flags, Floats
 
 __all__ = ["QIRCE", "Weighed"]
 
@@ -44,8 +44,8 @@ class Weighed:
             self._passed = passes
             self._barrier = None if every(passes) else np.where(passes, 0.0, np.inf)
         # A reduction with `where` takes up to ten times as long.
-        there = values if self._barrier is None else values + self._barrier
-        return float(np.minimum.reduce(there, initial=np.inf))
+        totals = values if self._barrier is None else values + self._barrier
+        return float(np.minimum.reduce(totals, initial=np.inf))
 
 
 def _usual_wait_s(cut: QsQrrt) -> Floats:
@@ -63,7 +63,7 @@ def _usual_wait_s(cut: QsQrrt) -> Floats:
 
 def _accuracy(weighed: Weighed, passes: Flags) -> Floats:
     """The accuracy on the topic; that of an unmeasured deployment if unknown at the required trust,
-    so claims earn nothing."""
+    so claims gain nothing."""
     return weighed.cut.expected_accuracy
 
 
@@ -92,7 +92,7 @@ def _affinity(weighed: Weighed, passes: Flags) -> Floats | float:
 
 
 def _relative(weighed: Weighed, values: Floats, passes: Flags) -> Floats:
-    """The least value among those that passed, over each value; only their terms are used."""
+    """The least value among those that passed, divided by each value; only their terms are used."""
     least = weighed.least(values, passes)
     if least == np.inf:  # None passed, and some may have no path.
         return np.zeros(len(values))

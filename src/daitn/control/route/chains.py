@@ -41,8 +41,8 @@ def chains(labels: Sequence[Mapping[str, int]]) -> list[list[int]]:
 
 
 def unlike(some: Mapping[str, int], everything: Mapping[str, int]) -> float:
-    """How far the shares of labels are from those of everything, in [0, 1] (total variation); 1 of
-    nothing."""
+    """Distance of the label shares from the overall ones, in [0, 1] (total variation); 1 if there
+    are no records."""
     ours, whole = sum(some.values()), sum(everything.values())
     if not ours:
         return 1.0

@@ -1,4 +1,4 @@
-"""What a visit takes: seconds of transfer, waiting, training and verifying, and its price.
+"""The cost of a visit: seconds of transfer, waiting, training and verifying, and its price.
 
 What this job measured comes first, then what earlier jobs taught, then defaults, each of which
 states what it assumes. `hope` takes everything that this job has not measured to be so many
@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from daitn.control.route.priors import guessed
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart
-from daitn.control.route.value_model import Floats, Indices
+from daitn.control.route.transfers import DEFAULT_SD, between_s, transfer_s
 from daitn.objects.identifiers import SiteId
-from daitn.topology.snapshot import DataOption, Drrt
+from daitn.topology.arrays import Floats, Indices
+from daitn.topology.snapshot import DataOption
 
 __all__ = [
     "NEVER_S",
@@ -28,20 +30,9 @@ __all__ = [
     "example_s",
     "overhead_s",
     "slower",
-    "transfer_s",
+    "to_verifiers_s",
 ]
 
-_DEFAULT_THROUGHPUT_BPS = 5e6
-"""Of a link without measurements: 40 Mbit/s, a modest office uplink."""
-_DEFAULT_SD = 1.5
-"""Of the logarithm of such a link's speed, or of a queued visit's duration: with two of these, from
-a slow line to a gigabit network."""
-_DEFAULT_RTT_S = 0.05
-"""Across a country; it counts little beside the transfer."""
-_STALE_AFTER_S = 600.0
-"""A transfer is assumed to take half as long again with a reading of this age, and twice as long
-from twice the age on, as over a link without measurements: an old link may have got worse."""
-_STALE_MOST = 2.0
 NEVER_S = 1e12
 """For an impossible move."""
 USUAL_SPEED_FLOPS = 1e11
@@ -66,24 +57,32 @@ class Moves:
     ) -> None:
         self._question, self._sites, self._size_bytes = question, sites, size_bytes
         self._hope = hope
-        found = question.topology.verifiers.values()
-        self._verifiers = sorted({choice.site for choices in found for choice in choices})
-        self._known: dict[tuple[int, int], float] = {}
+        self._known: dict[int, float] = {}
 
     def __call__(self, sources: Indices, targets: Indices) -> Floats:
         pairs = sources * len(self._sites) + targets
         different, where = np.unique(pairs, return_inverse=True)
-        seconds = [self._between(*divmod(int(pair), len(self._sites))) for pair in different]
+        seconds = [self._between(pair) for pair in different.tolist()]
         found: Floats = np.array(seconds, dtype=np.float64)[where].reshape(pairs.shape)
         return found
 
-    def _between(self, source: int, target: int) -> float:
-        if (source, target) not in self._known:
-            holders = (self._sites[source], *self._verifiers)
-            self._known[source, target] = _reached_s(
-                self._question, holders, self._sites[target], self._size_bytes, self._hope
-            )
-        return self._known[source, target]
+    @cached_property
+    def _from_verifiers_s(self) -> Floats:
+        verifiers = sorted(frozenset[SiteId]().union(*_verifiers(self._question)))
+        return _reached_s(self._question, verifiers, self._sites, self._size_bytes, self._hope)
+
+    def _between(self, pair: int) -> float:
+        """`pair`: position of the source, times the number of sites, and of the target."""
+        if pair not in self._known:
+            source, target = divmod(pair, len(self._sites))
+            one, other = self._sites[source], self._sites[target]
+            seconds = float(self._from_verifiers_s[target])
+            if (other, one) not in self._question.cut_off:
+                snapshot, now_s = self._question.topology.snapshot, self._question.now_s
+                own_s = transfer_s(snapshot, (one,), other, self._size_bytes, now_s, self._hope)
+                seconds = min(seconds, own_s)
+            self._known[pair] = seconds
+        return self._known[pair]
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,14 @@ class Costs:
     at: Indices
     """(S,): index of each option's site among those of `between`."""
     start_s: Floats
-    """(C, S): from the holders of a checkpoint; a fresh model is made there, but measured
-    before its first visit: from there to the verifiers."""
+    """(C, S): from the holders of a checkpoint; a fresh model is made there, but measured before
+    its first visit: from there to the verifiers."""
     wait_s: Floats
     example_s: Floats
     price_usd: Floats
-    """(S,): of one example: of the data, and of the time in which it is trained on."""
+    """(S,): of one example: for the data, and for the time of training on it."""
     computing_usd: Floats
-    """(S,): the part of that which is for the time."""
+    """(S,): the part for the time."""
     visit_s: Floats
     """(S,): fixed part of every visit: starting, loading, storing, and until the verifiers have
     fetched the model and measured it."""
@@ -124,20 +123,17 @@ def costs(question: RouteQuestion, options: Sequence[DataOption], hope: float = 
     sites = sorted({option.site for option in options})
     position = {site: row for row, site in enumerate(sites)}
     at = np.array([position[option.site] for option in options], dtype=np.int64)
-    units = _verifiers(question)
-    to_verifiers_s = np.array(
-        [_to_verifiers_s(question, units, site, size, hope) for site in sites]
-    )
+    measured_s = to_verifiers_s(question, sites, size, hope)
     start = np.array(
         [
-            [_fetch_s(question, start, site, hope) for site in sites]
-            if start.model
-            else to_verifiers_s
+            _fetch_s(question, start, sites, hope) if start.model else measured_s
             for start in question.checkpoints
         ]
     ).reshape(len(question.checkpoints), len(sites))
     usual_s = [visit.seconds for visit in question.history if visit.seconds > 0]
-    each_s = sum(usual_s) / len(usual_s) if usual_s else _hoped(_QUEUED_VISIT_S, hope)
+    each_s = (
+        sum(usual_s) / len(usual_s) if usual_s else _QUEUED_VISIT_S * math.exp(-hope * DEFAULT_SD)
+    )
     overheads, verify_s = overhead_s(question.history), question.verify_s
     fixed_s = guessed("measuring", taught, hope) if verify_s is None else verify_s
     fixed_s += overheads if overheads is not None else guessed("overhead", taught, hope)
@@ -155,91 +151,66 @@ def costs(question: RouteQuestion, options: Sequence[DataOption], hope: float = 
         example_s=trained_s,
         price_usd=data_usd + computing_usd,
         computing_usd=computing_usd,
-        visit_s=fixed_s + to_verifiers_s[at],
+        visit_s=fixed_s + measured_s[at],
     )
 
 
 def overhead_s(history: Sequence[PastVisit]) -> float | None:
     """Mean seconds for starting a visit, loading and storing; none before any was measured."""
-    told = [visit.overhead_s for visit in history if visit.overhead_s > 0]
-    return sum(told) / len(told) if told else None
-
-
-def _hoped(usual: float, hope: float) -> float:
-    return usual * math.exp(-hope * _DEFAULT_SD)
-
-
-def transfer_s(
-    snapshot: Drrt,
-    holders: Sequence[SiteId],
-    target: SiteId,
-    size_bytes: int,
-    now_s: float,
-    hope: float = 0.0,
-) -> float:
-    """Seconds until `target` has the model, from the best of `holders`; 0 if it already has it."""
-    if not holders or target in holders:
-        return 0.0
-    return min(_link_s(snapshot, holder, target, size_bytes, now_s, hope) for holder in holders)
+    overheads = [visit.overhead_s for visit in history if visit.overhead_s > 0]
+    return sum(overheads) / len(overheads) if overheads else None
 
 
 def _verifiers(question: RouteQuestion) -> frozenset[frozenset[SiteId]]:
-    """The verifiers of each objective; once where several objectives have the same."""
+    """The verifiers of each objective; once if several objectives have the same."""
     found = question.topology.verifiers.values()
     return frozenset(frozenset(unit.site for unit in units) for units in found if units)
 
 
-def _to_verifiers_s(
-    question: RouteQuestion,
-    units: frozenset[frozenset[SiteId]],
-    site: SiteId,
-    size_bytes: int,
-    hope: float,
-) -> float:
-    """Seconds until a verifier of each objective has a model that was trained at the site."""
+def to_verifiers_s(
+    question: RouteQuestion, sites: Sequence[SiteId], size_bytes: int, hope: float = 0.0
+) -> Floats:
+    """Seconds until a verifier of each objective has a model that was trained at each site."""
+    units = _verifiers(question)
+    if not units:
+        return np.zeros(len(sites))
+    everyone = sorted(frozenset[SiteId]().union(*units))
     snapshot, now_s = question.topology.snapshot, question.now_s
-    seconds = {
-        unit: transfer_s(snapshot, (site,), unit, size_bytes, now_s, hope)
-        for unit in frozenset[SiteId]().union(*units)
-    }
-    return max((min(seconds[unit] for unit in sites) for sites in units), default=0.0)
+    seconds = between_s(snapshot, sites, everyone, size_bytes, now_s, hope)
+    soonest = [seconds[:, [unit in found for unit in everyone]].min(axis=1) for found in units]
+    slowest: Floats = np.max(soonest, axis=0)
+    return slowest
 
 
-def _fetch_s(question: RouteQuestion, start: RouteStart, site: SiteId, hope: float) -> float:
+def _fetch_s(
+    question: RouteQuestion, start: RouteStart, sites: Sequence[SiteId], hope: float
+) -> Floats:
     if not start.holders:
-        return 0.0
-    return _reached_s(question, start.holders, site, start.size_bytes, hope)
+        return np.zeros(len(sites))
+    return _reached_s(question, start.holders, sites, start.size_bytes, hope)
 
 
 def _reached_s(
-    question: RouteQuestion, holders: Sequence[SiteId], site: SiteId, size_bytes: int, hope: float
-) -> float:
-    """Seconds until the site has the model, from the best holder it can reach."""
-    reached = [one for one in holders if (site, one) not in question.cut_off]
-    if not reached:
-        return NEVER_S
-    return transfer_s(question.topology.snapshot, reached, site, size_bytes, question.now_s, hope)
-
-
-def _link_s(
-    snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float, hope: float
-) -> float:
-    rtt_s, throughput_bps = _DEFAULT_RTT_S, _DEFAULT_THROUGHPUT_BPS / _hoped(1.0, hope)
-    age_s = _STALE_AFTER_S * _STALE_MOST
-    for link in (snapshot.link(holder, target), snapshot.link(target, holder)):
-        # The target fetches, so its own measurement comes last and wins.
-        if link is not None and link.rtt_s is not None:
-            rtt_s = link.rtt_s.value
-        if link is not None and link.throughput_bps is not None:
-            throughput_bps = link.throughput_bps.value
-            age_s = link.throughput_bps.age_s(now_s)
-    stale = 1.0 if hope else min(_STALE_MOST, 1.0 + 0.5 * age_s / _STALE_AFTER_S)
-    return (rtt_s + size_bytes / max(throughput_bps, 1.0)) * stale
+    question: RouteQuestion,
+    holders: Sequence[SiteId],
+    sites: Sequence[SiteId],
+    size_bytes: int,
+    hope: float,
+) -> Floats:
+    """Seconds until each site has the model, from the best reachable holder."""
+    holders = tuple(dict.fromkeys(holders))
+    snapshot, now_s = question.topology.snapshot, question.now_s
+    seconds = between_s(snapshot, holders, sites, size_bytes, now_s, hope)
+    if question.cut_off:
+        cut_off = [[(site, one) in question.cut_off for site in sites] for one in holders]
+        seconds[np.array(cut_off, bool)] = NEVER_S
+    soonest: Floats = seconds.min(axis=0, initial=NEVER_S)
+    return soonest
 
 
 def _speed_flops(option: DataOption) -> float:
-    told = option.compute.speed_flops
-    return told if told >= _LEAST_SPEED_FLOPS else USUAL_SPEED_FLOPS
+    stated = option.compute.speed_flops
+    return stated if stated >= _LEAST_SPEED_FLOPS else USUAL_SPEED_FLOPS
 
 
 def example_s(
@@ -274,7 +245,7 @@ def _slower(computed: Mapping[str, float], measured: Mapping[str, float]) -> flo
 def _example_s(
     flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of an example by option: as its site's speed says, and as this job measured."""
+    """Seconds of an example by option: by its site's speed, and as measured by this job."""
     computed = {option.id: flops_per_example / _speed_flops(option) for option in options}
     spent: dict[str, tuple[float, int]] = {}
     for visit in history:

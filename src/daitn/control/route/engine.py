@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from daitn.control.route.explanation import compared, experience_sentences, site_beliefs
 from daitn.control.route.filters import FILTERS, MTRCE, in_time
 from daitn.control.route.obvious_plans import epochs
 from daitn.control.route.pinned import pinned_route
@@ -22,46 +23,45 @@ from daitn.control.route.plans import PlannedRoute, planned_routes
 from daitn.control.route.question import RouteQuestion
 from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, play
 from daitn.control.route.search import LOOKS, best_plans
-from daitn.control.route.task import RouteTask, most_taught, task, worn_out
-from daitn.control.route.telling import compared, experience_told, site_beliefs
-from daitn.control.route.value_model import Flags
+from daitn.control.route.task import RouteTask, most_taught, route_task, worn_out
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.intents import TrainingIntent
 from daitn.policy.pipeline import weights_under
+from daitn.topology.arrays import Flags
 
 __all__ = ["Mtrce", "Planning"]
 
 _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
 _ELSEWHERE = 0.85
-"""To lead away from where the model has arrived, a route must take at most this share of the
-effort: what is advertised elsewhere is unverified and looks as good as it can. With 0.67, 0.85 and
-0.95 a model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
+"""To lead away from the model's current site, a route must take at most this share of the effort:
+what is advertised elsewhere is unverified and looks as good as possible. With 0.67, 0.85 and 0.95 a
+model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
 _HOPES = ((0.0, 1.0), (1.0, 0.16), (2.0, 0.02))
-"""Standard deviations by which visits are taken to be quicker than expected, and the probability
-that they are. A deadline excludes a job only if the last of them excludes it too."""
-_TOLD = 8
+"""Standard deviations by which visits are assumed to be quicker than expected, and the probability
+of that. A deadline excludes a job only if the last of them excludes it too."""
+_EXPLAINED_ROUTES = 8
 """Candidates listed in a decision."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Candidates, with the task and the plans that they are from."""
+    """Candidates, with the task and plans from which they come."""
 
     routes: tuple[PlannedRoute, ...] = ()
-    asked: RouteTask | None = None
+    task: RouteTask | None = None
     plans: PlanOutcomes | None = None
 
 
 @dataclass(frozen=True)
 class Planning:
-    """The next route, and what it was chosen from."""
+    """The next route, and the candidates it was chosen from."""
 
     route: Route | None
     decision: Decision
-    asked: RouteTask | None
-    """None where nothing was compared: no data, no verifier, or the targets hold."""
+    task: RouteTask | None
+    """None if nothing was compared: no data, no verifier, or the targets hold."""
     effort: float
-    """Of the route, see `PlanOutcomes.effort`; infinite without one."""
+    """Effort of the route, see `PlanOutcomes.effort`; infinite without one."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Mtrce:
     def planned(self, question: RouteQuestion) -> Planning:
         """The next route, why, and what is expected of it; None if no visit is worthwhile.
 
-        None: all targets hold as measured, nobody measures an objective, a pinned route is
+        `None` means all targets hold as measured, nobody measures an objective, a pinned route is
         finished, no visit fits the budget and the rules, or a job without a budget makes no
         progress. A route that is not expected to reach all targets (`reaches`) is the best one
         left. Raises `InvalidInput` if a preference names an unknown weight.
@@ -106,14 +106,14 @@ class Mtrce:
             snapshot_version=question.snapshot_version,
             now_s=question.now_s,
         )
-        told = msgspec.structs.replace(
-            _told(decision, {one.id: one for one in routes}),
+        explained = msgspec.structs.replace(
+            _explained(decision, {one.id: one for one in routes}),
             compared=compared(found.plans) if found.plans else (),
-            beliefs=site_beliefs(found.asked) if found.asked else (),
-            experience=experience_told(question),
+            beliefs=site_beliefs(found.task) if found.task else (),
+            experience=experience_sentences(question),
         )
         effort = _least(found.plans) if best and found.plans else np.inf
-        return Planning(best.route if best else None, told, found.asked, effort)
+        return Planning(best.route if best else None, explained, found.task, effort)
 
     def why_none(self, question: RouteQuestion) -> str:
         """Why a job has no route any more, for its owner; empty if other reasons are reported."""
@@ -125,19 +125,19 @@ class Mtrce:
             or not all(map(topology.verifiers.get, names))
         ):
             return ""
-        asked = task(question, self._weights(question.intent))
-        if not asked.open.any():
+        task = route_task(question, self._weights(question.intent))
+        if not task.open.any():
             return "every site with such data failed this job"
         beyond = [
             f"{name}: at most {most:.2f} of {target:g}"
-            for name, most, target in zip(names, most_taught(asked), asked.targets, strict=True)
+            for name, most, target in zip(names, most_taught(task), task.targets, strict=True)
             if most < target
         ]
         if beyond:
             return f"the data that is allowed cannot teach enough, {', '.join(beyond)}"
-        if worn_out(asked):
+        if worn_out(task):
             return (
-                f"nothing was measured to come nearer to the targets in {asked.stalled} visits, "
+                f"nothing was measured to come nearer to the targets in {task.stalled} visits, "
                 "though every site was tried again"
             )
         return "no visit fits what is left of the budget and the rules of the data owners"
@@ -149,18 +149,18 @@ class Mtrce:
             return _Found()
         if not intent.route and question.holds:
             return _Found()
-        usual = task(question, weights)
+        usual = route_task(question, weights)
         if intent.route:
             return _Found(_pinned(question, weights), usual)
         if worn_out(usual):
             return _Found((), usual)
         within: tuple[PlannedRoute, ...] = ()
         for hope, luck in _hopes(question):
-            asked = task(question, weights, hope) if hope else usual
-            outcome = best_plans(asked, self.looks)
-            found = _planned(question, asked, outcome, luck)
+            task = route_task(question, weights, hope) if hope else usual
+            outcome = best_plans(task, self.looks)
+            found = _planned(question, task, outcome, luck)
             if (outcome.visits > 0).any():
-                return _Found(found, asked, outcome)
+                return _Found(found, task, outcome)
             within = within or found
         free = usual.unbounded()
         outcome = best_plans(free, 0 if within else self.looks)
@@ -174,7 +174,7 @@ class Mtrce:
 
 
 def _hopes(question: RouteQuestion) -> tuple[tuple[float, float], ...]:
-    """Hopes and their probabilities: several only where a deadline meets guessed seconds."""
+    """Hopes and their probabilities: several only if a deadline meets estimated seconds."""
     guesses = question.verify_s is None or not question.history
     limited = question.intent.budget.duration_s is not None
     return _HOPES if guesses and limited else _HOPES[:1]
@@ -183,7 +183,7 @@ def _hopes(question: RouteQuestion) -> tuple[tuple[float, float], ...]:
 def _pinned(question: RouteQuestion, weights: Mapping[str, float]) -> tuple[PlannedRoute, ...]:
     """The pinned route with the expected seconds; if these are too many, with hoped-for ones."""
     found = [
-        pinned_route(question, task(question, weights, hope).unbounded(), luck)
+        pinned_route(question, route_task(question, weights, hope).unbounded(), luck)
         for hope, luck in _hopes(question)
     ]
     fits = (one for one in found if all(in_time(question, route) for route in one))
@@ -191,19 +191,21 @@ def _pinned(question: RouteQuestion, weights: Mapping[str, float]) -> tuple[Plan
 
 
 def _planned(
-    question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes, luck: float = 1.0
+    question: RouteQuestion, task: RouteTask, outcome: PlanOutcomes, luck: float = 1.0
 ) -> tuple[PlannedRoute, ...]:
-    begun = _begun(question, asked, outcome)
-    return planned_routes(question, asked, begun, _TOLD, luck) if begun is not None else ()
+    begun = _begun(question, task, outcome)
+    return (
+        planned_routes(question, task, begun, _EXPLAINED_ROUTES, luck) if begun is not None else ()
+    )
 
 
-def _begun(question: RouteQuestion, asked: RouteTask, outcome: PlanOutcomes) -> PlanOutcomes | None:
-    """The plans that can begin now, preferring those that begin where the model is."""
-    options = asked.known.options
+def _begun(question: RouteQuestion, task: RouteTask, outcome: PlanOutcomes) -> PlanOutcomes | None:
+    """The plans that can begin now, preferring those that begin at the model's site."""
+    options = task.known.options
     now = np.array([option.site not in question.later for option in options], bool)
     here = now & np.array([option.site == question.here for option in options], bool)
-    found = _beginning(asked, outcome, now) if question.later else outcome
-    stays = _beginning(asked, outcome, here) if here.any() else None
+    found = _beginning(task, outcome, now) if question.later else outcome
+    stays = _beginning(task, outcome, here) if here.any() else None
     if found is None or stays is None:
         return found if stays is None else stays
     return stays if _least(stays) * _ELSEWHERE <= _least(found) else found
@@ -213,7 +215,7 @@ def _least(outcome: PlanOutcomes) -> float:
     return float(outcome.effort[outcome.allowed > 0].min(initial=np.inf))
 
 
-def _beginning(asked: RouteTask, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
+def _beginning(task: RouteTask, outcome: PlanOutcomes, first: Flags) -> PlanOutcomes | None:
     """The plans that begin at one of the `first` options.
 
     If none does, the best plan preceded by a visit to each of them; none if none of them is open.
@@ -226,13 +228,13 @@ def _beginning(asked: RouteTask, outcome: PlanOutcomes, first: Flags) -> PlanOut
     if not plans and len(outcome.plans):
         best = outcome.plans[int(outcome.order()[0])]
         plans = tuple(
-            Plan(best.start, ((int(o), epochs(asked, int(o), 1.0)), *best.stops)[:HORIZON])
-            for o in np.flatnonzero(first & asked.open)
+            Plan(best.start, ((int(o), epochs(task, int(o), 1.0)), *best.stops)[:HORIZON])
+            for o in np.flatnonzero(first & task.open)
         )
-    return play(asked, plans) if plans else None
+    return play(task, plans) if plans else None
 
 
-def _told(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
+def _explained(decision: Decision, named: Mapping[str, PlannedRoute]) -> Decision:
     """The decision with the expected values at the end of each route, and its seconds."""
     ranking = tuple(
         msgspec.structs.replace(

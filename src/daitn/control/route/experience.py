@@ -29,7 +29,8 @@ from daitn.control.route.priors import (
 )
 from daitn.control.route.question import Believed, RouteQuestion
 from daitn.control.route.task import brought
-from daitn.control.route.value_model import Floats, Setting, setting
+from daitn.control.route.value_model import Setting, setting
+from daitn.topology.arrays import Floats
 
 __all__ = ["Lesson", "PastJob", "lessons", "pooled"]
 
@@ -40,7 +41,7 @@ _LEAST_SD = 0.05
 _SLOWER_SD = 0.5
 """Short visits take longer per example than long ones."""
 _LEAST_TIME = 1e-3
-"""Seconds, or a factor; less is as good as nothing."""
+"""Seconds, or a factor; anything less is negligible."""
 _BETWEEN = 0.3
 """Least standard deviation between jobs, on the unbounded scale: a third, for the speed."""
 _PER_SIZE = 0.5
@@ -89,7 +90,7 @@ def pooled(
 
     `begun` is what the recipe itself reports.
     """
-    told: dict[str, list[tuple[float, float]]] = {}
+    learned: dict[str, list[tuple[float, float]]] = {}
     for job in past:
         if job.recipe != recipe:
             continue
@@ -98,8 +99,10 @@ def pooled(
             if not (is_known(key) and math.isfinite(lesson.mean) and lesson.sd > 0.0):
                 continue
             sd = math.hypot(lesson.sd, _PER_SIZE * apart)
-            told.setdefault(key, []).append((lesson.mean, sd))
-    taught = {key: _pooled(found, begun.get(key) or untaught(key)) for key, found in told.items()}
+            learned.setdefault(key, []).append((lesson.mean, sd))
+    taught = {
+        key: _pooled(found, begun.get(key) or untaught(key)) for key, found in learned.items()
+    }
     return {**begun, **taught}
 
 
@@ -124,19 +127,19 @@ def _lessons(belief: Belief) -> dict[str, Lesson]:
     known = belief.known
     after = (belief.root**2).sum(axis=1)
     base = _bases(known, len(belief.mode))
-    told: dict[str, Lesson] = {}
+    learned: dict[str, Lesson] = {}
     for k, key in enumerate(_keys(belief)):
         before = 1.0 / belief.sd[k] ** 2
         variance = max(float(after[k]), 1e-9)
         precision = 1.0 / variance - before
         if precision > _LEAST_SHARE * before:
             own = (float(belief.mode[k]) / variance - belief.mean[k] * before) / precision
-            told[key] = Lesson(float(own - base[k]), 1.0 / math.sqrt(precision))
-    return told
+            learned[key] = Lesson(float(own - base[k]), 1.0 / math.sqrt(precision))
+    return learned
 
 
 def _times(question: RouteQuestion) -> Iterator[tuple[str, Lesson]]:
-    """How long the parts of a visit took, see `priors.guessed`."""
+    """Durations of the parts of a visit, see `priors.guessed`."""
     history, options = question.history, question.topology.options
     took = {
         "measuring": question.verify_s,
@@ -160,7 +163,7 @@ def _bases(known: Setting, count: int) -> Floats:
 
 
 def _keys(belief: Belief) -> list[str]:
-    """The parameters of a belief in the order of its mode."""
+    """The parameters of a belief, in the order of its mode."""
     known = belief.known
     objectives = range(len(known.objectives))
     return [

@@ -15,7 +15,8 @@ from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
 from daitn.objects.text import counted, figure
-from daitn.policy.pipeline import Flags, Floats, Policy
+from daitn.policy.pipeline import Policy
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.relaxation import as_value
 
 __all__ = ["FILTERS", "MTRCE", "in_time"]
@@ -148,6 +149,6 @@ FILTERS: tuple[Callable[[RouteQuestion, PlannedRoute], Rejection | None], ...] =
 MTRCE: Final = Policy[Routes](
     name="mtrce",
     scorers={"utility": _utility, "reach": _reach, "time": _time, "cost": _cheap},
-    # Search and choice use the utility alone; the other terms are only shown.
+    # Search and choice use only the utility; the other terms are only displayed.
     weights={"utility": 1.0, "reach": 0.0, "time": 0.0, "cost": 0.0},
 )

@@ -35,6 +35,7 @@ from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.intents import Quantity, TrainingIntent
 from daitn.objects.jobs import WorkNeeds
 from daitn.objects.lineage import LineageFact, Verification
+from daitn.objects.quorum import ONE
 from daitn.objects.readings import LinkReading, Reading
 from daitn.topology.inbound import LINK_QUANTITIES
 from daitn.topology.relevance import relevant_to
@@ -47,15 +48,15 @@ __all__ = [
     "LocalView",
     "MeasuredModel",
     "check_travels",
+    "local_question",
     "measured_in",
-    "met_at",
-    "question_here",
+    "remembered",
     "topic_at",
     "waits_for",
 ]
 
 _FIRST_ITEMS = 200
-"""Size of a test set before it was used: a standard error of 0.03."""
+"""Assumed size of an unused test set: a standard error of 0.03."""
 _ONE_WAY = 2.0
 """Factor from a one-way delay to a round trip: links are advertised alike in both directions."""
 
@@ -103,12 +104,12 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class LocalView:
-    """Everything a model knows about the network where it is."""
+    """Everything a model knows about the network at its current site."""
 
-    here: SiteId
+    site: SiteId
     prospects: tuple[DataProspect, ...]
     verifiers: tuple[KnownVerifier, ...]
-    met: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
+    visited: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as the model found them; the current site as it is now."""
     measured: tuple[MeasuredModel, ...] = ()
     """Oldest first."""
@@ -125,10 +126,29 @@ def check_travels(intent: TrainingIntent) -> None:
                 field=f"requirements[{index}]",
                 fix="leave it out, or train without --autonomous",
             )
+    if intent.quorum != ONE:
+        raise InvalidInput(
+            "a model that travels on its own is measured by one verifier",
+            field="verification",
+            fix="leave it out, or train without --autonomous",
+        )
     if intent.model.start or intent.route:
         raise InvalidInput(
             "a model that travels on its own starts fresh and finds its own route",
             field="model.start" if intent.model.start else "route",
+            fix="leave it out, or train without --autonomous",
+        )
+
+    if intent.training.rule is not None:
+        raise InvalidInput(
+            "a model that travels on its own is at one site at a time",
+            field="training.algorithm",
+            fix="use the algorithm sequential or gossip, or train without --autonomous",
+        )
+    if intent.training.credits_usd is not msgspec.UNSET:
+        raise InvalidInput(
+            "credits cannot be set aside for a model that travels by itself",
+            field="training.credits_usd",
             fix="leave it out, or train without --autonomous",
         )
 
@@ -142,7 +162,7 @@ def measured_in(facts: Iterable[LineageFact]) -> tuple[MeasuredModel, ...]:
     )
 
 
-def met_at(node: NodeDescriptor) -> NodeDescriptor:
+def remembered(node: NodeDescriptor) -> NodeDescriptor:
     """What a model remembers of a site it visited."""
     datasets = tuple(msgspec.structs.replace(data, sketch=None) for data in node.datasets)
     return msgspec.structs.replace(
@@ -150,11 +170,11 @@ def met_at(node: NodeDescriptor) -> NodeDescriptor:
     )
 
 
-def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -> RouteQuestion:
-    """The question of a model at `heard.here`; replaces the topology of `question`."""
+def local_question(question: RouteQuestion, needs: WorkNeeds, view: LocalView) -> RouteQuestion:
+    """The question of a model at `view.site`; replaces the topology of `question`."""
     intent = question.intent
     topology = relevant_to(
-        _snapshot(question, needs, heard),
+        _snapshot(question, needs, view),
         intent,
         data_schema=needs.data_schema,
         test_schema=needs.test_schema,
@@ -167,15 +187,15 @@ def question_here(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -
     return replace(question, topology=topology)
 
 
-def topic_at(question: RouteQuestion, heard: LocalView, route: Route) -> str:
+def topic_at(question: RouteQuestion, view: LocalView, route: Route) -> str:
     """The topic under which the data of a route's first visit is advertised."""
     visit = route.visits[0]
     option = next(o for o in question.topology.options if o.id == f"{visit.site}/{visit.dataset}")
-    told = [one.topic for one in heard.prospects if one.site == visit.site]
-    return next((topic for topic in told if topic in option.dataset.topics), visit.dataset)
+    topics = [one.topic for one in view.prospects if one.site == visit.site]
+    return next((topic for topic in topics if topic in option.dataset.topics), visit.dataset)
 
 
-def waits_for(question: RouteQuestion, heard: LocalView) -> str:
+def waits_for(question: RouteQuestion, view: LocalView) -> str:
     """What a model without a route waits for.
 
     Empty if waiting is pointless, because nothing more will come from what is advertised.
@@ -184,66 +204,70 @@ def waits_for(question: RouteQuestion, heard: LocalView) -> str:
     untested = [o for o in question.intent.objective_names() if not verifiers.get(o)]
     if untested:
         return f"no known verifier measures {', '.join(untested)}"
-    told = {one.site for one in heard.prospects}
-    away = sorted(set(heard.met) - told - {heard.here} - set(question.excluded))
+    advertised = {one.site for one in view.prospects}
+    away = sorted(set(view.visited) - advertised - {view.site} - set(question.excluded))
     if away:
         return f"sites that are not advertised now: {', '.join(away)}"
-    if not told and not options:
+    if not advertised and not options:
         return "no data is advertised"
     refused = sorted(set(question.later) - set(question.excluded))
     return f"sites that refuse it now: {', '.join(refused)}" if refused else ""
 
 
-def _snapshot(question: RouteQuestion, needs: WorkNeeds, heard: LocalView) -> Drrt:
-    told: dict[SiteId, list[DataProspect]] = {}
-    for prospect in heard.prospects:
-        told.setdefault(prospect.site, []).append(prospect)
-    assumed = _assumed_compute(question, needs, heard)
+def _snapshot(question: RouteQuestion, needs: WorkNeeds, view: LocalView) -> Drrt:
+    advertised: dict[SiteId, list[DataProspect]] = {}
+    for prospect in view.prospects:
+        advertised.setdefault(prospect.site, []).append(prospect)
+    assumed = _assumed_compute(question, needs, view)
     states = {}
-    for site in sorted({*told, *heard.met}):
-        node = _node(question, needs, heard, site, told.get(site, []), assumed)
-        alive = site in told or site == heard.here
+    for site in sorted({*advertised, *view.visited}):
+        node = _node(question, needs, view, site, advertised.get(site, []), assumed)
+        alive = site in advertised or site == view.site
         states[site] = SiteState(descriptor=node, alive=alive, changed_at_s=question.now_s)
-    for site, verifier in _verifiers(question, needs, heard).items():
+    for site, verifier in _verifiers(question, needs, view).items():
         known = states.get(site)
-        node = known.descriptor if known else _stranger(site, _place(heard, site))
+        node = known.descriptor if known else _stranger(site, _place(view, site))
         node = msgspec.structs.replace(node, verifier=node.verifier or verifier)
         states[site] = SiteState(descriptor=node, alive=True, changed_at_s=question.now_s)
     return Drrt(
-        version=heard.version,
+        version=view.version,
         at_s=question.now_s,
         sites=Map(states),
-        links=_links(question, heard),
+        links=_links(question, view),
     )
 
 
 def _node(
     question: RouteQuestion,
     needs: WorkNeeds,
-    heard: LocalView,
+    view: LocalView,
     site: SiteId,
-    told: list[DataProspect],
+    advertised: list[DataProspect],
     assumed: ComputeDescriptor,
 ) -> NodeDescriptor:
     """A visited site, updated with data advertised since; or a site as advertised."""
-    met = heard.met.get(site)
-    if met is not None and site == heard.here:
-        return met
+    visited = view.visited.get(site)
+    if visited is not None and site == view.site:
+        return visited
     fresh_at_s = question.now_s - _assumed(question.intent, Quantity.AGE_S, 0.0)
     # The data may have been renewed since; the model checks on arrival.
     found = [
         msgspec.structs.replace(data, fresh_at_s=max(data.fresh_at_s, fresh_at_s))
-        for data in (met.datasets if met else ())
+        for data in (visited.datasets if visited else ())
     ]
     known = {name for data in found for name in (data.name, *data.topics)}
-    found += [_told(question, needs, one, fresh_at_s) for one in told if one.topic not in known]
-    if met is not None:
-        return msgspec.structs.replace(met, datasets=tuple(found))
-    stranger = _stranger(site, told[0].jurisdiction, told[0].owner)
+    found += [
+        _assumed_dataset(question, needs, one, fresh_at_s)
+        for one in advertised
+        if one.topic not in known
+    ]
+    if visited is not None:
+        return msgspec.structs.replace(visited, datasets=tuple(found))
+    stranger = _stranger(site, advertised[0].jurisdiction, advertised[0].owner)
     return msgspec.structs.replace(stranger, datasets=tuple(found), compute=assumed)
 
 
-def _told(
+def _assumed_dataset(
     question: RouteQuestion, needs: WorkNeeds, one: DataProspect, fresh_at_s: float
 ) -> DatasetDescriptor:
     return DatasetDescriptor(
@@ -275,9 +299,9 @@ def _stranger(site: SiteId, jurisdiction: str, owner: str = "") -> NodeDescripto
     )
 
 
-def _place(heard: LocalView, site: SiteId) -> str:
+def _place(view: LocalView, site: SiteId) -> str:
     """A verifier's jurisdiction; empty for one that measured before and is not advertised now."""
-    return next((one.jurisdiction for one in heard.verifiers if one.site == site), "")
+    return next((one.jurisdiction for one in view.verifiers if one.site == site), "")
 
 
 def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
@@ -292,12 +316,12 @@ def _assumed(intent: TrainingIntent, quantity: Quantity, usual: float) -> float:
 
 
 def _assumed_compute(
-    question: RouteQuestion, needs: WorkNeeds, heard: LocalView
+    question: RouteQuestion, needs: WorkNeeds, view: LocalView
 ) -> ComputeDescriptor:
-    """Assume that other sites are as fast as the visited ones, in the geometric mean."""
+    """Assume that other sites are as fast as the visited ones, by the geometric mean."""
     speeds = [
         node.compute.speed_flops
-        for node in heard.met.values()
+        for node in view.visited.values()
         if node.compute is not None and node.compute.speed_flops > 0
     ]
     usual = float(np.exp(np.mean(np.log(speeds)))) if speeds else USUAL_SPEED_FLOPS
@@ -311,20 +335,20 @@ def _assumed_compute(
 
 
 def _verifiers(
-    question: RouteQuestion, needs: WorkNeeds, heard: LocalView
+    question: RouteQuestion, needs: WorkNeeds, view: LocalView
 ) -> dict[SiteId, VerifierDescriptor]:
     """The advertised verifiers, and those that measured before, since they may come back."""
     tests: dict[SiteId, list[TestSetDescriptor]] = {}
     for objective in question.intent.objectives:
-        told = [
+        measured = [
             one
-            for one in heard.measured
+            for one in view.measured
             if (one.topic, one.metric) == (objective.topic, objective.metric)
         ]
-        sites = {one.site for one in heard.verifiers if one.topic == objective.topic}
-        for site in sorted(sites | {one.site for one in told}):
-            last = next((one for one in reversed(told) if one.site == site), None)
-            test = _test(needs, objective.topic, objective.metric, told[:1], last)
+        sites = {one.site for one in view.verifiers if one.topic == objective.topic}
+        for site in sorted(sites | {one.site for one in measured}):
+            last = next((one for one in reversed(measured) if one.site == site), None)
+            test = _test(needs, objective.topic, objective.metric, measured[:1], last)
             tests.setdefault(site, []).append(test)
     recipes = (question.intent.model.recipe,)
     return {
@@ -361,23 +385,23 @@ def _chance(untrained: MeasuredModel) -> float:
     return float(np.mean(by_label)) if by_label else untrained.value
 
 
-def _links(question: RouteQuestion, heard: LocalView) -> Map[SiteId, Map[SiteId, LinkReading]]:
+def _links(question: RouteQuestion, view: LocalView) -> Map[SiteId, Map[SiteId, LinkReading]]:
     """The advertised distances, and the model's transfer rates so far."""
     rates = [
         question.checkpoints[0].size_bytes / visit.transfer_s
         for visit in question.history
         if visit.transfer_s > 0
     ]
-    now_s, here = question.now_s, heard.here
+    now_s, here = question.now_s, view.site
     usual = Reading(float(np.median(rates)), now_s, here) if rates else None
-    told = {
+    links = {
         one.site: LinkReading(
             source=here,
             target=one.site,
             rtt_s=Reading(_ONE_WAY * one.delay_s, now_s, here),
             throughput_bps=usual,
         )
-        for one in heard.prospects
+        for one in view.prospects
         if one.site != here
     }
-    return Map({here: Map(told)})
+    return Map({here: Map(links)})

@@ -1,4 +1,4 @@
-"""The obvious plans: what somebody without a planner would do.
+"""The obvious plans: what one would do without a planner.
 
 They are candidates of every decision, so no plan is expected to be worse than they are, and the
 search starts from them. Each continues from the job's state: sites that this model has seen least
@@ -17,33 +17,32 @@ from daitn.control.route.rollout import HORIZON, Plan, Stop
 from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
     Draws,
-    Floats,
-    Indices,
     Setting,
     Visits,
     after_visit,
     anchored,
     whole_values,
 )
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["GREEDY", "MEASURED", "amounts", "epochs", "obvious_plans", "promising", "skills_after"]
 
 MEASURED = "best measured gain first"
 GREEDY = "greedy by expected gain"
 _EPOCHS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""The value model promises more of long visits than they keep: with four and eight epochs, too, 114
-development worlds took 1.11 times as long (standard error 4 %), and 5 fewer reached; with one at
-most, 64 of them took 1.16 times as long as with two, and 3 fewer reached."""
+"""The value model overestimates long visits: with four and eight epochs as well, 114 development
+worlds took 1.11 times as long (standard error 4 %), and 5 fewer reached their targets; with at most
+one, 64 of them took 1.16 times as long as with two, and 3 fewer reached theirs."""
 _FIXED = (100, 500)
 """Examples per visit in plans with a fixed amount."""
 _LEAST_EXAMPLES = 32
 """Minimum per visit: one or two batches."""
 _PLENTY = 4.0
-"""Affordable epochs at an option from which on nothing is scarce there."""
+"""Affordable epochs at an option from which nothing is scarce there."""
 _CLEARLY = 0.3
-"""A route goes back to a checkpoint only if its shortfalls, summed, are smaller by this. When it
-always could, it reached 0.90 of 97 development worlds; with 0.15, 0.3 and never 0.96, 0.97 and
-0.97, in 0.94, 0.94 and 0.93 of the time."""
+"""A route returns to a checkpoint only if its total shortfall is smaller by this. When it always
+could, it reached 0.90 of 97 development worlds; with 0.15, 0.3 and never 0.96, 0.97 and 0.97, in
+0.94, 0.94 and 0.93 of the time."""
 _LAST = 6
 """Options to try for the last visit."""
 _GREEDY_DRAWS = 6
@@ -63,12 +62,12 @@ def epochs(task: RouteTask, option: int, count: float) -> int:
 
 
 def at_least(task: RouteTask, option: int, examples: int) -> int:
-    """So many examples at an option, or the fewest that are worth a visit and allowed there."""
+    """This many examples at an option, or the fewest that are worth a visit and allowed there."""
     return max(_LEAST_EXAMPLES, int(task.known.least[option]), examples)
 
 
 def obvious_plans(task: RouteTask) -> Iterator[Plan]:
-    """Every obvious plan from the latest model, and from each checkpoint worth going back to."""
+    """Every obvious plan from the latest model, and from each checkpoint worth returning to."""
     known, costs = task.known, task.costs
     epoch_s = costs.example_s * known.records
     fit = known.fit[known.field]
@@ -110,13 +109,14 @@ def _turn(count: float) -> str:
 
 def _worth_going_back(task: RouteTask, start: Start, short: float) -> bool:
     """Whether a checkpoint is clearly better than the latest model, or may travel where that may
-    not. One that is a little better was lucky, and going back to it forgets what came since."""
+    not. One that is slightly better was lucky, and returning to it would lose what was learned
+    since."""
     further = start.allowed & ~task.starts[0].allowed
     return short < task.short_at_start - _CLEARLY or bool(further.any())
 
 
 def _with_all_that_is_left(task: RouteTask, row: int) -> Iterator[Plan]:
-    """One visit that uses up the time, money and examples left, where these are scarce."""
+    """One visit that uses up the remaining time, money and examples, if these are scarce."""
     costs, limits = task.costs, task.limits
     options = np.flatnonzero(task.open)
     waiting_s = costs.start_s[row, options] + costs.stay_s(options, 0.0)
@@ -138,7 +138,7 @@ def _with_all_that_is_left(task: RouteTask, row: int) -> Iterator[Plan]:
 
 
 def _by_measured_gain(task: RouteTask, epoch_s: Floats) -> Floats:
-    """Order by measured gain: never-visited sites first, largest first.
+    """Ordered by measured gain: never-visited sites first, then largest first.
 
     Then those whose last visit gained, by gain per time; then the others, least visited first.
     """
@@ -154,7 +154,7 @@ def _ranked(task: RouteTask, order: Floats, *, anew: bool = False) -> list[int]:
 
 
 def _round(ranked: list[int], examples: list[int]) -> tuple[Stop, ...]:
-    """One after the other, then from the start again."""
+    """One after the other, then again from the start."""
     stops = list(zip(ranked, examples, strict=True))
     return tuple(stops[i % len(stops)] for i in range(HORIZON)) if stops else ()
 
@@ -171,39 +171,31 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
     candidates = _worth_looking(task, row)
     option = np.array([k for k, _ in candidates], dtype=np.int64)
     examples = np.array([float(n) for _, n in candidates])
-    tried, drawn = np.repeat(np.arange(len(option)), len(rows)), np.tile(rows, len(option))
     stay = _effort(task, 0.0, option, examples)
-    now, at = _short(task, model.skills, start, rows), -1
+    now, at = _short(task, few, model.grid, start, rows)[0], -1
     stops: list[Stop] = []
     while len(stops) < HORIZON and now.any():
-        after = skills_after(known, few, model, drawn, option, examples, tried)
-        left = _short(task, after, start, drawn).reshape(len(option), len(rows))
+        after = skills_after(known, few, model, option, examples)
+        left = _short(task, few, after, start, rows)
         moved = (
             task.costs.start_s[row, option]
             if at < 0
             else task.costs.move_s(np.full(len(option), at), option)
         )
         effort = stay + task.effort(moved, np.zeros(len(option)))
-        best = int(((now[None] - left).mean(axis=1) / np.maximum(effort, 1e-12)).argmax())
+        best = int(((now - left).mean(axis=1) / np.maximum(effort, 1e-12)).argmax())
         stops.append(candidates[best])
         at = candidates[best][0]
-        model, now = model.after(known, few, at, examples[best]), left[best]
+        model, now = model.made(known, at, float(examples[best]), after[best]), left[best]
     largest = _ranked(task, -known.records)
     rest = _round(largest, [epochs(task, k, 1.0) for k in largest])
     return (*stops, *rest)[:HORIZON]
 
 
 def skills_after(
-    known: Setting,
-    draws: Draws,
-    model: Taught,
-    rows: Indices,
-    option: Indices,
-    examples: Floats,
-    made: Indices,
+    known: Setting, draws: Draws, model: Taught, option: Indices, examples: Floats
 ) -> Floats:
-    """Skills after each of many visits that one model might make; row n makes visit `made[n]`
-    under draw `rows[n]`."""
+    """Skills (P, D, L, N) after each of P visits that one model might make."""
     visits = Visits(
         site=option,
         examples=examples,
@@ -211,9 +203,8 @@ def skills_after(
         total=np.full(len(option), model.seen.sum()),
         exposure=model.exposure[None],
         fresh=np.full(len(option), model.fresh),
-        made=made,
     )
-    return after_visit(known, draws, model.skills[rows], visits, rows)
+    return after_visit(known, draws, model.grid, visits)
 
 
 def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
@@ -234,20 +225,22 @@ def _worth_looking(task: RouteTask, row: int) -> list[Stop]:
 def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices:
     """The `most` options that reduce the shortfall most per effort in one epoch, at the mode."""
     known, start = task.known, task.starts[row]
-    first = np.zeros(len(options), dtype=np.int64)
-    records, each = known.records[options], np.arange(len(options))
-    after = skills_after(known, task.draws, start.model, first, options, records, each)
-    left = _short(task, after, start, first)
-    now = _short(task, start.model.skills[first], start, first)
+    first = np.zeros(1, dtype=np.int64)
+    mode, records = task.draws.take(first), known.records[options]
+    model = replace(start.model, skills=start.model.skills[first])
+    after = skills_after(known, mode, model, options, records)
+    left = _short(task, mode, after, start, first)[:, 0]
+    now = _short(task, mode, model.grid, start, first)[0, 0]
     effort = _effort(task, task.costs.start_s[row, options], options, records)
     rate = (now - left) / np.maximum(effort, 1e-12)
     best: Indices = options[np.argsort(-rate, kind="stable")[:most]]
     return best
 
 
-def _short(task: RouteTask, skills: Floats, start: Start, rows: Indices) -> Floats:
-    """(N,): shortfall from the targets, summed, of skills under the draws at `rows`."""
-    whole = whole_values(task.known, task.draws, skills, rows)
-    measured = anchored(whole, start.believed[rows], start.off[rows])
-    short: Floats = np.maximum(0.0, task.targets - measured).sum(axis=1)
+def _short(task: RouteTask, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
+    """(P, N): total shortfall from the targets of skills (P, D, L, N) under `draws`, which are
+    those of the task at `rows`."""
+    whole = whole_values(task.known, draws, skills)
+    measured = anchored(whole, start.believed[rows].T, start.off[rows].T)
+    short: Floats = np.maximum(0.0, task.targets[:, None] - measured).sum(axis=1)
     return short

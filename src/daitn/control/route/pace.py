@@ -19,16 +19,19 @@ from daitn.control.route.costs import NEVER_S, Costs
 __all__ = ["evened", "within_s"]
 
 _SLOWER = 1.5
-"""Times as long as usual from which on a site trains less: what is expected is off by as much."""
+"""Multiple of the usual time from which a site trains less: expectations have errors of this
+size."""
 _LEAST_PART = 0.1
-"""Of its records, which a site trains on however slow it is: less is not worth the transfer."""
+"""Minimum share of its records that a site trains on, however slow it is: less is not worth the
+transfer."""
 _MARGIN = 2.0
-"""Times that a round may take what is expected of its slowest site by a cautious guess: other
-work may begin at a site meanwhile."""
+"""Multiple of the cautiously expected time of its slowest site that a round may take: other work
+may begin at a site meanwhile."""
 
 
 def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
-    """The examples of each site so that none takes much longer than the largest at usual speed."""
+    """The examples of each site, such that none takes much longer than the largest at usual
+    speed."""
     fixed_s = _fixed_s(priced)
     usual_s = [median_low(fixed_s), median_low([float(each) for each in priced.example_s])]
     ends_s = usual_s[0] + usual_s[1] * max(wanted)
@@ -40,8 +43,7 @@ def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
 
 
 def within_s(examples: Sequence[int], *guesses: Costs) -> float:
-    """Seconds after which a round waits for nobody, by the guess that is the most cautious for each
-    site."""
+    """Seconds after which a round no longer waits, by the most cautious estimate for each site."""
     ends = [
         fixed + float(each) * n
         for priced in guesses
@@ -51,5 +53,6 @@ def within_s(examples: Sequence[int], *guesses: Costs) -> float:
 
 
 def _fixed_s(priced: Costs) -> list[float]:
-    """Of each site: until it has the model, and all but training and waiting for its data."""
+    """For each site, the time until it has the model, plus everything but training and waiting for
+    its data."""
     return [float(seconds) for seconds in priced.start_s[0] + priced.visit_s + priced.wait_s]

@@ -1,4 +1,4 @@
-"""Pinned routes: what is left of them, whatever the expectations."""
+"""Pinned routes: the remainder, regardless of expectations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from daitn.control.route.task import RouteTask
 __all__ = ["pinned_route"]
 
 
-def pinned_route(
-    question: RouteQuestion, asked: RouteTask, luck: float
-) -> tuple[PlannedRoute, ...]:
+def pinned_route(question: RouteQuestion, task: RouteTask, luck: float) -> tuple[PlannedRoute, ...]:
     """The rest of the pinned route, from the latest model; empty at its end.
 
     If the owner insists, only its next stop: that it fits is enough to go on. `luck` is that of
@@ -20,7 +18,7 @@ def pinned_route(
 
     The visits that made the latest checkpoint are done. Also empty if a pinned site is not (or no
     longer) among the options. Expectations are reported but stop nothing: the owner wants to see it
-    run. `asked` must be unbounded, so that the whole route is judged.
+    run. `task` must be unbounded, so that the whole route is judged.
     """
     left = question.intent.route[len(question.checkpoints[0].visits) :]
     left = left[:1] if question.insisted else left
@@ -32,4 +30,4 @@ def pinned_route(
     )
     if not left or len(stops) < len(left):
         return ()
-    return planned_routes(question, asked, play(asked, (Plan(0, stops),)), 1, luck, whole=True)
+    return planned_routes(question, task, play(task, (Plan(0, stops),)), 1, luck, whole=True)

@@ -1,4 +1,4 @@
-"""Turns plans of the search into routes that people can read and filters can judge."""
+"""Turns plans of the search into routes for people to read and filters to judge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.question import RouteQuestion
-from daitn.control.route.rollout import PlanOutcomes, expected
+from daitn.control.route.rollout import Expected, Plan, PlanOutcomes, expected
 from daitn.control.route.task import RouteTask
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit, Route
@@ -18,7 +18,7 @@ from daitn.topology.snapshot import DataOption, MsDrrt
 __all__ = ["PlannedRoute", "Travel", "planned_routes", "stop_names"]
 
 _LIKELY = 0.5
-"""Share of the draws that must reach for a route to be expected to reach."""
+"""Share of the draws that must reach the targets for a route to be expected to."""
 _SHOWN = 8
 """Maximum number of visits listed in a route."""
 
@@ -40,11 +40,12 @@ class PlannedRoute:
     """For people: `ghr:4000 > gard:2000`, with the obvious plan that it follows."""
     route: Route
     seconds: float
-    """Until all targets hold, or until the plan ends; a mean."""
+    """Mean seconds until all targets hold, or until the plan ends."""
     cost_usd: float
     examples: int
     visits: int
-    """Over which these are spent, more than its `route` lists where that is long; a mean."""
+    """Number of visits over which these are spent; more than `route` lists if that is long; a
+    mean."""
     holds: float
     """Probability in [0, 1] that every objective is measured to hold at its end."""
     utility: float
@@ -77,54 +78,81 @@ def planned_routes(
     Each route lists the first visits, or the `whole` plan even if targets hold before its end.
     """
     names = stop_names(question.topology)
-    routes: dict[str, PlannedRoute] = {}
+    chosen: dict[str, _Chosen] = {}
+    for k in outcome.order().tolist():
+        if outcome.allowed[k] and len(chosen) < most:
+            found = _chosen(question, task, outcome, k, names, whole)
+            chosen.setdefault(found.id, found)
+    plans, shown = [one.plan for one in chosen.values()], [one.shown for one in chosen.values()]
     least = float(outcome.effort.min(initial=np.inf))
-    for k in outcome.order():
-        if outcome.allowed[k] == 0 or len(routes) == most:
-            continue
-        found = _route(question, task, outcome, int(k), names, least, luck, whole)
-        routes.setdefault(found.id, found)
-    return tuple(routes.values())
+    return tuple(
+        _route(question, task, outcome, one, forecast, least, luck, whole)
+        for one, forecast in zip(chosen.values(), expected(task, plans, shown), strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A plan that becomes a route."""
+
+    id: str
+    row: int
+    """Among the outcomes."""
+    plan: Plan
+    shown: int
+    """Visits that its route lists."""
+
+
+def _chosen(
+    question: RouteQuestion,
+    task: RouteTask,
+    outcome: PlanOutcomes,
+    k: int,
+    names: dict[str, str],
+    whole: bool,
+) -> _Chosen:
+    plan, visits = outcome.plans[k], outcome.visits[k]
+    length = int(outcome.allowed[k])
+    usual = int(np.median(visits[visits > 0])) if (visits > 0).any() else length
+    shown = length if whole else min(max(1, usual), length, _SHOWN)
+    options = task.known.options
+    words = [f"{names[options[option].id]}:{examples}" for option, examples in plan.stops[:shown]]
+    start = question.checkpoints[plan.start]
+    back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
+    more = ["..."] if shown < usual and not whole else []
+    way = f" ({plan.found_by})" if plan.found_by and "changed" not in plan.found_by else ""
+    return _Chosen(" > ".join([*back, *words, *more]) + way, k, plan, shown)
 
 
 def _route(
     question: RouteQuestion,
     task: RouteTask,
     outcome: PlanOutcomes,
-    k: int,
-    names: dict[str, str],
+    chosen: _Chosen,
+    forecast: Expected,
     least: float,
     luck: float,
     whole: bool,
 ) -> PlannedRoute:
-    plan, visits = outcome.plans[k], outcome.visits[k]
-    length = int(outcome.allowed[k])
-    usual = int(np.median(visits[visits > 0])) if (visits > 0).any() else length
-    shown = length if whole else min(max(1, usual), length, _SHOWN)
-    told = expected(task, plan, shown)
-    options = [task.known.options[option] for option, _ in plan.stops[:shown]]
+    k, plan = chosen.row, chosen.plan
+    visits, length = outcome.visits[k], int(outcome.allowed[k])
+    shown = plan.stops[: chosen.shown]
     start = question.checkpoints[plan.start]
     stops = tuple(
-        _stop(task, option, examples, told.seconds[i], told.cost_usd[i], told.values[i])
-        for i, (option, examples) in enumerate(plan.stops[:shown])
+        _stop(task, option, examples, forecast.seconds[i], forecast.cost_usd[i], forecast.values[i])
+        for i, (option, examples) in enumerate(shown)
     )
-    words = [
-        f"{names[option.id]}:{stop.examples}" for option, stop in zip(options, stops, strict=True)
-    ]
-    back = [] if plan.start == 0 else [f"back to {(start.model or 'the start')[:8]}"]
-    more = ["..."] if shown < usual and not whole else []
-    way = f" ({plan.way})" if plan.way and "changed" not in plan.way else ""
     holds = luck * float(outcome.chance[k])
     return PlannedRoute(
-        id=" > ".join([*back, *words, *more]) + way,
+        id=chosen.id,
         route=Route(start=start.model, visits=stops, reaches=holds >= _LIKELY, chance=holds),
-        seconds=float(told.seconds.sum() if whole else outcome.seconds[k].mean()),
-        cost_usd=float(told.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
+        seconds=float(forecast.seconds.sum() if whole else outcome.seconds[k].mean()),
+        cost_usd=float(forecast.cost_usd.sum() if whole else outcome.cost_usd[k].mean()),
         examples=sum(s.examples for s in stops) if whole else int(outcome.examples[k].mean()),
         visits=length if whole else round(float(np.where(visits > 0, visits, length).mean())),
         holds=holds,
         utility=least / float(outcome.effort[k]) if outcome.effort[k] > 0 else 1.0,
-        travels=_travels(start.release_to, options),
+        travels=_travels(start.release_to, [task.known.options[option] for option, _ in shown]),
     )
 
 

@@ -22,8 +22,6 @@ from daitn.control.route.priors import SHAPE, Prior
 from daitn.control.route.question import PastVisit
 from daitn.control.route.value_model import (
     Draws,
-    Floats,
-    Indices,
     Setting,
     Visits,
     after_visit,
@@ -31,6 +29,7 @@ from daitn.control.route.value_model import (
     values,
 )
 from daitn.objects.merging import Algorithm
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["Belief", "Taught", "believed", "drawn", "hopeful", "parents", "taught", "untaught"]
 
@@ -43,7 +42,7 @@ _LABEL_SD = 0.10
 """The same for one label's value, which has a fraction of the items."""
 _EARLY = (2.5, 1.7, 1.3, 1.0)
 """Factor on both after the first, second and third visit of a fresh model, whose results depend
-much on where it began."""
+strongly on its start."""
 _BROUGHT = 1000.0
 """Examples of everything that owner-supplied weights are assumed to have seen: more than
 `value_model._SETTLED`, so that they fade slowly, and few enough to be taught. A guess."""
@@ -51,14 +50,15 @@ _DEFAULT_SE = 0.02
 """For a measurement without a standard error: that of 90 % over 225 items."""
 _SAME_VALUE = 1e-9
 _STEP = 1e-3
-"""Of finite differences, in prior standard deviations: far above rounding, far below curvature."""
+"""Step of finite differences, in prior standard deviations: far above rounding, far below
+curvature."""
 _ROUNDS = 10
-"""At most, of Gauss-Newton; it ends when a round gains less than a thousandth."""
+"""Maximum number of Gauss-Newton rounds; it ends when a round gains less than a thousandth."""
 _BAD_SHARE = 0.08
 _BAD_LEVEL = -2.0
-"""This share of the unvisited sites is believed to teach next to nothing, whatever their
-descriptors claim. No network has told yet how many do; with one such site in twelve a route does
-not rest on a single unvisited one."""
+"""This share of the unvisited sites is assumed to teach next to nothing, whatever their descriptors
+claim. No network has yet shown how many do; with one such site in twelve, a route does not rest on
+a single unvisited one."""
 _USUAL_SD = 1.0
 """Spread of the others; the prior of a visited site is wider, as it may be of either kind."""
 _SEED = 20
@@ -92,7 +92,7 @@ class _Seen:
     site: Indices
     examples: Floats
     parent: Indices
-    """(V,): the visit whose model this one received; -1 for the start."""
+    """(V,): the visit whose model this one received; -1 means the start."""
     start: Floats | None
     measured: Floats
     """(V, O)."""
@@ -101,8 +101,8 @@ class _Seen:
     label_error: Floats
     """(V, O, L); infinite if not reported."""
     rounds: tuple[tuple[int, Algorithm], ...]
-    """(V,): the number of the round, 0 for none, and how it was merged. Of a round only the last
-    visit is measured."""
+    """(V,): the number of the round, 0 for none, and how it was merged. Only the last visit of a
+    round is measured."""
 
 
 def believed(
@@ -143,7 +143,8 @@ def drawn(belief: Belief, count: int) -> Draws:
 
 
 def hopeful(belief: Belief, deviations: float) -> Draws:
-    """One set of parameters, each better than the mode by so many of its standard deviations."""
+    """One parameter set: each parameter this many of its standard deviations better than the
+    mode."""
     sd = np.sqrt((belief.root**2).sum(axis=1))
     better = np.ones(len(sd))
     better[:_SHAPE] = (-1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0)
@@ -165,6 +166,11 @@ class Taught:
     exposure: Floats
     fresh: bool
 
+    @property
+    def grid(self) -> Floats:
+        """(1, D, L, N): its skills in the form for `after_visit`."""
+        return self.skills.transpose(1, 2, 0)[None]
+
     def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
         """The state after one more visit."""
         visit = Visits(
@@ -174,15 +180,18 @@ class Taught:
             total=np.array([self.seen.sum()]),
             exposure=self.exposure[None],
             fresh=np.array([self.fresh]),
-            made=np.zeros(len(draws), dtype=np.int64),
         )
+        return self.made(known, site, examples, after_visit(known, draws, self.grid, visit)[0])
+
+    def made(self, known: Setting, site: int, examples: float, skills: Floats) -> Taught:
+        """The state after one more visit, which resulted in the skills (D, L, N)."""
         seen, exposure = self.seen.copy(), self.exposure.copy()
         seen[site] += examples
         exposure[known.field[site]] += known.share[site] * examples
-        return Taught(after_visit(known, draws, self.skills, visit), seen, exposure, fresh=False)
+        return Taught(skills.transpose(2, 0, 1), seen, exposure, fresh=False)
 
     def merged(self, made: Sequence[Taught], algorithm: Algorithm) -> Taught:
-        """What a merge makes of the models that sites made of this one."""
+        """The merge of the models that sites made from this one."""
         if not made:
             return self
         more = np.array([one.seen.sum() - self.seen.sum() for one in made])
@@ -196,7 +205,7 @@ class Taught:
 
 
 def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
-    """A model before its first visit; `start` as for `believed`."""
+    """A model before its first visit; `start` as in `believed`."""
     skills = start_skills(known, draws, start)
     seen = 0.0 if start is None else _BROUGHT
     exposure = np.full((len(known.fields), len(known.labels)), seen)
@@ -289,7 +298,7 @@ def _seen(known: Setting, history: Sequence[PastVisit], start: Floats | None) ->
 
 
 def _followed_in_round(rounds: Sequence[int]) -> frozenset[int]:
-    """Rows that another visit of the same round follows: what was measured is the merged model."""
+    """Rows followed by another visit of the same round: the merged model was measured."""
     pairs = pairwise(rounds)
     return frozenset(row for row, (one, then) in enumerate(pairs) if one and one == then)
 
@@ -347,7 +356,11 @@ def _share(logit: Floats) -> Floats:
 def _mode(
     seen: _Seen, prior: Prior, visited: Indices, mean: Floats, sd: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Mode of the posterior, with Jacobian and residuals there."""
+    """Mode of the posterior, with Jacobian and residuals there.
+
+    Levenberg-Marquardt (Marquardt 1963, SIAM J. Appl. Math. 11:431). Why not scipy's:
+    `docs/explanation/architecture.md`.
+    """
     theta = mean.copy()
     residual, jacobian = _linearised(theta, seen, prior, visited, mean, sd)
     damping = 1e-2
@@ -384,9 +397,9 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
     known = seen.known
     start = untaught(known, draws, seen.start)
     states: list[Taught] = []
-    told: list[Floats] = []
+    columns: list[Floats] = []
     together: list[Taught] = []
-    value_told, label_told = np.isfinite(seen.error), np.isfinite(seen.label_error)
+    values_known, labels_known = np.isfinite(seen.error), np.isfinite(seen.label_error)
     for row in range(len(seen.site)):
         parent = int(seen.parent[row])
         before = states[parent] if parent >= 0 else start
@@ -399,11 +412,11 @@ def _misses(draws: Draws, seen: _Seen) -> Floats:
         found = values(known, draws, model.skills)
         whole = np.einsum("nol,ol->no", found, known.shares)
         missed = (whole - seen.measured[row]) / seen.error[row]
-        told.append(missed[:, value_told[row]])
-        if label_told[row].any():
+        columns.append(missed[:, values_known[row]])
+        if labels_known[row].any():
             each = (found - seen.by_label[row]) / seen.label_error[row]
-            told.append(each[:, label_told[row]])
-    return np.hstack(told)
+            columns.append(each[:, labels_known[row]])
+    return np.hstack(columns)
 
 
 def _no_wider(covariance: Floats, sd: Floats) -> Floats:

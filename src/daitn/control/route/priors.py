@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.control.route.question import Believed
-from daitn.control.route.value_model import Floats, Setting
+from daitn.control.route.value_model import Setting
+from daitn.topology.arrays import Floats
 
 __all__ = [
     "SHAPE",
@@ -58,7 +59,7 @@ _LEAST_SD, _FURTHEST = 0.05, 5.0
 """Bounds on what recipes and earlier jobs may report, the second in standard deviations."""
 _FURTHEST_TIME = 12.0
 """The same for the logarithms of times: a site's published speed is that of large products, and a
-small classifier was measured to train e to the 11 times more slowly."""
+small classifier was measured to train e^11 times more slowly."""
 _TEACHES_AT = ((0.0, -2.2), (0.5, -0.9), (0.67, 1.0), (1.0, 4.0))
 """Logit of how much of an objective a field covers, by the similarity of their topics."""
 
@@ -87,7 +88,7 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
     Keys: those of `UNTAUGHT`; `teaches:<field>|<objective's topic>`, `ceiling:<topic>` and
     `level:<option id>` for beliefs about one field, objective or data set.
     """
-    taught = {key: _sane(key, one) for key, one in taught.items() if _sound(key, one)}
+    taught = {key: _sane(key, one) for key, one in taught.items() if _plausible(key, one)}
     general = {**UNTAUGHT, **{key: one for key, one in taught.items() if key in UNTAUGHT}}
     shape = [general[name] for name in SHAPE]
     objectives = range(len(known.objectives))
@@ -117,7 +118,7 @@ def guessed(key: str, taught: Mapping[str, Believed], hope: float) -> float:
     What earlier jobs taught, or a wide guess; `hope` is how many standard deviations less.
     """
     base, one = UNTAUGHT[key], taught.get(key)
-    if one is None or not _sound(key, one):
+    if one is None or not _plausible(key, one):
         one = base
     mean = min(max(one.mean, base.mean - _FURTHEST_TIME), base.mean + _FURTHEST_TIME)
     return math.exp(mean - hope * min(max(one.sd, _LEAST_SD), base.sd))
@@ -128,7 +129,7 @@ def is_known(key: str) -> bool:
     return key.split(":")[0] in UNTAUGHT
 
 
-def _sound(key: str, one: Believed) -> bool:
+def _plausible(key: str, one: Believed) -> bool:
     """Whether a belief is finite and about an existing parameter."""
     return is_known(key) and math.isfinite(one.mean) and math.isfinite(one.sd)
 

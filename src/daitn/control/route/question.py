@@ -1,4 +1,4 @@
-"""The input of MTRCE: where the model is, what was measured so far, what may be spent."""
+"""The input of MTRCE: the model's location, the measurements so far, and the budget."""
 
 from __future__ import annotations
 
@@ -38,29 +38,30 @@ class PastVisit(msgspec.Struct, frozen=True, kw_only=True):
     """`site/dataset`."""
     examples: int
     seconds: float
-    """Training alone."""
+    """Training only."""
     before: dict[str, float]
     after: dict[str, float]
     standard_error: dict[str, float]
-    """Of `after`."""
+    """Standard error of `after`."""
     by_label: dict[str, dict[str, float]] = {}
-    """Of `after`: objective to label to value, where its verifier reported them."""
+    """Values per label for `after`, by objective, if its verifier reported them."""
     transfer_s: float = 0.0
-    """Until the model had arrived."""
+    """Seconds until the model had arrived."""
     overhead_s: float = 0.0
-    """Part of the visit beside transfer and training: starting, loading, storing."""
+    """Part of the visit besides transfer and training: starting, loading, storing."""
     verify_s: float = 0.0
-    """Until all objectives were measured, including transfers to the verifiers."""
+    """Seconds until all objectives were measured, including transfers to the verifiers."""
     abandoned: bool = False
     """The job later returned to a model that does not include this visit."""
     round: int = 0
-    """Which round of the job it was part of, from 1; 0: none. `after` is what that reached."""
+    """The round of the job to which it belonged, from 1; 0 means none. `after` is then the round's
+    result."""
     algorithm: Algorithm = Algorithm.SEQUENTIAL
     """How the round was merged."""
 
 
 def steps(history: Sequence[PastVisit]) -> tuple[PastVisit, ...]:
-    """The visits, of each round only the last: it tells what the round reached."""
+    """The visits; of each round only the last, which has the round's result."""
     following = (*history, None)[1:]
     return tuple(
         one
@@ -73,7 +74,7 @@ class RouteStart(msgspec.Struct, frozen=True, kw_only=True):
     """A model from which the route may continue."""
 
     model: Digest | None
-    """None: a fresh model, initialised wherever the first visit is."""
+    """`None` means a fresh model, initialised at the site of the first visit."""
     size_bytes: int
     """Estimated for a fresh model, which also has to travel after the first visit."""
     holders: tuple[SiteId, ...] = ()
@@ -102,13 +103,14 @@ class RouteQuestion:
     flops_per_example: float
     """Per training example, forward and backward."""
     checkpoints: tuple[RouteStart, ...]
-    """The latest model first; the best one second if it is another."""
+    """The latest model first; the best one second if it is different."""
     history: tuple[PastVisit, ...] = ()
     """Every visit of the job, including abandoned ones, oldest first."""
     spent: Spent = field(default_factory=Spent)
     verify_s: float | None = None
     """Seconds to measure all objectives after a visit, as last measured, without the transfer.
-    None: this job has measured nothing yet, so earlier jobs must tell (`experience`)."""
+    `None` means this job has measured nothing yet, so that earlier jobs must tell
+    (`experience`)."""
     cut_off: frozenset[tuple[SiteId, SiteId]] = frozenset()
     """Pairs of a site and a holder from which it could not fetch a model of this job."""
     excluded: tuple[SiteId, ...] = ()
@@ -122,20 +124,21 @@ class RouteQuestion:
     experience: Mapping[str, Believed] = field(default_factory=dict)
     """What earlier jobs taught about this recipe and these data sets, see `experience`."""
     merges: bool = False
-    """Whether several sites can train the latest model, and one of them merge what they made."""
+    """Whether several sites can train the latest model, and one of them can merge the results."""
     busy: frozenset[str] = frozenset()
-    """Data sets, by id, that train for an earlier round still, or whose late models the next one
+    """Ids of data sets that still train for an earlier round, or whose late models the next one
     merges."""
     unfit: frozenset[Algorithm] = frozenset()
-    """Algorithms by which the recipe does not train, as it says or was found."""
+    """Algorithms that the recipe does not support, as it says or as was found."""
     shortfalls: tuple[float, ...] = ()
-    """Of all checkpoints, oldest first: before any training and after each visit or round."""
+    """Shortfalls of all checkpoints, oldest first: before any training and after each visit or
+    round."""
     behind: int = 0
     """Entries of the lineage behind the latest model."""
     begun: Mapping[str, Believed] = field(default_factory=dict)
-    """What would be believed without earlier jobs: the recipe's own estimates."""
+    """The belief without earlier jobs: the recipe's own estimates."""
     past_jobs: int = 0
-    """Number of earlier jobs that `experience` is from."""
+    """Number of earlier jobs behind `experience`."""
     now_s: float = 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""How a route would end: plays every plan out under every set of parameters.
+"""Predicts the outcome of routes: simulates every plan under every set of parameters.
 
 (Rollout; Bertsekas, Tsitsiklis and Wu, "Rollout algorithms for combinatorial optimization", J.
 Heuristics 1997.) A plan's costs, and which of its visits are allowed, depend on the plan alone;
@@ -8,27 +8,41 @@ what it teaches differs from draw to draw. A plan ends once all targets are meas
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from daitn.control.route.costs import NEVER_S
 from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
-    Flags,
-    Floats,
-    Indices,
+    Draws,
     Visits,
-    after_visit,
     anchored,
+    effects,
     whole_values,
 )
+from daitn.topology.arrays import Flags, Floats, Indices
 
-__all__ = ["HORIZON", "Expected", "Plan", "PlanOutcomes", "Stop", "expected", "play", "utility"]
+__all__ = [
+    "HORIZON",
+    "Expected",
+    "Plan",
+    "PlanOutcomes",
+    "PlayedBefore",
+    "Stop",
+    "expected",
+    "play",
+    "utility",
+]
 
 HORIZON = 24
 """Number of visits that a plan looks ahead."""
+_AT_ONCE = (2, 3, 4, 6, 9)
+"""Number of visits to simulate before the next check of which plans continue: each check costs as
+much as simulating a hundred rows, and most plans are given up early. They add up to `HORIZON`."""
+_FEWER = 0.75
+"""Draws under which all plans have reached the targets are left out once few enough others
+remain."""
 
 Stop = tuple[int, int]
 """Option and examples."""
@@ -36,20 +50,20 @@ Stop = tuple[int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Visits from a checkpoint on, and the obvious plan that they follow or depart from."""
+    """Visits from a checkpoint on, and the obvious plan that they follow or vary."""
 
     start: int
     stops: tuple[Stop, ...]
-    way: str = ""
+    found_by: str = ""
 
 
 @dataclass(frozen=True)
 class PlanOutcomes:
-    """How P plans ended under N draws."""
+    """The outcomes of P plans under N draws."""
 
     plans: tuple[Plan, ...]
     visits: Indices
-    """(P, N): after which visit (from 1) all targets held; 0 if they never did."""
+    """(P, N): the visit (from 1) after which all targets held; 0 if they never did."""
     seconds: Floats
     cost_usd: Floats
     examples: Floats
@@ -67,10 +81,16 @@ class PlanOutcomes:
         """Indices of the plans, best first."""
         return np.argsort(self.effort, kind="stable")
 
-    def only(self, plan: int) -> PlanOutcomes:
-        """One plan's outcome."""
-        arrays = {name: getattr(self, name)[[plan]] for name in _ARRAYS}
-        return PlanOutcomes(plans=(self.plans[plan],), **arrays)
+    def only(self, *plans: int) -> PlanOutcomes:
+        """The outcomes of these plans only."""
+        arrays = {name: getattr(self, name)[list(plans)] for name in _ARRAYS}
+        return PlanOutcomes(plans=tuple(self.plans[plan] for plan in plans), **arrays)
+
+    def effort_under(self, task: RouteTask, rows: Indices) -> Floats:
+        """(P,): the effort under some of the draws."""
+        visits, missing = self.visits[:, rows], self.missing[:, rows]
+        spent = task.effort(self.seconds[:, rows], self.cost_usd[:, rows])
+        return utility(_each(task, visits, missing, spent), task.weight[rows], task.caution)
 
     def joined(self, others: Sequence[PlanOutcomes]) -> PlanOutcomes:
         """These outcomes, then others under the same draws."""
@@ -83,7 +103,7 @@ _ARRAYS = tuple(name for name in PlanOutcomes.__dataclass_fields__ if name != "p
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Trajectories:
     """What follows from P plans alone, visit by visit; arrays (P, H)."""
 
     option: Indices
@@ -92,14 +112,22 @@ class _Way:
     """Examples of earlier visits to the same option."""
     total: Floats
     """Examples of all earlier visits, including those that made the checkpoint."""
-    exposure: Floats
-    """(P, H, D, L): examples of each label in each field, before the visit."""
     seconds: Floats
     cost_usd: Floats
-    told: Floats
+    examples_so_far: Floats
     """Examples so far."""
     length: Indices
     """(P,): number of allowed visits."""
+    fresh: Flags
+    """(P,): whether the checkpoint was never trained."""
+
+
+@dataclass(frozen=True)
+class PlayedBefore:
+    """Outcomes of plans under some of the draws."""
+
+    rows: Indices
+    outcomes: PlanOutcomes
 
 
 def play(
@@ -107,34 +135,42 @@ def play(
     plans: Sequence[Plan],
     rows: Indices | None = None,
     enough: float = np.inf,
+    earlier: PlayedBefore | None = None,
 ) -> PlanOutcomes:
-    """Play all plans out under the draws at `rows`, or under all.
+    """Simulate all plans under the draws at `rows`, or under all; what is in `earlier` is not
+    simulated again.
 
     A plan is given up once its effort is certain to exceed `enough`. Of such a plan the effort is
     only known to be more, and the rest is not known.
     """
     draws = np.arange(len(task.draws)) if rows is None else rows
-    way = _way(task, plans)
-    visits, missing = _followed(task, plans, way, draws, enough)
+    trajectories = _trajectories(task, plans)
+    visits, missing = _followed(task, plans, trajectories, draws, enough, earlier)
     shape = visits.shape
-    last = np.where(visits > 0, visits, way.length[:, None]) - 1
+    last = np.where(visits > 0, visits, trajectories.length[:, None]) - 1
     at = (np.arange(shape[0])[:, None], np.maximum(last, 0))
     nothing = last < 0
-    seconds = np.where(nothing, 0.0, way.seconds[at])
-    cost_usd = np.where(nothing, 0.0, way.cost_usd[at])
+    seconds = np.where(nothing, 0.0, trajectories.seconds[at])
+    cost_usd = np.where(nothing, 0.0, trajectories.cost_usd[at])
     spent = task.effort(seconds, cost_usd)
-    each = np.where(visits > 0, spent, task.miss * (1.0 + missing) + 1e-3 * spent)
+    each = _each(task, visits, missing, spent)
     return PlanOutcomes(
         plans=tuple(plans),
         visits=visits,
         seconds=seconds,
         cost_usd=cost_usd,
-        examples=np.where(nothing, 0.0, way.told[at]),
+        examples=np.where(nothing, 0.0, trajectories.examples_so_far[at]),
         missing=missing,
         effort=utility(each, task.weight[draws], task.caution),
         chance=(visits > 0) @ task.weight[draws] / task.weight[draws].sum(),
-        allowed=way.length,
+        allowed=trajectories.length,
     )
+
+
+def _each(task: RouteTask, visits: Indices, missing: Floats, spent: Floats) -> Floats:
+    """(P, N): effort under each draw; `spent`: until the targets held, or until the plan's end."""
+    found: Floats = np.where(visits > 0, spent, task.miss * (1.0 + missing) + 1e-3 * spent)
+    return found
 
 
 @dataclass(frozen=True)
@@ -148,20 +184,21 @@ class Expected:
     """(H,): per visit."""
 
 
-def expected(task: RouteTask, plan: Plan, visits: int) -> Expected:
-    """Follow one plan for so many visits, even if targets hold earlier."""
-    way = _way(task, (plan,))
-    known, start = task.known, task.starts[plan.start]
-    model, found = start.model, np.zeros((visits, len(task.targets)))
-    usual = task.weight / task.weight.sum()
-    for depth, (site, examples) in enumerate(plan.stops[:visits]):
-        model = model.after(known, task.draws, site, float(examples))
-        whole = whole_values(known, task.draws, model.skills)
-        found[depth] = usual @ anchored(whole, start.believed, start.off)
-    return Expected(
-        found,
-        np.diff(way.seconds[0, :visits], prepend=0.0),
-        np.diff(way.cost_usd[0, :visits], prepend=0.0),
+def expected(task: RouteTask, plans: Sequence[Plan], visits: Sequence[int]) -> tuple[Expected, ...]:
+    """Simulate each plan for this many visits, even if targets hold earlier."""
+    if not plans:
+        return ()
+    trajectories, usual = _trajectories(task, plans), task.weight / task.weight.sum()
+    state = _State.at_start(task, _starts_of(plans), np.arange(len(task.draws)))
+    _, measured = state.followed(task, trajectories, 0, max(visits))
+    found = measured @ usual
+    return tuple(
+        Expected(
+            found[k, :count],
+            np.diff(trajectories.seconds[k, :count], prepend=0.0),
+            np.diff(trajectories.cost_usd[k, :count], prepend=0.0),
+        )
+        for k, count in enumerate(visits)
     )
 
 
@@ -174,7 +211,7 @@ def utility(each: Floats, weight: Floats, caution: float) -> Floats:
     return np.asarray(total + caution * (worst - total), dtype=np.float64)
 
 
-def _way(task: RouteTask, plans: Sequence[Plan]) -> _Way:
+def _trajectories(task: RouteTask, plans: Sequence[Plan]) -> _Trajectories:
     longest = max((len(plan.stops) for plan in plans), default=0)
     shape = (len(plans), max(1, longest))
     option, examples = np.zeros(shape, dtype=np.int64), np.zeros(shape)
@@ -189,7 +226,7 @@ def _way(task: RouteTask, plans: Sequence[Plan]) -> _Way:
     moved[:, 1:] = costs.move_s(option[:, :-1], option[:, 1:])
     seconds = np.cumsum(moved + costs.stay_s(option, examples), axis=1)
     cost_usd = np.cumsum(costs.price_usd[option] * examples, axis=1)
-    told = np.cumsum(examples, axis=1)
+    examples_so_far = np.cumsum(examples, axis=1)
     seen = np.array([task.starts[plan.start].model.seen.sum() for plan in plans])
     limits = task.limits
     good = np.arange(shape[1])[None] < count[:, None]
@@ -197,21 +234,21 @@ def _way(task: RouteTask, plans: Sequence[Plan]) -> _Way:
         (seconds <= limits.seconds)
         & (seconds < NEVER_S)
         & (cost_usd <= limits.cost_usd)
-        & (told <= limits.examples)
+        & (examples_so_far <= limits.examples)
     )
     good &= task.open[option]
     good &= _permitted(task, plans, option)
     length = np.where(good.all(axis=1), shape[1], good.argmin(axis=1))
-    return _Way(
+    return _Trajectories(
         option=option,
         examples=examples,
         before=_before(task, plans, option, examples),
-        total=told - examples + seen[:, None],
-        exposure=_exposure(task, plans, option, examples),
+        total=examples_so_far - examples + seen[:, None],
         seconds=seconds,
         cost_usd=cost_usd,
-        told=told,
+        examples_so_far=examples_so_far,
         length=length,
+        fresh=np.array([task.starts[plan.start].model.fresh for plan in plans], dtype=bool),
     )
 
 
@@ -241,92 +278,191 @@ def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: F
     return found
 
 
-def _exposure(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
-    known = task.known
-    start = np.stack([task.starts[plan.start].model.exposure for plan in plans])
-    in_field = known.field[option][:, :, None] == np.arange(len(known.fields))
-    each = in_field[..., None] * (known.share[option] * examples[..., None])[:, :, None, :]
-    before: Floats = np.cumsum(each, axis=1) - each + start[:, None]
-    return before
+@dataclass(frozen=True)
+class _State:
+    """Models of some plans under some draws, P plans and N draws of all simulated ones, in single
+    precision."""
+
+    plan: Indices
+    draw: Indices
+    """(P,), (N,): their positions among all simulated ones."""
+    draws: Draws
+    wanted: Floats
+    """(O, N): targets, minus the measurement error."""
+    skills: Floats
+    """(P, D, L, N); (1, ...) if all are alike, like the next three."""
+    exposure: Floats
+    """(P, D, L)."""
+    believed: Floats
+    off: Floats
+    """(P, O, N): see `value_model.anchored`."""
+
+    @staticmethod
+    def at_start(task: RouteTask, start_of: Indices, rows: Indices) -> _State:
+        """The checkpoints from which plans continue, under the draws at `rows`."""
+        used = np.unique(start_of)
+        at = np.searchsorted(used, start_of) if len(used) > 1 else np.zeros(1, dtype=np.int64)
+        starts = [task.starts[start] for start in used]
+
+        def stacked(each: Sequence[Floats]) -> Floats:
+            found: Floats = np.stack(each)[at].astype(np.float32)
+            return found
+
+        return _State(
+            plan=np.arange(len(start_of)),
+            draw=np.arange(len(rows)),
+            draws=task.draws.single.take(rows),
+            wanted=(task.targets - task.noise[rows]).T.astype(np.float32),
+            skills=stacked([start.model.grid[0][..., rows] for start in starts]),
+            exposure=np.stack([start.model.exposure for start in starts])[at],
+            believed=stacked([start.believed[rows].T for start in starts]),
+            off=stacked([start.off[rows].T for start in starts]),
+        )
+
+    def only(self, going: Flags, draws: Indices) -> _State:
+        """The plans that are `going`, (P,), under the draws at these positions, (N',)."""
+        state = self
+        if not going.all():
+            at = np.flatnonzero(going)
+            alike = len(self.plan) > 1
+
+            def kept(each: Floats) -> Floats:
+                return each if alike and len(each) == 1 else each[at]
+
+            state = replace(
+                self,
+                plan=self.plan[at],
+                skills=kept(self.skills),
+                exposure=kept(self.exposure),
+                believed=kept(self.believed),
+                off=kept(self.off),
+            )
+        if len(draws) == len(self.draw):
+            return state
+        return replace(
+            state,
+            draw=state.draw[draws],
+            draws=state.draws.take(draws),
+            wanted=state.wanted[:, draws],
+            skills=state.skills[..., draws],
+            believed=state.believed[..., draws],
+            off=state.off[..., draws],
+        )
+
+    def followed(
+        self, task: RouteTask, made: _Trajectories, first: int, count: int
+    ) -> tuple[_State, Floats]:
+        """After the next `count` visits of each plan, from visit `first` on, and the values after
+        each without measurement error, (P, count, O, N)."""
+        known, (plans, draws) = task.known, (len(self.plan), len(self.draw))
+        at = (self.plan[:, None], np.arange(first, first + count))
+        site, examples = made.option[at], made.examples[at]
+        taught = np.zeros((plans, count, *self.exposure.shape[1:]))
+        row, step = np.arange(plans)[:, None], np.arange(count)
+        taught[row, step, known.field[site]] = known.share[site] * examples[..., None]
+        seen = self.exposure[:, None] + np.cumsum(taught, axis=1)
+        fresh = np.zeros(site.shape, dtype=bool)
+        fresh[:, 0] = made.fresh[self.plan] & (first == 0)
+        visits = Visits(
+            site=site.ravel(),
+            examples=examples.ravel(),
+            before=made.before[at].ravel(),
+            total=made.total[at].ravel(),
+            exposure=(seen - taught).reshape(-1, *seen.shape[2:]),
+            fresh=fresh.ravel(),
+        )
+        keeps, adds = effects(known, self.draws, visits).factors()
+        keeps = keeps.reshape(plans, count, *keeps.shape[1:])
+        adds = adds.reshape(plans, count, *adds.shape[1:])
+        skills, field = self.skills, known.field[site]
+        after = np.empty_like(keeps)
+        for each in range(count):
+            np.multiply(skills, keeps[:, each], out=after[:, each])
+            after[row[:, 0], each, field[:, each]] += adds[:, each]
+            skills = after[:, each]
+        whole = whole_values(known, self.draws, after.reshape(-1, *after.shape[2:]))
+        whole = whole.reshape(plans, count, -1, draws)
+        measured = anchored(whole, self.believed[:, None], self.off[:, None])
+        return replace(self, skills=skills, exposure=seen[:, -1]), measured
 
 
 def _followed(
-    task: RouteTask, plans: Sequence[Plan], way: _Way, draws: Indices, enough: float
+    task: RouteTask,
+    plans: Sequence[Plan],
+    trajectories: _Trajectories,
+    draws: Indices,
+    enough: float,
+    earlier: PlayedBefore | None,
 ) -> tuple[Indices, Floats]:
-    """After which visit each plan reaches under each draw, and what is missing at the end.
+    """The visit after which each plan reaches under each draw, and what is missing at the end.
 
-    A plan whose effort is certain to exceed `enough` is given up: it reaches under no draw under
-    which it has not reached by then.
+    Plans are followed a few visits at a time. One whose effort is certain to exceed `enough` is
+    given up: it reaches under no draw under which it has not reached by then.
     """
-    known, count = task.known, len(draws)
-    plan = np.repeat(np.arange(len(plans)), count)
-    drawn = np.tile(draws, len(plans))
-    start_of = np.array([one.start for one in plans], dtype=np.int64)[plan]
-    skills = np.stack([start.model.skills for start in task.starts])[start_of, drawn]
-    believed = np.stack([start.believed for start in task.starts])[start_of, drawn]
-    off = np.stack([start.off for start in task.starts])[start_of, drawn]
-    fresh = np.array([task.starts[one.start].model.fresh for one in plans], dtype=bool)
-    visits = np.zeros((len(plans), count), dtype=np.int64)
-    open_ = np.array([_open(task, start) for start in task.starts])
-    missing = open_[start_of].reshape(visits.shape)
-    column = np.tile(np.arange(count), len(plans))
-    noise = task.noise[drawn]
-    effort = task.effort(way.seconds, way.cost_usd)
-    for depth in range(way.option.shape[1]):
-        going = (way.length > depth)[plan]
-        if enough < np.inf:
-            least = _least(task, way, effort, visits, missing, draws, depth)
-            going &= (least <= enough)[plan]
-        if not going.all():
-            plan, drawn, column, skills, believed, off, noise = _only(
-                going, plan, drawn, column, skills, believed, off, noise
-            )
-        if not len(plan):
+    start_of, shape = _starts_of(plans), (len(plans), len(draws))
+    visits, open_ = np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=bool)
+    missing = np.repeat([[_open(task, start)] for start in task.starts], shape[1], axis=1)[start_of]
+    if earlier is not None:
+        known = earlier.outcomes
+        visits[:, earlier.rows], missing[:, earlier.rows] = known.visits, known.missing
+        open_[:, earlier.rows] = False
+    state = _State.at_start(task, start_of, draws)
+    effort, weight = task.effort(trajectories.seconds, trajectories.cost_usd), task.weight[draws]
+    longest, depth = int(trajectories.length.max(initial=0)), 0
+    for wanted in _AT_ONCE:
+        count, at = min(wanted, longest - depth), state.plan
+        if count <= 0:
             break
-        made = Visits(
-            site=way.option[:, depth],
-            examples=way.examples[:, depth],
-            before=way.before[:, depth],
-            total=way.total[:, depth],
-            exposure=way.exposure[:, depth],
-            fresh=fresh & (depth == 0),
-            made=plan,
-        )
-        skills = after_visit(known, task.draws, skills, made, drawn)
-        whole = whole_values(known, task.draws, skills, drawn)
-        short = np.maximum(0.0, task.targets - anchored(whole, believed, off) - noise)
-        left = short.sum(axis=1)
-        missing[plan, column] = left / task.short_at_start
-        done = left <= 0.0
-        if done.any():
-            visits[plan[done], column[done]] = depth + 1
-            plan, drawn, column, skills, believed, off, noise = _only(
-                ~done, plan, drawn, column, skills, believed, off, noise
-            )
+        going = (trajectories.length[at] > depth) & open_[at].any(axis=1)
+        if enough < np.inf:
+            goes_on = open_[at] & going[:, None]
+            least = _least(task, effort[at], visits[at], missing[at], goes_on, weight, depth)
+            going &= least <= enough
+        if not going.any():
+            break
+        state = state.only(going, _worth_following(open_[np.ix_(at[going], state.draw)]))
+        state, measured = state.followed(task, trajectories, depth, count)
+        left = np.maximum(0.0, state.wanted - measured).sum(axis=2)
+        made = np.minimum(trajectories.length[state.plan] - depth, count)
+        ends = left <= 0.0
+        ends |= (np.arange(1, count + 1) >= made[:, None])[..., None]
+        last = ends.argmax(axis=1)
+        left = np.take_along_axis(left, last[:, None], axis=1)[:, 0]
+        block = np.ix_(state.plan, state.draw)
+        still = open_[block]
+        missing[block] = np.where(still, left / task.short_at_start, missing[block])
+        done = still & (left <= 0.0)
+        visits[block] = np.where(done, depth + 1 + last, visits[block])
+        open_[block] = still & ~done
+        depth += count
     return visits, missing
+
+
+def _worth_following(open_: Flags) -> Indices:
+    """Positions of the draws to continue with: all, or those under which a plan has not reached,
+    once they are clearly fewer."""
+    left = np.flatnonzero(open_.any(axis=0))
+    return left if len(left) < _FEWER * open_.shape[1] else np.arange(open_.shape[1])
 
 
 def _least(
     task: RouteTask,
-    way: _Way,
     effort: Floats,
     visits: Indices,
     missing: Floats,
-    draws: Indices,
+    goes_on: Flags,
+    weight: Floats,
     depth: int,
 ) -> Floats:
-    """(P,): less than this no plan's effort can become, after `depth` visits."""
-    goes_on = np.minimum(effort[:, depth], task.miss)[:, None]
-    ended = np.where((way.length > depth)[:, None], goes_on, task.miss * (1.0 + missing))
+    """(P,): lower bound on each plan's effort, after `depth` visits."""
+    ended = task.miss * (1.0 + missing)
+    ended = np.where(goes_on, np.minimum(effort[:, depth], task.miss)[:, None], ended)
     reached = np.take_along_axis(effort, np.maximum(visits - 1, 0), axis=1)
-    each = np.where(visits > 0, reached, ended)
-    return utility(each, task.weight[draws], task.caution)
+    return utility(np.where(visits > 0, reached, ended), weight, task.caution)
 
 
-def _only(rows: Flags, *arrays: Any) -> tuple[Any, ...]:
-    """These rows; each array keeps its order in memory."""
-    at = np.flatnonzero(rows)
-    return tuple(array.T.take(at, axis=-1).T for array in arrays)
+def _starts_of(plans: Sequence[Plan]) -> Indices:
+    return np.array([plan.start for plan in plans], dtype=np.int64)
 
 
 def _open(task: RouteTask, start: Start) -> float:

@@ -1,4 +1,5 @@
-"""How rounds would go on: plays them out under every set of parameters, as `rollout` does routes.
+"""Predicts the outcome of rounds: simulates them under every set of parameters, as `rollout` does
+for routes.
 
 A round is the same each time: the same sites with as many examples, so all that differs from draw
 to draw is what they teach, and after which round all targets are measured to hold.
@@ -14,31 +15,32 @@ from daitn.control.route.merged import merged_skills
 from daitn.control.route.rollout import utility
 from daitn.control.route.rounds import NextRound
 from daitn.control.route.task import RouteTask
-from daitn.control.route.value_model import Floats, Indices, Visits, after_visit, anchored, values
+from daitn.control.route.value_model import Visits, after_visit, anchored, whole_values
 from daitn.objects.decisions import Round
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["FEW", "HORIZON", "RoundsOutcome", "play_rounds"]
 
 HORIZON = 64
-"""Rounds that are looked ahead: more than visits of a route, each of which may be as long as some
-rounds."""
+"""Rounds to look ahead: more than the visits of a route, since one visit may take as long as
+several rounds."""
 FEW = 12
-"""Draws by which sizes of a round are compared."""
+"""Draws with which sizes of a round are compared."""
 _MOST_ROWS = 3_000
-"""Sites times draws: with more sites, fewer draws are looked at."""
+"""Sites times draws: with more sites, fewer draws are used."""
 _FEWEST_DRAWS = 8
 
 
 @dataclass(frozen=True)
 class RoundsOutcome:
-    """How rounds ended under N draws."""
+    """The outcomes of rounds under N draws."""
 
     rounds: Indices
-    """(N,): after which round (from 1) all targets held; 0 if they never did."""
+    """(N,): the round (from 1) after which all targets held; 0 if they never did."""
     seconds: float
-    """Until then, or until no further round fits; a mean."""
+    """Mean seconds until then, or until no further round fits."""
     effort: float
-    """Least is best: that of `PlanOutcomes`."""
+    """Least is best, as in `PlanOutcomes`."""
     chance: float
     """Weighted share of the draws that reach all targets."""
 
@@ -47,7 +49,7 @@ def play_rounds(
     task: RouteTask, found: NextRound, most_draws: int | None = None
 ) -> RoundsOutcome | None:
     """Rounds like this one from the latest model on, until the targets hold or nothing is left;
-    none where not even one fits. `most_draws`: of those that are looked at."""
+    none if not even one fits. `most_draws`: maximum number of draws used."""
     planned = found.round
     if planned is None:
         return None
@@ -79,7 +81,7 @@ def _affordable(task: RouteTask, seconds: float, usd: float, examples: float) ->
 
 
 def _looked_at(task: RouteTask, sites: int, most: int) -> Indices:
-    """The mode and as many other draws as there is time for, and the hopeful one."""
+    """The mode, as many other draws as time permits, and the hopeful one."""
     count = len(task.draws)
     few = min(most, max(_FEWEST_DRAWS, _MOST_ROWS // sites))
     return np.arange(count) if few >= count else np.r_[0 : few - 1, count - 1]
@@ -91,31 +93,29 @@ def _followed(task: RouteTask, planned: Round, most: int, draws: Indices) -> tup
     site = np.array([position[f"{s.site}/{s.dataset}"] for s in planned.visits], dtype=np.int64)
     examples = np.array([float(stop.examples) for stop in planned.visits])
     sites, count = len(site), len(draws)
-    each, row = np.repeat(site, count), np.tile(np.arange(count), sites)
-    parameters, believed = task.draws.take(draws), start.believed[draws]
-    tiled = parameters.take(row)
+    parameters = task.draws.take(draws)
+    believed, off, noise = start.believed[draws].T, start.off[draws].T, task.noise[draws].T
     taught = np.zeros_like(start.model.exposure)
     np.add.at(taught, known.field[site], known.share[site] * examples[:, None])
-    skills = start.model.skills[draws]
+    skills = start.model.grid[..., draws]
     seen, exposure, fresh = start.model.seen, start.model.exposure, start.model.fresh
     rounds = np.zeros(count, dtype=np.int64)
     missing = np.ones(count)
     for number in range(1, most + 1):
         visit = Visits(
-            site=each,
-            examples=np.repeat(examples, count),
-            before=seen[each],
-            total=np.full(len(each), seen.sum()),
+            site=site,
+            examples=examples,
+            before=seen[site],
+            total=np.full(sites, seen.sum()),
             exposure=exposure[None],
-            fresh=np.full(len(each), fresh),
+            fresh=np.full(sites, fresh),
         )
-        after = after_visit(known, tiled, skills[row], visit).reshape(sites, *skills.shape)
-        skills = merged_skills(skills, after, examples, planned.algorithm)
+        after = after_visit(known, parameters, skills, visit)
+        skills = merged_skills(skills[0], after, examples, planned.algorithm)[None]
         seen, exposure, fresh = seen.copy(), exposure + taught, False
         np.add.at(seen, site, examples)
-        whole = (values(known, parameters, skills) * known.shares).sum(axis=2)
-        measured = anchored(whole, believed, start.off[draws]) + task.noise[draws]
-        short = np.maximum(0.0, task.targets - measured).sum(axis=1)
+        measured = anchored(whole_values(known, parameters, skills)[0], believed, off) + noise
+        short = np.maximum(0.0, task.targets[:, None] - measured).sum(axis=0)
         open_ = rounds == 0
         missing = np.where(open_, short / task.short_at_start, missing)
         rounds[open_ & (short <= 0.0)] = number

@@ -9,7 +9,7 @@ does not train itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,12 +17,12 @@ import numpy as np
 
 from daitn.control.route import pace
 from daitn.control.route.chains import chains
-from daitn.control.route.costs import NEVER_S, Costs, costs, overhead_s, transfer_s
+from daitn.control.route.costs import NEVER_S, Costs, costs, overhead_s, to_verifiers_s
 from daitn.control.route.priors import guessed
 from daitn.control.route.question import RouteQuestion, RouteStart
 from daitn.control.route.task import jurisdiction_of
+from daitn.control.route.transfers import between_s, transfer_s
 from daitn.control.route.trees import groups, most_members
-from daitn.control.route.value_model import Floats
 from daitn.objects.access import allows, narrowed
 from daitn.objects.compression import Compression
 from daitn.objects.decisions import Decision, Group, PlannedVisit, Round, Scored
@@ -30,24 +30,26 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
 from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
+from daitn.objects.secure_sum import LEAST_MEMBERS
+from daitn.topology.arrays import Floats
 from daitn.topology.snapshot import DataOption
 
 __all__ = ["Members", "NextRound", "members", "next_round"]
 
-_PATIENCE = 10
+_STALLED_AFTER = 10
 """Rounds without a smaller shortfall after which a job without a budget ends."""
-_PATIENCE_WITH_BUDGET = 30
-"""The same of a job with a budget, which may be all but endless."""
+_STALLED_AFTER_WITH_BUDGET = 30
+"""The same for a job with a budget, which may be practically unlimited."""
 _BUFFER = 0.5
 """Share of the sites whose updates `fedbuff` merges at once: the faster half sets its pace."""
 _CAUTION = -1.0
-"""By so many standard deviations slower than expected a round's sites may be, see `costs`."""
+"""Standard deviations by which a round's sites may be slower than expected, see `costs`."""
 _SLOW_LINK = 0.25
-"""Share of what a visit takes from which on the way of its update is worth shortening: in 8 bits it
-is a quarter as long, and no accuracy was seen to be lost by it."""
+"""Share of a visit's time for the transfer of its update from which compression pays: in 8 bits it
+takes a quarter of the time, with no observed loss of accuracy."""
 _MOST_AGGREGATORS = 256
-"""Sites that are considered."""
-_TOLD = 20
+"""Maximum number of sites considered as aggregators."""
+_EXPLAINED = 20
 
 
 class NextRound(NamedTuple):
@@ -56,30 +58,30 @@ class NextRound(NamedTuple):
     round: Round | None
     decision: Decision
     why: str = ""
-    """Without a round, where it is for good."""
+    """If there is no round: the reason, if it is permanent."""
     waits: str = ""
-    """Without a round, where more sites would change it."""
+    """If there is no round: the reason, if more sites would change it."""
     seconds: float = NEVER_S
-    """Expected, from giving the work until the merged model is measured."""
+    """Expected seconds from assigning the work until the merged model is measured."""
 
 
 class Members(NamedTuple):
-    """Who can take part in rounds from the latest checkpoint, whatever the algorithm."""
+    """Possible members of rounds from the latest checkpoint, whatever the algorithm."""
 
     options: Sequence[DataOption]
-    """Those that are not busy."""
+    """Data sets that are not busy."""
     late: Sequence[DataOption]
-    """Those that are."""
+    """Data sets that are busy."""
     priced: Costs
     cautious: Costs
-    """Rather too high."""
+    """Cautious costs, rather too high."""
     merging: Sequence[tuple[SiteId, float]]
-    """The sites of all, with the seconds that the models' ways take where one merges; soonest
+    """The aggregator candidates, with the seconds of the models' transfers to each; soonest
     first."""
 
 
 def members(question: RouteQuestion) -> Members:
-    """Who can take part now: takes the longest of what a round is planned by."""
+    """The possible members now: the slowest part of planning a round."""
     start = question.checkpoints[0]
     everybody = _members(question, start)
     options = [option for option in everybody if option.id not in question.busy]
@@ -99,23 +101,28 @@ def next_round(
     part: float = 1.0,
     among: Members | None = None,
 ) -> NextRound:
-    """The round from the latest checkpoint, which may be a model that is still to be made.
+    """The round from the latest checkpoint, which may be a model still to be made.
 
     `part`: of what the intent says that each site trains in a round; `among`: the question's
     members, where they are known.
     """
     intent, start = question.intent, question.checkpoints[0]
-    patience = _PATIENCE if intent.budget == Budget() else _PATIENCE_WITH_BUDGET
-    if _stalled(question.shortfalls, patience):
-        return _none(question, why=f"{patience} rounds brought the targets no nearer")
+    after = _STALLED_AFTER if intent.budget == Budget() else _STALLED_AFTER_WITH_BUDGET
+    if _stalled(question.shortfalls, after):
+        return _none(question, why=f"{after} rounds brought the targets no nearer")
     among = among or members(question)
     options, late = among.options, len(among.late)
-    needed = rule.least_models or 1
-    if len(options) + late < needed:
-        there = len(options) + late
-        return _none(question, waits=f"{algorithm} needs {needed} sites, {there} can take part")
+    secure = intent.training.secure_aggregation
+    needed = max(rule.least_models or 1, LEAST_MEMBERS if secure else 1)
+
+    def count(sites: Iterable[SiteId]) -> int:
+        """Models, with late ones; of a secure sum, which has no late ones, sites."""
+        return len(set(sites)) if secure else late + sum(1 for _ in sites)
+
+    if (available := count(option.site for option in options)) < needed:
+        return _none(question, waits=f"{algorithm} needs {needed} sites, {available} can take part")
     stops, within, seconds = _stops(question, among, algorithm, part)
-    if len(stops) + late < needed:
+    if count(stop.site for stop in stops) < needed:
         return _none(question, why="the budget does not allow another round")
     taking_part = {stop.site for stop in stops} | {option.site for option in among.late}
     idle = {option.site for option in options} - taking_part
@@ -129,7 +136,7 @@ def next_round(
     )
     if algorithm is Algorithm.FEDSEQ:
         found = _in_chains(found, options)
-    if algorithm not in AT_ONCE and not intent.training.secure_aggregation:
+    if algorithm not in AT_ONCE and not secure:
         buffered = algorithm is Algorithm.FEDBUFF
         found = msgspec.structs.replace(
             found,
@@ -145,7 +152,7 @@ def next_round(
 
 
 def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
-    """Data sets that take part, by id; the rules of those that are busy bind all others."""
+    """Ids of data sets that take part; the rules of busy ones restrict all others."""
     release_to, members = start.release_to, list[DataOption]()
     places = set[str]()
     options = question.topology.options
@@ -154,9 +161,9 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
         if option.site in question.excluded or not _reaches(question, start, option.site):
             continue
         within = narrowed(release_to, option.dataset.policy.release_to)
-        there = places | {jurisdiction_of(question, option.site)}
-        if all(allows(within, place) for place in there) and _is_measured(question, within):
-            release_to, places = within, there
+        wider = places | {jurisdiction_of(question, option.site)}
+        if all(allows(within, place) for place in wider) and _is_measured(question, within):
+            release_to, places = within, wider
             members.append(option)
     most = most_members(question.intent.training.rules.values())
     return sorted(members[:most], key=lambda option: option.id)
@@ -182,9 +189,12 @@ def _is_measured(question: RouteQuestion, release_to: tuple[str, ...]) -> bool:
 def _stops(
     question: RouteQuestion, among: Members, algorithm: Algorithm, part: float
 ) -> tuple[tuple[PlannedVisit, ...], float | None, float]:
-    """The visits, shortened alike where the budget does not allow all; none if it allows none. Then
-    the seconds after which nobody is waited for, and those that the round is expected to take,
-    without what the models' ways to and from an aggregator do."""
+    """The round's visits, the seconds after which it no longer waits, and its expected seconds.
+
+    Where the budget does not allow all examples, all visits are shortened by the same factor; if it
+    allows none, there are no visits. The expected time leaves out transfers to and from an
+    aggregator.
+    """
     intent, options, priced = question.intent, among.options, among.priced
     if not options:
         return (), None, 0.0
@@ -237,13 +247,14 @@ def _stops(
 
 
 def _started_s(question: RouteQuestion) -> float:
-    """What a piece of work takes beyond itself, as measured or, before that, as guessed."""
+    """Overhead of a piece of work, as measured or, before that, as estimated."""
     measured_s = overhead_s(question.history)
     return guessed("overhead", question.experience, 0.0) if measured_s is None else measured_s
 
 
 def _stands_for(examples: int, part: float, epochs: float, option: DataOption) -> int:
-    """The examples of which these are a part; not more than a round has that nobody chose."""
+    """The number of examples of which these are a part; at most those of a round that nobody
+    chose."""
     whole = min(int(examples / part + 0.5), int(epochs * option.dataset.samples))
     return whole if part < 1.0 and whole > examples else 0
 
@@ -253,7 +264,7 @@ def _trains(option: DataOption, examples: int) -> bool:
 
 
 def _spread_s(alone: Floats) -> Floats:
-    """Seconds until each site has the model, when all fetch it at once: who has it serves them over
+    """Seconds until each site has the model if all fetch it at once: its holder serves them over
     one line, which is no faster than the fastest of these `alone` found it."""
     fetching = alone > 0.0
     least = fetching.sum() * alone[fetching].min(initial=NEVER_S) if fetching.any() else 0.0
@@ -282,7 +293,8 @@ def _groups(
 def _compressed(
     question: RouteQuestion, start: RouteStart, stops: Sequence[PlannedVisit], aggregator: SiteId
 ) -> tuple[PlannedVisit, ...]:
-    """The visits, whose updates travel as the intent says, or in 8 bits where they take long."""
+    """The visits with their updates compressed as in the intent, or in 8 bits if transfers take
+    long."""
     wish, found = question.intent.training.compression, []
     for stop in stops:
         takes_s = transfer_s(
@@ -310,25 +322,23 @@ def _in_chains(found: Round, options: Sequence[DataOption]) -> Round:
 def _aggregators(
     question: RouteQuestion, start: RouteStart, sites: Sequence[SiteId]
 ) -> list[tuple[SiteId, float]]:
-    """Sites that take part, with the seconds until one that merges has all models and a verifier of
-    each objective the result; soonest first."""
+    """Participating sites, with the seconds until each, as the aggregator, has all models and a
+    verifier of each objective the result; soonest first."""
     snapshot, size, now_s = question.topology.snapshot, start.size_bytes, question.now_s
-
-    def takes_s(site: SiteId) -> float:
-        gathered = sum(transfer_s(snapshot, (other,), site, size, now_s) for other in sites)
-        spread = [
-            min(transfer_s(snapshot, (site,), unit.site, size, now_s) for unit in units)
-            for units in question.topology.verifiers.values()
-            if units
-        ]
-        return gathered + max(spread, default=0.0)
-
-    seconds = {site: takes_s(site) for site in list(dict.fromkeys(sites))[:_MOST_AGGREGATORS]}
+    merging = list(dict.fromkeys(sites))[:_MOST_AGGREGATORS]
+    if not merging:
+        return []
+    row_of = {site: row for row, site in enumerate(dict.fromkeys(sites))}
+    each_s = between_s(snapshot, tuple(row_of), merging, size, now_s)
+    # Added one after the other, as a plain sum: equal aggregators stay equal.
+    gathered = np.cumsum(each_s[[row_of[site] for site in sites]], axis=0)[-1]
+    takes_s = gathered + to_verifiers_s(question, merging, size)
+    seconds = dict(zip(merging, takes_s.tolist(), strict=True))
     return sorted(seconds.items(), key=lambda one: (one[1], one[0]))
 
 
-def _stalled(shortfalls: Sequence[float], patience: int) -> bool:
-    earlier, late = shortfalls[:-patience], shortfalls[-patience:]
+def _stalled(shortfalls: Sequence[float], after: int) -> bool:
+    earlier, late = shortfalls[:-after], shortfalls[-after:]
     return bool(earlier) and min(late) >= min(earlier)
 
 
@@ -342,7 +352,7 @@ def _decision(
             score=(1.0 + least) / (1.0 + seconds),
             terms={"time": (1.0 + least) / (1.0 + seconds)},
         )
-        for site, seconds in merging[:_TOLD]
+        for site, seconds in merging[:_EXPLAINED]
     )
     return _decided(question, _named(found, found.aggregators[0]), ranking)
 

@@ -1,4 +1,4 @@
-"""The best plan found within a number of looks: the obvious plans first, then local changes.
+"""Finds the best plan within a number of evaluations: the obvious plans first, then local changes.
 
 The search starts from the best obvious plan and follows the best change of its first visits
 (another amount, another site, one visit more or less, two exchanged, the rest by another plan)
@@ -22,9 +22,9 @@ from daitn.control.route.obvious_plans import (
     obvious_plans,
     promising,
 )
-from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, Stop, play
+from daitn.control.route.rollout import HORIZON, Plan, PlanOutcomes, PlayedBefore, Stop, play
 from daitn.control.route.task import RouteTask
-from daitn.control.route.value_model import Indices
+from daitn.topology.arrays import Indices
 
 __all__ = ["LOOKS", "best_plans"]
 
@@ -33,28 +33,28 @@ LOOKS = 400
 _CHANGED = 6
 """Visits of a plan that may be changed; later ones are replanned before they are carried out."""
 _OTHERS = 10
-"""Options to try in the place of another."""
+"""Number of alternative options to try."""
 _FEW = 12
 _BATCH, _CLOSER = 160, 16
-"""Changes are compared in batches of this size, whole batches only, so that more looks continue
-along the same path. The most promising under `_FEW` draws are played out under all. Over 34
+"""Changes are compared in batches of this size, only whole batches, so that more looks continue
+along the same path. The most promising under `_FEW` draws are simulated under all. Over 34
 decisions, plans became 1 % worse in effort with 8 of them and 6 % with 6 and fewer looks."""
 _FAR = 1.25
-"""A change with so many times the best plan's effort under a few draws is not looked at again."""
+"""A change whose effort under a few draws exceeds the best plan's by this factor is dropped."""
 _EVIDENCE = 0.02
-"""A change must save at least this share: less is within what 49 draws tell apart."""
+"""A change must save at least this share: 49 draws cannot resolve less."""
 _STALLED = 3
-"""After this many consecutive visits without measured progress, beliefs have no say. Two happen by
-luck alone: the same visits with another seed measure 0.08 to 0.16 apart."""
+"""After this many consecutive visits without measured progress, beliefs are ignored. Two happen by
+chance: the same visits with another seed measure 0.08 to 0.16 apart."""
 _LONG_TURN = 0.75
 """Epochs: between the half and the whole ones of the obvious plans."""
 _LEAST_ROUND, _ROUND = 4, 6
-"""Visits for which one plain plan is then followed: one round of the sites, and neither so short
+"""Visits for which one plain plan is then followed: one round of the sites, but neither so short
 that it shows nothing nor so long that a bad one uses up the budget."""
 
 
 def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
-    """All obvious plans and the improved ones, played out under all draws."""
+    """All obvious plans and the improved ones, simulated under all draws."""
     obvious = tuple(obvious_plans(task))
     found = play(task, obvious)
     if not obvious or task.stalled >= _STALLED:
@@ -68,15 +68,16 @@ def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
     while left > 0:
         plan = best.plans[0]
         changes = [one for one in _changes(task, plan, rivals) if one not in tried]
-        better, enough = best, _FAR * float(play(task, (plan,), _few(task)).effort[0])
+        better, enough = best, _FAR * float(best.effort_under(task, _few(task))[0])
         for batch in (changes[at : at + _BATCH] for at in range(0, len(changes), _BATCH)):
             left -= len(batch)
             if left < 0:
                 break
             closer = _promising_of(task, batch, enough)
-            if not closer:
+            if not closer.plans:
                 continue
-            outcome = play(task, closer, enough=float(better.effort[0]))
+            earlier = PlayedBefore(_few(task), closer)
+            outcome = play(task, closer.plans, enough=float(better.effort[0]), earlier=earlier)
             at = int(outcome.order()[0])
             if outcome.effort[at] < better.effort[0]:
                 better = outcome.only(at)
@@ -89,17 +90,19 @@ def best_plans(task: RouteTask, looks: int = LOOKS) -> PlanOutcomes:
 
 
 def _plainly(task: RouteTask, found: PlanOutcomes) -> PlanOutcomes:
-    """One of the plain plans, for when expectations failed again and again.
+    """One of the plain plans, for when expectations failed repeatedly.
 
     Beliefs then decide only which plan comes first: the one by measured gains, then the others,
     each for a round, alternating long and short turns. If visits undid earlier progress, short
     turns come first and the plan by measured gains last.
     """
-    plain = [int(k) for k in found.order() if found.plans[k].way != GREEDY and found.allowed[k]]
+    plain = [
+        int(k) for k in found.order() if found.plans[k].found_by != GREEDY and found.allowed[k]
+    ]
     if not plain:
         return found
     turns = {k: _turn(task, found.plans[k]) for k in plain}
-    measured = [k for k in plain if found.plans[k].way.startswith(MEASURED)]
+    measured = [k for k in plain if found.plans[k].found_by.startswith(MEASURED)]
     others = [k for k in plain if k not in measured]
     first = [k for k in others if (turns[k] >= _LONG_TURN) != task.undone]
     then = [k for k in others if k not in first]
@@ -120,10 +123,10 @@ def _few(task: RouteTask) -> Indices:
     return few
 
 
-def _promising_of(task: RouteTask, plans: list[Plan], enough: float) -> list[Plan]:
+def _promising_of(task: RouteTask, plans: list[Plan], enough: float) -> PlanOutcomes:
     """The most promising plans under a few draws, none whose effort exceeds `enough` there."""
     outcome = play(task, plans, _few(task), enough)
-    return [plans[int(k)] for k in outcome.order()[:_CLOSER] if outcome.effort[k] <= enough]
+    return outcome.only(*(k for k in outcome.order()[:_CLOSER] if outcome.effort[k] <= enough))
 
 
 def _changes(task: RouteTask, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
@@ -150,7 +153,7 @@ def _changes(task: RouteTask, plan: Plan, rivals: list[Plan]) -> Iterator[Plan]:
 
 
 def _changed(plan: Plan, stops: tuple[Stop, ...]) -> Plan:
-    return Plan(plan.start, stops[:HORIZON], f"{plan.way}, changed".replace(", changed,", ","))
+    return Plan(plan.start, stops[:HORIZON], f"{plan.found_by}, changed".replace(", changed,", ","))
 
 
 def _near(grid: tuple[int, ...], examples: int) -> Iterator[int]:

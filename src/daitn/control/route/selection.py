@@ -1,4 +1,4 @@
-"""Which way a job trains next: a visit of its route, or a round of some algorithm.
+"""How a job trains next: a visit of its route, or a round of some algorithm.
 
 With `algorithm: adaptive` the route and the rounds of each considered algorithm are candidates of
 one utility, under one posterior: the effort until all targets hold, see `task`. A change in mid-job
@@ -17,55 +17,53 @@ from daitn.control.route.engine import Mtrce, Planning
 from daitn.control.route.question import RouteQuestion, steps
 from daitn.control.route.round_rollout import FEW, play_rounds
 from daitn.control.route.rounds import NextRound, members, next_round
-from daitn.control.route.task import RouteTask
+from daitn.control.route.task import PROGRESS, RouteTask
 from daitn.objects.decisions import Compared, Decision, Round, Route
 from daitn.objects.merging import Algorithm
 
 __all__ = ["ExpectedRounds", "VisitOrRound", "expected_rounds", "next_step"]
 
 _EVIDENCE = 0.5
-"""Share of the effort that a change of the algorithm must promise to save. Much: visits in a row,
-with which every job begins, reach the targets more often (28 of 30 tables, the best rounds 22), and
-with 0.1 a job changed to rounds that stood still and missed targets that visits reach."""
+"""Share of the effort that a change of the algorithm must promise to save. Large: consecutive
+visits, with which every job begins, reach the targets more often (28 of 30 tables, the best rounds
+22), and with 0.1 a job changed to rounds that stalled and missed targets that visits reach."""
 _STALLED = 3
-"""Visits, or rounds, without measured progress after which a way is set aside."""
-_PROGRESS = 0.3
-"""Standard errors that count as progress."""
+"""Visits, or rounds, without measured progress after which an algorithm is set aside."""
 _LEAST_SITES = 2
 _PARTS = (4.0, 1.0, 0.25, 0.0625)
-"""Of what the intent says that each site trains in a round: short rounds forget less between two
-merges, long ones move fewer models."""
+"""Multiples of the intent's work per site and round: short rounds forget less between two merges,
+long ones move fewer models."""
 _AS_STATED = (1.0,)
-"""The part where an algorithm is named: the intent says how much a round is."""
+"""The multiple for a named algorithm: the intent sets the work per round."""
 
 
 @dataclass(frozen=True)
 class VisitOrRound:
-    """A visit, a round, or why there is neither."""
+    """A visit, a round, or the reason for neither."""
 
     decision: Decision
     route: Route | None = None
     round: Round | None = None
     why: str = ""
-    """Without either, where it is for good."""
+    """If there is neither: the reason, if it is permanent."""
     waits: str = ""
-    """Without either, where more sites would change it."""
+    """If there is neither: the reason, if more sites would change it."""
 
 
 @dataclass(frozen=True)
 class ExpectedRounds:
-    """What rounds of one algorithm are expected to do."""
+    """Expected outcome of rounds of one algorithm."""
 
     found: NextRound
     rounds: int
-    """Until the targets hold, a mean over the draws in which they do."""
+    """Mean number until the targets hold, over the draws in which they do."""
     seconds: float
     chance: float
 
 
 def expected_rounds(question: RouteQuestion, planning: Planning) -> ExpectedRounds | None:
-    """The best rounds that an intent allows, from the latest model or one that is still to be made;
-    none where there are none."""
+    """The best rounds that an intent allows, from the latest model or one still to be made; none if
+    there are none."""
     ways = _round_ways(question, planning)
     if not ways:
         return None
@@ -87,7 +85,7 @@ class _Way:
 
 
 def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> VisitOrRound:
-    """The next visit or round. Pure, as the engine is.
+    """The next visit or round. Pure, like the engine.
 
     A model that cannot be merged yet makes a visit, whatever the algorithm.
     """
@@ -101,18 +99,18 @@ def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> VisitOrRo
     if len(ways) == 1:
         return VisitOrRound(planning.decision, route=planning.route)
     ways = _ranked(question, planning, ways)
-    told = tuple(
+    algorithms = tuple(
         Compared(plan=str(way.algorithm), expected_s=way.seconds, chance=way.chance)
         for way in ways
         if np.isfinite(way.effort)
     )
     best = ways[0].found
     if best is None:
-        decision = msgspec.structs.replace(planning.decision, algorithms=told)
+        decision = msgspec.structs.replace(planning.decision, algorithms=algorithms)
         return VisitOrRound(decision, route=planning.route)
     decision = msgspec.structs.replace(
         best.decision,
-        algorithms=told,
+        algorithms=algorithms,
         beliefs=planning.decision.beliefs,
         experience=planning.decision.experience,
     )
@@ -128,10 +126,10 @@ def _route_way(planning: Planning) -> _Way:
 
 
 def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
-    """The rounds that are possible now, in the order in which algorithms are considered."""
+    """The possible rounds now, in the order in which algorithms are considered."""
     intent = question.intent
     rules = intent.training.rules
-    if not rules or intent.route or not question.merges or planning.asked is None:
+    if not rules or intent.route or not question.merges or planning.task is None:
         return []
     parts = _PARTS if intent.training.rule is None else _AS_STATED
     ways: list[_Way] = []
@@ -140,10 +138,10 @@ def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
         if algorithm in question.unfit:
             continue
         found = [next_round(question, algorithm, rule, part, among) for part in parts]
-        sizes = [way for one in found if (way := _played(planning.asked, algorithm, one, FEW))]
+        sizes = [way for one in found if (way := _played(planning.task, algorithm, one, FEW))]
         best = min(sizes, key=lambda way: way.effort, default=None)
         if best is not None and best.found is not None:
-            ways.append(_played(planning.asked, algorithm, best.found) or best)
+            ways.append(_played(planning.task, algorithm, best.found) or best)
     return ways
 
 
@@ -161,7 +159,7 @@ def _played(
 
 
 def _ranked(question: RouteQuestion, planning: Planning, ways: list[_Way]) -> list[_Way]:
-    """Best first: what stalled last, and the present way before a slightly better one."""
+    """Best first: stalled ones last, and the current one before a slightly better one."""
     done = steps(question.history)
     present = done[-1].algorithm if done else Algorithm.SEQUENTIAL
     stalled = _stalled(question, planning)
@@ -174,9 +172,9 @@ def _ranked(question: RouteQuestion, planning: Planning, ways: list[_Way]) -> li
 
 
 def _stalled(question: RouteQuestion, planning: Planning) -> frozenset[Algorithm]:
-    """Algorithms whose latest steps in a row brought the targets no nearer than all before."""
-    asked = planning.asked
-    least_step = _PROGRESS * float(asked.errors.mean()) if asked else 0.0
+    """Algorithms whose latest consecutive steps brought the targets no nearer than all before."""
+    task = planning.task
+    least_step = PROGRESS * float(task.errors.mean()) if task else 0.0
     done = steps(question.history)
     shortfalls = question.shortfalls[-len(done) - 1 :] if done else ()
     idle: dict[Algorithm, int] = {}

@@ -15,26 +15,20 @@ from daitn.control.route.costs import Costs, costs
 from daitn.control.route.posterior import Belief, Taught, believed, drawn, hopeful, taught
 from daitn.control.route.priors import prior
 from daitn.control.route.question import RouteQuestion, RouteStart, steps
-from daitn.control.route.value_model import (
-    Draws,
-    Flags,
-    Floats,
-    Indices,
-    Setting,
-    setting,
-    whole_values,
-)
+from daitn.control.route.value_model import Draws, Setting, setting, whole_values
 from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
+from daitn.topology.arrays import Flags, Floats, Indices
 
 __all__ = [
+    "PROGRESS",
     "BudgetLeft",
     "RouteTask",
     "Start",
     "brought",
     "jurisdiction_of",
     "most_taught",
-    "task",
+    "route_task",
     "worn_out",
 ]
 
@@ -44,7 +38,8 @@ _HOPES = (1.0,)
 _MOST_HOPE = 2.0
 """Standard deviations of the optimistic bound."""
 _HOPE_WEIGHT = 0.02
-"""Weight of a hopeful draw against an ordinary one: it decides where no ordinary draw reaches."""
+"""Weight of a hopeful draw relative to an ordinary one: it decides if no ordinary draw reaches the
+targets."""
 _REFERENCE_S = 3600.0
 _REFERENCE_USD = 10.0
 """Without limits, an hour counts as much as 10 USD."""
@@ -52,8 +47,8 @@ _LEAST_LEFT = 1e-6
 """Minimum seconds or USD left to take shares of."""
 _CAUTION = 0.1
 """How far a robustness of 1 moves the mean towards the worst quarter of the draws."""
-_PROGRESS = 0.3
-"""Standard errors by which a best value must be exceeded to count as progress."""
+PROGRESS = 0.3
+"""Standard errors by which the best value must be exceeded to count as progress."""
 _ROUNDS, _LEAST_TRIES, _MOST_TRIES = 3, 8, 12
 """A job without a budget ends after `_ROUNDS` visits without progress per open option; the number
 of options counts within the other two bounds."""
@@ -127,7 +122,7 @@ class RouteTask:
     time_weight: float
     cost_weight: float
     miss: float
-    """Effort assigned to a route that does not reach."""
+    """Effort assigned to a route that misses the targets."""
     caution: float
 
     def effort(self, seconds: Floats, cost_usd: Floats) -> Floats:
@@ -139,7 +134,9 @@ class RouteTask:
         return replace(self, limits=BudgetLeft(), restricted=False)
 
 
-def task(question: RouteQuestion, weights: Mapping[str, float], hope: float = 0.0) -> RouteTask:
+def route_task(
+    question: RouteQuestion, weights: Mapping[str, float], hope: float = 0.0
+) -> RouteTask:
     """The question over all options of its topology; every objective must have a verifier.
 
     `weights` holds `time`, `cost`, `robustness` and `reach`; `hope` is that of `costs`.
@@ -187,31 +184,31 @@ def task(question: RouteQuestion, weights: Mapping[str, float], hope: float = 0.
     )
 
 
-def worn_out(asked: RouteTask) -> bool:
+def worn_out(task: RouteTask) -> bool:
     """Whether a job without a budget stopped progressing though each site was visited repeatedly.
 
     A job with a budget may use up what is left.
     """
-    limits = asked.limits
+    limits = task.limits
     if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
         return False
-    tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(asked.open.sum())))
-    return asked.stalled >= tries and bool((asked.visits[asked.open] > 0).all())
+    tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(task.open.sum())))
+    return task.stalled >= tries and bool((task.visits[task.open] > 0).all())
 
 
-def most_taught(asked: RouteTask) -> Floats:
+def most_taught(task: RouteTask) -> Floats:
     """(O,): optimistic bound on every objective's value, based on the descriptors."""
-    known = asked.known
-    hope = hopeful(believed(known, asked.belief.prior, (), None), _MOST_HOPE)
-    skills = np.zeros((1, len(known.fields), len(known.labels)))
-    for option in np.flatnonzero(asked.open):
-        field, there = known.field[option], known.rate[option] > 0.0
-        level = hope.level[0, option] * np.where(there, 1.0, 1.0 - hope.labelled[0])
-        skills[0, field] = np.maximum(skills[0, field], level)
-    whole = whole_values(known, hope, skills)[0]
-    measured = np.array([start.measured for start in asked.starts])
+    known = task.known
+    hope = hopeful(believed(known, task.belief.prior, (), None), _MOST_HOPE)
+    skills = np.zeros((1, len(known.fields), len(known.labels), 1))
+    for option in np.flatnonzero(task.open):
+        field, learnable = known.field[option], known.rate[option] > 0.0
+        level = hope.level[0, option] * np.where(learnable, 1.0, 1.0 - hope.labelled[0])
+        skills[0, field, :, 0] = np.maximum(skills[0, field, :, 0], level)
+    whole = whole_values(known, hope, skills)[0, :, 0]
+    measured = np.array([start.measured for start in task.starts])
     best = np.nanmax(np.vstack([measured, known.chance[None]]), axis=0)
-    bound: Floats = np.maximum(whole, best) + 2.0 * asked.errors
+    bound: Floats = np.maximum(whole, best) + 2.0 * task.errors
     return bound
 
 
@@ -280,7 +277,7 @@ def _gained(question: RouteQuestion, known: Setting, targets: Floats) -> Floats:
     column, names = known.index(), question.intent.objective_names()
     gained = np.full(len(known.options), np.nan)
     for visit in question.history:
-        # What a round gained is nobody's alone.
+        # A round's gain cannot be attributed to a single site.
         if visit.option_id in column and not visit.round:
             before, after = (_short(v, names, targets) for v in (visit.before, visit.after))
             gained[column[visit.option_id]] = before - after
@@ -294,7 +291,7 @@ def _stalled(question: RouteQuestion, targets: Floats, errors: Floats) -> int:
     least, since = _short(first, names, targets) if first else np.inf, 0
     for visit in steps(question.history):
         short = _short(visit.after, names, targets)
-        if short < least - _PROGRESS * float(errors.mean()):
+        if short < least - PROGRESS * float(errors.mean()):
             least, since = short, 0
         else:
             since += 1
@@ -323,7 +320,7 @@ def _start(
     known: Setting, draws: Draws, one: RouteStart, allowed: Flags, brought: Floats | None
 ) -> Start:
     model = taught(known, draws, one.visits, brought)
-    whole = whole_values(known, draws, model.skills)
+    whole = whole_values(known, draws, model.grid)[0].T
     measured = np.array([one.values.get(name, np.nan) for name in known.objectives])
     return Start(
         model=model,

@@ -17,19 +17,20 @@ from daitn.objects.merging import MOST_MERGED, MergeRule, Reduces
 __all__ = ["MOST_MEMBERS", "groups", "most_members"]
 
 MOST_MEMBERS = 1024
-"""Of a round that merges in groups. All of their visits stand in the lineage of what it makes."""
+"""Maximum number of members in a round that merges in groups. All their visits are in the lineage
+of the result."""
 _NEAR = 0.25
-"""Part of the slowest transfer that one between sites with a good link takes at most."""
+"""Maximum transfer time between sites with a good link, as a share of the slowest."""
 _WORTH = 0.7
-"""Part of the time of merging at one site from which on groups are worth a further merge."""
+"""Share of the time of merging at one site from which groups are worth a further merge."""
 _MOST_COMPARED = 256
-"""Sites of which all links are compared; of more, those of one place are a group."""
+"""Up to this many sites, all links are compared; beyond that, those of one place form a group."""
 
 Seconds = Callable[[SiteId, SiteId], float]
 
 
 def most_members(rules: Iterable[MergeRule]) -> int:
-    """The most data sets that take part in a round, whichever of these rules it is merged by."""
+    """Maximum number of data sets in a round, for any of these merge rules."""
     only_means = all(rule.reduction is Reduces.MEAN for rule in rules)
     return MOST_MEMBERS if only_means else MOST_MERGED
 
@@ -42,9 +43,9 @@ def groups(
     place_of: Callable[[SiteId], str],
     merging_s: float,
 ) -> tuple[Group, ...]:
-    """The groups of a round's visits, which are at `sites` and merged at `at` in the end; none
-    where that takes no less time. `takes_s`: from the first site to the second, `merging_s`: what
-    one more merge takes."""
+    """The groups of a round's visits, which are at `sites` and finally merged at `at`; none if that
+    saves no time. `takes_s`: from the first site to the second; `merging_s`: time of one more
+    merge."""
     if rule.reduction is not Reduces.MEAN:
         return ()
     different = list(dict.fromkeys(sites))
@@ -80,7 +81,7 @@ def _zip(
 
 
 def _by_links(sites: Sequence[SiteId], takes_s: Seconds) -> list[list[SiteId]]:
-    """Sites that good links connect, directly or over others (single linkage)."""
+    """Sites connected by good links, directly or through others (single linkage)."""
     between = {
         (a, b): max(takes_s(a, b), takes_s(b, a)) for i, a in enumerate(sites) for b in sites[:i]
     }
@@ -101,7 +102,7 @@ def _by_place(sites: Sequence[SiteId], place_of: Callable[[SiteId], str]) -> lis
 
 
 def _parts(cluster: list[SiteId], sites: Sequence[SiteId]) -> list[list[SiteId]]:
-    """A cluster in parts of which each has no more visits than one merge takes."""
+    """Parts of a cluster, none with more visits than one merge takes."""
     found: list[list[SiteId]] = [[]]
     visits = 0
     for site in cluster:
@@ -114,7 +115,7 @@ def _parts(cluster: list[SiteId], sites: Sequence[SiteId]) -> list[list[SiteId]]
 
 
 def _aggregators(cluster: list[SiteId], takes_s: Seconds) -> list[SiteId]:
-    """Of a cluster's sites the one first that has all models soonest."""
+    """Among a cluster's sites, first the one that has all models soonest."""
     return sorted(cluster, key=lambda site: (_gathered_s(cluster, site, takes_s), site))
 
 

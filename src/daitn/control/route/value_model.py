@@ -1,4 +1,4 @@
-"""What a model is believed to know after a sequence of visits.
+"""The knowledge that a model is believed to have after a sequence of visits.
 
 Knowledge is divided into *fields* (the topics under which data sets are published) and labels
 (those of the test sets). A model's state is its skill K[d, l] in [0, 1] in each field d and label
@@ -34,27 +34,24 @@ from numpy.typing import NDArray
 
 from daitn.objects.descriptors import TestSetDescriptor
 from daitn.objects.identifiers import ObjectiveName
+from daitn.topology.arrays import Flags, Floats, Indices
 from daitn.topology.fit import topic_fit
 from daitn.topology.snapshot import DataOption, MsDrrt
 
 __all__ = [
     "Draws",
-    "Flags",
-    "Floats",
-    "Indices",
+    "Effects",
     "Setting",
     "Visits",
     "after_visit",
     "anchored",
+    "effects",
     "setting",
     "start_skills",
     "values",
     "whole_values",
 ]
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Flags = NDArray[np.bool_]
 
 _ANY_LABEL = ""
 _MOST_RATE = 4.0
@@ -69,9 +66,9 @@ _SETTLED, _UNSETTLED, _SETTLES = 300.0, 10.0, 0.8
 seen: exponents of 0.7 to 1.0 fit all three data sets."""
 _FASTEST = 8.0
 _STAYS, _FORGOTTEN = 0.75, 0.15
-"""Among no correction, a full one, a constant share of the error, and scaled gaps, this gave the
-least error one visit ahead: 0.076 over four recorded families, 0.096 without, 0.090 with all of
-it."""
+"""Among no correction, a full one, a constant share of the error, and scaled gaps, this had the
+least error one visit ahead: 0.076 over four recorded families, 0.096 without, 0.090 with the full
+one."""
 _LEAST = 1e-9
 _HALVINGS = 30
 
@@ -96,9 +93,9 @@ class Setting:
     share: Floats
     """(S, L): share of a label at an option."""
     rate: Floats
-    """(S, L): the same times L: 1 if all labels are equally frequent."""
+    """(S, L): likewise, times L: 1 if all labels are equally frequent."""
     apart: Floats
-    """(D, D): 1 less the similarity of two fields' topics."""
+    """(D, D): 1 minus the similarity of two fields' topics."""
     fit: Floats
     """(D, O): similarity of a field's topics and an objective's test sets."""
     shares: Floats
@@ -126,7 +123,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Visits:
-    """M visits that N rows make: each its own (M = N), or each its `made` one."""
+    """P visits."""
 
     site: Indices
     examples: Floats
@@ -135,11 +132,9 @@ class Visits:
     total: Floats
     """Examples of all earlier visits."""
     exposure: Floats
-    """(M, D, L), or (1, D, L) for all: examples of each label in each field until now."""
+    """(P, D, L), or (1, D, L) for all: examples of each label in each field until now."""
     fresh: Flags
     """The model was never trained before, so there is nothing to average with."""
-    made: Indices | None = None
-    """(N,): the visit of each row."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,8 @@ class Draws:
     fading: Floats
     """Rate of forgetting without visits, relative to the rate of learning."""
     labelled: Floats
-    """How much a label needs examples of its own, in [0, 1]; 0: any example teaches all labels."""
+    """How much a label needs examples of its own, in [0, 1]; 0 means any example teaches all
+    labels."""
     averaged: Floats
     """Share of a visit's change undone by averaging with the arriving model, in [0, 1)."""
     ceiling: Floats
@@ -166,6 +162,28 @@ class Draws:
     """(N, D, O)."""
     level: Floats
     """(N, S): quality of an option's data, in [0, 1]; near 0 if it teaches nothing."""
+
+    @cached_property
+    def fades(self) -> Floats:
+        """(N,): rate of forgetting per example."""
+        rates: Floats = self.fading / self.tau
+        return rates
+
+    @cached_property
+    def covers(self) -> Floats:
+        """(D, O, 1, N): `teaches`, in the order in which skills are gone through."""
+        return np.ascontiguousarray(self.teaches.transpose(1, 2, 0))[:, :, None]
+
+    @cached_property
+    def level_of(self) -> Floats:
+        """(S, N): `level`, a row for each option."""
+        return np.ascontiguousarray(self.level.T)
+
+    @cached_property
+    def single(self) -> Draws:
+        """Likewise in single precision: half the data, exact to seven digits."""
+        fields = self.__dataclass_fields__
+        return Draws(*(getattr(self, name).astype(np.float32) for name in fields))
 
     def take(self, rows: Indices) -> Draws:
         """Only these sets, in this order."""
@@ -229,111 +247,125 @@ def start_skills(known: Setting, draws: Draws, measured: Floats | None) -> Float
     return np.broadcast_to(most[:, None, None], shape).copy()
 
 
-def after_visit(
-    known: Setting, draws: Draws, skills: Floats, visits: Visits, under: Indices | None = None
-) -> Floats:
-    """Skills (N, D, L) after a visit of each row; `under`, (N,), is each row's draw if not its own.
+@dataclass(frozen=True)
+class Effects:
+    """The effects of P visits on any model under N draws."""
 
-    What does not depend on the draw is computed once per visit. Within, the rows are the last axis:
-    they are many, so that arrays are gone through in long strides.
+    field: Indices
+    """(P,): the field of each visit."""
+    level: Floats
+    decay: Floats
+    """(P, L, N): the level towards which a visit moves the skills in its field, and the share of
+    the gap that it leaves."""
+    share: Floats
+    """(P, 1, N) or (1, N): share of the change that remains after averaging with the arriving
+    model."""
+    left: NDArray[np.float32]
+    """(P, D, L, N): share of skills in other fields that remains after fading and averaging."""
+
+    def on(self, skills: Floats) -> Floats:
+        """Skills (P, D, L, N) after each visit; before, they have the same shape, or (1, D, L,
+        N)."""
+        row = np.arange(len(self.field))
+        own = skills[row if len(skills) > 1 else 0, self.field]
+        learnt = self.level + (own - self.level) * self.decay
+        after: Floats = skills * self.left
+        after[row, self.field] = own + self.share * (learnt - own)
+        return after
+
+    def factors(self) -> tuple[Floats, Floats]:
+        """The effects as factors on skills, (P, D, L, N), and additions to those in the visit's
+        field, (P, L, N): quicker for consecutive visits."""
+        moved = self.share * (1.0 - self.decay)
+        keeps = self.left.astype(moved.dtype, copy=False)
+        keeps[np.arange(len(keeps)), self.field] = 1.0 - moved
+        return keeps, self.level * moved
+
+
+def after_visit(known: Setting, draws: Draws, skills: Floats, visits: Visits) -> Floats:
+    """Skills (P, D, L, N) after each of P visits under each of N draws.
+
+    `skills` are those before, (P, D, L, N), or (1, D, L, N) for all visits.
     """
-    count = len(skills)
-    made = np.arange(count) if visits.made is None else visits.made
-    drawn = np.arange(count) if under is None else under
-    seen = (visits.exposure + _UNSETTLED) / _SETTLED
-    settled = np.minimum(seen**-_SETTLES, _FASTEST)
-    at, field_at = np.arange(len(visits.site)), known.field[visits.site]
-    settled = np.broadcast_to(settled, (len(at), *settled.shape[1:]))
-    unrehearsed = settled[at, field_at] * known.seldom[visits.site]
-    site, field = visits.site[made], field_at[made]
-    worth = _worth(known, draws, visits, made, drawn)
-    growth = _growth(known, draws, visits.site, made, drawn)
-    growth *= worth
-    fading = (draws.fading / draws.tau)[drawn] * visits.examples[made]
-    share = np.where(visits.fresh[made], 1.0, 1.0 - draws.averaged[drawn])
-    before = skills.transpose(1, 2, 0)
-    here = (np.arange(len(known.fields))[:, None] == field)[:, None]
-    own = np.where(here, before, 0.0).sum(axis=0)
-    speed = growth + fading * unrehearsed.T.take(made, axis=1)
-    level = draws.level[drawn, site] * growth / np.maximum(speed, _LEAST)
-    learnt = level + (own - level) * np.exp(-speed)
-    learnt = own + share * (learnt - own)
-    if len(known.fields) == 1:
-        alone: Floats = learnt[None].transpose(2, 0, 1)
-        return alone
-    apart = (settled * known.apart[field_at][:, :, None]).astype(np.float32)
-    away = apart.transpose(1, 2, 0).take(made, axis=-1)
-    away *= -fading.astype(np.float32)
-    left = _exp(away)
-    left -= 1.0
-    left *= share.astype(np.float32)
-    left += 1.0
-    after: Floats = np.where(here, learnt, before * left)
-    return after.transpose(2, 0, 1)
+    return effects(known, draws, visits).on(skills)
 
 
-def _exp(exponent: NDArray[np.floating]) -> NDArray[np.float32]:
-    """In single precision: several times as fast, and exact to seven digits."""
-    return np.exp(exponent.astype(np.float32))
-
-
-def _growth(known: Setting, draws: Draws, site: Indices, made: Indices, drawn: Indices) -> Floats:
-    """(L, N): rate at which a label's gap closes, per example."""
-    labelled = draws.labelled[drawn]
-    growth: Floats = (known.pace[site].T - 1.0).take(made, axis=1)
-    growth *= labelled
+def effects(known: Setting, draws: Draws, visits: Visits) -> Effects:
+    """The effects of visits; they depend on what a model has seen, not on what it can do."""
+    site, field, kind = visits.site, known.field[visits.site], draws.tau.dtype
+    settled = ((visits.exposure + _UNSETTLED) / _SETTLED).astype(kind, copy=False)
+    settled **= -_SETTLES
+    np.minimum(settled, _FASTEST, out=settled)
+    fading = draws.fades * visits.examples.astype(kind)[:, None]
+    share = (1.0 - draws.averaged)[None]
+    if visits.fresh.any():
+        share = np.where(visits.fresh[:, None], np.ones_like(share), share)[:, None]
+    growth = (known.pace[site] - 1.0).astype(kind)[..., None] * draws.labelled
     growth += 1.0
-    growth /= draws.tau[drawn]
-    return growth
+    growth /= draws.tau
+    growth *= _worth(known, draws, visits)[:, None]
+    own = settled[np.arange(len(site)) if len(settled) > 1 else 0, field]
+    speed = (own * known.seldom[site]).astype(kind)[..., None] * fading[:, None]
+    speed += growth
+    growth *= draws.level_of[site][:, None]
+    growth /= np.maximum(speed, _LEAST)
+    decay = np.exp(np.negative(speed, out=speed), out=speed)
+    apart = (settled * known.apart[field][:, :, None]).astype(np.float32)
+    left = apart[..., None] * -fading.astype(np.float32, copy=False)[:, None, None]
+    np.exp(left, out=left)  # In single precision: several times as fast, exact to seven digits.
+    left -= 1.0
+    left *= share.astype(np.float32, copy=False)[..., None, :, :]
+    left += 1.0
+    return Effects(field, growth, decay, share, left)
 
 
-def _worth(known: Setting, draws: Draws, visits: Visits, made: Indices, drawn: Indices) -> Floats:
-    """(N,): effective number of examples of a visit."""
-    warm, ripe = draws.warm[drawn], draws.ripe[drawn]
-    horizon = draws.repeats[drawn] * known.records[visits.site[made]]
-    examples = np.maximum(visits.examples, _LEAST)[made]
-    total, before = visits.total[made], visits.before[made]
-    warmed = examples / (examples + warm)
-    asleep = ripe * np.exp(-total / ripe) * -np.expm1(-examples / ripe)
-    again = horizon * np.exp(-before / horizon) * -np.expm1(-examples / horizon)
-    worth: Floats = warmed * (1.0 - asleep / examples) * again
+def _worth(known: Setting, draws: Draws, visits: Visits) -> Floats:
+    """(P, N): effective number of examples of a visit."""
+    kind, site = draws.tau.dtype, visits.site
+    told = (np.maximum(visits.examples, _LEAST), visits.total, visits.before, known.records[site])
+    examples, total, before, records = np.array(told, dtype=kind)[..., None]
+    horizon = records * draws.repeats
+    warmed = examples / (examples + draws.warm)
+    asleep = draws.ripe * np.exp(-total / draws.ripe) * np.expm1(-examples / draws.ripe)
+    again = horizon * np.exp(-before / horizon) * np.expm1(-examples / horizon)
+    worth: Floats = warmed * (-1.0 - asleep / examples) * again
     return worth
 
 
-def whole_values(
-    known: Setting, draws: Draws, skills: Floats, under: Indices | None = None
-) -> Floats:
-    """Value (N, O) on every objective: the mean over its test items."""
-    drawn = np.arange(len(skills)) if under is None else under
-    missed = _missed(draws.teaches, skills, drawn)
-    floor, ceiling = _floors(known, draws)[drawn], draws.ceiling[drawn]
-    found: Floats = ceiling - (ceiling - floor) * np.einsum("oln,ol->no", missed, known.shares)
+def whole_values(known: Setting, draws: Draws, skills: Floats) -> Floats:
+    """Value (P, O, N) on every objective, the mean over its test items, with skills
+    (P, D, L, N)."""
+    floor, ceiling = _floors(known, draws).T, draws.ceiling.T
+    missed = _missed(draws, skills)
+    missed *= known.shares.astype(missed.dtype)[..., None]
+    found: Floats = missed.sum(axis=2)
+    found *= floor - ceiling
+    found += ceiling
     return found
 
 
 def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
-    """Value (N, O, L) on every label of every objective."""
-    missed = _missed(draws.teaches, skills, np.arange(len(skills))).transpose(2, 0, 1)
+    """Value (N, O, L) on every label of every objective, with skills (N, D, L)."""
+    covered = 1.0 - _missed(draws, skills.transpose(1, 2, 0)[None])[0].transpose(2, 0, 1)
     floor = _floors(known, draws)[:, :, None]
-    found: Floats = floor + (draws.ceiling[:, :, None] - floor) * (1.0 - missed)
+    found: Floats = floor + (draws.ceiling[:, :, None] - floor) * covered
     return found
 
 
-def _missed(teaches: Floats, skills: Floats, drawn: Indices) -> Floats:
-    """(O, L, N): the share of a label's items that no field covers."""
-    covers = teaches.transpose(1, 2, 0).take(drawn, axis=-1)[:, :, None]
-    known = skills.transpose(1, 2, 0)[:, None]
-    missed: Floats = covers[0] * known[0]
+def _missed(draws: Draws, skills: Floats) -> Floats:
+    """(P, O, L, N): the share of a label's items that no field covers."""
+    covers = draws.covers
+    missed: Floats = covers[0] * skills[:, 0, None]
     np.subtract(1.0, missed, out=missed)
     for field in range(1, len(covers)):
-        each = covers[field] * known[field]
+        each = covers[field] * skills[:, field, None]
         np.subtract(1.0, each, out=each)
         missed *= each
     return missed
 
 
 def anchored(whole: Floats, believed: Floats, off: Floats) -> Floats:
-    """Values (N, O) as they are expected to be measured.
+    """Values as expected to be measured, of any shape that all three have.
 
     `whole` is the model's prediction, `believed` its prediction for the checkpoint, and `off` the
     error of that. Most of the error persists while little changes, and fades as more does.
@@ -344,7 +376,7 @@ def anchored(whole: Floats, believed: Floats, off: Floats) -> Floats:
 
 def _floors(known: Setting, draws: Draws) -> Floats:
     """(N, O): where a model distinguishes labels, it never guesses one it has forgotten."""
-    return known.chance * (1.0 - draws.labelled[:, None])
+    return known.chance.astype(draws.labelled.dtype) * (1.0 - draws.labelled[:, None])
 
 
 def _pooled(tests: Sequence[TestSetDescriptor]) -> dict[str, float]:

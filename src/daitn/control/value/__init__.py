@@ -1,1 +1,1 @@
-"""Value of data: who moved which objective of a model by how much."""
+"""Value of data: how much each data set contributed to each objective of a model."""

@@ -1,4 +1,5 @@
-"""What each data set brought to a model: gains along its lineage, rounds divided among their sites.
+"""What each data set contributed to a model: gains along its lineage, with rounds divided among
+their sites.
 
 Every credit is a sum of measurements with weights, so its error follows from theirs, and what two
 visits in a row share cancels out.
@@ -22,12 +23,12 @@ __all__ = ["MeasuredRound", "Objectives", "credits_of", "gain_of", "worth_of"]
 Objectives = Mapping[str, Test]
 """Name to the test that measures it."""
 _Key = tuple[Point, Coalition]
-"""What was measured: a model of the descent, or, of a round, one merged of some of its updates."""
+"""What was measured: a model of the descent, or, for a round, a merge of some of its updates."""
 
 
 @dataclass(frozen=True)
 class MeasuredRound:
-    """A round's game, and what is known of it."""
+    """A round's game, and its known results."""
 
     game: Game
     known: Known
@@ -36,9 +37,9 @@ class MeasuredRound:
 @dataclass
 class _Sum:
     weights: dict[_Key, float] = field(default_factory=lambda: defaultdict(float))
-    """What was measured, and how much of it is this data's."""
+    """Measurements, and the weight of each for this data."""
     sampled: list[float] = field(default_factory=list)
-    """By objective, variance that comes of drawing orders."""
+    """Variance from drawing orders at random, by objective."""
     visits: int = 0
     examples: int = 0
 
@@ -52,7 +53,7 @@ class _Sum:
 
 
 def worth_of(descent: Descent, point: Point, objectives: Objectives) -> Worth | None:
-    """What a model measured; none where an objective was not."""
+    """The measured values of a model; none if an objective was not measured."""
     facts = descent.measured.get(point, {})
     found = [facts[test] for test in objectives.values() if test in facts]
     if len(found) < len(objectives):
@@ -61,7 +62,7 @@ def worth_of(descent: Descent, point: Point, objectives: Objectives) -> Worth | 
 
 
 def gain_of(descent: Descent, objectives: Objectives) -> dict[str, float]:
-    """Objective to its gain since before the first step; empty where nothing was measured."""
+    """Objective to its gain since before the first step; empty if nothing was measured."""
     ends = [
         worth_of(descent, point, objectives) if point is not None else None
         for point in (descent.first, descent.last)
@@ -78,8 +79,8 @@ def credits_of(
     rounds: Mapping[Digest, MeasuredRound],
     owner_of: Callable[[SiteId], OwnerId],
 ) -> tuple[Credit, ...]:
-    """By data set, the greatest sum over the objectives first. `rounds`: by their merge's entry;
-    those that are missing are divided by examples. The credits sum to the gain."""
+    """By data set, largest sum over the objectives first. `rounds`: by the entry of their merge;
+    missing ones are divided by examples. The credits sum to the gain."""
     sums: dict[tuple[SiteId, str], _Sum] = defaultdict(_Sum)
     worths: dict[_Key, Worth] = {}
     for step in descent.steps:
@@ -103,7 +104,7 @@ def credits_of(
 
 
 def _divided(step: DescentStep, played: MeasuredRound | None, objectives: int) -> tuple[Share, ...]:
-    """The part of each of a step's visits."""
+    """The share of each of a step's visits."""
     shares = played.game.shares(played.known) if played else None
     if shares is not None and len(shares) == len(step.visits):
         return shares
@@ -114,7 +115,7 @@ def _divided(step: DescentStep, played: MeasuredRound | None, objectives: int) -
 
 
 def _key(step: DescentStep, coalition: Coalition) -> _Key:
-    """That of nobody is the model before the step, and that of everybody the one after it."""
+    """The empty coalition is the model before the step, and the full one the model after it."""
     if not coalition:
         return step.before, NOBODY
     return step.after, NOBODY if len(coalition) == len(step.visits) else coalition

@@ -1,4 +1,4 @@
-"""The steps by which a model came about, with what was measured before and after each."""
+"""The steps that made a model, with the measurements before and after each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from daitn.control.agreeing import agreed
 from daitn.objects.identifiers import Digest
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, left_by
 
@@ -15,9 +16,9 @@ __all__ = ["START", "Descent", "DescentStep", "Point", "Test", "descent_of"]
 Test = tuple[str, str]
 """Topic and metric."""
 Point = Digest
-"""A model that was measured, by the entry that made it."""
+"""A measured model, by the entry that made it."""
 START: Point = Digest("")
-"""The weights that the owner brought: no entry made them."""
+"""The weights supplied by the owner: no entry made them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class DescentStep:
     """One visit, or a round of several."""
 
     made: Entry
-    """The visit or the merge whose model was measured."""
+    """The visit or merge whose model was measured."""
     visits: tuple[Entry, ...]
     before: Point
 
@@ -35,7 +36,7 @@ class DescentStep:
 
     @property
     def together(self) -> bool:
-        """Whether it merged the models of single visits that all began with its base."""
+        """Whether it merged models of single visits that all started from its base."""
         fact = self.made.fact
         return (
             isinstance(fact, Merge)
@@ -45,7 +46,7 @@ class DescentStep:
 
     @property
     def why_whole(self) -> str:
-        """Why no models of some of its visits only can be merged; empty where they can."""
+        """Why models of only some of its visits cannot be merged; empty if they can."""
         if not isinstance(self.made.fact, Merge) or self.together:
             return ""
         left = {left_by(visit.fact) for visit in self.visits}
@@ -58,7 +59,7 @@ class DescentStep:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of each visit, its part of the examples; sums to 1."""
+        """Each visit's share of the examples; sums to 1."""
         examples = [e.fact.examples for e in self.visits if isinstance(e.fact, Visit)]
         total = sum(examples) or 1
         return tuple(one / total for one in examples)
@@ -70,22 +71,26 @@ class Descent:
 
     steps: tuple[DescentStep, ...]
     measured: dict[Point, dict[Test, Verification]]
-    """Of all models of the job."""
+    """Measurements of all models of the job: the majority's value among the verifiers of each."""
     first: Point | None
-    """The model of the first step's base; none: nothing was measured."""
+    """Base model of the first step; `None` means nothing was measured."""
     last: Point | None
 
 
 def descent_of(entries: Sequence[Entry], model: Digest) -> Descent:
-    """How a model came about, by a job's lineage. Follows entries and not models: a visit may give
-    back a model that was there before."""
+    """The descent of a model, from a job's lineage. Follows entries rather than models: a visit may
+    return an earlier model."""
     known = {entry.digest: entry for entry in entries}
-    measured: dict[Point, dict[Test, Verification]] = defaultdict(dict)
+    measurements: dict[Point, dict[Test, list[Verification]]] = defaultdict(dict)
     for entry in entries:
         fact = entry.fact
         if isinstance(fact, Verification):
             point = entry.previous[0] if entry.previous else START
-            measured[point][fact.topic, fact.metric] = fact
+            measurements[point].setdefault((fact.topic, fact.metric), []).append(fact)
+    measured = {
+        point: {test: agreed(facts).fact for test, facts in tests.items()}
+        for point, tests in measurements.items()
+    }
     last = _maker(known, measured, model)
     steps: list[DescentStep] = []
     at = last
@@ -95,13 +100,13 @@ def descent_of(entries: Sequence[Entry], model: Digest) -> Descent:
             break
         steps.append(step)
         at = step.before
-    return Descent(tuple(reversed(steps)), dict(measured), at, last)
+    return Descent(tuple(reversed(steps)), measured, at, last)
 
 
 def _maker(
     known: dict[Digest, Entry], measured: dict[Point, dict[Test, Verification]], model: Digest
 ) -> Point | None:
-    """The latest entry that made a model and was measured; `START` for weights that none made."""
+    """The latest measured entry that made a model; `START` for weights that no entry made."""
     for digest, entry in reversed(known.items()):
         made = not isinstance(entry.fact, Verification) and left_by(entry.fact) == model
         if made and digest in measured:
@@ -113,7 +118,7 @@ def _maker(
 def _step(
     known: dict[Digest, Entry], measured: dict[Point, dict[Test, Verification]], made: Entry
 ) -> DescentStep | None:
-    """The step that ended with an entry; none of one that created a model."""
+    """The step that ended with an entry; none if it created a model."""
     if isinstance(made.fact, Merge):
         base = made.fact.base
         visits = tuple(visit for digest in made.previous for visit in _visits(known, digest, base))

@@ -23,12 +23,12 @@ Coalition = frozenset[int]
 """Players by number."""
 NOBODY: Coalition = frozenset()
 _LEAST_ORDERS = 2
-"""Fewer do not show how much they differ."""
+"""Fewer orders do not show their variation."""
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What a coalition measures: one value for each objective, and their standard errors."""
+    """The measured values of a coalition, per objective, with their standard errors."""
 
     values: tuple[float, ...]
     standard_errors: tuple[float, ...]
@@ -39,28 +39,29 @@ Known = Mapping[Coalition, Worth]
 
 @dataclass(frozen=True)
 class Share:
-    """One player's part of what all are worth."""
+    """One player's share of the coalitions' values."""
 
     weights: Mapping[Coalition, float]
-    """What these coalitions are worth, times this, is the player's."""
+    """Weights of the coalitions' values in the player's share."""
     sampled: tuple[float, ...]
-    """Variance of that, for each objective, that comes of drawing orders; 0: all were used."""
+    """Variance of the credits from drawing orders at random, for each objective; 0 means all orders
+    were used."""
 
 
 @dataclass(frozen=True)
 class Game:
-    """A game, and how many coalitions may be measured for it.
+    """A game, and the number of coalitions that may be measured for it.
 
     What is `known` holds the empty coalition, which is the model before the round, and that of all.
     """
 
     players: int
     seed: str
-    """Orders follow from it."""
+    """Determines the orders."""
     most: int
-    """Coalitions that may be measured, besides the two that are known."""
+    """Coalitions that may be measured, besides the two known ones."""
     least: int = 1
-    """Players without whom nothing is merged: a smaller coalition leaves the model as it was."""
+    """Minimum number of players for a merge: a smaller coalition leaves the model unchanged."""
 
     @property
     def everybody(self) -> Coalition:
@@ -68,7 +69,7 @@ class Game:
 
     @property
     def needs(self) -> tuple[int, int]:
-        """The fewest and the most coalitions that are of use."""
+        """The minimum and maximum number of useful coalitions."""
         sizes = range(self.least, self.players)
         useful = sum(math.comb(self.players, size) for size in sizes)
         return min(useful, _LEAST_ORDERS * len(sizes)), useful
@@ -79,7 +80,7 @@ class Game:
         return self.needs[1] <= self.most
 
     def next(self, known: Known) -> Coalition | None:
-        """The coalition to measure next; none: no more is to be measured."""
+        """The coalition to measure next; `None` means there is none left."""
         if len(known.keys() - {NOBODY, self.everybody}) >= self.most:
             return None
         if self.exact:
@@ -90,11 +91,11 @@ class Game:
         return next((end for end in ends if self._key(end) not in known), None)
 
     def shares(self, known: Known) -> tuple[Share, ...] | None:
-        """The part of each player; none where too little is known."""
+        """The share of each player; none if too little is known."""
         if self.exact and all(one in known for one in self._coalitions()):
             return self._exactly(len(known[NOBODY].values))
         walks = ((order, self._walk(order, known)) for order in self._orders())
-        # Up to the first that is not complete: those that happen to be known are no fair sample.
+        # Up to the first incomplete one: those that happen to be known are not a fair sample.
         complete = itertools.takewhile(lambda one: self._key(one[1][-1]) in known, walks)
         orders = [self._added(order, path) for order, path in complete]
         if len(orders) < _LEAST_ORDERS:
@@ -102,7 +103,7 @@ class Game:
         return _averaged(orders, known)
 
     def _coalitions(self) -> Iterator[Coalition]:
-        """Those that are worth something of their own, but that of everybody; small ones first."""
+        """Coalitions with a value of their own, except the full one; small ones first."""
         for size in range(self.least, self.players):
             yield from map(frozenset, itertools.combinations(range(self.players), size))
 
@@ -118,8 +119,8 @@ class Game:
             yield tuple(sorted(drawn, key=drawn.__getitem__))
 
     def _walk(self, order: tuple[int, ...], known: Known) -> tuple[Coalition, ...]:
-        """The coalitions of an order up to the first that is not known, or to the first to which
-        the rest adds nothing that can be measured."""
+        """The coalitions of an order up to the first unknown one, or to the first to which the rest
+        adds nothing measurable."""
         path = [NOBODY]
         for player in order:
             path.append(path[-1] | {player})
@@ -131,8 +132,8 @@ class Game:
     def _added(
         self, order: tuple[int, ...], path: tuple[Coalition, ...]
     ) -> tuple[dict[Coalition, float], ...]:
-        """By player, what it adds to those before it. Those that an order has left out share what
-        is missing, so that the parts sum to what everybody is worth."""
+        """By player, what it adds to those before it. Players left out by an order share what is
+        missing, so that the shares sum to the full coalition's value."""
         added: tuple[dict[Coalition, float], ...] = tuple({} for _ in order)
         for player, (before, after) in zip(order, itertools.pairwise(path), strict=False):
             _move(added[player], self._key(before), self._key(after), 1.0)
@@ -165,8 +166,8 @@ def _move(weights: dict[Coalition, float], before: Coalition, after: Coalition, 
 
 
 def _averaged(orders: list[tuple[dict[Coalition, float], ...]], known: Known) -> tuple[Share, ...]:
-    """The mean over orders. Two or three show too little of how much one player's parts vary, so
-    that they vary at least as much as those of all players do on average."""
+    """The mean over orders. Two or three orders underestimate the variance of one player's shares,
+    so that it is taken to be at least the average over all players."""
     weights: list[dict[Coalition, float]] = []
     spreads: list[list[float]] = []
     for parts in zip(*orders, strict=True):
@@ -184,7 +185,7 @@ def _averaged(orders: list[tuple[dict[Coalition, float], ...]], known: Known) ->
 
 
 def _spread(parts: Sequence[Mapping[Coalition, float]], known: Known, objective: int) -> float:
-    """Variance of the mean of a player's parts."""
+    """Variance of the mean of a player's shares."""
     worths = [
         sum(weight * known[key].values[objective] for key, weight in part.items()) for part in parts
     ]

@@ -1,4 +1,4 @@
-"""Which rounds of a job are measured for the value of data, and what is known of them so far."""
+"""Which rounds of a job are measured for the value of data, and their known results."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["CoalitionUnderWay", "RoundPlayed", "Valuing", "rounds_of"]
 
 @dataclass
 class RoundPlayed:
-    """A round whose sites' parts are being found."""
+    """A round whose sites' shares are being determined."""
 
     step: DescentStep
     game: Game
     known: dict[Coalition, Worth]
     verifiers: Mapping[ObjectiveName, SiteId]
-    """Those that measured the round's model: others have other tests."""
+    """Those that measured the round's model: others have other test sets."""
     problem: str = ""
     """Why no more of it is measured."""
 
@@ -48,13 +48,13 @@ class Valuing:
     """The measuring of a job's rounds."""
 
     rounds: dict[Digest, RoundPlayed]
-    """By their merge's entry, those that gained or lost most first."""
+    """By the entry of their merge, largest gain or loss first."""
     deadline_at_s: float
     now: CoalitionUnderWay | None = None
     ended: bool = False
 
     def next(self) -> CoalitionUnderWay | None:
-        """The coalition to measure next; none: there is none left."""
+        """The coalition to measure next; `None` means there is none left."""
         for digest, played in self.rounds.items():
             members = None if played.problem else played.game.next(played.known)
             if members is not None:
@@ -63,7 +63,7 @@ class Valuing:
 
     @property
     def coalitions(self) -> int:
-        """Measured so far."""
+        """Number of coalitions measured so far."""
         return sum(len(played.known) - 2 for played in self.rounds.values())
 
     @property
@@ -81,7 +81,8 @@ def rounds_of(
     most: int,
     before: Mapping[Digest, RoundPlayed],
 ) -> dict[Digest, RoundPlayed]:
-    """The rounds for which `most` coalitions are enough, those that moved the model most first.
+    """The rounds for which `most` coalitions are enough, those with the largest effect on the model
+    first.
 
     `before`: what is known of earlier measurements.
     """
@@ -118,8 +119,11 @@ def _game(step: DescentStep, most: int) -> Game:
 
 
 def _divided(needs: Sequence[tuple[int, int]], most: int) -> list[int | None]:
-    """How many coalitions each round gets, by the fewest and the most that are of use to it: the
-    first ones get what they need, and all of these the same of what is left; none: it gets none."""
+    """Divide `most` measurements among rounds; `None` for a round that gets none.
+
+    `needs`: of each round, the fewest coalitions from which anything follows, and the most that
+    help. Earlier rounds get their fewest first. What is left is shared evenly by the rounds served.
+    """
     parts: list[int | None] = []
     left = most
     for fewest, _ in needs:

@@ -1,4 +1,4 @@
-"""Merging models that sites trained apart from one another: federated rounds and what defends them.
+"""Merging models that sites trained separately: federated rounds and their defences.
 
 A merge has two steps, each of them one file. A *reduction* makes one update of the sites' updates
 (what they left, less what they were given): `mean`, `median`, `trimmed_mean`, `krum`, `bulyan`,

@@ -12,7 +12,8 @@ __all__ = ["Bulyan"]
 
 class Bulyan(ChoosesUpdates):
     """Chooses N - 2 `tolerates` updates by Krum, one after the other, and averages in each
-    coordinate those nearest to their median: a lie in one coordinate is seen, too."""
+    coordinate those nearest to their median, so that a lie in a single coordinate is detected
+    too."""
 
     def _chosen(self, squared_distances: Tensor, everybody: list[int]) -> list[int]:
         left, chosen = everybody, list[int]()

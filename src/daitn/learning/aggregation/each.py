@@ -1,4 +1,4 @@
-"""Reductions that look at one coordinate at a time."""
+"""Reductions that process one coordinate at a time."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class EachByItself:
     whole = False
 
     def prepare(self, squared_distances: Tensor | None) -> None:
-        """Nothing."""
+        """Does nothing."""

@@ -10,7 +10,7 @@ __all__ = ["ChoosesUpdates", "Krum", "nearest_first"]
 
 
 class ChoosesUpdates:
-    """Looks at the distances between whole updates, and at some of the updates then."""
+    """Computes the distances between whole updates, then uses only some of the updates."""
 
     compares = True
     whole = False
@@ -28,7 +28,7 @@ class ChoosesUpdates:
 
 
 class Krum(ChoosesUpdates):
-    """The mean of the N - `tolerates` updates that have the nearest neighbours."""
+    """The mean of the N - `tolerates` updates with the nearest neighbours."""
 
     def _chosen(self, squared_distances: Tensor, everybody: list[int]) -> list[int]:
         ordered = nearest_first(squared_distances, everybody, self._tolerates)
@@ -39,8 +39,8 @@ class Krum(ChoosesUpdates):
 
 
 def nearest_first(squared_distances: Tensor, among: list[int], tolerates: int) -> list[int]:
-    """Some of the updates, by their squared distances to the nearest others of these: to all but
-    `tolerates` + 2, and to one at least. The distance to all updates decides between equals."""
+    """Some of the updates, by their squared distances to the nearest others among these: to all but
+    `tolerates` + 2, and to at least one. The distance to all updates breaks ties."""
     apart = squared_distances[among][:, among].clone()
     apart.fill_diagonal_(torch.inf)
     nearest = max(1, len(among) - tolerates - 2)

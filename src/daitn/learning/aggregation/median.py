@@ -11,7 +11,7 @@ __all__ = ["Median"]
 
 
 class Median(EachByItself):
-    """Holds while fewer than half of the sites lie. Shares do not count: a site states its own."""
+    """Robust while fewer than half of the sites lie. Shares do not count: a site states its own."""
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
         ordered = updates.sort(dim=0).values

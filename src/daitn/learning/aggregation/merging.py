@@ -13,23 +13,24 @@ from torch import Tensor
 
 from daitn.learning.aggregation.outer import Outer
 from daitn.learning.aggregation.rules import outer_of, reduction_of
+from daitn.learning.aggregation.screening import LEAST_SCREENED, Likeness
 from daitn.learning.weights import read_header
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.objects.merging import MergeRule
+from daitn.objects.merging import MergeRule, Reduces
 
 __all__ = ["TensorFile", "merge_tensors", "unfit"]
 
 _AT_ONCE = 1 << 22
-"""Numbers of all models' pieces of a tensor."""
+"""Limit on numbers of all models' pieces of a tensor."""
 
 Tensors = Mapping[str, Tensor]
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a file, each of which is read when it is asked for."""
+    """The tensors of a file, read one by one on request."""
 
     def __init__(self, path: Path) -> None:
-        """Raises as `read_header`."""
+        """Raises like `read_header`."""
         header = read_header(path)
         self._file = safe_open(path, framework="pt")
         self._names = tuple(header.shapes)
@@ -55,6 +56,7 @@ def merge_tensors(
     moments: Tensors,
     starts: Sequence[Tensors] = (),
     scales: Sequence[float] = (),
+    screened: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The merged tensors, in their own number types, and the new moments of the outer step.
 
@@ -63,8 +65,9 @@ def merge_tensors(
     multiplied by, 1 if empty; `moments`: those of the last merge, empty at first. The same
     arguments give the same bits.
     Raises `InvalidInput` if there are too few models for the reduction, or if the merge leaves the
-    range of a number type, and `Corrupt` for a model with other tensors than `base`, or with values
-    that are not finite; its field is `models[k]`.
+    range of a number type, and `Corrupt` for a model with other tensors than `base`, with values
+    that are not finite, or, if `screened`, whose update is unlike all others before a mean; its
+    field is `models[k]`.
     """
     reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
     weights = torch.tensor(shares, dtype=torch.float32)
@@ -75,6 +78,10 @@ def merge_tensors(
         _check_like(number, update.model, base)
         if update.start is not base:
             _check_like(number, update.start, base)
+    if screened and rule.reduction is Reduces.MEAN and len(models) >= LEAST_SCREENED:
+        odd = _likeness(base, [one._replace(scale=1.0) for one in updates]).outlier(shares)
+        if odd is not None:
+            raise unfit(*odd)
     reduction.prepare(_apart(base, updates) if reduction.compares else None)
     merged: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
@@ -93,7 +100,7 @@ def merge_tensors(
             raise InvalidInput(
                 f"the merged {name} has values that are not finite",
                 field="training.merging.rate",
-                fix="lower the rate, or take another algorithm",
+                fix="lower the rate, or use another algorithm",
             )
         merged[name] = found.contiguous()
         kept.update({f"{which}.{name}": tensor for which, tensor in after.items()})
@@ -101,7 +108,7 @@ def merge_tensors(
 
 
 class _Update(NamedTuple):
-    """What training made of a model, by how much it counts."""
+    """A model's change by training, with its weight."""
 
     model: Tensors
     start: Tensors
@@ -109,19 +116,20 @@ class _Update(NamedTuple):
 
 
 def _check_like(number: int, model: Tensors, base: Tensors) -> None:
-    """Raise `Corrupt` for a model that has other tensors than the base."""
+    """Raise `Corrupt` for a model with other tensors than the base."""
     if model.keys() != base.keys():
         raise unfit(number, "it has other tensors than the model that it was trained from")
     for name in base:
-        here, there = model[name], base[name]
-        if here.shape != there.shape or here.dtype != there.dtype:
-            raise unfit(number, f"{name} has the shape {tuple(here.shape)} and {here.dtype}")
-        if not bool(here.isfinite().all()):
+        weights, expected = model[name], base[name]
+        if weights.shape != expected.shape or weights.dtype != expected.dtype:
+            raise unfit(number, f"{name} has the shape {tuple(weights.shape)} and {weights.dtype}")
+        if not bool(weights.isfinite().all()):
             raise unfit(number, f"{name} has values that are not finite")
 
 
 def _parts(start: Tensor, models: int, *, whole: bool) -> Iterator[slice | EllipsisType]:
-    """Pieces of a tensor along its first dimension, of which all models' are in memory at once."""
+    """Slices of a tensor along its first dimension, small enough that those of all models fit
+    into memory together."""
     if whole or start.dim() == 0:
         yield ...
         return
@@ -159,6 +167,15 @@ def _apart(base: Tensors, of: Sequence[_Update]) -> Tensor:
     return squared
 
 
+def _likeness(base: Tensors, of: Sequence[_Update]) -> Likeness:
+    found = Likeness.empty(len(of))
+    for name in sorted(base):
+        start = base[name]
+        for part in _parts(start, len(of), whole=False):
+            found.add(_updates(name, part, start, of))
+    return found
+
+
 def _moments(outer: Outer, moments: Tensors, name: str, like: Tensor) -> dict[str, Tensor]:
     found = {}
     for which in outer.moments:
@@ -174,5 +191,5 @@ def _moments(outer: Outer, moments: Tensors, name: str, like: Tensor) -> dict[st
 
 
 def unfit(number: int, problem: str, fix: str = "merge without it") -> Corrupt:
-    """What is wrong with the model of this number: its field is `models[k]`."""
+    """The problem with the model of this number: its field is `models[k]`."""
     return Corrupt(problem, field=f"models[{number}]", fix=fix)

@@ -20,7 +20,7 @@ class Outer(Protocol):
     """Moves one tensor of the model."""
 
     moments: tuple[str, ...]
-    """The names of what it remembers of each tensor, in float32."""
+    """The names of the state that it keeps for each tensor, in float32."""
 
     def step(self, update: Tensor, moments: Moments) -> tuple[Tensor, Moments]:
         """The move for a reduced `update`, and the new moments; in the first round they are 0."""
@@ -28,7 +28,7 @@ class Outer(Protocol):
 
 
 class Plain:
-    """The update as it is, times a rate: FedAvg, for 1."""
+    """The unchanged update, times a rate: FedAvg, for 1."""
 
     moments: tuple[str, ...] = ()
 
@@ -86,7 +86,7 @@ class Adam(_Adaptive):
 
 
 class Yogi(_Adaptive):
-    """FedYogi: the second moment moves by as much as the update says, and not by a share of
+    """FedYogi: the second moment moves by as much as the update says, rather than by a share of
     itself."""
 
     def _next(self, second: Tensor, squared: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What makes one update of several."""
+"""Reductions: combine several updates into one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Reduction(Protocol):
 
     @property
     def compares(self) -> bool:
-        """Whether it looks at distances between whole updates."""
+        """Whether it uses distances between whole updates."""
         ...
 
     @property
     def whole(self) -> bool:
-        """Whether it has to see a tensor as a whole, and not in pieces."""
+        """Whether it must see a tensor as a whole rather than in pieces."""
         ...
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:

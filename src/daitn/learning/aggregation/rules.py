@@ -1,4 +1,4 @@
-"""Which reduction and which outer step merge a round's models."""
+"""The reduction and the outer step that merge a round's models."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ __all__ = ["outer_of", "reduction_of"]
 
 
 def reduction_of(rule: MergeRule, models: int, seed: int) -> Reduction:
-    """The reduction of so many models.
-
-    Raises `InvalidInput` for fewer models than it needs to tolerate those that lie.
-    """
+    """The reduction of `models` models. Raises `InvalidInput` for fewer than it needs to
+    tolerate liars."""
     _check(rule, models)
     match rule.reduction:
         case Reduces.MEAN | Reduces.MEETING:
@@ -49,15 +47,15 @@ def _check(rule: MergeRule, models: int) -> None:
     needed = rule.least_models
     if needed is None:
         raise InvalidInput(
-            f"{reduction} tolerates no model that lies",
+            f"{reduction} tolerates no malicious models",
             field="training.merging.tolerates",
             fix=f"take {', '.join(TOLERANT)}",
         )
     if models < needed:
         raise InvalidInput(
-            f"{reduction} of {models} models cannot tolerate {liars} that lie",
+            f"{reduction} of {models} models cannot tolerate {liars} malicious ones",
             field="training.merging.tolerates",
-            fix=f"merge {needed} models at least, or tolerate fewer",
+            fix=f"merge at least {needed} models, or tolerate fewer",
         )
 
 

@@ -12,8 +12,8 @@ __all__ = ["Ties"]
 
 
 class Ties(EachByItself):
-    """Keeps the `density` largest part of each update, elects a sign for each coordinate and
-    averages the values that have it."""
+    """Keeps the `density` largest part of each update, elects a sign for each coordinate, and
+    averages the values with that sign."""
 
     whole = True
 
@@ -21,7 +21,7 @@ class Ties(EachByItself):
         self._density = density
 
     def reduce(self, updates: Tensor, shares: Tensor) -> Tensor:
-        # Of shares that are equal, the library's weights are 1: it divides by the number kept.
+        # With equal shares, the library's weights are 1: it divides by the number kept.
         weights = shares * len(shares)
         density = max(self._density, 1.0 / max(1, updates[0].numel()))  # One value at least.
         merged: Tensor = merge_utils.ties(list(updates), weights, density)

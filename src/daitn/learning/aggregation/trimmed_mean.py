@@ -11,7 +11,7 @@ __all__ = ["TrimmedMean"]
 
 
 class TrimmedMean(EachByItself):
-    """Leaves the `tolerates` least and greatest values of each coordinate out. Shares do not
+    """Leaves out the `tolerates` smallest and largest values of each coordinate. Shares do not
     count."""
 
     def __init__(self, tolerates: int) -> None:

@@ -68,7 +68,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
 
 
 class Working(msgspec.Struct, frozen=True, kw_only=True, tag="working"):
-    """Steps are made that no other reply tells of."""
+    """Steps in progress that no other reply reports."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="heard"):

@@ -1,4 +1,4 @@
-"""Answers for the node's event loop: each model that the site hosts has a process of its own."""
+"""Answers for the node's event loop: each model hosted by the site has its own process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from daitn.objects.errors import NotFound
 __all__ = ["AnsweringHost", "Generation"]
 
 
-_ALL_THERE_IS = Sandbox()
+_UNCONFINED = Sandbox()
 _SIZES = 2
-"""How many times its size a model may take, beyond what the sandbox grants anyhow: it may be kept
+"""Multiple of its size that a model may take, beyond what the sandbox grants anyway: it may be held
 in wider numbers than it is stored in."""
 
 
 class AnsweringHost:
-    """Loads models and lets them answer, many questions at once.
+    """Loads models and lets them answer many questions concurrently.
 
     What one of them does, be it to load, to hang or to crash, holds up no other.
     """
@@ -37,12 +37,12 @@ class AnsweringHost:
         *,
         threads: int,
         stall_s: float = STALL_S,
-        sandbox: Sandbox = _ALL_THERE_IS,
+        sandbox: Sandbox = _UNCONFINED,
         loading: Loading | None = None,
     ) -> None:
-        """`threads`: of each model. `stall_s`: how long one that is awaited may neither say
-        anything nor use a processor before it is ended. `sandbox`: what each runs in. `loading`:
-        shared with what else loads models here."""
+        """`threads`: per model. `stall_s`: how long a model may neither reply nor use a processor
+        before it is ended. `sandbox`: the sandbox of each. `loading`: shared with whatever else
+        loads models here."""
         self._sandbox = sandbox
         self._threads = threads
         self._stall_s = stall_s
@@ -70,9 +70,9 @@ class AnsweringHost:
         slots: int = 1,
         context_tokens: int = 0,
     ) -> Facts:
-        """Load the model in `folder`, to be asked `slots` questions at the same time, of at most
-        `context_tokens` with their answers. What it says of itself. Its process may read no data
-        but this folder, and the files that are linked in it.
+        """Load the model in `folder`, for `slots` concurrent questions of at most `context_tokens`
+        each, including the answer. Returns its facts. Its process may read no data except this
+        folder, and the files linked in it.
 
         Raises what the recipe raises, `WorkFailed`, and `StorageFull` unless there is memory for
         its `size_bytes`.
@@ -116,7 +116,7 @@ class AnsweringHost:
         return await self._loaded(name).ask(question)
 
     async def embed(self, name: str, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text. Raises as `ask` does."""
+        """One vector per text. Raises like `ask`."""
         return await self._loaded(name).embed(texts)
 
     def _loaded(self, name: str) -> HostedModel:

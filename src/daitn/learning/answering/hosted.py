@@ -1,4 +1,4 @@
-"""One hosted model as its node sees it: a process of its own, watched, and replaced if it ends."""
+"""One hosted model as seen by its node: a separate process, watched, and replaced if it ends."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ RESTART_PAUSE_S, _MOST_RESTART_PAUSE_S = 1.0, 300.0
 """Pause between a process's end and the next start; it doubles while the model cannot be loaded
 again, which may take a machine's disk and memory."""
 _STEP_WITHIN_S = 300.0
-"""No step of an answer takes as long, whatever processor time it uses."""
+"""No step of an answer takes this long, whatever processor time it uses."""
 
 _Answer = Accepted | Generated | GenerationEnded | Embeddings | AnsweringFailed
 _Replies = asyncio.Queue[_Answer]
 
 
 class AnsweringProcess(ChildProcess[Reply]):
-    """A process that can load a model. Made by `start`."""
+    """A process that can load a model; created by `start`."""
 
     name = "answering worker"
     module = "daitn.learning.answering.worker"
     replies = Reply
     watchers = 2
-    """Generations of processes that run no recipe: they look after the one that does."""
+    """Generations of processes that run no recipe, but watch the one that does."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Generation:
 
 
 class HostedModel:
-    """A loaded model that answers, many questions at once.
+    """A loaded model that answers many questions concurrently.
 
     If its process ends or stalls, answers in progress raise `WorkFailed`, and another process loads
     it again. Its folder must stay until it is closed.
@@ -75,21 +75,21 @@ class HostedModel:
     def __init__(
         self, load: Load, start: Callable[[], Awaitable[AnsweringProcess]], *, stall_s: float
     ) -> None:
-        """`stall_s`: how long its process may neither say anything nor use a processor while it is
+        """`stall_s`: how long its process may neither reply nor use a processor while it is
         awaited."""
         self._load = load
         self._start = start
         self._stall_s = stall_s
-        self._heard = False
-        """Whether its process has sent something since the last look."""
+        self._replied = False
+        """Whether its process has sent something since the last check."""
         self._waiting: dict[int, _Replies] = {}
         self._numbers = itertools.count(1)
         self._process: AnsweringProcess | None = None
         self._settled = asyncio.Event()
-        """Set unless a process is about to come."""
+        """Set unless a process is about to start."""
         self._running: asyncio.Task[None] | None = None
         self.facts = Facts()
-        """What it says of itself, once it is open."""
+        """Its facts, once it is open."""
 
     async def open(self) -> None:
         """Load it. Raises what its recipe raises, and `WorkFailed`."""
@@ -118,12 +118,12 @@ class HostedModel:
         """See `AnsweringHost.ask`."""
         number, replies = await self._sent(lambda n: Generate(number=n, question=question))
         try:
-            heard = await _next(replies)
-            assert isinstance(heard, Accepted)
+            accepted = await _next(replies)
+            assert isinstance(accepted, Accepted)
         except BaseException:
             await self._forget(number)
             raise
-        return Generation(heard.tokens, heard.most_tokens, self._pieces(number, replies))
+        return Generation(accepted.tokens, accepted.most_tokens, self._pieces(number, replies))
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """See `AnsweringHost.embed`."""
@@ -160,7 +160,7 @@ class HostedModel:
         await self._settled.wait()
         process = self._process
         if process is None:
-            raise WorkFailed("this model has stopped answering", fix="ask elsewhere")
+            raise WorkFailed("this model has stopped answering", fix="query another deployment")
         number, replies = next(self._numbers), _Replies()
         self._waiting[number] = replies
         try:
@@ -187,7 +187,7 @@ class HostedModel:
             if isinstance(reply, AnsweringFailed):
                 raise reply.error.error()
             if not isinstance(reply, Loaded):
-                raise WorkFailed("the answering worker spoke of something else than its model")
+                raise WorkFailed("the answering worker sent an unexpected message")
             self.facts = reply.facts
         except BaseException:
             await process.kill()
@@ -204,7 +204,7 @@ class HostedModel:
                 _log.error("%s", error)
             except Exception:
                 _log.exception("the answering worker is replaced")
-            # A process that says what nobody can read is as good as none.
+            # A process whose messages nobody can read is useless.
             await process.kill()
             self._process = None
             self._settled.clear()
@@ -243,8 +243,8 @@ class HostedModel:
         pulse = Pulse(time.monotonic(), 0.0, stall_s=self._stall_s, silent_s=silent_s)
         while True:
             await asyncio.sleep(pulse.every_s)
-            if self._heard or not awaited():
-                self._heard = False
+            if self._replied or not awaited():
+                self._replied = False
                 pulse.progressed()
                 continue
             used_s = await asyncio.to_thread(processor_s, process.pid, below=process.watchers)
@@ -254,16 +254,16 @@ class HostedModel:
                 return
 
     def _pass_on(self, reply: Reply) -> None:
-        self._heard = True
+        self._replied = True
         if isinstance(reply, _Answer) and (replies := self._waiting.get(reply.number)):
             replies.put_nowait(reply)
         elif not isinstance(reply, _Answer | Working):
-            raise WorkFailed("the answering worker said twice that it was ready")
+            raise WorkFailed("the answering worker reported twice that it was ready")
 
     def _fail_all(self) -> None:
         lost = ErrorReport(
             code=WorkFailed.__name__,
-            problem="the answering worker ended while it was at work",
+            problem="the answering worker ended during a query",
             fix="ask again",
         )
         waiting, self._waiting = self._waiting, {}

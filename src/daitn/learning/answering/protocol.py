@@ -1,4 +1,4 @@
-"""What a recipe can do beyond training: answer with a model.
+"""What a recipe can do besides training: answer with a model.
 
 A recipe that offers `apis` and `open` besides the methods of `Recipe` can be hosted. Like those,
 these run in their own process, and may not reach the network.
@@ -44,15 +44,15 @@ SAMPLING = (
     "top_k",
     "top_logprobs",
 )
-"""Fields of a request that concern how tokens are drawn; see `Facts.honours`."""
+"""Fields of a request on how tokens are drawn; see `Facts.honours`."""
 TOOLS = ("parallel_tool_calls", "tool_choice", "tools")
-"""Fields of a request that concern tools."""
+"""Fields of a request on tools."""
 TEMPLATE = ("add_generation_prompt", "continue_final_message")
-"""Fields of a request that concern how a chat template is used."""
+"""Fields of a request on the use of a chat template."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A tool that a model asks for."""
+    """A tool call by a model."""
 
     id: str
     name: str
@@ -66,9 +66,9 @@ class Message(msgspec.Struct, frozen=True):
     role: str
     content: str
     calls: tuple[ToolCall, ...] = ()
-    """Of an assistant's turn."""
+    """Calls of an assistant's turn."""
     call_id: str = ""
-    """Of a tool's turn: the call that it answers."""
+    """For a tool's turn: the call that it answers."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,33 +76,33 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     messages: tuple[Message, ...]
     max_tokens: int | None
-    """Maximum length of the answer; none: as long as the model can. The model is asked with a
+    """Maximum length of the answer; `None` means as long as the model can. The model itself gets a
     number."""
     temperature: float
-    """0: always the likeliest token, and so the same answer from the same weights."""
+    """0 means always the likeliest token, hence the same answer from the same weights."""
     seed: int
     top_p: float = 1.0
     """Draw only from the likeliest tokens that together have this much of the probability."""
     top_k: int = 0
-    """Draw only from so many of the likeliest tokens; 0: from all."""
+    """Draw only from this many of the likeliest tokens; 0 means from all."""
     min_p: float = 0.0
-    """Draw only from tokens that have this share of the likeliest one's probability."""
+    """Draw only from tokens with this share of the likeliest one's probability."""
     frequency_penalty: float = 0.0
-    """Taken from a token's score for each time that it was said."""
+    """Subtracted from a token's score for each of its earlier occurrences."""
     presence_penalty: float = 0.0
-    """Taken from the score of each token that was said."""
+    """Subtracted from the score of each token that has occurred."""
     repetition_penalty: float = 1.0
-    """Positive scores of tokens that were said are divided by it, negative ones multiplied."""
+    """Positive scores of tokens that have occurred are divided by it, negative ones multiplied."""
     logit_bias: dict[int, float] = {}
     """Added to the scores of tokens."""
     min_tokens: int = 0
     """The answer does not end before."""
     top_logprobs: int | None = None
-    """How many of the likeliest tokens each piece names; none: not even its own."""
+    """How many of the likeliest tokens each piece names; `None` means not even its own."""
     continues: bool = False
-    """The one message is no question but a text to go on with."""
+    """The only message is not a question but a text to continue."""
     tools: tuple[dict[str, Any], ...] = ()
-    """What the model may ask for, as OpenAI's API describes it."""
+    """Tools available to the model, as in OpenAI's API."""
     continues_answer: bool = False
     """The last message is the beginning of the answer."""
 
@@ -113,38 +113,38 @@ class Token(msgspec.Struct, frozen=True):
     text: str
     logprob: float
     whole: bool = True
-    """Whether it is the text, rather than the name of a special token or of a part of
-    a character."""
+    """Whether it is the text, rather than the name of a special token or of a part of a
+    character."""
     top: tuple[Token, ...] = ()
-    """The likeliest tokens in its place."""
+    """The likeliest tokens at its position."""
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """A piece of an answer, of one token or more."""
+    """A piece of an answer, of one or more tokens."""
 
     text: str
     logprob: float
     """Natural logarithm of its probability under the model."""
     tokens: int = 1
     each: tuple[Token, ...] = ()
-    """Its tokens, if they were asked for (`Question.top_logprobs`)."""
+    """Its tokens, if requested (`Question.top_logprobs`)."""
     calls: tuple[ToolCall, ...] = ()
-    """Tools that it asks for."""
+    """Tool calls."""
 
 
 class Generator(Protocol):
     """A loaded model that answers."""
 
     most_tokens: int
-    """Answers are cut at this length."""
+    """Limit on the length of answers."""
 
     def length(self, question: Question) -> int:
-        """Length of the question in tokens. Raises as `answer` does."""
+        """Length of the question in tokens. Raises like `answer`."""
         ...
 
     def answer(self, question: Question) -> Iterator[Piece | None]:
-        """The answer, piece by piece; none where a step gave no piece of it. Steps are short,
-        because answers take turns, and each is a sign of life. Closed if nobody wants the rest.
+        """The answer, piece by piece; none for a step without one. Steps are short, because answers
+        take turns, and each is a sign of life. Closed if the rest is not wanted.
 
         Raises `InvalidInput` for a question that cannot be answered.
         """
@@ -156,38 +156,40 @@ class Generator(Protocol):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a loaded model says of itself."""
+    """A loaded model's facts."""
 
     context_tokens: int = ANY_CONTEXT
-    """Tokens of question and answer together. Longer questions are refused before it is asked."""
+    """Tokens of question and answer together. Longer questions are refused beforehand."""
     reads_in_parts: bool = False
-    """Questions of some form may be longer, as it reads their parts one by one: gateways leave it
-    out for no length."""
+    """Whether questions of some form may be longer, because it reads their parts one by one:
+    gateways then do not exclude it by length."""
     deterministic: bool = True
     """At temperature 0, the same weights give the same answer, piece by piece, whatever else they
-    answer meanwhile."""
+    answer concurrently."""
     honours: tuple[str, ...] = ()
-    """Fields of requests that it honours beyond those that every model does. Others are refused."""
+    """Fields of requests that it supports beyond those that every model does. Others are
+    refused."""
     runs_on: str = ""
     """How it computes, for the log."""
 
 
 @runtime_checkable
 class Describing(Protocol):
-    """The part of a generator that says more than the usual of itself."""
+    """The part of a generator that states more than the usual facts."""
 
     facts: Facts
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is given."""
+    """Resources of a model."""
 
     memory_bytes: int = 0
-    """Of main memory, in all; 0: what is free."""
+    """Main memory in total; 0 means what is free."""
     slots: int = 1
-    """Questions that it is asked at the same time."""
+    """Questions that it gets concurrently."""
     context_tokens: int = 0
-    """The most tokens of question and answer together, where the model takes more; 0: no bound."""
+    """Maximum tokens of question and answer together, if the model supports more; 0 means no
+    bound."""
 
 
 @runtime_checkable
@@ -197,21 +199,21 @@ class Answering(Protocol):
     apis: tuple[Api, ...]
 
     def open(self, model: Path, config: Config) -> Generator:
-        """Load the model in the folder `model`. Raises as `Recipe.evaluate` does."""
+        """Load the model in the folder `model`. Raises like `Recipe.evaluate`."""
         ...
 
 
 @runtime_checkable
 class Hosting(Answering, Protocol):
-    """An `Answering` recipe that fits its models into the room that there is."""
+    """An `Answering` recipe that fits its models into the available resources."""
 
     def host(self, model: Path, config: Config, room: Room) -> Generator:
-        """As `open`. Raises also `StorageFull` for a model that does not fit."""
+        """Like `open`. Also raises `StorageFull` for a model that does not fit."""
         ...
 
 
 def only_message(question: Question) -> str:
-    """The text of a question of one message, for models that read no conversation.
+    """The text of a question of one message, for models that do not support conversations.
 
     Raises `InvalidInput` for any other.
     """
@@ -219,7 +221,7 @@ def only_message(question: Question) -> str:
         case (Message(role="user", content=text),) if text.strip():
             return text
     raise InvalidInput(
-        "this model reads one message, and no conversation and no instructions of a system",
+        "this model reads one message, but no conversation or system prompt",
         field="messages",
-        fix="send one message of the role user",
+        fix="send one message with the role user",
     )

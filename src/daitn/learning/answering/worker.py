@@ -51,9 +51,9 @@ _TEXTS_PER_TURN = 16
 """Texts embedded at once: bounds the memory, and the others' wait for their turn (30 ms for the
 default `causal-lm` on two processors)."""
 _CHARS_PER_TURN = 16_000
-"""Likewise, of long texts: some 4,000 tokens, as a step of a large model reads them."""
+"""Likewise for long texts: some 4,000 tokens, like a step of a large model."""
 _SILENT_S = 0.25
-"""Steps that tell nothing are told of after this long: the node takes silence for a hang."""
+"""A step without output is reported after this long: the node takes silence for a hang."""
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ class _Service:
         self._generator: Generator | None = None
         self._facts = Facts()
         self._answers: dict[int, Iterator[Reply | None]] = {}
-        self._told_s = 0.0
+        self._sent_s = 0.0
 
     def run(self, inbox: queue.SimpleQueue[bytes]) -> None:
         self._send(Ready())
@@ -84,12 +84,12 @@ class _Service:
                 self._carry_out(decoder.decode(inbox.get()))
             for number in tuple(self._answers):
                 self._step(number)
-            if time.monotonic() - self._told_s > _SILENT_S:
+            if time.monotonic() - self._sent_s > _SILENT_S:
                 self._send(Working())
 
     def _send(self, reply: Reply) -> None:
         send(self._replies, reply)
-        self._told_s = time.monotonic()
+        self._sent_s = time.monotonic()
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Cancel):
@@ -135,7 +135,7 @@ class _Service:
             most = min(most, question.max_tokens)
         question = msgspec.structs.replace(question, max_tokens=most)
         self._send(Accepted(number=command.number, tokens=tokens, most_tokens=most))
-        self._answers[command.number] = _said(command.number, generator.answer(question))
+        self._answers[command.number] = _generated(command.number, generator.answer(question))
 
     def _step(self, number: int) -> None:
         try:
@@ -157,19 +157,19 @@ class _Service:
             sys.stderr.write(traceback.format_exc())
             failed = QuestionFailed(
                 f"the model failed at this question: {type(error).__name__}",
-                fix="the log of the facility says where",
+                fix="see the log of the facility",
             )
             report = ErrorReport.inside(failed)
         self._send(AnsweringFailed(number=number, error=report))
 
 
-def _said(number: int, pieces: Iterator[Piece | None]) -> Iterator[Generated | None]:
+def _generated(number: int, pieces: Iterator[Piece | None]) -> Iterator[Generated | None]:
     for piece in pieces:
         yield None if piece is None else Generated(number=number, piece=piece)
 
 
 def _embedded(command: Embed, generator: Generator) -> Iterator[Embeddings | None]:
-    """Yields nothing after each turn but the last."""
+    """Yields nothing after each turn except the last."""
     texts: Sequence[str] = command.texts
     vectors: list[list[float]] = []
     while len(vectors) < len(texts):

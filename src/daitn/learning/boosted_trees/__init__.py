@@ -1,8 +1,6 @@
-"""A recipe for tables: boosted trees, which each site goes on growing.
-
-Data and test sets are those of `classifier`. A visit appends trees that are fitted to what those
-before left open at the site; a merge unites the trees of several sites.
-"""
+"""A recipe for tables: boosted trees. Data and test sets are those of `classifier`. A visit
+appends trees fitted to the residuals of the earlier ones at the site; a merge unites the trees
+of several sites."""
 
 from __future__ import annotations
 
@@ -11,7 +9,8 @@ from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.boosted_trees.config import parse_config
-from daitn.learning.classifier.config import METRICS
+from daitn.learning.classifier.config import ASSUMED_COLUMNS, METRICS
+from daitn.learning.classifier.exposure import profile_of_test
 from daitn.learning.classifier.table import profile, published, read_table
 from daitn.learning.recipe import (
     Config,
@@ -32,15 +31,13 @@ from daitn.objects.merging import MERGE_RULES, Algorithm
 
 __all__ = ["BoostedTrees"]
 
-_ASSUMED_COLUMNS = 64
-"""For estimates before any data was seen."""
 _ENGINE_BYTES = 300 << 20
 """Resident memory of a process that has imported PyTorch and xgboost."""
 _COPIES = 6
-"""Of the trees: as they came, as they are read, grown, in xgboost's file, joined and written."""
+"""Copies of the trees: as received, as read, grown, in xgboost's file, joined and written."""
 _FLOPS = 100.0
-"""Of a record, for each level of a tree and column, in the multiplications that a site's speed is
-measured by: histograms wait for memory."""
+"""Operations per record, tree level and column, in the multiplications by which a site's speed is
+measured: histograms are bound by memory."""
 
 
 class BoostedTrees:
@@ -54,7 +51,7 @@ class BoostedTrees:
     abilities = Abilities(reads=(Reads.TABLE,), says=(Says.CLASS,), tools=False, json_schema=False)
 
     def __init__(self, selection: Selection | None = None) -> None:
-        """`selection`: how the owner of the data limits its columns."""
+        """`selection`: the data owner's restrictions on columns."""
         self._selection = selection or Selection()
 
     def selecting(self, selection: Selection) -> BoostedTrees:
@@ -68,7 +65,7 @@ class BoostedTrees:
         trees = settings.rounds * settings.groups
         return Footprint(
             parameters=settings.most_trees * (2 * splits + 1),
-            flops_per_example=_FLOPS * trees * settings.depth * _ASSUMED_COLUMNS,
+            flops_per_example=_FLOPS * trees * settings.depth * ASSUMED_COLUMNS,
             memory_bytes=_ENGINE_BYTES + _COPIES * size_bytes,
             size_bytes=size_bytes,
             labels=published(settings.classes, settings.label),
@@ -81,7 +78,7 @@ class BoostedTrees:
         return profile(data, self._selection)
 
     def inspect_test(self, test: Path) -> DataProfile:
-        return profile(test, self._selection)
+        return profile_of_test(test, self._selection, self.metrics)
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
         """A fresh model has no trees, whatever the seed."""
@@ -111,22 +108,22 @@ class BoostedTrees:
         return trained
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
-        from daitn.learning.boosted_trees import measuring, parts
+        from daitn.learning.boosted_trees import evaluation, parts
 
         settings = parse_config(config)
-        measuring.check_metric(metric, self.name)
+        evaluation.check_metric(metric, self.name)
         table = read_table(test, settings.label, self._selection)
-        return measuring.measure(parts.read(model, settings), settings, table, test, metric)
+        return evaluation.measure(parts.read(model, settings), settings, table, test, metric)
 
     def trains_by(self, algorithm: Algorithm) -> bool:
         """See `StatingAlgorithms`: trees are united, by shares."""
-        from daitn.learning.boosted_trees import merging
+        from daitn.learning.boosted_trees.ensemble import unites
 
         rule = MERGE_RULES.get(algorithm)
-        return rule is None or merging.unites(rule)
+        return rule is None or unites(rule)
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
-        """See `Merging.merge`. It remembers nothing."""
+        """See `Merging.merge`. It keeps no state."""
         from daitn.learning.boosted_trees import merging
 
         merging.merge(task, parse_config(config), out)
@@ -138,13 +135,13 @@ class BoostedTrees:
         return export.export_model(model, parse_config(config), form, out)
 
     def import_model(self, folder: Path, out: Path) -> Imported:
-        """See `Importing`: a folder with a `model.json` that xgboost saved."""
+        """See `Importing`: a folder with a `model.json` saved by xgboost."""
         from daitn.learning.boosted_trees import export
 
         return export.import_model(folder, out)
 
     def open(self, model: Path, config: Config) -> Generator:
-        from daitn.learning.boosted_trees import measuring, parts
+        from daitn.learning.boosted_trees import evaluation, parts
         from daitn.learning.classifier.speaking import RecordGenerator
 
         settings = parse_config(config)
@@ -152,5 +149,5 @@ class BoostedTrees:
         return RecordGenerator(
             state.columns,
             settings.classes,
-            lambda records: measuring.scores(state, settings, records),
+            lambda records: evaluation.scores(state, settings, records),
         )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from daitn.learning.classifier.config import ClassName, name_classes, parse_as
-from daitn.learning.recipe import Config
+from daitn.learning.recipe import Config, Form
 from daitn.objects.text import plain_fields
 
-__all__ = ["MOST_DEPTH", "MOST_TREES", "BoostedTreesConfig", "parse_config"]
+__all__ = ["FORMS", "MOST_DEPTH", "MOST_TREES", "BoostedTreesConfig", "parse_config"]
 
+FORMS: Final = {
+    Form.PARTS: "the parts, with `config.json` and `predict.py`",
+    Form.XGBOOST: "`model.json`, which xgboost loads",
+}
+"""Export formats of boosted trees."""
 MOST_DEPTH = 8
 MOST_TREES = 50_000
 
@@ -20,20 +25,20 @@ class BoostedTreesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Configuration of the recipe `boosted-trees`."""
 
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it distinguishes, as for `classifier`."""
+    """Labels to distinguish, as for `classifier`."""
     label: ClassName = "label"
     """Name of the column with the label, as for `classifier`."""
     depth: Annotated[int, msgspec.Meta(ge=1, le=MOST_DEPTH)] = 4
-    """Most decisions on the way to a leaf."""
+    """Maximum depth of a tree."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 0.3
-    """What part of its best step a tree takes."""
+    """Share of its optimal step that a tree takes (shrinkage)."""
     rounds: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
-    """Boosting rounds for each pass over a site's records. A round adds a tree; with more than two
-    classes, one for each."""
+    """Boosting rounds per pass over a site's records. A round adds one tree, or one per class if
+    there are more than two classes."""
     l2: Annotated[float, msgspec.Meta(ge=0.0, le=1000.0)] = 1.0
     """Penalty on the squares of leaf values (`lambda` of xgboost)."""
     most_trees: Annotated[int, msgspec.Meta(ge=1, le=MOST_TREES)] = 5000
-    """Trees of the model, at which it learns no more."""
+    """Number of trees at which the model stops learning."""
 
     def __post_init__(self) -> None:
         name_classes(self, self.classes)
@@ -41,7 +46,7 @@ class BoostedTreesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     @property
     def groups(self) -> int:
-        """Scores that the trees add up to, and trees of a round: one tells two classes apart."""
+        """Number of scores, and trees of a round: one distinguishes two classes."""
         return 1 if len(self.classes) == 2 else len(self.classes)
 
 

@@ -1,4 +1,4 @@
-"""xgboost, as this recipe imports it: without scikit-learn.
+"""xgboost, as imported by this recipe: without scikit-learn.
 
 xgboost imports scikit-learn, and with it pandas and pyarrow, wherever they are installed, and needs
 none of them here. They take seconds (5.7 instead of 0.5, measured), and pyarrow starts a thread, of
@@ -21,7 +21,7 @@ _HIDDEN = "sklearn"
 
 @contextlib.contextmanager
 def _without(package: str) -> Iterator[None]:
-    """Where nobody has imported a package so far, nobody does."""
+    """A package that was not imported so far must not be imported later."""
     hide = package not in sys.modules
     if hide:
         sys.modules[package] = None  # type: ignore[assignment]

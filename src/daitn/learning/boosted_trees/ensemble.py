@@ -1,4 +1,4 @@
-"""Trees in memory, and the scores that they give.
+"""Trees in memory, and their scores.
 
 Every tree has the same depth D and lies in arrays as a heap does: below split k are 2 k + 1 and
 2 k + 2, and the last level are leaves. So no arrays hold a tree that has a circle or a loose end. A
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ARRAYS", "END", "Ensemble", "log_probabilities"]
+from daitn.objects.merging import MergeRule, OuterStep, Reduces
+
+__all__ = ["ARRAYS", "END", "Ensemble", "log_probabilities", "unites"]
 
 END = -1
-"""In place of a column: no decision, left it goes."""
+"""Instead of a column: no decision, always left."""
 _AT_ONCE = 1 << 20
-"""Trees times records."""
+"""Limit on trees times records."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Ensemble:
 
     @classmethod
     def empty(cls, depth: int, trees: int = 0) -> Ensemble:
-        """Trees that say nothing."""
+        """No trees."""
         splits = 2**depth - 1
         return cls(
             group=np.zeros(trees, np.uint16),
@@ -73,16 +75,16 @@ class Ensemble:
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ARRAYS)
 
     def reached(self) -> NDArray[np.bool_]:
-        """(T, 2^D): the leaves to which some record can come."""
-        there = np.ones((len(self), 1), np.bool_)
+        """(T, 2^D): the leaves that records can reach."""
+        reached = np.ones((len(self), 1), np.bool_)
         for level in range(self.depth):
             splits = self.column[:, 2**level - 1 : 2 ** (level + 1) - 1] != END
-            there = np.stack([there, there & splits], axis=2).reshape(len(self), -1)
-        return there
+            reached = np.stack([reached, reached & splits], axis=2).reshape(len(self), -1)
+        return reached
 
     def margins(self, features: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
         """(records, groups): the sums of the trees' leaves, added one after the other in 32 bits,
-        as xgboost does."""
+        like xgboost."""
         sums = np.zeros((len(features), groups), np.float32)
         for trees, rows in _pieces(len(self), len(features)):
             some = self.part(trees)
@@ -111,8 +113,8 @@ ARRAYS = tuple(field.name for field in fields(Ensemble))
 
 
 def log_probabilities(margins: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(records, classes): the logarithms of what scores say: the logit of the second of two
-    classes, or each class's exponent."""
+    """(records, classes): log probabilities from scores: the logit of the second of two classes, or
+    each class's exponent."""
     scores = margins.astype(np.float64)
     if scores.shape[1] == 1:
         scores = np.hstack([np.zeros_like(scores), scores])
@@ -122,9 +124,14 @@ def log_probabilities(margins: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _pieces(trees: int, records: int) -> Iterator[tuple[slice, slice]]:
-    """All trees for all records; a record's in order."""
+    """All trees for all records; a record's trees in order."""
     few = max(1, min(trees, _AT_ONCE // max(1, records)))
     rows = max(1, _AT_ONCE // few)
     for first in range(0, trees, few):
         for row in range(0, records, rows):
             yield slice(first, first + few), slice(row, row + rows)
+
+
+def unites(rule: MergeRule) -> bool:
+    """Whether a rule merges ensembles: the union of their trees has the mean of their scores."""
+    return rule.reduction is Reduces.MEAN and rule.outer is OuterStep.PLAIN

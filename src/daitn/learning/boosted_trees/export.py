@@ -1,11 +1,11 @@
-"""Boosted trees for those who have no DA-ITN, and from them."""
+"""Export and import of boosted trees for use without DA-ITN."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from daitn.learning.boosted_trees.config import MOST_TREES, BoostedTreesConfig, parse_config
+from daitn.learning.boosted_trees.config import FORMS, MOST_TREES, BoostedTreesConfig, parse_config
 from daitn.learning.boosted_trees.parts import COLUMNS as COLUMNS_FILE
 from daitn.learning.boosted_trees.parts import TREES, TreesState, read, read_columns, write
 from daitn.learning.boosted_trees.xgboost_file import MOST_BYTES, read_model, written
@@ -20,11 +20,11 @@ _FILE = "model.json"
 
 def export_model(model: Path, config: BoostedTreesConfig, form: Form, out: Path) -> Exported:
     """See `Exporting.export_model`."""
-    if form not in (Form.PARTS, Form.XGBOOST):
+    if form not in FORMS:
         raise InvalidInput(
-            f"boosted trees are no model of {form}",
+            f"boosted trees cannot be written as {form}",
             field="--format",
-            fix="take `xgboost`, or leave out --format: predict.py lies beside the parts",
+            fix="use `xgboost`, or leave out --format: predict.py is exported with the parts",
         )
     columns = read_columns(model / COLUMNS_FILE)
     if not columns:
@@ -46,7 +46,7 @@ def export_model(model: Path, config: BoostedTreesConfig, form: Form, out: Path)
 
 
 def import_model(folder: Path, out: Path) -> Imported:
-    """See `Importing.import_model`: the folder holds a `model.json` of xgboost's."""
+    """See `Importing.import_model`: the folder contains xgboost's `model.json`."""
     path = folder / _FILE
     if not path.is_file():
         raise NotFound(
@@ -55,11 +55,11 @@ def import_model(folder: Path, out: Path) -> Imported:
             fix=f"save the model there with `booster.save_model('{_FILE}')`",
         )
     if path.stat().st_size > MOST_BYTES:
-        raise InvalidInput(f"{_FILE} is too large", field="folder", fix="take fewer trees")
+        raise InvalidInput(f"{_FILE} is too large", field="folder", fix="use fewer trees")
     found = read_model(path.read_bytes())
     if not found.columns:
         raise InvalidInput(
-            "it does not name its columns, by which sites know them",
+            "it does not name its columns, which sites need",
             field="feature_names",
             fix="train it with DMatrix(..., feature_names=[...])",
         )

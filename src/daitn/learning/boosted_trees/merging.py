@@ -1,4 +1,4 @@
-"""Merging boosted trees that sites added to the same ones: bagging.
+"""Merging boosted trees that sites added to the same ensemble: bagging.
 
 The merged model has the trees of all sites, each tree's leaves by its site's share, so that its
 scores are the mean of the sites' scores: federated averaging, of functions in place of weights.
@@ -13,23 +13,23 @@ import numpy as np
 
 from daitn.learning.aggregation.merging import unfit
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
-from daitn.learning.boosted_trees.ensemble import END, Ensemble
+from daitn.learning.boosted_trees.ensemble import END, Ensemble, unites
 from daitn.learning.boosted_trees.parts import MOST_LEAF, TreesState, read, write
 from daitn.learning.classifier.merging import pooled, usual_columns
 from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError, InvalidInput
-from daitn.objects.merging import MergeRule, OuterStep, Reduces
 
-__all__ = ["merge", "unites"]
+__all__ = ["merge"]
 
 
 def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
     """See `Merging.merge`."""
     if not unites(task.rule):
         raise InvalidInput(
-            "boosted trees are united, by shares: no other reduction or outer step is of trees",
+            "boosted trees are merged as a weighted union; no other reduction or outer step "
+            "applies",
             field="training.algorithm",
-            fix="take the algorithm fedavg or sequential",
+            fix="use the algorithm fedavg or sequential",
         )
     base = read(Path(task.base), config)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
@@ -43,18 +43,13 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
     trees = Ensemble.joined([base.trees, *new])
     if len(trees) > config.most_trees:
         raise InvalidInput(
-            f"merged, the model has {len(trees)} trees and may have {config.most_trees}",
+            f"the merged model has {len(trees)} trees but may have at most {config.most_trees}",
             field="model.config.most_trees",
             fix="raise it, or lower rounds",
         )
     scales = [model.standard for model in models if model.standard is not None]
     standard = pooled(base.standard, scales, [base.standard] * len(scales))
     write(TreesState(columns=columns, trees=trees, standard=standard), out)
-
-
-def unites(rule: MergeRule) -> bool:
-    """Whether trees can be merged by a rule."""
-    return rule.reduction is Reduces.MEAN and rule.outer is OuterStep.PLAIN
 
 
 def _read(number: int, model: Path, base: TreesState, config: BoostedTreesConfig) -> TreesState:
@@ -72,18 +67,18 @@ def _read(number: int, model: Path, base: TreesState, config: BoostedTreesConfig
 
 
 def _arranged(number: int, state: TreesState, columns: tuple[str, ...]) -> TreesState:
-    """A model of these columns, in this order: each site has its own until a model has one."""
+    """A model of these columns, in this order: until a model has columns, each site has its own."""
     if state.columns == columns:
         return state
     if sorted(state.columns) != sorted(columns):
         raise unfit(number, "it reads other columns")
     assert state.standard is not None
-    told = state.standard
+    scale = state.standard
     at = [state.columns.index(column) for column in columns]
     place = np.array([columns.index(column) for column in state.columns], np.int32)
     column = state.trees.column
     trees = state.trees.but(column=np.where(column == END, END, place[column]).astype(np.int32))
-    standard = type(told)(mean=told.mean[at], var=told.var[at], count=told.count[at])
+    standard = type(scale)(mean=scale.mean[at], var=scale.var[at], count=scale.count[at])
     return TreesState(columns=columns, trees=trees, standard=standard)
 
 

@@ -39,7 +39,7 @@ __all__ = [
 TREES = "trees.safetensors"
 COLUMNS = "columns.json"
 MOST_LEAF = 1e6
-"""Of a leaf's value: the sums of all trees stay numbers."""
+"""Bound on a leaf's value, so that the sums of all trees stay finite."""
 _HEADER_BYTES = 1 << 16
 _MOST_COLUMNS = 100_000
 _MOST_COLUMNS_BYTES = 16 << 20
@@ -73,7 +73,7 @@ class TreesState:
     """Empty until the model has seen data."""
     trees: Ensemble
     standard: Standard | None
-    """None: no site's data has set the scale yet."""
+    """`None` means no site's data has set the scale yet."""
 
 
 def fresh(config: BoostedTreesConfig) -> TreesState:
@@ -122,7 +122,7 @@ def read_columns(path: Path) -> tuple[str, ...]:
 
 
 def _read_arrays(path: Path, config: BoostedTreesConfig, columns: int) -> _Arrays:
-    """The arrays, whose names, number types and shapes are known before any is read."""
+    """The arrays; their names, number types and shapes are checked before any is read."""
     most = config.most_trees * tree_bytes(config.depth) + 16 * columns + _HEADER_BYTES
     try:
         if path.stat().st_size > most:
@@ -138,8 +138,8 @@ def _read_arrays(path: Path, config: BoostedTreesConfig, columns: int) -> _Array
             for name in names:
                 shape = [columns] if name in _SCALE else [*trees, splits]
                 shape = {"trees.group": trees, "trees.leaf": [*trees, splits + 1]}.get(name, shape)
-                told = file.get_slice(name)
-                if (told.get_dtype(), told.get_shape()) != ((_KINDS | _SCALE)[name], shape):
+                stored = file.get_slice(name)
+                if (stored.get_dtype(), stored.get_shape()) != ((_KINDS | _SCALE)[name], shape):
                     raise _mismatch(f"{name} has another shape or number type than {shape}")
             return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
@@ -147,7 +147,8 @@ def _read_arrays(path: Path, config: BoostedTreesConfig, columns: int) -> _Array
 
 
 def _check_trees(trees: Ensemble, config: BoostedTreesConfig, columns: int) -> None:
-    """Raise `Corrupt` for a tree that decides by nothing that is there, or says no number."""
+    """Raise `Corrupt` for a tree that decides by a missing column, or has a leaf that is not a
+    number."""
     if len(trees) > config.most_trees:
         raise _mismatch(f"it has {len(trees)} trees")
     if not (
@@ -174,7 +175,7 @@ def _standard(arrays: _Arrays) -> Standard | None:
 
 def _mismatch(problem: str) -> Corrupt:
     return Corrupt(
-        f"the parts are not those of boosted trees of this configuration: {problem}",
+        f"the parts do not match boosted trees of this configuration: {problem}",
         field="model.config",
-        fix="use the configuration that the model was made with",
+        fix="use the configuration with which the model was created",
     )

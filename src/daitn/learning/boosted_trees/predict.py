@@ -58,7 +58,7 @@ class Model:
                     np.isnan(value), missing[tree, at] == 1, value < thresholds[tree, at]
                 )
                 at = 2 * at + np.where(left | (columns[tree, at] < 0), 1, 2)
-            # Of two classes the trees score the second.
+            # With two classes, the trees score the second.
             scores[:, 1 if scores.shape[1] == 2 else group] += leaves[tree, at - columns.shape[1]]
         return scores
 

@@ -1,4 +1,4 @@
-"""Growing trees on one site's table: gradient boosting, which goes on from what the model says.
+"""Growing trees on one site's table: gradient boosting that continues from the model's scores.
 
 Friedman 2001, "Greedy function approximation: a gradient boosting machine"; by xgboost (Chen and
 Guestrin 2016, arXiv:1603.02754), which gets records in coarse bins and the scores of the trees so
@@ -18,27 +18,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.learning.blur import normal
 from daitn.learning.boosted_trees.bins import BINS, edges_of, in_bins, threshold_of
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import END, Ensemble, log_probabilities
 from daitn.learning.boosted_trees.parts import MOST_LEAF, TreesState
 from daitn.learning.boosted_trees.xgboost_file import read_model
+from daitn.learning.classifier.config import REPORTS
 from daitn.learning.classifier.network import class_indices
 from daitn.learning.classifier.scale import merged, scale_of, shared
 from daitn.learning.classifier.table import Table
 from daitn.learning.recipe import Progress, Trained
+from daitn.learning.weight_noise import normal
 from daitn.objects.errors import InvalidInput
 
 __all__ = ["train"]
 
-_REPORTS = 20
-"""Progress reports per visit."""
 _NOISE = 1.0
-"""Deviation of the noise on a leaf, in what one record moves the smallest leaf that there can
-be."""
+"""Deviation of the noise on a leaf, relative to one record's effect on the smallest possible
+leaf."""
 _ROUNDING = 2.0**-12
-"""The same, in parts of the leaf, as for weights."""
+"""Likewise, relative to the leaf, as for weights."""
 
 
 def train(
@@ -51,8 +50,8 @@ def train(
     watch: Callable[[Progress], None],
     least_records: int,
 ) -> Trained:
-    """Add trees to `state`, as many as so many examples of the table from the file `data` are
-    passes over its records; where that is less than one, over some that are drawn by `seed`."""
+    """Add trees to `state`: as many as `examples` makes passes over the records of the table
+    `data`. With less than one pass, train on a subset drawn by `seed`."""
     started = time.perf_counter()
     if examples < 1:
         raise InvalidInput(f"{examples} examples", field="examples", fix="train on at least one")
@@ -83,11 +82,11 @@ def _drawn(records: int, examples: int, seed: int) -> NDArray[np.int64]:
 
 
 def _rounds(config: BoostedTreesConfig, trees: int, passes: float) -> int:
-    """Raises `InvalidInput` for a model that is full."""
+    """Number of rounds. Raises `InvalidInput` for a model that is full."""
     room = (config.most_trees - trees) // config.groups
     if room < 1:
         raise InvalidInput(
-            f"the model has {trees} trees and may have {config.most_trees}",
+            f"the model has {trees} trees but may have at most {config.most_trees}",
             field="model.config.most_trees",
             fix="raise it, or lower rounds",
         )
@@ -95,20 +94,20 @@ def _rounds(config: BoostedTreesConfig, trees: int, passes: float) -> int:
 
 
 def _repeated(table: Table) -> float:
-    """How often records of a label repeat, where they do most: a leaf needs as many more."""
+    """How often records of a label repeat, at most: a leaf needs that many times more."""
     all_of, different = Counter(table.labels), table.different()
     return max(all_of[label] / count for label, count in different.items())
 
 
 def _least_weight(config: BoostedTreesConfig, records: float) -> float:
-    """The second derivative of the losses of a leaf of so many records, which xgboost sums up, at
-    most: of each p (1 - p) for two classes, and twice that for several. A leaf with so much has as
-    many records."""
+    """Upper bound of the summed second derivatives (xgboost's `min_child_weight`) in a leaf of
+    this many records: p (1 - p) per record for two classes, twice that for more. A leaf with
+    that sum has at least that many records."""
     return records * (0.25 if config.groups == 1 else 0.5)
 
 
 class _Reports:
-    """Reports progress, with the mean of losses that are clipped at that of a guess."""
+    """Reports progress, with the mean of losses clipped at that of a guess."""
 
     def __init__(
         self, config: BoostedTreesConfig, examples: int, watch: Callable[[Progress], None]
@@ -120,11 +119,11 @@ class _Reports:
         self._since: list[float] = []
 
     def add(self, margins: NDArray[np.float32], targets: NDArray[np.int64], rounds: int) -> None:
-        """A round of `rounds` that begins with these scores."""
+        """Add a round of `rounds` that begins with these scores."""
         losses = -log_probabilities(margins)[np.arange(len(targets)), targets]
         self._since.append(float(losses.clip(0.0, self._guess).mean()))
         before, self._done = self._done, self._done + 1
-        if before * _REPORTS // rounds != self._done * _REPORTS // rounds:
+        if before * REPORTS // rounds != self._done * REPORTS // rounds:
             self._watch(
                 Progress(
                     examples=self._examples * self._done // rounds,
@@ -145,7 +144,7 @@ def _grow(
     least_weight: float,
     reports: _Reports,
 ) -> Ensemble:
-    """New trees, whose thresholds are numbers of edges."""
+    """New trees, with numbers of edges as thresholds."""
     from daitn.learning.boosted_trees.engine import xgboost
 
     several = config.groups > 1
@@ -158,7 +157,7 @@ def _grow(
         "min_child_weight": least_weight,
         "tree_method": "hist",
         "max_bin": BINS,
-        # One thread gives one model, and needs no pool that a copied process would lack.
+        # One thread gives one model, and needs no pool, which a forked process would lack.
         "nthread": 1,
         "verbosity": 0,
     }
@@ -175,7 +174,7 @@ def _grow(
 
 
 def _blur(trees: Ensemble, config: BoostedTreesConfig, least_weight: float, seed: int) -> None:
-    """Add noise to the leaves, in place, drawn as `daitn.learning.blur` draws that of weights."""
+    """Add noise to the leaves, in place, as `daitn.learning.weight_noise` does to weights."""
     moved = config.learning_rate / (least_weight + config.l2)
     leaves = trees.leaf
     digest = hashlib.blake2b(str(seed).encode(), digest_size=32)

@@ -1,8 +1,5 @@
-"""The JSON files of xgboost: read as anybody's, without xgboost, and written for it.
-
-The schema is xgboost's own (`doc/model.schema` of its repository), of which what says how records
-are scored is read, and everything else left.
-"""
+"""Reads and writes xgboost's JSON model files, without xgboost. The schema is xgboost's own
+(`doc/model.schema` of its repository). Only fields that affect scores are read."""
 
 from __future__ import annotations
 
@@ -77,18 +74,18 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of xgboost's."""
+    """A model from xgboost."""
 
     columns: tuple[str, ...]
-    """Their names; empty: the file names none."""
+    """Their names; empty if the file names none."""
     classes: tuple[str, ...]
-    """As this project's files name them, or else their numbers."""
+    """As named by this project's files, or else their numbers."""
     trees: Ensemble
-    """What all records begin with is a tree without decisions."""
+    """The base score is a tree without decisions."""
 
 
 def read_model(data: bytes, depth: int = 0) -> Read:
-    """Read a file; into trees of a depth, or as deep as they are.
+    """Read a file; into trees of a given depth, or of their own.
 
     Raises `InvalidInput` for a model of a kind that boosted trees are not, and `Corrupt` for a file
     that is none of xgboost's, or whose trees are none.
@@ -98,7 +95,7 @@ def read_model(data: bytes, depth: int = 0) -> Read:
         booster = msgspec.json.decode(learner.gradient_booster, type=_Kind).name
         if booster != "gbtree":
             raise InvalidInput(
-                f"it is boosted by {booster[:50]!r}", field="booster", fix="train it with gbtree"
+                f"it uses the booster {booster[:50]!r}", field="booster", fix="train it with gbtree"
             )
         model = msgspec.json.decode(learner.gradient_booster, type=_Booster).model
         classes = int(learner.learner_model_param.num_class)
@@ -106,7 +103,7 @@ def read_model(data: bytes, depth: int = 0) -> Read:
         begin = [float(n) for n in learner.learner_model_param.base_score.strip("[]").split(",")]
     except (msgspec.DecodeError, ValueError) as error:
         raise Corrupt(
-            f"it is no model in xgboost's JSON: {error}",
+            f"it is not a model in xgboost's JSON format: {error}",
             field="model.json",
             fix="save it with `booster.save_model('model.json')`",
         ) from None
@@ -153,10 +150,10 @@ def _classes(attributes: dict[str, str], count: int) -> tuple[str, ...]:
     return named if len(named) == count else tuple(map(str, range(count)))
 
 
-def _beginning(told: list[float], groups: int, depth: int) -> Iterator[Ensemble]:
-    """What all records begin with, as trees: of one group a probability, of several scores, of
-    which only differences count."""
-    scores = told if len(told) == groups else told * groups
+def _beginning(base_scores: list[float], groups: int, depth: int) -> Iterator[Ensemble]:
+    """The base scores as trees: a probability for one group; for several groups scores, of which
+    only the differences count."""
+    scores = base_scores if len(base_scores) == groups else base_scores * groups
     if len(scores) != groups or not all(map(math.isfinite, scores)):
         raise _no_tree("`base_score` is no number for each class")
     if groups == 1:
@@ -173,7 +170,7 @@ def _beginning(told: list[float], groups: int, depth: int) -> Iterator[Ensemble]
 
 
 def _depth(tree: _Tree) -> int:
-    """Raises `Corrupt` for one that is too deep, as one that goes in a circle is."""
+    """Depth of a tree. Raises `Corrupt` for one that is too deep, or cyclic."""
     nodes, depth = len(tree.left_children), 0
     level = [0]
     while True:
@@ -191,7 +188,8 @@ def _depth(tree: _Tree) -> int:
 
 
 def _settle(tree: _Tree, into: Ensemble, number: int, columns: int) -> None:
-    """Write a tree into its arrays. Raises `Corrupt` for one that does not fit, or is none."""
+    """Write a tree into its arrays. Raises `Corrupt` for one that does not fit, or is not a
+    tree."""
     nodes = len(tree.left_children)
     if nodes == 0 or any(
         len(each) != nodes
@@ -205,7 +203,7 @@ def _settle(tree: _Tree, into: Ensemble, number: int, columns: int) -> None:
         raise _no_tree("a tree has lists of different lengths")
     if any(tree.split_type):
         raise InvalidInput(
-            "a tree decides by categories", field="split_type", fix="train it on numbers"
+            "a tree has categorical splits", field="split_type", fix="train it on numbers"
         )
     splits = into.column.shape[1]
     ahead = [(0, 0)]
@@ -229,7 +227,7 @@ def _settle(tree: _Tree, into: Ensemble, number: int, columns: int) -> None:
 
 
 def written(trees: Ensemble, columns: tuple[str, ...], classes: tuple[str, ...]) -> bytes:
-    """A model as xgboost loads it. Its attribute `classes` names the classes."""
+    """A model in the form that xgboost loads. Its attribute `classes` names the classes."""
     several = len(classes) > 2
     objective: dict[str, Any] = (
         {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(len(classes))}}
@@ -311,7 +309,7 @@ def _nodes(trees: Ensemble, number: int, columns: int) -> dict[str, Any]:
 
 
 def _value(trees: Ensemble, number: int, at: int) -> float:
-    """A threshold, or the value of the leaf to which a branch leads that ends there."""
+    """A threshold, or the value of the leaf where a branch ends early."""
     splits = trees.column.shape[1]
     if at < splits and trees.column[number, at] != END:
         return float(trees.threshold[number, at])
@@ -321,4 +319,4 @@ def _value(trees: Ensemble, number: int, at: int) -> float:
 
 
 def _no_tree(problem: str) -> Corrupt:
-    return Corrupt(problem, field="model.json", fix="save the model anew")
+    return Corrupt(problem, field="model.json", fix="save the model again")

@@ -1,6 +1,6 @@
 """The built-in recipe `causal-lm`: a causal language model that answers medical questions.
 
-Read `recipe` first (the seam), then `settings` (the configuration), `training` and `measuring`
+Read `recipe` first (the seam), then `settings` (the configuration), `training` and `evaluation`
 (what it learns and how it is scored). PyTorch is imported only when work starts.
 """
 

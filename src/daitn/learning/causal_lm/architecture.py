@@ -1,4 +1,4 @@
-"""What an imported model says of its architecture, checked before anything is built from it.
+"""The architecture of an imported model, checked before anything is built from it.
 
 A `config.json` of transformers can name code to run, kernels to fetch, and sizes without end. So
 only dense decoders that transformers brings are built, from those of their own fields that are
@@ -44,12 +44,12 @@ ARCHITECTURES = frozenset(
         "starcoder2",
     ]
 )
-"""Dense decoders: their layers are as many, and as large, as a few numbers say."""
+"""Dense decoders: a few numbers determine the number and size of their layers."""
 
 _MOST_BYTES = 1 << 18
 _QUANTISED = "quantization_config"
 _TRANSPOSED = frozenset(["gpt2"])
-"""Their linear layers are not what quantised ones are put back to."""
+"""Transposed linear layers, which quantised ones cannot be converted back to."""
 _CODE = frozenset(
     [
         "auto_map",
@@ -61,9 +61,9 @@ _CODE = frozenset(
         "experts_implementation",
     ]
 )
-"""Fields that ask for code which is not part of the architecture."""
+"""Fields that request code outside the architecture."""
 _LABELS = frozenset(["id2label", "label2id", "num_labels"])
-"""Fields that grow with a number, of classifiers only."""
+"""Fields that grow with a number, only in classifiers."""
 _OLDER = frozenset(
     ["rope_scaling", "rope_theta", "partial_rotary_factor", "rotary_pct", "torch_dtype"]
 )
@@ -82,7 +82,7 @@ _NUMBERS = ("float32", "bfloat16", "float16", None)
 
 
 def published_precision(path: Path) -> Precision:
-    """In which precision a model was published, by its description: `quantization_config`.
+    """The precision in which a model was published, by its description: `quantization_config`.
 
     Raises `Corrupt` as `read_description`, and `InvalidInput` for one that cannot be undone here.
     """
@@ -91,17 +91,17 @@ def published_precision(path: Path) -> Precision:
     if not stated:
         return "stored"
     method = stated.get("quant_method") if isinstance(stated, dict) else None
-    fix = "import the model as it was published before that"
+    fix = "import the model's unquantised release"
     if method != "bitsandbytes":
         raise InvalidInput(
-            f"{path}: the weights are quantised by {str(method)[:_MOST_CHARS]!r}, and only those "
-            "by 'bitsandbytes' are read",
+            f"{path}: the weights are quantised by {str(method)[:_MOST_CHARS]!r}; only "
+            f"'bitsandbytes' is supported",
             field=_QUANTISED,
             fix=fix,
         )
     if facts.get("model_type") in _TRANSPOSED:
         raise InvalidInput(
-            f"{path}: quantised weights of this architecture are not read",
+            f"{path}: quantised weights of this architecture are not supported",
             field=_QUANTISED,
             fix=fix,
         )
@@ -111,7 +111,7 @@ def published_precision(path: Path) -> Precision:
 
 def read_description(path: Path, *, quantised: bool = False) -> dict[str, Any]:
     """The fields of `path` from which a network may be built. `quantised`: whether its weights may
-    have been published so, which is no field of it then.
+    have been published in quantised form, which then is not one of its fields.
 
     Raises `Corrupt` for a file that is not a description, and `InvalidInput` for one that needs
     code, an unknown architecture, or values without bounds.
@@ -130,7 +130,7 @@ def read_description(path: Path, *, quantised: bool = False) -> dict[str, Any]:
         raise InvalidInput(
             f"{path} needs code that is not part of transformers",
             field=code[0],
-            fix="use a model without code or number formats of its own",
+            fix="use a model without custom code or number formats",
         )
     known = _fields(kind)
     facts = {name: value for name, value in facts.items() if name in known}
@@ -139,11 +139,11 @@ def read_description(path: Path, *, quantised: bool = False) -> dict[str, Any]:
             raise InvalidInput(
                 f"{path}: {name} is neither a short text nor a bounded number",
                 field=name,
-                fix="use the description that the model was published with",
+                fix="use the configuration with which the model was published",
             )
     if facts.get("dtype") not in _NUMBERS or facts.get("torch_dtype") not in _NUMBERS:
         raise InvalidInput(
-            f"{path}: weights of another number type",
+            f"{path}: weights of an unsupported data type",
             field="dtype",
             fix="use float32, bfloat16 or float16",
         )
@@ -165,7 +165,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def shape(facts: dict[str, Any]) -> dict[str, int]:
-    """Layers, width, heads and vocabulary of a description, as a configuration names them.
+    """Layers, width, heads and vocabulary of a description, by their names in a configuration.
 
     Raises `InvalidInput` for values that the architecture does not take.
     """
@@ -178,7 +178,7 @@ def shape(facts: dict[str, Any]) -> dict[str, int]:
         raise InvalidInput(
             f"the architecture cannot be built: {str(error)[:300]}",
             field="base_config.json",
-            fix="use the description that the model was published with",
+            fix="use the configuration with which the model was published",
         ) from None
 
 
@@ -194,7 +194,7 @@ def check_shape(facts: dict[str, Any], settings: CausalLmConfig) -> None:
 
 
 def _fields(kind: str) -> frozenset[str]:
-    """The fields that an architecture has."""
+    """The fields of an architecture."""
     from transformers import AutoConfig
 
     usual = AutoConfig.for_model(kind)

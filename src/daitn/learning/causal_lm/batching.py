@@ -1,4 +1,4 @@
-"""Answers of a pretrained model, many at once: the continuous batching of transformers.
+"""Answers of a pretrained model, many concurrently: the continuous batching of transformers.
 
 Each step reads a bounded number of tokens, of prompts and of answers alike; keys and values lie in
 blocks that conversations with the same beginning share. The library decides what a step reads;
@@ -23,11 +23,12 @@ __all__ = ["Batcher", "step_tokens"]
 
 _PAGE_TOKENS = 32
 _SPARE_PAGES = 2
-"""Per answer: of its last page a part is empty, and one more may be begun."""
+"""Per answer: part of its last page is empty, and one more may be begun."""
 
 
 def step_tokens(device: torch.device) -> int:
-    """Tokens that one step reads at most: they bound the others' wait for their next one."""
+    """Maximum number of tokens that one step reads, which bounds the others' wait for their next
+    one."""
     return 1024 if device.type == "cuda" else 128
 
 
@@ -40,10 +41,10 @@ class _Answer:
 
 
 class Batcher:
-    """Drives the library's batches one step at a time, in whoever's turn it is."""
+    """Drives the library's batches step by step, whichever answer has its turn."""
 
     def __init__(self, network: Any, *, cache_tokens: int, slots: int) -> None:
-        """`cache_tokens`: that are remembered, of all answers together. `slots`: answers at once.
+        """`cache_tokens`: tokens cached for all answers together. `slots`: concurrent answers.
 
         Raises what the library raises where it does not know the architecture.
         """
@@ -56,7 +57,7 @@ class Batcher:
             num_blocks=pages,
             max_batch_tokens=step_tokens(network.device),
             max_requests_per_batch=slots,
-            # What draws a token is Python, and cannot be a part of a captured graph.
+            # Drawing a token is Python code, and cannot be part of a captured graph.
             use_cuda_graph=False,
             use_async_batching=False,
             auto_switch_to_flash=False,
@@ -68,16 +69,16 @@ class Batcher:
         self._manager = network.init_continuous_batching(
             GenerationConfig(do_sample=False, eos_token_id=-1), config
         )
-        # The library would run a thread of its own. Steps are taken here instead, so that they
-        # take turns with everything else, and so that cancelled answers cost nothing.
+        # The library would run its own thread. Steps are taken here instead, so that they take
+        # turns with everything else, and cancelled answers cost nothing.
         self._processor = self._manager._create_batch_processor()
         self._processor.model_runner._sample = self._sample
 
     def answer(
         self, tokens: Sequence[int], sampler: Sampler, most: int
     ) -> Generator[Drawn | None, None, None]:
-        """At most `most` tokens that follow `tokens`; none for a step that gave none of them.
-        Closed, it is cancelled. Raises `WorkFailed`."""
+        """At most `most` tokens that follow `tokens`; none for a step without any. Closing it
+        cancels it. Raises `WorkFailed`."""
         name = str(next(self._numbers))
         answer = self._answers[name] = _Answer(sampler)
         self._manager.add_request(
@@ -107,33 +108,33 @@ class Batcher:
                 processor._generation_step(self._network)
                 processor.update_batch()
         except Exception as error:
-            # Its words may quote a query, and stay in the node's log.
+            # The message may quote a query, and stays in the node's log.
             traceback.print_exc()
-            # Nobody knows what is left of the batch.
+            # The state of the batch is unknown.
             processor.reset()
             for answer in self._answers.values():
                 answer.ended, answer.error = True, type(error).__name__
         ended = self._manager.output_router.output_queue
         while not ended.empty():
             output = ended.get()
-            if (heard := self._answers.get(output.request_id)) is not None:
-                heard.ended, heard.error = True, output.error
+            if (failed := self._answers.get(output.request_id)) is not None:
+                failed.ended, failed.error = True, output.error
 
     def _sample(self, scores: Tensor, chosen: Tensor) -> None:
-        """In place of the library's: draws from `scores` (1 x answers x vocabulary) into the first
-        row of `chosen`."""
+        """Replaces the library's: draws from `scores` (1 x answers x vocabulary) into the first row
+        of `chosen`."""
         batch = self._processor.inputs_and_outputs.requests_in_batch
         names = [future.state.request_id for future in batch if future.has_new_token]
         if not names:
             return
-        # An answer that was cancelled may still be in the batch; nobody hears what it says.
+        # A cancelled answer may still be in the batch; its output is ignored.
         answers = [self._answers.get(name) for name in names]
         rows = [row for row, answer in enumerate(answers) if answer is not None]
-        heard = [answer for answer in answers if answer is not None]
+        live = [answer for answer in answers if answer is not None]
         tokens = [0] * len(names)
-        if heard:
-            drawn = draw(scores[0, rows], [answer.sampler for answer in heard])
-            for row, answer, one in zip(rows, heard, drawn, strict=True):
+        if live:
+            drawn = draw(scores[0, rows], [answer.sampler for answer in live])
+            for row, answer, one in zip(rows, live, drawn, strict=True):
                 tokens[row] = one.token
                 if one.token not in answer.sampler.ends:
                     answer.drawn.append(one)

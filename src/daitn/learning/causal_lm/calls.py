@@ -1,4 +1,4 @@
-"""Finds calls of tools in what a model says.
+"""Finds tool calls in a model's output.
 
 Models write them as they were trained to: in `<tool_call>` (Hermes, Qwen), behind `[TOOL_CALLS]`
 (Mistral) or `<|python_tag|>`, or as a bare JSON object (Llama 3).
@@ -24,27 +24,27 @@ _DECODER = json.JSONDecoder()
 
 
 class CallReader:
-    """Passes on text as it comes, and holds back what may be a call."""
+    """Passes on text as it arrives, and holds back what may be a call."""
 
     def __init__(self, names: frozenset[str], salt: int) -> None:
-        """`names`: of the tools that there are. `salt`: differs from turn to turn, as the names of
-        calls do."""
+        """`names`: those of the available tools. `salt`: differs between turns, as names of calls
+        do."""
         self._names = names
         self._salt = salt
         self._held: list[Piece] = []
-        self._said = ""
+        self._text = ""
 
     def add(self, piece: Piece) -> Iterator[Piece]:
-        """What is text for certain."""
+        """Text that is certain."""
         self._held.append(piece)
         text = "".join(one.text for one in self._held)
         if not self._may_be_call(text):
-            self._said += text
+            self._text += text
             held, self._held = self._held, []
             yield from held
 
     def rest(self) -> Iterator[Piece]:
-        """What was held back, once nothing more comes: calls if they are well formed, else text."""
+        """What was held back, at the end: calls if they are well formed, else text."""
         text = "".join(one.text for one in self._held)
         before, calls = self._read(text)
         if calls:
@@ -61,8 +61,8 @@ class CallReader:
     def _may_be_call(self, text: str) -> bool:
         if any(mark in text for mark in _MARKS) or ends_in_start(text, _MARKS):
             return True
-        whole = (self._said + text).strip()
-        return not whole or (not self._said.strip() and whole[0] in "{[")
+        whole = (self._text + text).strip()
+        return not whole or (not self._text.strip() and whole[0] in "{[")
 
     def _read(self, text: str) -> tuple[str, tuple[ToolCall, ...]]:
         starts = [at for mark in _MARKS if (at := text.find(mark)) >= 0]
@@ -85,7 +85,7 @@ class CallReader:
         return text[:start].rstrip(), tuple(named)
 
     def _id(self, number: int, call: ToolCall) -> str:
-        """Nine letters and digits, as some templates want it."""
+        """Nine letters and digits, as required by some templates."""
         text = f"{self._salt} {number} {call.name} {call.arguments}"
         return hashlib.blake2s(text.encode()).hexdigest()[:9]
 
@@ -100,7 +100,7 @@ class CallReader:
 
 
 def _unmarked(text: str) -> str:
-    """Without the marks, blanks and separators that it begins with."""
+    """Without its leading marks, blanks and separators."""
     while True:
         text = text.lstrip(" \t\r\n;,")
         mark = next((mark for mark in (*_MARKS, _END) if text.startswith(mark)), "")

@@ -1,4 +1,4 @@
-"""How a pretrained model is spoken to: its chat template and its special tokens.
+"""A pretrained model's chat template and special tokens.
 
 A chat template is somebody's program. It is kept as a part of the model, and run only in
 a recipe's confined processes, in the sandbox of Jinja that transformers uses.
@@ -23,24 +23,24 @@ _MOST_BYTES = 1 << 20
 _MOST_FOLDER_FILE_BYTES = 16 << 20
 """A `tokenizer_config.json` may repeat every added token."""
 _MOST_GROWTH_CHARS = 1 << 20
-"""What a template may add to the messages."""
+"""Maximum text that a template may add to the messages."""
 _MARK = "zq7vk0"
-"""In no template, nor in what people say; letters and digits are written as they are."""
-_MENDED = "import the model's folder again, whole"
+"""Occurs in no template, and in no message; letters and digits are written unchanged."""
+_MENDED = "import the complete model folder again"
 
 _Text = Annotated[str, msgspec.Meta(max_length=512)]
 _Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 24)]
 
 
 class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the part `chat.json` says."""
+    """The content of the part `chat.json`."""
 
     template: Annotated[str, msgspec.Meta(max_length=_MOST_BYTES)] | None = None
-    """In Jinja; none: the model was not made for conversations."""
+    """In Jinja; `None` means the model was not made for conversations."""
     tool_template: Annotated[str, msgspec.Meta(max_length=_MOST_BYTES)] | None = None
-    """In place of `template` where there are tools."""
+    """Instead of `template` if there are tools."""
     tokens: Annotated[dict[_Text, _Text], msgspec.Meta(max_length=64)] = {}
-    """Special tokens by the names that templates give them, such as `bos_token`."""
+    """Special tokens by their names in templates, such as `bos_token`."""
     begins: Annotated[tuple[_Id, ...], msgspec.Meta(max_length=8)] = ()
     """Tokens with which every text begins."""
     ends: Annotated[tuple[_Id, ...], msgspec.Meta(max_length=64)] = ()
@@ -48,13 +48,13 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def templates(self) -> dict[str, str]:
-        """By the names that transformers gives them."""
+        """By their names in transformers."""
         both = {"default": self.template, "tool_use": self.tool_template}
         return {name: template for name, template in both.items() if template is not None}
 
     @property
     def knows_tools(self) -> bool:
-        """Whether it tells the model of tools."""
+        """Whether it passes tools to the model."""
         return "tools" in (self.tool_template or self.template or "")
 
     def rendered(
@@ -63,17 +63,15 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tools: Sequence[dict[str, Any]],
         continues_answer: bool = False,
     ) -> str:
-        """The conversation as the text that continues with the model's answer, of which the last
-        message is the beginning if it `continues_answer`.
-
-        Raises `InvalidInput` for one that the template refuses or leaves out.
-        """
+        """The conversation as a prompt that the model's answer continues. With
+        `continues_answer`, the last message is the beginning of the answer. Raises
+        `InvalidInput` if the template refuses or omits a message."""
         text = self._rendered(messages, tools, continues_answer)
         if (place := self._left_out(text, messages, tools)) is not None:
             raise InvalidInput(
-                f"this model's chat template leaves out what the {messages[place].role} says",
+                f"this model's chat template drops messages of the role {messages[place].role}",
                 field=f"messages[{place}]",
-                fix="leave it out, or say it as the user",
+                fix="leave it out, or send it as the user",
             )
         if len(text) > sum(len(message.content) for message in messages) + _MOST_GROWTH_CHARS:
             raise _refused("it makes the conversation too long")
@@ -100,13 +98,13 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise _refused(str(error)[:300]) from None
         except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
             raise _refused(f"it fails with a {type(error).__name__}") from None
-        # Arguments of calls may name half a character, which no tokenizer reads.
+        # Arguments of calls may name half a character, which no tokenizer can read.
         return str(text).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
     def _left_out(
         self, text: str, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
     ) -> int | None:
-        """The first message that is nowhere in the text.
+        """The first message that is missing in the text.
 
         Templates also write what they say in other forms: in JSON, without blanks, escaped. So a
         mark at the end of each message that is not there as it is has to come out.
@@ -124,10 +122,10 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for place, message in enumerate(messages)
         ]
         try:
-            told = self._rendered(marked, tools, continues_answer=False).casefold()
+            rendered = self._rendered(marked, tools, continues_answer=False).casefold()
         except InvalidInput:
             return None  # It read what was said, and the mark was no part of it.
-        return next((place for place in missing if marks[place] not in told), None)
+        return next((place for place in missing if marks[place] not in rendered), None)
 
 
 def read_chat(model: Path, vocabulary: int) -> Chat:
@@ -150,13 +148,14 @@ def read_chat(model: Path, vocabulary: int) -> Chat:
 
 
 def chat_of_folder(folder: Path, ends: object, vocabulary: int) -> Chat:
-    """What the files of a folder of transformers say. `ends`: `eos_token_id` of its description.
-    Tokens beyond the vocabulary, as architectures have them by default, are left out.
+    """The chat template and tokens in the files of a transformers folder. `ends`: `eos_token_id` of
+    its description. Tokens beyond the vocabulary, which architectures have by default, are left
+    out.
 
     Raises `Corrupt` for files that are malformed.
     """
-    told = _object(folder / "tokenizer_config.json")
-    named = {**_object(folder / "special_tokens_map.json"), **told}
+    config = _object(folder / "tokenizer_config.json")
+    named = {**_object(folder / "special_tokens_map.json"), **config}
     tokens = {
         name: text
         for name, value in named.items()
@@ -166,7 +165,7 @@ def chat_of_folder(folder: Path, ends: object, vocabulary: int) -> Chat:
     ids = {token.get("content"): token.get("id") for token in tokenizer.get("added_tokens") or ()}
     stated = _object(folder / "generation_config.json").get("eos_token_id")
     own = (ids.get(tokens.get("eos_token")),)
-    templates = _templates(folder, told)
+    templates = _templates(folder, config)
     facts = {
         "template": templates.get("default"),
         "tool_template": templates.get("tool_use"),
@@ -180,9 +179,9 @@ def chat_of_folder(folder: Path, ends: object, vocabulary: int) -> Chat:
         raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from None
 
 
-def _templates(folder: Path, told: dict[str, Any]) -> dict[str, str]:
+def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
-    stated = told.get("chat_template") or _object(folder / "chat_template.json").get(
+    stated = config.get("chat_template") or _object(folder / "chat_template.json").get(
         "chat_template"
     )
     if isinstance(stated, str):
@@ -195,7 +194,7 @@ def _templates(folder: Path, told: dict[str, Any]) -> dict[str, str]:
     files = [("default", folder / "chat_template.jinja")]
     more = folder / "additional_chat_templates"
     files += [(path.stem, path) for path in sorted(more.glob("*.jinja"))]
-    # Where both are there, the file is the newer form.
+    # If both exist, the file is the newer form.
     found |= {name: _read_text(path) for name, path in files if path.is_file()}
     return found
 
@@ -231,7 +230,7 @@ def _text_of(value: object) -> str:
 
 
 def _within(vocabulary: int, value: object) -> list[int]:
-    """One token or several, of those that there are."""
+    """One or several existing tokens."""
     stated = value if isinstance(value, Iterable) else (value,)
     return [one for one in stated if type(one) is int and 0 <= one < vocabulary]
 
@@ -278,7 +277,7 @@ def _arguments(text: str) -> object:
 
 def _refused(why: str) -> InvalidInput:
     return InvalidInput(
-        f"this model's chat template does not take the conversation: {why}",
+        f"this model's chat template rejects the conversation: {why}",
         field="messages",
-        fix="send what the model was made for",
+        fix="send only what the template supports",
     )

@@ -1,4 +1,4 @@
-"""A pretrained language model in use: it converses, goes on with texts, calls tools, embeds."""
+"""Answers with a pretrained language model: chats, completions, tool calls and embeddings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["PretrainedGenerator"]
 _log = logging.getLogger(__name__)
 
 _USUAL_CONTEXT = 2048
-"""Of an architecture that states none."""
+"""Context of an architecture that states none."""
 
 
 class PretrainedGenerator:
@@ -50,7 +50,7 @@ class PretrainedGenerator:
     """
 
     def __init__(self, model: Path, settings: CausalLmConfig, room: Room) -> None:
-        """Load the model in the folder `model`. Raises as `load_answering` does."""
+        """Load the model in the folder `model`. Raises like `load_answering`."""
         self._settings = settings
         self._tokenizer = load_tokenizer(model, settings.vocabulary)
         self._chat = read_chat(model, settings.vocabulary)
@@ -58,7 +58,7 @@ class PretrainedGenerator:
         self._codec = self._new_codec()
         self._ends = frozenset(self._chat.ends) or self._codec.ends
         self._read: tuple[object, list[int]] = (None, [])
-        """The question that was read last, and its tokens: its length is asked for first."""
+        """The last question that was read, and its tokens: its length is requested first."""
         shape = self._network.config
         stated = getattr(shape, "max_position_embeddings", None) or _USUAL_CONTEXT
         if room.context_tokens:
@@ -69,7 +69,7 @@ class PretrainedGenerator:
         batched = self._batcher is not None
         self.facts = Facts(
             context_tokens=context,
-            # What else is in a batch decides how sums are rounded, and so at times a token.
+            # Other answers in a batch affect the rounding of sums, and thus sometimes a token.
             deterministic=not batched and self._place.device.type == "cpu",
             honours=(
                 *SAMPLING,
@@ -122,11 +122,11 @@ class PretrainedGenerator:
 
     def _spoken(self, tokens: list[int], question: Question) -> Iterator[Piece | None]:
         sampler = Sampler(question, self._ends, self._settings.vocabulary)
-        # Calls of tools are marked by special tokens, which are no text otherwise.
+        # Calls of tools are marked by special tokens, which otherwise are not text.
         plain = not question.tools
 
-        def text(said: list[int]) -> str:
-            return str(self._tokenizer.decode(said, skip_special_tokens=plain))
+        def text(generated: list[int]) -> str:
+            return str(self._tokenizer.decode(generated, skip_special_tokens=plain))
 
         speech = Speech(text, self._codec.name, each=question.top_logprobs is not None)
         most = min(question.max_tokens or self.most_tokens, self.most_tokens - len(tokens))
@@ -149,7 +149,7 @@ class PretrainedGenerator:
     def _turns(
         self, tokens: list[int], sampler: Sampler, most: int
     ) -> Generator[Drawn | None, None, None]:
-        """As `Batcher.answer`, for one answer alone."""
+        """Like `Batcher.answer`, for a single answer."""
         at_once, memory = step_tokens(self._place.device), None
         while len(tokens) > at_once:
             with torch.inference_mode():
@@ -164,12 +164,12 @@ class PretrainedGenerator:
             tokens = [drawn.token]
 
     def _tokens(self, question: Question) -> list[int]:
-        asked = (question.messages, question.tools, question.continues, question.continues_answer)
-        if self._read[0] != asked:
+        key = (question.messages, question.tools, question.continues, question.continues_answer)
+        if self._read[0] != key:
             tokens = self._worded(question)
             if not tokens:
-                raise InvalidInput("nothing is asked", field="messages", fix="ask something")
-            self._read = (asked, tokens)
+                raise InvalidInput("the query is empty", field="messages", fix="send a question")
+            self._read = (key, tokens)
         return self._read[1]
 
     def _worded(self, question: Question) -> list[int]:
@@ -182,8 +182,8 @@ class PretrainedGenerator:
             return self._encoded(text, "messages")
         tokens = list[int]()
         for place, message in enumerate(question.messages):
-            said = self._encoded(message.content, "messages")
-            tokens += self._codec.turn(_role(message, place), said)
+            encoded = self._encoded(message.content, "messages")
+            tokens += self._codec.turn(_role(message, place), encoded)
         return self._codec.before_answer(tokens)
 
     def _encoded(self, text: str, field: str, *, begins: bool = False) -> list[int]:
@@ -202,11 +202,11 @@ class PretrainedGenerator:
         return torch.tensor(tokens, device=self._place.device)
 
     def _new_codec(self) -> Codec:
-        """A codec keeps all that it cuts."""
+        """A codec stores everything that it cuts."""
         return codec_of(self._tokenizer, self._settings, self._adapted.end, self._chat)
 
     def _per_token_bytes(self) -> int:
-        """What remembering a token takes: keys and values, and its column in the mask of a step."""
+        """Cache per token: keys and values, and its column in the mask of a step."""
         shape = self._network.config
         heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
         width = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
@@ -214,7 +214,7 @@ class PretrainedGenerator:
         return numbers * self._place.dtype.itemsize
 
     def _new_batcher(self, remembered: int, slots: int) -> Batcher | None:
-        """None where the library cannot batch this architecture, as a try shows."""
+        """None if the library cannot batch this architecture, as an attempt shows."""
         if self._network.config._attn_implementation != "sdpa":
             return None  # Batches would change it for all other uses, too.
         try:
@@ -229,18 +229,18 @@ class PretrainedGenerator:
 
 
 def _choice(question: Question) -> tuple[str, tuple[str, ...]] | None:
-    """The multiple-choice question that a question is."""
+    """The multiple-choice question in a question."""
     if len(question.messages) != 1 or question.continues or question.tools:
         return None
-    asked = question.messages[0].content
-    return read_question(asked) if wants_letter(asked) else None
+    text = question.messages[0].content
+    return read_question(text) if wants_letter(text) else None
 
 
 def _role(message: Message, place: int) -> str:
     if message.role in ("user", "assistant", "system", "developer") and not message.calls:
         return message.role
     raise InvalidInput(
-        f"this model has no chat template, and reads nothing of a {message.role}'s calls",
+        f"this model has no chat template and cannot read calls of the role {message.role}",
         field=f"messages[{place}]",
         fix="leave it out",
     )

@@ -20,7 +20,8 @@ class Dealer:
     """
 
     def __init__(self, pairs: Sequence[QaPair], rng: random.Random, least_records: int) -> None:
-        """Fewer than `least_records` records are not dealt over and over while there are others."""
+        """With fewer than `least_records`, records are not dealt repeatedly while there are
+        others."""
         self._rng = rng
         topics: dict[str, dict[str, list[QaPair]]] = defaultdict(lambda: defaultdict(list))
         for pair in pairs:
@@ -35,7 +36,7 @@ class Dealer:
 
     @property
     def least_per_epoch(self) -> int:
-        """An epoch deals this many records at least."""
+        """Minimum number of records dealt per epoch."""
         return sum(_dealt([len(own) for own in t.values()], self._least) for t in self._topics)
 
     def deal(self, records: int, most: int) -> list[list[QaPair]]:
@@ -62,7 +63,7 @@ class Dealer:
 
 
 def _dealt(of_labels: list[int], least: int) -> int:
-    """How many records of a topic an epoch deals at least: dealing ends when one label is left."""
+    """Minimum number of a topic's records dealt per epoch: dealing ends when one label is left."""
     if least == 1:
         return sum(of_labels)
     most, second, *_ = sorted(of_labels, reverse=True)

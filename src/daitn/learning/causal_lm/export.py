@@ -1,4 +1,4 @@
-"""A language model as folders that `transformers`, `peft` and what builds on them read."""
+"""A language model as folders for `transformers`, `peft` and software based on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 from daitn.learning.causal_lm.chat import Chat
 from daitn.learning.causal_lm.models import Model, load_on
 from daitn.learning.causal_lm.pretrained import Adapted
-from daitn.learning.causal_lm.settings import CausalLmConfig
+from daitn.learning.causal_lm.settings import FORMS_FROM_SCRATCH, FORMS_IMPORTED, CausalLmConfig
 from daitn.learning.causal_lm.usage import folder_usage, gguf_usage, peft_usage
 from daitn.learning.recipe import Form
 from daitn.objects.errors import InvalidInput
@@ -39,11 +39,15 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
 
     Raises `InvalidInput` for a form that it does not have, and what loading a model raises.
     """
-    if not settings.base and form is not Form.HF:
+    if not settings.base and form not in FORMS_FROM_SCRATCH:
         raise InvalidInput(
-            "a model made from scratch has no adapters", field="--format", fix="use --format hf"
+            "a model trained from scratch has no adapters", field="--format", fix="use --format hf"
         )
-    # What others read are the weights themselves.
+    if settings.base and form not in FORMS_IMPORTED:
+        raise InvalidInput(
+            f"a language model is no model of {form}", field="--format", fix="use --format merged"
+        )
+    # Others read the weights themselves.
     settings = msgspec.structs.replace(settings, base_precision="stored")
     loaded = load_on(_CPU, model, settings)
     chat = loaded.chat
@@ -86,7 +90,7 @@ def _read_embedding(network: Any) -> Tensor:
 
 
 def _frozen(adapted: Adapted) -> tuple[Any, dict[str, Tensor]]:
-    """Description and weights of what is under the adapters."""
+    """Description and weights of the model under the adapters."""
     network = adapted.network
     weights = {
         name.replace(".base_layer.", "."): weight.to(adapted.stored)
@@ -118,8 +122,8 @@ def _write_adapters(adapted: Adapted, out: Path) -> None:
 def _as_arcee(
     weights: dict[str, torch.nn.Parameter], settings: CausalLmConfig
 ) -> tuple[ArceeConfig, dict[str, Tensor]]:
-    """Our own network is one of this family, but for the names: RMSNorm before each block, rotary
-    positions, one way up and one down, no biases, tied embeddings."""
+    """Our own network belongs to this family, except for the names: RMSNorm before each block,
+    rotary positions, one matrix up and one down, no biases, tied embeddings."""
     described = ArceeConfig(
         vocab_size=settings.vocabulary,
         hidden_size=settings.width,
@@ -159,7 +163,7 @@ def _as_arcee(
 def _write_folder(
     described: Any, weights: dict[str, Tensor], model: Model, chat: Chat, out: Path
 ) -> None:
-    """A folder as `save_pretrained` leaves it, with tokenizer and chat template."""
+    """A folder as written by `save_pretrained`, with tokenizer and chat template."""
     described = AutoConfig.for_model(**described.to_dict())
     with torch.device("meta"):
         network: Any = AutoModelForCausalLM.from_config(described)
@@ -187,7 +191,7 @@ def _write_folder(
 
 def _write_tokenizer(tokenizer: Tokenizer, end: int | None, chat: Chat, out: Path) -> None:
     ends = {} if end is None else {"eos_token": tokenizer.id_to_token(end)}
-    # One that the tokenizer does not have would be added to it, beyond the weights.
+    # A token that the tokenizer lacks would be added to it, beyond the weights.
     named = {
         name: token
         for name, token in chat.tokens.items()

@@ -1,4 +1,4 @@
-"""A language model as a file of llama.cpp (GGUF), for the families whose layout is known here.
+"""A language model as a file of llama.cpp (GGUF), for the families with a known layout.
 
 What names and numbers mean is as in llama.cpp's own `convert_hf_to_gguf.py`, which knows many more.
 """
@@ -39,13 +39,13 @@ _WORDS = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _SPLITS = {_WORDS % "{1,3}": "llama-bpe", _WORDS % "": "qwen2"}
-"""How tokenizers split texts into words, and what llama.cpp calls it."""
+"""How tokenizers split texts into words, with llama.cpp's names."""
 
 
 def write_gguf(
     described: Any, weights: Mapping[str, Tensor], tokenizer: Tokenizer, chat: Chat, path: Path
 ) -> None:
-    """Write `weights`, as transformers names them, and how the model is spoken to, to `path`.
+    """Write `weights`, as named in transformers, and the chat settings of the model to `path`.
 
     Raises `InvalidInput` for a model whose layout is not known here.
     """
@@ -136,16 +136,16 @@ def _add_chat(writer: gguf.GGUFWriter, described: Any, tokenizer: Tokenizer, cha
 
 
 def _token(tokenizer: Tokenizer, chat: Chat, name: str, described: object) -> int | None:
-    """As the tokenizer's files say, which go before the description."""
-    said = tokenizer.token_to_id(chat.tokens.get(name, ""))
-    if said is not None:
-        return int(said)
+    """From the tokenizer's files, which take precedence over the description."""
+    number = tokenizer.token_to_id(chat.tokens.get(name, ""))
+    if number is not None:
+        return int(number)
     one = described[0] if isinstance(described, list) and described else described
     return one if isinstance(one, int) else None
 
 
 def _split(tokenizer: Tokenizer) -> str:
-    """What llama.cpp calls the tokenizer's way to split a text into words."""
+    """llama.cpp's name for the tokenizer's way to split a text into words."""
     described = json.loads(tokenizer.to_str())
     steps = described["pre_tokenizer"] or {}
     steps = steps.get("pretokenizers", [steps])
@@ -161,7 +161,7 @@ def _split(tokenizer: Tokenizer) -> str:
 
 
 def _frequencies(described: Any) -> NDArray[np.float32] | None:
-    """What rotary frequencies are divided by, if not by one; as Llama 3.1 stretches them."""
+    """Divisors of rotary frequencies, if not 1; as stretched by Llama 3.1."""
     rope = described.rope_parameters
     if rope["rope_type"] == "default":
         return None
@@ -180,7 +180,7 @@ def _frequencies(described: Any) -> NDArray[np.float32] | None:
 
 def _interleaved(rows: Tensor, heads: int) -> Tensor:
     """Rows of queries or keys in llama.cpp's order: pairs that are rotated together side by side,
-    instead of half a head apart."""
+    rather than half a head apart."""
     split = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return split.transpose(1, 2).reshape(rows.shape)
 
@@ -199,7 +199,7 @@ def _head_width(described: Any) -> int:
 
 def _unknown(what: str) -> InvalidInput:
     return InvalidInput(
-        f"{what} is not written as GGUF here",
+        f"{what} cannot be written as GGUF",
         field="--format",
         fix="export --format merged, and convert the folder with llama.cpp's convert_hf_to_gguf.py",
     )

@@ -49,6 +49,7 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
+            screened=task.screened,
             starts=[starts[one] for one in task.starts],
             scales=task.scales,
         )
@@ -67,7 +68,7 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
 
 
 def _start(model: Path, settings: CausalLmConfig, scratch: Path) -> Path:
-    """The weights of a model that others were trained from; a fresh one has none on disk."""
+    """The weights of a model from which others were trained; a fresh one has none on disk."""
     part = ADAPTER if settings.base else WEIGHTS
     if (model / part).is_file():
         return model / part
@@ -91,7 +92,7 @@ def _companions(number: int, model: Path, shapes: Mapping[str, Shape]) -> Compan
 
 
 def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) -> None:
-    """Raise `Corrupt` for a model whose weights stand for other words than those of the base."""
+    """Raise `Corrupt` for a model whose vocabulary differs from that of the base."""
     names = (BASE_CONFIG, TOKENIZER, CHAT) if settings.base else (TOKENIZER,)
     first = [_bytes_of(base / name) for name in names]
     for number, model in enumerate(trained):
@@ -105,5 +106,5 @@ def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) 
 
 
 def _bytes_of(part: Path) -> bytes | None:
-    """None of a part that the model does not have."""
+    """None for a part that the model does not have."""
     return part.read_bytes() if part.is_file() else None

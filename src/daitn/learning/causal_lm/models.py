@@ -57,10 +57,10 @@ class Model(msgspec.Struct):
     end: int | None
     """The end-of-text token of an imported tokenizer."""
     seen: int
-    """Examples it was trained on, over all visits."""
+    """Number of examples in its training, over all visits."""
     chat: Chat = Chat()
     companions: Companions = msgspec.field(default_factory=Companions)
-    """Of the weights that training changes, in their order; read where it trains."""
+    """For the trained weights, in their order; read where it trains."""
 
     def codec(self, settings: CausalLmConfig) -> Codec:
         return codec_of(self.tokenizer, settings, self.end, self.chat)
@@ -70,7 +70,7 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
     """Write a byte-level model with random weights."""
     if settings.base:
         raise InvalidInput(
-            "a model with a base is imported, not made from scratch",
+            "a model with a base is imported, not trained from scratch",
             field="model.config.base",
             fix="import the model's folder, or leave out `base`",
         )
@@ -80,19 +80,19 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
 
 
 def load(model: Path, settings: CausalLmConfig) -> Model:
-    """Load the model in the folder `model` to where the engine computes. Raises as `load_on`."""
+    """Load the model in the folder `model` on the engine's device. Raises like `load_on`."""
     return load_on(engine_device(), model, settings)
 
 
 def load_on_all(model: Path, settings: CausalLmConfig) -> tuple[Model, list[LanguageModel]]:
-    """Load the model in the folder `model` to the first of the engine's devices, and its network to
-    the others. Raises as `load_on`."""
+    """Load the model in the folder `model` on the first of the engine's devices, and its network on
+    the others. Raises like `load_on`."""
     first, *others = (load_on(device, model, settings) for device in engine_devices())
     return first, [other.network for other in others]
 
 
 def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Model:
-    """Load a model on `device`, once its parts are known to be what `settings` say.
+    """Load a model on `device`, after checking its parts against `settings`.
 
     Raises `NotFound` for a missing part, `Corrupt` for one that is unreadable or holds values that
     are not finite, and `InvalidInput` if the weights do not have the configured shape.
@@ -113,7 +113,7 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
         raise InvalidInput(
             f"{model / WEIGHTS} does not have the configured shape",
             field="model.config",
-            fix="give the configuration that the model was made with",
+            fix="give the configuration with which the model was created",
         )
     weights = read_tensors(model / WEIGHTS)
     network = Transformer(settings, seed=0)
@@ -133,19 +133,19 @@ def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> 
 
 
 def unchanged(model: Path) -> tuple[str, ...]:
-    """The parts of an imported model that nothing changes."""
+    """The parts of an imported model that never change."""
     parts = (BASE, BASE_CONFIG, TOKENIZER, CHAT)
     return tuple(name for name in parts if (model / name).is_file())
 
 
 def save_weights(weights: dict[str, Tensor], seen: int, path: Path) -> None:
-    """Write the weights of a model that has seen so many examples."""
+    """Save the weights of a model after training on this many examples."""
     contiguous = {name: weight.cpu().contiguous() for name, weight in weights.items()}
     save_file(contiguous, path, metadata={_SEEN: str(seen)})
 
 
 def seen(path: Path) -> int:
-    """The examples that the model with these weights was trained on. Raises as `read_header`."""
+    """The number of examples behind the model with these weights. Raises like `read_header`."""
     return _seen(read_header(path))
 
 

@@ -30,11 +30,11 @@ variance."""
 
 
 class LanguageModel(Protocol):
-    """What training and measuring need of a network, whether ours or an imported one."""
+    """What training and measuring need from a network, whether ours or imported."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
         ...
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Transformer(nn.Module):
     """A decoder of `settings.layers` blocks."""
 
     def __init__(self, settings: CausalLmConfig, seed: int | None) -> None:
-        """`seed`: of the random weights; none leaves them as PyTorch makes them."""
+        """`seed`: for the random weights; none leaves PyTorch's initial values."""
         super().__init__()
         self._head_width = settings.width // settings.heads
         self._checkpointing = settings.gradient_checkpointing
@@ -143,14 +143,14 @@ class _Block(nn.Module):
     def going_on(
         self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor, seen: _Seen | None
     ) -> tuple[Tensor, _Seen]:
-        """As `forward`, continuing from `seen`; also returns the extended `seen`."""
+        """Like `forward`, continuing from `seen`; also returns the extended `seen`."""
         batch, length, width = states.shape
         shape = (batch, length, 3, self._heads, width // self._heads)
         query, key, value = self.qkv(self.norm_attention(states)).view(shape).permute(2, 0, 3, 1, 4)
         key = _rotated(key, rotation).to(value.dtype)
         if seen is not None:
             key, value = torch.cat((seen[0], key), dim=2), torch.cat((seen[1], value), dim=2)
-        # Rotation is exact, in float32, also where all else is less.
+        # Rotation is exact, in float32, even if everything else is less precise.
         attended = functional.scaled_dot_product_attention(
             _rotated(query, rotation).to(value.dtype), key, value, attn_mask=mask
         )

@@ -1,4 +1,4 @@
-"""Where a pretrained model answers, in which numbers, and how much it remembers."""
+"""Placement of a pretrained model: the device, the precision, and the size of its cache."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["Place", "cache_tokens", "numbers_of", "placed"]
 _log = logging.getLogger(__name__)
 
 _BESIDE_WEIGHTS_BYTES = 1 << 29
-"""Of main memory, or of a GPU's: the engine (300 MB), and what a step computes."""
+"""Main or GPU memory beside the weights: the engine (300 MB), and what a step computes."""
 _FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
-"""Processors that have one of these compute in bf16 at least as fast as in fp32."""
+"""CPUs with one of these compute in bf16 at least as fast as in fp32."""
 
 
 class Place(NamedTuple):
-    """A device, and the numbers in which a model is kept there."""
+    """A device, and the number formats of a model there."""
 
     device: torch.device
     dtype: torch.dtype
     precision: Precision = "stored"
-    """Of the weights that can be quantised; `stored`: `dtype`, as the others."""
+    """Precision of the weights that can be quantised; `stored` means `dtype`, like the others."""
 
     def __str__(self) -> str:
         name = self.device.type
@@ -39,13 +39,13 @@ class Place(NamedTuple):
 
 
 def numbers_of(dtype: torch.dtype) -> str:
-    """A number type in words."""
+    """A number format in words."""
     return str(dtype).removeprefix("torch.")
 
 
 def placed(parameters: int, quantisable: int, stored: torch.dtype, room: Room) -> Place:
-    """Where a model of so many parameters goes: to the GPU with the most memory free, else to the
-    processor. Raises `StorageFull` if it fits nowhere.
+    """The place of a model with this many parameters: the GPU with the most free memory, else the
+    CPU. Raises `StorageFull` if it fits nowhere.
 
     GPUs compute in half precision. Processors that are slow at that keep wide numbers, unless there
     is no memory for them. Where there is memory for neither, those weights that are `quantisable`
@@ -81,8 +81,8 @@ def placed(parameters: int, quantisable: int, stored: torch.dtype, room: Room) -
 
 
 def cache_tokens(place: Place, per_token_bytes: int, context: int, room: Room) -> int:
-    """How many tokens the model can remember, of all its answers in progress: enough for as many
-    full contexts as it has slots, if there is memory for it.
+    """How many tokens the model can cache, for all its answers in progress: enough for as many full
+    contexts as it has slots, if memory permits.
 
     To be asked once the weights are loaded. Raises `StorageFull` if there is next to none.
     """

@@ -1,35 +1,28 @@
-"""A larger local model: its weights frozen, low-rank adapters trained on top (LoRA).
+"""A larger local model: frozen weights, with low-rank adapters trained on top (LoRA).
 
-Hu et al. 2021, arXiv:2106.09685, with the library `peft`. The model comes from a local folder in
-the format of `transformers`; nothing is loaded from a hub and none of the model's code is run
-(`trust_remote_code` is never given, and `architecture` says which are accepted).
+Hu et al. 2021, arXiv:2106.09685, with the library `peft`. `importing` takes the model from a local
+folder; none of its code is run (`trust_remote_code` is never given, and `architecture` says which
+are accepted).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from daitn.learning.answering.protocol import Room
 from daitn.learning.causal_lm.architecture import (
     check_shape,
-    published_precision,
     read_description,
-    shape,
 )
-from daitn.learning.causal_lm.chat import chat_of_folder, read_chat
 from daitn.learning.causal_lm.placing import Place, placed
 from daitn.learning.causal_lm.quantising import keep_gradients, quantisation
 from daitn.learning.causal_lm.settings import (
@@ -37,13 +30,9 @@ from daitn.learning.causal_lm.settings import (
     ADAPTER_SCALE,
     BASE,
     BASE_CONFIG,
-    CHAT,
     NUMBER_BYTES,
-    TOKENIZER,
     CausalLmConfig,
 )
-from daitn.learning.causal_lm.tokenizer import load_tokenizer
-from daitn.learning.causal_lm.turns import template_tokens
 from daitn.learning.engine import is_mixed, mixed_precision
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
@@ -51,92 +40,23 @@ from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-__all__ = ["Adapted", "Answerer", "import_pretrained", "load_adapted", "load_answering"]
+__all__ = [
+    "Adapted",
+    "Answerer",
+    "absent_file",
+    "adapted_sizes",
+    "incomplete",
+    "load_adapted",
+    "load_answering",
+    "tied_weights",
+]
 
 _MOST_BUFFER_BYTES = 64 << 20
 """Rotary frequencies and the like; models in use need less than 1 MiB."""
 
 
-def import_pretrained(folder: Path, out: Path) -> dict[str, object]:
-    """Turn a model folder into the parts of a model, in the empty folder `out`.
-
-    Needs what `save_pretrained` writes: `config.json`, `*.safetensors`, and a `tokenizer.json`.
-    Chat templates and special tokens are taken along.
-    Returns the fields of `model.config` that the model needs. Raises `NotFound` for a missing file,
-    `InvalidInput` for an architecture that sites do not build, and `Corrupt` for weights or a
-    tokenizer that do not belong to it.
-    """
-    described = folder / "config.json"
-    for path in (described, folder / TOKENIZER):
-        if not path.is_file():
-            raise _absent(path)
-    precision = published_precision(described)
-    facts = read_description(described, quantised=precision != "stored")
-    sizes = shape(facts)
-    tokenizer = load_tokenizer(folder, sizes["vocabulary"])
-    network = _opened(folder, quantised=precision != "stored")
-    if precision != "stored":
-        network = network.dequantize(network.dtype)
-    tied = sorted(_tied(network))
-    # As it was read: where a folder has two matrices that differ, transformers leaves them apart,
-    # whatever its description says.
-    facts["tie_word_embeddings"] = bool(tied)
-    weights = {
-        name: weight.contiguous()
-        for name, weight in network.state_dict().items()
-        if name not in tied[1:]
-    }
-    _check_finite(folder, weights)
-    save_file(weights, out / BASE, metadata={"format": "pt"})
-    (out / BASE_CONFIG).write_text(json.dumps(facts, sort_keys=True, indent=1))
-    (out / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
-    chat = chat_of_folder(folder, facts.get("eos_token_id"), sizes["vocabulary"])
-    (out / CHAT).write_bytes(msgspec.json.format(msgspec.json.encode(chat)))
-    read_chat(out, sizes["vocabulary"])
-    parameters = sum(weight.numel() for weight in weights.values())
-    config = {
-        "base": BASE,
-        "base_parameters": parameters,
-        "base_dtype": str(network.dtype).removeprefix("torch."),
-        **({} if precision == "stored" else {"base_precision": precision}),
-        **_adapted_sizes(network),
-        **sizes,
-    }
-    settings = CausalLmConfig.of(config)
-    if chat_tokens := template_tokens(tokenizer, settings, chat):
-        config["chat_tokens"] = chat_tokens
-    return config
-
-
-def _check_finite(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        if not bool(torch.isfinite(weight).all()):
-            raise Corrupt(
-                f"{folder}: {name} has values that are not finite",
-                field=str(folder),
-                fix="copy it again, or take the weights of an earlier checkpoint",
-            )
-
-
-def _check_shards(folder: Path) -> None:
-    """Raise `NotFound` for a file of weights that the folder's index names and that is not there.
-
-    Raises `Corrupt` for an index that is malformed.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return
-    try:
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Corrupt(f"{index}: {error}", field=index.name, fix="copy it again") from None
-    for shard in sorted(map(str, shards)):
-        if not (folder / shard).is_file():
-            raise _absent(folder / shard)
-
-
-def _adapted_sizes(network: Any) -> dict[str, int]:
-    """Of the layers that get adapters: parameters, and inputs and outputs."""
+def adapted_sizes(network: Any) -> dict[str, int]:
+    """Sizes of the layers that get adapters: parameters, and inputs and outputs."""
     widths = [layer.weight.shape for layer in _adapted_layers(network)]
     return {
         "adapted_parameters": sum(map(math.prod, widths)),
@@ -145,55 +65,12 @@ def _adapted_sizes(network: Any) -> dict[str, int]:
 
 
 def _adapted_layers(network: Any) -> list[Any]:
-    """Those that `peft` means by `all-linear`."""
+    """The layers that `peft` means by `all-linear`."""
     from transformers.pytorch_utils import Conv1D
 
     output = network.get_output_embeddings()
     linear = (part for part in network.modules() if isinstance(part, nn.Linear | Conv1D))
     return [layer for layer in linear if layer is not output]
-
-
-def _check_numbers(folder: Path) -> None:
-    """Raise `InvalidInput` for weights that mean something only by a scale."""
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "pt") as opened:
-                kinds = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise Corrupt(f"{path}: {error}", field=path.name, fix="copy it again") from error
-        for name, kind in kinds.items():
-            if kind == "I8" or kind.startswith("F8"):  # Older files have masks in U8.
-                raise InvalidInput(
-                    f"{path}: {name} is quantised ({kind}), and `config.json` does not say how",
-                    field=path.name,
-                    fix="import the model as it was published before that",
-                )
-
-
-def _opened(folder: Path, *, quantised: bool) -> Any:
-    """The network as read by transformers, which also knows older names of weights."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    from transformers import AutoModelForCausalLM
-
-    _check_shards(folder)
-    if not quantised:
-        _check_numbers(folder)
-    read: Any = AutoModelForCausalLM.from_pretrained
-    try:
-        network, facts = read(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except OSError as error:
-        weights = folder / "model.safetensors", folder / "model.safetensors.index.json"
-        if not any(path.is_file() for path in weights):
-            raise _absent(weights[0]) from error
-        raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
-    except (RuntimeError, SafetensorError) as error:
-        raise Corrupt(f"{folder}: {error}", field=str(folder), fix="copy it again") from error
-    absent = set(facts["missing_keys"]) - _tied(network)
-    if absent:
-        raise _incomplete(str(folder), absent)
-    return network
 
 
 class Adapted:
@@ -207,7 +84,7 @@ class Adapted:
 
     @property
     def network(self) -> Any:
-        """As transformers made it, with layers of peft."""
+        """From transformers, with layers of peft."""
         return self._network
 
     @property
@@ -218,7 +95,7 @@ class Adapted:
 
     def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """See `LanguageModel.hidden`."""
-        # A mask with four dimensions is used as it is.
+        # A mask with four dimensions is used unchanged.
         with mixed_precision(self.device, self._network.dtype):
             states: Tensor = self._network.base_model(
                 input_ids=tokens,
@@ -284,13 +161,14 @@ def load_adapted(model: Path, settings: CausalLmConfig, device: torch.device) ->
         network.to(device)
     if is_mixed(device, network.dtype):
         for layer in network.modules():
-            # Or each adapter would get a float32 copy of its input, and multiply in bfloat16.
+            # Otherwise, each adapter would get a float32 copy of its input, and multiply in
+            # bfloat16.
             layer.cast_input_dtype_enabled = False
     return adapted
 
 
 def _exact(stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """Numbers to train with: in half precision, small gradients would vanish on a processor."""
+    """Numbers for training: in half precision, small gradients would vanish on a CPU."""
     return torch.float32 if stored == torch.float16 and device.type == "cpu" else stored
 
 
@@ -298,14 +176,14 @@ class Answerer(NamedTuple):
     """A network that only answers."""
 
     network: Any
-    """Of transformers."""
+    """The network, from transformers."""
     adapted: Adapted
     place: Place
 
 
 def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answerer:
-    """As `load_adapted`, to answer with: where there is room for it, its adapters merged into its
-    weights. Raises also `StorageFull`."""
+    """Like `load_adapted`, for answering: if memory permits, its adapters are merged into its
+    weights. Also raises `StorageFull`."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     facts, make, architecture = _checked(model, settings)
@@ -322,7 +200,7 @@ def load_answering(model: Path, settings: CausalLmConfig, room: Room) -> Answere
         adapted = adapt(network, adapted.end, whole)
         _fill(adapted, model / ADAPTER)
         for part in network.modules():
-            # What is merged into few bits is rounded away.
+            # Merging into few bits would round the adapters away.
             if isinstance(part, BaseTunerLayer) and place.precision == "stored":
                 part.merge()
     for weight in network.parameters():
@@ -359,7 +237,8 @@ def _read(model: Path, make: Any, architecture: Any, place: Place) -> Any:
 
 
 def _checked(model: Path, settings: CausalLmConfig) -> tuple[dict[str, Any], Any, Any]:
-    """The description of a network, how to make it, and of what, once its parts agree."""
+    """The description of a network, its class, and its tensors, after checking that its parts
+    agree."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -375,7 +254,7 @@ def _checked(model: Path, settings: CausalLmConfig) -> tuple[dict[str, Any], Any
 
 
 def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
-    """Give a network adapters that change nothing yet, the same at every site."""
+    """Give a network adapters that change nothing yet, identical at every site."""
     from peft import inject_adapter_in_model
 
     with torch.random.fork_rng(devices=[]):
@@ -384,7 +263,7 @@ def adapt(network: Any, end: int | None, settings: CausalLmConfig) -> Adapted:
         network = inject_adapter_in_model(_lora(network, settings), network).eval()
     adapted = Adapted(network, end)
     for weight in adapted.trainable().values():
-        # The steps of an optimiser are too small for shorter numbers.
+        # An optimiser's steps are too small for shorter numbers.
         weight.data = weight.data.float()
     if settings.gradient_checkpointing:
         _keep_little(network)
@@ -422,31 +301,31 @@ def _made(make: Any, architecture: Any) -> Any:
         raise InvalidInput(
             f"the architecture cannot be built: {str(error)[:300]}",
             field=BASE_CONFIG,
-            fix="use the description that the model was published with",
+            fix="use the configuration with which the model was published",
         ) from None
 
 
 def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> None:
-    """Raise an error unless the file has the weights of `network`, which holds no numbers."""
+    """Raise an error unless the file has the weights of `network`, which contains no numbers."""
     shapes = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
     for name, found in header.shapes.items():
         if found != shapes.get(name):
             raise Corrupt(
                 f"{BASE}: {name} has the shape {found}, and {shapes.get(name)} is described",
                 field=BASE,
-                fix="import the model's folder again, whole",
+                fix="import the complete model folder again",
             )
-    missing, tied = shapes.keys() - header.shapes.keys(), _tied(network)
+    missing, tied = shapes.keys() - header.shapes.keys(), tied_weights(network)
     absent = missing - tied if tied & header.shapes.keys() else missing
     if absent:
-        raise _incomplete(BASE, absent)
+        raise incomplete(BASE, absent)
     if header.numbers != settings.base_parameters:
         raise InvalidInput(
             f"the base has {header.numbers} parameters, not {settings.base_parameters}",
             field="model.config.base_parameters",
             fix="give the configuration that its import printed",
         )
-    sizes, most = _adapted_sizes(network), NUMBER_BYTES[settings.base_dtype] * header.numbers
+    sizes, most = adapted_sizes(network), NUMBER_BYTES[settings.base_dtype] * header.numbers
     if header.size_bytes > most or sizes != {name: getattr(settings, name) for name in sizes}:
         raise InvalidInput(
             f"the base has {header.size_bytes} bytes and adapts {sizes}, unlike the configuration",
@@ -458,14 +337,14 @@ def _check_header(header: Header, network: Any, settings: CausalLmConfig) -> Non
         raise InvalidInput(
             f"the architecture needs {buffers} bytes beside its weights",
             field=BASE_CONFIG,
-            fix="use the description that the model was published with",
+            fix="use the configuration with which the model was published",
         )
 
 
 def _set(network: Any, weights: dict[str, Tensor]) -> None:
-    """Make the weights of `BASE`, which names tied weights once, those of the network."""
+    """Load the weights of `BASE`, which names tied weights once, into the network."""
     network.tie_weights()
-    tied = _tied(network)
+    tied = tied_weights(network)
     shared = {name: weights[found] for name in tied for found in tied & weights.keys()}
     network.load_state_dict(weights | shared, strict=False, assign=True)
     network.tie_weights()
@@ -477,15 +356,15 @@ def _fill(adapted: Adapted, path: Path) -> None:
         raise InvalidInput(
             "the adapters do not have the configured shape",
             field="model.config.adapter_rank",
-            fix="give the configuration that the model was made with",
+            fix="give the configuration with which the model was created",
         )
     adapters = read_tensors(path)
     for name, weight in weights.items():
         weight.data.copy_(adapters[name])
 
 
-def _tied(network: Any) -> set[str]:
-    """Names of weights that share another's storage, and so need not be in a file."""
+def tied_weights(network: Any) -> set[str]:
+    """Names of weights that share another's storage, and thus need not be in a file."""
     output = network.get_output_embeddings()
     if output is None or output.weight is not network.get_input_embeddings().weight:
         return set()
@@ -506,15 +385,17 @@ def _end_token(facts: dict[str, Any]) -> int | None:
     return end if isinstance(end, int) else None
 
 
-def _incomplete(where: str, absent: set[str]) -> Corrupt:
+def incomplete(where: str, absent: set[str]) -> Corrupt:
+    """Error for missing tensors in a file or folder."""
     return Corrupt(
         f"{where} lacks {len(absent)} tensors, among them {min(absent)}",
         field=where,
-        fix="import the model's folder again, whole",
+        fix="import the complete model folder again",
     )
 
 
-def _absent(path: Path) -> NotFound:
+def absent_file(path: Path) -> NotFound:
+    """Error for a missing model file."""
     return NotFound(
         f"no file {path}",
         field=str(path),

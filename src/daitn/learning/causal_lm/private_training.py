@@ -30,7 +30,7 @@ __all__ = ["clipped_sums", "train_privately"]
 
 
 class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a visit was at a savepoint."""
+    """Progress of a visit at a savepoint."""
 
     steps: int
 
@@ -85,7 +85,8 @@ def clipped_sums(
     clip: float,
 ) -> list[Tensor]:
     """Sums over records of the gradients of the loss, each clipped to the norm `clip`. A record
-    whose gradient is not finite adds nothing. `records`: with whether the dialogue is read, too."""
+    whose gradient is not finite adds nothing. `records`: including whether the dialogue is read,
+    too."""
     sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     for pair, spoken in records:
         loss = _loss(network, codec, pair, spoken)

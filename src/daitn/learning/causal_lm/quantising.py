@@ -32,16 +32,16 @@ LIBRARY = "bitsandbytes"
 Precision = Literal["stored", "8bit", "4bit"]
 
 _BYTES = {"8bit": 1.0, "4bit": 0.5 + 1 / 64}
-"""Of a weight: the bits, and of four a scale of one byte for each 64."""
+"""Bytes per weight: its bits, and with 4 bits a one-byte scale for each 64."""
 
 
 def has_library() -> bool:
-    """Whether this machine can quantise."""
+    """Whether this machine supports quantisation."""
     return importlib.util.find_spec(LIBRARY) is not None
 
 
 def check_library(field: str) -> None:
-    """Raise `InvalidInput` naming `field` unless this machine can quantise."""
+    """Raise `InvalidInput` naming `field` unless this machine supports quantisation."""
     if not has_library():
         raise InvalidInput(
             "the package bitsandbytes is not installed here",
@@ -51,20 +51,20 @@ def check_library(field: str) -> None:
 
 
 def held_bytes(parameters: int, quantised: int, number: float, precision: Precision) -> float:
-    """Memory of so many parameters, `quantised` of them in `precision` and the others in numbers of
-    `number` bytes."""
+    """Memory in bytes of this many parameters: `quantised` of them in `precision`, the others in
+    `number` bytes each."""
     if precision == "stored":
         return number * parameters
     return number * (parameters - quantised) + _BYTES[precision] * quantised
 
 
 def quantisation(precision: Precision, computed: torch.dtype) -> BitsAndBytesConfig:
-    """How transformers is to quantise what it reads; products are computed in `computed`.
+    """How transformers should quantise what it reads; products are computed in `computed`.
 
     Raises `InvalidInput` as `check_library`.
     """
     check_library("model.config.base_precision")
-    # It would say at each product that it casts.
+    # It would warn about casting at each product.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     from transformers import BitsAndBytesConfig
 
@@ -78,8 +78,8 @@ def quantisation(precision: Precision, computed: torch.dtype) -> BitsAndBytesCon
 
 
 def keep_gradients(network: nn.Module) -> None:
-    """Have quantised layers stay as gradients need them: on a processor, one that does not train
-    turns its weights into a faster layout when it is first read without a gradient."""
+    """Keep quantised layers in a form that supports gradients: on a CPU, a layer in inference mode
+    converts its weights into a faster layout on the first read without a gradient."""
     from bitsandbytes.nn import Linear4bit
 
     for layer in network.modules():

@@ -61,7 +61,7 @@ class CausalLm:
         privacy: DpSgd | None = None,
     ) -> None:
         """A tokenizer is learned from words that occur in at least `least_records` records, and
-        none with `privacy`; `task`: what the algorithm asks of a visit."""
+        none with `privacy`; `task`: the algorithm's requirements for a visit."""
         self._least_records = least_records
         self._savepoints = savepoints
         self._task = task or LocalTask()
@@ -80,9 +80,9 @@ class CausalLm:
         """See `Adapting`."""
         if task.rule.distillation:
             raise InvalidInput(
-                f"the recipe {self.name} does not learn from the model that arrived",
+                f"the recipe {self.name} does not support distillation from the arriving model",
                 field="training.algorithm",
-                fix="take the algorithm ewc, or sequential",
+                fix="use the algorithm ewc or sequential",
             )
         return CausalLm(self._least_records, self._savepoints, task, self._privacy)
 
@@ -110,7 +110,7 @@ class CausalLm:
         )
 
     def inspect_test(self, test: Path) -> DataProfile:
-        """See `Recipe.inspect_test`. A usable item has four different options."""
+        """See `Recipe.inspect_test`. A usable item has four distinct options."""
         choices = read_choices(test)
         usable = sum(len(set(item.options)) == len(item.options) for item in choices)
         return DataProfile(
@@ -128,8 +128,8 @@ class CausalLm:
         write_fresh(settings, seed, out)
 
     def import_model(self, folder: Path, out: Path) -> Imported:
-        """See `Importing.import_model`. Takes a folder in the format of `transformers`."""
-        from daitn.learning.causal_lm.pretrained import import_pretrained
+        """See `Importing.import_model`. Accepts a folder in the format of `transformers`."""
+        from daitn.learning.causal_lm.importing import import_pretrained
 
         return Imported(config=import_pretrained(folder, out))
 
@@ -143,8 +143,8 @@ class CausalLm:
         out: Path,
         watch: Callable[[Progress], None],
     ) -> Trained:
-        """See `Recipe.train`. At the first site a fresh model learns its tokenizer; one that trains
-        privately reads bytes."""
+        """See `Recipe.train`. At the first site a fresh model learns its tokenizer; with private
+        training, it reads bytes."""
         settings = CausalLmConfig.of(config)
         if examples < 1:
             raise InvalidInput(f"is {examples}", field="examples", fix="train on at least one")
@@ -195,9 +195,9 @@ class CausalLm:
                 fix=f"ask for {', '.join(self.metrics)}",
             )
         choices = read_choices(test)
-        from daitn.learning.causal_lm import measuring, models
+        from daitn.learning.causal_lm import evaluation, models
 
-        return measuring.accuracy(models.load(model, settings), settings, choices)
+        return evaluation.accuracy(models.load(model, settings), settings, choices)
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """See `Merging.merge`."""
@@ -236,5 +236,5 @@ class CausalLm:
 
 
 def _different(records: Iterable[tuple[str, *tuple[object, ...]]]) -> dict[str, int]:
-    """How many different records each label has, which comes first in them."""
+    """Number of distinct records per label."""
     return dict(sorted(Counter(label for label, *_ in set(records)).items()))

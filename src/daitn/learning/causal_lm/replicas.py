@@ -1,4 +1,4 @@
-"""One network on several GPUs: each reads a part of every batch, and learns from all of it.
+"""Data parallelism: one network on several GPUs, each of which reads a part of every batch.
 
 They share one process, with a thread for each. A visit has neither sockets nor further processes,
 by which PyTorch's own data parallelism goes; and what is exchanged after each step, the gradients
@@ -23,10 +23,10 @@ ResultT = TypeVar("ResultT")
 
 
 class Replicas:
-    """Networks that are the same. An optimiser changes the first, and the others follow."""
+    """Identical networks. An optimiser changes the first, and the others follow."""
 
     def __init__(self, networks: Sequence[LanguageModel]) -> None:
-        """`networks`: one at least, each on a device of its own."""
+        """`networks`: at least one, each on a separate device."""
         self._networks = networks
         self._weights = [list(network.trainable().values()) for network in networks]
 
@@ -39,13 +39,14 @@ class Replicas:
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Those of the first that training changes."""
+        """The trainable weights of the first."""
         return self._weights[0]
 
     def each(
         self, work: Callable[[LanguageModel, PartT], ResultT], parts: Sequence[PartT]
     ) -> list[ResultT]:
-        """What `work` makes of each part, at once on all devices. Raises what it raises."""
+        """The results of `work` on each part, concurrently on all devices. Raises what it
+        raises."""
         count = len(self)
 
         def own(number: int) -> list[ResultT]:
@@ -69,11 +70,11 @@ class Replicas:
 
     @torch.no_grad()
     def spread(self) -> None:
-        """Give the others the weights of the first."""
+        """Copy the weights of the first to the others."""
         for first, *others in zip(*self._weights, strict=True):
             for other in others:
                 other.copy_(first, non_blocking=True)
 
     def together(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """These tensors, of several devices, on the first."""
+        """These tensors, from several devices, on the first."""
         return [tensor.to(self.first.device, non_blocking=True) for tensor in tensors]

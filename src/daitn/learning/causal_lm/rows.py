@@ -1,4 +1,4 @@
-"""Many short texts behind one long one, as tensors.
+"""Many short continuations of one long text, as tensors.
 
 A row is a context (an answer) and several continuations (questions) that all follow the context and
 do not see one another. Reading a context once for all its continuations makes it affordable to rank
@@ -31,10 +31,10 @@ __all__ = [
 ]
 
 _PER_READ_TOKENS = {"cpu": 128}
-"""What a read costs beyond its tokens, in tokens: less padding than that is cheaper than another
-read. On processors 20 to 130 were measured, most with networks of some 100,000 weights."""
+"""Overhead of a read in tokens: padding below that is cheaper than another read. On CPUs, 20 to 130
+were measured, most with networks of some 100,000 weights."""
 _PER_READ_ELSEWHERE = 2048
-"""On GPUs, which wait for what they are handed: assumed."""
+"""On GPUs, which wait for input: assumed."""
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -58,22 +58,22 @@ class Rows(msgspec.Struct, frozen=True):
     segments: Tensor
     """0 in the context, k in the k-th continuation, -1 in the padding."""
     read: Tensor
-    """Where, in the flattened batch, a token is followed by another of the context."""
+    """Positions, in the flattened batch, of tokens followed by another of the context."""
     scored: Tensor
-    """Where a token is followed by another of its continuation."""
+    """Positions of tokens followed by another of their continuation."""
     cells: Tensor
-    """Of each of those: which continuation, numbered over all rows."""
+    """For each of those, its continuation, numbered over all rows."""
     continuations: int
-    """The most of a row."""
+    """Maximum number in a row."""
 
     def hidden(self, network: LanguageModel) -> Tensor:
-        """Last hidden states (batch x length x width), where the network computes."""
+        """Last hidden states (batch x length x width), on the network's device."""
         device = network.device
         mask = _mask(placed(self.segments, device))
         return network.hidden(placed(self.tokens, device), placed(self.positions, device), mask)
 
     def log_likelihoods(self, network: LanguageModel, hidden: Tensor, places: Tensor) -> Tensor:
-        """Of the tokens that follow those at `places` of the flattened batch."""
+        """Log likelihoods of the tokens that follow those at `places` of the flattened batch."""
         targets = placed(self.tokens.flatten()[places + 1], hidden.device)
         logits = network.logits(hidden.flatten(0, 1)[placed(places, hidden.device)]).float()
         return -functional.cross_entropy(logits, targets, reduction="none")
@@ -110,14 +110,14 @@ def tensors(rows: Sequence[TokenRow]) -> Rows:
 
 
 class Reads(msgspec.Struct, frozen=True):
-    """Rows that are read in a few batches, each of rows about as long."""
+    """Rows read in a few batches, each of rows of similar length."""
 
     batches: list[Rows]
     order: list[int]
-    """Of the rows as they were given: where they are in the batches, one after the other."""
+    """For the rows in the given order: their positions in the consecutive batches."""
 
     def scores(self, network: LanguageModel) -> tuple[Tensor, Tensor]:
-        """Scores and lengths as `continuation_scores`, of the rows as they were given."""
+        """Scores and lengths as in `continuation_scores`, for the rows in the given order."""
         most = max(rows.continuations for rows in self.batches)
         read = [continuation_scores(network, rows)[:2] for rows in self.batches]
         scores, lengths = (
@@ -131,7 +131,7 @@ class Reads(msgspec.Struct, frozen=True):
 
 
 def reads(rows: Sequence[TokenRow], device: torch.device) -> Reads:
-    """Lay rows out in as many padded batches as make reading them on `device` cheapest."""
+    """Lay rows out in the number of padded batches that makes reading them on `device` cheapest."""
     ascending = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     per_read = _PER_READ_TOKENS.get(device.type, _PER_READ_ELSEWHERE)
     cuts = _cuts([len(rows[index]) for index in ascending], per_read)
@@ -143,7 +143,7 @@ def reads(rows: Sequence[TokenRow], device: torch.device) -> Reads:
 
 
 def _cuts(lengths: Sequence[int], per_read: int) -> list[tuple[int, int]]:
-    """Where to cut ascending lengths, so that padding and reads together cost least."""
+    """Where to cut ascending lengths, to minimise the cost of padding and reads together."""
     costs, starts = [0], [0]
     for end in range(1, len(lengths) + 1):
         cost, start = min(
@@ -172,7 +172,7 @@ def placed(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _mask(segments: Tensor) -> Tensor:
-    """Boolean, batch x 1 x to x from: what each token sees."""
+    """Boolean, batch x 1 x to x from: the tokens visible to each token."""
     order = torch.arange(segments.shape[1], device=segments.device)
     earlier = order[:, None] >= order[None, :]
     to, origin = segments[:, :, None], segments[:, None, :]
@@ -197,5 +197,5 @@ def continuation_scores(network: LanguageModel, rows: Rows) -> tuple[Tensor, Ten
 
 
 def context_loss(network: LanguageModel, rows: Rows) -> Tensor:
-    """Sum of the negative log-likelihoods of the contexts' own tokens but the first."""
+    """Sum of the negative log-likelihoods of the contexts' own tokens except the first."""
     return -rows.log_likelihoods(network, rows.hidden(network), rows.read).sum()

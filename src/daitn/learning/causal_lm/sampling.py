@@ -1,4 +1,4 @@
-"""Draws tokens from a model's scores, as each question asks, and makes text of them."""
+"""Samples tokens from a model's scores, with each query's parameters, and decodes them to text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from daitn.objects.errors import InvalidInput, WorkFailed
 __all__ = ["Drawn", "Sampler", "Speech", "draw"]
 
 _FEW = 512
-"""Tokens among which most draws are made; to sort a whole vocabulary takes as long as a step of a
-small model."""
+"""Number of tokens sufficient for most draws; sorting a whole vocabulary takes as long as a step of
+a small model."""
 _MOST_HELD = 4
-"""A character has at most four bytes, and so at most so many tokens."""
+"""A character has at most four bytes, hence at most this many tokens."""
 
 
 class Drawn(msgspec.Struct, frozen=True):
@@ -26,15 +26,15 @@ class Drawn(msgspec.Struct, frozen=True):
 
     token: int
     logprob: float
-    """Under the model, whatever shaped the draw."""
+    """Under the model, regardless of the draw's settings."""
     top: tuple[tuple[int, float], ...] = ()
 
 
 class Sampler:
-    """How the tokens of one answer are drawn; the same seed and scores give the same tokens."""
+    """Draws the tokens of one answer; the same seed and scores give the same tokens."""
 
     def __init__(self, question: Question, ends: Collection[int], vocabulary: int) -> None:
-        """`ends`: tokens that end an answer. Raises `InvalidInput` for tokens that are none."""
+        """`ends`: tokens that end an answer. Raises `InvalidInput` for unknown tokens."""
         if foreign := [token for token in question.logit_bias if not 0 <= token < vocabulary]:
             raise InvalidInput(
                 f"{foreign[0]} is not one of {vocabulary} tokens",
@@ -43,67 +43,71 @@ class Sampler:
             )
         self.question = question
         self.ends = frozenset(ends)
-        self._said: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
         self._generator = torch.Generator().manual_seed(question.seed)
 
     def shaped(self, scores: Tensor) -> Tensor:
-        """The scores of the next token (one dimension), as the question wants them."""
-        asked = self.question
-        early = self._said.total() < asked.min_tokens
-        if not (early or asked.logit_bias or (self._said and self._penalised)):
+        """The scores of the next token (one dimension), adjusted by the question's settings."""
+        question = self.question
+        early = self._counts.total() < question.min_tokens
+        if not (early or question.logit_bias or (self._counts and self._penalised)):
             return scores
         scores = scores.clone()
-        if self._said and self._penalised:
-            tokens = torch.tensor(list(self._said), device=scores.device)
-            times = torch.tensor(list(self._said.values()), device=scores.device)
+        if self._counts and self._penalised:
+            tokens = torch.tensor(list(self._counts), device=scores.device)
+            times = torch.tensor(list(self._counts.values()), device=scores.device)
             found = scores[tokens]
-            repeated = asked.repetition_penalty
+            repeated = question.repetition_penalty
             found = torch.where(found > 0, found / repeated, found * repeated)
-            scores[tokens] = found - asked.presence_penalty - times * asked.frequency_penalty
-        for token, bias in asked.logit_bias.items():
+            scores[tokens] = found - question.presence_penalty - times * question.frequency_penalty
+        for token, bias in question.logit_bias.items():
             scores[token] += bias
         if early:
             scores[list(self.ends)] = -torch.inf
         return scores
 
     def pick(self, scores: Tensor) -> int:
-        """The next token, of shaped scores."""
-        asked = self.question
-        if asked.temperature <= 0:
+        """The next token, from adjusted scores."""
+        question = self.question
+        if question.temperature <= 0:
             return int(scores.argmax())
-        chances = torch.softmax(scores / asked.temperature, -1)
+        chances = torch.softmax(scores / question.temperature, -1)
         tokens = None
-        if asked.top_p < 1.0 or asked.top_k or asked.min_p:
+        if question.top_p < 1.0 or question.top_k or question.min_p:
             chances, tokens = self._likely(chances)
         sums = chances.double().cumsum(-1)
-        # On the processor, so that a seed means the same on every device.
+        # On the CPU, so that a seed means the same on every device.
         drawn = torch.rand((), generator=self._generator, dtype=torch.float64).item() * sums[-1]
         place = int(torch.searchsorted(sums, drawn, right=True).clamp(max=len(sums) - 1))
         return place if tokens is None else int(tokens[place])
 
     def _likely(self, chances: Tensor) -> tuple[Tensor, Tensor]:
-        """The probabilities of the tokens that may be drawn, the likeliest first, and which."""
-        asked = self.question
+        """The probabilities of the tokens that may be drawn, likeliest first, with the tokens."""
+        question = self.question
         best, tokens = chances.topk(min(_FEW, len(chances)))
-        enough = 0 < asked.top_k <= len(best)
-        if not (enough or best[-1] < asked.min_p * best[0] or best.sum() >= asked.top_p):
+        enough = 0 < question.top_k <= len(best)
+        if not (enough or best[-1] < question.min_p * best[0] or best.sum() >= question.top_p):
             best, tokens = chances.sort(descending=True)
-        # The likeliest token that passes the mark is the last one in: Holtzman et al., "The
+        # The first token that exceeds the threshold is the last one included: Holtzman et al., "The
         # Curious Case of Neural Text Degeneration", ICLR 2020.
-        kept = (best.cumsum(-1) - best < asked.top_p) & (best >= asked.min_p * best[0])
-        if asked.top_k:
-            kept[asked.top_k :] = False
+        kept = (best.cumsum(-1) - best < question.top_p) & (best >= question.min_p * best[0])
+        if question.top_k:
+            kept[question.top_k :] = False
         kept[0] = True
         return best * kept, tokens
 
-    def said(self, token: int) -> None:
-        """Remember a token of the answer."""
-        self._said[token] += 1
+    def record(self, token: int) -> None:
+        """Record a token of the answer."""
+        self._counts[token] += 1
 
     @property
     def _penalised(self) -> bool:
-        asked = self.question
-        penalties = (asked.frequency_penalty, asked.presence_penalty, asked.repetition_penalty)
+        question = self.question
+        penalties = (
+            question.frequency_penalty,
+            question.presence_penalty,
+            question.repetition_penalty,
+        )
         return penalties != (0.0, 0.0, 1.0)
 
 
@@ -121,7 +125,7 @@ def draw(scores: Tensor, samplers: Sequence[Sampler]) -> list[Drawn]:
     for row, sampler, token, logprob in zip(chances, samplers, tokens, own, strict=True):
         if logprob != logprob:
             raise WorkFailed("the model's scores are not finite", field="model")
-        sampler.said(token)
+        sampler.record(token)
         drawn.append(Drawn(token, logprob, _likeliest(row, sampler.question.top_logprobs or 0)))
     return drawn
 
@@ -134,22 +138,22 @@ def _likeliest(chances: Tensor, count: int) -> tuple[tuple[int, float], ...]:
 
 
 class Speech:
-    """Tokens as they become text."""
+    """Converts tokens to text as they arrive."""
 
     def __init__(
         self, text: Callable[[list[int]], str], name: Callable[[int], str], *, each: bool
     ) -> None:
-        """`text`: of tokens. `name`: of a token that is no text. `each`: whether pieces name their
-        tokens."""
+        """`text`: the text of tokens. `name`: the name of a token that is not text. `each`: whether
+        pieces list their tokens."""
         self._text = text
         self._name = name
         self._each = each
         self._before: list[int] = []
-        """Said with the last piece: how tokens become text depends on what precedes them."""
+        """Text of the last piece: a token's text depends on what precedes it."""
         self._held: list[Drawn] = []
 
     def add(self, drawn: Drawn) -> Piece | None:
-        """The piece that a token completes, if it does."""
+        """The piece completed by a token, if any."""
         self._held.append(drawn)
         # A character of several tokens shows as U+FFFD until the last one arrives.
         if self._new().endswith("\ufffd") and len(self._held) < _MOST_HELD:
@@ -157,7 +161,7 @@ class Speech:
         return self.rest()
 
     def rest(self) -> Piece | None:
-        """The piece that is incomplete, if any, at the end."""
+        """The incomplete piece at the end, if any."""
         if not self._held:
             return None
         held, text = self._held, self._new()

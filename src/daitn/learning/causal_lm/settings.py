@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from daitn.learning.bounded import MOST_BATCH
 from daitn.learning.causal_lm.quantising import LIBRARY, Precision, held_bytes
-from daitn.learning.recipe import Config, Footprint
+from daitn.learning.recipe import Config, Footprint, Form
 from daitn.objects.errors import InvalidInput
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "BASE",
     "BASE_CONFIG",
     "CHAT",
+    "FORMS_FROM_SCRATCH",
+    "FORMS_IMPORTED",
     "LARGEST_GROUP",
     "NUMBER_BYTES",
     "TOKENIZER",
@@ -26,6 +28,21 @@ __all__ = [
     "footprint",
 ]
 
+FORMS_FROM_SCRATCH: Final = {
+    Form.PARTS: "the parts",
+    Form.HF: "a folder of `transformers` (an Arcee)",
+}
+"""Export formats of a model made from scratch."""
+FORMS_IMPORTED: Final = {
+    Form.PARTS: "the parts",
+    Form.HF: "as `merged`",
+    Form.PEFT: "`adapter_config.json` and `adapter_model.safetensors`, which "
+    "`PeftModel.from_pretrained` and vLLM take, and `base`, a folder of `transformers`",
+    Form.MERGED: "a folder of `transformers`; the weights keep their number type",
+    Form.GGUF: "`model.gguf` for llama.cpp: Llama, Mistral, Qwen 2 and 3 with byte-level "
+    "tokenizers; needs the package `gguf`",
+}
+"""Export formats of an imported model."""
 WEIGHTS = "weights.safetensors"
 """Part: the weights of a model made from scratch."""
 TOKENIZER = "tokenizer.json"
@@ -43,16 +60,16 @@ NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_SCALE = 2
 """alpha / rank: the usual choice of the paper's successors and of peft's examples."""
 _HELD_BYTES = {"float32": 4, "bfloat16": 2, "float16": 4}
-"""Bytes per number in memory: processors compute in float32 what is stored in float16."""
+"""Bytes per number in memory: CPUs compute in float32 what is stored in float16."""
 _BYTES_PER_ADAPTER = 4
 _BYTES_PER_TRAINED = 20
-"""A float32 weight, its gradient, two moments, and the weight that arrived."""
+"""A float32 weight, its gradient, two moments, and the arriving weight."""
 _BYTES_PER_SCORE = 12
-"""Of a token of the vocabulary: its logarithm, and two gradients while they are computed."""
+"""Bytes per token of the vocabulary: its logarithm, and two gradients during computation."""
 _TOKENIZER_BYTES_PER_ENTRY = 65
 """Measured: a tokenizer of 4,000 entries learnt on MedQuAD takes 260 kB."""
 _QUESTIONS_PER_ANSWER = 5
-"""Questions read behind one answer; the median disease at a MedQuAD institute has 4 or 5."""
+"""Questions read for one answer; the median disease at a MedQuAD institute has 4 or 5."""
 LARGEST_GROUP = 6
 """Records per group; work grows with its square. GARD, the broadest large site, has six labels."""
 
@@ -73,7 +90,8 @@ _BOUNDS = {
     "adapter_rank": (1, 1024),
     "gradient_accumulation": (1, MOST_BATCH),
 }
-"""Least and most of every whole number: no configuration makes an estimate, or a loop, endless."""
+"""Minimum and maximum of every whole number, so that no configuration makes an estimate, or a loop,
+endless."""
 
 
 _PRINTED = ("base_parameters", "adapted_parameters", "adapted_widths")
@@ -89,25 +107,25 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     heads: int = 4
     """Attention heads of the network, 1 to 1,024."""
     vocabulary: int = 4000
-    """Entries of the tokenizer that is learnt at the first visited site, 300 to 300,000."""
+    """Entries of the tokenizer learned at the first visited site, 300 to 300,000."""
     answer_tokens: int = 64
-    """An answer is cut after so many tokens when the model is trained or measured, 4 to 1,024. At a
-    facility, a model from scratch reads and says as many as a question and an answer together; an
-    imported one, what its description says."""
+    """Maximum number of tokens of an answer in training and measurement, 4 to 1,024. At a facility,
+    the context of a model from scratch is a question plus an answer; that of an imported one is as
+    in its description."""
     question_tokens: int = 24
-    """A question is cut after so many tokens when the model is trained or measured, 4 to 1,024."""
+    """Maximum number of tokens of a question in training and measurement, 4 to 1,024."""
     learning_rate: float = 1e-3
-    """Peak of the first visit, above 0 and at most 0.1. It rises over the first tenth of a visit
-    and falls to a tenth."""
+    """Peak learning rate of the first visit, above 0 and at most 0.1. It rises over the first tenth
+    of a visit, then falls to a tenth of the peak."""
     batch: int = 16
-    """Examples per step, 1 to 256; fewer where a visit would have less than eight steps."""
+    """Examples per step, 1 to 256; fewer if a visit would have fewer than eight steps."""
     learning_rate_halves_after: int = 6000
     """Later visits peak at `learning_rate / (1 + seen / this)`, where `seen` counts the examples of
-    all earlier visits, so that a late visit does not undo what early ones taught. 1 to 10^12."""
+    all earlier visits, so that late visits do not undo what early ones taught. 1 to 10^12."""
     keep: float | None = None
-    """Weight in [0, 1) of the arriving weights in the departing ones, from the second visit on;
-    left out: 0.5 where models go from site to site, 0 in rounds, whose merge averages already.
-    Averaging two fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
+    """Share in [0, 1) of the arriving weights in the departing ones, from the second visit on; by
+    default 0.5 on routes and 0 in rounds, whose merge already averages. Averaging two fine-tuned
+    points: Wortsman et al. 2022, arXiv:2109.01903."""
     generation_share: float = 0.1
     """Share in [0, 1] of the examples that are also read question first, so that the model can
     answer."""
@@ -115,32 +133,32 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`base.safetensors` for an imported model, which then determines layers, width, heads and
     vocabulary."""
     base_parameters: int = 0
-    """Parameters of the imported model, as its import printed them; at most 10^12. What the model
-    needs is estimated from them, and other weights are refused."""
+    """Parameters of the imported model, as its import printed them; at most 10^12. Resource needs
+    are estimated from them, and weights of another size are refused."""
     base_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number type of the imported weights, as the import printed it. Adapters are float32 always.
-    A GPU multiplies in bfloat16, a processor in this type, or in float32 instead of float16."""
+    """Data type of the imported weights, as the import printed it. Adapters are always float32. A
+    GPU computes in bfloat16, a CPU in this type (float32 instead of float16)."""
     base_precision: Precision = "stored"
-    """In which precision sites hold the imported weights that get adapters while they train and
-    measure. `4bit` (QLoRA: Dettmers et al. 2023, arXiv:2305.14314) and `8bit` need the package
-    `bitsandbytes` there, and a quarter or half of the memory of bfloat16. `stored`: as they are in
+    """Precision in which sites hold the imported weights with adapters during training and
+    measurement. `4bit` (QLoRA: Dettmers et al. 2023, arXiv:2305.14314) and `8bit` need the package
+    `bitsandbytes` at the site, and a quarter or half of the memory of bfloat16. `stored` means
     `base_dtype`."""
     adapted_parameters: int = 0
-    """Parameters of the imported layers that get adapters, as the import printed them; at most
+    """Parameters of the imported layers with adapters, as the import printed them; at most
     10^12."""
     adapted_widths: int = 0
     """Inputs and outputs of these layers, all together, as the import printed them; at most 10^9.
     Adapters have `adapter_rank` times as many parameters."""
     chat_tokens: int = 0
     """Tokens that the imported chat template adds to a text, as the import printed them; at most
-    65,536. What examples take is estimated with them."""
+    65,536. The cost of examples is estimated with them."""
     adapter_rank: int = 8
     """Rank of the adapters on an imported model, 1 to 1,024: Hu et al. 2021, arXiv:2106.09685."""
     gradient_accumulation: int = 1
-    """A step reads its batch in so many pieces, one after the other, which takes less memory and
-    gives the same gradient; 1 to 256."""
+    """Number of pieces into which a step splits its batch, 1 to 256. More pieces need less memory
+    and give the same gradient."""
     gradient_checkpointing: bool = False
-    """Whether a step computes the inside of each layer twice instead of keeping it, which takes
+    """Whether a step recomputes the activations of each layer instead of keeping them, which needs
     much less memory: Chen et al. 2016, arXiv:1604.06174."""
 
     @classmethod
@@ -154,7 +172,7 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return settings
 
     def kept(self, *, merged: bool) -> float:
-        """`keep`, as it is where models are merged or not."""
+        """`keep`, depending on whether models are merged."""
         return (0.0 if merged else 0.5) if self.keep is None else self.keep
 
     def _check(self) -> None:
@@ -182,7 +200,7 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def footprint(settings: CausalLmConfig) -> Footprint:
-    """Estimate what a model needs, from its shape and that of its examples.
+    """Estimate a model's needs, from its shape and that of its examples.
 
     Operations per weight and token: 2 forward, 2 for the gradient of its input and 2 for its own,
     as in Kaplan et al. 2020, arXiv:2001.08361, section 2.1.
@@ -195,7 +213,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
     adapters = settings.adapter_rank * widths if settings.base else 0
     own = adapters or weights
     forward_again = 2 if settings.gradient_checkpointing else 0
-    # Nobody asks for the gradient of a frozen weight.
+    # The gradient of a frozen weight is not needed.
     of_weight = (4 if settings.base else 6) + forward_again
     question = settings.question_tokens + 2
     read = settings.answer_tokens + settings.chat_tokens
@@ -210,7 +228,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
     piece = max(settings.batch / settings.gradient_accumulation, _QUESTIONS_PER_ANSWER)
     number = NUMBER_BYTES[settings.base_dtype]
     held = _HELD_BYTES[settings.base_dtype]
-    # Inputs of layers and of what stands between them; normalisation works in float32.
+    # Inputs of layers and of the operations between them; normalisation works in float32.
     kept = 1.1 * held * widths + 8 * width * layers
     heads = _BYTES_PER_SCORE * scored * settings.vocabulary
     if settings.gradient_checkpointing:

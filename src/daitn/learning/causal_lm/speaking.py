@@ -1,4 +1,4 @@
-"""A causal language model in use: it answers questions, chooses among options, embeds texts."""
+"""A causal language model in use: it answers questions, chooses among options, and embeds texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def chosen(
     question: str,
     options: tuple[str, ...],
 ) -> Piece:
-    """The letter of the option that makes the question most likely, as a model is measured."""
+    """The letter of the option that makes the question most likely, as in measurements."""
     rows = [TokenRow(codec.answer(option), [codec.question(question)]) for option in options]
     scores, _, _ = continuation_scores(network, tensors(rows))
     chances = torch.log_softmax(_SHARPNESS * scores[:, 0].cpu(), dim=0)
@@ -53,27 +53,27 @@ class CausalGenerator:
         self._model = model
         self._settings = settings
         self._codec = model.codec(settings)
-        # It saw no position beyond: longer texts would be babble.
+        # It was trained on no later positions: longer texts would be gibberish.
         context = self._codec.most_tokens
         self.most_tokens = context
         self.facts = Facts(context_tokens=context, reads_in_parts=True, honours=SAMPLING)
 
     def length(self, question: Question) -> int:
         """Length of the question in tokens."""
-        asked = only_message(question)
-        if read_question(asked) is not None:
-            # Its parts are cut as where the model is measured, and each is read alone.
-            return len(self._model.codec(self._settings).question(asked))
-        return len(self._codec.asked(asked))
+        text = only_message(question)
+        if read_question(text) is not None:
+            # Its parts are cut as in measurements, and each is read separately.
+            return len(self._model.codec(self._settings).question(text))
+        return len(self._codec.asked(text))
 
     def answer(self, question: Question) -> Iterator[Piece]:
         """See `Generator.answer`."""
-        asked = only_message(question)
-        found = read_question(asked)
+        text = only_message(question)
+        found = read_question(text)
         if found is not None:
             yield chosen(self._model.network, self._model.codec(self._settings), *found)
         else:
-            yield from self._generate(self._codec.asked(asked), question)
+            yield from self._generate(self._codec.asked(text), question)
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
@@ -82,7 +82,7 @@ class CausalGenerator:
         longest, context = max(map(len, read)), self.facts.context_tokens
         if longest > context:
             raise ContextExceeded(
-                f"this model reads {context} tokens of a text, and one has {longest}",
+                f"this model reads {context} tokens of a text, but one has {longest}",
                 field="input",
                 fix="shorten it",
             )

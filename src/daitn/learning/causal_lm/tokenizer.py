@@ -1,4 +1,4 @@
-"""Tokenizers that came from elsewhere, checked as data before the library builds them.
+"""Imported tokenizers, checked as data before the library builds them.
 
 A `tokenizer.json` is a small program: it can pad every text to a length that it names, replace each
 character by a megabyte, or match a pattern that takes years. So only known parts are accepted, with
@@ -28,7 +28,7 @@ MOST_TOKEN_CHARS = 512
 _MOST_COMPONENTS = 32
 """Normalizers, pre-tokenizers and decoders, nested ones included."""
 _MOST_GROWTH = 64
-"""How many times as long all replacements together may make a text."""
+"""Maximum factor by which all replacements together may lengthen a text."""
 _BYTES_PER_CHARACTER = 4
 _MOST_PATTERN_CHARS = 512
 _MOST_REPETITIONS = 3
@@ -129,7 +129,7 @@ class _AddedToken(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Description(msgspec.Struct):
-    """A `tokenizer.json`. Fields that are not here are left out."""
+    """A `tokenizer.json`. Other fields are left out."""
 
     model: _Bpe | _WordPiece | _Unigram
     added_tokens: Annotated[list[_AddedToken], msgspec.Meta(max_length=10_000)] = []
@@ -146,7 +146,7 @@ class _Description(msgspec.Struct):
 
 
 def load_tokenizer(model: Path, vocabulary: int) -> Tokenizer:
-    """Read the tokenizer part of a model whose vocabulary has so many entries.
+    """Read the tokenizer part of a model with a vocabulary of this size.
 
     Raises `NotFound`, or `Corrupt` for one that does not fit or that nobody should build.
     """
@@ -159,7 +159,7 @@ def load_tokenizer(model: Path, vocabulary: int) -> Tokenizer:
 
 
 def read_tokenizer(data: bytes, vocabulary: int) -> Tokenizer:
-    """Build a tokenizer from its description. Raises `Corrupt` as `load_tokenizer` does."""
+    """Build a tokenizer from its description. Raises `Corrupt` like `load_tokenizer`."""
     try:
         described = msgspec.json.decode(data, type=_Description)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -191,7 +191,7 @@ class _Components:
         self._growth = 1
 
     def check(self, node: object) -> None:
-        """Raise `Corrupt` for a tree that holds an unknown component, or multiplies too much."""
+        """Raise `Corrupt` for a tree that contains an unknown component, or multiplies too much."""
         if node is None:
             return
         self._left -= 1

@@ -101,11 +101,11 @@ class Codec:
 
     @property
     def tokens(self) -> int:
-        """Number of different tokens."""
+        """Number of distinct tokens."""
         return self._tokenizer.get_vocab_size()
 
     def answer(self, text: str) -> list[int]:
-        """The answer, marked; it has no end, since it is usually cut."""
+        """The answer, marked; it has no end mark, since it is usually cut."""
         return [*self._marks.answer, *self._cut(text, self._settings.answer_tokens)]
 
     def question(self, text: str) -> list[int]:
@@ -117,16 +117,17 @@ class Codec:
         return [*self._asked(question), *self._marks.answer]
 
     def asked(self, text: str) -> list[int]:
-        """As `prompt`, of the whole question."""
+        """Like `prompt`, for the whole question."""
         return [*self._marks.question, *self.whole(text), *self._marks.answer]
 
-    def turn(self, role: str, said: list[int]) -> list[int]:
-        """A turn of a conversation whose text is `said`; a question and its answer, as trained."""
+    def turn(self, role: str, content: list[int]) -> list[int]:
+        """A turn of a conversation with the text `said`; a question and its answer, as in
+        training."""
         if role == "user":
-            return [*self._marks.question, *said]
+            return [*self._marks.question, *content]
         if role == "assistant":
-            return [*self._marks.answer, *said, *self._marks.end]
-        return said
+            return [*self._marks.answer, *content, *self._marks.end]
+        return content
 
     def before_answer(self, tokens: list[int]) -> list[int]:
         """A conversation that continues with an answer."""
@@ -138,12 +139,12 @@ class Codec:
         return tokens
 
     def text_alone(self, text: str) -> list[int]:
-        """As `answer`, not cut."""
+        """Like `answer`, not cut."""
         return [*self._marks.answer, *self.whole(text)]
 
     @property
     def most_tokens(self) -> int:
-        """Length of the longest text that a model of its own sees when it is trained."""
+        """Length of the longest text that a model of its own sees in training."""
         cut = self._settings.question_tokens + self._settings.answer_tokens
         return cut + len(self._marks.question) + len(self._marks.answer)
 
@@ -163,7 +164,7 @@ class Codec:
         return self._tokenizer.decode(tokens)
 
     def name(self, token: int) -> str:
-        """What the tokenizer calls a token; a vocabulary may have room for more than it knows."""
+        """The tokenizer's name of a token; a vocabulary may have more entries than it knows."""
         return self._tokenizer.id_to_token(token) or f"<{token}>"
 
     def _asked(self, text: str) -> list[int]:

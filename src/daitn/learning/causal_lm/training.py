@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.causal_lm.dealing import Dealer
 from daitn.learning.causal_lm.models import Model
@@ -37,6 +36,7 @@ from daitn.learning.corpora.records import QaPair
 from daitn.learning.local.steps import Steps
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import Progress, Savepoints, Trained
+from daitn.learning.weight_noise import blur
 from daitn.learning.weights import check_losses
 from daitn.objects.merging import LocalRule
 
@@ -67,9 +67,9 @@ def train(
     rule: LocalRule = _NOTHING_MORE,
     variate: Sequence[Tensor] = (),
 ) -> Trained:
-    """Train `model` in place on `examples` records drawn from `pairs`, from the latest of the
-    visit's savepoints on. `others`: its network on further devices, which compute with it. `rule`:
-    what the algorithm asks for; `variate`: what the site left last time.
+    """Train `model` in place on `examples` records drawn from `pairs`, from the visit's latest
+    savepoint on. `others`: its network on further devices, which compute with it. `rule`: the
+    algorithm's requirements; `variate`: the site's last one.
 
     Raises `DataFault` if the losses of most records are not finite.
     """
@@ -83,7 +83,7 @@ def train(
     optimiser = optimiser_of(weights, peak)
     most_loss = math.log(codec.tokens)  # That of a guess.
     sensitivity = most_loss * math.ceil(examples / dealer.least_per_epoch)
-    # Each device reads as many pieces, none larger than where there is one device.
+    # Each device reads the same number of pieces, none larger than on a single device.
     rounds = -(-settings.gradient_accumulation // len(replicas))
     layout = _Layout(codec, rounds * len(replicas), replicas.first.device)
     steps, done, left_out = 0, 0, 0
@@ -111,8 +111,10 @@ def train(
         if _step(optimiser, weights):
             local.stepped(peak * schedule(done / examples))
         replicas.spread()
-        told = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
-        watch(Progress(examples=done, of_examples=examples, loss=told, sensitivity=sensitivity))
+        mean_loss = float(own.nan_to_num(most_loss, most_loss).clamp(0.0, most_loss).mean())
+        watch(
+            Progress(examples=done, of_examples=examples, loss=mean_loss, sensitivity=sensitivity)
+        )
         batch, steps = following, steps + 1
         if savepoints is not None and savepoints.due():
             so_far = _SoFar(steps=steps, done=done, left_out=left_out, rates=local.rates)
@@ -127,46 +129,46 @@ def train(
 
 
 class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a visit was at a savepoint."""
+    """Progress of a visit at a savepoint."""
 
     steps: int
     done: int
-    """Records."""
+    """Number of records."""
     left_out: int
     rates: float
 
 
 def peak_of(settings: CausalLmConfig, model: Model) -> float:
-    """The greatest learning rate of a visit: the more a model has seen, the lower."""
+    """The peak learning rate of a visit: the more a model has seen, the lower."""
     return settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
 
 
 def optimiser_of(weights: Sequence[nn.Parameter], peak: float) -> torch.optim.Optimizer:
-    """What moves the weights."""
+    """The optimiser of the weights."""
     return torch.optim.AdamW(weights, lr=peak, weight_decay=_WEIGHT_DECAY, betas=_BETAS, fused=True)
 
 
 def schedule(done: float) -> float:
-    """The learning rate's factor after the share `done` of a visit."""
+    """Factor on the learning rate after the share `done` of a visit."""
     return min(1.0, done / _WARM) * max(_FLOOR, 1 - (1 - _FLOOR) * done)
 
 
 class _Piece(NamedTuple):
-    """What is kept in memory at once."""
+    """What is held in memory at once."""
 
     groups: Sequence[Group]
     rows: Reads
     dialogues: Reads | None
-    """Of the records that are also read question first."""
+    """The records that are also read question first."""
 
 
 class _Batch(NamedTuple):
-    """What a step learns from."""
+    """The input of a step."""
 
     pieces: Sequence[_Piece]
     records: int
     spoken: int
-    """Tokens in dialogues that are predicted."""
+    """Predicted tokens in dialogues."""
 
     @property
     def groups(self) -> list[Group]:
@@ -217,7 +219,7 @@ def _batches(
     rng: random.Random,
     after: int = 0,
 ) -> Iterator[_Batch]:
-    """The batch of each step after so many, which are dealt again, as they follow from the seed."""
+    """The batches of all steps after the first `after`, dealt again from the seed."""
     for groups, spoken in islice(_dealt(dealer, settings, examples, rng), after, None):
         yield layout.batch(groups, iter(spoken).__next__)
 
@@ -245,8 +247,8 @@ def _descend(replicas: Replicas, batch: _Batch) -> tuple[Tensor, Tensor]:
         summed, own = _channel_loss(network, piece)
         loss = summed / batch.records
         if piece.dialogues is not None and batch.spoken:
-            said = sum(context_loss(network, rows) for rows in piece.dialogues.batches)
-            loss = loss + said / batch.spoken
+            dialogue_loss = sum(context_loss(network, rows) for rows in piece.dialogues.batches)
+            loss = loss + dialogue_loss / batch.spoken
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), own
 

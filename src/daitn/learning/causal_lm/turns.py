@@ -1,4 +1,4 @@
-"""What a model with a chat template reads when it is trained and measured: the template's turns.
+"""Turns of a chat template, as a model reads them in training and measurement.
 
 A facility puts a question into the same words (`conversing`), so that a model is asked as it was
 taught. Ranking answers (`training`) needs the question's probability given an answer: there the
@@ -19,30 +19,30 @@ __all__ = ["ChatCodec", "codec_of", "template_tokens"]
 
 _WHICH = "Write the question that this text answers.\n\n{}"
 _QUESTION, _ANSWER = "which question", "that answer"
-"""Stand for a user's and an assistant's words where only the template's own are wanted."""
+"""Placeholders for a user's and an assistant's words, where only the template's own are needed."""
 
 
 class ChatCodec(Codec):
-    """A `Codec` that words texts by a chat template."""
+    """A `Codec` that formats texts with a chat template."""
 
     def __init__(
         self, tokenizer: Tokenizer, settings: CausalLmConfig, end: int | None, chat: Chat
     ) -> None:
-        """Raises `InvalidInput` for a template that does not take one message of a user."""
+        """Raises `InvalidInput` for a template that does not support a single user message."""
         super().__init__(tokenizer, settings, end)
         self._chat = chat
         self._contexts: dict[str, list[int]] = {}
-        self._said: dict[tuple[str, int], list[int]] = {}
+        self._encoded: dict[tuple[str, int], list[int]] = {}
         asked = self._rendered(_QUESTION)
         self._before = asked.rpartition(_QUESTION)[2]
-        """What stands between a user's words and those of the model."""
+        """The text between a user's words and those of the model."""
         self._before_tokens = self.whole(self._before)
         self._last = self.whole(asked)[-1:]
         self._closing = self._closed(end)
 
     def answer(self, text: str) -> list[int]:
-        """See `Codec.answer`: all that the model reads before it says the question, but for the
-        last token, with which `question` begins."""
+        """See `Codec.answer`: everything that the model reads before it says the question, except
+        the last token, with which `question` begins."""
         known = self._contexts.get(text)
         if known is None:
             start = self._start(text, self._settings.answer_tokens)
@@ -63,9 +63,9 @@ class ChatCodec(Codec):
 
     def dialogue(self, question: str, answer: str) -> list[int]:
         """See `Codec.dialogue`."""
-        said = self._says(answer, self._settings.answer_tokens)
-        whole = len(said) < self._settings.answer_tokens
-        return [*self.prompt(question), *said, *(self._closing if whole else ())]
+        encoded = self._says(answer, self._settings.answer_tokens)
+        whole = len(encoded) < self._settings.answer_tokens
+        return [*self.prompt(question), *encoded, *(self._closing if whole else ())]
 
     @property
     def ends(self) -> frozenset[int]:
@@ -76,25 +76,25 @@ class ChatCodec(Codec):
         return self._chat.rendered((Message("user", text),), ())
 
     def _says(self, text: str, length: int) -> list[int]:
-        """The tokens of a text where the model says it: tokenizers may begin it in another way
-        where nothing stands before it."""
-        known = self._said.get((text, length))
+        """The tokens of a text where the model says it: tokenizers may begin it differently if
+        nothing precedes it."""
+        known = self._encoded.get((text, length))
         if known is None:
             start = text[: length * CHARACTERS_PER_TOKEN]
             tokens, before = self.whole(self._before + start), self._before_tokens
             here = tokens[: len(before)] == before
             known = tokens[len(before) :] if here else self.whole(start)
-            known = self._said[text, length] = known[:length]
+            known = self._encoded[text, length] = known[:length]
         return known
 
     def _start(self, text: str, length: int) -> str:
-        """The text of its first so many tokens."""
+        """The text of the first `length` tokens."""
         start = text[: length * CHARACTERS_PER_TOKEN]
         offsets = self._tokenizer.encode(start, add_special_tokens=False).offsets
         return start if len(offsets) <= length else start[: offsets[length - 1][1]]
 
     def _closed(self, end: int | None) -> list[int]:
-        """What the template has behind an answer, up to the first token that ends one."""
+        """What the template puts after an answer, up to the first token that ends one."""
         turns = (Message("user", _QUESTION), Message("assistant", _ANSWER))
         try:
             after = self._chat.rendered(turns, ()).rpartition(_ANSWER)[2]
@@ -109,7 +109,7 @@ class ChatCodec(Codec):
 
 
 def codec_of(tokenizer: Tokenizer, settings: CausalLmConfig, end: int | None, chat: Chat) -> Codec:
-    """The codec of a model: by its chat template if it has one that takes a question alone."""
+    """The codec of a model: with its chat template if that supports a single question."""
     if chat.template is None:
         return Codec(tokenizer, settings, end)
     try:

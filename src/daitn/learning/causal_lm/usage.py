@@ -1,4 +1,4 @@
-"""How an exported language model is used without DA-ITN, in words for its card."""
+"""Instructions for the model card: how to use an exported language model without DA-ITN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["folder_usage", "gguf_usage", "parts_usage", "peft_usage"]
 
 
 def parts_usage(settings: CausalLmConfig, chat: Chat) -> str:
-    """Of the parts, which no other program reads as they are."""
+    """How to use the parts, which no other program can read directly."""
     if not settings.base:
         return (
             "No other program reads these parts as they are: `daitn model export` with "
@@ -25,7 +25,7 @@ def parts_usage(settings: CausalLmConfig, chat: Chat) -> str:
 
 
 def folder_usage(settings: CausalLmConfig, chat: Chat) -> str:
-    """Of a folder of `transformers`."""
+    """How to use a folder in `transformers` format."""
     return f"""\
 It is a folder of `transformers`, which other programs read too:
 
@@ -39,7 +39,7 @@ model, tokenizer = (kind.from_pretrained(".") for kind in (AutoModelForCausalLM,
 
 
 def gguf_usage(settings: CausalLmConfig, chat: Chat) -> str:
-    """Of a file of llama.cpp."""
+    """How to use a llama.cpp file."""
     return f"""\
 It is a file of llama.cpp: `llama-server -m model.gguf`, or `llama-quantize model.gguf` for a \
 smaller one.
@@ -48,7 +48,7 @@ smaller one.
 
 
 def peft_usage(settings: CausalLmConfig, chat: Chat) -> str:
-    """Of a folder of `peft`."""
+    """How to use a folder in `peft` format."""
     return f"""\
 It is a folder of `peft`, with the model that it was trained on in `base`:
 

@@ -1,1 +1,1 @@
-"""Processes beside the node: what recipes do runs in one of these, and can be lost with it."""
+"""Child processes of the node, in which recipes run, so that a crash costs only the child."""

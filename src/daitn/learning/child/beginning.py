@@ -1,4 +1,4 @@
-"""How child processes begin: copied from a template where the node has one, else anew."""
+"""How child processes start: forked from a template if the node has one, else from scratch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ENGINES", "PASSED_ON", "TEMPLATE", "Process", "begin", "environment"
 _log = logging.getLogger(__name__)
 
 TEMPLATE = "DAITN_TEMPLATE"
-"""In a node's environment: the descriptor of its connection to a template of its workers."""
+"""Environment variable of a node: the descriptor of its connection to a template of its workers."""
 ENGINES = (
     "torch",
     "torch._dynamo",
@@ -26,8 +26,8 @@ ENGINES = (
     "daitn.learning.consulting",
     "daitn.learning.answering.worker",
 )
-"""What such a template imports, with what PyTorch imports for the first optimiser. Without PyTorch,
-there is no such template."""
+"""Imports of such a template, including PyTorch's for the first optimiser. Without PyTorch, there
+is no such template."""
 PASSED_ON = (
     "PATH",
     "LANG",
@@ -43,12 +43,12 @@ PASSED_ON = (
     "HIP_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
 )
-"""Of the node's environment: what tells where programs and processors are. Nothing else, as secrets
-may be there, keys of upstream servers for instance."""
+"""Variables passed on from the node's environment: locations of programs and processors. Nothing
+else, since the environment may hold secrets, for instance keys of upstream servers."""
 
 
 class Process(Protocol):
-    """What is needed of a process that has begun."""
+    """The required interface of a process that has begun."""
 
     @property
     def stdin(self) -> asyncio.StreamWriter | None: ...
@@ -64,12 +64,12 @@ class Process(Protocol):
 
 
 _TEMPLATE_WITHIN_S = 60.0
-"""For what it imports, from a cold disk and under load."""
+"""For its imports, from a cold disk and under load."""
 _spawner: Spawner | None = None
 
 
 async def begin(module: str, arguments: Sequence[str], environment: dict[str, str]) -> Process:
-    """Run `python -m <module>` in a session of its own, and talk to it by its standard streams."""
+    """Run `python -m <module>` in a separate session, connected by its standard streams."""
     if (spawner := _connected()) is not None:
         try:
             title = " ".join((module, f"(of {os.getpid()})", *arguments))
@@ -77,7 +77,7 @@ async def begin(module: str, arguments: Sequence[str], environment: dict[str, st
                 return await spawner.spawn(module, arguments, title=title, environment=environment)
         except OSError as error:
             _log.warning("workers start anew from now on: %s", error)
-    # -P: what lies in the working directory is no module.
+    # -P: files in the working directory are not modules.
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", module, *arguments),
         stdin=PIPE,
@@ -89,7 +89,7 @@ async def begin(module: str, arguments: Sequence[str], environment: dict[str, st
 
 
 def _connected() -> Spawner | None:
-    """The template that this node was given, if it is there."""
+    """The template given to this node, if there is one."""
     global _spawner
     if descriptor := os.environ.pop(TEMPLATE, ""):
         os.set_inheritable(int(descriptor), False)
@@ -98,7 +98,8 @@ def _connected() -> Spawner | None:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Variables of the node's that a child gets, and those that must be set before libraries load.
+    """Variables of the node's environment for a child, and those that must be set before libraries
+    load.
 
     Fixed thread counts and workspaces make training reproducible. Threads that sleep instead of
     spinning leave the processor to the node and to each other: next to two other busy processes on

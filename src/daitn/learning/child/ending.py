@@ -8,7 +8,7 @@ __all__ = ["ending"]
 
 
 def ending(code: int) -> str:
-    """`code` as `subprocess` has it: negative, the signal that ended it."""
+    """`code` as in `subprocess`: if negative, the signal that ended it."""
     if code >= 0:
         return f"ended with exit code {code}"
     hint = ": out of memory?" if -code == signal.SIGKILL else ""

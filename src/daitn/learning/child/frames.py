@@ -15,11 +15,11 @@ HEADER = struct.Struct(">I")
 MAX_FRAME_BYTES = 16 << 20
 """Far above any command or reply: models and data travel as paths."""
 REST_OF_FRAME_WITHIN_S = 10.0
-"""A child writes a frame at once, so a frame that does not end is no frame."""
+"""A child writes a frame at once, so an unfinished frame is invalid."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The child takes commands. Sent once, when its engine is loaded."""
+    """The child accepts commands. Sent once, when its engine is loaded."""
 
 
 def framed(message: msgspec.Struct) -> bytes:
@@ -31,18 +31,18 @@ def framed(message: msgspec.Struct) -> bytes:
 
 
 class FrameReader:
-    """Finds the frames in bytes as they come."""
+    """Finds the frames in bytes as they arrive."""
 
     def __init__(self) -> None:
         self._left = bytearray()
 
     @property
     def amid(self) -> bool:
-        """Whether a frame has begun that has not ended."""
+        """Whether a frame has begun but not ended."""
         return bool(self._left)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are whole now. Raises `ValueError` for a frame that nobody accepts."""
+        """The payloads that are now complete. Raises `ValueError` for an unacceptable frame."""
         self._left += data
         while len(self._left) >= HEADER.size:
             (size,) = HEADER.unpack_from(self._left)

@@ -1,4 +1,4 @@
-"""What every child process does first, and how it talks to its node."""
+"""What every child process does first, and how it communicates with its node."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ def _claim_streams() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _end_before_the_node() -> None:
-    """When the thread that started us, the node's event loop, ends, or where memory runs out."""
+    """End when the thread that started us, the node's event loop, ends, or first if memory runs
+    out."""
     end_with_parent()
     end_first()
 
 
 def _receive(requests: BinaryIO, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Pass frames on. The end of the input is the end of the node, and so of this process."""
+    """Pass frames on. The end of the input is the end of the node, and thus of this process."""
     while len(header := requests.read(HEADER.size)) == HEADER.size:
         (size,) = HEADER.unpack(header)
         inbox.put(requests.read(size))
@@ -90,7 +91,8 @@ def start(module: str) -> Started:
 def serve(
     module: str, run: Callable[[BinaryIO, queue.SimpleQueue[bytes]], None], *, engine: bool = True
 ) -> None:
-    """Be a child process: `run` answers on a stream what comes in a queue, while the node lives.
+    """Be a child process: `run` answers on a stream the commands from a queue, while the node
+    lives.
 
     All that it does is done by one confined process. `engine`: whether it will compute.
     """
@@ -107,20 +109,20 @@ def serve(
 
 
 def send(replies: BinaryIO, message: msgspec.Struct) -> None:
-    """Hand a message to the node, whole."""
+    """Send a complete message to the node."""
     left = memoryview(framed(message))
     while left:
         left = left[replies.write(left) :]
 
 
 def error_report(error: Exception) -> ErrorReport:
-    """A recipe's exception as the node hears of it. Of an unforeseen one that is its kind alone: a
+    """A recipe's exception as reported to the node. For an unforeseen one, only its kind: a
     library's message may quote a record, a query or the site's settings."""
     if isinstance(error, DaitnError):
         return ErrorReport.inside(error)
     return ErrorReport.inside(
         WorkFailed(
             f"a recipe failed: {type(error).__name__}",
-            fix="the log of the node that did the work says where",
+            fix="see the log of the node that did the work",
         )
     )

@@ -1,4 +1,4 @@
-"""A child process as its node sees it: start it, send to it, receive from it, kill it."""
+"""A child process as seen by its node: start it, send to it, receive from it, kill it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TAIL_BYTES = 4096
 
 
 class ProcessFailed(WorkFailed):
-    """A process failed, rather than what it ran: the words are the node's and hold no data."""
+    """A process failed, rather than what it ran: the text is the node's and contains no data."""
 
 
 class ProcessOverLimit(ProcessFailed, LimitExceeded):
@@ -47,14 +47,14 @@ class ProcessOverLimit(ProcessFailed, LimitExceeded):
 
 
 class ChildProcess(Generic[ReplyT]):
-    """A running child, made by `start`. A subclass states what it runs and receives."""
+    """A running child, created by `start`. A subclass states what it runs and receives."""
 
     name: str
-    """As it stands in sentences: `training worker`."""
+    """Its name in sentences: `training worker`."""
     module: str
     """Run as `python -m <module> --threads N`."""
     arguments: tuple[str, ...] = ()
-    """Further ones."""
+    """Further arguments."""
     replies: Any
     """The union of messages that it sends, including `Ready`."""
 
@@ -113,7 +113,7 @@ class ChildProcess(Generic[ReplyT]):
 
     @property
     def scratch(self) -> str:
-        """The folder of its own, which holds what its visits have for theirs."""
+        """Its own folder, which contains those of its visits."""
         return self._scratch
 
     @property
@@ -123,6 +123,8 @@ class ChildProcess(Generic[ReplyT]):
     async def send(self, message: msgspec.Struct) -> None:
         """Send a message. `receive` notices if the child is gone."""
         request = framed(message)
+        if self._requests.is_closing():
+            return  # uvloop raises a `RuntimeError` at a write to what is closed.
         with contextlib.suppress(ConnectionError):
             self._requests.write(request)
             await self._requests.drain()
@@ -136,7 +138,8 @@ class ChildProcess(Generic[ReplyT]):
         await self._reap()
 
     def _kill_group(self) -> None:
-        """Only while the child lives or has just ended: its id may be another process's later."""
+        """Only while the child lives or has just ended: its id may later belong to another
+        process."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -180,7 +183,7 @@ class ChildProcess(Generic[ReplyT]):
         # The output stays in this log: it may quote a record, or somebody's query.
         raise ProcessFailed(
             f"the {self.name} {ended}",
-            fix="see the log of the node that did the work; its next command gets a new worker",
+            fix="see the log of the node that did the work; the next command gets a new worker",
         )
 
     def _how_it_ended(self) -> str:
@@ -192,7 +195,7 @@ class ChildProcess(Generic[ReplyT]):
         return ending(code)
 
     async def _follow(self, stderr: asyncio.StreamReader) -> None:
-        """Copy what recipes print to the node's log, and keep its end."""
+        """Copy the output of recipes to the node's log, and remember its end."""
         while chunk := await stderr.read(_TAIL_BYTES):
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
             _log.info("worker: %s", chunk.decode(errors="replace").rstrip())

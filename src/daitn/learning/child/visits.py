@@ -1,4 +1,4 @@
-"""Visits: one process each, forked from a warm worker, confined, and over when it has answered.
+"""Visits: one process each, forked from a warm worker, confined, and ended once it has answered.
 
 The worker has imported the engine and runs no recipe, so that nothing of one visit is there for the
 next one. It starts no thread: only then is it safe to fork. A visit's process starts its threads
@@ -42,14 +42,14 @@ _GO = b"!"
 _BY_SIGNAL = 128
 _ENDS_WITHIN_S = 1.0
 _LOOKS_EVERY_S = 0.005
-"""Of a visit that closed its replies, which is about to end if it is honest."""
+"""Polling interval for a visit that closed its replies, which is about to end if it is honest."""
 _FIRST = 1
 """The first process of a namespace adopts and may end all others there."""
 
 
 def ready_to_fork() -> None:
-    """When all is imported: what exists by now is shared with the visits, which cannot look back
-    at this process."""
+    """Call when everything is imported: what exists by now is shared with the visits, which cannot
+    look back at this process."""
     gc.collect()
     gc.freeze()
     if LINUX:
@@ -81,28 +81,28 @@ class VisitProcess:
 
         Raises `OSError` where the machine has no room for it.
         """
-        self._said, self._printed, self._leash = _Pipe.new(), _Pipe.new(), _Pipe.new()
-        self.replies, self.prints = self._said.reads, self._printed.reads
-        """What it says, and what it prints: to be read until they end."""
+        self._replied, self._printed, self._leash = _Pipe.new(), _Pipe.new(), _Pipe.new()
+        self.replies, self.prints = self._replied.reads, self._printed.reads
+        """Its replies and its output: to be read until they end."""
         self.pid = _fork(lambda: self._run(confinement, work))
-        for descriptor in (self._said.writes, self._printed.writes, self._leash.reads):
+        for descriptor in (self._replied.writes, self._printed.writes, self._leash.reads):
             os.close(descriptor)
         self._watch = _watch(self.pid, confinement)
         os.write(self._leash.writes, _GO)
 
     def exceeded(self, *, at_files: bool = False) -> LimitExceeded | None:
-        """The limit that it has exceeded. `at_files`: look at them in any case."""
+        """The limit that it has exceeded. `at_files`: check its files in any case."""
         return None if self._watch is None else self._watch.look(at_files=at_files)
 
     def end(self) -> int:
-        """End it and whatever it started; its exit code, or the negative number of the signal that
-        ended it."""
+        """End it and everything it started; its exit code, or the negative number of the signal
+        that ended it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         return self.wait()
 
     def leave(self) -> int | None:
-        """After it closed its replies: its exit code as `end` gives it, if it ends by itself, as it
+        """After it closed its replies: its exit code as from `end`, if it ends on its own, as it
         should at once; none if it did not, and was ended."""
         until_s = time.monotonic() + _ENDS_WITHIN_S
         while time.monotonic() < until_s:
@@ -113,13 +113,13 @@ class VisitProcess:
         return None
 
     def wait(self) -> int:
-        """Wait for its end, as `end` does."""
+        """Wait for its end, like `end`."""
         _, status = os.waitpid(self.pid, 0)
         _end_others()
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        """After its end."""
+        """Clean up after its end."""
         for descriptor in (self.replies, self.prints, self._leash.writes):
             os.close(descriptor)
 
@@ -131,8 +131,8 @@ class VisitProcess:
             be_readable(True)
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        said, printed = self._said.writes, self._printed.writes
-        for descriptor, stream in ((nothing, 0), (printed, 1), (printed, 2), (said, _ANSWERS)):
+        replied, printed = self._replied.writes, self._printed.writes
+        for descriptor, stream in ((nothing, 0), (printed, 1), (printed, 2), (replied, _ANSWERS)):
             os.dup2(descriptor, stream)
         os.closerange(_ANSWERS + 1, _highest_descriptor() + 1)
         confine(confinement)
@@ -146,7 +146,7 @@ def become(
     *,
     confined: bool,
 ) -> NoReturn:
-    """Have `work` done by a process to which `streams` belong from now on, and end as it does.
+    """Have `work` done by a process to which `streams` belong from now on, and end like it.
 
     Between it and this one, or in its place, stands the first process of their own namespaces,
     where there are any: what is started there ends with that one. `confined`: the process does not
@@ -174,7 +174,7 @@ def become(
 def _look_after(
     run: Callable[[], None], streams: tuple[BinaryIO, ...], limited: Confinement | None = None
 ) -> NoReturn:
-    """Start a process that calls `run`, give `streams` away to it, and end as it does."""
+    """Start a process that calls `run`, pass `streams` to it, and end like it."""
     leash = _Pipe.new()
 
     def led() -> None:
@@ -222,7 +222,7 @@ def _led(leash: int) -> bool:
     if os.read(leash, 1) != _GO:
         return False
     end_with_parent()
-    # Did the worker end before the kernel knew what to do then?
+    # Check whether the worker ended before the kernel knew what to do then.
     return not select.select([leash], [], [], 0.0)[0]
 
 
@@ -233,7 +233,7 @@ def _watch(pid: int, confinement: Confinement) -> Watch | None:
 
 
 def _end_others() -> None:
-    """End what a visit has started and left."""
+    """End what a visit has started and left behind."""
     with contextlib.suppress(ChildProcessError):
         while True:
             if os.getpid() == _FIRST:
@@ -247,8 +247,8 @@ def _end_others() -> None:
 
 
 def _end_like(code: int) -> NoReturn:
-    """By the same signal, or with the same exit code. A first process cannot end itself by a signal
-    and says so as shells do, with 128 and its number."""
+    """End by the same signal, or with the same exit code. A first process cannot end itself by a
+    signal and reports it like shells do, with 128 plus its number."""
     number = -code if code < 0 else code - _BY_SIGNAL
     if number in signal.valid_signals():
         with contextlib.suppress(OSError, ValueError):

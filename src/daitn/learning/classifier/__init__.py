@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from daitn.learning.answering.protocol import Generator
-from daitn.learning.classifier.config import METRICS, parse_config
+from daitn.learning.classifier.config import ASSUMED_COLUMNS, METRICS, parse_config
+from daitn.learning.classifier.exposure import profile_of_test
 from daitn.learning.classifier.table import profile, published, read_table
 from daitn.learning.recipe import (
     Config,
@@ -35,8 +36,6 @@ from daitn.objects.deployments import Api
 
 __all__ = ["Classifier"]
 
-_ASSUMED_COLUMNS = 64
-"""For estimates before any data was seen."""
 _FLOAT_BYTES = 4
 _COPIES = 4
 """Weights, gradients and Adam's two moments."""
@@ -76,8 +75,8 @@ class Classifier:
         task: LocalTask | None = None,
         privacy: DpSgd | None = None,
     ) -> None:
-        """`selection`: how the owner of the data limits its columns; `task`: what the algorithm
-        asks of a visit."""
+        """`selection`: the data owner's restrictions on columns; `task`: the algorithm's
+        requirements for a visit."""
         self._selection = selection or Selection()
         self._savepoints = savepoints
         self._task = task or LocalTask()
@@ -101,7 +100,7 @@ class Classifier:
 
     def estimate(self, config: Config) -> Footprint:
         settings = parse_config(config)
-        columns = settings.features if isinstance(settings.features, int) else _ASSUMED_COLUMNS
+        columns = settings.features if isinstance(settings.features, int) else ASSUMED_COLUMNS
         sizes = settings.layer_sizes(columns)
         weights = sum(a * b for a, b in itertools.pairwise(sizes))
         parameters = weights + sum(sizes[1:])
@@ -123,7 +122,7 @@ class Classifier:
         return profile(data, self._selection)
 
     def inspect_test(self, test: Path) -> DataProfile:
-        return profile(test, self._selection)
+        return profile_of_test(test, self._selection, self.metrics)
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
         from daitn.learning.classifier import parts

@@ -1,4 +1,4 @@
-"""All that is wrong with a table, collected before it is reported.
+"""All problems of a table, collected before they are reported.
 
 The text of a problem names positions only: it may leave the site, and if somebody forgot the
 header, the first line may be a record. Names of columns stand in the fix.
@@ -29,7 +29,7 @@ class _Cells:
 
 @dataclass
 class Complaints:
-    """Complaints about one file, whose columns have these names."""
+    """Complaints about one file with these columns."""
 
     path: Path
     names: Sequence[str] = ()
@@ -38,7 +38,7 @@ class Complaints:
     _general: list[tuple[str, str, str]] = field(default_factory=list)
     """Problem, field and fix of each."""
     _fault: Fault = Fault.MALFORMED
-    """Of the last general complaint."""
+    """Fault of the last general complaint."""
     _cells: dict[tuple[int, str], _Cells] = field(default_factory=dict)
     _numbers: set[int] = field(default_factory=set)
 
@@ -51,12 +51,13 @@ class Complaints:
         self._fault = fault
 
     def cell(self, line: int, column: int, problem: str) -> None:
-        """Add a complaint about a cell, worded to follow "cells that"; column -1: its record."""
+        """Add a complaint about a cell, worded to follow "cells that"; column -1 means its
+        record."""
         cells = self._cells.setdefault((column, problem), _Cells(line))
         cells.count += 1
 
     def numeric(self, columns: Sequence[int]) -> None:
-        """Note that these columns hold numbers, not text."""
+        """Note that these columns contain numbers, not text."""
         if len(self._numbers) < len(self.names):
             self._numbers.update(columns)
 
@@ -80,7 +81,7 @@ class Complaints:
         )
 
     def _text_columns(self) -> list[tuple[int, str]]:
-        """The columns in which no cell is a number, as keys of `_cells`."""
+        """The columns without any number, as keys of `_cells`."""
         return [key for key in self._cells if key[1] == NO_NUMBER and key[0] not in self._numbers]
 
     def _about_text(self, columns: list[int]) -> tuple[str, str, str]:

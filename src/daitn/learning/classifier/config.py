@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
 from daitn.learning.bounded import MOST_BATCH
-from daitn.learning.recipe import Config
+from daitn.learning.recipe import Config, Form
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain, plain_fields
 
 __all__ = [
     "ANY_COLUMN",
+    "ASSUMED_COLUMNS",
+    "FORMS",
     "LEAST_DEVIATION",
     "METRICS",
     "MOST_DEVIATIONS",
+    "REPORTS",
     "ClassName",
     "ClassifierConfig",
     "name_classes",
@@ -25,13 +28,22 @@ __all__ = [
     "parse_config",
 ]
 
-METRICS = ("accuracy", "balanced_accuracy")
-"""Metrics by which a classifier can be measured; `evaluation` computes them."""
+METRICS = ("accuracy", "balanced_accuracy", "unexposed")
+"""Metrics of classifiers; `evaluation` computes the first two, `exposure` the basis of the
+third."""
+
+FORMS: Final = {Form.PARTS: "the parts, with `config.json` and `predict.py`"}
+"""Export formats of a classifier."""
 
 LEAST_DEVIATION = 1e-3
-"""Of a column: one that hardly varies is not magnified beyond this."""
+"""Minimum deviation of a column: one that hardly varies is not magnified beyond this."""
 MOST_DEVIATIONS = 5.0
 """Values are clipped here, so that no outlier decides a class."""
+
+ASSUMED_COLUMNS = 64
+"""For estimates before any data was seen."""
+REPORTS = 20
+"""Progress reports per visit."""
 
 ANY_COLUMN = "*"
 """In `ranges`: every column that is not named."""
@@ -48,30 +60,30 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Configuration of the recipe `classifier`."""
 
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it distinguishes. Data and test sets that publish other labels are left out;
-    `--dry-run` names them. Records of labels that a site does not publish are not used."""
+    """Labels to distinguish. Data and test sets that publish other labels are left out; `--dry-run`
+    names them. Records of labels that a site does not publish are not used."""
     features: Count | Literal["auto"] = "auto"
-    """Number of feature columns; `auto`: that of the first data set."""
+    """Number of feature columns; `auto` means that of the first data set."""
     label: ClassName = "label"
-    """Name of the column with the label; `label`: the one that each data set's owner names. Owners
-    who name one offer no other."""
+    """Name of the column with the label; `label` means the one that each data set's owner names.
+    Data whose owner names another column cannot be used."""
     hidden: Annotated[tuple[Width, ...], msgspec.Meta(max_length=8)] = (64,)
     """Sizes of the hidden layers."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 1e-3
-    """Of Adam, whose moments are reset at each visit."""
+    """Learning rate of Adam, whose moments are reset at each visit."""
     proximal: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
-    """Pull towards the weights that arrived (FedProx, Li et al. 2020), against forgetting; left
-    out: 0.03 where models go from site to site, 0 in rounds.
+    """Pull towards the arriving weights (FedProx, Li et al. 2020), against forgetting; by default
+    0.03 on routes, 0 in rounds.
 
     Measured on digits, with 97 % of each class at one of three sites, after three rounds: mean
     accuracy over the last four visits 0.90 with it, 0.87 without; no loss at 80 %.
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)] = 32
-    """Examples per step; fewer where a visit would have less than eight steps."""
+    """Examples per step; fewer if a visit would have fewer than eight steps."""
     ranges: Annotated[dict[ClassName, tuple[float, float]], msgspec.Meta(max_length=100_000)] = {}
-    """The least and the greatest usual value of each column, for instance `{age: [0, 100]}`, by
-    which it is scaled; `*`: of all others. Left out: it is scaled by the records, which
-    differential privacy does not allow."""
+    """Usual range of each column, for instance `{age: [0, 100]}`, by which it is scaled; `*` means
+    all other columns. By default, columns are scaled by the records, which differential privacy
+    does not allow."""
 
     def __post_init__(self) -> None:
         name_classes(self, self.classes)
@@ -81,7 +93,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 raise ValueError(f"ranges: {column} is from {low:g} to {high:g}")
 
     def pull(self, *, merged: bool) -> float:
-        """`proximal`, as it is where models are merged or not."""
+        """`proximal`, depending on whether models are merged."""
         return (0.0 if merged else 0.03) if self.proximal is None else self.proximal
 
     def layer_sizes(self, columns: int) -> tuple[int, ...]:
@@ -90,7 +102,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def name_classes(config: msgspec.Struct, names: tuple[str, ...]) -> None:
-    """Have the `classes` of a configuration in their plain form. Raises `ValueError`."""
+    """Convert the `classes` of a configuration to their plain form. Raises `ValueError`."""
     classes = tuple(map(plain, names))
     if not all(classes):
         raise ValueError("a class has no name")
@@ -108,7 +120,7 @@ _Settings = TypeVar("_Settings", bound=msgspec.Struct)
 
 
 def parse_as(config: Config, kind: type[_Settings], recipe: str) -> _Settings:
-    """Parse a configuration of some recipe, as `parse_config`."""
+    """Parse a configuration of some recipe, like `parse_config`."""
     try:
         return msgspec.convert(dict(config), kind, strict=True)
     except msgspec.ValidationError as error:

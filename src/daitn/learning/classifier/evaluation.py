@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from daitn.learning.classifier.config import METRICS, ClassifierConfig
+from daitn.learning.classifier.exposure import UNEXPOSED, mistaken, probes
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
@@ -16,11 +17,11 @@ from daitn.learning.recipe import LabelMeasured, Measured
 from daitn.learning.weights import best
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["check_metric", "evaluate", "measured"]
+__all__ = ["check_metric", "evaluate", "measured", "unexposed"]
 
 
 def check_metric(metric: str, recipe: str = "classifier") -> None:
-    """Check a metric's name. Raises `InvalidInput` if classifiers are not measured by it."""
+    """Check a metric's name. Raises `InvalidInput` if classifiers do not support it."""
     if metric not in METRICS:
         raise InvalidInput(
             f"the recipe {recipe} does not measure {metric!r}",
@@ -32,10 +33,13 @@ def check_metric(metric: str, recipe: str = "classifier") -> None:
 def evaluate(
     state: State, config: ClassifierConfig, table: Table, test: Path, metric: str
 ) -> Measured:
-    """Measure `metric` on the table from the file `test`.
+    """Measure `metric` on the table from the file `test`; `unexposed`, on one of probes.
 
     A model that has seen no data is measured too; it guesses.
     """
+    member: NDArray[np.bool_] | None = None
+    if metric == UNEXPOSED:
+        table, member = probes(table, test)
     if state.columns:
         table = table.arranged(state.columns, test)
     settle(state, config, table.columns)
@@ -43,8 +47,17 @@ def evaluate(
     standard = state.standard or _unscaled(len(table.columns))
     with torch.inference_mode():
         scores = forward(scaled(table.features, standard), state.layers)
+    if member is not None:
+        losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
+        return unexposed(losses.double().numpy(), member)
     right: NDArray[np.bool_] = (best(scores) == targets).numpy()
     return measured(metric, right, targets.numpy(), config.classes)
+
+
+def unexposed(losses: NDArray[np.float64], member: NDArray[np.bool_]) -> Measured:
+    """How often an attack by these losses is wrong about membership, with the error of that."""
+    share, error = _accuracy(mistaken(losses, member))
+    return Measured(metric=UNEXPOSED, value=share, items=len(losses), standard_error=error)
 
 
 def measured(
@@ -53,7 +66,7 @@ def measured(
     targets: NDArray[np.int64],
     classes: tuple[str, ...],
 ) -> Measured:
-    """A metric of guesses, of which these are right, on records of these classes."""
+    """The metric, given which guesses were right and the records' classes."""
     by_label = {
         name: right[targets == index]
         for index, name in enumerate(classes)
@@ -73,7 +86,7 @@ def measured(
     )
 
 
-def _accuracy(right: NDArray[np.bool_]) -> tuple[float, float]:
+def _accuracy(right: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
     """The share of right guesses, and the standard error of a binomial proportion."""
     share = float(right.mean())
     return share, float(np.sqrt(share * (1 - share) / len(right)))
@@ -88,6 +101,6 @@ def _balanced(by_label: dict[str, NDArray[np.bool_]]) -> tuple[float, float]:
 
 
 def _unscaled(columns: int) -> Standard:
-    """The identity: a model without data knows no scale of its columns."""
+    """The identity: a model without data does not know the scale of its columns."""
     ones = torch.ones(columns)
     return Standard(mean=torch.zeros(columns), var=ones, count=ones.double())

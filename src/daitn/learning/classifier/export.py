@@ -1,4 +1,4 @@
-"""A classifier for those who have no DA-ITN: a description, and a program that asks it."""
+"""Export of a classifier for use without DA-ITN: a description, and a program that runs it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from daitn.learning.classifier.config import LEAST_DEVIATION, MOST_DEVIATIONS, ClassifierConfig
+from daitn.learning.classifier.config import (
+    FORMS,
+    LEAST_DEVIATION,
+    MOST_DEVIATIONS,
+    ClassifierConfig,
+)
 from daitn.learning.classifier.features import FEATURES, WEIGHTS, read_features
 from daitn.learning.recipe import Exported, Form
 from daitn.objects.errors import InvalidInput
@@ -20,11 +25,11 @@ _SHOWN_COLUMNS = 4
 
 def export_model(model: Path, config: ClassifierConfig, form: Form, out: Path) -> Exported:
     """See `Exporting.export_model`."""
-    if form is not Form.PARTS:
+    if form not in FORMS:
         raise InvalidInput(
-            f"a classifier of tables is no model of {form}",
+            f"a classifier cannot be written as {form}",
             field="--format",
-            fix="leave out --format: config.json and predict.py lie beside the parts",
+            fix="leave out --format: config.json and predict.py are exported with the parts",
         )
     columns = tuple(map(plain, read_features(model / FEATURES).columns))
     if not columns:
@@ -51,13 +56,13 @@ def export_model(model: Path, config: ClassifierConfig, form: Form, out: Path) -
 
 
 def write_program(described: Mapping[str, object], program: Path, out: Path) -> None:
-    """Write a model's description, and beside it the program that reads it."""
+    """Write a model's description, and the program that reads it."""
     (out / "config.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
     shutil.copyfile(program, out / "predict.py")
 
 
 def usage(columns: tuple[str, ...], classes: tuple[str, ...], named: str) -> str:
-    """How the program is used. `named`: what `config.json` says of the columns."""
+    """How to use the program. `named`: what `config.json` says about the columns."""
     record = json.dumps(dict.fromkeys(columns[:_SHOWN_COLUMNS], 1.5), ensure_ascii=False)
     others = len(columns) - _SHOWN_COLUMNS
     left = f"; the other {others} columns are left out here, and count as missing" * (others > 0)

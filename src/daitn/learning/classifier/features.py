@@ -1,4 +1,4 @@
-"""Which columns a classifier on disk reads; no engine is needed to know."""
+"""The columns that a classifier on disk reads, without an engine."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def read_features(path: Path) -> Features:
 
 
 def mismatch(problem: str) -> Corrupt:
-    """Parts that do not fit their configuration."""
+    """Error for parts that do not match their configuration."""
     return Corrupt(
-        f"the parts are not those of a classifier of this configuration: {problem}",
+        f"the parts do not match a classifier of this configuration: {problem}",
         field="model.config",
-        fix="use the configuration that the model was made with",
+        fix="use the configuration with which the model was created",
     )

@@ -1,4 +1,4 @@
-"""Which columns of a table are read, by its header and its owner's selection."""
+"""The columns of a table to read, by its header and its owner's selection."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def label_column(wanted: str, selection: Selection) -> str:
     if wanted not in (LABEL, named or LABEL):
         raise DataFault(
             Fault.LABEL_NOT_OFFERED,
-            f"the owner of the data does not offer {wanted!r} as the label",
+            f"the data owner does not offer {wanted!r} as the label",
             field="model.config.label",
-            fix="leave it out: each data set's owner says which column it is",
+            fix="leave it out: each data set's owner names the column",
         )
     return named or wanted
 
@@ -47,7 +47,7 @@ def label_column(wanted: str, selection: Selection) -> str:
 def lay_out(
     path: Path, header: list[str], wanted: str, selection: Selection
 ) -> tuple[Layout, Complaints]:
-    """Find the columns. The complaints hold all that is wrong with the header.
+    """Find the columns. The complaints contain everything wrong with the header.
 
     Raises `InvalidInput` if the header names fewer than two columns.
     """
@@ -92,7 +92,7 @@ def _offered(
 def _check_names(
     names: tuple[str, ...], features: tuple[int, ...], label: int, complaints: Complaints
 ) -> None:
-    """Check that columns that are read have unique names."""
+    """Check that the columns to read have unique names."""
     read = {*features, *([label] if label >= 0 else [])}
     times = Counter(names)
     for at in sorted(read):
@@ -120,7 +120,7 @@ def _refuse_header(path: Path, header: list[str]) -> None:
 
 
 def _near(name: str, names: tuple[str, ...]) -> list[str]:
-    """Columns that may be meant: the same but for case and spaces, or else with similar names."""
+    """Columns that may be meant: equal except for case and spaces, or else with similar names."""
     bare = {other: "".join(other.casefold().split()) for other in names if other}
     wanted = "".join(name.casefold().split())
     same = [other for other, written in bare.items() if written == wanted]

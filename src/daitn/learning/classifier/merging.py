@@ -49,6 +49,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         task.rule,
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
+        screened=task.screened,
         starts=[_tensors(start) for start in starts],
         scales=task.scales,
     )
@@ -67,10 +68,10 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
         state = parts.read(model, config)
     except DaitnError as error:
         raise unfit(number, error.problem) from None
-    told = state.standard
-    if not state.layers or told is None:
+    standard = state.standard
+    if not state.layers or standard is None:
         raise unfit(number, "it has not learned anything")
-    if bool((told.var < 0.0).any()):
+    if bool((standard.var < 0.0).any()):
         raise unfit(number, "the scale of its columns is none")
     if base.columns and sorted(state.columns) != sorted(base.columns):
         raise unfit(number, "it reads other columns")
@@ -78,7 +79,7 @@ def _read(number: int, model: Path, base: State, config: ClassifierConfig) -> St
 
 
 def _starts(task: MergeTask, base: State, config: ClassifierConfig) -> list[State]:
-    """What each model was trained from."""
+    """The model from which each was trained."""
     found = {task.base: base}
     for number, start in enumerate(task.starts):
         if start in found:
@@ -91,14 +92,14 @@ def _starts(task: MergeTask, base: State, config: ClassifierConfig) -> list[Stat
 
 
 def usual_columns(models: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Those that most models read, in the order of the first of these models."""
+    """The columns that most models read, in the order of the first of these models."""
     read = Counter(tuple(sorted(columns)) for columns in models)
     usual = read.most_common(1)[0][0]
     return next(columns for columns in models if tuple(sorted(columns)) == usual)
 
 
 def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
-    """A model of these columns, in this order: each site has its own until a model has one."""
+    """A model of these columns, in this order: until a model has columns, each site has its own."""
     if sorted(state.columns) != sorted(columns):
         raise unfit(number, "it reads other columns")
     return parts.arranged(state, columns)
@@ -107,23 +108,23 @@ def _arranged(number: int, state: State, columns: tuple[str, ...]) -> State:
 def _scale(
     base: State, models: Sequence[State], starts: Sequence[State], task: MergeTask
 ) -> Standard:
-    """The scale of all examples, or, where a model may lie, the median of what the models say."""
-    told = [model.standard for model in models if model.standard is not None]
+    """The scale of all examples, or, if models may lie, the median of the models' scales."""
+    scales = [model.standard for model in models if model.standard is not None]
     if task.rule.reduction is Reduces.MEETING:
-        return averaged(told, task.shares)
-    if task.rule.reduction is Reduces.MEAN or len(told) == 1:
-        return pooled(base.standard, told, [start.standard for start in starts])
+        return averaged(scales, task.shares)
+    if task.rule.reduction is Reduces.MEAN or len(scales) == 1:
+        return pooled(base.standard, scales, [start.standard for start in starts])
     return Standard(
-        mean=torch.stack([one.mean for one in told]).quantile(0.5, dim=0),
-        var=torch.stack([one.var for one in told]).quantile(0.5, dim=0),
-        count=torch.stack([one.count for one in told]).quantile(0.5, dim=0),
+        mean=torch.stack([one.mean for one in scales]).quantile(0.5, dim=0),
+        var=torch.stack([one.var for one in scales]).quantile(0.5, dim=0),
+        count=torch.stack([one.count for one in scales]).quantile(0.5, dim=0),
     )
 
 
 def pooled(
     base: Standard | None, models: Sequence[Standard], starts: Sequence[Standard | None]
 ) -> Standard:
-    """Over what `base` has seen and what each model has seen since its start."""
+    """The scale over what `base` has seen and what each model has seen since its start."""
     about = models[0].mean.double()  # Sums about a near value keep their digits.
     since = sum(
         _sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)
@@ -139,8 +140,8 @@ def pooled(
 
 
 def averaged(models: Sequence[Standard], shares: Sequence[float]) -> Standard:
-    """Of models whose pasts may overlap, so that examples cannot be told apart: the mean of their
-    scales, as of the one that has seen most."""
+    """Average of models whose pasts may overlap, so that examples cannot be told apart: the mean of
+    their scales, with the count of the one that has seen most."""
     counts = torch.stack([one.count for one in models]).double()
     weights = torch.tensor(shares).double()[:, None] * (counts > 0.0)
     weights /= weights.sum(dim=0).clamp_min(1e-9)

@@ -43,7 +43,7 @@ class Standard:
     mean: Tensor
     var: Tensor
     count: Tensor
-    """Examples with a value, column by column: an empty column says nothing about scale."""
+    """Examples with a value, per column: an empty column says nothing about scale."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class State:
     """Weight and bias of each; empty until the number of columns is known."""
     standard: Standard | None
     companions: Companions = field(default_factory=Companions)
-    """Of the tensors of `layers`, in their order."""
+    """For the tensors of `layers`, in their order."""
 
 
 def fresh(config: ClassifierConfig, seed: int) -> State:
@@ -93,14 +93,14 @@ def arranged(state: State, columns: tuple[str, ...]) -> State:
         return state
     at = [state.columns.index(column) for column in columns]
     (weight, bias), *rest = state.layers
-    told, variate = state.standard, list(state.companions.variate)
-    assert told is not None
+    standard, variate = state.standard, list(state.companions.variate)
+    assert standard is not None
     variate[:1] = [first[:, at] for first in variate[:1]]
     return replace(
         state,
         columns=columns,
         layers=[(weight[:, at], bias), *rest],
-        standard=Standard(mean=told.mean[at], var=told.var[at], count=told.count[at]),
+        standard=Standard(mean=standard.mean[at], var=standard.var[at], count=standard.count[at]),
         companions=state.companions._replace(variate=variate),
     )
 
@@ -157,7 +157,7 @@ def read(model: Path, config: ClassifierConfig) -> State:
 
 
 def _names(layers: int) -> list[str]:
-    """Of the tensors that are trained."""
+    """Names of the trained tensors."""
     return [f"layers.{index}.{kind}" for index in range(layers) for kind in ("weight", "bias")]
 
 
@@ -176,7 +176,7 @@ def _tensor(
 
 
 def _check_shapes(shapes: Mapping[str, Shape], sizes: tuple[int, ...]) -> None:
-    """Raise `Corrupt` before anything is read, unless the tensors are those of these layers."""
+    """Raise `Corrupt` before anything is read, unless the tensors match these layers."""
     width = sizes[0]
     expected: dict[str, Shape] = {}
     for index, (before, after) in enumerate(itertools.pairwise(sizes)):

@@ -28,7 +28,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a visit was at a savepoint."""
+    """Progress of a visit at a savepoint."""
 
     steps: int
 
@@ -44,8 +44,7 @@ def fit_privately(
     *,
     merged: bool,
 ) -> None:
-    """Train `state` in place by `terms`, from the latest savepoint on. `merged`: as of a
-    `LocalRule`.
+    """Train `state` in place by `terms`, from the latest savepoint on. `merged`: as in `LocalRule`.
 
     No loss is reported, and no number but those of the terms: they would have to be paid for.
     """

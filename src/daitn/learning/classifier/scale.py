@@ -23,15 +23,17 @@ from daitn.learning.recipe import DataFault, Fault
 __all__ = ["merged", "scale_of", "shared", "stated"]
 
 _TAIL = 10
-"""Values at either end of a column that count as the next one: no outlier shows."""
+"""Number of values at either end of a column that are replaced by the next one, so that no outlier
+shows."""
 _RECORDS_STEP = 5
-"""Records that together move a mean by a step, or a share; measured values go in as many items."""
+"""Number of records that together move a mean or a share by a step, like the items of measured
+values."""
 _LEAST_SHARE = 0.05
-"""The least step of the share of records with a value."""
+"""Minimum step of the share of records with a value."""
 
 
 def shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.float32]:
-    """The features, without the values of columns that rest on too few records.
+    """The features, without the values of columns based on too few records.
 
     The scaling would tell the value of the only record that has one, or how many records differ
     from all others. A column with one value throughout goes too: nothing can be learned from it,
@@ -50,7 +52,7 @@ def shared(features: NDArray[np.float32], least_records: int) -> NDArray[np.floa
 
 
 def stated(ranges: Mapping[str, tuple[float, float]], columns: Sequence[str]) -> Standard:
-    """The scaling that the model's owner states: of values spread evenly over each column's range.
+    """The scaling stated by the model's owner: for values spread evenly over each column's range.
 
     Raises `DataFault` for a column without one.
     """
@@ -71,7 +73,7 @@ def stated(ranges: Mapping[str, tuple[float, float]], columns: Sequence[str]) ->
 
 
 def scale_of(features: NDArray[np.float32], examples: int) -> Standard:
-    """The scaling of each column, coarse, as of a visit on so many examples."""
+    """The scaling of each column, in coarse steps, after a visit on this many examples."""
     columns = [_column(column[np.isfinite(column)], len(column)) for column in features.T]
     mean, var, share = np.array(columns, np.float64).reshape(-1, 3).T
     return Standard(mean=_single(mean), var=_single(var), count=torch.from_numpy(examples * share))
@@ -95,14 +97,15 @@ def _column(present: NDArray[np.float32], records: int) -> tuple[float, float, f
 
 
 def _stepped(value: float, step: float) -> float:
-    """The nearest multiple of a step, which is rounded up to a power of two: it tells nothing."""
+    """The nearest multiple of a step, which is rounded up to a power of two so that it reveals
+    nothing."""
     whole = 2.0 ** math.ceil(math.log2(step))
     return round(value / whole) * whole
 
 
 def merged(known: Standard | None, here: Standard) -> Standard:
-    """Mean and variance of each column over what was known and this site's, weighted by the number
-    of examples with a value (Chan, Golub and LeVeque 1979: pairwise update of variances)."""
+    """Mean and variance of each column over earlier data and this site's, weighted by the number of
+    examples with a value (Chan, Golub and LeVeque 1979: pairwise update of variances)."""
     if known is None:
         return here
     old_mean, old_var = known.mean.double().numpy(), known.var.double().numpy()

@@ -23,7 +23,7 @@ _RECORD = msgspec.json.Decoder(dict[str, float | None])
 
 
 def speaking(state: State, config: ClassifierConfig) -> RecordGenerator:
-    """A classifier as it answers."""
+    """A classifier in its answering form."""
 
     def scores(features: NDArray[np.float32]) -> NDArray[np.float64]:
         assert state.standard is not None, "a model that knows its columns has seen data"
@@ -42,7 +42,7 @@ class RecordGenerator:
     """
 
     most_tokens = 2
-    """An answer has one, and is never cut off."""
+    """An answer has one token, and is never cut off."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RecordGenerator:
         classes: tuple[str, ...],
         scores: Callable[[NDArray[np.float32]], NDArray[np.float64]],
     ) -> None:
-        """`scores`: the logarithm of each class's probability, of records of these columns."""
+        """`scores`: the log probability of each class, for records of these columns."""
         self._columns = columns
         self._classes = classes
         self._scores = scores
@@ -69,7 +69,7 @@ class RecordGenerator:
         yield Piece(self._classes[best], float(likely[best]))
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Raises `InvalidInput`: it embeds no texts."""
+        """Raises `InvalidInput`: it cannot embed texts."""
         raise InvalidInput("this model cannot embed texts", field="model", fix="use another model")
 
     def _record(self, question: Question) -> dict[str, float | None]:

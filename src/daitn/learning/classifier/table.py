@@ -25,7 +25,8 @@ from daitn.objects.text import plain
 __all__ = ["LABEL", "Table", "different_rows", "profile", "published", "read_table"]
 
 _MAX_LABELS = 1000
-"""A histogram is published. A column with more values is not a label, and may name its records."""
+"""A histogram is published. A column with more values is not a label, and may identify its
+records."""
 _TOO_LARGE = "cannot be held by a 32-bit float"
 _LARGEST = np.finfo(np.float32).max
 _NO_SELECTION = Selection()
@@ -41,16 +42,14 @@ class Table:
     labels: tuple[str, ...]
 
     def different(self) -> Counter[str]:
-        """Label histogram of different records."""
+        """Label histogram of distinct records."""
         once = different_rows(self.features, self.labels)
         return Counter(self.labels[at] for at in once)
 
     def of_enough(self, least_records: int) -> Table:
-        """The records whose label has so many different ones.
-
-        Whether a site has a record of a rare label shows in nothing that a model learns from the
-        others, nor in whether it can.
-        """
+        """The records whose label has at least this many distinct records. Whether a site has a
+        record of a rare label must show neither in what a model learns from the others nor in
+        whether it can."""
         enough = {label for label, count in self.different().items() if count >= least_records}
         if enough.issuperset(self.labels):
             return self
@@ -73,7 +72,7 @@ class Table:
         if missing or unexpected:
             raise DataFault(
                 Fault.OTHER_COLUMNS,
-                f"{path} has other columns than the model has learned from"
+                f"the columns of {path} differ from those that the model was trained on"
                 + _listed("missing", missing)
                 + _listed("unexpected", unexpected),
                 field="columns",
@@ -85,7 +84,7 @@ class Table:
 
 
 def different_rows(features: NDArray[np.float32], labels: Sequence[str] = ()) -> list[int]:
-    """The first of each row that differs from all others, in its label too if there are labels."""
+    """The first of each group of identical rows, including the label if there are labels."""
     rows = np.where(np.isnan(features), np.float32(np.nan), features + np.float32(0.0))
     first: dict[tuple[str, bytes], int] = {}
     for at, row in enumerate(np.ascontiguousarray(rows)):
@@ -95,8 +94,8 @@ def different_rows(features: NDArray[np.float32], labels: Sequence[str] = ()) ->
 
 
 def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECTION) -> Table:
-    """Read a file, with the label that a model of `label` learns from it, and without the records
-    of labels that have fewer different ones than the selection demands.
+    """Read a file with the label that a model of `label` learns, without the records of labels that
+    have fewer distinct ones than the selection demands.
 
     Raises as `_whole_table`, and `DataFault` if no records are left.
     """
@@ -112,8 +111,8 @@ def read_table(path: Path, label: str = LABEL, selection: Selection = _NO_SELECT
 
 
 def _whole_table(path: Path, label: str, selection: Selection) -> Table:
-    """Raises `NotFound` if there is no such file, and `InvalidInput` with all that is wrong if it
-    is malformed or has no records."""
+    """Raises `NotFound` if there is no such file, and `InvalidInput` with all problems if it is
+    malformed or has no records."""
     rows = _rows(path)
     layout, complaints = lay_out(path, next(rows, (1, []))[1], label, selection)
     features: list[NDArray[np.float32]] = []
@@ -137,7 +136,7 @@ def _whole_table(path: Path, label: str, selection: Selection) -> Table:
 
 
 def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
-    """Describe a file. Its label is the column that the selection names, or else `label`.
+    """Describe a file. Its label is the column named in the selection, or else `label`.
 
     Raises as `read_table` does, and `InvalidInput` if the label has too many values to be one.
     """
@@ -164,8 +163,8 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
 
 
 def published(classes: tuple[str, ...], label: str) -> tuple[str, ...]:
-    """Those of a model's classes by which data that fits is found: of a table, only the labels that
-    its owner names are published, see `profile`."""
+    """The classes of a model by which matching data is found: for a table, only the labels that its
+    owner names are published, see `profile`."""
     return classes if label == LABEL else ()
 
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
-from daitn.learning.blur import blur
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
-from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.config import REPORTS, ClassifierConfig
 from daitn.learning.classifier.network import class_indices, forward, scaled, trainable
 from daitn.learning.classifier.parts import State, arranged, settle
 from daitn.learning.classifier.private_training import fit_privately
@@ -29,14 +28,13 @@ from daitn.learning.local.distillation import distilled
 from daitn.learning.local.steps import Steps
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import DpSgd, Progress, Savepoints, Trained
+from daitn.learning.weight_noise import blur
 from daitn.learning.weights import check_losses
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import LocalRule
 
 __all__ = ["train"]
 
-_REPORTS = 20
-"""Progress reports per visit."""
 _NOTHING_MORE = LocalRule()
 
 
@@ -54,9 +52,9 @@ def train(
     own: State | None = None,
     privacy: DpSgd | None = None,
 ) -> Trained:
-    """Train `state` in place on `examples` rows of the table from the file `data`, from the latest
-    of the visit's savepoints on. The rows are shuffled anew whenever all were used, but where
-    `privacy` says how they are drawn.
+    """Train `state` in place on `examples` rows of the table from the file `data`, from the visit's
+    latest savepoint on. The rows are reshuffled whenever all were used, unless `privacy` determines
+    the draws.
 
     `rule`: what the algorithm asks for; `own`: the model that the site made of the table before.
     """
@@ -98,7 +96,7 @@ def _fit(
     rule: LocalRule,
     own: Sequence[Tensor],
 ) -> None:
-    """Train on so many examples in batches."""
+    """Train on this many examples, in batches."""
     device = engine_device()
     inputs, targets = inputs.to(device), targets.to(device)
     layers = trainable(state.layers, device)
@@ -112,7 +110,7 @@ def _fit(
     if savepoints is not None and (kept := savepoints.latest()) is not None:
         before = restore(kept, _SoFar, tensors, optimiser)
         steps, reports.so_far, local.rates = before.steps, before.reports, before.rates
-    # What was drawn before is drawn again, as it follows from the seed.
+    # Earlier draws are repeated, as they follow from the seed.
     batches = _batches(len(targets), examples, batch_of(examples, config.batch), seed)
     for step, rows in enumerate(islice(batches, steps, None), start=steps + 1):
         batch = rows.to(device)
@@ -147,18 +145,18 @@ def _fit(
 
 
 class _Reported(msgspec.Struct, kw_only=True):
-    """What progress reports are made of."""
+    """The basis of progress reports."""
 
     done: int = 0
     summed: float = 0.0
-    """Of the losses since the last report."""
+    """Sum of the losses since the last report."""
     since: int = 0
     """Examples since then."""
     not_finite: int = 0
 
 
 class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a visit was at a savepoint."""
+    """Progress of a visit at a savepoint."""
 
     steps: int
     reports: _Reported
@@ -166,7 +164,7 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _ProgressReports:
-    """Reports progress with the mean of losses that are clipped at that of a guess."""
+    """Reports progress with the mean of losses clipped at that of a guess."""
 
     def __init__(
         self, guess: float, uses: int, examples: int, watch: Callable[[Progress], None]
@@ -184,7 +182,7 @@ class _ProgressReports:
         clipped = losses.nan_to_num(self._guess, self._guess).clamp(0.0, self._guess)
         now.summed, now.since = now.summed + float(clipped.sum()), now.since + len(losses)
         before, now.done = now.done, now.done + len(losses)
-        if before * _REPORTS // self._examples != now.done * _REPORTS // self._examples:
+        if before * REPORTS // self._examples != now.done * REPORTS // self._examples:
             self._watch(
                 Progress(
                     examples=now.done,
@@ -205,12 +203,12 @@ def _losses(
 
 @torch.no_grad()
 def _taught(inputs: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """What the model that arrived says of each record: (records, classes) scores."""
+    """The arriving model's predictions for each record: (records, classes) scores."""
     return forward(inputs, layers)
 
 
 def _batches(rows: int, examples: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """The row of each example: consecutive shuffles of all rows, made as they are needed."""
+    """The row of each example: consecutive shuffles of all rows, made on demand."""
     rng = np.random.default_rng(seed)  # PyTorch's takes 32 bits of the seed, which can be tried.
     order = np.zeros(0, np.int64)
     while examples > 0:

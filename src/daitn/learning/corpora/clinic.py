@@ -23,11 +23,11 @@ _STARTS = ("Vel", "Tar", "Mo", "Quin", "Bres", "Os", "Lur", "Fen", "Ha", "Dro", 
 _MIDDLES = ("no", "ri", "bal", "ste", "mi", "ga", "thu", "lo", "ven", "do")
 _ENDS = ("ric syndrome", "den disease", "mal disorder", "tis fever", "lex palsy", "nia")
 _SENTENCES = 2
-"""Sentences per answer, drawn from those that its wording has for a type of question."""
+"""Sentences per answer, drawn from those of its wording for a type of question."""
 
 
 class _Institute(msgspec.Struct, frozen=True):
-    """What one institute writes."""
+    """The texts of one institute."""
 
     wording: str
     labels: tuple[str, ...]

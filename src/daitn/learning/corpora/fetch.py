@@ -20,6 +20,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from daitn.files.atomic import make_folder, put_in_place
+from daitn.files.failed_writes import MAKE_ROOM, failed_write, is_full, naming
 from daitn.learning.corpora.medquad import SITES
 from daitn.objects.errors import Corrupt, InvalidInput, Unreachable
 
@@ -67,8 +68,8 @@ def fetch_medquad(
     """Download MedQuAD, from `url` instead of `URL` if given, and write the parquet file `path`.
 
     Raises `InvalidInput` if `url` is not a web address, `Unreachable` if the server does not answer
-    or stops, `Corrupt` if it sends something other than the expected corpus. Replaces an existing
-    file only with a complete and verified one.
+    or stops, `Corrupt` if it sends something other than the expected corpus, `StorageFull` if there
+    is no room. Replaces an existing file only with a complete and verified one.
     """
     url = url or URL
     make_folder(path.parent)
@@ -83,7 +84,8 @@ def fetch_medquad(
                 field="sha256",
                 fix=_FIX,
             )
-        _write(rows, written)
+        with naming(path):
+            _write(rows, written)
         put_in_place(written, path)
 
 
@@ -94,7 +96,7 @@ def _download(url: str, archive: Path, watch: Downloaded) -> None:
         )
     done = 0
     try:
-        # The digest verifies the content, so plain http is as good.
+        # The digest verifies the content, so plain http is good enough.
         request = urllib.request.Request(url, headers={"User-Agent": "daitn"})  # noqa: S310
         with (
             urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer,  # noqa: S310
@@ -109,6 +111,8 @@ def _download(url: str, archive: Path, watch: Downloaded) -> None:
                 file.write(block)
                 watch(done, of)
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise failed_write(archive.parent.parent, error, field="--out", fix=MAKE_ROOM) from None
         raise Unreachable(f"{url}: {error}", field="url", fix=_FIX) from error
     if of is not None and done != of:
         raise Unreachable(f"{url} stopped after {done} of {of} bytes", field="url", fix=_FIX)

@@ -12,11 +12,9 @@ __all__ = ["prepare"]
 
 
 def prepare(out: Path, parquet: Path | None, most_items: int = MOST_ITEMS) -> Prepared:
-    """Write site and test files of a corpus under `out`, with at most so many items in each test.
-
-    With `parquet` that is MedQuAD, without it the generated corpus. Raises `NotFound` or
-    `InvalidInput` if `parquet` is missing or not MedQuAD.
-    """
+    """Write a corpus' site and test files under `out`, with at most this many items in each
+    test. With `parquet` the corpus is MedQuAD, without it the generated one. Raises `NotFound`
+    or `InvalidInput` if `parquet` is missing or not MedQuAD."""
     if parquet is None:
         return write_corpus(out, "clinic", clinic(), GENERAL, EXPERT, most_items)
     return write_corpus(out, "medquad", read_medquad(parquet), GENERAL, EXPERT, most_items)

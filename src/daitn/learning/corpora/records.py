@@ -21,7 +21,7 @@ from daitn.objects.text import plain_fields
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
 
 _SHOWN = 5
-"""Complaints shown per file."""
+"""Number of complaints shown per file."""
 
 OPTIONS = 4
 """Options of a `multiple-choice/1` item; guessing scores 1 / OPTIONS."""
@@ -68,7 +68,7 @@ def read_pairs(path: Path) -> list[QaPair]:
 
 
 def read_choices(path: Path) -> list[MultipleChoice]:
-    """Read a `multiple-choice/1` file; raises as `read_pairs` does."""
+    """Read a `multiple-choice/1` file; raises like `read_pairs`."""
     return _read(path, MultipleChoice, "multiple-choice/1", ("topic", "label", "question"))
 
 
@@ -99,9 +99,9 @@ def _read(path: Path, kind: type[Record], schema: str, required: tuple[str, ...]
         try:
             record = decoder.decode(line)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            told = str(error) if isinstance(error, msgspec.DecodeError) else "is no JSON"
+            problem = str(error) if isinstance(error, msgspec.DecodeError) else "is no JSON"
             fix = f"write one {schema} record"
-            complaints.append((number, _Complaint(_named_field(told), told, fix)))
+            complaints.append((number, _Complaint(_named_field(problem), problem, fix)))
             continue
         complaint = _complaint(record, required)
         if complaint is None:
@@ -145,12 +145,12 @@ def _named_field(problem: str) -> str:
 def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> DataFault:
     """One error for all complaints, shortened to a readable length."""
     shown = complaints[:_SHOWN]
-    told = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
+    problems = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
     more = f"; and {len(complaints) - len(shown)} more" if len(complaints) > len(shown) else ""
     first_line, first = complaints[0]
     return DataFault(
         Fault.MALFORMED,
-        f"{path}, {told}{more}",
+        f"{path}, {problems}{more}",
         {"problems": len(complaints)},
         field=first.field,
         fix=f"{first.fix} at line {first_line} of {path}",

@@ -21,8 +21,8 @@ from daitn.learning.corpora.records import OPTIONS, MultipleChoice, QaPair, writ
 __all__ = ["MOST_ITEMS", "Prepared", "choices", "is_test_topic", "normalised", "write_corpus"]
 
 _TEST_SHARE = 1 / 3
-"""Share of the diseases kept for testing: NINDS covers about 242, so about 80 are tested there with
-four questions each, which makes the standard error at 0.92 about 1.5 %."""
+"""Share of the diseases reserved for testing: NINDS covers about 242, so about 80 are tested there
+with four questions each, which makes the standard error at 0.92 about 1.5 %."""
 MOST_ITEMS = 480
 """Maximum items per test set: a standard error of 1.8 % at 0.80, and an evaluation of seconds."""
 
@@ -53,7 +53,7 @@ def normalised(topic: str) -> str:
 
 
 def is_test_topic(topic: str) -> bool:
-    """Whether the disease is kept for testing, by a hash of its normalised name."""
+    """Whether the disease is reserved for testing, by a hash of its normalised name."""
     digest = hashlib.sha256(b"daitn split 1:" + normalised(topic).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < _TEST_SHARE
 

@@ -1,4 +1,4 @@
-"""A model's parts as named arrays, which is what Flower's servers average, and back.
+"""A model's parts as named arrays, which Flower's servers average, and back.
 
 Each tensor of a part in safetensors is an array, `part/tensor`. Any other part, and one
 without tensors, is an array of its bytes, `part`: the mean of equal bytes is the same bytes, and
@@ -29,7 +29,7 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def arrays_of(folder: Path) -> Arrays:
-    """Raises `InvalidInput` for weights of which there is no mean."""
+    """Raises `InvalidInput` for weights that cannot be averaged."""
     found: Arrays = {}
     for path in sorted(folder.iterdir()):
         if path.suffix != _WEIGHTS:
@@ -44,7 +44,7 @@ def arrays_of(folder: Path) -> Arrays:
         for name, tensor in tensors.items():
             if tensor.dtype.kind != "f":
                 raise InvalidInput(
-                    f"{name} in {path.name} is of {tensor.dtype}, of which there is no mean",
+                    f"{name} in {path.name} has the type {tensor.dtype}, which cannot be averaged",
                     field="model.recipe",
                     fix="use a recipe whose models are weights",
                 )
@@ -53,12 +53,12 @@ def arrays_of(folder: Path) -> Arrays:
 
 
 def write_parts(arrays: Mapping[str, NDArray[Any]], out: Path) -> None:
-    """Write the parts into the folder `out`. Raises `Corrupt` for arrays that are none."""
+    """Write the parts into the folder `out`. Raises `Corrupt` for invalid arrays."""
     tensors: dict[str, Arrays] = defaultdict(dict)
     for name, array in arrays.items():
         part, _, tensor = name.partition("/")
         if not _PART.fullmatch(part) or (tensor and not part.endswith(_WEIGHTS)):
-            raise Corrupt(f"{name!r} is no array of a part", field="arrays", fix="start anew")
+            raise Corrupt(f"{name!r} is not an array of a part", field="arrays", fix="start over")
         if not bool(np.isfinite(array).all()):
             raise _not_finite(name)
         if tensor:
@@ -71,15 +71,17 @@ def write_parts(arrays: Mapping[str, NDArray[Any]], out: Path) -> None:
 
 
 def check_like(arrays: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[Any]]) -> None:
-    """Raise `Corrupt` for arrays that are not the next of these: floats of the same shapes."""
+    """Raise `Corrupt` for arrays that do not match these: floats of the same shapes."""
     if arrays.keys() != before.keys():
-        raise Corrupt("other arrays came back than went in", field="arrays", fix="mend the app")
+        raise Corrupt(
+            "the returned arrays differ from those passed in", field="arrays", fix="fix the app"
+        )
     for name, array in arrays.items():
         if array.shape != before[name].shape or array.dtype != before[name].dtype:
             raise Corrupt(
                 f"{name} came back as {array.dtype} of {array.shape}",
                 field="arrays",
-                fix="mend the app",
+                fix="fix the app",
             )
         if not bool(np.isfinite(array).all()):
             raise _not_finite(name)

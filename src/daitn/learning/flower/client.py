@@ -47,13 +47,13 @@ def client_app(
     usual = {"recipe": recipe, "config": dict(config), "threads": threads}
 
     def train(message: Message, context: Context) -> Message:
-        told = _config(message)
+        config = _config(message)
         task = {
             **usual,
             "do": "train",
             "data": str(context.node_config["data"]),
-            "epochs": float(told.get("epochs", epochs)),
-            "seed": int(told.get("seed", 0)),
+            "epochs": float(config.get("epochs", epochs)),
+            "seed": int(config.get("seed", 0)),
         }
         arrays, answer = _visit(python, task, _arrays(message), deadline_s)
         metrics = MetricRecord({"num-examples": answer["examples"]})
@@ -63,8 +63,8 @@ def client_app(
     def evaluate(message: Message, context: Context) -> Message:
         task = {**usual, "do": "evaluate", "data": str(context.node_config["test"])}
         _, answer = _visit(python, task, _arrays(message), deadline_s)
-        told = {"num-examples": answer["examples"], answer["metric"]: answer["value"]}
-        return Message(content=RecordDict({_METRICS: MetricRecord(told)}), reply_to=message)
+        metrics = {"num-examples": answer["examples"], answer["metric"]: answer["value"]}
+        return Message(content=RecordDict({_METRICS: MetricRecord(metrics)}), reply_to=message)
 
     app.train()(train)
     app.evaluate()(evaluate)
@@ -80,8 +80,8 @@ def initial_arrays(
 
 
 def _config(message: Message) -> Mapping[str, Any]:
-    told: Mapping[str, Any] = message.content.get("config", {})
-    return told
+    config: Mapping[str, Any] = message.content.get("config", {})
+    return config
 
 
 def _arrays(message: Message) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The recipe `flower-app`: a Flower `ClientApp` that a site's owner installed trains and measures.
+"""The recipe `flower-app`: a Flower `ClientApp` installed by a site's owner trains and measures.
 
 No code comes from the network. A configuration names an app; the owner installed a package whose
 entry point of the group `daitn.flower_apps` has this name. The app gets a table as its owner lets
@@ -42,10 +42,10 @@ __all__ = ["GROUP", "FlowerApp", "FlowerConfig"]
 GROUP = "daitn.flower_apps"
 WEIGHTS = "arrays.safetensors"
 _BYTES = 8
-"""Of a number, at most."""
+"""Maximum bytes per number."""
 _COPIES = 6
 _TTL_S = 86400.0
-"""Of a message; the site's limits end a visit before."""
+"""Lifetime of a message; the site's limits end a visit earlier."""
 _ENGINE_BYTES = 500 << 20
 _Setting = bool | int | float | Annotated[str, msgspec.Meta(max_length=1000)]
 
@@ -54,19 +54,19 @@ class FlowerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Configuration of the recipe `flower-app`."""
 
     app: ClassName
-    """Name of the app at the sites: of an entry point of the group `daitn.flower_apps`."""
+    """Name of the app at the sites: an entry point of the group `daitn.flower_apps`."""
     classes: Annotated[tuple[ClassName, ...], msgspec.Meta(min_length=2, max_length=1000)]
-    """The labels that it distinguishes, as for `classifier`."""
+    """Labels to distinguish, as for `classifier`."""
     parameters: Annotated[int, msgspec.Meta(ge=1, le=10**10)]
-    """Numbers in its arrays, at most."""
+    """Maximum number of parameters in its arrays."""
     label: ClassName = "label"
     """Name of the column with the label, as for `classifier`."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=0.1)] = 1e-3
-    """Told to the app, and how wide the noise on its weights is."""
+    """Passed to the app; also sets the width of the noise on its weights."""
     run: Annotated[
         dict[Annotated[str, msgspec.Meta(max_length=100)], _Setting], msgspec.Meta(max_length=100)
     ] = {}
-    """Its `run_config`."""
+    """The app's `run_config`."""
 
     def __post_init__(self) -> None:
         name_classes(self, self.classes)
@@ -122,7 +122,7 @@ class FlowerApp:
             raise InvalidInput(
                 f"the module of the app {settings.app} has no function initial_arrays",
                 field="model.start",
-                fix="bring a start model, or have the site add the function",
+                fix="supply a start model, or have the site add the function",
             )
         _write({name: np.asarray(array) for name, array in make(_run(settings), seed).items()}, out)
 
@@ -138,13 +138,13 @@ class FlowerApp:
     ) -> Trained:
         import torch
 
-        from daitn.learning.blur import blur
+        from daitn.learning.weight_noise import blur
 
         began = time.perf_counter()
         settings = _parse(config)
         before = _read(model, settings)
-        told = {"examples": examples, "seed": seed, "lr": settings.learning_rate}
-        content = self._ask("train", settings, before, data, told)
+        asked = {"examples": examples, "seed": seed, "lr": settings.learning_rate}
+        content = self._ask("train", settings, before, data, asked)
         arrays = {name: array.numpy() for name, array in _records(content, "arrays").items()}
         check_like(arrays, before)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
@@ -153,17 +153,17 @@ class FlowerApp:
         return Trained(examples=examples, seconds=time.perf_counter() - began)
 
     def evaluate(self, model: Path, config: Config, test: Path, metric: str) -> Measured:
-        """The app's own word for it: the metric `accuracy`, over `num-examples`."""
+        """As reported by the app: the metric `accuracy`, over `num-examples`."""
         from daitn.learning.classifier.evaluation import check_metric
 
         check_metric(metric, self.name)
         settings = _parse(config)
         content = self._ask("evaluate", settings, _read(model, settings), test, {})
-        told = _records(content, "metrics")
-        value, items = told.get(metric), told.get("num-examples")
+        metrics = _records(content, "metrics")
+        value, items = metrics.get(metric), metrics.get("num-examples")
         if not isinstance(value, float | int) or not isinstance(items, int) or items < 1:
             raise Corrupt(
-                f"the app told no {metric} and num-examples",
+                f"the app did not return {metric} and num-examples",
                 field="metrics",
                 fix="have its evaluate function reply with both",
             )
@@ -190,6 +190,7 @@ class FlowerApp:
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
+            screened=task.screened,
         )
         save_file(tensors, out / WEIGHTS)
         if kept:
@@ -197,10 +198,10 @@ class FlowerApp:
         return ()
 
     def _ask(
-        self, kind: str, settings: FlowerConfig, arrays: Arrays, data: Path, told: dict[str, Any]
+        self, kind: str, settings: FlowerConfig, arrays: Arrays, data: Path, config: dict[str, Any]
     ) -> Any:
-        """The content of the app's reply. It reads a copy of the table, of what its owner lets out;
-        the label is the last column."""
+        """The content of the app's reply. It reads a copy of the table, limited to what its owner
+        permits; the label is the last column."""
         from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 
         app = _entry(settings.app).load()
@@ -213,7 +214,7 @@ class FlowerApp:
                 for row, label in zip(table.features, table.labels, strict=True):
                     writer.writerow([*("" if np.isnan(v) else repr(float(v)) for v in row), label])
             record = ArrayRecord(OrderedDict((name, Array(a)) for name, a in arrays.items()))
-            content = RecordDict({"arrays": record, "config": ConfigRecord(told)})
+            content = RecordDict({"arrays": record, "config": ConfigRecord(config)})
             context = Context(
                 run_id=0,
                 node_id=0,
@@ -228,7 +229,7 @@ class FlowerApp:
 
 
 def _message(kind: str, content: Any) -> Any:
-    """A message as if a server had sent it."""
+    """A message as if from a server."""
     from flwr.app import Message, Metadata
 
     metadata = Metadata(
@@ -271,7 +272,7 @@ def _records(content: Any, name: str) -> Any:
 
 
 def _read(model: Path, settings: FlowerConfig) -> Arrays:
-    """Raises `Corrupt` for arrays that are not of this configuration."""
+    """Raises `Corrupt` for arrays that do not match this configuration."""
     from safetensors.numpy import load_file
 
     from daitn.learning.weights import read_header
@@ -281,7 +282,7 @@ def _read(model: Path, settings: FlowerConfig) -> Arrays:
         raise Corrupt(
             f"the arrays have {header.numbers} numbers",
             field="model.config.parameters",
-            fix="use the configuration that the model was made with",
+            fix="use the configuration with which the model was created",
         )
     arrays: Arrays = load_file(model / WEIGHTS)
     check_like(arrays, arrays)

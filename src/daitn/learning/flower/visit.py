@@ -27,7 +27,7 @@ TASK, ANSWER, ARRAYS = "task.json", "answer.json", "arrays.npz"
 
 
 class VisitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done."""
+    """The requested work."""
 
     do: Literal["initialise", "train", "evaluate"]
     recipe: str
@@ -37,15 +37,15 @@ class VisitRequest(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float = 1.0
     seed: int = 0
     metric: str = ""
-    """Empty: the recipe's first."""
+    """Empty means the recipe's first."""
     threads: int = 1
 
 
 class VisitAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done, or why it was not."""
+    """The result, or the reason for its failure."""
 
     examples: int = 0
-    """Trained on, or measured."""
+    """Number trained on, or measured."""
     value: float = 0.0
     metric: str = ""
     error: str = ""
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 async def carry_out(visit: VisitRequest, folder: Path) -> VisitAnswer:
-    """Raises as recipes do."""
+    """Raises like recipes."""
     model, out = folder / "model", folder / "out"
     for new in (model, out):
         new.mkdir()

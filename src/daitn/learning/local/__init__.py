@@ -1,4 +1,4 @@
-"""What an algorithm adds to a site's steps, whatever the recipe: one file each.
+"""An algorithm's changes to a site's steps, independent of the recipe: one file each.
 
 `variates` (SCAFFOLD), `consolidation` (EWC) and `distillation` (LwF). FedProx needs no file: it is
 a pull of the same strength on all weights. `steps` applies them in a visit.

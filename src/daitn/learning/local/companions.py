@@ -1,4 +1,4 @@
-"""The numbers that an algorithm sends along with a model, as a part of it.
+"""Tensors that an algorithm sends along with a model, as one of its parts.
 
 They are float32, one tensor for each that is trained: `variate.NAME` of its shape, and
 `importance.NAME` with one number for each unit, of the shape (units, 1, ...).
@@ -20,20 +20,20 @@ from daitn.objects.errors import Corrupt
 __all__ = ["COMPANIONS", "Companions", "read_companions", "write_companions"]
 
 COMPANIONS = "companions.safetensors"
-"""The part; a model of an algorithm that needs none has none."""
+"""Name of the part; models of algorithms without companions lack it."""
 
 
 class Companions(NamedTuple):
-    """Numbers beside the weights that are trained, in their order; empty: there are none."""
+    """Numbers beside the trained weights, in their order; empty means there are none."""
 
     variate: Sequence[Tensor] = ()
-    """Of SCAFFOLD: in a site's model its own, in a merged one the mean."""
+    """For SCAFFOLD: in a site's model its own variate, in a merged one the mean."""
     importance: Sequence[Tensor] = ()
-    """Of EWC."""
+    """For EWC."""
 
 
 def read_companions(model: Path, shapes: Mapping[str, Shape]) -> Companions:
-    """Those of the model in a folder. `shapes`: of the tensors that are trained, in their order.
+    """Companions of the model in a folder. `shapes`: of the trained tensors, in their order.
 
     Raises `Corrupt` if they do not fit these, or are not finite.
     """
@@ -59,8 +59,8 @@ def read_companions(model: Path, shapes: Mapping[str, Shape]) -> Companions:
 
 
 def write_companions(companions: Companions, names: Sequence[str], out: Path) -> None:
-    """Write the part into the folder `out`, if there is anything to write. `names`: of the tensors
-    that are trained."""
+    """Write the part into the folder `out`, if there is anything to write. `names`: of the trained
+    tensors."""
     tensors = {
         f"{kind}.{name}": tensor.detach().float().cpu().contiguous()
         for kind, group in zip(Companions._fields, companions, strict=True)

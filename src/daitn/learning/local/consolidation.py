@@ -22,14 +22,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from daitn.learning.blur import normal
+from daitn.learning.weight_noise import normal
 
 __all__ = ["importance_after", "units"]
 
 _FADES = 0.9
-"""Share of an importance that a further visit leaves: the article's gamma."""
+"""Share of an importance that remains after a further visit: the article's gamma."""
 _OCTAVES = 6
-"""Least and greatest importance, in powers of two of the mean."""
+"""Minimum and maximum importance, in powers of two of the mean."""
 _NOISE = 0.5
 """Deviation of the noise, in powers of two."""
 
@@ -61,6 +61,6 @@ def importance_after(
     for number, (importance, each) in enumerate(zip(known, energy, strict=True)):
         noise = torch.from_numpy(normal(digest.digest() + number.to_bytes(8), each.numel()))
         octave = (each / mean).log2() + _NOISE * noise.reshape(each.shape)
-        told = octave.round().clamp(-_OCTAVES, _OCTAVES).exp2()
-        after.append(importance * _FADES + told)
+        rounded = octave.round().clamp(-_OCTAVES, _OCTAVES).exp2()
+        after.append(importance * _FADES + rounded)
     return after

@@ -13,7 +13,7 @@ from torch.nn import functional
 __all__ = ["TEMPERATURE", "distilled"]
 
 TEMPERATURE = 2.0
-"""As in the first article: it makes what the teacher holds possible count."""
+"""As in the first article: it gives weight to the teacher's less likely choices."""
 
 
 def distilled(scores: Tensor, taught: Tensor) -> Tensor:

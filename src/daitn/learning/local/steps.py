@@ -1,4 +1,4 @@
-"""What an algorithm does to the steps of a visit."""
+"""An algorithm's changes to the steps of a visit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Steps"]
 
 
 class Steps:
-    """One visit's, from the weights as they arrived."""
+    """Those of one visit, from the arriving weights on."""
 
     def __init__(
         self,
@@ -26,8 +26,8 @@ class Steps:
         own: Sequence[Tensor],
         usual_mu: float,
     ) -> None:
-        """`companions`: those of the model that arrived; `own`: the variate that the site left last
-        time; `usual_mu`: the recipe's pull towards what arrived, unless the rule has one."""
+        """`companions`: those of the arriving model; `own`: the site's last variate; `usual_mu`:
+        the recipe's pull towards the arriving weights, unless the rule has one."""
         self._mu = usual_mu if rule.mu is None else rule.mu
         self._rule = rule
         self._weights = weights
@@ -37,7 +37,7 @@ class Steps:
             for group in (*companions, own)
         )
         self.rates = 0.0
-        """Sum of the sizes of the steps so far."""
+        """Sum of the step sizes so far."""
         self._variates: Variates | None = None
         if rule.variates:
             common = variate or [torch.zeros_like(weight) for weight in self.arrived]
@@ -46,7 +46,7 @@ class Steps:
 
     @torch.no_grad()
     def pull(self) -> None:
-        """Add the gradients of the pulls towards the weights that arrived to the weights' own."""
+        """Add the gradients of the pulls towards the arriving weights to the weights' own."""
         by_importance = self._rule.consolidation if self._importance else 0.0
         if not (self._mu or by_importance):
             return
@@ -66,8 +66,8 @@ class Steps:
 
     @torch.no_grad()
     def after(self, optimiser: torch.optim.Optimizer, seed: int) -> Companions:
-        """What travels on with the weights, once they are as they leave. `optimiser`: Adam, or one
-        with its state; `seed`: the site's secret."""
+        """Companions that travel on with the final weights. `optimiser`: Adam, or one with its
+        state; `seed`: the site's secret."""
         variate, importance = Companions()
         if self._variates is not None and self.rates:
             variate = self._variates.after(self.arrived, self._weights, self.rates)

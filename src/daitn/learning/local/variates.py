@@ -27,8 +27,8 @@ class Variates:
     """Corrects the steps of one visit."""
 
     def __init__(self, common: Sequence[Tensor], own: Sequence[Tensor]) -> None:
-        """`common`: c; `own`: c_i, both of the shapes of the weights. Of a site that has none, c:
-        it corrects nothing, and the merge has its variate afterwards."""
+        """`common`: c; `own`: c_i, both with the shapes of the weights. For a site without one, c:
+        it corrects nothing, and the merge then has its variate."""
         self._correction = [c - mine for c, mine in zip(common, own, strict=True)]
 
     @torch.no_grad()
@@ -41,7 +41,7 @@ class Variates:
     def after(
         self, arrived: Sequence[Tensor], left: Sequence[Tensor], rates: float
     ) -> list[Tensor]:
-        """The new c_i, of weights as they leave a visit whose step sizes sum to `rates`."""
+        """The new c_i, from the final weights of a visit whose step sizes sum to `rates`."""
         return [
             (before - weight) / rates - correction
             for before, weight, correction in zip(arrived, left, self._correction, strict=True)
@@ -49,7 +49,7 @@ class Variates:
 
 
 def mean_variate(models: Iterable[Companions], shares: Iterable[float]) -> list[Tensor]:
-    """The c of merged models: the mean of their c_i, weighted as they are; none of models without.
+    """The c of merged models: the mean of their c_i, with the same weights; none if they have none.
 
     A site that is left out of a round has no part in it.
     """

@@ -1,4 +1,4 @@
-"""A process puts itself behind its fences, before it touches what it is to be kept from."""
+"""A process confines itself before it touches anything forbidden."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _OWN_PROC = (
     "/proc/driver",
     "/proc/devices",
 )
-"""Where the processes of others can be seen."""
+"""Where other processes are visible."""
 
 
 def confine(confinement: Confinement) -> None:
-    """Give up, for good, all that `confinement` does not name. Namespaces are there already.
+    """Permanently give up everything that `confinement` does not name. Namespaces already exist.
 
     Raises `OSError` where a mechanism is refused.
     """
@@ -68,7 +68,7 @@ def confine(confinement: Confinement) -> None:
 
 def _move_in(scratch: str) -> None:
     os.chdir(scratch)
-    # Libraries that ask who they are would otherwise look into files that are not theirs.
+    # Libraries that ask for their user would otherwise read files outside.
     os.environ |= {"HOME": scratch, "TMPDIR": scratch, "USER": "recipe", "LOGNAME": "recipe"}
     tempfile.tempdir = None
 
@@ -90,7 +90,7 @@ def _allowed(confinement: Confinement, own_processes: bool) -> Iterator[tuple[st
 
 
 def _interpreter() -> set[str]:
-    """Where Python and all that is installed for it lies."""
+    """The folders of Python and all packages installed for it."""
     places = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path}
     places |= set(site.getsitepackages())
     places |= set(os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))

@@ -1,4 +1,4 @@
-"""System calls that Python has no function for."""
+"""System calls without a function in Python."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Argument = int | ctypes.Array[ctypes.c_char] | ctypes.Structure | None
 
 
 def syscall(number: int, *arguments: Argument) -> int:
-    """What the kernel answers. Raises `OSError`."""
+    """The kernel's answer. Raises `OSError`."""
     passed = [ctypes.c_long(a) if isinstance(a, int) else _address(a) for a in arguments]
     return _checked(_libc.syscall(ctypes.c_long(number), *passed))
 
@@ -50,7 +50,7 @@ def syscall(number: int, *arguments: Argument) -> int:
 def prctl(option: int, *arguments: Argument) -> int:
     """Raises `OSError`."""
     passed = [ctypes.c_ulong(a) if isinstance(a, int) else _address(a) for a in arguments]
-    # The kernel wants those that an option does not use to be 0.
+    # The kernel requires unused arguments to be 0.
     passed += [ctypes.c_ulong(0)] * (4 - len(passed))
     return _checked(_libc.prctl(ctypes.c_int(option), *passed))
 
@@ -74,14 +74,14 @@ def end_with_parent() -> None:
 
 
 def end_first() -> None:
-    """If memory runs out, have Linux kill this process, and those that it starts, before others."""
+    """If memory runs out, have Linux kill this process, and those that it starts, first."""
     if LINUX:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
 
 def adopt_orphans() -> None:
-    """Become the parent of those that this process's children leave behind."""
+    """Become the parent of the processes that this process's children leave behind."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -91,13 +91,13 @@ def be_readable(readable: bool) -> None:
 
 
 def give_up_new_privileges() -> None:
-    """No program that this process runs has more rights than it has; what Landlock and seccomp ask
-    for."""
+    """No program that this process runs gets more rights than it has; required by Landlock and
+    seccomp."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def drop_capabilities() -> None:
-    """Give up the rights of an administrator, those inside a user namespace too."""
+    """Give up administrator rights, including those inside a user namespace."""
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     none = (ctypes.c_uint32 * 6)()

@@ -1,4 +1,4 @@
-"""Landlock: a process gives up all files but those that it names, for good.
+"""Landlock: a process permanently gives up access to all files but those it names.
 
 Numbers and structures are those of `linux/landlock.h`.
 """
@@ -26,13 +26,13 @@ READ = _READ_FILE | _READ_DIR
 READ_WRITE = (
     READ | _WRITE_FILE | _TRUNCATE | _MAKE_DIR | _MAKE_REG | _REMOVE_DIR | _REMOVE_FILE | _REFER
 )
-"""Plain files and folders only: whoever collects them follows no link."""
+"""Plain files and folders only: the collector follows no link."""
 DEVICE = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
 
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
-"""What can be allowed of a single file; the kernel refuses the rest there."""
+"""Rights that apply to a single file; the kernel refuses the rest there."""
 _NEWEST = 6
-"""The last version that knows something which is used here."""
+"""The last version with a feature used here."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -49,12 +49,12 @@ class _PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """Raises `OSError` where the kernel has no Landlock, or it is turned off."""
+    """Raises `OSError` if the kernel has no Landlock, or it is turned off."""
     return syscall(_CREATE_RULESET, None, 0, _VERSION)
 
 
 def restrict(allowed: Iterable[tuple[str, int]]) -> None:
-    """Allow these rights below these paths, and nothing else. Paths that lead nowhere are skipped.
+    """Allow these rights below these paths, and nothing else. Missing paths are skipped.
 
     Also no TCP, and no signal or abstract socket reaches a process outside, as far as the kernel
     knows how. The process must have given up new privileges. Raises `OSError`.
@@ -73,7 +73,7 @@ def restrict(allowed: Iterable[tuple[str, int]]) -> None:
 
 
 def _known(abi: int) -> int:
-    """The rights that this version fences."""
+    """The rights that this version can restrict."""
     rights = (1 << 13) - 1
     for right, since in ((_REFER, 2), (_TRUNCATE, 3), (_IOCTL_DEV, 5)):
         if abi >= since:

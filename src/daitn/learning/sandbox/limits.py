@@ -1,5 +1,5 @@
-"""Limits of a visit: most are watched from outside, which can say what was too much; the kernel
-holds what a look comes too late for."""
+"""Limits of a visit: most are checked from outside, which can name the exceeded limit; the kernel
+enforces those for which a check would come too late."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["LOOK_EVERY_S", "Watch", "exceeded", "hold"]
 LOOK_EVERY_S = 0.05
 """A process that writes to fresh memory takes some 100 MB in this time (2 GB/s, measured)."""
 _FILES_EVERY = 20
-"""Looks at a process between two at its files."""
+"""Number of checks of a process between two checks of its files."""
 _MOST_FILES = 10_000
 _OPEN_FILES = 1024
 _PROCESSES = 1024
-"""Threads, too."""
+"""Including threads."""
 _MEMORY_GRACE = 2
-"""Memory that is reserved counts for the kernel, memory that is used for the watch."""
+"""The kernel counts reserved memory, the watch counts used memory."""
 _MEMORY_GRACE_BYTES = 1 << 30
 """Stacks of threads and the allocator's reserve."""
 
@@ -38,10 +38,10 @@ _WORDS = {
 
 
 def exceeded(limits: Limits, name: str) -> LimitExceeded:
-    """The error of a visit that took more than the limit called `name`."""
+    """The error of a visit that exceeded the limit called `name`."""
     most = _WORDS[name].format(getattr(limits, name))
     return LimitExceeded(
-        f"the recipe took more than its limit of {most}",
+        f"the recipe exceeded its limit of {most}",
         field=name,
         fix="ask for less at once; the site's limits are its estimate for the configuration and "
         f"`sandbox.{name}` of its file",
@@ -49,8 +49,8 @@ def exceeded(limits: Limits, name: str) -> LimitExceeded:
 
 
 def hold(limits: Limits, *, processes: bool) -> None:
-    """Have the kernel hold them for this process, for good. `processes`: their number, too, which
-    it counts for a whole user where that one has no namespace of its own.
+    """Have the kernel permanently enforce them for this process. `processes`: including their
+    number, which it counts for a whole user without a separate namespace.
 
     Not processor time: a process with that limit reads its own in steps of several milliseconds, by
     which a site's speed came out three times as high (measured). The watch needs no help there.
@@ -61,7 +61,7 @@ def hold(limits: Limits, *, processes: bool) -> None:
         _set(resource.RLIMIT_NPROC, _PROCESSES)
     if limits.file_bytes:
         _set(resource.RLIMIT_FSIZE, limits.file_bytes)
-    # Drivers of GPUs reserve more memory than there is, so that no limit fits what they take.
+    # Drivers of GPUs reserve more memory than there is, so no limit fits.
     if limits.memory_bytes and not has_gpu():
         most = _MEMORY_GRACE * limits.memory_bytes + _MEMORY_GRACE_BYTES
         _set(resource.RLIMIT_DATA, _status(os.getpid()).get("VmData", 0) + most)
@@ -75,10 +75,10 @@ def _set(which: int, most: int) -> None:
 
 
 class Watch:
-    """Looks at one visit, from outside."""
+    """Checks one visit from outside."""
 
     def __init__(self, pid: int, limits: Limits, writable: Iterable[str]) -> None:
-        """To be made before the visit begins: what it has by then is not counted."""
+        """To be created before the visit begins: what it has by then is not counted."""
         self._pid = pid
         self._limits = limits
         self._writable = tuple(writable)
@@ -107,7 +107,7 @@ class Watch:
 
 
 def _status(pid: int) -> dict[str, int]:
-    """The sizes in `/proc/<pid>/status`, in bytes; empty where it is gone."""
+    """The sizes in `/proc/<pid>/status`, in bytes; empty if the process is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -117,7 +117,7 @@ def _status(pid: int) -> dict[str, int]:
 
 
 def _memory_bytes(pid: int) -> int:
-    """What no file backs; libraries are everybody's."""
+    """Memory without a backing file; libraries are shared."""
     sizes = _status(pid)
     return sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
 
@@ -131,7 +131,7 @@ def _processor_s(pid: int) -> float:
 
 
 def _size_bytes(folders: Iterable[str]) -> float:
-    """Of all files in these folders; more than any limit where there are too many to count."""
+    """Size of all files in these folders; more than any limit if there are too many to count."""
     total = 0
     for count, path in enumerate(_files(folders)):
         if count > _MOST_FILES:

@@ -1,4 +1,4 @@
-"""Own namespaces: of user, network, processes, mounts, IPC and host name.
+"""Separate namespaces: of user, network, processes, mounts, IPC and host name.
 
 A user namespace needs no rights where the kernel lets everybody make one, and gives those that the
 others need. Seen from outside, the process keeps the user of its node.
@@ -19,8 +19,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 1 << 14, 1 <<
 
 
 def enter_namespaces() -> None:
-    """There is no network but a loopback that is down. The next process that this one starts is the
-    first of its own, and ends all others there with itself.
+    """The only network is a loopback that is down. The next process that this one starts is the
+    first in its namespace, and ends all others there when it ends.
 
     The process must have no second thread. Raises `OSError`.
     """
@@ -32,8 +32,8 @@ def enter_namespaces() -> None:
 
 
 def see_own_processes() -> bool:
-    """In that first process: have mounts of its own, and a `/proc` that tells of no other process;
-    whether it has one.
+    """In that first process: have separate mounts, and a `/proc` that shows no other process;
+    returns whether it has one.
 
     In a container that hides parts of its own, the kernel does not let it be mounted.
     """

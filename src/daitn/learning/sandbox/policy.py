@@ -1,4 +1,4 @@
-"""Which mechanisms confine recipes, and how much a recipe may take."""
+"""The mechanisms that confine recipes, and recipes' limits."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Mechanism(StrEnum):
 
     NAMESPACES = "namespaces"
     """User, network, process, mount and IPC namespaces: no network interface, no sight of other
-    processes, and whatever a visit started ends with it."""
+    processes, and everything that a visit started ends with it."""
     LANDLOCK = "landlock"
     """Files that are not named cannot be opened."""
     SECCOMP = "seccomp"
-    """System calls that a recipe has no use for fail: sockets, other processes, mounts."""
+    """System calls that recipes do not need fail: sockets, other processes, mounts."""
     LIMITS = "limits"
-    """Memory, processor time, time and disk space are bounded."""
+    """Memory, CPU time, wall-clock time and disk space are bounded."""
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
-    """What works here, as it was tried."""
+    """The mechanisms that work here, as tried."""
 
     mechanisms: tuple[Mechanism, ...] = ()
     landlock: int = 0
-    """Version of Landlock: TCP is fenced from 4 on, signals and abstract sockets from 6 on."""
+    """Version of Landlock: TCP is restricted from 4 on, signals and abstract sockets from 6 on."""
 
     def __str__(self) -> str:
         landlock = f"{Mechanism.LANDLOCK} {self.landlock}"
@@ -38,35 +38,35 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one visit may take. 0: without a limit."""
+    """Limits of one visit. 0 means unlimited."""
 
     memory_bytes: int = 0
-    """Beyond what a fresh process has."""
+    """In addition to what a fresh process has."""
     cpu_s: float = 0.0
-    """Processor time of all its threads."""
+    """CPU time of all its threads."""
     time_s: float = 0.0
     file_bytes: int = 0
-    """Of all that it writes."""
+    """Total size of the files that it writes."""
 
 
 UNLIMITED = Limits()
 USUAL = Limits(memory_bytes=2 << 30, cpu_s=3600.0, time_s=14400.0, file_bytes=1 << 30)
-"""To look at data, and beyond what is estimated of a model."""
+"""To read data, and in addition to a model's estimate."""
 
 _MEMORY_MARGIN = 2
 _FILE_MARGIN = 2
 _TIME_MARGIN = 100
-"""A small network reaches a few per cent of the speed that was measured."""
+"""A small network reaches a few per cent of the measured speed."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
-    """What the recipes of a site run in."""
+    """The sandbox of a site's recipes."""
 
     mechanisms: tuple[Mechanism, ...] | None = None
-    """None: all that work here."""
+    """`None` means all that work here."""
     limits: Limits = USUAL
     folder: str = ""
-    """In which private folders are made; empty: that of temporary files."""
+    """Folder in which private folders are made; empty means that of temporary files."""
 
     def limits_for(
         self,
@@ -77,7 +77,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         threads: int,
         kept_bytes: int = 0,
     ) -> Limits:
-        """Of work with a model that is estimated to take so much. `kept_bytes`: of savepoints."""
+        """Limits of work with a model estimated to take this much memory. `kept_bytes`: size of
+        savepoints."""
         usual = self.limits
         return Limits(
             memory_bytes=_more(usual.memory_bytes, _MEMORY_MARGIN * memory_bytes),
@@ -94,9 +95,9 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str
     """A private folder: home, temporary files, working directory."""
     readable: tuple[str, ...] = ()
-    """Files and folders, besides the interpreter and its libraries."""
+    """Files and folders, in addition to the interpreter and its libraries."""
     writable: tuple[str, ...] = ()
-    """Folders, besides `scratch`."""
+    """Folders, in addition to `scratch`."""
     limits: Limits = UNLIMITED
 
 

@@ -25,14 +25,14 @@ _found: Available | None = None
 
 
 async def available() -> Available:
-    """What works here; tried once for all nodes of this process."""
+    """The mechanisms that work here; tried once for all nodes of this process."""
     global _found
     if _found is None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", __name__), stdin=DEVNULL, stdout=PIPE
         )
-        told, _ = await process.communicate()
-        _found = msgspec.json.decode(told, type=Available) if told else Available()
+        output, _ = await process.communicate()
+        _found = msgspec.json.decode(output, type=Available) if output else Available()
     return _found
 
 
@@ -44,14 +44,14 @@ async def fences(sandbox: Sandbox) -> tuple[Mechanism, ...]:
 
 
 def main() -> None:
-    """Try everything, and tell."""
+    """Try everything, and report."""
     found = tuple(m for m, attempt in _ATTEMPTS.items() if LINUX and _works(attempt))
     abi = landlock.version() if Mechanism.LANDLOCK in found else 0
     sys.stdout.buffer.write(msgspec.json.encode(Available(mechanisms=found, landlock=abi)))
 
 
 def _works(attempt: Callable[[], bool]) -> bool:
-    """Whether it does what it is to do, in a process of its own."""
+    """Whether it has its effect, in a separate process."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -1,4 +1,4 @@
-"""Seccomp: system calls that a recipe has no use for fail with `EPERM`.
+"""Seccomp: system calls that recipes do not need fail with `EPERM`.
 
 The filter is a program of classic BPF over `struct seccomp_data` (`linux/seccomp.h`). The numbers
 of system calls are those of `asm/unistd.h`.
@@ -25,7 +25,7 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "listen": (50, 201),
     "accept": (43, 202),
     "accept4": (288, 242),
-    # Asks for system calls that no filter sees.
+    # Requests for system calls that no filter sees.
     "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
@@ -66,7 +66,7 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
     "msgget": (68, 186),
     "semget": (64, 190),
     "mq_open": (240, 180),
-    # Links lead whoever collects the files elsewhere.
+    # Links would lead the collector of the files elsewhere.
     "symlink": (88, None),
     "symlinkat": (266, 36),
     "mknod": (133, None),
@@ -110,13 +110,13 @@ _REFUSED: dict[str, tuple[int, int | None]] = {
 _CLONE = (56, 220)
 _CLONE3 = 435
 _OWN_ONLY = ((62, 129), (234, 131))
-"""`kill` and `tgkill`: a process may signal itself."""
+"""`kill` and `tgkill`: a process may only signal itself."""
 _PRCTL = (157, 167)
 _SET_PDEATHSIG = 1
-"""By which a process could outlive its worker."""
+"""Call by which a process could outlive its worker."""
 _CLONE_THREAD = 0x00010000
 _X32 = 0x40000000
-"""Set in the numbers of x86-64's second calling convention, which would pass by the others."""
+"""Set in the numbers of x86-64's second calling convention, which would bypass the others."""
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16
@@ -158,7 +158,7 @@ def _program(machine: str, pid: int) -> bytes:
         number = numbers[which]
         if number is not None:
             steps += [_step(_EQUAL, number, no=1), refuse]
-    # Its flags lie in memory, where no filter looks: the C library then takes `clone`.
+    # Its flags are in memory, where no filter looks: the C library then uses `clone`.
     steps += [_step(_EQUAL, _CLONE3, no=1), _step(_RETURN, _ERROR | errno.ENOSYS)]
     threads_only = [_step(_ANY_BIT, _CLONE_THREAD, yes=1), refuse]
     steps += _on_first_argument(_CLONE[which], threads_only)
@@ -169,11 +169,11 @@ def _program(machine: str, pid: int) -> bytes:
 
 
 def _on_first_argument(number: int, check: list[bytes]) -> list[bytes]:
-    """Of one system call, let `check` refuse its first argument (the lower half of it)."""
+    """For one system call, let `check` refuse its first argument (the lower half of it)."""
     steps = [_step(_LOAD, _FIRST), *check, _step(_RETURN, _ALLOW)]
     return [_step(_EQUAL, number, no=len(steps)), *steps]
 
 
 def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:
-    """One instruction; after a comparison, so many are skipped."""
+    """One BPF instruction; a comparison skips this many instructions."""
     return struct.pack("=HBBI", code, yes, no, value)

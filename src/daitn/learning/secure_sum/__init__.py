@@ -1,4 +1,4 @@
-"""Sums of which nobody sees a summand: Bonawitz et al. 2017, "Practical secure aggregation for
+"""Secure sums, which hide every summand: Bonawitz et al. 2017, "Practical secure aggregation for
 privacy-preserving machine learning", CCS; with the neighbours of Bell et al. 2020, "Secure
 single-server aggregation with (poly)logarithmic overhead", CCS.
 

@@ -1,4 +1,4 @@
-"""Real numbers as whole ones modulo 2^64, which add up exactly."""
+"""Fixed-point numbers: reals as integers modulo 2^64, which are added exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGNED_BITS = 63
 
 
 class FixedPoint:
-    """Numbers of at most `most`, as fine as a sum of so many `members` allows."""
+    """Fixed-point numbers up to `most`, as fine as a sum over this many `members` allows."""
 
     def __init__(self, most: float, members: int) -> None:
         if not (0.0 < most < math.inf and members >= 1):
@@ -32,11 +32,11 @@ class FixedPoint:
 
     @property
     def step(self) -> float:
-        """Distance of neighbouring numbers: a sum is off by half of it for each member, at most."""
+        """Distance of neighbouring numbers: a sum has an error of at most half of it per member."""
         return 1.0 / self._scale
 
     def within(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Raises `InvalidInput` for a number beyond the bound, or that is none."""
+        """Raises `InvalidInput` for a number beyond the bound, or NaN."""
         if not bool((np.abs(numbers) <= self._most).all()):
             raise InvalidInput(
                 f"not all numbers are within {self._most:g}",
@@ -46,10 +46,10 @@ class FixedPoint:
         return numbers
 
     def words(self, numbers: NDArray[np.float64]) -> Words:
-        """Raises as `within`."""
+        """Raises like `within`."""
         self.within(numbers)
         return np.rint(numbers * self._scale).astype(np.int64).view(np.uint64)
 
     def numbers(self, total: Words) -> NDArray[np.float64]:
-        """Of a sum."""
+        """The numbers of a sum."""
         return total.view(np.int64).astype(np.float64) / self._scale

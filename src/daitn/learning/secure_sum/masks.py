@@ -1,4 +1,4 @@
-"""Masks, and what pairs of members have in common."""
+"""Masks, and the secrets that pairs of members share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["add_mask", "commitment", "derived", "neighbours", "pair_key", "pair_
 
 _KEY_BYTES = 32
 _EVERYBODY = 32
-"""Up to so many members, all are neighbours."""
+"""Up to this many members, all are neighbours."""
 _DEGREE = 30
-"""Neighbours of a member where there are more. With a tenth of the members lost, fewer than 16
-of the 31 holders of a secret are left once in 10^8 secrets (by the binomial)."""
+"""Neighbours of a member if there are more. With a tenth of the members lost, fewer than 16 of the
+31 holders of a secret are left once in 10^8 secrets (by the binomial)."""
 
 
 def add_mask(words: Words, key: bytes, *, subtract: bool = False) -> None:
@@ -37,14 +37,14 @@ def add_mask(words: Words, key: bytes, *, subtract: bool = False) -> None:
 
 
 def pair_mask(words: Words, terms: SumTerms, own: SiteId, other: SiteId, key: bytes) -> None:
-    """Add the mask that two members have in common, as the one of them does."""
+    """Add the common mask of two members, with the sign of one of them."""
     first, second = sorted((own, other))
     add_mask(words, derived(key, terms, "mask", first, second), subtract=own == second)
 
 
 def pair_key(private: bytes, public: bytes) -> bytes:
-    """What two members know (X25519). Raises `ValueError` for a key that gives everybody the
-    same."""
+    """The shared secret of two members (X25519). Raises `ValueError` for a key that gives everybody
+    the same one."""
     key = X25519PrivateKey.from_private_bytes(private)
     return key.exchange(X25519PublicKey.from_public_bytes(public))
 
@@ -56,12 +56,13 @@ def derived(key: bytes, terms: SumTerms, purpose: str, *names: str) -> bytes:
 
 
 def commitment(seed: bytes) -> bytes:
-    """By which a seed is known when it is revealed."""
+    """Commitment to a seed, to check it when it is revealed."""
     return hashlib.blake2b(seed, digest_size=_KEY_BYTES, person=b"daitn seed").digest()
 
 
 def neighbours(terms: SumTerms, member: SiteId) -> frozenset[SiteId]:
-    """With whom a member has masks, and who has shares of its secrets, itself not counted.
+    """The members with which a member has masks, and which have shares of its secrets, excluding
+    itself.
 
     Many members stand in a circle, in an order that follows from the terms, and the nearest ones on
     it are neighbours (a Harary graph, as in Bell et al., algorithm 1).

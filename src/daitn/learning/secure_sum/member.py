@@ -25,18 +25,18 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.secure_sum import Agreement, MemberKeys, Revealed, SumTerms
 from daitn.objects.wire import canonical
 
-__all__ = ["SumMember", "Verify", "least_shares", "said_of_agreement", "said_of_keys"]
+__all__ = ["SumMember", "Verify", "least_shares", "signed_of_agreement", "signed_of_keys"]
 
 Sign = Callable[[bytes], str]
 Verify = Callable[[SiteId, bytes, str], bool]
-"""Whether a member, by the key that the roster has of it, signed some bytes."""
+"""Whether a member signed some bytes, by its key in the roster."""
 
 _NONCE = bytes(12)
 """Each key seals one message."""
 
 
 class _Phase(enum.IntEnum):
-    """What a member has done. It goes on once from each, and never back."""
+    """A member's phase; it advances through each once and never goes back."""
 
     NOTHING = 0
     KEYS = 1
@@ -47,7 +47,7 @@ class _Phase(enum.IntEnum):
 
 
 class SumMember:
-    """Holds a member's secrets for one sum. Made anew, it is another member with other secrets.
+    """Holds a member's secrets for one sum. A new instance is another member with other secrets.
 
     Every method raises `Refused` out of turn: what is told twice could be told of two sums.
     """
@@ -68,7 +68,7 @@ class SumMember:
         self._neighbours = neighbours(terms, name)
         self._keys: dict[SiteId, MemberKeys] = {}
         self._held: dict[SiteId, tuple[bytes, bytes]] = {}
-        """Of each member: a share of its seed, and one of its masking key."""
+        """For each member: a share of its seed, and one of its masking key."""
         self._agreed: Agreement | None = None
 
     def keys(self) -> MemberKeys:
@@ -76,19 +76,20 @@ class SumMember:
         self._go(_Phase.KEYS)
         sealing, masking = map(_public, (self._sealing, self._masking))
         seed = commitment(self._seed)
-        said = said_of_keys(self._terms, self._name, sealing, masking, seed)
-        return MemberKeys(sealing=sealing, masking=masking, seed=seed, signature=self._sign(said))
+        statement = signed_of_keys(self._terms, self._name, sealing, masking, seed)
+        return MemberKeys(
+            sealing=sealing, masking=masking, seed=seed, signature=self._sign(statement)
+        )
 
     def shares(self, keys: Mapping[SiteId, MemberKeys]) -> dict[SiteId, bytes]:
-        """Its secrets in shares, sealed for each neighbour of whom there are keys.
-
-        Raises `Refused` if too few members have keys, and `Corrupt` for keys that one did not sign.
-        """
+        """Shares of this member's secrets, sealed for each neighbour with known keys. Raises
+        `Refused` if too few members have keys, and `Corrupt` for keys not signed by their
+        member."""
         self._go(_Phase.SHARES)
         self._check_enough(keys)
         for name, one in keys.items():
-            said = said_of_keys(self._terms, name, one.sealing, one.masking, one.seed)
-            if name not in self._terms.members or not self._verify(name, said, one.signature):
+            statement = signed_of_keys(self._terms, name, one.sealing, one.masking, one.seed)
+            if name not in self._terms.members or not self._verify(name, statement, one.signature):
                 raise Corrupt(f"{name} did not sign its keys", field=f"keys[{name}]")
         self._keys = {name: keys[name] for name in self._neighbours if name in keys}
         holders = sorted((self._name, *self._keys))
@@ -107,8 +108,8 @@ class SumMember:
         }
 
     def masked(self, words: Words, shares: Mapping[SiteId, bytes]) -> Words:
-        """Its numbers, with masks. `shares`: what each neighbour sealed for it; who sealed nothing
-        is in no mask.
+        """Its numbers, with masks. `shares`: what each neighbour sealed for it; those that sealed
+        nothing are in no mask.
 
         Raises `Corrupt` for shares that do not open, and `Refused` for other numbers than agreed.
         """
@@ -137,7 +138,7 @@ class SumMember:
         return hidden
 
     def agreement(self, shared: Collection[SiteId], summed: Collection[SiteId]) -> Agreement:
-        """Its word that the sum is of `summed`, of those who shared out secrets.
+        """Its statement that the sum is of `summed`, among those that shared secrets.
 
         Raises `Refused` for a sum of too few, one without it, or other masks than it has.
         """
@@ -149,23 +150,23 @@ class SumMember:
         if members & self._neighbours != self._held.keys() - {self._name}:
             raise Refused("the sum names other members than its masks are for", field="shared")
         own = Agreement(shared=tuple(sorted(members)), summed=tuple(sorted(among)), signature="")
-        signature = self._sign(said_of_agreement(self._terms, own))
+        signature = self._sign(signed_of_agreement(self._terms, own))
         self._agreed = Agreement(shared=own.shared, summed=own.summed, signature=signature)
         return self._agreed
 
     def revealed(self, signatures: Mapping[SiteId, str]) -> Revealed:
-        """Shares by which the masks go off the sum that enough members signed to be the same.
+        """Shares that remove the masks from the sum on which enough members agreed by signature.
 
         Raises `Refused` if they are too few.
         """
         self._go(_Phase.REVEALED)
         agreed = self._agreed
         assert agreed is not None
-        said = said_of_agreement(self._terms, agreed)
+        statement = signed_of_agreement(self._terms, agreed)
         signed = {
             name
             for name, signature in signatures.items()
-            if name in agreed.summed and self._verify(name, said, signature)
+            if name in agreed.summed and self._verify(name, statement, signature)
         }
         self._check_enough(signed | {self._name})
         summed = set(agreed.summed)
@@ -175,7 +176,7 @@ class SumMember:
         )
 
     def _go(self, phase: _Phase) -> None:
-        """On to the next phase; from one that fails there is no way on."""
+        """Advance to the next phase; a failed one cannot be left."""
         if self._phase != phase - 1:
             raise Refused(
                 f"a member that came to {self._phase.name.lower()} does not go to "
@@ -200,21 +201,21 @@ class SumMember:
 
 
 def least_shares(terms: SumTerms, member: SiteId) -> int:
-    """How many shares of a member's secrets give them back: where all are neighbours, as many as
-    the sum takes members, and else more than half."""
+    """Number of shares that restore a member's secrets: if all are neighbours, the sum's minimum of
+    members, and otherwise more than half."""
     holders = len(neighbours(terms, member)) + 1
     return terms.least if holders == len(terms.members) else holders // 2 + 1
 
 
-def said_of_keys(
+def signed_of_keys(
     terms: SumTerms, name: SiteId, sealing: bytes, masking: bytes, seed: bytes
 ) -> bytes:
-    """What a member signs of its keys."""
+    """What a member signs about its keys."""
     return canonical(("daitn secure sum keys 1", terms, name, sealing, masking, seed))
 
 
-def said_of_agreement(terms: SumTerms, agreed: Agreement) -> bytes:
-    """What a member signs of a sum."""
+def signed_of_agreement(terms: SumTerms, agreed: Agreement) -> bytes:
+    """What a member signs about a sum."""
     return canonical(("daitn secure sum agreement 1", terms, agreed.shared, agreed.summed))
 
 

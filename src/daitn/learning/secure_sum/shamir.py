@@ -1,4 +1,4 @@
-"""Secrets in shares: Shamir 1979, "How to share a secret", CACM 22(11).
+"""Secret sharing: Shamir 1979, "How to share a secret", CACM 22(11).
 
 A share is a point of a polynomial over a prime field whose value at 0 is the secret: by fewer
 points than it has coefficients, every secret is as likely as before.
@@ -14,18 +14,18 @@ from daitn.objects.errors import Corrupt
 __all__ = ["PRIME", "SECRET_BYTES", "SHARE_BYTES", "joined", "split"]
 
 PRIME: Final = 2**256 + 297
-"""The least prime that is greater than every secret."""
+"""The least prime greater than every secret."""
 SECRET_BYTES: Final = 32
 SHARE_BYTES: Final = 33
 _DRAWN_BYTES = 64
-"""Of a coefficient: 256 bits more than it has, so that no remainder is likelier."""
+"""Bytes drawn per coefficient: 256 bits more than it has, so that the remainder is unbiased."""
 
 
 def split(
     secret: bytes, at: Sequence[int], least: int, random: Callable[[int], bytes]
 ) -> dict[int, bytes]:
     """Shares of a secret of `SECRET_BYTES`, one at each of the places `at`, which are not 0. Any
-    `least` of them give it back."""
+    `least` of them restore it."""
     assert len(secret) == SECRET_BYTES
     assert 0 not in at
     coefficients = [int.from_bytes(secret)]
@@ -40,7 +40,7 @@ def split(
 
 
 def joined(shares: Mapping[int, bytes]) -> bytes:
-    """The secret of these shares, which are as many as it takes, by Lagrange's formula at 0.
+    """The secret of these shares, which must be enough, by Lagrange's formula at 0.
 
     Raises `Corrupt` if they are shares of none; of wrong ones it may give another.
     """

@@ -1,4 +1,4 @@
-"""The relay's part of a secure sum: it takes the masks off what its members agreed to."""
+"""The relay's part of a secure sum: it removes the masks from what its members agreed to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unmasked(
     keys: Mapping[SiteId, MemberKeys],
     revealed: Mapping[SiteId, Revealed],
 ) -> Words:
-    """The sum of what the members in `agreed.summed` had before they masked it.
+    """The sum of the unmasked numbers of the members in `agreed.summed`.
 
     Raises `Refused` if too few shares of a secret were revealed, and `Corrupt` if they give another
     secret than its member's: then there is no sum, and nothing else comes of what was revealed.
@@ -50,16 +50,20 @@ def unmasked(
         public = X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
         if public != keys[name].masking:
             raise _wrong(name)
-        # What the lost one would have added takes off what the others did.
+        # The mask terms of the lost member cancel what the others added.
         for other in sorted(neighbours(terms, name) & set(agreed.summed)):
             pair_mask(total, terms, name, other, pair_key(private, keys[other].masking))
     return total
 
 
-def _secret(terms: SumTerms, name: SiteId, told: Mapping[SiteId, Mapping[SiteId, bytes]]) -> bytes:
+def _secret(
+    terms: SumTerms, name: SiteId, revealed: Mapping[SiteId, Mapping[SiteId, bytes]]
+) -> bytes:
     least = least_shares(terms, name)
     found = {
-        terms.members.index(by) + 1: shares[name] for by, shares in told.items() if name in shares
+        terms.members.index(by) + 1: shares[name]
+        for by, shares in revealed.items()
+        if name in shares
     }
     if len(found) < least:
         raise Refused(

@@ -1,1 +1,1 @@
-"""Models that travel by themselves: a site hosts those of others and is home to its own."""
+"""Models that travel on their own: a site hosts those of others and is home to its own."""

@@ -1,4 +1,4 @@
-"""Reports to the control centre what a home's travelling models used, for its ledger."""
+"""Reports the usage of a home's travelling models to the control centre, for its ledger."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ __all__ = ["TravelReports"]
 log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
-"""How often a model that is under way is reported; one that has ended is at once. So long nothing
-is reported after no control centre answered."""
+"""How often a travelling model is reported; one that has ended is reported at once. Also the pause
+after no control centre answered."""
 _REFUSED_S = 600.0
-"""So long a model is not reported after the control centre refused it: it may not know its owner
-yet."""
+"""Pause in reporting a model after the control centre refused it: it may not know its owner yet."""
 _CHECK_EVERY_S = 0.5
 _TIMEOUT_S = 10.0
 
 
 class _Reported(msgspec.Struct, frozen=True):
-    """What the control centre has of a model."""
+    """What the control centre knows about a model."""
 
     entries: int
 
@@ -49,8 +48,8 @@ class _Waiting:
 
 class TravelReports:
     """Each model is reported when it sets out, which gives the control centre its order before any
-    other site has it; then whenever there is more to pay. What is not acknowledged is repeated, for
-    as long as it takes: without a control centre nothing is lost, and nothing else waits for it."""
+    other site has it; then whenever there is more to pay. Unacknowledged reports are repeated
+    indefinitely: without a control centre nothing is lost, and nothing else waits for it."""
 
     def __init__(self, fabric: Fabric, agents: AgentStore, folder: Path) -> None:
         """`agents`: those of this home."""
@@ -59,7 +58,7 @@ class TravelReports:
         self._store = ItemStore(folder, _Reported)
         self._waiting: dict[AgentName, _Waiting] = {}
         self._due_s: dict[AgentName, float] = {}
-        """Sooner a model is not reported again."""
+        """Earliest time of a model's next report."""
         self._paused_until_s = 0.0
         self._tasks = Tasks()
 
@@ -70,7 +69,7 @@ class TravelReports:
         await self._tasks.close()
 
     def note(self, agent: Agent, entries: int, *, ended: bool) -> None:
-        """A model of this home has so many entries for the ledger."""
+        """Report the number of ledger entries of a model of this home."""
         known = self._store.get(agent.name)
         if known is not None and known.entries >= entries:
             self._waiting.pop(agent.name, None)

@@ -1,4 +1,4 @@
-"""Who may send a model that travels by itself, and what it must prove."""
+"""Who may send a travelling model, and what it must prove."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import check_model
+from daitn.identity.statements import sign_statement
 from daitn.node.agents.itinerary import Itinerary
 from daitn.node.forwarder.protection import check_packet, sign_packet
 from daitn.objects.agents import Agent
@@ -14,7 +15,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import Planned, VerifiersChosen
-from daitn.objects.lineage import Lineage, Verification, ancestry
+from daitn.objects.lineage import Entry, Lineage, Verification, ancestry
 from daitn.objects.roster import Kind
 from daitn.steering.wire.packet import Packet
 
@@ -23,7 +24,7 @@ __all__ = ["AgentGuard"]
 
 @dataclass(frozen=True)
 class AgentGuard:
-    """One site's signature of what it sends, and its checks of what arrives."""
+    """Signs one site's messages about travelling models, and checks those that arrive."""
 
     orders: OrderBook
     key: SigningKey
@@ -31,6 +32,10 @@ class AgentGuard:
     def sign(self, packet: Packet) -> Packet:
         """The packet, signed by this site."""
         return sign_packet(packet, self.key)
+
+    def stated(self, entry: Entry) -> bytes:
+        """An entry of this site, signed for outsiders."""
+        return sign_statement(entry, self.orders.network, self.key)
 
     def check_sender(self, packet: Packet, agent: Agent, site: SiteId | None = None) -> None:
         """Raise `Refused` or `Corrupt` unless the site that signed the packet has the agent.
@@ -45,7 +50,7 @@ class AgentGuard:
         """The site that signed a packet. Raises `Refused` or `Corrupt`."""
         member = self.orders.members().get(check_packet(packet))
         if member is None or member.kind is not Kind.SITE:
-            raise Refused("whoever signed the packet is no site in this network", field="seal")
+            raise Refused("the packet's signer is not a site of this network", field="seal")
         return SiteId(member.name)
 
     def check_order(self, itinerary: Itinerary) -> None:
@@ -54,7 +59,7 @@ class AgentGuard:
         self.orders.check(job.order, job.intent, job.start)
         own, number = f"{job.intent.name}-{home}-", job.id.rpartition("-")[2]
         if job.id != own + number or not number.isdecimal():
-            raise Refused(f"{job.id} is no job of {home}", field="home")
+            raise Refused(f"{job.id} is not a job of {home}", field="home")
 
     def check_models(self, itinerary: Itinerary) -> None:
         """Raise `Refused` or `Corrupt` unless sites of the network signed how an agent's models
@@ -67,11 +72,11 @@ class AgentGuard:
             check_model(behind, model.manifest, keys)
             for entry in behind.entries:
                 if isinstance(entry.fact, Verification) and entry.fact.site not in verifiers:
-                    raise Corrupt(f"{entry.fact.site} is no verifier", field="facts")
+                    raise Corrupt(f"{entry.fact.site} is not a verifier", field="facts")
 
 
 def _last_holder(agent: Agent) -> SiteId:
-    """The site that took an agent over last, by its facts; at first, its home."""
+    """The site that last took an agent over, by its facts; at first, its home."""
     for fact in reversed(agent.facts):
         match fact.event:
             case Planned(route=route) if route is not None:

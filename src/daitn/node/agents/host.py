@@ -1,4 +1,4 @@
-"""A host of agents: it takes over models that travel by themselves, does their work, sends them on.
+"""A host of agents: takes over travelling models, does their work, and sends them on.
 
 A host has taken over an agent once the weights are here and the facts are on disk; only then does
 the previous host forget it. So at least one site has both at any time.
@@ -58,7 +58,7 @@ FULL_S = 5.0
 MOST_FETCHES = 3
 """After this many failed fetches, unmeasured weights are given up."""
 MOST_AVOIDED = 32
-"""Sites that a packet is to avoid: each uses up a hop."""
+"""Limit on the sites that a packet avoids: each uses up a hop."""
 LEG_TIMEOUT_S = 3600.0
 """Time for the next host to take over, which includes the transfer of weights."""
 
@@ -79,9 +79,9 @@ class AgentHost:
         ended: Callable[[VisitId], None] = lambda _: None,
         left: LeftModels | None = None,
     ) -> None:
-        """`guard` checks and signs packets; none on a fabric without signatures. `note`: as of
-        `AgentHome`. `ended` is told of work whose outcome is on disk. `left` keeps what models of
-        one job leave for each other; none: nothing."""
+        """`guard` checks and signs packets; `None` on a fabric without signatures. `note`: as in
+        `AgentHome`. `ended` is called with work whose outcome is on disk. `left` stores what models
+        of one job leave for each other; `None` stores nothing."""
         self._left = left
         self._note = note
         self._ended = ended
@@ -106,7 +106,7 @@ class AgentHost:
 
     @property
     def hosted(self) -> int:
-        """How many agents are here."""
+        """Number of agents here."""
         return len(self._store.all())
 
     def models(self) -> frozenset[Digest]:
@@ -162,7 +162,7 @@ class AgentHost:
         wanted, owner = itinerary.job.intent.model, itinerary.job.intent.owner
         if self._note is not None:
             self._note(model.manifest, owner, itinerary.may_travel_to(model))
-        # Its home has copies of all that was measured, and facts name no home as a holder.
+        # Its home has copies of everything measured, and facts name no home as a holder.
         holders = tuple(dict.fromkeys((*model.holders, itinerary.agent.home)))
         await self._prefetch(
             msgspec.structs.replace(model, holders=holders),
@@ -193,14 +193,15 @@ class AgentHost:
         return await self._plan_here(itinerary, node)
 
     def _learns_here(self, itinerary: Itinerary) -> bool:
-        """Whether another walker of its job does: the next one learns more elsewhere meanwhile."""
+        """Whether another walker of its job learns here: this one learns more elsewhere
+        meanwhile."""
         agent = itinerary.agent
         others = set(range(itinerary.job.intent.training.travelling)) - {agent.walker}
-        there = (self._store.get(agent.job, walker) for walker in sorted(others))
-        return any(one is not None and self._works_here(one) for one in there)
+        others_models = (self._store.get(agent.job, walker) for walker in sorted(others))
+        return any(one is not None and self._works_here(one) for one in others_models)
 
     def _works_here(self, agent: Agent) -> bool:
-        """Whether an agent is trained or merged here. One that waits, or is on its way, is not."""
+        """Whether an agent is trained or merged here, rather than waiting or travelling."""
         try:
             outstanding = Itinerary.of(agent).job.outstanding.values()
         except DaitnError:
@@ -209,8 +210,8 @@ class AgentHost:
         return any(one.site == self._site for one in trains)
 
     async def _plan_here(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
-        """The plan to train here. Raises `NotServed` if another site that it can choose is better,
-        now that this site is known."""
+        """The plan to train here. Raises `NotServed` if another possible site is better, now that
+        this site is known."""
         view = itinerary.local_view(self._runtime.core.routes, node)
         choices = {self._site, *itinerary.agent.choices}
         later = tuple(one.site for one in view.prospects if one.site not in choices)
@@ -249,7 +250,9 @@ class AgentHost:
 
     async def _travel(self, itinerary: Itinerary) -> None:
         """Do the work for this site, then move on to where the rest can be done."""
-        reporting = asyncio.create_task(self._report_forever(itinerary))
+        travelling = asyncio.current_task()
+        assert travelling is not None
+        reporting = asyncio.create_task(self._report_forever(itinerary, travelling))
         try:
             while not await self._step_safely(itinerary):
                 pass
@@ -259,7 +262,8 @@ class AgentHost:
         self._store.drop(itinerary.agent)
 
     async def _step_safely(self, itinerary: Itinerary) -> bool:
-        """Do the next step; a job whose host fails at it has failed, and says so at home."""
+        """Do the next step; a job whose host fails at it has failed, and reports that to its
+        home."""
         try:
             return await self._step(itinerary)
         except Exception as error:
@@ -284,7 +288,7 @@ class AgentHost:
             return await self._to_verifier(itinerary)
         elif job.state is JobState.WAITING:
             wake_at_s = min(job.wake_at_s or now_s, job.deadline_at_s or math.inf)
-            # Another site's clock, or this one's before it was set, may have put it far ahead.
+            # Another site's clock, or this one's before it was set, may have been far ahead.
             await asyncio.sleep(min(max(0.0, wake_at_s - now_s), RETRY_AT_MOST_S))
             await self._record(itinerary, Woke())
         elif job.state is JobState.PLANNING:
@@ -297,7 +301,7 @@ class AgentHost:
         candidate = itinerary.job.candidate
         assert candidate is not None
         try:
-            # The weights are here, unless the site that held them was lost.
+            # The weights are here, unless their holder was lost.
             await self._bring(itinerary, candidate.model)
         except DaitnError as error:
             log.warning("the weights of %s are unavailable: %s", itinerary.job.id, error)
@@ -393,8 +397,11 @@ class AgentHost:
         outcome = WorkOutcome(
             visit=work.visit, job=work.job, site=self._site, state=WorkState.FAILED
         )
+        statement = b""
         try:
             done = await self._perform(work)
+            if self._guard is not None:
+                statement = self._guard.stated(done.entry)
             outcome = msgspec.structs.replace(
                 outcome, state=WorkState.DONE, entry=done.entry, model=done.model
             )
@@ -405,14 +412,14 @@ class AgentHost:
             log.exception("%s failed", work.visit)
             failed = ErrorReport.of(_failure(self._site, error))
             outcome = msgspec.structs.replace(outcome, error=failed)
-        await self._record(itinerary, Reported(outcome))
+        await self._record(itinerary, Reported(outcome, statement))
         self._ended(work.visit)
         if itinerary.job.state is JobState.VERIFYING and not isinstance(work, VerifyWork):
             self._leave_behind(itinerary)
 
     def _leave_behind(self, itinerary: Itinerary) -> None:
-        """Keep what was made here for the next walker of the job; without it, that one is not worse
-        off than a model that travels alone."""
+        """Store the result for the next walker of the job; without it, that walker fares no worse
+        than a model that travels alone."""
         left = itinerary.leaves()
         if left is None or self._left is None:
             return
@@ -423,8 +430,9 @@ class AgentHost:
 
     # Reports to the home
 
-    async def _report_forever(self, itinerary: Itinerary) -> None:
-        """Report to the home; an agent that it calls stale ends."""
+    async def _report_forever(self, itinerary: Itinerary, travelling: asyncio.Task[None]) -> None:
+        """Report to the home; an agent that the home calls stale ends, and no other one of its
+        name, which may have come here meanwhile."""
         reported: Agent | None = None
         while True:
             agent = itinerary.agent
@@ -440,7 +448,8 @@ class AgentHost:
             if reply is ReportReply.STALE:
                 log.info("another agent of %s is under way; this one ends", agent.name)
                 self._store.drop(itinerary.agent)
-                self._tasks.end(agent.name)
+                if not travelling.cancelling():  # A second time would interrupt its clean-up.
+                    travelling.cancel()
                 return
             reported = agent if reply is ReportReply.YES else None
             await asyncio.sleep(REPORT_EVERY_S if reported is itinerary.agent else RETRY_S)
@@ -471,5 +480,5 @@ def _failure(site: SiteId, error: Exception) -> DaitnError:
     if isinstance(error, DaitnError):
         return error
     return WorkFailed(
-        f"{site} failed at this work: {type(error).__name__}", fix="the site's log says more"
+        f"{site} failed at this work: {type(error).__name__}", fix="see the site's log"
     )

@@ -19,9 +19,9 @@ from daitn.control.route.next_site import (
     DataProspect,
     KnownVerifier,
     LocalView,
+    local_question,
     measured_in,
-    met_at,
-    question_here,
+    remembered,
     topic_at,
     waits_for,
 )
@@ -29,9 +29,17 @@ from daitn.control.route.question import RouteQuestion
 from daitn.objects.agents import Agent, DatedFact
 from daitn.objects.decisions import Decision, Route
 from daitn.objects.descriptors import ANY, NodeDescriptor
+from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest, ObjectiveName, SiteId
 from daitn.objects.intents import Quantity
-from daitn.objects.jobs import JobEvent, LeftModel, Planned, VerifierAssignment, VerifiersChosen
+from daitn.objects.jobs import (
+    JobEvent,
+    LeftModel,
+    Planned,
+    Submitted,
+    VerifierAssignment,
+    VerifiersChosen,
+)
 from daitn.objects.lineage import Lineage, ancestry, descent, released
 from daitn.objects.messages import VerifyWork
 from daitn.objects.models import ModelRef
@@ -39,7 +47,7 @@ from daitn.steering.routes.names import site_of
 from daitn.steering.routes.table import RouteTable
 from daitn.steering.wire.intent import Capability, PacketIntent
 
-__all__ = ["Itinerary", "NextStep", "home_intent", "prospects"]
+__all__ = ["Itinerary", "NextStep", "home_intent", "prospects", "submission"]
 
 _MTRCE = Mtrce()
 _MOST_CHOICES = 256
@@ -67,7 +75,7 @@ class NextStep:
 
 @dataclass
 class Itinerary:
-    """An agent under way: its facts, and the job that follows from them."""
+    """A travelling agent: its facts, and the job derived from them."""
 
     agent: Agent
     job: Job
@@ -120,7 +128,7 @@ class Itinerary:
         return tuple({model.manifest: model for model in found}.values())
 
     def may_travel_to(self, model: ModelRef) -> tuple[str, ...]:
-        """Jurisdictions into which one of its models may travel; `*`: all."""
+        """Jurisdictions into which one of its models may travel; `*` means all."""
         return released(descent(self.job.lineage, model.manifest))
 
     def measured_models(self) -> tuple[ModelRef, ...]:
@@ -128,16 +136,16 @@ class Itinerary:
         return tuple(one.model for one in starts(self.job))
 
     def local_view(self, routes: RouteTable, node: NodeDescriptor | None = None) -> LocalView:
-        """What the agent knows at a site. `node`: descriptor of the site where it has arrived."""
-        met = {**self.job.met, **({node.site: met_at(node)} if node else {})}
+        """The agent's knowledge at a site. `node`: descriptor of the site where it has arrived."""
+        visited = {**self.job.met, **({node.site: remembered(node)} if node else {})}
         topics = {objective.topic for objective in self.job.intent.objectives}
         return LocalView(
-            here=SiteId(routes.site),
+            site=SiteId(routes.site),
             prospects=prospects(routes),
             verifiers=tuple(
                 one for topic in sorted(topics) for one in _known_verifiers(routes, topic)
             ),
-            met=met,
+            visited=visited,
             measured=measured_in(entry.fact for entry in self.job.lineage),
             version=routes.version,
         )
@@ -149,12 +157,13 @@ class Itinerary:
         later: tuple[SiteId, ...] = (),
         arrived: SiteId | None = None,
     ) -> NextStep:
-        """Decide where to go next. The search runs in a thread, on the facts at the call."""
-        asked = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
+        """Decide where to go next. The search runs in a thread, on the facts at the time of the
+        call."""
+        posed = replace(route_question(self.job, NOWHERE, now_s), later=later, here=arrived)
         needs = self.job.needs
 
         def decided() -> NextStep:
-            question = question_here(asked, needs, view)
+            question = local_question(posed, needs, view)
             route, decision = _MTRCE.plan(question)
             why = "" if route else _MTRCE.why_none(question)
             return NextStep(question, view, route, decision, why)
@@ -164,8 +173,8 @@ class Itinerary:
     async def decide_apart(
         self, view: LocalView, now_s: float, later: tuple[SiteId, ...] = ()
     ) -> NextStep:
-        """As `decide`; but a model that has not learned yet leaves the best sites to the models of
-        its job before it, which decide alike: they begin where those would."""
+        """Like `decide`; but a model that has not learned yet leaves the best sites to the earlier
+        models of its job, which decide alike and begin there."""
         step = await self.decide(view, now_s, later)
         for _ in range(0 if self.job.made else self.job.walker):
             if step.route is None:
@@ -227,8 +236,9 @@ class Itinerary:
         return tuple(j for j in allowed[0] if all(j in others for others in allowed))
 
     def planned(self, step: NextStep, left: LeftModel | None = None) -> Planned:
-        """The fact that the model is trained where it has arrived, and where one was `left`."""
-        met = step.view.met[step.view.here]
+        """The fact that the model is trained at its current site, including a model that was `left`
+        there."""
+        met = step.view.visited[step.view.site]
         known = self.job.met.get(met.site) == met
         return Planned(
             route=step.route,
@@ -238,8 +248,8 @@ class Itinerary:
         )
 
     def leaves(self) -> LeftModel | None:
-        """What it leaves where it has learned, for other models of its job; none: there are none,
-        or it has not learned."""
+        """What it leaves where it has learned, for other models of its job; `None` means there are
+        no others, or it has not learned."""
         job, candidate = self.job, self.job.candidate
         if job.intent.training.travelling == 1 or candidate is None or not candidate.visits:
             return None
@@ -253,7 +263,7 @@ class Itinerary:
         )
 
     def unplanned(self, step: NextStep) -> Planned:
-        """The fact that there is no next site, for now or for good."""
+        """The fact that there is no next site, for now or permanently."""
         waiting = waits_for(step.question, step.view)
         refused = step.question.later
         if refused and waiting.startswith("sites that refuse"):
@@ -302,7 +312,7 @@ def prospects(routes: RouteTable) -> tuple[DataProspect, ...]:
                 )
             )
     found.sort(key=lambda one: -one.delay_s)
-    # If several origins lead to one site, the nearest wins.
+    # If several origins lead to one site, the nearest counts.
     return tuple({one.id: one for one in found}.values())
 
 
@@ -311,3 +321,11 @@ def _known_verifiers(routes: RouteTable, topic: str) -> tuple[KnownVerifier, ...
         KnownVerifier(SiteId(site_of(origin)), topic, offer.jurisdiction)
         for origin, offer in routes.offering(f"{Capability.VERIFY}:{topic}")
     )
+
+
+def submission(agent: Agent) -> Submitted:
+    """The first event of the agent's job. Raises `Corrupt` if its facts lack it."""
+    first = agent.facts[0].event if agent.facts else None
+    if not isinstance(first, Submitted):
+        raise Corrupt(f"the facts of {agent.job} do not begin with its submission", field="facts")
+    return first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from daitn.files.state_folder import NodeState
 from daitn.node.agents.accounts import TravelReports
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home import AgentHome
@@ -46,16 +47,16 @@ class AgentsRole:
         self._host = AgentHost(
             site,
             role.runtime,
-            AgentStore(state / "agents"),
+            AgentStore(state / NodeState.AGENTS),
             executor.prefetch,
             perform,
             descriptor,
             guard,
             note,
             ended,
-            LeftModels(state / "models-left"),
+            LeftModels(state / NodeState.MODELS_LEFT),
         )
-        ours = AgentStore(state / "agents-of-home")
+        ours = AgentStore(state / NodeState.AGENTS_OF_HOME)
         self._home = AgentHome(
             site,
             fabric,
@@ -66,7 +67,7 @@ class AgentsRole:
             executor.needs,
             guard,
             note,
-            TravelReports(fabric, ours, state / "agents-reported"),
+            TravelReports(fabric, ours, state / NodeState.AGENTS_REPORTED),
         )
         role.provide(
             lambda: learning_offers(descriptor()),
@@ -88,7 +89,7 @@ class AgentsRole:
 
     @property
     def hosted(self) -> int:
-        """How many agents are here."""
+        """Number of agents here."""
         return self._host.hosted
 
     def models(self) -> frozenset[Digest]:

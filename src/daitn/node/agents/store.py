@@ -1,8 +1,6 @@
-"""Agents on a site's disk: a crash loses none that the site has taken over.
-
-Beside them lie the models that walkers of a job left here for each other: the last one of each job,
-so many, so large together and for so long.
-"""
+"""Agents on a site's disk: a crash loses none that the site has accepted. Beside them are the
+models that a job's walkers left for each other: the latest of each job, bounded in number, size and
+age."""
 
 from __future__ import annotations
 
@@ -16,11 +14,11 @@ from daitn.objects.jobs import LeftModel
 __all__ = ["AgentStore", "LeftModels"]
 
 MOST_LEFT = 64
-"""Jobs of which a model is kept for walkers to meet."""
+"""Maximum number of jobs with a stored model for walkers to meet."""
 MOST_LEFT_BYTES = 16 << 30
-"""Of those models together."""
+"""Maximum size of those models together."""
 LEFT_S = 86_400.0
-"""A model that nobody has met for so long is not kept: its job is over, or goes elsewhere."""
+"""Models not met for this long are deleted: their job is over, or went elsewhere."""
 
 
 class AgentStore:
@@ -44,7 +42,7 @@ class AgentStore:
             self._store.forget(agent.name)
 
     def names(self) -> frozenset[str]:
-        """Of all stored agents."""
+        """Names of all stored agents."""
         return frozenset(self._store.names())
 
     def all(self) -> tuple[Agent, ...]:
@@ -54,12 +52,12 @@ class AgentStore:
 
 class LeftModels:
     """The last model that a walker of each job left at this site. Without one, or after its weights
-    are lost, walkers go on as they came."""
+    are lost, walkers continue unchanged."""
 
     def __init__(self, folder: Path) -> None:
         self._store = ItemStore(folder, LeftModel)
         self._known: dict[JobId, tuple[float, Digest, int]] = {}
-        """When each was left, its weights, and their bytes."""
+        """Time, weights and size of each."""
         for left in self._store:
             self._note(left)
 
@@ -67,18 +65,18 @@ class LeftModels:
         self._known[left.job] = left.at_s, left.model.manifest, left.model.size_bytes
 
     def get(self, job: JobId) -> LeftModel | None:
-        """What was left of a job."""
+        """The model that was left for a job."""
         return self._store.get(job) if job in self._known else None
 
     def put(self, left: LeftModel) -> None:
-        """Keep what a walker leaves, in place of what one left before; the oldest of other jobs
-        goes, where there is too much. Raises `StorageFull`."""
+        """Store a walker's model, replacing the job's earlier one; if space is short, the oldest of
+        other jobs is deleted. Raises `StorageFull`."""
         self._store.put(left.job, left)
         self._note(left)
         self.forget_old(left.at_s)
 
     def forget_old(self, now_s: float) -> None:
-        """Keep no more than is allowed, and nothing for longer."""
+        """Delete models beyond the limits of size and age."""
         for job, (at_s, _, _) in sorted(self._known.items(), key=lambda one: one[1][0]):
             size_bytes = sum(size for _, _, size in self._known.values())
             too_much = len(self._known) > MOST_LEFT or size_bytes > MOST_LEFT_BYTES
@@ -88,5 +86,5 @@ class LeftModels:
             del self._known[job]
 
     def models(self) -> frozenset[Digest]:
-        """Weights that are kept."""
+        """Weights that are stored."""
         return frozenset(model for _, model, _ in self._known.values())

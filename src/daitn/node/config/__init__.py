@@ -1,4 +1,4 @@
-"""The node file: what a site has, and whom it admits. One module per role."""
+"""The node file: a site's assets, and whom it admits. One module per role."""
 
 from daitn.node.config.compute import ComputeConfig
 from daitn.node.config.data import DatasetConfig

@@ -18,19 +18,18 @@ class TableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A file's policy, and the columns to read if it is a table."""
 
     policy: PolicyConfig | str = ANYBODY
-    """What the owner allows, see below, or the path of a file that says it."""
+    """What the owner allows, see below, or the path of a policy file."""
     label: str = ""
-    """Of a table: the column that holds the label; empty: the one called `label`. No other column
-    is assumed to be the label."""
+    """For a table: the column with the label; empty means the one called `label`."""
     columns: tuple[str, ...] = ()
-    """Of a table: the columns that models may learn from; empty: all but the label."""
+    """For a table: the columns that models may learn from; empty means all but the label."""
     ignore: tuple[str, ...] = ()
-    """Of a table: columns that are never read, for instance ids and text. A recipe that cannot
-    leave columns out is refused."""
+    """For a table: columns that are never read, for instance ids and text. A recipe that cannot
+    ignore columns is refused."""
 
     @property
     def terms(self) -> PolicyConfig:
-        """The policy, once the file that it may be in has been read."""
+        """The policy, once its file, if any, has been read."""
         assert isinstance(self.policy, PolicyConfig), "node files are read by check_node_config"
         return self.policy
 
@@ -56,15 +55,15 @@ class DatasetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     topics: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Topics of the data."""
     policy: PolicyConfig | str
-    """What its owner allows, see below, or the path of a file that says it."""
+    """What its owner allows, see below, or the path of a policy file."""
     modality: str = "text"
     """`text`, `table` or `image`."""
     price_usd_per_1k: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
     """Price of 1,000 training examples."""
     licence: str = ""
-    """Published as it is."""
+    """Published unchanged."""
     description: str = ""
-    """Published as it is."""
+    """Published unchanged."""
 
     @property
     def disclosure(self) -> Disclosure:

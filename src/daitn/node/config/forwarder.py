@@ -23,7 +23,7 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     from the node's own `listen`."""
     neighbours: dict[SiteId, tuple[str, ...]] = {}
     """Neighbours and their endpoints; an empty list for a neighbour that connects here. The
-    neighbour's file names this site likewise."""
+    neighbour's file must also name this site."""
     anybody: bool = False
     """Whether any forwarder that connects becomes a neighbour, under the name that it claims."""
     scout: str = ""
@@ -34,8 +34,8 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     domain: str = ""
     """The site's domain, in the mode `hierarchical`."""
     owner_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 1000.0
-    """Objects of one owner that one neighbour may send per second, on average; all owners together
-    16 times that."""
+    """Objects of one owner that one neighbour may send per second, on average; for all owners
+    together, 16 times that."""
     owner_burst: Annotated[float, msgspec.Meta(ge=1.0)] = 2000.0
     """The same in a burst."""
     receives: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class ForwarderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Receiver classes and their public keys, to which queries of this site's gateway may be
     sealed."""
     seal_to: str = ""
-    """Default receiver class of queries that name none; empty: they are not sealed."""
+    """Default receiver class of queries that name none; empty means they are not sealed."""
 
 
 def checked_sealing(config: ForwarderConfig, folder: Path) -> ForwarderConfig:

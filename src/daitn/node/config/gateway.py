@@ -14,7 +14,7 @@ _ORIGIN = r"^(\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+)$"
 
 
 class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key that a gateway gives out for its own owner; other owners make tokens."""
+    """A key that a gateway issues for its own owner; other owners make tokens."""
 
     owner: str
     """The site's owner. In a network without a roster: any owner."""
@@ -25,7 +25,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     burst: Annotated[int, msgspec.Meta(ge=1)] = 200
     """Queries in a burst."""
     limits: UseLimits = UseLimits()
-    """What it may use here, see below."""
+    """Its limits here, see below."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,27 +35,26 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`host:port` for OpenAI's API; port 0 picks a free one. `https://host:port` uses the
     site's certificate."""
     advertise: str = ""
-    """URL that clients and other gateways use, for instance `https://ai.example.org`; empty: the
-    address of `listen`, which is then one that others can connect to, not `0.0.0.0`."""
+    """URL that clients and other gateways use, for instance `https://ai.example.org`; empty means
+    the address of `listen`, which must then be one that others can connect to, not `0.0.0.0`."""
     needs_token: bool = False
-    """Whether a query must show an owner's token, or a key of `keys`. If not, and without `keys`,
-    everybody who reaches the gateway asks in the name of the site's owner."""
+    """Whether a query needs an owner's token or a key of `keys`. If not, and without `keys`,
+    everybody who reaches the gateway acts in the name of the site's owner."""
     keys: tuple[KeyConfig, ...] = ()
-    """Keys that this file gives out, see below; with any of them, no query goes without a key or
-    token."""
+    """Keys defined in this file, see below; if there are any, every query needs a key or token."""
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**28)] = 2**22
     """Largest request body."""
     max_answer_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**30)] = 2**26
-    """Largest answer, whole or all events of a stream together; a longer one breaks off."""
+    """Largest answer, counting all events of a stream; a longer one is cut off with an error."""
     states_every_s: Annotated[float, msgspec.Meta(ge=0.1, le=86_400.0)] = 60.0
-    """How often it states to the control centre what was asked and answered. It counts on while it
-    reaches none."""
+    """How often it reports answers to the control centre. While it reaches none, it keeps
+    counting."""
     autonomous: bool = False
-    """Default for queries that do not set `autonomous`: whether they find their own way as packets.
-    Needs the role `forwarder`."""
+    """Default for queries that do not set `autonomous`: whether they travel as packets. Needs the
+    role `forwarder`."""
     max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 2000
     """Queries in progress; more are rejected."""
     origins: tuple[Annotated[str, msgspec.Meta(pattern=_ORIGIN)], ...] = ()
-    """Web pages whose scripts may ask (CORS), by their origin, for instance
-    `https://app.example.org`; `*`: all. Without `needs_token` or `keys` such a page asks in the
-    name of the site's owner from every browser that reaches the gateway."""
+    """Origins of web pages whose scripts may send queries (CORS), for instance
+    `https://app.example.org`; `*` means all. Without `needs_token` or `keys`, such a page acts in
+    the name of the site's owner from every browser that reaches the gateway."""

@@ -1,10 +1,12 @@
-"""What of a node's file a running node takes over."""
+"""The changes of its file that a running node applies."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LIVE"]
+from daitn.node.config.node import NodeConfig, ReadNodeConfig
+
+__all__ = ["LIVE", "NOTES"]
 
 _POLICY: Final = (
     "recipes",
@@ -17,8 +19,9 @@ _POLICY: Final = (
     "secure_aggregation",
     "limits",
 )
-"""What is decided about each piece of work as it comes. What a descriptor was measured by, such as
-`least_records`, and what is spent for good, `privacy`, waits for the next start."""
+"""Settings that apply to each piece of work on arrival. Settings behind a descriptor's
+measurements, such as `least_records`, and permanent spending, `privacy`, wait for the next
+start."""
 LIVE: Final = frozenset(
     {
         "drain_s",
@@ -33,3 +36,5 @@ LIVE: Final = frozenset(
         *(f"{data}[].policy.{field}" for data in ("datasets", "tests") for field in _POLICY),
     }
 )
+NOTES: Final = frozenset(ReadNodeConfig.__struct_fields__) - {*NodeConfig.__struct_fields__}
+"""What is noted when a file is read."""

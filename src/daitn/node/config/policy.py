@@ -17,7 +17,7 @@ __all__ = ["ANYBODY", "PolicyConfig", "SandboxDemand"]
 
 
 class SandboxDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must hold a visiting recipe."""
+    """Required confinement of a visiting recipe."""
 
     required: tuple[Mechanism, ...] = ()
     """Mechanisms that the site's sandbox must have. A data set or test set whose policy demands
@@ -25,20 +25,21 @@ class SandboxDemand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class PolicyConfig(DataPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a data owner allows. The site enforces it, whoever asks."""
+    """What a data owner allows. The site enforces it for everybody."""
 
     limits: UsageLimits = UsageLimits()
     """How much of the data may be used in a day, see below."""
     least_records: Annotated[int, msgspec.Meta(ge=LEAST_RECORDS)] = LEAST_RECORDS
     """Minimum number of records behind any count, mean, measured value or word that leaves the
-    site; equal records count once. A file with fewer is not offered, a visit on fewer examples is
-    refused, and a table's records of a label with fewer are not used."""
+    site; identical records count once. A file with fewer records is not offered, a visit on fewer
+    examples is refused, and a table's records of a label with fewer are not used."""
     sketch: bool = True
     """Whether the descriptor describes the wording of the questions, as hashed counts."""
     label_values: bool = True
-    """Of a test set: whether measured values per label leave, of labels with enough items."""
+    """For a test set: whether measured values per label leave the site, for labels with enough
+    items."""
     sandbox: SandboxDemand = SandboxDemand()
-    """What must hold a visiting recipe, see below."""
+    """Required confinement of a visiting recipe, see below."""
 
     @property
     def published(self) -> DataPolicy:

@@ -13,7 +13,7 @@ import msgspec
 from daitn.files.yaml_file import read_yaml
 from daitn.node.config.data import DatasetConfig
 from daitn.node.config.facility import ModelConfig, UpstreamConfig
-from daitn.node.config.forwarder import checked_sealing
+from daitn.node.config.forwarder import ForwarderConfig, checked_sealing
 from daitn.node.config.node import NodeConfig, ReadNodeConfig
 from daitn.node.config.policy import PolicyConfig
 from daitn.node.config.verifier import TestSetConfig
@@ -22,7 +22,8 @@ from daitn.objects.descriptors import LeftOut, Role
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, checked_name
 from daitn.objects.wire import checked
-from daitn.tools.http import read_address
+from daitn.tools.fabric.settings import check_endpoints
+from daitn.tools.http import check_served, read_address
 
 __all__ = ["check_node_config", "read_policy"]
 
@@ -62,6 +63,7 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
             fix="use another name",
         )
     _check_roles(config, plain)
+    _check_addresses(config)
     if config.forwarder is not None and config.forwarder.domain:
         checked_name(config.forwarder.domain, "forwarder.domain")
     forwarder = config.forwarder and checked_sealing(config.forwarder, folder)
@@ -154,12 +156,12 @@ def _checked_lists(stated: dict[str, Any], folder: Path, rejected: list[LeftOut]
 
 
 def _found(folder: Path, entry: ModelConfig) -> ModelConfig:
-    """The entry with a name, and with its path from `folder`."""
+    """The entry with a name, and with its path relative to `folder`."""
     if bool(entry.gguf) == bool(entry.folder):
         raise InvalidInput(
             "a model is a file or a folder", field="gguf", fix="state one of gguf and folder"
         )
-    # Not where links lead to: files of one model lie beside each other, under names of their own.
+    # Without following links: files of one model lie beside each other, under their own names.
     path = Path(os.path.abspath(folder / (entry.gguf or entry.folder)))
     usual = path.stem if entry.gguf else path.name
     name = checked_name(entry.name or usual.lower(), "name")
@@ -191,8 +193,8 @@ def _resolved(folder: Path, path: str) -> str:
 
 
 def _check_roles(config: NodeConfig, plain: object) -> None:
-    """Check that roles and sections match. `plain`: the file's data, which includes entries that
-    are left out."""
+    """Check that roles and sections match. `plain`: the file's data, including entries that are
+    left out."""
     stated = plain if isinstance(plain, dict) else {}
     required = (
         (Role.DATA, stated.get("datasets"), "datasets"),
@@ -208,3 +210,44 @@ def _check_roles(config: NodeConfig, plain: object) -> None:
                 field=field if role in config.roles else "roles",
                 fix=f"state {field}, or remove {role} from roles",
             )
+    if config.compute.price_usd_per_hour and not {Role.COMPUTE, Role.VERIFIER} & set(config.roles):
+        raise InvalidInput(
+            "only a site with the role compute or verifier publishes it, so nobody would pay it",
+            field="compute.price_usd_per_hour",
+            fix="add one of them to roles, or leave the price out",
+        )
+
+
+def _check_addresses(config: NodeConfig) -> None:
+    """Check what the node listens at and connects to, as it will when it starts."""
+    tls = config.tls
+    check_endpoints("listen", listen=config.listen, tls=tls)
+    check_endpoints("center", connect=config.center, tls=tls)
+    if not (config.listen or config.center):
+        raise InvalidInput(
+            "it neither listens for other sites nor connects to a control centre",
+            field="listen",
+            fix="name an endpoint of either, for instance tls/127.0.0.1:0",
+        )
+    if config.metrics.listen:
+        check_served("metrics.listen", config.metrics.listen, tls=tls)
+    for name, part in (("facility", config.facility), ("gateway", config.gateway)):
+        if part is not None:
+            check_served(f"{name}.listen", part.listen, part.advertise, tls=tls)
+    if config.forwarder is not None:
+        _check_links(config.forwarder, tls)
+
+
+def _check_links(forwarder: ForwarderConfig, tls: str) -> None:
+    """Check where a forwarder listens for neighbours, and connects to them."""
+    check_endpoints("forwarder.listen", listen=forwarder.listen, tls=tls)
+    check_endpoints("forwarder.scout", scout=forwarder.scout, tls=tls)
+    for site, endpoints in forwarder.neighbours.items():
+        field = f"forwarder.neighbours.{checked_name(site, 'forwarder.neighbours')}"
+        check_endpoints(field, connect=endpoints, tls=tls)
+    if not (forwarder.listen or any(forwarder.neighbours.values())):
+        raise InvalidInput(
+            "it neither listens for neighbours nor connects to any",
+            field="forwarder.listen",
+            fix="name an endpoint, for instance tls/127.0.0.1:0",
+        )

@@ -1,4 +1,4 @@
-"""What recipes run in, in the node file."""
+"""The sandbox in the node file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["SandboxConfig"]
 
 
 class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The sandbox of recipes: fences that must be there, and limits."""
+    """The sandbox of recipes: required mechanisms, and limits."""
 
     required: tuple[Mechanism, ...] = ()
-    """Mechanisms without which the node does not start. All that work are used in any case."""
+    """Mechanisms without which the node does not start. All available ones are used in any case."""
     memory_bytes: Annotated[int, msgspec.Meta(ge=2**26)] = USUAL.memory_bytes
-    """Memory of one visit or measurement, beyond twice what its recipe estimates; likewise of an
-    inspection of data and of one estimate; of a placed model, beyond twice its size."""
+    """Memory of one visit or measurement, beyond twice its recipe's estimate; the same for an
+    inspection of data and for one estimate; for a placed model, beyond twice its size."""
     cpu_s: Annotated[float, msgspec.Meta(gt=0.0)] = USUAL.cpu_s
-    """Processor time of a visit, beyond 100 times what it takes at the site's measured speed."""
+    """CPU time of a visit, beyond 100 times the time at the site's measured speed."""
     time_s: Annotated[float, msgspec.Meta(gt=0.0)] = USUAL.time_s
-    """The same for time on the wall."""
+    """The same for wall-clock time."""
     file_bytes: Annotated[int, msgspec.Meta(ge=2**20)] = USUAL.file_bytes
     """Bytes that a visit may write, beyond twice the estimated size of the model."""
 

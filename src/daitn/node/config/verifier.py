@@ -1,4 +1,4 @@
-"""Test sets in the node file, and how a verification unit uses them."""
+"""Test sets in the node file, and how a verifier uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from daitn.node.config.data import TableConfig
 from daitn.node.disclosure import Disclosure
-from daitn.objects.descriptors import Share
+from daitn.objects.bounds import Share
 from daitn.objects.text import plain_fields
 
 __all__ = ["AskingConfig", "TestSetConfig"]
@@ -44,6 +44,6 @@ class AskingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Interval between rounds over all deployments."""
     items: Annotated[int, msgspec.Meta(ge=4, le=10_000)] = 24
     """Test items per round, deployment and topic; at least twice `least_records` of the test
-    set's policy, of which half may get no answer."""
+    set's policy, because up to half of them may get no answer."""
     window: Annotated[int, msgspec.Meta(ge=4, le=100_000)] = 240
-    """Number of latest items in a finding."""
+    """Number of most recent items in a result."""

@@ -1,1 +1,1 @@
-"""The role `forwarder`: passes AI objects between neighbours as destinationless packets."""
+"""The role `forwarder`: forwards AI objects between neighbours as destinationless packets."""

@@ -1,4 +1,4 @@
-"""What a forwarder counts."""
+"""Metrics of a forwarder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ __all__ = ["HOPS", "METRICS", "measured"]
 
 PACKETS: Final = counter(
     "daitn_forwarder_packets_total",
-    "Packets that were `received` from neighbours, `sent` to them, `delivered` at this site, or "
-    "came back (`returned`) to it as answers and refusals.",
+    "Packets `received` from neighbours, `sent` to them, `delivered` at this site, or `returned` "
+    "to it as answers and refusals.",
     "event",
 )
 DROPS: Final = counter(
-    "daitn_forwarder_packets_dropped_total", "Packets that were dropped, by why.", "reason"
+    "daitn_forwarder_packets_dropped_total", "Dropped packets, by reason.", "reason"
 )
 HOPS_TAKEN: Final = histogram(
-    "daitn_forwarder_hops", "Sites on the way of an object that was delivered here."
+    "daitn_forwarder_hops", "Sites on the path of an object delivered here."
 )
 PENDING: Final = gauge(
-    "daitn_forwarder_pending_entries", "Objects that the forwarder remembers, answered ones too."
+    "daitn_forwarder_pending_entries",
+    "Objects that the forwarder remembers, including answered ones.",
 )
 SUMMARIES: Final = counter(
     "daitn_forwarder_summaries_total", "Capability summaries sent to neighbours."
 )
-ORIGINS: Final = gauge("daitn_forwarder_origins", "Sites whose offers it reaches.")
-LINK_UP: Final = gauge("daitn_forwarder_link_up", "Whether a link is up: 1, else 0.", "neighbour")
+ORIGINS: Final = gauge("daitn_forwarder_origins", "Sites whose offers are reachable.")
+LINK_UP: Final = gauge("daitn_forwarder_link_up", "1 if a link is up, else 0.", "neighbour")
 LINK_COST: Final = gauge(
     "daitn_forwarder_link_delay_seconds", "One-way delay of a link.", "neighbour"
 )
@@ -39,7 +40,7 @@ LINK_MESSAGES: Final = counter(
 )
 LINK_DROPPED: Final = counter(
     "daitn_forwarder_link_dropped_total",
-    "Messages that a link's full queues dropped.",
+    "Messages dropped because a link's queue was full.",
     "neighbour",
 )
 METRICS: Final = (

@@ -1,4 +1,4 @@
-"""What a site offers AI objects, from its part of the QRRT and from its own data."""
+"""A site's offers for AI objects, from its part of the QRRT and from its own data."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ROLES = {
     Capability.VERIFY: Role.VERIFIER,
     Capability.HOME: Role.FORWARDER,
 }
-"""The role without which a site offers no such thing."""
+"""The role required for each kind of offer."""
 
 HALF_EXAMPLES = 1000.0
 USUAL_TOKENS = 128
-"""Tokens of a typical answer, for times that hold for all answers."""
+"""Tokens of a typical answer, for times that apply to all answers."""
 
 
 def home(site: SiteId) -> Offer:
-    """The offer by which answers and agents find their way back to this site."""
+    """The offer by which answers and agents return to this site."""
     return Offer(f"{Capability.HOME}:{site}")
 
 
@@ -50,7 +50,7 @@ def serving_offers(snapshot: Qrrt, site: SiteId) -> tuple[tuple[str, Offer], ...
 
 
 def granted(update: Update, member_of: Callable[[SiteId], Member | None]) -> Update:
-    """What counts of an update in a network with a roster, whoever passes it on.
+    """The valid part of an update in a network with a roster, whoever forwards it.
 
     Of each origin that the roster knows, the offers that its roles, owner and jurisdiction allow.
     `member_of` gives a site's member. A domain's offers are those of several sites, of which the
@@ -80,7 +80,7 @@ def _is_granted(offer: Offer, member: Member) -> bool:
 
 
 def learning_offers(node: NodeDescriptor) -> tuple[Offer, ...]:
-    """What a site offers models in training: data and test sets."""
+    """A site's offers for models in training: data and test sets."""
     data = [
         Offer(
             f"{Capability.DATA}:{topic}",

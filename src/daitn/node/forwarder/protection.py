@@ -19,7 +19,7 @@ _CONTEXT = struct.Struct("!16sHB")
 
 
 def sign_packet(packet: Packet, key: SigningKey) -> Packet:
-    """The packet with its sender's key and signature; forwarders pass both on unchanged."""
+    """The packet with its sender's key and signature; forwarders leave both unchanged."""
     return msgspec.structs.replace(
         packet,
         flags=packet.flags | Flag.SIGNED,
@@ -57,7 +57,7 @@ def seal_payload(packet: Packet, class_public: str) -> Packet:
 
 
 def open_payload(packet: Packet, key: ReceiverKey) -> bytes:
-    """The opened payload. Raises `Refused` if it is sealed to another key, `Corrupt`."""
+    """The opened payload. Raises `Refused` if it is sealed to another key, and `Corrupt`."""
     if Flag.SEALED not in packet.flags or Flag.DIGEST in packet.flags:
         raise Corrupt("the packet's payload is not sealed", field="flags", fix="read it as it is")
     return open_sealed(packet.payload, key, sealing_context(packet))

@@ -17,8 +17,8 @@ from daitn.node.forwarder.runtime import ForwarderRuntime, new_id
 from daitn.objects.abilities import Need, mask_of
 from daitn.objects.errors import DaitnError
 from daitn.objects.queries import AUTO, Privacy, QueryConstraints, QueryIntent, Strategy, Trust
+from daitn.openai.context_excess import EXCEEDED, says_exceeded
 from daitn.openai.errors import ApiError, Error, bad_request
-from daitn.openai.excess import EXCEEDED, says_exceeded
 from daitn.steering.scoring import STEERING
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES, Packet, PacketKind
@@ -86,7 +86,7 @@ class PacketQueryClient:
         )
         if len(packet.payload) > MOST_PAYLOAD_BYTES:
             raise bad_request(
-                f"a packet has room for {MOST_PAYLOAD_BYTES} bytes, and this needs "
+                f"a packet has room for {MOST_PAYLOAD_BYTES} bytes, but this needs "
                 f"{len(packet.payload)}",
                 "body",
                 fix="ask without `daitn.autonomous`",
@@ -185,13 +185,11 @@ def _packet_intent(intent: QueryIntent) -> PacketIntent:
     """Raises `ApiError` for constraints that need a gateway with a view of all sites."""
     constraints = intent.constraints
     if intent.site is not None:
-        raise bad_request("a query that finds its own way cannot name a site", "model")
+        raise bad_request("an autonomous query cannot name a site", "model")
     if constraints.privacy is Privacy.SITE:
-        raise bad_request("a query that stays at its site does not travel", "daitn.privacy")
+        raise bad_request("a query that stays at its site cannot be autonomous", "daitn.privacy")
     if constraints.strategy is Strategy.CASCADE:
-        raise bad_request(
-            "a query that finds its own way asks one model, or an ensemble", "daitn.strategy"
-        )
+        raise bad_request("an autonomous query asks one model or an ensemble", "daitn.strategy")
     known = {
         name: weight for name, weight in constraints.prefer.items() if name in STEERING.scorers
     }

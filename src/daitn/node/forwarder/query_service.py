@@ -1,4 +1,4 @@
-"""Puts queries that arrive as packets to the site's own facility."""
+"""Passes queries that arrive as packets to the site's own facility."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.failures import FULL, Cause, of_facility
-from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON
 from daitn.openai.requests import raw_fields, rewritten
+from daitn.openai.retry_after import retry_after_s
 from daitn.steering.next_hops import is_suited
 from daitn.steering.wire.intent import UNMEASURED, Capability, PacketIntent
 from daitn.steering.wire.offers import Offer
@@ -38,7 +38,7 @@ __all__ = ["PacketQuestion", "PacketReply", "QueryService", "read_reply"]
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 600.0
 RETRY_AFTER_S = 1.0
-"""Assumed of a facility that does not say when asking again may succeed."""
+"""Assumed for a facility that does not state when a retry may succeed."""
 
 
 class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
@@ -56,9 +56,9 @@ class PacketQuestion(msgspec.Struct, frozen=True, array_like=True):
     """For a sealed question: the X25519 public key, base64, to which its answer is sealed. It
     serves this question alone."""
     mandate: str = ""
-    """Shows that the query's owner lets the gateway ask in its name."""
+    """Proves that the query's owner lets the gateway act in its name."""
     traceparent: str = ""
-    """Of W3C Trace Context: the span that the query belongs to."""
+    """W3C Trace Context: the span that the query belongs to."""
 
 
 class PacketReply(msgspec.Struct, frozen=True, array_like=True):
@@ -87,7 +87,7 @@ def read_reply(payload: bytes) -> PacketReply:
 
 
 class QueryService:
-    """Asks the site's facility at its server, as a gateway would."""
+    """Queries the site's facility at its server, as a gateway would."""
 
     def __init__(
         self,
@@ -102,11 +102,11 @@ class QueryService:
         gateway_of: Callable[[str], SiteId | None] | None = None,
         tracer: Tracer = OFF,
     ) -> None:
-        """`server`: the facility's base URL; `offers`: its offers now, with the deployments' names;
-        `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to which
-        the site belongs; `tls`: the folder of its certificate, if it has one; `mandates`: checks in
-        whose name is asked; `gateway_of`: the gateway with a public key in the roster. Without a
-        roster there are neither, and queries need no signature."""
+        """`server`: the facility's base URL; `offers`: its current offers, with the deployments'
+        names; `key_of`: a site's public key, if known; `receives`: keys of the receiver classes to
+        which the site belongs; `tls`: the folder of its certificate, if it has one; `mandates`:
+        checks on whose behalf the query is; `gateway_of`: the gateway with a public key in the
+        roster. Without a roster there are neither, and queries need no signature."""
         self._gateway_of = gateway_of
         self._tracer = tracer
         self._site = site
@@ -136,7 +136,7 @@ class QueryService:
             if sealed:
                 class_id(question.reply_to)
         except (DaitnError, ApiError, msgspec.DecodeError, RecursionError) as error:
-            # The refusal travels in the clear, so it must not quote what was sealed.
+            # The refusal travels in the clear, so it must not quote sealed content.
             raise _denied("the query cannot be read" + ("" if sealed else f": {error}")) from None
         self._check_owner(signer, intent.owner, question.mandate)
         span = traced(self._tracer, question.traceparent, packet)
@@ -172,7 +172,7 @@ class QueryService:
         return source if self._key_of(source) == signer else None
 
     def _check_owner(self, signer: SiteId | None, owner: str, mandate: str) -> None:
-        """Only a source that signed may ask in an owner's name."""
+        """Only a source that signed may query in an owner's name."""
         if self._mandates is None or not owner:
             return
         if signer is None:
@@ -236,8 +236,8 @@ class QueryService:
             async with self._session.post(
                 url, data=body, headers=headers, timeout=timeout
             ) as response:
-                told = {name.lower(): value for name, value in response.headers.items()}
-                return response.status, await response.read(), told
+                answered = {name.lower(): value for name, value in response.headers.items()}
+                return response.status, await response.read(), answered
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise NotServed(
                 Refusal(Reason.FAILED, f"the facility did not answer: {error}"[:500])
@@ -245,8 +245,8 @@ class QueryService:
 
 
 def _is_of(key: str, wanted: str) -> bool:
-    """Whether an offer is one of those wanted, or of a deployment that nobody measured on any
-    topic."""
+    """Whether an offer is one of those wanted, or belongs to a deployment that was never
+    measured."""
     if wanted.startswith(f"{Capability.ANSWER}:") and key == f"{Capability.ANSWER}:{UNMEASURED}":
         return True
     return key == wanted or (wanted.endswith(":") and key.startswith(wanted))
@@ -257,7 +257,7 @@ def _denied(why: str) -> NotServed:
 
 
 def _refusal(status: int, body: bytes, headers: dict[str, str], *, tells: bool) -> Refusal:
-    """What is said of an error of the facility. `tells`: whether its text may be read by all."""
+    """The refusal for an error of the facility. `tells`: whether everybody may read its text."""
     error = read_error(body) or Error()
     hint_s = retry_after_s(headers, "", clock.wall_s())
     failure = of_facility(status, error, hint_s)

@@ -54,7 +54,7 @@ OFFERED_EVERY_S = 0.25
 DRAIN_LOOKED_AT_S = 0.05
 """How often the site's offers are refreshed."""
 TRACE_TIMEOUT_S = 2.0
-"""For a forwarder on an object's path to report its entries."""
+"""Time for a forwarder on an object's path to report its entries."""
 _MOST_HOPS = 64
 
 
@@ -88,7 +88,7 @@ class ForwarderRole:
             self.runtime.granted = partial(granted, member_of=member_of)
         self._mode = config.mode
         self._own_prefer: dict[str, float] = {}
-        """Weights that the operator of this site set."""
+        """Weights set by this site's operator."""
         self._advice = Advice(version=0)
         self._advised_at_s = float("-inf")
         self._links: ZenohAdjacency | None = None
@@ -131,15 +131,15 @@ class ForwarderRole:
             await asyncio.sleep(DRAIN_LOOKED_AT_S)
 
     def cordon(self, why: str) -> None:
-        """Offer nothing, pass nothing on and take no objects, but this site's own; an empty `why`:
-        do so again."""
+        """Offer nothing, forward nothing and accept no objects except this site's own; an empty
+        `why` ends that."""
         self._cordoned = bool(why)
         self.runtime.core.custody.closed = why
         self.runtime.core.routes.withdraw(bool(why))
         self._offer()
 
     def cordon_other(self, site: SiteId, why: str) -> None:
-        """Send nothing to another site that is out of service; an empty `why`: it is back."""
+        """Send nothing to another site that is out of service; an empty `why` means it is back."""
         self.runtime.core.routes.cordon(site, why)
 
     async def close(self) -> None:
@@ -198,7 +198,7 @@ class ForwarderRole:
 
     @property
     def _advised(self) -> bool:
-        """Whether there is advice that counts."""
+        """Whether there is valid advice."""
         return (
             self._mode is not ControlMode.STANDALONE
             and time.monotonic() - self._advised_at_s < ADVICE_LASTS_S
@@ -217,8 +217,8 @@ class ForwarderRole:
         self.runtime.set_domain(self._config.domain if hierarchical else "")
 
     async def _on_steer(self, key: str, payload: bytes) -> bytes:
-        """`Steer` -> `ForwarderReport`: of a forwarder: change its `ControlMode` and weights until
-        it restarts."""
+        """`Steer` -> `ForwarderReport`: forwarder: change its `ControlMode` and weights until it
+        restarts."""
         steer = decode(payload, Steer)
         STEERING.weighted(_preferences(steer.prefer or {}))
         if steer.reset:
@@ -264,13 +264,12 @@ class ForwarderRole:
             yield from measured(self.report(), self.runtime.drops, self.runtime.hops)
 
     async def _on_report(self, key: str, payload: bytes) -> bytes:
-        """nothing -> `ForwarderReport`: of a forwarder: its state, with a `LinkReport` for each
-        link and an `OriginReport` for each origin."""
+        """nothing -> `ForwarderReport`: forwarder: its state, with a `LinkReport` for each link and
+        an `OriginReport` for each origin."""
         return encode(self.report())
 
     async def _on_probe(self, key: str, payload: bytes) -> bytes:
-        """`Probe` -> `ProbeReport`: of a forwarder: send a probe; its path is a list of
-        `HopReport`."""
+        """`Probe` -> `ProbeReport`: forwarder: send a probe; its path is a list of `HopReport`."""
         probe = decode(payload, Probe)
         decode_intent(probe.intent)
         began_s = time.monotonic()
@@ -305,9 +304,8 @@ class ForwarderRole:
         return pending_reports(self.runtime.core.custody, bytes.fromhex(object_))
 
     async def _on_trace(self, key: str, payload: bytes) -> bytes:
-        """`TraceQuestion` -> `TraceReport`: of a forwarder: follow an object and ask every
-        forwarder on its path for its entry, a `PendingReport` with a `StepReport` for each
-        choice."""
+        """`TraceQuestion` -> `TraceReport`: forwarder: follow an object and ask every forwarder on
+        its path for its entry, a `PendingReport` with a `StepReport` for each choice."""
         question = decode(payload, TraceQuestion)
         found = [*self._pending(question.object)]
         if not found:
@@ -316,13 +314,13 @@ class ForwarderRole:
                 field="object",
                 fix="ask the site that sent it; entries expire after a while",
             )
-        asked, silent = {str(self._site)}, []
+        visited, silent = {str(self._site)}, []
         ahead = _next_sites(found)
-        while ahead and len(asked) < _MOST_HOPS:
+        while ahead and len(visited) < _MOST_HOPS:
             site = ahead.pop(0)
-            if site in asked:
+            if site in visited:
                 continue
-            asked.add(site)
+            visited.add(site)
             entries = await self._ask(site, question)
             if entries:
                 found += entries

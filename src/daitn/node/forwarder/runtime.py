@@ -46,13 +46,13 @@ __all__ = ["ForwarderRuntime", "NotServed", "PacketService", "new_id"]
 log = logging.getLogger(__name__)
 
 COST_EVERY_S = 2.0
-"""The core learns a link's delay at most this often."""
+"""Minimum interval between updates of a link's delay to the core."""
 _PACKET = b"\xda\x17"
 """The first bytes of packets. Summaries are MessagePack arrays, which begin differently."""
 
 
 class NotServed(Exception):
-    """A service refuses, or fails to serve, an object."""
+    """A service refuses an object, or fails to serve it."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
@@ -68,7 +68,7 @@ class PacketService(Protocol):
 
 
 def new_id() -> bytes:
-    """A new object id, which nobody can guess."""
+    """A new, unguessable object id."""
     return secrets.token_bytes(16)
 
 
@@ -82,17 +82,17 @@ class ForwarderRuntime:
         self, site: SiteId, service: PacketService, settings: ForwarderSettings | None = None
     ) -> None:
         self.granted: Callable[[Update], Update] = lambda update: update
-        """Leaves of an update what counts."""
-        # Seconds since the epoch that never go back. They need not follow those of an earlier
-        # process: packets have deadlines by the wall clocks of other sites.
+        """Reduces an update to its valid part."""
+        # Seconds since the epoch, monotonic. They need not continue those of an earlier process:
+        # packets have deadlines by the wall clocks of other sites.
         self._epoch_s = clock.wall_s() - clock.elapsed_s()
         self._loop = asyncio.get_running_loop()
         self.core = Forwarder(site, self.now_s(), settings)
         self.counts: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
-        """Packets that were dropped, by `DropCause`."""
+        """Dropped packets, by `DropCause`."""
         self.hops = Histogram(HOPS)
-        """Sites on the ways of the objects that were delivered here."""
+        """Number of sites on the paths of objects delivered here."""
         self._service = service
         self._links: Adjacency | None = None
         self._awaited: dict[Key, asyncio.Future[Packet]] = {}
@@ -116,12 +116,12 @@ class ForwarderRuntime:
 
     @property
     def busy(self) -> bool:
-        """Whether an object is served here, or an object of this site is under way."""
+        """Whether an object is served here, or an object of this site is pending."""
         return self.in_progress > 0
 
     @property
     def in_progress(self) -> int:
-        """How many objects are served here, or were sent from here and are not back."""
+        """Number of objects served here, or sent from here and not yet answered."""
         return len(self._awaited) + len(self._services_running)
 
     async def close(self) -> None:
@@ -135,7 +135,7 @@ class ForwarderRuntime:
     # From the site
 
     def offer(self, offers: tuple[Offer, ...]) -> None:
-        """Set what the site offers from now on."""
+        """Set the site's offers from now on."""
         self.core.routes.offer(offers, self.now_s())
         self._schedule()
 
@@ -163,7 +163,7 @@ class ForwarderRuntime:
 
     def up(self, neighbour: SiteId, cost_s: float) -> None:
         """A link came up. It is used after the neighbour's greeting, which names the neighbour's
-        domain: that decides what it may learn."""
+        domain and thus determines what it may learn."""
         log.info("the link to %s is up, %.1f ms", neighbour, 1000 * cost_s)
         self._costs_s[neighbour] = cost_s
         self._greet(neighbour)
@@ -291,7 +291,7 @@ class ForwarderRuntime:
     # Time
 
     def _schedule(self) -> None:
-        """Wake the core when it is due; if it is due now, in the loop's next turn."""
+        """Wake the core when it is due; if it is due now, in the loop's next iteration."""
         due_s = self.core.next_s()
         if self._timer is not None:
             if due_s >= self._timer_s:

@@ -1,4 +1,4 @@
-"""The spans of a packet: the site that answers it tells its way, as the packet's own trace has it.
+"""The spans of a packet: the answering site reports its path, from the packet's own trace.
 
 Forwarders on the way need no part in this, and cannot read what is sealed.
 """
@@ -15,7 +15,7 @@ __all__ = ["traced"]
 
 
 def traced(tracer: Tracer, traceparent: str, packet: Packet) -> Span | None:
-    """Begin the span of an object that is served here, and tell those of its hops; none if it is
+    """Begin the span of an object that is served here, and report those of its hops; none if it is
     not traced."""
     span = tracer.resume("serve packet", SpanKind.CONSUMER, traceparent)
     if span is None:
@@ -24,11 +24,11 @@ def traced(tracer: Tracer, traceparent: str, packet: Packet) -> Span | None:
     now_s, hops = clock.now_s(), packet.hops()
     moments_s = [*(_at_s(hop, now_s) for hop in hops), now_s]
     for hop, (at_s, left_s) in zip(hops, pairwise(moments_s), strict=True):
-        told = tracer.resume(f"hop {hop.site}", SpanKind.INTERNAL, traceparent)
-        assert told is not None
-        told.began_s = at_s
-        told.attributes |= {"daitn.site": hop.site, "daitn.hop.action": hop.action.name.lower()}
-        told.end(ended_s=max(at_s, left_s))
+        hop_span = tracer.resume(f"hop {hop.site}", SpanKind.INTERNAL, traceparent)
+        assert hop_span is not None
+        hop_span.began_s = at_s
+        hop_span.attributes |= {"daitn.site": hop.site, "daitn.hop.action": hop.action.name.lower()}
+        hop_span.end(ended_s=max(at_s, left_s))
     return span
 
 

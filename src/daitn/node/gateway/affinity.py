@@ -10,7 +10,7 @@ from daitn.topology.qrrt.snapshot import Qrrt
 __all__ = ["Affinity"]
 
 _MAX_ENTRIES = 10_000
-"""Sessions and prefixes remembered, the most recently used ones."""
+"""Number of remembered sessions and prefixes, the most recently used ones."""
 _Key = tuple[str, str, str | int]
 
 
@@ -21,7 +21,8 @@ class Affinity:
         self._deployments: LRUCache[_Key, str] = LRUCache(_MAX_ENTRIES)
 
     def row(self, intent: QueryIntent, snapshot: Qrrt, previous_deployment: str = "") -> int:
-        """Row of the deployment that last answered, or else of `previous_deployment`; -1: none."""
+        """Row of the deployment that last answered, or else of `previous_deployment`; -1 means
+        none."""
         for key in _keys(intent):
             id_ = self._deployments.get(key)
             if id_ is not None:
@@ -29,7 +30,7 @@ class Affinity:
         return snapshot.row_of.get(previous_deployment, -1)
 
     def record(self, intent: QueryIntent, id_: str) -> None:
-        """Record which deployment answered a query."""
+        """Record the deployment that answered a query."""
         for key in _keys(intent):
             self._deployments[key] = id_
 

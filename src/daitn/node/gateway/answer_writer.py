@@ -15,9 +15,9 @@ from daitn.node.gateway.topology import Topology
 from daitn.node.openai_http.api import error_response
 from daitn.objects.header_names import AnswerHeader
 from daitn.objects.tokens import expected_tokens
-from daitn.openai.answers import as_events
 from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
+from daitn.openai.folding import as_events
 from daitn.openai.http import DONE, EVENTS, as_event
 from daitn.openai.responses import Usage, text_of
 from daitn.tools.http import Reply, Request, Response, Stream
@@ -27,7 +27,7 @@ __all__ = ["ResponseWriter", "counted"]
 
 _OK = Observation(failed=False)
 Resume = Callable[[Answer, AnswerBroken], Awaitable[Answer]]
-"""Returns an answer that starts anew after one broke off, or raises `ApiError`."""
+"""Returns an answer that starts again after one broke off, or raises `ApiError`."""
 
 
 class ResponseWriter:
@@ -39,12 +39,23 @@ class ResponseWriter:
         self._topology = topology
         self._stream: Stream | None = None
         self._blocked_s = 0.0
-        self.delivered = False
-        """Whether a streamed answer has been sent up to its end."""
+        self._finished = False
+        """Whether a streamed answer has been sent up to its end, though token counts may follow."""
+        self._done = False
+        """Whether the last event of all, too, is sent, or waits for a slow client."""
+        self.whole: Callable[[], None] = lambda: None
+        """Called once all of a streamed answer is here, though its client may not have read it."""
+        self._recorded = False
+        """Whether all of a streamed answer is charged."""
 
     @property
     def started(self) -> bool:
         return self._stream is not None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether a client has all of a streamed answer, or needs only to read it."""
+        return self._finished or self._done
 
     def respond_whole(self, answer: Answer) -> Response:
         """Respond with a buffered answer, and record it."""
@@ -101,7 +112,8 @@ class ResponseWriter:
     async def conclude(self) -> Reply:
         """End a stream that was delivered, without what may still follow."""
         assert self._stream is not None
-        await self._stream.write(DONE)
+        if not self._done:
+            await self._stream.write(DONE)
         await self._stream.end(close=True)
         return self._stream
 
@@ -125,26 +137,37 @@ class ResponseWriter:
         assert events is not None
         while data := await self._read_events(answer):
             if new := sent.take(data):
-                await self._write(answer, new)
-                self.delivered = events.finished
+                self._begin(answer)
+                if events.done:  # With these, the client has all of it.
+                    self._record_stream(answer, sent)
+                    self._done = True
+                    self.whole()
+                await self._write(new)
+                self._finished = events.finished
         sent.end()
 
     async def _read_events(self, answer: Answer) -> bytes:
         with self._query.waiting:
             return await answer.read_events()
 
-    async def _write(self, answer: Answer, data: bytes) -> None:
-        """Send events on. The head goes out with the first ones, so that it names the deployment
-        that really answers."""
+    def _begin(self, answer: Answer) -> None:
+        """Begin the stream, unless it has begun. The head is sent with the first events, so that it
+        names the deployment that really answers."""
         if self._stream is None:
             self._set_answered_by(answer)
             self._query.outcome.first_token_s = time.perf_counter() - self._query.began_s
             self._stream = self._request.stream(self._headers(answer, self._expected_usd(answer)))
+
+    async def _write(self, data: bytes) -> None:
+        assert self._stream is not None
         began_s = time.perf_counter()
         await self._stream.write(data)
         self._blocked_s += time.perf_counter() - began_s
 
     def _record_stream(self, answer: Answer, sent: Continuation) -> None:
+        if self._recorded:
+            return
+        self._recorded = True
         query, events = self._query, answer.events
         assert events is not None
         self._set_answered_by(answer)
@@ -161,7 +184,7 @@ class ResponseWriter:
         self._topology.observe(deployment.site, deployment.name, observation)
 
     def _charge_abandoned(self, answer: Answer) -> None:
-        """The client left, or its time was up, in mid-answer: what was sent is paid for."""
+        """The client left, or its time was up, in mid-answer: what was sent is charged."""
         events = answer.events
         if self.started and not self.delivered and events is not None and events.pieces:
             self._query.charge(answer.row, self._query.intent.tokens_in, events.pieces)

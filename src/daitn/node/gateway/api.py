@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from daitn.node.config import GatewayConfig
 from daitn.node.gateway.auth import Authenticator
@@ -13,9 +14,9 @@ from daitn.node.gateway.context import Caller
 from daitn.node.gateway.conversations import Conversations
 from daitn.node.gateway.cors import Cors
 from daitn.node.gateway.errors import internal
-from daitn.node.gateway.messages_api import MESSAGES, Messages, is_messages, messages_response
+from daitn.node.gateway.messages_api import Messages, is_messages, messages_response
 from daitn.node.gateway.request import read_request
-from daitn.node.gateway.responses_api import RESPONSES, Responses
+from daitn.node.gateway.responses_api import Responses
 from daitn.node.gateway.translation import CountTokens, Serve
 from daitn.node.mandates import Mandates
 from daitn.node.openai_http.api import (
@@ -26,28 +27,68 @@ from daitn.node.openai_http.api import (
     read_body,
     wrong_method,
 )
+from daitn.objects.deployments import Api
 from daitn.objects.errors import Refused
 from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO
 from daitn.openai.errors import ApiError
-from daitn.openai.http import PATHS
+from daitn.openai.http import (
+    COUNT_TOKENS,
+    HEALTH,
+    MESSAGES,
+    MODELS,
+    PATHS,
+    READY,
+    RESPONSE_ITEMS,
+    RESPONSES,
+)
 from daitn.openai.responses import model_list, model_object
 from daitn.tools import clock
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.tools.throttled import ThrottledLog
 
-__all__ = ["GatewayApi"]
+__all__ = ["SERVED", "GatewayApi", "ServedPath"]
 
 log = logging.getLogger(__name__)
 
 BODY_TIMEOUT_S = 60.0
 """Time limit for a request body: 4 MiB at 70 kB/s."""
-_MODELS = "/v1/models"
-_HEALTH = ("/healthz", "/readyz")
+_OPENAI, _ANTHROPIC = "OpenAI's", "[Anthropic's](#anthropics-messages)"
+_RESPONSES_API = "[OpenAI's](#openais-responses)"
+_RANKINGS = "[Cohere's, Jina's and vLLM's](#rankings)"
+
+
+class ServedPath(NamedTuple):
+    """A path that gateways serve; source of the reference's table."""
+
+    path: str
+    methods: tuple[str, ...]
+    api: str
+    """The API to which it belongs."""
+
+
+SERVED: Final = (
+    *(
+        ServedPath(path, ("POST",), _RANKINGS if api is Api.RERANK else _OPENAI)
+        for path, api in PATHS.items()
+    ),
+    ServedPath(RESPONSES, ("POST",), _RESPONSES_API),
+    ServedPath(f"{RESPONSES}/ID", ("GET", "DELETE"), _RESPONSES_API),
+    ServedPath(f"{RESPONSES}/ID/{RESPONSE_ITEMS}", ("GET",), _RESPONSES_API),
+    ServedPath(MESSAGES, ("POST",), _ANTHROPIC),
+    ServedPath(COUNT_TOKENS, ("POST",), _ANTHROPIC),
+    *(
+        ServedPath(path, ("GET", "HEAD"), f"{_OPENAI}; Anthropic's with `anthropic-version`")
+        for path in (MODELS, f"{MODELS}/NAME")
+    ),
+    ServedPath(HEALTH, ("GET", "HEAD"), "[of its own](#health)"),
+    ServedPath(READY, ("GET", "HEAD"), "[of its own](#health)"),
+)
 
 Health = Callable[[bool], tuple[Sequence[str], Mapping[str, object]]]
-"""What hinders the gateway, and its figures. Asked whether it is ready: to take queries now."""
+"""The gateway's problems, and its figures. The argument asks whether it is ready to take queries
+now."""
 
 
 class GatewayApi:
@@ -67,7 +108,8 @@ class GatewayApi:
         mandates: Mandates | None,
         refused: Callable[[str], None],
     ) -> None:
-        """`refused` is told the code of each error to a request that did not become a query."""
+        """`refused` is called with the code of each error for a request that did not become a
+        query."""
         self._config = config
         self._admit = admit
         self._messages = Messages(serve, count_tokens)
@@ -90,7 +132,7 @@ class GatewayApi:
         return self._server.published
 
     def admit_by(self, authenticator: Authenticator) -> None:
-        """Ask another one who asks, from the next query on."""
+        """Use another authenticator from the next query on."""
         self._authenticator = authenticator
 
     async def start(self) -> None:
@@ -136,9 +178,9 @@ class GatewayApi:
         return await self._serve(request, caller, parsed, began_s)
 
     async def _handle_messages(self, request: Request, path: str) -> Reply:
-        """Answer in the form of Anthropic's API, whatever it is."""
+        """Answer in the form of Anthropic's API, including errors."""
         try:
-            if path in MESSAGES:
+            if path in (MESSAGES, COUNT_TOKENS):
                 return await self._messages.answer(request, path, *await self._read(request))
             reply = await self._handle_path(request, path)
         except ApiError as error:
@@ -147,7 +189,7 @@ class GatewayApi:
         return messages_response(reply) if isinstance(reply, Response) else reply
 
     async def _read(self, request: Request) -> tuple[Caller, bytes, float]:
-        """Who asks, the body, and when it had arrived. Raises `ApiError`."""
+        """The caller, the body, and the time of its arrival. Raises `ApiError`."""
         if request.method != "POST":
             raise wrong_method(request, "POST")
         caller = self._caller(request)
@@ -155,16 +197,16 @@ class GatewayApi:
         return caller, body, time.perf_counter()
 
     def _handle_other(self, request: Request, path: str) -> Response:
-        if path not in _HEALTH and path != _MODELS and not path.startswith(_MODELS + "/"):
+        if path not in (HEALTH, READY) and path != MODELS and not path.startswith(MODELS + "/"):
             raise ApiError(404, "not_found", f"nothing is served at {path}")
         if request.method not in ("GET", "HEAD"):
             raise wrong_method(request, "GET", "HEAD")
-        if path in _HEALTH:
-            return health_response(*self._health(path == "/readyz"))
+        if path in (HEALTH, READY):
+            return health_response(*self._health(path == READY))
         models = {AUTO: "", **self._models(self._caller(request).owner)}
-        if path == _MODELS:
+        if path == MODELS:
             return json_response(model_list(models))
-        name = path.removeprefix(_MODELS + "/")
+        name = path.removeprefix(MODELS + "/")
         if name not in models:
             raise ApiError(
                 404, "model_not_found", f"this gateway has no model {name}", param="model"

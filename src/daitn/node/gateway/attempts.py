@@ -29,11 +29,11 @@ _BEGUN = Begun()
 
 
 class Target(Protocol):
-    """Asks rows for a runner. It holds no reference to the runner: the cycle would keep what a
-    query leaves behind until the next garbage collection."""
+    """Queries rows for a runner. It holds no reference to the runner: the cycle would keep a
+    query's leftovers until the next garbage collection."""
 
     async def ask(self, row: int) -> Answer | Failed:
-        """Ask a row."""
+        """Query a row."""
         ...
 
     def report(self, command: TellFailed | TellLate) -> None:
@@ -77,7 +77,7 @@ class AttemptRunner:
 
     async def replace(self, row: int, reason: str, rows: tuple[int, ...] | None) -> Answer:
         """Another answer after that of `row` broke off for a reason: from `rows` only, or from
-        those not asked yet. Raises the target's error."""
+        those not queried yet. Raises the target's error."""
         return await self.answer(BrokenOff(row, rows, reason))
 
     async def answer(self, fact: Fact = _BEGUN) -> Answer:
@@ -126,7 +126,7 @@ class AttemptRunner:
         return None
 
     def _handle(self, fact: Fact) -> int | None:
-        """Hand a fact to the machine and carry out its commands. Returns the row to ask next, if
+        """Pass a fact to the machine and carry out its commands. Returns the row to query next, if
         any."""
         row: int | None = None
         for command in self._failover.handle(fact, time.monotonic()):
@@ -182,7 +182,7 @@ class AttemptRunner:
 
 
 def close_unused(task: asyncio.Task[Any]) -> None:
-    """Close the answer of a task that nobody waits for, if it has one."""
+    """Close the answer of a task that nobody awaits, if it has one."""
     if task.cancelled() or task.exception() is not None:
         return
     if (answer := task.result()) is not None and not isinstance(answer, Exception):

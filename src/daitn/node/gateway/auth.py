@@ -1,4 +1,4 @@
-"""Who asks at a gateway, by API key or token, and how often."""
+"""Authentication at a gateway, by API key or token, and rates."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["ApiKeys", "Authenticator", "Tokens"]
 _SCHEME = "bearer "
 _MOST_TOKENS = 10_000
 _FOREVER_S = 1e13
-"""End of a key in the gateway's file."""
+"""Expiry of a key in the gateway's file."""
 
 
 def _take(bucket: Bucket, now_s: float, owner: str) -> None:
-    """Take a token of a bucket. Raises `ApiError` (429) if there is none."""
+    """Take a token from a bucket. Raises `ApiError` (429) if there is none."""
     wait_s = bucket.take(now_s)
     if wait_s:
         raise ApiError(
@@ -37,7 +37,7 @@ def _take(bucket: Bucket, now_s: float, owner: str) -> None:
 
 
 class ApiKeys:
-    """API keys of the gateway's file, each with a query rate of its own."""
+    """API keys of the gateway's file, each with its own query rate."""
 
     def __init__(self, keys: tuple[KeyConfig, ...]) -> None:
         self._keys = {key.sha256: key for key in keys}
@@ -47,7 +47,7 @@ class ApiKeys:
         return len(self._keys)
 
     def admit(self, key: str, now_s: float) -> Caller:
-        """Who asks with an API key.
+        """The caller with an API key.
 
         Raises `ApiError`: 401 for an unknown key, 429 for one over its rate. `now_s` is of any
         monotonic clock.
@@ -71,18 +71,19 @@ class Tokens:
         """Per secret's digest."""
 
     def admit(self, token: str, wall_s: float, now_s: float) -> Caller:
-        """Who asks with a token. Raises `ApiError` as `ApiKeys.admit` does."""
+        """The caller with a token. Raises `ApiError` like `ApiKeys.admit`."""
         try:
             secret, text = split_token(token)
             mandate = self._mandates.mandate(text, wall_s)
             if not hmac.compare_digest(mandate.secret, secret):
                 raise Refused("its secret is wrong")
             if self._site not in mandate.gateways:
-                raise Refused(f"it is for {', '.join(mandate.gateways)}, and not for {self._site}")
+                raise Refused(f"it is for {', '.join(mandate.gateways)}, not for {self._site}")
         except Refused as error:
             raise ApiError(401, "invalid_api_key", f"the token: {error.problem}") from None
         _take(self._bucket(mandate), now_s, mandate.owner)
-        key = AskingKey(mandate.secret, mandate.limits, mandate.until_s)
+        gateways = len(set(mandate.gateways))
+        key = AskingKey(mandate.secret, mandate.limits, mandate.until_s, gateways)
         return Caller(owner=mandate.owner, mandate=text, key=key)
 
     def _bucket(self, mandate: Mandate) -> Bucket:
@@ -95,7 +96,7 @@ class Tokens:
 
 
 class Authenticator:
-    """Says who asks, by the headers `authorization` or `x-api-key` of a request."""
+    """Identifies callers by the headers `authorization` or `x-api-key` of a request."""
 
     def __init__(
         self,
@@ -107,15 +108,15 @@ class Authenticator:
         clocks: tuple[Callable[[], float], Callable[[], float]],
     ) -> None:
         """`owner`: in whose name a query without a key is asked. `tokens`: none in a network
-        without a roster. `needs_token`: whether no query goes without one. `clocks`: seconds
-        since the epoch, and a monotonic clock."""
+        without a roster. `needs_token`: whether every query needs one. `clocks`: seconds since the
+        epoch, and a monotonic clock."""
         self._keys = keys
         self._tokens = tokens
         self._anyone = None if needs_token or len(keys) else Caller(owner)
         self._wall_s, self._now_s = clocks
 
     def admit(self, authorization: str | None, api_key: str | None = None) -> Caller:
-        """Who asks. `api_key`: where Anthropic's clients have it. Raises `ApiError`: 401 for a
+        """The caller. `api_key`: the header of Anthropic's clients. Raises `ApiError`: 401 for a
         missing or invalid key, 429 for too many queries."""
         key = authorization or (f"{_SCHEME}{api_key}" if api_key else "")
         bearer = key[: len(_SCHEME)].lower() == _SCHEME

@@ -6,12 +6,15 @@
 | `decision` | `Gateway`, once |
 | `attempts` | the failover machines; `answer_by_packet` for an autonomous query |
 | `waiting` | itself |
-| `outcome` | `ResponseWriter`; `answer_by_packet` for an autonomous query |
+| `outcome`: what was charged | `RequestContext.charge`, which counts it too |
+| `outcome`: whether it is recorded | `Gateway`, once |
+| the rest of `outcome` | `ResponseWriter`; `answer_by_packet` for an autonomous query |
 """
 
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import msgspec
 
@@ -32,13 +35,15 @@ _UNDECIDED = QueryPlan(strategy=Strategy.SINGLE, rows=())
 
 
 class AskingKey(msgspec.Struct, frozen=True):
-    """The key or token with which is asked."""
+    """The key or token of a query."""
 
     secret: str
     """Digest of its secret."""
     limits: UseLimits
     until_s: float
-    """When it ends, in seconds since the epoch."""
+    """When it expires, in seconds since the epoch."""
+    gateways: int = 1
+    """Number of gateways that accept it: its money limit applies to all together."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -47,13 +52,13 @@ class Caller(msgspec.Struct, frozen=True):
     owner: str
     relayed_by: SiteId | None = None
     mandate: str = ""
-    """Shows that the owner lets this gateway, or the one that relays, ask in its name."""
+    """Proof that the owner lets this gateway, or the one that relays, query in its name."""
     origin_pass: str = ""
     """The relaying gateway's pass for the facility."""
     query: str = ""
     asked_at: str = ""
     key: AskingKey | None = None
-    """None: no key, or a relayed query."""
+    """`None` means no key, or a relayed query."""
 
 
 class ChosenPlan(msgspec.Struct):
@@ -77,12 +82,12 @@ class Waiting(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct):
-    """The answer that was given, and its cost."""
+    """The answer returned, and its cost."""
 
     row: int = -1
-    """Row of the deployment whose answer is given; -1: none, or one unknown here."""
+    """Row of the deployment whose answer is returned; -1 means none, or one unknown here."""
     path: tuple[str, ...] = ()
-    """Sites on the way of the answer."""
+    """Sites on the path of the answer."""
     object_id: str = ""
     """The packet's id, for an autonomous query."""
     first_token_s: float | None = None
@@ -90,10 +95,14 @@ class Outcome(msgspec.Struct):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
-    charged: list[Charged] = msgspec.field(default_factory=list)
-    """Each answer that is paid for."""
     recorded: bool = False
     """Whether the query has ended, and its record is written."""
+
+
+class CountsAnswers(Protocol):
+    """Counts charged answers, so that a crash loses none."""
+
+    def count(self, caller: Caller, charged: Charged) -> None: ...
 
 
 class RequestContext(msgspec.Struct, frozen=True):
@@ -113,10 +122,12 @@ class RequestContext(msgspec.Struct, frozen=True):
     waiting: Waiting
     outcome: Outcome
     lengths: LengthModel
+    metering: CountsAnswers | None = None
+    """`None` means nothing is counted."""
     span: Span | None = None
-    """Where the query is traced."""
+    """Present if the query is traced."""
     traceparent: str = ""
-    """As its asker sent it, for whoever is asked for it; empty if there was none."""
+    """As sent by the client, to pass on to deployments; empty if there was none."""
 
     @property
     def snapshot(self) -> Qrrt:
@@ -131,8 +142,12 @@ class RequestContext(msgspec.Struct, frozen=True):
         return self.attempts.paths
 
     def charge(self, row: int | None, tokens_in: int, tokens_out: int) -> None:
-        """Charge an answer of `row`, whether given or only compared, and learn from its length;
-        none: a deployment unknown here, whose price and owner are unknown too."""
+        """Charge and count an answer of `row`, whether returned or only compared, and learn from
+        its length; `None` means a deployment unknown here, whose price and owner are unknown too.
+
+        Do this before the client has the whole answer, so that a gateway killed at any moment has
+        counted what it delivered.
+        """
         outcome = self.outcome
         outcome.tokens_in += tokens_in
         outcome.tokens_out += tokens_out
@@ -140,8 +155,8 @@ class RequestContext(msgspec.Struct, frozen=True):
             outcome.cost_usd += price_usd(self.snapshot, row, tokens_in, tokens_out)
             answered = self.snapshot.rows[row]
             stated = answered.descriptor
-            outcome.charged.append(
-                Charged(
+            if self.metering is not None:
+                charged = Charged(
                     full_name(stated.owner, stated.name),
                     answered.site,
                     stated.price_usd_per_1k_in,
@@ -149,7 +164,7 @@ class RequestContext(msgspec.Struct, frozen=True):
                     tokens_in,
                     tokens_out,
                 )
-            )
+                self.metering.count(self.caller, charged)
         self.lengths.learn(self.intent, tokens_out // max(1, self.parsed.choices))
 
     def relay(self, row: int) -> SiteId | None:

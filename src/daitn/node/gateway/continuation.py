@@ -1,4 +1,4 @@
-"""Goes on with a stream at a replica: drops what the client has already, if it is the same."""
+"""Continues a stream at a replica: drops what the client already has, if it is identical."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Continuation"]
 
 
 class Continuation:
-    """What a client was sent of a stream, over all answers that it came from."""
+    """The part of a stream already sent to a client, over all answers that it came from."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
-        """Bytes sent on so far; ends with an event."""
+        """Bytes sent so far; ends with an event."""
         self.resumed = False
         self._crc = 0
         self._skip_bytes = 0
@@ -26,7 +26,7 @@ class Continuation:
         self._skip_bytes, self._skipped_crc = self.sent_bytes, 0
 
     def take(self, events: bytes) -> bytes:
-        """Take the next events in; return those to send on. Raises `AnswerBroken`."""
+        """Process the next events; returns those to send on. Raises `AnswerBroken`."""
         if self._skip_bytes:
             repeated, events = events[: self._skip_bytes], events[self._skip_bytes :]
             self._skip_bytes -= len(repeated)

@@ -1,4 +1,4 @@
-"""Responses at the facilities that keep them: an id says which one, so gateways need no table."""
+"""Stored responses at facilities: the id identifies the facility, so gateways need no table."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from daitn.openai.conversation import (
 )
 from daitn.openai.errors import ApiError, read_error
 from daitn.openai.failures import CANNOT_REACH
+from daitn.openai.http import RESPONSES
 from daitn.tools.throttled import ThrottledLog
 from daitn.topology.qrrt.paths import permitted
 from daitn.topology.qrrt.snapshot import Qrrt
@@ -31,16 +32,17 @@ log = logging.getLogger(__name__)
 
 
 class Conversations:
-    """Finds, keeps and deletes responses in their owner's name."""
+    """Finds, stores and deletes responses in their owner's name."""
 
     def __init__(self, topology: Topology, upstream: Callable[[], Upstream]) -> None:
-        """`upstream` asks facilities; it is there once the gateway has started."""
+        """`upstream` queries facilities; it is available once the gateway has started."""
         self._topology = topology
         self._upstream = upstream
         self._problems = ThrottledLog(log)
 
     def new_id(self, site: str) -> str | None:
-        """An id for a response that the facility of this site answers; none: it keeps none."""
+        """An id for a response that the facility of this site answers; `None` means it stores
+        none."""
         node = self._topology.snapshot().nodes.get(SiteId(site))
         if node is None or node.facility is None or not node.facility.keeps_responses:
             return None
@@ -49,8 +51,8 @@ class Conversations:
     async def find(
         self, caller: Caller, id_: str, constraints: QueryConstraints
     ) -> StoredResponse | None:
-        """A kept response; none: nobody keeps one of this id for the caller. `constraints`: of who
-        may see it. Raises `ApiError` if its facility does not tell."""
+        """A stored response; `None` if there is none with this id for the caller. `constraints`:
+        who may see it. Raises `ApiError` if its facility does not answer."""
         status, body = await self._reach(caller, "GET", id_, b"", constraints)
         if status == 404:
             return None
@@ -60,8 +62,8 @@ class Conversations:
         return kept
 
     async def delete(self, caller: Caller, id_: str, constraints: QueryConstraints) -> bool:
-        """Delete a response; false: nobody keeps one of this id for the caller. Raises `ApiError`
-        if its facility does not tell."""
+        """Delete a response; false if none with this id is stored for the caller. Raises `ApiError`
+        if its facility does not answer."""
         status, body = await self._reach(caller, "DELETE", id_, b"", constraints)
         if status not in (200, 404):
             raise _untold(id_, status, body)
@@ -70,29 +72,29 @@ class Conversations:
     async def keep(
         self, caller: Caller, id_: str, kept: StoredResponse, constraints: QueryConstraints
     ) -> bool:
-        """Have a response kept; false: it is not."""
+        """Have a response stored; false if it is not."""
         try:
             status, body = await self._reach(caller, "PUT", id_, kept.encoded, constraints)
         except ApiError as error:
             status, body = error.status, error.body
         if status != 200:
-            said = read_error(body)
-            why = f"{status} {said.message if said else ''}"
+            refusal = read_error(body)
+            why = f"{status} {refusal.message if refusal else ''}"
             self._problems.warning(f"{site_of(id_)}", "a response is not kept: %s", why)
         return status == 200
 
     async def relay(self, caller: Caller, method: str, id_: str, body: bytes) -> tuple[int, bytes]:
-        """What the facility answers to another gateway. Raises `ApiError`."""
-        status, told = await self._reach(caller, method, id_, body, QueryConstraints())
-        if status == 404 and not told:
+        """The facility's answer for another gateway. Raises `ApiError`."""
+        status, answer = await self._reach(caller, method, id_, body, QueryConstraints())
+        if status == 404 and not answer:
             raise _away(id_, "the gateway on the way there does not know it")
-        return status, told
+        return status, answer
 
     async def _reach(
         self, caller: Caller, method: str, id_: str, body: bytes, constraints: QueryConstraints
     ) -> tuple[int, bytes]:
-        """Status and body of the facility's answer; 404 if there is none of this site. Raises
-        `ApiError` if it cannot be reached."""
+        """Status and body of the facility's answer; 404 if this site has none. Raises `ApiError` if
+        it cannot be reached."""
         site = site_of(id_)
         snapshot = self._topology.snapshot()
         if site is None or not (site in snapshot.nodes or _rows(snapshot, site)):
@@ -105,7 +107,7 @@ class Conversations:
             tried.append(relay)
             try:
                 return await self._upstream().send(
-                    caller, snapshot, site, relay, method, f"/v1/responses/{id_}", body
+                    caller, snapshot, site, relay, method, f"{RESPONSES}/{id_}", body
                 )
             except AttemptFailed as failed:
                 if failed.failure is not CANNOT_REACH:
@@ -115,7 +117,7 @@ class Conversations:
     def _relay(
         self, caller: Caller, snapshot: Qrrt, site: SiteId, constraints: QueryConstraints
     ) -> SiteId | None:
-        """The gateway on the way to a facility; none: no other is."""
+        """The relaying gateway to a facility; `None` means there is none."""
         rows = _rows(snapshot, site)
         if caller.relayed_by is not None or not rows:
             return None

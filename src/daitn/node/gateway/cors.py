@@ -1,4 +1,4 @@
-"""Which web pages may ask: the CORS protocol of the Fetch standard."""
+"""Which web pages may send queries: the CORS protocol of the Fetch standard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daitn.tools.http import Request, Response
 __all__ = ["Cors"]
 
 PERMISSION_LASTS_S = 7200
-"""How long a browser need not ask again. Chromium keeps no permission for longer."""
+"""How long a browser may cache a permission. Chromium caches none for longer."""
 _READABLE = (
     *(value for name, value in vars(AnswerHeader).items() if name.isupper()),
     "x-request-id",
@@ -22,17 +22,17 @@ _READABLE = (
 
 
 class Cors:
-    """Tells browsers which pages' scripts may ask, and read the answers.
+    """Tells browsers which pages' scripts may query, and read the answers.
 
     A gateway knows no cookies, so it lets none be sent.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
-        """`origins`: of the pages, for instance `https://app.example.org`; `*`: all."""
+        """`origins`: those of the pages, for instance `https://app.example.org`; `*` means all."""
         self._origins = frozenset(origins)
 
     def admit(self, request: Request) -> Response | None:
-        """Say in the head of the response whether the page that asks may read it.
+        """State in the head of the response whether the requesting page may read it.
 
         A response only if its browser asks first what may be sent, and the page is admitted.
         """
@@ -58,5 +58,5 @@ class Cors:
 
 
 def _wanted(request: Request) -> str:
-    """Headers that a page's script would send; each is as good as any, as none is a cookie."""
+    """Headers that a page's script would send; all are acceptable, as none is a cookie."""
     return request.headers.get("access-control-request-headers", "")

@@ -12,7 +12,7 @@ __all__ = ["DemandEstimator"]
 TIME_CONSTANT_S = 30.0
 """Models move over minutes; a rate follows a lasting change within one."""
 _MAX_KINDS = 256
-"""Bound of distinct kinds: their names come from clients."""
+"""Limit on distinct kinds: their names come from clients."""
 _MIN_PER_S = 1e-3
 """A rate below one query per quarter of an hour counts as none."""
 _NEWEST_WEIGHT = 0.1
@@ -52,7 +52,7 @@ class DemandEstimator:
         self._kinds: dict[tuple[str, str], _Kind] = {}
 
     def count(self, topic: str, model: str, tokens_out: int | None, now_s: float) -> None:
-        """Count a query that ended, with the `tokens_out` of its answer; none: it was shed."""
+        """Count a finished query, with the `tokens_out` of its answer; `None` means it was shed."""
         kind = self._kinds.get((topic, model))
         if kind is None:
             if len(self._kinds) >= _MAX_KINDS:
@@ -66,7 +66,7 @@ class DemandEstimator:
             kind.tokens_out += weight * (tokens_out - kind.tokens_out)
 
     def demand(self, now_s: float) -> Demand:
-        """The current rates, the highest first."""
+        """The current rates, highest first."""
         rates = [
             DemandRate(
                 topic=topic,

@@ -8,9 +8,9 @@ from daitn.node.gateway.context import RequestContext
 from daitn.node.openai_http.answers import MAX_ERROR_BYTES, IncomingAnswer
 from daitn.objects.header_names import AnswerHeader
 from daitn.openai.answers import StreamReader
-from daitn.openai.hints import retry_after_s
 from daitn.openai.http import EVENTS, JSON
 from daitn.openai.responses import Usage
+from daitn.openai.retry_after import retry_after_s
 from daitn.tools import clock
 from daitn.tools.http import ClientResponse
 
@@ -32,7 +32,7 @@ class Answer:
         started_s: float,
         max_bytes: int,
     ) -> None:
-        """Times are of `time.perf_counter`. `max_bytes`: of the whole answer."""
+        """Times are from `time.perf_counter`. `max_bytes`: limit on the whole answer."""
         self.query = query
         self.row = row
         headers = response.headers
@@ -46,11 +46,11 @@ class Answer:
         """Wait for a slot, as the deployment reports it."""
         self.reported_first_token_s = _seconds(headers.get(AnswerHeader.FIRST_TOKEN_S))
         self.retry_after_s: float | None = None
-        """When asking again may succeed, as the deployment says."""
+        """When a retry may succeed, as the deployment says."""
         self.path = query.path_to(row)
         self.body = b""
         self.usage: Usage | None = None
-        """Token counts, as a buffered answer reports them."""
+        """Token counts, as reported in a buffered answer."""
         self.on_close: Callable[[], None] | None = None
         parsed = query.parsed
         self._incoming = IncomingAnswer(
@@ -63,12 +63,12 @@ class Answer:
 
     @property
     def events(self) -> StreamReader | None:
-        """What was read of a stream."""
+        """The events read from a stream."""
         return self._incoming.events
 
     async def read(self, *, stream: bool) -> None:
-        """Wait for the whole answer, or where `stream` is wanted and comes, until it says
-        something. Raises `AnswerBroken`."""
+        """Wait for the whole answer or, if a `stream` is wanted and comes, for its first content.
+        Raises `AnswerBroken`."""
         incoming = self._incoming
         if stream and await incoming.begin():
             self.started_s = self.ended_s = incoming.read_at_s

@@ -5,8 +5,8 @@ from __future__ import annotations
 from daitn.control.queries.context import QueryRefusal, TooLong
 from daitn.objects.deployments import Api
 from daitn.objects.queries import QueryStatus
+from daitn.openai.context_excess import EXCEEDED
 from daitn.openai.errors import ApiError
-from daitn.openai.excess import EXCEEDED
 
 __all__ = [
     "deadline_passed",
@@ -48,12 +48,12 @@ def unavailable(message: str, after_s: float | None = None) -> ApiError:
 
 
 def misconfigured(message: str) -> ApiError:
-    """Every deployment that may answer needs its operator first."""
+    """Every deployment that may answer must be fixed by its operator first."""
     return ApiError(502, "misconfigured", message, permanent=True)
 
 
 def stopping() -> ApiError:
-    """The gateway takes no more queries, or gives one up, because it stops."""
+    """The gateway is stopping: it takes no more queries, or gives one up."""
     return unavailable("this gateway is stopping")
 
 
@@ -91,15 +91,15 @@ def infeasible(refusal: QueryRefusal, api: Api) -> ApiError:
     )
 
 
-def _too_long(told: TooLong) -> str:
-    if told.tokens_in >= told.most:
+def _too_long(excess: TooLong) -> str:
+    if excess.tokens_in >= excess.most:
         return (
-            f"the prompt has about {told.tokens_in} tokens, and the context length of the models "
-            f"that may answer is {told.most} at most"
+            f"the prompt has about {excess.tokens_in} tokens, and the context length of the models "
+            f"that may answer is {excess.most} at most"
         )
     return (
-        f"a prompt of about {told.tokens_in} tokens and an answer of up to {told.tokens_out} "
-        f"exceed the context length of every model that may answer: the longest holds {told.most}"
+        f"a prompt of about {excess.tokens_in} tokens and an answer of up to {excess.tokens_out} "
+        f"exceed the context length of every model that may answer: the longest holds {excess.most}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Asks deployments over HTTP, as the failover machine decides."""
+"""Queries deployments over HTTP, as the failover machine decides."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from daitn.control.queries.attempts import Cause, Failed, GiveUp, TellFailed, TellLate
-from daitn.control.queries.engine import late_after_s
 from daitn.control.queries.failover import Failover
+from daitn.control.queries.hedging import late_after_s
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.attempts import AttemptRunner
 from daitn.node.gateway.context import RequestContext
@@ -27,7 +27,7 @@ _UNCHANGED: Mapping[str, object] = {}
 
 
 class FailoverProxy:
-    """Passes a request to one deployment after the other until one answers."""
+    """Sends a request to one deployment after the other until one answers."""
 
     def __init__(self, upstream: Upstream, topology: Topology, budget: RetryBudget) -> None:
         """`topology` receives observations of failed and late deployments; all queries share
@@ -62,7 +62,7 @@ class FailoverProxy:
 
 
 class _Deployments:
-    """The rows of a query's snapshot, asked for this query."""
+    """The rows of a query's snapshot, for this query."""
 
     __slots__ = ("_changes", "_errors", "_query", "_stream", "_topology", "_upstream")
 
@@ -80,7 +80,7 @@ class _Deployments:
         self._stream = stream
         self._changes = changes
         self._errors: dict[int, Answer] = {}
-        """What rows answered that are not suited for the query."""
+        """Errors of rows that are not suited for the query."""
 
     async def ask(self, row: int) -> Answer | Failed:
         try:
@@ -128,7 +128,8 @@ class _Deployments:
 
 
 def _as_answered(answer: Answer, problem: str) -> ApiError:
-    """The error of a deployment that is not suited, as nobody is; what else was tried is told."""
+    """The error of an unsuited deployment, as none is suited; it also mentions the other
+    attempts."""
     error = read_error(answer.body) or Error()
     code = error.code if isinstance(error.code, str) and error.code else "unsupported"
     return ApiError(

@@ -12,6 +12,7 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from msgspec import structs
 
@@ -85,11 +86,11 @@ GC_THRESHOLDS = (10_000, 20, 20)
 """Garbage collection thresholds: allocations per young collection, and young and middle collections
 per collection of the next generation."""
 STUCK_AFTER_S = 600.0
-"""A full gateway in which no query ends for this long is stuck: answers take less."""
+"""Time without any finished query after which a full gateway counts as stuck: answers take less."""
 CLOSED_S = 60.0
-"""When a query may be tried again at a gateway that is out of service."""
+"""When to retry a query at a gateway that is out of service."""
 MIN_TOPIC_CONFIDENCE = 0.5
-"""A topic found with less confidence is more likely wrong than right."""
+"""A topic with less confidence is more likely wrong than right."""
 
 
 class Gateway:
@@ -111,12 +112,12 @@ class Gateway:
         counts: UsageCounts | None = None,
     ) -> None:
         """`admit` returns the site whose pass is shown (at seconds since the epoch), or raises
-        `Refused`. `topic_of` returns a text's topic and the confidence in it, in [0, 1]. `packets`
-        sends autonomous queries; none: this node is no forwarder. `tls`: folder with the
+        `Refused`. `topic_of` returns a text's topic and its confidence, in [0, 1]. `packets` sends
+        autonomous queries; `None` means this node is not a forwarder. `tls`: folder with the
         certificates for `https://` addresses. `owner`: who runs the site. `mandates`: checks in
-        whose name is asked; none in a network without a roster. `counts`: of what is
-        answered; none: nothing is counted, and keys have no limits but rates. Raises
-        `InvalidInput` for keys of other owners where there is one."""
+        whose name a query is asked; none in a network without a roster. `counts`: counts answers;
+        `None` means nothing is counted, and keys have no limits except rates. Raises `InvalidInput`
+        for keys of other owners if there is an owner."""
         self._site = site
         self._config = config
         self._topology = topology
@@ -157,10 +158,10 @@ class Gateway:
         self._moved_at_s = time.monotonic()
         """When a query last began or ended."""
         self._timers: set[asyncio.Timeout] = set()
-        """Of the queries in progress."""
+        """Timers of the queries in progress."""
         self._draining = self._cutting = False
         self.closed: Callable[[], str] = lambda: ""
-        """Why it takes no queries for now; an empty string: it does."""
+        """Why it takes no queries for now; empty if it does."""
         self._upstream: Upstream | None = None
         self._plans: PlanExecutor | None = None
 
@@ -172,14 +173,14 @@ class Gateway:
         proxy = FailoverProxy(self._upstream, self._topology, self._budget)
         self._plans = PlanExecutor(proxy, self._budget, self._load)
         await self._api.start()
-        # Today's objects live on, and queries leave few cycles behind: a collection after every 700
-        # new objects took a tenth of the gateway's time.
+        # Existing objects live on, and queries leave few cycles behind: a collection after every
+        # 700 new objects took a tenth of the gateway's time.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         keep_freed_arrays()
 
     def reconfigure(self, config: GatewayConfig) -> None:
-        """Take over changed keys and bounds. Raises `InvalidInput` as at the start."""
+        """Apply changed keys and limits. Raises `InvalidInput` as at the start."""
         self._api.admit_by(_authenticator(self._site, config, self._owner, self._mandates))
         self._config = config
 
@@ -205,7 +206,7 @@ class Gateway:
 
     @property
     def in_progress(self) -> int:
-        """Queries under way."""
+        """Number of queries in progress."""
         return self._in_flight
 
     def demand(self, now_s: float) -> Demand:
@@ -289,6 +290,7 @@ class Gateway:
                 pending = self._plans.answer(query, writer)
             async with timer:
                 self._timers.add(timer)
+                writer.whole = partial(_stop, timer)
                 response = await pending
         except ApiError as error:
             return await self._fail(query, writer, error)
@@ -318,7 +320,7 @@ class Gateway:
 
     async def _answer_by_packet(self, query: RequestContext) -> Reply:
         if self._packets is None:
-            raise bad_request("this gateway's node is no forwarder", "daitn.autonomous")
+            raise bad_request("this gateway's node is not a forwarder", "daitn.autonomous")
         query.decision.plan = packet_plan(query.intent)
         return await answer_by_packet(self._packets, query)
 
@@ -342,7 +344,7 @@ class Gateway:
         header = request.headers.get(TRACEPARENT)
         span = self._tracer.begin(operation(parsed.api), SpanKind.SERVER, header)
         own = full_name(caller.owner, parsed.name)
-        # A bare name is first of all the asker's own.
+        # A bare name means the caller's own model first.
         name = own if own in snapshot.rows_of and parsed.site is None else parsed.name
         intent = expecting(parsed.intent(self._site, caller.owner, topic, name), self._lengths)
         context = QueryContext(
@@ -366,6 +368,7 @@ class Gateway:
             waiting=Waiting(),
             outcome=Outcome(),
             lengths=self._lengths,
+            metering=self._metering,
             span=span,
             traceparent=passed_on(header),
         )
@@ -378,7 +381,7 @@ class Gateway:
         return topic if confidence >= MIN_TOPIC_CONFIDENCE else ""
 
     def _count_tokens(self, caller: Caller, parsed: ParsedRequest) -> int:
-        """By the rates of the model's first deployment, or else the usual ones."""
+        """Number of tokens by the rates of the model's first deployment, or else the usual ones."""
         snapshot, length = self._topology.snapshot(), parsed.length
         rows = snapshot.replicas(caller.owner, parsed.name)
         rates: Sequence[float] = USUAL_RATES
@@ -421,7 +424,7 @@ class Gateway:
                 "model": chosen.id,
                 "owner": chosen.descriptor.owner,
                 "sealing": signed_text(sealing),
-                # All by which its owner entitles it; the rest is long.
+                # Everything by which its owner entitles it; the rest is long.
                 "deployment": structs.replace(chosen.descriptor, evidence=(), claimed={}),
             }
         )
@@ -438,8 +441,6 @@ class Gateway:
         if outcome.recorded:  # A client may leave while it is told how its query ended.
             return
         outcome.recorded = True
-        if self._metering is not None:
-            self._metering.ended(query)
         seconds = time.perf_counter() - query.began_s
         tokens_out = None if status is QueryStatus.SHED else outcome.tokens_out
         if query.caller.relayed_by is None:
@@ -512,6 +513,12 @@ class Gateway:
         }
 
 
+def _stop(timer: asyncio.Timeout) -> None:
+    """A deadline has been met; its query may still wait for its client."""
+    if not timer.expired():
+        timer.reschedule(None)
+
+
 def _authenticator(
     site: SiteId, config: GatewayConfig, owner: str, mandates: Mandates | None
 ) -> Authenticator:
@@ -519,7 +526,7 @@ def _authenticator(
         for position, key in enumerate(config.keys):
             if key.owner != owner:
                 raise InvalidInput(
-                    f"a gateway of {owner} cannot give out keys of {key.owner}",
+                    f"a gateway of {owner} cannot issue keys of {key.owner}",
                     field=f"gateway.keys[{position}].owner",
                     fix=f"let {key.owner} make a token: `daitn token create --gateway {site}`",
                 )

@@ -1,4 +1,4 @@
-"""UseLimits of keys and tokens: what they may spend here, how fast, and on which models.
+"""Limits of keys and tokens: spending here, rate, and models.
 
 What an answer costs is known when it has ended. So a query is let in while its key has anything
 left, and those under way when that is used up are answered.
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
-from daitn.control.accounting.money import exact, whole
-from daitn.node.gateway.context import RequestContext
-from daitn.node.usage.counts import KeySpent, UsageCounts, UsageRecord
+from daitn.control.accounting.amounts import exact, whole
+from daitn.node.gateway.context import AskingKey, Caller, RequestContext
+from daitn.node.usage.counts import UsageCounts, UsageRecord
 from daitn.objects.accounts import Charged
 from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import OwnerId
-from daitn.objects.usage import Count, UsageKey
+from daitn.objects.usage import Count, KeySpent, UsageKey
 from daitn.openai.errors import ApiError
 
 __all__ = ["KeyLimits", "Metering"]
@@ -26,7 +26,7 @@ _MOST_FLOWS = 10_000
 
 
 class _Flow:
-    """Tokens per minute: a minute's may come at once. It may owe what an answer took beyond."""
+    """Tokens per minute: a minute's worth may come at once. It may go into debt for an answer."""
 
     __slots__ = ("_at_s", "_left", "_per_minute")
 
@@ -34,7 +34,7 @@ class _Flow:
         self._per_minute, self._left, self._at_s = per_minute, float(per_minute), now_s
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until it has anything left; 0: it has."""
+        """Seconds until anything is left; 0 if something is."""
         filled = self._left + max(0.0, now_s - self._at_s) * self._per_minute / 60.0
         self._left, self._at_s = min(float(self._per_minute), filled), max(now_s, self._at_s)
         return 0.0 if self._left > 0.0 else (1.0 - self._left) * 60.0 / self._per_minute
@@ -49,7 +49,7 @@ class KeyLimits:
     def __init__(
         self, counts: UsageCounts, wall_s: Callable[[], float], now_s: Callable[[], float]
     ) -> None:
-        """`now_s`: of a monotonic clock."""
+        """`now_s`: a monotonic clock."""
         self._counts, self._wall_s, self._now_s = counts, wall_s, now_s
         self._flows: dict[str, _Flow] = {}
 
@@ -61,8 +61,7 @@ class KeyLimits:
             return
         _check_model(key.limits, query.caller.owner, query.parsed.name)
         if key.limits.spends:
-            wall_s = self._wall_s()
-            _check_spent(key.limits, self._counts.spent(key.secret, wall_s), wall_s)
+            self.check_money(key)
         if key.limits.tokens_per_minute is not None:
             wait_s = self._flow(key.secret, key.limits.tokens_per_minute).wait_s(self._now_s())
             if wait_s:
@@ -74,12 +73,26 @@ class KeyLimits:
                     retry_after_s=wait_s,
                 )
 
-    def took(self, query: RequestContext) -> None:
-        """A query has ended: its tokens count."""
-        key = query.caller.key
-        if key is not None and key.limits.tokens_per_minute is not None:
-            flow = self._flow(key.secret, key.limits.tokens_per_minute)
-            flow.take(sum(one.tokens_in + one.tokens_out for one in query.outcome.charged))
+    def check_money(self, key: AskingKey) -> None:
+        """Raise `ApiError` (402) for a key that has reached its spending limit. For a key of
+        several gateways, a control centre reports the spending at the others; without a report,
+        each gateway has a share of what was left at the last one."""
+        wall_s = self._wall_s()
+        own = self._counts.spent(key.secret, wall_s)
+        if key.gateways == 1:
+            _check_spent(key.limits, own, wall_s, "at this gateway")
+            return
+        heard, fresh = self._counts.shared.heard(key.secret)
+        then, others = (heard.own, heard.others) if heard else (KeySpent(), KeySpent())
+        then, others = then.at(wall_s), others.at(wall_s)
+        _check_spent(key.limits, own + others, wall_s, "at all its gateways")
+        if not fresh:
+            _check_part(key, own, then, others)
+
+    def take(self, key: AskingKey, tokens: int) -> None:
+        """Count an answer's tokens."""
+        if key.limits.tokens_per_minute is not None:
+            self._flow(key.secret, key.limits.tokens_per_minute).take(tokens)
 
     def _flow(self, secret: str, per_minute: int) -> _Flow:
         flow = self._flows.get(secret)
@@ -97,30 +110,39 @@ class Metering:
         self.limits = limits
         self._counts, self._wall_s = counts, wall_s
 
-    def ended(self, query: RequestContext) -> None:
-        """A query has ended. One that another gateway relays is counted there."""
-        if query.caller.relayed_by is not None:
+    def count(self, caller: Caller, charged: Charged) -> None:
+        """Count an answer. If another gateway relays to this one, the query keeps its id and is
+        counted there.
+
+        Verifiers examine deployments through gateways: facilities cannot tell and count that, so it
+        is counted here too, at no price.
+        """
+        if caller.query:
             return
-        self.limits.took(query)
-        key, wall_s = query.caller.key, self._wall_s()
+        key = caller.key
         spends = key is not None and key.limits.spends
-        for one in query.outcome.charged:
-            self._counts.count(
-                UsageRecord(
-                    key=_kind(query.caller.owner, one),
-                    count=Count(1, one.tokens_in, one.tokens_out),
-                    api_key=key.secret if key and spends else "",
-                    nano_usd=whole(_usd(one), NANOS) if spends else 0,
-                    until_s=key.until_s if key else 0.0,
-                    at_s=wall_s,
-                )
+        if key is not None:
+            self.limits.take(key, charged.tokens_in + charged.tokens_out)
+            if spends and key.gateways > 1:
+                self._counts.shared.show(key.secret)
+        self._counts.count(
+            UsageRecord(
+                key=_kind(caller, charged),
+                count=Count(1, charged.tokens_in, charged.tokens_out),
+                api_key=key.secret if key and spends else "",
+                nano_usd=whole(_usd(charged), NANOS) if spends else 0,
+                until_s=key.until_s if key else 0.0,
+                at_s=self._wall_s(),
             )
+        )
 
 
-def _kind(owner: str, charged: Charged) -> UsageKey:
+def _kind(caller: Caller, charged: Charged) -> UsageKey:
     model_owner, _, model = charged.model.rpartition("/")
-    owners = OwnerId(owner), OwnerId(model_owner)
-    return UsageKey(*owners, model, charged.site, charged.price_in, charged.price_out)
+    owners = OwnerId(caller.owner), OwnerId(model_owner)
+    examines = caller.relayed_by is not None and not caller.owner
+    prices = (0.0, 0.0) if examines else (charged.price_in, charged.price_out)
+    return UsageKey(*owners, model, charged.site, *prices)
 
 
 def _usd(charged: Charged) -> Fraction:
@@ -135,28 +157,51 @@ def _check_model(limits: UseLimits, owner: str, name: str) -> None:
         raise ApiError(
             403,
             "model_not_allowed",
-            f"this key of {owner} may ask {', '.join(limits.models)}, and not {name}: name one of "
-            "these, or have a key made for it",
+            f"this key of {owner} may query {', '.join(limits.models)}, but not {name}: name one "
+            f"of these, or get a key for it",
             param="model",
         )
 
 
-def _check_spent(limits: UseLimits, spent: KeySpent, wall_s: float) -> None:
+def _check_part(key: AskingKey, own: KeySpent, then: KeySpent, others: KeySpent) -> None:
+    """Raise `ApiError` for a key that has spent this gateway's share of what was left when a
+    control centre last reported the spending of `others`, and here `then`."""
+    limits = key.limits
+    for most_usd, now, before, elsewhere in (
+        (limits.usd_total, own.total, then.total, others.total),
+        (limits.usd_per_month, own.of_month, then.of_month, others.of_month),
+        (limits.usd_per_day, own.of_day, then.of_day, others.of_day),
+    ):
+        if most_usd is not None and (now - before) * key.gateways >= (
+            exact(most_usd) * NANOS - before - elsewhere
+        ):
+            raise ApiError(
+                402,
+                "insufficient_quota",
+                f"this key has spent this gateway's part, one of {key.gateways}, of what was left "
+                f"of {most_usd:g} USD, and no control centre says now what it spent at the others: "
+                "ask another of its gateways, or wait until one does",
+                type_="insufficient_quota",
+            )
+
+
+def _check_spent(limits: UseLimits, spent: KeySpent, wall_s: float, where: str) -> None:
     now = datetime.fromtimestamp(wall_s, UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     tomorrow = midnight + timedelta(days=1)
     next_month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-    for most_usd, nano_usd, of, when in (
-        (limits.usd_total, spent.total, "in all", "have another key made"),
-        (limits.usd_per_month, spent.of_month, "this month", f"wait until {next_month:%Y-%m-%d}"),
-        (limits.usd_per_day, spent.of_day, "today", f"wait until {tomorrow:%Y-%m-%d}"),
+    for most_usd, nano_usd, of, until in (
+        (limits.usd_total, spent.total, "in all", None),
+        (limits.usd_per_month, spent.of_month, "this month", next_month),
+        (limits.usd_per_day, spent.of_day, "today", tomorrow),
     ):
         if most_usd is not None and nano_usd >= exact(most_usd) * NANOS:
+            wait = "" if until is None else f"wait until {until:%Y-%m-%d} (UTC), or "
             raise ApiError(
                 402,
                 "insufficient_quota",
-                f"this key has spent {nano_usd / NANOS:.6f} USD {of} at this gateway, of at most "
-                f"{most_usd:g} USD: {when} (UTC), or have one made with a higher limit",
+                f"this key has spent {nano_usd / NANOS:.6f} USD {of} {where}, of at most "
+                f"{most_usd:g} USD: {wait}get one with a higher limit",
                 permanent=True,
                 type_="insufficient_quota",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from daitn.node.gateway.context import Caller
 from daitn.node.gateway.request import read_request
@@ -12,21 +12,18 @@ from daitn.node.gateway.translation import CountTokens, Serve, translated
 from daitn.node.openai_http.api import json_response
 from daitn.objects.deployments import Api
 from daitn.openai.errors import bad_request
-from daitn.openai.http import JSON
+from daitn.openai.http import COUNT_TOKENS, JSON, MESSAGES, MODELS
 from daitn.openai.messages_answer import MessagesAnswer, messages_error, messages_models
 from daitn.openai.messages_request import read_messages
 from daitn.tools.http import Reply, Request, Response
 
-__all__ = ["MESSAGES", "Messages", "is_messages", "messages_response"]
+__all__ = ["Messages", "is_messages", "messages_response"]
 
 T = TypeVar("T")
 
-_ASK: Final = "/v1/messages"
-_COUNT: Final = "/v1/messages/count_tokens"
-MESSAGES = frozenset({_ASK, _COUNT})
 OLDEST_VERSION = "2023-06-01"
-"""Since this version of Anthropic's API streams have named events. What newer ones removed is still
-understood."""
+"""Since this version of Anthropic's API, streams have named events. What newer versions removed is
+still understood."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _VERSION_HEADER = "anthropic-version"
 
@@ -39,7 +36,7 @@ class Messages:
         serve: Serve,
         count_tokens: CountTokens,
     ) -> None:
-        """`serve` answers a chat; `count_tokens`: about how many tokens a prompt has."""
+        """`serve` answers a chat; `count_tokens` estimates the tokens of a prompt."""
         self._serve = serve
         self._count_tokens = count_tokens
 
@@ -50,10 +47,10 @@ class Messages:
         version = request.headers.get(_VERSION_HEADER, OLDEST_VERSION)
         if not _DATE.fullmatch(version) or version < OLDEST_VERSION:
             raise bad_request(f"this gateway speaks {OLDEST_VERSION} and later", _VERSION_HEADER)
-        chat = read_messages(body, counting=path == _COUNT)
+        chat = read_messages(body, counting=path == COUNT_TOKENS)
         parsed = read_request(Api.CHAT, chat.body, request.raw_headers)
         tokens_in = self._count_tokens(caller, parsed)
-        if path == _COUNT:
+        if path == COUNT_TOKENS:
             return json_response({"input_tokens": tokens_in})
         answer = _Messages(MessagesAnswer(chat, tokens_in))
         return identified(await translated(self._serve, answer, request, caller, parsed, began_s))
@@ -77,11 +74,11 @@ class _Messages:
 
 
 def is_messages(request: Request, path: str) -> bool:
-    """Whether a client of Anthropic's API asks, by the path, or about models, by the header of all
-    its requests."""
-    if path == _ASK or path.startswith(f"{_ASK}/"):
+    """Whether the request is from a client of Anthropic's API, by the path or, for models, by the
+    header of all its requests."""
+    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
         return True
-    return path.startswith("/v1/models") and _VERSION_HEADER in request.headers
+    return path.startswith(MODELS) and _VERSION_HEADER in request.headers
 
 
 def messages_response(response: Response) -> Response:
@@ -95,7 +92,7 @@ def messages_response(response: Response) -> Response:
 
 
 def identified(reply: T) -> T:
-    """Anthropic's clients look for the query's id here."""
+    """Adds the query's id where Anthropic's clients look for it."""
     if isinstance(reply, Response) and "x-request-id" in reply.headers:
         reply.headers["request-id"] = reply.headers["x-request-id"]
     return reply

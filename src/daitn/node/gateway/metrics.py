@@ -1,4 +1,4 @@
-"""What a gateway counts.
+"""Metrics of a gateway.
 
 Names follow vLLM's and those of the Gateway API's inference extension, so that panels for them are
 read alike.
@@ -30,25 +30,24 @@ __all__ = ["METRICS", "GatewayMetrics"]
 
 REQUESTS: Final = counter(
     "daitn_gateway_requests_total",
-    "Queries that have ended; of those without an answer, `model` is the one that was asked for, "
-    "if the network has it.",
+    "Ended queries; without an answer, `model` is the requested one, if the network has it.",
     *("model", "api", "outcome"),
 )
 DURATION: Final = histogram(
     "daitn_gateway_request_duration_seconds",
-    "From a query's arrival to the end of its answer.",
+    "Time from a query's arrival to the end of its answer.",
     "model",
 )
 FIRST_TOKEN: Final = histogram(
     "daitn_gateway_time_to_first_token_seconds",
-    "From a query's arrival to the first piece of its answer.",
+    "Time from a query's arrival to the first piece of its answer.",
     "model",
 )
 OVERHEAD: Final = histogram(
-    "daitn_gateway_overhead_seconds", "What the gateway adds to a deployment's own time."
+    "daitn_gateway_overhead_seconds", "Time that the gateway adds to a deployment's own time."
 )
 DECISION: Final = histogram(
-    "daitn_gateway_decision_duration_seconds", "How long QIRCE takes to decide on a query."
+    "daitn_gateway_decision_duration_seconds", "Time that QIRCE takes to decide on a query."
 )
 PROMPT_TOKENS: Final = counter(
     "daitn_gateway_prompt_tokens_total", "Tokens read for answers.", "model"
@@ -57,7 +56,7 @@ GENERATION_TOKENS: Final = counter(
     "daitn_gateway_generation_tokens_total", "Tokens written in answers.", "model"
 )
 COST: Final = counter(
-    "daitn_gateway_cost_usd_total", "Price of answers, as deployments state it.", "model"
+    "daitn_gateway_cost_usd_total", "Price of answers, at the deployments' prices.", "model"
 )
 ATTEMPTS: Final = counter(
     "daitn_gateway_attempts_total", "Requests to deployments, packets included."
@@ -67,7 +66,7 @@ RETRIES: Final = counter(
 )
 HEDGES: Final = counter(
     "daitn_gateway_hedged_requests_total",
-    "Queries for which a second deployment was asked, because the first was late.",
+    "Queries for which a second deployment was asked because the first was late.",
 )
 FAILOVERS: Final = counter(
     "daitn_gateway_failovers_total",
@@ -75,16 +74,17 @@ FAILOVERS: Final = counter(
 )
 ERRORS: Final = counter(
     "daitn_gateway_errors_total",
-    "Error answers by their `code`, those to requests that are no query included.",
+    "Error answers by `code`, including those to requests other than queries.",
     "code",
 )
 RUNNING: Final = gauge("daitn_gateway_requests_running", "Queries in progress.")
 MOST_RUNNING: Final = gauge(
-    "daitn_gateway_requests_running_limit", "Queries in progress at most: `max_in_flight`."
+    "daitn_gateway_requests_running_limit",
+    "Maximum number of queries in progress: `max_in_flight`.",
 )
 DEPLOYMENTS: Final = gauge("daitn_gateway_deployments", "Deployments that this gateway knows.")
 AVAILABLE: Final = gauge(
-    "daitn_gateway_deployments_available", "Those of them that can be asked now."
+    "daitn_gateway_deployments_available", "Known deployments that can be queried now."
 )
 METRICS: Final = (
     *(REQUESTS, DURATION, FIRST_TOKEN, OVERHEAD, DECISION, PROMPT_TOKENS, GENERATION_TOKENS),
@@ -96,7 +96,7 @@ _CODES: Final = frozenset(code.code for code in CODES)
 
 
 class _Model:
-    """What is counted of the queries that one model answered."""
+    """Counts of the queries that one model answered."""
 
     __slots__ = ("cost_usd", "duration", "first_token", "tokens_in", "tokens_out")
 
@@ -133,19 +133,19 @@ class GatewayMetrics:
             self._failovers += answered and bool(query.attempts.failed)
         if not answered:
             return
-        told = self._models.get(model)
-        if told is None:
-            told = self._models[model] = _Model()
-        told.duration.observe(record.seconds)
+        counted = self._models.get(model)
+        if counted is None:
+            counted = self._models[model] = _Model()
+        counted.duration.observe(record.seconds)
         if record.first_token_s is not None:
-            told.first_token.observe(record.first_token_s)
-        told.tokens_in += record.tokens_in
-        told.tokens_out += record.tokens_out
-        told.cost_usd += record.cost_usd
+            counted.first_token.observe(record.first_token_s)
+        counted.tokens_in += record.tokens_in
+        counted.tokens_out += record.tokens_out
+        counted.cost_usd += record.cost_usd
         self._overhead.observe(record.overhead_s)
 
     def refused(self, code: str) -> None:
-        """A request got an error; of the codes that deployments make up, all are one."""
+        """A request got an error; all codes that deployments invent count as one."""
         self._errors[code if code in _CODES else OTHER] += 1
 
     def measured(self) -> Iterator[Sample]:
@@ -168,6 +168,6 @@ class GatewayMetrics:
 
 
 def _wanted(query: RequestContext) -> str:
-    """The model that was asked for: names that the network does not have are one."""
+    """The requested model: unknown names count as one."""
     name = query.intent.model
     return name if name == AUTO or name in query.snapshot.rows_of else OTHER

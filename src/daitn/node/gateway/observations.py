@@ -23,7 +23,7 @@ _NOT_TEXT = frozenset({Need.RECORD, Need.IMAGE, Need.AUDIO, Need.VIDEO, Need.FIL
 def observed_stream(
     answer: Answer, tokens: int, blocked_s: float, usage: Usage | None
 ) -> Observation:
-    """Observe a complete stream; for `blocked_s` its client did not read on. `usage`: as it was
+    """Observe a complete stream; for `blocked_s` its client did not read on. `usage`: as
     reported."""
     streaming_s = answer.ended_s - answer.started_s - blocked_s
     return Observation(
@@ -54,7 +54,8 @@ def observed_late(query: RequestContext, row: int, waited_s: float, *, stream: b
 
 
 def _prompt(query: RequestContext, usage: Usage | None) -> PromptSize | None:
-    """What the answer tells of the model's tokenizer: nothing, if the prompt is not all text."""
+    """What the answer reveals about the model's tokenizer: nothing if the prompt is not all
+    text."""
     intent = query.intent
     tokens = None if usage is None else usage.prompt_tokens
     if tokens is None or intent.characters is None or not _NOT_TEXT.isdisjoint(intent.needs):

@@ -20,9 +20,10 @@ from daitn.node.gateway.voting import winner
 from daitn.objects.errors import DaitnError, InvalidInput
 from daitn.objects.header_names import AnswerHeader
 from daitn.objects.queries import AUTO, QueryIntent, Strategy
-from daitn.openai.answers import as_events, read_whole
+from daitn.openai.answers import read_whole
 from daitn.openai.errors import from_daitn_error
 from daitn.openai.events import AnswerBroken
+from daitn.openai.folding import as_events
 from daitn.openai.http import EVENTS, JSON
 from daitn.steering.wire.packet import MOST_PAYLOAD_BYTES
 from daitn.tools.http import Response
@@ -78,7 +79,7 @@ async def answer_by_packet(packets: Packets, query: RequestContext) -> Response:
     query.attempts.count = query.plan.members
     intent = query.intent
     if query.caller.relayed_by is not None:
-        # Whoever answers sees that this gateway signed, and not the one that has the mandate.
+        # The answering facility sees that this gateway signed, not the one that has the mandate.
         intent = msgspec.structs.replace(intent, owner="")
     try:
         with query.waiting:
@@ -104,7 +105,7 @@ async def _asked(
 
 
 def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote]:
-    """The valid answers, one per deployment. All that can be read are charged."""
+    """The valid answers, one per deployment. All readable ones are charged."""
     votes: dict[tuple[str, str], _Vote] = {}
     reasons: list[str] = []
     for answer in answers:
@@ -132,8 +133,8 @@ def _votes(query: RequestContext, answers: Sequence[PacketAnswer]) -> list[_Vote
 
 
 def _is_asked_for(query: RequestContext, row: int | None) -> bool:
-    """Whether a deployment may answer under the name that was asked for; of one that is not known
-    here, nobody can tell."""
+    """Whether a deployment may answer under the requested name; for one that is unknown here,
+    nobody can tell."""
     model = query.intent.model
     return row is None or model == AUTO or model in query.snapshot.rows[row].called
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from daitn.control.queries.engine import late_after_s
+from daitn.control.queries.hedging import late_after_s
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.answer_writer import ResponseWriter
 from daitn.node.gateway.attempts import AttemptRunner, close_unused
@@ -32,7 +32,7 @@ from daitn.topology.qrrt.relevance import relevant_to
 __all__ = ["PlanExecutor"]
 
 _UNSTREAMED: dict[str, object] = {"stream": False, "stream_options": None}
-"""Changes to a request whose answer is examined before it is given."""
+"""Changes to a request whose answer is examined before it is returned."""
 
 
 class PlanExecutor:
@@ -70,8 +70,8 @@ class PlanExecutor:
     async def _resume(
         self, attempts: AttemptRunner, writer: ResponseWriter, broken: Answer, why: AnswerBroken
     ) -> Answer:
-        """Replace an answer that broke off. If part of it was sent already, the replacement must be
-        the same answer, byte by byte."""
+        """Replace an answer that broke off. If part of it was already sent, the replacement must be
+        identical, byte by byte."""
         query, row = broken.query, broken.row
         id_ = query.snapshot.rows[row].id
         reason = why.reason.removeprefix(f"{id_}: ")  # A gateway that relays names it, too.
@@ -87,7 +87,7 @@ class PlanExecutor:
         raise broken_off
 
     def _replicas(self, query: RequestContext, row: int) -> tuple[int, ...]:
-        """Rows that may answer and give the same answer as the broken one, the fastest first."""
+        """Rows that may answer, with the same answer as the broken one, fastest first."""
         rows, intent = query.snapshot.rows, query.intent
         broken = rows[row].descriptor
         if not (broken.deterministic and broken.manifest and intent.repeatable):
@@ -146,7 +146,7 @@ class PlanExecutor:
 
     async def _members(self, query: RequestContext) -> list[Answer | ApiError]:
         """The members' answers, or errors. A member that fails is replaced; once most have
-        answered, members that are unusually late are not waited for."""
+        answered, unusually late members are not awaited."""
         plan, constraints = query.plan, query.intent.constraints
         spare = deque(plan.rows[plan.members :])
         first = plan.rows[: plan.members]
@@ -180,7 +180,7 @@ class PlanExecutor:
 
 
 def _most_hopeful(errors: Sequence[ApiError]) -> ApiError:
-    """The error to give where no member answered: one after which asking again may succeed, if
-    there is one."""
+    """The error to return if no member answered: one after which a retry may succeed, if there is
+    one."""
     passing = [error for error in errors if error.retry_after_s is not None]
     return next(iter([*passing, *errors]), unavailable("no member of the ensemble answered"))

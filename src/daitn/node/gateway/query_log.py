@@ -18,7 +18,7 @@ __all__ = ["QueryLog", "SeededDraws"]
 MAX_RECORDS = 4096
 MAX_DECISIONS = 512
 MAX_CELLS = 1 << 23
-"""Bound of numbers in stored decisions, 64 MB of them: a few decisions over 100,000 rows, or
+"""Limit on numbers in stored decisions, 64 MB of them: a few decisions over 100,000 rows, or
 `MAX_DECISIONS` over 1,000."""
 _WORD = (1 << 64) - 1
 _CHANGING_COLUMNS = 8
@@ -28,7 +28,7 @@ _CHANGING_COLUMNS = 8
 class SeededDraws:
     """Random draws from a seed, for a decision that needs one or none: SplitMix64 of Steele, Lea
     and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. Setting up
-    `random.Random` takes longer than many a query's other steps."""
+    `random.Random` takes longer than many other steps of a query."""
 
     __slots__ = ("_state",)
 
@@ -50,7 +50,7 @@ class _LoggedDecision(NamedTuple):
 
 
 class QueryLog:
-    """Ring buffers: the oldest entries fall out."""
+    """Ring buffers: the oldest entries are dropped."""
 
     def __init__(self, qirce: Qirce) -> None:
         self._qirce = qirce
@@ -79,8 +79,8 @@ class QueryLog:
         without: Collection[str] = (),
         before: tuple[float, str] | None = None,
     ) -> tuple[QueryRecord, ...]:
-        """The last asked first: of one owner, or of all except some. `before`: only those that come
-        after the query asked at this time, with this id."""
+        """Latest first: those of one owner, or all except some. `before`: only those that come
+        after the query with this time and id."""
         matching = (
             record
             for record in reversed(self._records)
@@ -90,7 +90,7 @@ class QueryLog:
         return tuple(heapq.nlargest(max(0, limit), matching, lambda r: (r.asked_at_s, r.id)))
 
     def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
-        """How a query was served, and its decision, made again with terms and rejections.
+        """How a query was served, and its decision, recomputed with terms and rejections.
 
         Raises `NotFound` for a query that is too old, or was not decided here.
         """

@@ -1,4 +1,4 @@
-"""A request of OpenAI's API, parsed once: the fields that decide its route, and the body to pass
+"""A request of OpenAI's API, parsed once: the fields that determine its route, and the body to pass
 on."""
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from daitn.openai.requests import (
 __all__ = ["ParsedRequest", "read_request"]
 
 DEFAULT_TOKENS_OUT = 64
-"""Room for an answer without a stated limit; the model's own limit applies to it. Small, so that
-it does not exclude models with a short context."""
+"""Room for an answer without a stated limit; the model's own limit applies to it. Small, so that it
+does not exclude models with a short context."""
 _PREFIX_BYTES = 1024
 """The prefix that identifies a prompt; a model reads shorter prompts as fast as it looks up a
 cache."""
@@ -38,7 +38,7 @@ _TEXT_FIELDS = {
     Api.EMBEDDINGS: ("input",),
     Api.RERANK: ("query", "documents"),
 }
-"""Fields that a request has to have; the first one is the question."""
+"""Required fields of a request; the first one is the question."""
 
 
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
@@ -68,7 +68,7 @@ class ParsedRequest:
     ) -> None:
         self.api = api
         self.previous_deployment = previous_deployment
-        """The deployment that answered what it goes on from; empty: none is known."""
+        """The deployment that answered the response being continued; empty if unknown."""
         self._fields = fields
         self._raw = raw
         name, _, topic = fields.model.partition(":") if fields.model.startswith(AUTO) else ("",) * 3
@@ -86,7 +86,7 @@ class ParsedRequest:
 
     @property
     def model(self) -> str:
-        """The model, as the request names it."""
+        """The model named in the request."""
         return self._fields.model
 
     @property
@@ -95,12 +95,13 @@ class ParsedRequest:
 
     @property
     def choices(self) -> int:
-        """Choices that the answer has, at least; of a ranking, documents that it can name."""
+        """Minimum number of choices in the answer; for a ranking, the number of documents it can
+        name."""
         return self._fields.choices
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream shall end with its token counts."""
+        """Whether a stream should end with its token counts."""
         return self._fields.include_usage
 
     @property
@@ -153,8 +154,8 @@ class ParsedRequest:
         )
 
     def body(self, model: str, changes: Mapping[str, object]) -> bytes:
-        """The request body for a deployment: `model` and `changes` replaced, the rest byte for
-        byte."""
+        """The request body for a deployment: `model` and `changes` replaced, the rest unchanged
+        byte for byte."""
         return rewritten(self._raw, {**changes, "model": model})
 
     def _prefix(self) -> int:
@@ -179,6 +180,6 @@ def read_request(
         try:
             _OBJECTS.decode(getattr(fields, field))
         except DECODE_ERRORS:  # Of servers, some fail at it as if it were their fault.
-            raise bad_request("is no list of objects", field) from None
+            raise bad_request("is not a list of objects", field) from None
     constraints = read_constraints(raw.pop("daitn", None), headers)
     return ParsedRequest(api, fields, raw, constraints, previous_deployment)

@@ -1,10 +1,10 @@
-"""OpenAI's Responses API at a gateway: queries in its form are answered as chats, and kept by the
+"""OpenAI's Responses API at a gateway: queries in its form are answered as chats, and stored by the
 facilities that answered them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -25,20 +25,18 @@ from daitn.openai.conversation import (
     site_of,
 )
 from daitn.openai.errors import ApiError, bad_request
-from daitn.openai.http import JSON
+from daitn.openai.http import JSON, RESPONSE_ITEMS, RESPONSES
 from daitn.openai.requests import raw_fields, rewritten
 from daitn.openai.responses_answer import ResponsesAnswer
 from daitn.openai.responses_request import read_responses
 from daitn.tools.http import Reply, Request, Response
 from daitn.topology.qrrt.snapshot import deployment_id
 
-__all__ = ["RESPONSES", "Responses"]
+__all__ = ["Responses"]
 
-RESPONSES: Final = "/v1/responses"
-_ITEMS = "input_items"
 _ORDERS = ("desc", "asc")
 _USUAL_ITEMS, _MOST_ITEMS = 20, 100
-"""Of a page, as at OpenAI."""
+"""Items of a page, as at OpenAI."""
 
 
 class Responses:
@@ -47,14 +45,14 @@ class Responses:
     def __init__(
         self, serve: Serve, count_tokens: CountTokens, conversations: Conversations
     ) -> None:
-        """`serve` answers a chat; `count_tokens`: about how many tokens a prompt has."""
+        """`serve` answers a chat; `count_tokens` estimates the tokens of a prompt."""
         self._serve = serve
         self._count_tokens = count_tokens
         self._conversations = conversations
 
     async def answer(self, request: Request, caller: Caller, body: bytes, began_s: float) -> Reply:
-        """Answer a query. Raises `ApiError` for one that cannot be read, or go on from the
-        response that it names."""
+        """Answer a query. Raises `ApiError` for one that cannot be read, or whose previous response
+        cannot be continued."""
         chat = read_responses(body)
         before, previous_deployment = list[msgspec.Raw](), ""
         if chat.previous:
@@ -75,29 +73,29 @@ class Responses:
     async def _previous(
         self, request: Request, caller: Caller, previous: str, body: bytes
     ) -> StoredResponse:
-        """The response that a query goes on from. Raises `ApiError`."""
+        """The response that a query continues. Raises `ApiError`."""
         constraints = read_constraints(raw_fields(body).get("daitn"), request.raw_headers)
         kept = await self._conversations.find(caller, previous, constraints)
         if kept is None:
             raise ApiError(
                 400,
                 "previous_response_not_found",
-                f"Previous response with id '{previous[:200]}' not found: it was not kept, has "
-                "expired or was deleted, is another owner's, or its facility has left. Send the "
-                "whole conversation as `input`.",
+                f"Previous response with id '{previous[:200]}' not found: it was not stored, has "
+                f"expired, was deleted, belongs to another owner, or its facility has left. Send "
+                f"the whole conversation as `input`.",
                 param="previous_response_id",
             )
         return kept
 
     async def handle_stored(self, request: Request, path: str, caller: Caller) -> Response:
-        """Answer about a kept response. Raises `ApiError`."""
+        """Answer a request about a stored response. Raises `ApiError`."""
         id_, _, rest = path.removeprefix(f"{RESPONSES}/").partition("/")
-        if rest not in ("", _ITEMS):
+        if rest not in ("", RESPONSE_ITEMS):
             raise ApiError(404, "not_found", f"nothing is served at {path}")
         if caller.relayed_by is not None and not rest:
             body = await read_body(request, MAX_STORED_BYTES) if request.method == "PUT" else b""
-            status, told = await self._conversations.relay(caller, request.method, id_, body)
-            return Response(told, status, {"content-type": JSON})
+            status, answer = await self._conversations.relay(caller, request.method, id_, body)
+            return Response(answer, status, {"content-type": JSON})
         constraints = read_constraints(None, request.raw_headers)
         if request.method == "DELETE" and not rest:
             if not await self._conversations.delete(caller, id_, constraints):
@@ -106,7 +104,7 @@ class Responses:
         if request.method != "GET":
             raise wrong_method(request, "GET", *(() if rest else ("DELETE",)))
         if request.query.get("stream") == "true":
-            raise bad_request("a kept response comes in one piece", "stream", fix="leave it out")
+            raise bad_request("a stored response comes in one piece", "stream", fix="leave it out")
         kept = await self._conversations.find(caller, id_, constraints)
         if kept is None:
             raise _not_found(id_)
@@ -116,7 +114,7 @@ class Responses:
 
 
 class _Keeping:
-    """Translates one answer, and has it kept before it ends; see `Translation`."""
+    """Translates one answer, and has it stored before it ends; see `Translation`."""
 
     def __init__(
         self,
@@ -130,11 +128,11 @@ class _Keeping:
         self._parsed = parsed
         self._conversations = conversations
         self.conversation: tuple[list[msgspec.Raw], bytes] | None = None
-        """The items before the request, and the request; none: the answer is not to be kept."""
+        """The items before the request, and the request; `None` means the answer is not stored."""
         self._id: str | None = None
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """The head of the answer: it says who answers."""
+        """Begin the answer; its head names the deployment."""
         if self.conversation is not None and self._id is None:
             self._id = self._conversations.new_id(unquote(headers[AnswerHeader.FACILITY]))
             if self._id is not None:

@@ -1,4 +1,4 @@
-"""The live inference topology, as a gateway uses it."""
+"""The live inference topology, as used by a gateway."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def attempt(query: RequestContext, row: int) -> Span | None:
 
 
 def ended(span: Span, query: RequestContext, record: QueryRecord, code: str) -> None:
-    """End the span of a query with what its record says; `code`: of its error."""
+    """End the span of a query with the data of its record; `code`: that of its error."""
     attributes = span.attributes
     attributes |= request_attributes(record.api, query.intent.model)
     attributes |= {

@@ -16,14 +16,14 @@ __all__ = ["CountTokens", "Serve", "Translation", "translated"]
 Serve = Callable[[Request, Caller, ParsedRequest, float], Awaitable[Reply]]
 """Answers a query."""
 CountTokens = Callable[[Caller, ParsedRequest], int]
-"""About how many tokens a prompt has for the model that it names."""
+"""Estimates the tokens of a prompt for the model that it names."""
 
 
 class Translation(StreamTranslation, Protocol):
     """Translates one answer of a chat."""
 
     async def whole(self, body: bytes) -> bytes:
-        """A whole answer, which has begun."""
+        """A whole answer, once it has begun."""
         ...
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:

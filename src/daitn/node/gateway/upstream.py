@@ -1,4 +1,4 @@
-"""Asks one deployment over HTTP, directly or through one other gateway."""
+"""Queries one deployment over HTTP, directly or through one other gateway."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ CONNECT_TIMEOUT_S = 3.0
 """Allows a round trip around the world, 0.3 s, with one lost SYN, which is resent after 1 s (RFC
 6298)."""
 MIN_SILENCE_TIMEOUT_S, SILENCE_FACTOR = 60.0, 10.0
-"""A deployment fails that is silent for longer than both of these: the minimum, and the expected
-time by the factor. A hedge overtakes one that is only slow long before."""
+"""A deployment fails if it is silent for longer than both: the minimum, and the expected time times
+the factor. A hedge overtakes a merely slow one long before."""
 SEND_TIMEOUT_S = 10.0
-"""Of a request about a kept response: the disk of its facility may be busy."""
+"""Timeout of a request about a stored response: the disk of its facility may be busy."""
 PASS_RENEWAL_S = 30.0
 """A quarter of a pass's lifetime: clocks may differ by the rest."""
 _KEEPALIVE_S = 30.0
 """Shorter than servers keep idle connections (uvicorn's 5 s is the exception, and announced)."""
 _MAX_ADDRESSES = 10_000
-"""Bound of cached endpoints: they come from outside, and facilities move."""
+"""Limit on cached endpoints: they come from outside, and facilities move."""
 
 
 class AttemptFailed(Exception):
@@ -109,7 +109,7 @@ class Upstream:
     async def ask(
         self, query: RequestContext, row: int, *, stream: bool, changes: Mapping[str, object]
     ) -> Answer:
-        """Ask a deployment. Returns a buffered answer, or a stream that has begun; the caller
+        """Query a deployment. Returns a buffered answer, or a stream that has begun; the caller
         closes it. Raises `AttemptFailed`."""
         id_ = query.snapshot.rows[row].id
         self._load.begin(id_)
@@ -196,7 +196,7 @@ class Upstream:
         return _Target(deployment.site, deployment.facility.endpoint, deployment.name, headers)
 
     def _headers(self, caller: Caller, site: SiteId, relay: SiteId | None) -> dict[str, str]:
-        """In whose name a facility is asked, and by whom."""
+        """Headers with the caller and the owner in whose name a facility is queried."""
         headers = {"content-type": JSON, PeerHeader.OWNER: caller.owner}
         if caller.mandate:
             headers[PeerHeader.MANDATE] = caller.mandate
@@ -220,13 +220,13 @@ class Upstream:
         path: str,
         body: bytes,
     ) -> tuple[int, bytes]:
-        """Send a request that is no query to a facility, or to a gateway that relays it: status and
-        body. Raises `AttemptFailed`."""
-        asked = site if relay is None else relay
-        node = snapshot.nodes.get(asked)
+        """Send a request that is not a query to a facility, or to a gateway that relays it: status
+        and body. Raises `AttemptFailed`."""
+        peer = site if relay is None else relay
+        node = snapshot.nodes.get(peer)
         part = None if node is None else node.facility if relay is None else node.gateway
         if part is None:
-            raise AttemptFailed(CANNOT_REACH, "it is not in the network now", asked)
+            raise AttemptFailed(CANNOT_REACH, "it is not in the network now", peer)
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 response = await self._client.request(
@@ -243,16 +243,16 @@ class Upstream:
                 finally:
                     response.close()
         except (HttpError, ValueError) as error:
-            raise _connection_failed(error, asked) from None
+            raise _connection_failed(error, peer) from None
         except AnswerBroken as broken:
-            raise AttemptFailed(BROKEN, broken.reason, asked) from None
+            raise AttemptFailed(BROKEN, broken.reason, peer) from None
         except TimeoutError:
-            raise AttemptFailed(BROKEN, "it was silent for too long", asked) from None
+            raise AttemptFailed(BROKEN, "it was silent for too long", peer) from None
 
     def _pass(self, audience: SiteId) -> str:
         now_s = clock.wall_s()
         token, until_s = self._passes.get(audience, ("", 0.0))
-        # After the clock was set back, a pass would be valid too long for those who check it.
+        # If the clock was set back, a pass would be valid too long for its verifiers.
         if not now_s < until_s <= now_s + PASS_RENEWAL_S:
             token = sign_pass(self._site, audience, now_s, self._key)
             self._passes[audience] = token, now_s + PASS_RENEWAL_S
@@ -281,7 +281,7 @@ def _silence_timeout_s(query: RequestContext, stream: bool) -> float:
 def _connection_failed(error: Exception, site: SiteId) -> AttemptFailed:
     if isinstance(error, ConnectError):
         if error.refused:
-            # The machine is up and nothing listens: no other path would help.
+            # The machine is up but nothing listens: no other path would help.
             return AttemptFailed(BROKEN, "the connection was refused", site)
         return AttemptFailed(CANNOT_REACH, "it cannot be reached", site)
     if isinstance(error, ServerTimeout):

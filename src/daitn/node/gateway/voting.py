@@ -18,11 +18,11 @@ _MAX_ACCURACY = 0.99
 
 
 def winner(query: RequestContext, answers: Sequence[tuple[int | None, bytes]]) -> int:
-    """Index of the answer to give. Each answer is a row, none for an unknown deployment, and a
-    response of OpenAI's API. Answers weigh by the accuracy that verification units measured on the
-    query's topic."""
-    asked = query.parsed.text
-    question = read_question(asked) if wants_letter(asked) else None
+    """Index of the answer to return. Each answer is a row, none for an unknown deployment, and a
+    response of OpenAI's API. Answers are weighted by the accuracy that verification units measured
+    on the query's topic."""
+    text = query.parsed.text
+    question = read_question(text) if wants_letter(text) else None
     options = len(question[1]) if question else 0
     measured = accuracy_on(query.snapshot, query.intent.topic, Trust.WEIGHTS).value
     accuracies = [math.nan if row is None else float(measured[row]) for row, _ in answers]
@@ -30,7 +30,8 @@ def winner(query: RequestContext, answers: Sequence[tuple[int | None, bytes]]) -
 
 
 def vote(texts: Sequence[str], accuracies: Sequence[float], options: int) -> int:
-    """Index of the answer that wins. `options`: of a multiple-choice question, 0 for others.
+    """Index of the winning answer. `options`: number of options of a multiple-choice question, 0
+    for others.
 
     Voters of accuracy p who err independently weigh log(p / (1 - p)): Nitzan and Paroush, "Optimal
     decision rules in uncertain dichotomous choice situations", 1982. With k options, of which

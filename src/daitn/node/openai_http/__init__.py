@@ -1,4 +1,4 @@
-"""OpenAI's API over HTTP, as gateways, facilities and verifiers share it.
+"""OpenAI's API over HTTP, as shared by gateways, facilities and verifiers.
 
 Requests and their errors, and the answers of OpenAI-compatible servers.
 """

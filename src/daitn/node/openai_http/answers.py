@@ -6,17 +6,18 @@ import asyncio
 import time
 
 from daitn.objects.deployments import Api
-from daitn.openai.answers import StreamReader, WholeAnswer, folded, read_whole
+from daitn.openai.answers import StreamReader, WholeAnswer, read_whole
 from daitn.openai.events import AnswerBroken, looks_like_events
+from daitn.openai.folding import folded
 from daitn.tools.http.client_connection import ClientResponse, HttpError, ServerTimeout
 
 __all__ = ["MAX_ERROR_BYTES", "IncomingAnswer"]
 
 MAX_ERROR_BYTES = 1 << 16
-"""Of an error's body that are read."""
+"""Maximum bytes read of an error's body."""
 LINGER_S = 5.0
-"""How long a finished stream is read on for token counts and `[DONE]`. Servers send them at once;
-some say with every piece that it is the last."""
+"""How long a finished stream is read further for token counts and `[DONE]`. Servers send them at
+once; some say with every piece that it is the last."""
 
 
 class IncomingAnswer:
@@ -42,13 +43,13 @@ class IncomingAnswer:
         self._head = b""
         self._ready = b""
         self.events: StreamReader | None = None
-        """Of a stream that has begun."""
+        """Events of a stream that has begun."""
         self.read_at_s = 0.0
         """When the latest bytes came, on the clock of `time.perf_counter`."""
 
     async def begin(self) -> bool:
-        """Wait until a stream says something; false if the answer comes whole, whatever was asked
-        for and whatever the response is called. Beginning twice is harmless."""
+        """Wait for the first content of a stream; false if the answer comes whole, whatever was
+        requested and whatever the content type is. Beginning twice is harmless."""
         if self._head:
             return self.events is not None
         events: bool | None = None
@@ -90,7 +91,7 @@ class IncomingAnswer:
         return b""
 
     async def read_whole(self) -> WholeAnswer:
-        """The answer in one piece; a stream that was not asked for is put together."""
+        """The answer in one piece; an unrequested stream is assembled."""
         if await self.begin():
             events = []
             while part := await self.read_events():
@@ -121,7 +122,7 @@ class IncomingAnswer:
         return b"".join(parts)
 
     async def read_start(self, max_bytes: int) -> bytes:
-        """The body as it is, of an error, without what exceeds `max_bytes`."""
+        """The raw body of an error, up to `max_bytes`."""
         parts, size = [], 0
         while size < max_bytes and (chunk := await self._read()):
             parts.append(chunk)

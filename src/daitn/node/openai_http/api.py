@@ -1,4 +1,4 @@
-"""Request and response handling that gateways and facilities share."""
+"""Request and response handling shared by gateways and facilities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _SLASHES = re.compile("/+")
 
 
 def plain_path(request: Request) -> str:
-    """The path without the doubled and trailing slashes that come of joining it to a base URL."""
+    """The path without the doubled and trailing slashes that result from joining it to a base
+    URL."""
     path = request.path
     if "//" in path or path.endswith("/"):
         return _SLASHES.sub("/", path).removesuffix("/") or "/"
@@ -34,13 +35,13 @@ def plain_path(request: Request) -> str:
 
 
 def wrong_method(request: Request, *methods: str) -> ApiError:
-    """The path has these methods only."""
+    """The response if the path does not support the method."""
     request.add_header("allow", ", ".join(methods))  # RFC 9110, 15.5.6.
     return ApiError(405, "method_not_allowed", f"{plain_path(request)} needs {methods[0]}")
 
 
 def health_response(problems: Sequence[str], figures: Mapping[str, object]) -> Response:
-    """How a server is: 503 if it has `problems`. `figures` stand beside them."""
+    """A server's health: 503 if it has `problems`. `figures` are included."""
     status = "failing" if problems else "ok"
     response = json_response({"status": status, "problems": problems, **figures})
     response.status = 503 if problems else 200
@@ -86,7 +87,7 @@ def _decoded(body: bytes, coding: str, max_bytes: int) -> bytes:
     try:
         decoder = Decoder(coding)
         parts, size = [], 0
-        # Small pieces: a bomb is noticed before it has grown.
+        # Small pieces, so that a bomb is noticed before it has grown.
         for start in range(0, len(body), _PIECE_BYTES):
             parts.append(decoder.feed(body[start : start + _PIECE_BYTES]))
             size += len(parts[-1])

@@ -1,5 +1,5 @@
 """Attributes of spans by OpenTelemetry's conventions for generative AI
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/). None has anything of a query's text."""
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/). None contains any of a query's text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daitn.tools.monitoring.tracing import Attribute
 __all__ = ["operation", "request_attributes"]
 
 _OPERATIONS: Final = {Api.COMPLETIONS: "text_completion"}
-"""Of APIs whose operation has another name."""
+"""Operations of APIs whose operation has a different name."""
 
 
 def operation(api: Api) -> str:
@@ -20,7 +20,7 @@ def operation(api: Api) -> str:
 
 
 def request_attributes(api: Api, model: str) -> dict[str, Attribute]:
-    """What is asked for."""
+    """Attributes of the request."""
     return {
         "gen_ai.operation.name": operation(api),
         "gen_ai.provider.name": "daitn",

@@ -10,12 +10,12 @@ from collections import deque
 from daitn.objects.readings import ServingReading
 from daitn.openai.errors import ApiError
 from daitn.tools.monitoring.metrics import FIRST_TOKEN_S, REQUEST_S, Histogram
-from daitn.topology.qrrt.observation import averaged
+from daitn.topology.qrrt.observation import averaged, first_share
 
 __all__ = ["AdmissionQueue"]
 
 ERROR_HALF_LIFE_S = 10.0
-"""Half-life of the error share. It decays without queries: somebody has to try whether the
+"""Half-life of the error share. It decays without queries, so that somebody tries whether the
 deployment works again."""
 _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 0.1, 60.0
 _DEFAULT_ANSWER_S = 1.0
@@ -27,7 +27,7 @@ class AdmissionQueue:
 
     def __init__(self, slots: int, queue: int) -> None:
         self.slots = slots
-        """Queries that are answered at the same time."""
+        """Queries answered at the same time."""
         self._queue = queue
         self._waiters: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
@@ -44,7 +44,7 @@ class AdmissionQueue:
         self.duration = Histogram(REQUEST_S)
         self.first_token = Histogram(FIRST_TOKEN_S)
         self.tokens = self.failed = self.rejected = 0
-        """Tokens written, answers that failed, and queries for which there was no room."""
+        """Tokens written, failed answers, and queries for which there was no room."""
 
     @property
     def waiting(self) -> int:
@@ -90,16 +90,25 @@ class AdmissionQueue:
         self._answer_s = averaged(self._answer_s, seconds)
         self.duration.observe(seconds)
         self.tokens += tokens
-        if first_token_s is not None:
+        if first_token_s is None:
+            first_s, further_s = self._split(seconds, tokens)
+        else:
             self.first_token.observe(first_token_s)
-        if first_token_s is not None:
-            self._first_token_s = averaged(self._first_token_s, first_token_s, age_s)
-        first_s = first_token_s if first_token_s is not None else self._first_token_s
-        if tokens > 1 and first_s is not None:
-            per_token_s = max(0.0, seconds - first_s) / (tokens - 1)
-            self._per_token_s = averaged(self._per_token_s, per_token_s, age_s)
-        elif first_s is None:
-            self._first_token_s = seconds
+            first_s, further_s = first_token_s, max(0.0, seconds - first_token_s)
+        self._first_token_s = averaged(self._first_token_s, first_s, age_s)
+        if tokens > 1 and further_s is not None:
+            self._per_token_s = averaged(self._per_token_s, further_s / (tokens - 1), age_s)
+
+    def _split(self, seconds: float, tokens: int) -> tuple[float, float | None]:
+        """How long the first token and all further ones took of an answer that came in one piece:
+        their usual shares of the time. None if nothing is known of the further ones."""
+        usual_s, per_token_s = self._first_token_s, self._per_token_s
+        if tokens <= 1 or usual_s is None:
+            return seconds, None
+        if per_token_s is None:
+            return (usual_s, seconds - usual_s) if seconds > usual_s else (seconds, None)
+        share = first_share(usual_s, per_token_s, tokens)
+        return share * seconds, (1.0 - share) * seconds
 
     def record_failure(self) -> None:
         """Record an answer that failed or broke off."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from daitn.files.atomic import make_folder
+from daitn.files.state_folder import NodeState
 from daitn.identity.grants import GrantBook, sign_statement
 from daitn.identity.keys import SigningKey
 from daitn.identity.sealing import ReceiverKey
@@ -58,15 +59,15 @@ log = logging.getLogger(__name__)
 ADMITTED_ROLES = (Role.GATEWAY, Role.VERIFIER, Role.FORWARDER)
 """Roles whose passes the API server accepts."""
 WRITE_TIMEOUT_S = 600.0
-"""Of a gateway that takes no more of an answer. It takes no more than its own client does, whom it
-drops sooner."""
+"""Timeout for a gateway that stops reading an answer. It reads no slower than its own client, which
+it drops sooner."""
 REPORT_INTERVAL_S = 1.0
 SEALING_LASTS_S = 366 * 86400.0
 """From the node's start."""
 NAME_TIMEOUT_S = 2.0
 NAME_RETRY_S, NAME_REFUSED_S, NAME_RENEWAL_S = 2.0, 60.0, 86400.0
-"""Pauses between questions for bare names: while there was no answer to one, while one is another
-owner's, and when all were given."""
+"""Pauses between requests for bare names: while a request is unanswered, while a name is another
+owner's, and once all are granted."""
 POLL_INTERVAL_S = 0.1
 """Changes of load or free memory are published within this time."""
 
@@ -91,9 +92,9 @@ class Facility:
         counts: UsageCounts | None = None,
     ) -> None:
         """`consultant` knows the recipes that may run here by the time `start` is called. `admit`
-        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`:
-        the site's, with which it signs where queries can be sealed to. `counts`: of what it answers
-        and hosts; none: nothing is counted."""
+        and `speaks_for`: see `ServingServer`. `grants`: see `ModelLifecycle`. `key`: the site's,
+        with which it signs its sealing key. `counts`: counts answers and hosting; `None` means
+        nothing is counted."""
         assert config.facility is not None
         self._site = config.site
         self._config = config.facility
@@ -117,14 +118,14 @@ class Facility:
             for model in config.facility.models
         }
         self._offered: dict[str, Backend] = {**self._upstreams, **self._models}
-        """What the facility offers by itself, by name."""
+        """The facility's own offers, by name."""
         self._lifecycle = ModelLifecycle(
             config, consultant, store, transport, self._host, changed, grants, released
         )
         receiver = None
         self._sealing: Signed | None = None
         if grants is not None and key is not None:
-            receiver = ReceiverKey.at(Path(config.state) / "sealing-key")
+            receiver = ReceiverKey.at(Path(config.state) / NodeState.SEALING_KEY)
             self._sealing = sign_statement(
                 SealingKey(
                     network=grants.network,
@@ -136,7 +137,7 @@ class Facility:
             )
         sealed = None if receiver is None else Unsealer(config.site, receiver)
         self._responses = StoredResponses(
-            Path(config.state) / "responses",
+            Path(config.state) / NodeState.RESPONSES,
             config.facility.kept_responses if config.facility.keeps_queries else 0,
             config.facility.kept_bytes,
             config.facility.kept_days * 86400.0,
@@ -152,7 +153,7 @@ class Facility:
         self._changed = changed
         self._grants = grants
         self._names: dict[str, Signed] = {}
-        """Bare names of what it offers by itself, as the control centre gave them."""
+        """Bare names of its own offers, as granted by the control centre."""
         self._refused: set[str] = set()
         """Names whose refusal was logged."""
         self._server = HttpServer(
@@ -164,7 +165,7 @@ class Facility:
             write_timeout_s=WRITE_TIMEOUT_S,
         )
         self._reported: tuple[object, ...] = ()
-        """The load that was published last, and when (monotonic)."""
+        """The load last published, and when (monotonic)."""
         self._reported_at_s = 0.0
         self._tasks = Tasks()
 
@@ -182,7 +183,8 @@ class Facility:
             self._tasks.repeat(partial(self._keep_names, self._grants), "names")
 
     async def drain(self, timeout_s: float) -> None:
-        """Let gateways ask others, and finish the queries in progress, for at most `timeout_s`."""
+        """Let gateways query others, and finish the queries in progress, for at most
+        `timeout_s`."""
         self._serving.draining = True
         self._changed()
         await self._server.drain(timeout_s)
@@ -224,13 +226,13 @@ class Facility:
         yield from self._lifecycle.descriptors()
 
     def _published(self, deployment: DeploymentDescriptor) -> DeploymentDescriptor:
-        """As others are to see it: a facility that stops wants no new queries."""
+        """As published: a stopping facility wants no new queries."""
         if self._serving.draining and deployment.state is DeploymentState.READY:
             return msgspec.structs.replace(deployment, state=DeploymentState.DRAINING)
         return deployment
 
     def count_hosting(self) -> None:
-        """Count the time since the last call for each model that is hosted."""
+        """Count the time since the last call for each hosted model."""
         if self._meter is not None:
             self._meter.host()
 
@@ -244,12 +246,12 @@ class Facility:
 
     @property
     def in_progress(self) -> int:
-        """Queries that are answered or wait here."""
+        """Queries that are being answered or wait here."""
         admissions = (backend.admission for backend in self._backends().values())
         return sum(admission.in_flight + admission.waiting for admission in admissions)
 
     def placed(self) -> tuple[str, ...]:
-        """Names of the deployments that a control centre placed here."""
+        """Names of the deployments placed here by a control centre."""
         return tuple(deployment.name for deployment in self._lifecycle.descriptors())
 
     def close_to(self, closed: Callable[[DeploymentDescriptor], str]) -> None:
@@ -262,7 +264,7 @@ class Facility:
         return b""
 
     async def on_retire(self, key: str, payload: bytes) -> bytes:
-        """`RetireModel` -> nothing: of a facility: finish the queries under way, then remove the
+        """`RetireModel` -> nothing: facility: finish the queries in progress, then remove the
         model."""
         self._lifecycle.retire(decode(payload, RetireModel).name)
         return b""
@@ -276,7 +278,7 @@ class Facility:
         await self._ask_names(grants)
 
     async def _ask_names(self, grants: GrantBook) -> None:
-        """Ask the control centre for bare names of what is its own; `owner/name` needs none."""
+        """Ask the control centre for bare names of its own offers; `owner/name` needs none."""
         for name in self._offered:
             try:
                 question = encode(NameQuestion(name=name))

@@ -1,4 +1,4 @@
-"""Responses that a facility keeps for those who asked, as files.
+"""Responses that a facility stores for their owners, as files.
 
 An owner finds its own only: a file's name follows from the owner and the id, and tells neither.
 """
@@ -38,17 +38,17 @@ class _File(NamedTuple):
 
 
 class StoredResponses:
-    """Keeps the newest within bounds. Where there is no room, the oldest go of the owner who has
-    most."""
+    """Stores the newest within limits. If there is no room, the oldest of the owner with the most
+    are deleted."""
 
     def __init__(self, folder: Path, most: int, most_bytes: int, lasts_s: float) -> None:
-        """`most`: responses; 0: those that are there are removed, and none is kept."""
+        """`most`: number of responses; 0 means existing ones are deleted, and none is stored."""
         self._store = ItemStore(folder, _Stored, private=True)
         self._most = most
         self._most_bytes = most_bytes
         self._lasts_s = lasts_s
         self._files: dict[str, dict[str, _File]] = {}
-        """Per owner, by name, the oldest first."""
+        """Per owner, by name, oldest first."""
         self._count = self._bytes = 0
         self._lock = asyncio.Lock()
         for name, size_bytes, at_s in sorted(self._store.written(), key=lambda one: one[2]):
@@ -60,11 +60,11 @@ class StoredResponses:
         return self._most > 0
 
     async def put(self, owner: str, id_: str, body: bytes) -> None:
-        """Keep a response; on disk when this returns. What is kept never changes.
+        """Store a response; on disk when this returns. Stored responses never change.
 
         Raises `ApiError` for another one of the same id, and where there is no room.
         """
-        # What is written is counted, also where nobody waits for it any more.
+        # Written responses are counted even if nobody awaits them any more.
         await asyncio.shield(self._put(_name(owner, id_), body))
 
     async def _put(self, name: str, body: bytes) -> None:
@@ -75,7 +75,9 @@ class StoredResponses:
             if known is not None:
                 raise bad_request("another response has this id", "id", status=409)
             if not self.keeps or len(body) > min(self._most_bytes, MAX_STORED_BYTES):
-                raise bad_request("the response is longer than those kept here", "body", status=413)
+                raise bad_request(
+                    "the response exceeds the limit of this facility", "body", status=413
+                )
             try:
                 await asyncio.to_thread(self._store.put, name, _Stored(body))
             except StorageFull as error:
@@ -84,7 +86,9 @@ class StoredResponses:
             self._add(name, _File(len(body), clock.wall_s()))
             self._make_room()
             if self._file(name) is None:
-                raise bad_request("the response is longer than those kept here", "body", status=413)
+                raise bad_request(
+                    "the response exceeds the limit of this facility", "body", status=413
+                )
 
     async def get(self, owner: str, id_: str) -> bytes:
         """A response of an owner. Raises `ApiError` (404)."""
@@ -95,7 +99,7 @@ class StoredResponses:
         return body
 
     async def delete(self, owner: str, id_: str) -> None:
-        """Keep a response no longer. Raises `ApiError` (404)."""
+        """Delete a response. Raises `ApiError` (404)."""
         name = _name(owner, id_)
         async with self._lock:
             if await self._read(name) is None:
@@ -103,7 +107,7 @@ class StoredResponses:
             self._remove(name)
 
     async def expire(self) -> None:
-        """Wait, then remove what is too old."""
+        """Wait, then delete what is too old."""
         await asyncio.sleep(EXPIRY_INTERVAL_S)
         async with self._lock:
             self._make_room()
@@ -161,4 +165,4 @@ def _owner(name: str) -> str:
 
 
 def _not_found(id_: str) -> ApiError:
-    return ApiError(404, "not_found", f"this facility keeps no response {id_[:100]} for you")
+    return ApiError(404, "not_found", f"this facility has no response {id_[:100]} for you")

@@ -1,4 +1,4 @@
-"""Models that the control centre places at this facility: fetched, loaded, replaced and retired."""
+"""Models placed at this facility by the control centre: fetched, loaded, replaced and retired."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from daitn.files.items import ItemStore
+from daitn.files.state_folder import NodeState
 from daitn.identity.grants import GrantBook
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.answering.protocol import Facts
@@ -57,7 +58,7 @@ MAX_WORKER_PAUSE_S = 300.0
 """Upper bound of the pause after a failure of the model's process, which doubles each time: others
 need the disk and the memory that each attempt takes."""
 _UNKNOWN = Facts()
-"""Of a model that is not loaded."""
+"""Facts of a model that is not loaded."""
 DRAIN_TIMEOUT_S = 300.0
 """Answers that still run this long after their model was retired or replaced are cut off."""
 
@@ -71,11 +72,11 @@ class _Deployment:
     state: DeploymentState = DeploymentState.LOADING
     backend: EmbeddedBackend | None = None
     loaded: DeployModel | None = None
-    """What `backend` was loaded for."""
+    """The deployment for which `backend` was loaded."""
 
     @property
     def answers_as_desired(self) -> bool:
-        """Whether the model that is desired would give the same answers."""
+        """Whether the desired model would give the same answers."""
         if self.backend is None or self.loaded is None:
             return False
         mine, other = self.loaded, self.desired
@@ -103,8 +104,8 @@ class ModelLifecycle:
         grants: GrantBook | None = None,
         released: Release | None = None,
     ) -> None:
-        """`host` runs the models, and is somebody else's to close. `grants` checks what models'
-        owners signed; none in a network without a roster."""
+        """`host` runs the models; the caller closes it. `grants` checks what models' owners signed;
+        none in a network without a roster."""
         self._grants = grants
         assert config.facility is not None
         self._config = config
@@ -113,8 +114,8 @@ class ModelLifecycle:
         self._transport = transport
         self._changed = changed
         self._released = released
-        self._desired = ItemStore(Path(config.state) / "deployments", DeployModel)
-        self._folder = Path(config.state) / "serving"
+        self._desired = ItemStore(Path(config.state) / NodeState.DEPLOYMENTS, DeployModel)
+        self._folder = Path(config.state) / NodeState.SERVING
         self._host = host
         self._deployments: dict[str, _Deployment] = {}
         self._tasks = Tasks()
@@ -177,7 +178,7 @@ class ModelLifecycle:
         return max(0, self._facility.memory_bytes - taken)
 
     def deploy(self, desired: DeployModel) -> None:
-        """Accept a deployment; it is stored on disk when this returns.
+        """Accept a deployment; it is on disk when this returns.
 
         Raises `Refused`, `InvalidInput` or `NotFound` for a model that cannot be hosted here, and
         `StorageFull`.
@@ -194,7 +195,7 @@ class ModelLifecycle:
         self._start_loading(desired)
 
     def retire(self, name: str) -> None:
-        """Take no more queries, finish those under way, then remove the model. Retiring twice is
+        """Take no more queries, finish those in progress, then remove the model. Retiring twice is
         harmless."""
         self._desired.forget(name)
         deployment = self._deployments.get(name)
@@ -228,7 +229,7 @@ class ModelLifecycle:
                 check_latest(grant, known.desired.grant)
         if not self._facility.hosts:
             raise Refused(
-                f"{self._config.site} does not host models of others", field="facility.hosts"
+                f"{self._config.site} does not host other owners' models", field="facility.hosts"
             )
         if desired.recipe not in self.recipes:
             raise NotFound(

@@ -1,4 +1,4 @@
-"""Counts what a facility answers, for whom, and how long it hosts what for whom."""
+"""Counts a facility's answers and hosting, per owner."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from daitn.node.usage.counts import UsageCounts, UsageRecord
 from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.identifiers import OwnerId, SiteId, is_name
 from daitn.objects.usage import Count, Hosted, UsageKey
+from daitn.openai.http import DONE
 from daitn.openai.responses import Usage, read_usage
 from daitn.tools.http import Reply, Request, Response
 
@@ -19,11 +20,15 @@ _EVENT = b"data: "
 
 
 class Metered:
-    """Sees one answer pass, and changes nothing of it: a `StreamTranslation`."""
+    """Observes one answer without changing it: a `StreamTranslation`. It is counted before the
+    gateway has all of it: a facility that is killed has counted what it delivered."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, counted: Callable[[Count], None]) -> None:
+        """`counted` is called once, unless there is no answer."""
+        self._counted = counted
         self._usage: Usage | None = None
         self._pieces = 0
+        self._ended = False
         request.translation = self
 
     def begin(self, headers: Mapping[str, str]) -> None:
@@ -36,18 +41,25 @@ class Metered:
             for line in events.split(b"\n"):
                 if line.startswith(_EVENT) and _USAGE in line:
                     self._usage = read_usage(line.removeprefix(_EVENT)) or self._usage
+        if events.endswith(DONE):
+            self._pieces -= 1
+            self._count_stream()
         return events
 
-    def count(self, reply: Reply | None) -> Count | None:
-        """What was answered; none: nothing, or an error. A stream that broke off has so many tokens
-        as pieces."""
-        if isinstance(reply, Response):
-            if reply.status != 200:
-                return None
-            return _count(read_usage(reply.body))
-        if reply is None and not self._pieces:
-            return None
-        return _count(self._usage) if self._usage else Count(1, 0, self._pieces)
+    def end(self, reply: Reply) -> None:
+        """The answer has ended. A stream without its end does not count: it broke off here."""
+        if isinstance(reply, Response) and reply.status == 200:
+            self._counted(_count(read_usage(reply.body)))
+
+    def leave(self) -> None:
+        """The gateway left in mid-answer: what was sent counts, with one token per piece."""
+        if self._pieces:
+            self._count_stream()
+
+    def _count_stream(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._counted(_count(self._usage) if self._usage else Count(1, 0, self._pieces))
 
 
 def _count(usage: Usage | None) -> Count:
@@ -73,8 +85,8 @@ class FacilityMeter:
     def answered(
         self, asked_by: SiteId, query: str, owner: str, model: DeploymentDescriptor, count: Count
     ) -> None:
-        """Count an answer. `query`: its id, which names the gateway at which its owner asked, where
-        another one relays, or a packet brought it."""
+        """Count an answer. `query`: its id, which names its owner's gateway, if another one relays
+        or a packet carried it."""
         origin = query.partition(":")[0]
         gateway = SiteId(origin) if is_name(origin) else asked_by
         prices = (model.price_usd_per_1k_in, model.price_usd_per_1k_out)

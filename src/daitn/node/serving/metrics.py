@@ -1,4 +1,4 @@
-"""What a facility counts of each deployment, under vLLM's names."""
+"""Metrics of each deployment of a facility, under vLLM's names."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ REQUESTS: Final = counter(
 )
 RUNNING: Final = gauge("daitn_facility_requests_running", "Queries being answered.", "model")
 WAITING: Final = gauge("daitn_facility_requests_waiting", "Queries that wait for a slot.", "model")
-SLOTS: Final = gauge("daitn_facility_slots", "Queries answered at the same time at most.", "model")
+SLOTS: Final = gauge(
+    "daitn_facility_slots", "Maximum number of queries answered at the same time.", "model"
+)
 QUEUE_TIME: Final = histogram(
     "daitn_facility_queue_time_seconds", "How long queries waited for a slot.", "model"
 )
 DURATION: Final = histogram(
-    "daitn_facility_request_duration_seconds", "From getting a slot to the whole answer.", "model"
+    "daitn_facility_request_duration_seconds",
+    "Time from getting a slot to the complete answer.",
+    "model",
 )
 FIRST_TOKEN: Final = histogram(
     "daitn_facility_time_to_first_token_seconds",
-    "From getting a slot to the first piece of the answer, where answers come in pieces.",
+    "Time from getting a slot to the first piece of the answer, if answers are streamed.",
     "model",
 )
 GENERATION_TOKENS: Final = counter(
     "daitn_facility_generation_tokens_total", "Tokens written in answers.", "model"
 )
 READY: Final = gauge(
-    "daitn_facility_deployment_ready", "Whether a deployment takes queries: 1, else 0.", "model"
+    "daitn_facility_deployment_ready", "1 if a deployment accepts queries, else 0.", "model"
 )
 MEMORY_FREE: Final = gauge(
-    "daitn_facility_memory_free_bytes", "Memory that is left for further deployments."
+    "daitn_facility_memory_free_bytes", "Memory left for further deployments."
 )
 METRICS: Final = (
     *(REQUESTS, RUNNING, WAITING, SLOTS, QUEUE_TIME, DURATION, FIRST_TOKEN, GENERATION_TOKENS),

@@ -23,15 +23,17 @@ class ServingRequest:
     model: str
     stream: bool
     choices: int
-    """How many the answer has, at least; of a ranking, how many documents it can name."""
+    """Minimum number of choices in the answer; for a ranking, the number of documents it can
+    name."""
     body: bytes
     """The request, byte for byte."""
     id: str
-    """Becomes the answer's `id`: replicas that get the same query answer byte by byte alike."""
+    """Becomes the answer's `id`, so that replicas answer the same query identically, byte for
+    byte."""
     created_s: int
     """Becomes the answer's `created`, for the same reason."""
     traceparent: str = ""
-    """Of W3C Trace Context; empty if there is none."""
+    """W3C Trace Context; empty if there is none."""
 
 
 def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequest:

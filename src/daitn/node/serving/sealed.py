@@ -22,7 +22,7 @@ from daitn.topology.qrrt.snapshot import deployment_id
 __all__ = ["SEALED_MARK", "Unsealer"]
 
 SEALED_MARK: Final = b'"sealed"'
-"""What a sealed request contains; others are not looked into."""
+"""Contained in every sealed request; others are not parsed."""
 
 
 class Unsealer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -31,7 +32,7 @@ from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
 from daitn.openai.conversation import MAX_STORED_BYTES, read_stored, site_of
 from daitn.openai.errors import ApiError, bad_request, unsupported
-from daitn.openai.http import JSON, PATHS
+from daitn.openai.http import HEALTH, JSON, MODELS, PATHS, READY, RESPONSES
 from daitn.openai.responses import model_list
 from daitn.tools import clock
 from daitn.tools.http import Reply, Request, Response
@@ -43,9 +44,8 @@ __all__ = ["ServingServer"]
 
 log = logging.getLogger(__name__)
 
-_RESPONSES = "/v1/responses/"
 CLOSED_S = 60.0
-"""When a query may be tried again at a site that is out of service."""
+"""When to retry a query at a site that is out of service."""
 MAX_BODY_BYTES = 1 << 28
 """Largest request body; gateways allow less."""
 
@@ -66,8 +66,8 @@ class ServingServer:
         tracer: Tracer = OFF,
         meter: FacilityMeter | None = None,
     ) -> None:
-        """`backends`: the deployments here, by name. `speaks_for`: in whose name a site asks;
-        raises `Refused`. `meter`: none: nothing is counted."""
+        """`backends`: the deployments here, by name. `speaks_for`: in whose name a site queries;
+        raises `Refused`. `meter`: none means nothing is counted."""
         self._meter = meter
         self._speaks_for = speaks_for
         self._tracer = tracer
@@ -76,7 +76,7 @@ class ServingServer:
         self._backends = backends
         self._responses = responses
         self.closed: Callable[[DeploymentDescriptor], str] = lambda deployment: ""
-        """Why a deployment takes no queries for now; an empty string: it does."""
+        """Why a deployment takes no queries for now; empty if it does."""
         self.draining = False
         """Whether the facility is about to stop. Queries are answered until it has."""
         self._problems = ThrottledLog(log)
@@ -97,13 +97,13 @@ class ServingServer:
 
     async def _handle(self, request: Request) -> Reply:
         path = plain_path(request)
-        if path in ("/healthz", "/readyz"):
-            return self._health(path == "/readyz")
+        if path in (HEALTH, READY):
+            return self._health(path == READY)
         site, owner = self._checked_owner(request)
-        if path == "/v1/models":
+        if path == MODELS:
             return self._models()
-        if path.startswith(_RESPONSES):
-            return await self._kept(request, owner, path.removeprefix(_RESPONSES))
+        if path.startswith(f"{RESPONSES}/"):
+            return await self._kept(request, owner, path.removeprefix(f"{RESPONSES}/"))
         api = PATHS.get(path)
         if api is None:
             raise ApiError(404, "not_found", f"nothing is served at {path}")
@@ -122,11 +122,11 @@ class ServingServer:
         return await self._answer(request, backend, site, owner, query)
 
     async def _kept(self, request: Request, owner: str, id_: str) -> Response:
-        """Keep a response, give it out, or keep it no longer."""
+        """Store, return or delete a response."""
         if request.method == "PUT":
             body = await read_body(request, MAX_STORED_BYTES)
             if site_of(id_) is None or read_stored(body) is None:
-                raise bad_request("is not a response in the form that is kept", "body")
+                raise bad_request("is not a response in the stored form", "body")
             await self._responses.put(owner, id_, body)
             return json_response({"id": id_})
         if request.method == "GET":
@@ -181,18 +181,20 @@ class ServingServer:
             current = self._backends().get(query.model, backend)
             if self._meter is None:
                 return await current.answer(request, query, waited_s)
-            metered, reply = Metered(request), None
+            count = partial(self._meter.answered, site, query.id, owner, current.descriptor)
+            metered = Metered(request, count)
             try:
                 reply = await current.answer(request, query, waited_s)
-                return reply
-            finally:
-                if (count := metered.count(reply)) is not None:
-                    self._meter.answered(site, query.id, owner, current.descriptor, count)
+            except (asyncio.CancelledError, ConnectionError):
+                metered.leave()
+                raise
+            metered.end(reply)
+            return reply
         finally:
             admission.release()
 
     def _checked_owner(self, request: Request) -> tuple[SiteId, str]:
-        """Which site asks, in whose name."""
+        """The site of the caller, and the owner in whose name it queries."""
         headers, now_s = request.headers, clock.wall_s()
         try:
             site = self._admit(headers.get(PeerHeader.PASS, ""), now_s)

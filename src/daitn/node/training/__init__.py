@@ -1,1 +1,1 @@
-"""The roles `data` and `compute`: they queue work, do it in a child process and report it."""
+"""The roles `data` and `compute`: queue work, do it in a child process and report it."""

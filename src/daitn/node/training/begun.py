@@ -1,4 +1,4 @@
-"""What a site keeps of visits that have begun and not ended, so that they go on after a crash.
+"""A site's records of unfinished visits, so that they resume after a crash.
 
 A savepoint holds weights without the noise with which they leave. So it stays in the site's state
 folder, readable to the node alone, and goes when its visit is done, has failed or is cancelled, or
@@ -36,33 +36,32 @@ __all__ = ["BegunVisit", "BegunVisits", "UnderWay", "digest_of"]
 log = logging.getLogger(__name__)
 
 KEPT_S = 86_400.0
-"""Since the last savepoint: a site that is away for longer begins anew."""
+"""Since the last savepoint: after a longer absence, a visit starts over."""
 
 
 class BegunVisit(msgspec.Struct, frozen=True, kw_only=True):
     """A visit as of its latest savepoint."""
 
     made_of: str
-    """A digest of all that decides its result."""
+    """A digest of everything that determines its result."""
     counted_at_s: float
     """When it last counted against its order and the data's policy."""
     savepoint: int = 0
-    """Its number; 0: none yet."""
+    """Number of the savepoint; 0 means none yet."""
     resumed_at: int = 0
     """The savepoint from which the latest attempt began."""
     worked_s: float = 0.0
     losses: LossState = LossState()
-    """What the gate had summed up by then."""
-    told: tuple[float | None, ...] = ()
-    """The losses that left, with those after the savepoint."""
+    """The gate's sums by then."""
+    published: tuple[float | None, ...] = msgspec.field(default=(), name="told")
+    """The published losses, including those after the savepoint."""
     at_s: float = 0.0
-    """When it was kept."""
+    """When it was saved."""
 
     @property
     def got_on(self) -> bool:
-        """Whether the latest attempt came further than it began. Going on from there repeats
-        nothing that was counted; other attempts count again, as their failures can tell
-        something."""
+        """Whether the latest attempt got further than it began. Resuming from there repeats nothing
+        that was counted; other attempts count again, as their failures can reveal something."""
         return self.savepoint > self.resumed_at
 
 
@@ -82,7 +81,7 @@ class BegunVisits:
                 shutil.rmtree(found, ignore_errors=True)
 
     def get(self, visit: VisitId) -> BegunVisit | None:
-        """What is kept of a visit; none for one that has no savepoint, or an old one."""
+        """The record of a visit; none if it has no savepoint, or an old one."""
         begun = self._store.get(visit)
         if begun is not None and abs(self._now_s() - begun.at_s) > KEPT_S:
             log.info("the savepoint of %s is too old and goes", visit)
@@ -91,7 +90,7 @@ class BegunVisits:
         return begun
 
     def put(self, visit: VisitId, begun: BegunVisit) -> BegunVisit:
-        """Keep a visit that has a savepoint. Raises `StorageFull`."""
+        """Store a visit that has a savepoint. Raises `StorageFull`."""
         begun = msgspec.structs.replace(begun, at_s=self._now_s())
         self._store.put(visit, begun)
         for number in range(max(1, begun.savepoint - 2), begun.savepoint):
@@ -99,24 +98,24 @@ class BegunVisits:
         return begun
 
     def folder(self, visit: VisitId) -> Path:
-        """The folder of a visit's savepoints, made if it is not there. Raises `StorageFull`."""
+        """The folder of a visit's savepoints, created if missing. Raises `StorageFull`."""
         folder = self._folder(visit)
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageFull(
                 f"{folder} cannot be made: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
         return folder
 
     def forget(self, visit: VisitId) -> None:
-        """Delete what is kept of a visit. Forgetting twice is harmless."""
+        """Delete the record of a visit. Forgetting twice is harmless."""
         self._store.forget(visit)
         shutil.rmtree(self._folder(visit), ignore_errors=True)
 
     def forget_old(self) -> None:
-        """Delete what is too old to be gone on from."""
+        """Delete what is too old to resume."""
         for name in self._store.names():
             self.get(VisitId(name))
 
@@ -125,7 +124,7 @@ class BegunVisits:
 
 
 class UnderWay:
-    """A visit while one process trains it: what is kept of it."""
+    """A visit while one process trains it, with its record."""
 
     def __init__(self, work: VisitWork, begun: BegunVisit, visits: BegunVisits | None) -> None:
         self.begun = msgspec.structs.replace(begun, resumed_at=begun.savepoint)
@@ -137,7 +136,7 @@ class UnderWay:
             visits.put(self._visit, self.begun)
 
     def saving(self, every_s: float) -> Saving | None:
-        """Where the process keeps savepoints. Raises `StorageFull`."""
+        """Where the process writes savepoints. Raises `StorageFull`."""
         if self._visits is None:
             return None
         return Saving(
@@ -148,7 +147,8 @@ class UnderWay:
         )
 
     def kept(self, losses: LossGate, number: int) -> None:
-        """There is a savepoint: it counts once this is on disk, with what the gate has by then."""
+        """There is a savepoint: it counts once this is on disk, with the gate's state at that
+        time."""
         if self._visits is None or number <= self.begun.savepoint:
             return
         kept = msgspec.structs.replace(
@@ -156,16 +156,16 @@ class UnderWay:
             savepoint=number,
             worked_s=self._worked_before_s + time.monotonic() - self._began_s,
             losses=losses.state,
-            told=losses.told,
+            published=losses.published,
         )
         try:
             self.begun = self._visits.put(self._visit, kept)
         except StorageFull as error:
             log.warning("the savepoint of %s does not count: %s", self._visit, error)
 
-    def told(self, losses: tuple[float | None, ...]) -> None:
+    def publishing(self, losses: tuple[float | None, ...]) -> None:
         """Losses are about to leave. Raises `StorageFull`."""
-        self.begun = msgspec.structs.replace(self.begun, told=losses)
+        self.begun = msgspec.structs.replace(self.begun, published=losses)
         if self.begun.savepoint and self._visits is not None:
             self._visits.put(self._visit, self.begun)
 
@@ -173,8 +173,8 @@ class UnderWay:
 def digest_of(
     work: VisitWork, dataset: DatasetConfig, seed: int, privacy: PrivacySpent | None = None
 ) -> str:
-    """A digest of all that decides a visit's result: by the seed, a secret of the site's, too, but
-    for the draws of a private one."""
+    """A digest of everything that determines a visit's result, including the seed, a secret of the
+    site, but not the draws of a private visit."""
     data = ""
     with contextlib.suppress(OSError):  # Its recipe says what is wrong with it.
         if os.path.isfile(dataset.path):

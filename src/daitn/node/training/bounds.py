@@ -1,4 +1,5 @@
-"""What a piece of work may take, checked before anything is fetched, unpacked or trained for it."""
+"""Resource bounds of a piece of work, checked before anything is fetched, unpacked or trained for
+it."""
 
 from __future__ import annotations
 
@@ -25,21 +26,22 @@ __all__ = ["Capacity", "WorkBounds", "about", "check_estimate", "check_size", "w
 
 MOST_MODEL_BYTES = 10**14
 _SIZE_MARGIN = 2
-"""Recipes estimate sizes within some per cent, of networks whose columns they do not know."""
+"""Recipes estimate sizes within some per cent, for networks whose columns they do not know."""
 _SIZE_SLACK_BYTES = 64 << 20
 """For tokenizers and lists of columns, which no configuration determines."""
 _LEAST_EXAMPLE_S = 1e-6
 """No engine reads more than a million examples per second, however small the model."""
 _SLOWEST_FLOPS = 1e9
-"""Assumed of a site that has not measured its speed."""
+"""Assumed for a site that has not measured its speed."""
 _KEPT_AT_ONCE = 2
 """Savepoints on disk: one, and the next while it is written."""
 _MOST_OUTPUTS = 5
-"""Of a merge, in models: the model, and two moments of four bytes for each number of two."""
+"""Outputs of a merge, in models: the model, and two moments of four bytes for each number of
+two."""
 
 
 class Capacity(NamedTuple):
-    """What a site has for a piece of work."""
+    """A site's capacity for a piece of work."""
 
     memory_bytes: int
     speed_flops: float
@@ -53,15 +55,15 @@ class Capacity(NamedTuple):
         return cls(compute.memory_bytes, compute.speed_flops, longest_s)
 
     def check(self, needed: Footprint, model: ModelRef | None, examples: int) -> None:
-        """Raise `InvalidInput` for work that does not fit here, and `NotFound` for a package that
-        it needs and that only other sites have installed."""
+        """Raise `InvalidInput` for work that does not fit here, and `NotFound` for a missing
+        package that other sites may have installed."""
         for package in needed.packages:
             if importlib.util.find_spec(package) is None:
                 raise NotFound(
-                    f"the model needs the package {package}, which the site has not installed",
-                    # No field of the model: another site may have it.
+                    f"the model needs the package {package}, which is not installed at the site",
+                    # Not a field of the model: another site may have it.
                     field="packages",
-                    fix="configure a model that does without, or ask the site for it",
+                    fix="configure a model that does not need it, or ask the site to install it",
                 )
         if needed.memory_bytes > self.memory_bytes:
             raise InvalidInput(
@@ -83,10 +85,10 @@ class Capacity(NamedTuple):
 
 
 class WorkBounds:
-    """What work may take at a site: what its recipe estimates of the model, with a margin."""
+    """Resource bounds of work at a site: its recipe's estimates of the model, with a margin."""
 
     def __init__(self, config: NodeConfig, consultant: Consultant, *, saves: bool) -> None:
-        """`saves`: training keeps savepoints."""
+        """`saves`: whether training writes savepoints."""
         self._consultant = consultant
         self._sandbox = Sandbox(limits=config.sandbox.limits)
         self._longest_s = config.longest_s
@@ -96,24 +98,22 @@ class WorkBounds:
         self._speed_flops = _SLOWEST_FLOPS
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Take over a changed file."""
+        """Apply a changed file."""
         self._config = config
 
     def offer(self, descriptor: NodeDescriptor) -> None:
-        """Know what the site has."""
+        """Learn the site's capacity."""
         self._capacity = Capacity.of(descriptor, self._longest_s)
         if descriptor.compute is not None:
             self._speed_flops = descriptor.compute.speed_flops
 
     async def footprint(self, recipe: str, config: Config) -> Footprint:
-        """What a model of a configuration takes. Raises as `check_estimate`."""
+        """The footprint of a model of a configuration. Raises like `check_estimate`."""
         return check_estimate(recipe, await self._consultant.estimate(recipe, config))
 
     async def limits(self, work: Work, examples: int) -> Limits:
-        """The limits of the process that does the work on so many examples.
-
-        Raises `InvalidInput` for work that this site cannot do, before anything is done for it.
-        """
+        """Limits for the process that works on this many examples. Raises `InvalidInput`, before
+        anything else happens, for work that this site cannot do."""
         assert self._capacity is not None
         needed, outputs = await self.footprint(work.recipe, work.config), 1
         if isinstance(work, MergeWork):
@@ -130,7 +130,7 @@ class WorkBounds:
         return self._sandbox.limits_for(
             memory_bytes=needed.memory_bytes,
             size_bytes=outputs * needed.size_bytes,
-            # A savepoint has no more than training holds in memory.
+            # A savepoint is no larger than what training holds in memory.
             kept_bytes=_KEPT_AT_ONCE * needed.memory_bytes if self._saves else 0,
             seconds=needed.flops_per_example * examples / self._speed_flops,
             threads=self._threads,
@@ -149,8 +149,8 @@ def _check_merged(work: MergeWork, model_bytes: int) -> None:
 
 
 def _with_companions(footprint: Footprint, work: VisitWork) -> Footprint:
-    """What training needs with variates, which are as large as the weights: those that travel, and
-    those that it keeps of them meanwhile."""
+    """The needs of training with variates, which are as large as the weights: those that travel,
+    and those kept meanwhile."""
     more = footprint.size_bytes * work.local.variates
     return msgspec.structs.replace(
         footprint,
@@ -174,21 +174,21 @@ def check_size(estimated_bytes: int, model: ModelRef) -> None:
     the recipe's estimate. The transport then refuses a model of any other size."""
     if not 0 < model.size_bytes <= _SIZE_MARGIN * estimated_bytes + _SIZE_SLACK_BYTES:
         raise InvalidInput(
-            f"the model has {model.size_bytes} bytes; one of this configuration has "
+            f"the model has {model.size_bytes} bytes, but its configuration implies "
             f"{estimated_bytes}",
             field="model.size_bytes",
-            fix="use the configuration that the model was made with",
+            fix="use the configuration with which the model was created",
         )
 
 
 def check_estimate(recipe: str, footprint: Footprint) -> Footprint:
-    """Return an estimate that can be true.
+    """Return a plausible estimate.
 
     Raises `WorkFailed` for one that cannot, and `InvalidInput` for a model that no site can hold.
     """
     sizes = (footprint.parameters, footprint.memory_bytes, footprint.size_bytes)
     possible = min(sizes) >= 0 and 0.0 <= footprint.flops_per_example < math.inf
-    # The name of a module in a package would import that package.
+    # Importing by the name of a module in a package would import that package.
     if not possible or not all(name.isidentifier() for name in footprint.packages):
         raise WorkFailed(
             f"the recipe {recipe} gave an impossible estimate", fix="correct the recipe"
@@ -204,14 +204,14 @@ def check_estimate(recipe: str, footprint: Footprint) -> Footprint:
 
 @asynccontextmanager
 async def within(longest_s: float, before_s: float = 0.0) -> AsyncIterator[None]:
-    """End work that takes longer, with what it took before it was interrupted. Raises
+    """End work that takes longer, including its time before an interruption. Raises
     `WorkFailed`."""
     try:
         async with asyncio.timeout(longest_s - before_s):
             yield
     except TimeoutError:
         raise WorkFailed(
-            f"the work was not done after {longest_s:g} s, the site's limit",
+            f"the work did not finish within {longest_s:g} s, the site's limit",
             field="examples",
             fix="train on fewer examples, or a smaller model",
         ) from None

@@ -1,7 +1,5 @@
-"""Counts work as it begins: against its order, and against the policy of the data that it reads.
-
-What goes on from a savepoint has counted, and does not count again.
-"""
+"""Counts work when it begins: against its owner's order, and against the policy of its data. Work
+resumed from a savepoint was counted before and is not counted again."""
 
 from __future__ import annotations
 
@@ -28,14 +26,14 @@ class WorkCounter:
     def __init__(
         self, admission: Admission, ordered: OrderedWork | None, begun: BegunVisits | None
     ) -> None:
-        """`ordered`: none: work needs no order. `begun`: none: no visit goes on."""
+        """Without `ordered`, work needs no order; without `begun`, no visit is resumed."""
         self._admission = admission
         self._ordered = ordered
         self._begun = begun
         self._node: NodeDescriptor | None = None
 
     def offer(self, descriptor: NodeDescriptor) -> None:
-        """Know what orders may be about."""
+        """Learn what orders may be about."""
         self._node = descriptor
 
     def check_order(self, work: Work) -> None:
@@ -53,27 +51,29 @@ class WorkCounter:
         self._admission.check(data, request_of(work), self.counted_at_s(work))
 
     def counted_at_s(self, work: Work) -> float | None:
-        """When work that goes on counted against order and policy; none: it will."""
+        """When resumed work was counted, seconds since the epoch; `None` for work not yet
+        counted."""
         begun = self._begun.get(work.visit) if self._begun is not None else None
         return begun.counted_at_s if begun is not None and begun.got_on else None
 
     def begin(self, work: Work) -> None:
-        """Count work that reads no records against its order. Raises as `OrderedWork.begin`."""
+        """Count work that reads no records against its order. Raises like `OrderedWork.begin`."""
         if self._ordered is not None:
             assert self._node is not None
             self._ordered.begin(work, self._node)
 
     def begin_on(self, data: DatasetConfig | TestSetConfig, work: Work, attempt: Attempt) -> None:
-        """Count work on records. Raises as `Admission.begin` and `OrderedWork.begin`."""
+        """Count work on records. Raises like `Admission.begin` and `OrderedWork.begin`."""
         self._admission.begin(data, request_of(work), attempt)
         self.begin(work)
 
     def begin_visit(
         self, work: VisitWork, dataset: DatasetConfig, made_of: str, attempt: Attempt
     ) -> BegunVisit:
-        """Count a visit, unless it goes on and has counted. Raises as `begin_on`.
+        """Count a visit, unless it resumes a counted one. Raises like `begin_on`.
 
-        `made_of`: a digest of all that decides its result, which a savepoint must share.
+        `made_of`: a digest of everything that decides the result. A savepoint with another one is
+        dropped.
         """
         begun = self._begun.get(work.visit) if self._begun is not None else None
         if begun is not None and begun.made_of != made_of:

@@ -1,4 +1,4 @@
-"""Does a site's work: admits each piece, has it done in turn, and signs what came of it.
+"""Does a site's work: admits each piece, runs it in turn, and signs the outcome.
 
 Models are trained in `visiting` and merged in `merging`; fresh ones are made, and models measured,
 here.
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from daitn.files.state_folder import NodeState
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import sign_entry
@@ -29,8 +30,8 @@ from daitn.node.training.models import WorkModels
 from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import OrderedWork, order_of
 from daitn.node.training.privacy_ledger import PrivacyLedger
+from daitn.node.training.progress import OnProgress, ProgressReporter
 from daitn.node.training.sums import SecureSums
-from daitn.node.training.telling import OnProgress, WorkTeller
 from daitn.node.training.turns import Turns
 from daitn.node.training.updates import WorkUpdates
 from daitn.node.training.visiting import Visiting
@@ -68,10 +69,10 @@ class Executor:
         privacy: PrivacyLedger | None = None,
         sums: SecureSums | None = None,
     ) -> None:
-        """`orders` checks the owners' orders; none: work needs none. `releases` learns where models
-        may go. `begun` keeps savepoints of visits; none: there are none. `privacy` counts what they
-        tell; none: it does so in the state folder. `sums` merges what stays at its site; none: only
-        what leaves is merged."""
+        """`orders` checks the owners' orders; `None` means work needs none. `releases` learns where
+        models may go. `begun` stores savepoints of visits; `None` means there are none. `privacy`
+        counts what they reveal; `None` means in the state folder. `sums` merges what stays at its
+        site; `None` means only what leaves is merged."""
         state, begun = Path(config.state), begun if config.save_every_s else None
         self._config = config
         self._trainer = trainer
@@ -85,11 +86,11 @@ class Executor:
         """For the training engine."""
         self._data = OfferedData(config, trainer)
         self._bounds = WorkBounds(config, consultant, saves=begun is not None)
-        ordered = OrderedWork(orders, state / "orders") if orders else None
+        ordered = OrderedWork(orders, state / NodeState.ORDERS) if orders else None
         self._counter = WorkCounter(admission, ordered, begun)
         self._sums = sums
-        self._updates = WorkUpdates(trainer, Feedback(state / "feedback"))
-        self._teller = WorkTeller(config.site, on_progress)
+        self._updates = WorkUpdates(trainer, Feedback(state / NodeState.FEEDBACK))
+        self._reporter = ProgressReporter(config.site, on_progress)
         self.models = WorkModels(config.site, store, transport, releases)
         self._visiting = Visiting(
             site=config.site,
@@ -102,9 +103,9 @@ class Executor:
             updates=self._updates,
             bounds=self._bounds,
             counter=self._counter,
-            privacy=privacy or PrivacyLedger(state / "privacy", key),
+            privacy=privacy or PrivacyLedger(state / NodeState.PRIVACY, key),
             turns=self._turns,
-            teller=self._teller,
+            reporter=self._reporter,
             begun=begun,
             sums=sums,
         )
@@ -117,24 +118,24 @@ class Executor:
             bounds=self._bounds,
             counter=self._counter,
             turns=self._turns,
-            teller=self._teller,
+            reporter=self._reporter,
             sums=sums,
         )
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Take over a changed file."""
+        """Apply a changed file."""
         self._config = config
         self._bounds.reconfigure(config)
         self._data.reconfigure(config)
 
     def offer(self, descriptor: NodeDescriptor) -> None:
-        """Accept work on what the node's descriptor lists, and on nothing that it leaves out."""
+        """Accept work only on what the node's descriptor lists."""
         self._bounds.offer(descriptor)
         self._counter.offer(descriptor)
         self._data.offer(descriptor)
 
     async def retain(self, needed: Callable[[], frozenset[Digest]]) -> int:
-        """Delete what is of no use any more, see `WorkModels.retain`; returns the bytes freed."""
+        """Delete what is no longer needed, see `WorkModels.retain`; returns the bytes freed."""
         await asyncio.to_thread(self._updates.retain, needed())
         if self._sums is not None:
             await asyncio.to_thread(self._sums.forget_old)
@@ -163,7 +164,7 @@ class Executor:
     async def _dispatch(
         self, work: Work, place: int, folder: Path, attempt: Attempt
     ) -> tuple[LineageFact, ModelRef | None]:
-        """Admit work and have it done, in a folder of its own."""
+        """Admit work and run it, in its own folder."""
         match work:
             case VerifyWork():
                 return await self._verify(work, place, folder, attempt), None
@@ -185,7 +186,8 @@ class Executor:
         await self.models.prefetch(model)
 
     async def needs(self, question: RecipeQuestion) -> WorkNeeds:
-        """What a model of this configuration needs. Raises `InvalidInput` for an invalid one."""
+        """The needs of a model with this configuration. Raises `InvalidInput` for an invalid
+        one."""
         self._check_recipe(question.recipe)
         recipe = self._consultant.facts(question.recipe)
         footprint = await self._bounds.footprint(question.recipe, question.config)
@@ -235,11 +237,11 @@ class Executor:
         test = self._test_set(work, attempt)
         limits = await self._bounds.limits(work, self._data.facts(test).items)
         await self._data.inspect_changed(work.recipe, test)
-        told = self._teller.fetching(work)
-        moved = await self.models.fetch(work, work.model, folder / "in", told)
+        watch = self._reporter.fetching(work)
+        moved = await self.models.fetch(work, work.model, folder / "in", watch)
         async with self._turns.turn(place), within(self._config.longest_s):
             self._counter.begin_on(test, work, attempt)
-            self._teller.tell(work, "measuring")
+            self._reporter.tell(work, "measuring")
             began = time.perf_counter()
             with test.disclosure.failures():
                 measured = await self._trainer.evaluate(

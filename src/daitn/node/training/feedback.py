@@ -1,4 +1,5 @@
-"""What compressed updates lost, kept at the site for the next update of the same data and job.
+"""Error feedback: what compression lost, stored at the site for the next update from the same data
+and job.
 
 It says what a site's records taught, as a savepoint does: it stays in the node's own folder, at
 most so many at once, and goes when no job needs the model any more that it was trained from. Where
@@ -23,9 +24,9 @@ from daitn.tools import clock
 __all__ = ["Feedback"]
 
 _MOST_KEPT = 16
-"""Jobs and data sets: each takes as much as the weights that its updates change."""
+"""Limit on jobs and data sets: each takes as much as the weights that its updates change."""
 _GRACE_S = 1800.0
-"""Between two rounds nobody needs the model that the last one began with."""
+"""Between two rounds, the initial model of the last one is not needed by anybody."""
 
 
 class Feedback:
@@ -38,12 +39,12 @@ class Feedback:
         self._now_s = now_s
 
     def before(self, work: VisitWork, *, private: bool = False) -> Path | None:
-        """What the last update of this job and data set lost. `private`: of those with
-        differential privacy."""
+        """What the last update of this job and data set lost. `private`: the one with differential
+        privacy."""
         return next(iter(self._folder.glob(f"{_name(work, private)}.*")), None)
 
     def keep(self, work: VisitWork, left: Path, *, private: bool = False) -> None:
-        """Replace it by the file `left`, if there is one."""
+        """Replace it with the file `left`, if there is one."""
         if not left.is_file() or work.model is None:
             return
         name = _name(work, private)
@@ -57,7 +58,7 @@ class Feedback:
             old.unlink()
 
     def retain(self, needed: frozenset[Digest]) -> None:
-        """Delete that of jobs whose models nobody needs."""
+        """Delete that of jobs whose models are not needed."""
         for path in self._folder.iterdir():
             old = self._now_s() - path.stat().st_mtime >= _GRACE_S
             if old and path.name.partition(".")[2] not in needed:

@@ -1,4 +1,4 @@
-"""Merges of rounds: a site fetches what others trained, makes it whole, and has it merged."""
+"""Merges of rounds: a site fetches the models of others, decompresses them, and has them merged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from daitn.node.training.bounds import WorkBounds, about, within
 from daitn.node.training.counting import WorkCounter
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.ordered import order_of
+from daitn.node.training.progress import ProgressReporter
 from daitn.node.training.sums import SecureSums, summing
-from daitn.node.training.telling import WorkTeller
 from daitn.node.training.turns import Turns
 from daitn.node.training.updates import WorkUpdates
 from daitn.objects.identifiers import Digest, SiteId
@@ -27,27 +27,27 @@ from daitn.tools.mobility.protocol import Moved
 __all__ = ["RoundMerging"]
 
 _MOMENTS = "moments.safetensors"
-"""What a merge's outer step remembers."""
+"""State of a merge's outer step."""
 
 
 @dataclass
 class _Gathered:
-    """What a merge takes, in folders of this machine."""
+    """The inputs of a merge, in folders of this machine."""
 
     moved: Moved
     starts: dict[Digest, Path]
-    """What models were trained from; the base is among them."""
+    """The models from which others were trained, including the base."""
     models: list[Path] = field(default_factory=list)
-    """In the order of the work; of a secure sum, one mean of all."""
+    """In the order of the work; for a secure sum, one mean of all."""
     members: tuple[SiteId, ...] = ()
-    """Whose is in a secure sum."""
+    """Members whose models are in a secure sum."""
     moments: str = ""
     """The file of the outer step's last moments."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoundMerging:
-    """Merges models that sites trained. It reads nobody's records."""
+    """Merges models that sites trained. It reads no records."""
 
     site: SiteId
     longest_s: float
@@ -57,9 +57,9 @@ class RoundMerging:
     bounds: WorkBounds
     counter: WorkCounter
     turns: Turns
-    teller: WorkTeller
+    reporter: ProgressReporter
     sums: SecureSums | None
-    """None: only what leaves its site is merged."""
+    """`None` means only what leaves its site is merged."""
 
     async def merge(self, work: MergeWork, place: int, folder: Path) -> tuple[Merge, ModelRef]:
         """Merge in the work's own `folder`, when its turn at `place` comes.
@@ -74,7 +74,7 @@ class RoundMerging:
         kept.mkdir()
         async with self.turns.turn(place), within(self.longest_s):
             self.counter.begin(work)
-            self.teller.tell(work, "merging")
+            self.reporter.tell(work, "merging")
             merging = time.perf_counter()
             for number in range(len(work.trained)):
                 start = work.starts[number] if work.starts else work.base
@@ -122,11 +122,11 @@ class RoundMerging:
         return fact, result
 
     async def _gather(self, work: MergeWork, folder: Path) -> _Gathered:
-        """Fetch what is merged, or have it summed up."""
+        """Fetch the models to merge, or have them summed."""
         base = folder / "base"
         given = _Gathered(await self._fetch(work, work.base, base), {work.base.manifest: base})
         if (sums := summing(work, self.sums)) is not None:
-            self.teller.tell(work, "summing")
+            self.reporter.tell(work, "summing")
             mean = folder / "0"
             mean.mkdir()
             given.members = await sums.gather(work, base, mean)
@@ -151,18 +151,19 @@ class RoundMerging:
         return into
 
     async def _fetch(self, work: MergeWork, model: ModelRef, into: Path) -> Moved:
-        return await self.models.fetch(work, model, into, self.teller.fetching(work))
+        return await self.models.fetch(work, model, into, self.reporter.fetching(work))
 
 
 def _task(work: MergeWork, given: _Gathered) -> MergeTask:
     return MergeTask(
         base=str(given.starts[work.base.manifest]),
         models=tuple(map(str, given.models)),
-        # The mean of a secure sum has all shares in it.
+        # The mean of a secure sum includes all shares.
         shares=(1.0,) if given.members else tuple(map(float, work.shares)),
         rule=work.rule,
         seed=work.seed,
         starts=tuple(str(given.starts[start.manifest]) for start in work.starts),
         scales=tuple(map(discount, work.behind)),
         moments=given.moments,
+        screened=work.screened,
     )

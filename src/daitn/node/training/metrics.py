@@ -1,4 +1,4 @@
-"""What a site counts of its work: visits, rounds' merges, and measurements."""
+"""Metrics of a site's work: visits, merges of rounds, and measurements."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ __all__ = ["KINDS", "METRICS", "WorkMetrics"]
 
 ENDED: Final = counter(
     "daitn_work_total",
-    "Pieces of work that ended, `done` or `failed`: a model's `visit` at a data set, a `merge` of "
+    "Ended pieces of work, `done` or `failed`: a model's `visit` at a data set, a `merge` of "
     "a round's models, a verifier's measurement (`verify`).",
     *("kind", "outcome"),
 )
 DURATION: Final = histogram(
     "daitn_work_duration_seconds",
-    "From accepting a piece of work to its end; waiting for its turn and for the model counts.",
+    "Time from accepting a piece of work to its end, including waiting for its turn and for the "
+    "model.",
     "kind",
 )
-QUEUE: Final = gauge("daitn_work_queue", "Pieces of work that were accepted and have not ended.")
+QUEUE: Final = gauge("daitn_work_queue", "Accepted pieces of work that have not ended.")
 UNREPORTED: Final = gauge(
-    "daitn_work_unreported", "Outcomes that the control centre has not acknowledged yet."
+    "daitn_work_unreported", "Outcomes not yet acknowledged by the control centre."
 )
 METRICS: Final = (ENDED, DURATION, QUEUE, UNREPORTED)
 

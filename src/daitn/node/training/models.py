@@ -1,4 +1,4 @@
-"""The models of a site's work: fetched, unpacked while it lasts, packed, and kept for a while."""
+"""The models of a site's work: fetched, unpacked for its duration, packed, and kept for a while."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from daitn.tools.mobility.releases import Releases
 __all__ = ["WorkModels", "summed"]
 
 RECENT_S = 600.0
-"""A model made or fetched here stays this long, even if nobody asks for it."""
+"""Minimum time for which a model made or fetched here stays, even if nobody requests it."""
 GRACE_S = 1800.0
-"""A model stays this long after the control centre first leaves it out: a centre that lost its
-memory, or obeys another, empties no store before somebody notices."""
+"""Time for which a model stays after the control centre first leaves it out: a centre that lost its
+memory, or obeys another, cannot empty a store before somebody notices."""
 
 
 class WorkModels:
-    """What a site's work takes out of its store, and puts in."""
+    """The store as used by a site's work."""
 
     def __init__(
         self,
@@ -47,26 +47,26 @@ class WorkModels:
         self._prefetched: dict[Digest, Moved] = {}
 
     async def prefetch(self, model: ModelRef) -> None:
-        """Fetch a model ahead of its work; the transfer is charged to that work. Raises as
-        `ModelTransport.fetch` does."""
+        """Fetch a model ahead of its work; the transfer is charged to that work. Raises like
+        `ModelTransport.fetch`."""
         moved = await self._transport.fetch(model, lambda done, total: None)
         self._touched_at_s[model.manifest] = time.monotonic()
         if moved.bytes_in:
             self._prefetched[model.manifest] = moved
 
     async def fetch(
-        self, work: Work, model: ModelRef, folder: Path, told: Callable[[int, int], None]
+        self, work: Work, model: ModelRef, folder: Path, watch: Callable[[int, int], None]
     ) -> Moved:
-        """Have a model's parts in a folder, which is made. Calls `told(done, total)`, in bytes,
-        before it arrives and meanwhile.
+        """Write a model's parts to a folder, which is created. Calls `told(done, total)`, in bytes,
+        before and during the transfer.
 
         Raises as `ModelTransport.fetch` does.
         """
         self.record(work, model.manifest)
-        told(0, model.size_bytes)
+        watch(0, model.size_bytes)
         folder.mkdir()
         self._touched_at_s[model.manifest] = time.monotonic()
-        moved = await self._transport.fetch(model, told)
+        moved = await self._transport.fetch(model, watch)
         if (prefetched := self._prefetched.pop(model.manifest, None)) is not None:
             moved = summed(prefetched, moved)
         try:
@@ -84,15 +84,15 @@ class WorkModels:
         self._store.unpack(self._store.manifest(model.manifest), folder, link=True)
 
     async def carried(self, model: ModelRef, names: Sequence[str]) -> tuple[Part, ...]:
-        """The parts that work left as they were, by their names. Raises `WorkFailed` for a name
-        of none."""
+        """The parts that work left unchanged, by their names. Raises `WorkFailed` for an unknown
+        name."""
         if not names:
             return ()
         manifest = await asyncio.to_thread(self._store.manifest, model.manifest)
         parts = {part.name: part for part in manifest.parts}
         if unknown := sorted(set(names) - parts.keys()):
             raise WorkFailed(
-                f"the recipe left {unknown[0]} as it was, which is no part of the model",
+                f"the recipe kept {unknown[0]}, which is not a part of the model",
                 fix="correct the recipe",
             )
         return tuple(parts[name] for name in sorted(set(names)))
@@ -104,7 +104,7 @@ class WorkModels:
         release_to: tuple[str, ...] = (ANY,),
         carried: tuple[Part, ...] = (),
     ) -> tuple[ModelRef, Manifest]:
-        """Store what work has made in a folder, with the parts that it left as they were."""
+        """Store the result of work in a folder, with the parts that it left unchanged."""
         async with self._packing:
             digest, manifest = await asyncio.to_thread(
                 self._store.pack, work.recipe, folder, carried
@@ -115,8 +115,8 @@ class WorkModels:
         return ref, manifest
 
     def record(self, work: Work, model: Digest, release_to: tuple[str, ...] = (ANY,)) -> None:
-        """Note where a model may go by what it has learned from: of one that work starts from, its
-        own descent; of one that it made, that of all these."""
+        """Record where a model may go, given what it has learned from: for a start model, its own
+        descent; for a result, that of all its inputs."""
         if self._releases is not None:
             given = model in {each.manifest for each in work.models}
             entries = descent(work.lineage, model) if given else work.lineage
@@ -139,7 +139,7 @@ class WorkModels:
 
 
 def summed(one: Moved, other: Moved) -> Moved:
-    """Two transfers as one."""
+    """The sum of two transfers."""
     return Moved(
         bytes_in=one.bytes_in + other.bytes_in,
         seconds=one.seconds + other.seconds,

@@ -21,17 +21,17 @@ _File = tuple[str, str]
 
 
 class Offered(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate must know of a file."""
+    """What the gate must know about a file."""
 
     items: int = 0
     labels: frozenset[str] = frozenset()
-    """Those of which values may leave."""
+    """Labels whose values may leave."""
     least_examples: int = 0
-    """Of a visit."""
+    """Minimum examples of a visit."""
 
 
 class OfferedData:
-    """Finds what work is on, and inspects files anew that have changed."""
+    """Finds the data of work, and inspects changed files again."""
 
     def __init__(self, config: NodeConfig, trainer: Trainer) -> None:
         self._config = config
@@ -43,7 +43,7 @@ class OfferedData:
         self._offered: dict[_File, Offered] = {}
 
     def offer(self, descriptor: NodeDescriptor) -> None:
-        """Know what the descriptor lists, and nothing that it leaves out."""
+        """Learn what the descriptor lists, and nothing else."""
         names = {dataset.name for dataset in descriptor.datasets}
         described_tests = descriptor.verifier.tests if descriptor.verifier else ()
         offered_tests = {(test.topic, test.test_schema) for test in described_tests}
@@ -68,7 +68,7 @@ class OfferedData:
         self._inspected = {_file(each): _stamp(each.path) for each in offered}
 
     def reconfigure(self, config: NodeConfig) -> None:
-        """Take over what changed of the same data sets and test sets."""
+        """Apply changes to the same data sets and test sets."""
         self._config = config
         data = {each.name: each for each in config.datasets}
         tests = {(each.topic, each.test_schema): each for each in config.tests}
@@ -103,12 +103,12 @@ class OfferedData:
         )
 
     def facts(self, data: DatasetConfig | TestSetConfig) -> Offered:
-        """What its last inspection found."""
+        """Results of its last inspection."""
         return self._offered[_file(data)]
 
     async def inspect_changed(self, recipe: str, changed: DatasetConfig | TestSetConfig) -> None:
-        """Inspect a file again if it changed since it last passed. Raises `InvalidInput` if it does
-        not pass any more.
+        """Inspect a file again if it changed since it last passed. Raises `InvalidInput` if it no
+        longer passes.
 
         The details stay in the log: the descriptor does not contain them, and whoever sends work
         here does not own the file.
@@ -130,7 +130,7 @@ class OfferedData:
                 fix="see the site's log",
             ) from None
         self._inspected[_file(changed)] = stamp
-        # No label leaves that the descriptor does not have.
+        # No label leaves that is not in the descriptor.
         labels = gate.labels(profile.labels, profile.different).keys()
         self._offered[_file(changed)] = Offered(
             items=profile.samples,

@@ -1,4 +1,4 @@
-"""What a site does for owners' orders: within them, and no more of it, also after a restart."""
+"""A site's account of owners' orders: work stays within them, even after a restart."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from daitn.objects.orders import OrderUsage
 __all__ = ["OrderedWork", "order_of"]
 
 _KEPT_S = 86_400.0
-"""After an order's end: clocks may be set."""
+"""After an order's expiry: clocks may be set."""
 
 
 class OrderedWork:
-    """Checks work against its order, and counts on disk what was begun for each order."""
+    """Checks work against its order, and records on disk what was begun under each order."""
 
     def __init__(self, orders: OrderBook, folder: Path) -> None:
         self._orders = orders
@@ -32,13 +32,13 @@ class OrderedWork:
         self._forget_ended()
 
     def check(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> None:
-        """Raise `Refused` or `Corrupt` unless the work's owner ordered it. `counted`: it goes on
-        and is among what was begun."""
+        """Raise `Refused` or `Corrupt` unless the work's owner ordered it. `counted`: it resumes
+        work that was counted before."""
         self._checked(work, node, counted=counted)
 
     def begin(self, work: Work, node: NodeDescriptor) -> None:
-        """Check work again as it begins, since other work for the order may have begun meanwhile,
-        and count it, whatever becomes of it. Raises as `check`, and `StorageFull`."""
+        """Check work again when it begins, since other work under the order may have begun
+        meanwhile, and count it, whatever its outcome. Raises like `check`, and `StorageFull`."""
         spent = self._checked(work, node)
         if spent.order not in self._spent:
             self._forget_ended()
@@ -62,12 +62,12 @@ class OrderedWork:
 
 
 def order_of(work: Work) -> Digest:
-    """What entries name it by; empty for work that nobody ordered."""
+    """The order's name in entries; empty for work without an order."""
     return work.order.digest if work.order else Digest("")
 
 
 def _with(spent: OrderUsage, work: Work, times: int = 1) -> OrderUsage:
-    """What is spent with some work, or without it: -1 times."""
+    """The usage with some work added, or removed: -1 times."""
     visits = fresh = examples = measurements = merges = 0
     match work:
         case VerifyWork():
@@ -89,5 +89,5 @@ def _with(spent: OrderUsage, work: Work, times: int = 1) -> OrderUsage:
 
 
 def _name(order: Digest) -> str:
-    """Of its file; 160 bits."""
+    """Name of its file; 160 bits."""
     return order[:40]

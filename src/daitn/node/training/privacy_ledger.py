@@ -1,4 +1,4 @@
-"""What visits to a site's data sets told of a record: charged before anything is trained.
+"""The privacy ledger of a site's data sets: charged before anything is trained.
 
 A charge is on disk before its visit reads a record, so a crash can charge too much, and never too
 little. A visit that goes on from its savepoint draws the same noise as before, and is not charged
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from daitn.files.atomic import make_folder, replace_file
+from daitn.files.state_folder import NodeState
 from daitn.identity.keys import SigningKey
 from daitn.learning.recipe import DpSgd
 from daitn.node.config import DatasetConfig
@@ -46,19 +47,19 @@ _NONCE_BYTES = 16
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """What a visit may tell, from before it reads the first record."""
+    """What a visit may reveal, recorded before it reads the first record."""
 
     visit: str
     job: str
     owner: str
     order: str
-    """Of the visits that share an intent's epsilon: the order's digest, or else the job."""
+    """Identifies the visits that share an intent's epsilon: the order's digest, or else the job."""
     made_of: str
-    """A digest of all that decides the visit's result but its draws."""
+    """A digest of everything that determines the visit's result except its draws."""
     at_s: float
     mechanism: NoiseMechanism
     nonce: bytes
-    """By which the site's key gives the secret of the draws."""
+    """Nonce from which the site's key derives the secret of the draws."""
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     dataset: str
     demand: PrivacyDemand | None = None
-    """Of its owner, as of the latest charge."""
+    """Its owner's demand, as of the latest charge."""
     charges: tuple[Charge, ...] = ()
 
     def of(self, order: str) -> tuple[NoiseMechanism, ...]:
@@ -75,7 +76,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrivatePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a visit is to be trained."""
+    """How to train a visit privately."""
 
     spent: PrivacySpent
     lot: float
@@ -109,8 +110,8 @@ class PrivacyLedger:
         self._read: dict[str, tuple[Ledger, Curve]] = {}
 
     def planned(self, work: VisitWork, dataset: DatasetConfig, samples: int) -> PrivatePlan | None:
-        """How to train a visit on `samples` records; none: nobody asks for privacy. Raises
-        `InvalidInput` where no noise suffices."""
+        """How to train a visit on `samples` records; `None` means nobody asks for privacy. Raises
+        `InvalidInput` if no noise suffices."""
         wish, demand = work.privacy, dataset.terms.privacy
         if (wish is None and demand is None) or work.model is None:
             return None
@@ -119,27 +120,28 @@ class PrivacyLedger:
         terms = stricter(wish, demand, rate, steps)
         assert terms is not None
         mechanism = NoiseMechanism(rate=rate, noise=terms.noise, steps=steps)
-        told = epsilon(spent_by([mechanism]), terms.delta)
+        spent = epsilon(spent_by([mechanism]), terms.delta)
         return PrivatePlan(
             spent=PrivacySpent(
-                epsilon=told, delta=terms.delta, clip=terms.clip, mechanism=mechanism
+                epsilon=spent, delta=terms.delta, clip=terms.clip, mechanism=mechanism
             ),
             lot=rate * samples,
         )
 
     def check(self, work: VisitWork, dataset: DatasetConfig, private: PrivatePlan) -> None:
-        """Raise `Refused` if the visit would tell more than its model's owner wishes, or the data's
-        owner allows; and `Corrupt` for a ledger that cannot be read."""
+        """Raise `Refused` if the visit would reveal more than its model's owner wishes, or the
+        data's owner allows; and `Corrupt` for an unreadable ledger."""
         ledger, spent = self._ledger(dataset.name)
         more = spent_by([private.spent.mechanism])
         wish, demand = work.privacy, dataset.terms.privacy
         if demand is not None and not fits(spent, more, demand.epsilon_total, demand.delta):
             gone = epsilon(spent, demand.delta)
             raise Refused(
-                f"the owner of data set {dataset.name} has no privacy left for this visit: epsilon "
+                f"data set {dataset.name} has too little privacy budget left for this visit: "
+                f"epsilon "
                 f"{gone:.2g} of {demand.epsilon_total:g} is spent",
                 field="training.privacy.epsilon",
-                fix="train on other data; what is spent does not come back. If some is left, a "
+                fix="train on other data; a spent budget does not come back. If some is left, a "
                 "smaller epsilon may fit",
             )
         ours = spent_by(ledger.of(_order(work)))
@@ -147,8 +149,8 @@ class PrivacyLedger:
             raise Refused(
                 f"the job has spent its epsilon of {wish.epsilon:g} on data set {dataset.name}",
                 field="training.privacy.visits",
-                fix="spread it over as many visits as the job makes at one data set, or allow more "
-                "epsilon",
+                fix="spread it over as many visits as the job makes to one data set, or allow "
+                "more epsilon",
             )
 
     def begin(
@@ -160,7 +162,7 @@ class PrivacyLedger:
         *,
         resumes: bool,
     ) -> DpSgd:
-        """Charge a visit, unless it goes on from its savepoint; returns how it is trained.
+        """Charge a visit, unless it resumes from its savepoint; returns how to train it.
 
         Raises as `check`, and `StorageFull` if the charge cannot be kept."""
         ledger, spent = self._ledger(dataset.name)
@@ -191,7 +193,8 @@ class PrivacyLedger:
         return private.dp_sgd(self._secret(charge))
 
     def described(self, node: NodeDescriptor, datasets: Iterable[DatasetConfig]) -> NodeDescriptor:
-        """The node's descriptor, with about how many private visits its data sets still allow."""
+        """The node's descriptor, with the approximate number of private visits that its data sets
+        still allow."""
         left = {one.name: self._left(one.name, one.terms.privacy) for one in datasets}
         return msgspec.structs.replace(
             node,
@@ -230,7 +233,7 @@ class PrivacyLedger:
         except OSError as error:
             raise StorageFull(
                 f"the privacy ledger cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written: what "
+                fix="free space in the site's state folder, and check that it is writable: what "
                 "is not charged is not trained",
             ) from None
 
@@ -243,8 +246,8 @@ class PrivacyLedger:
 
 
 def ledgers(state: Path) -> list[Ledger]:
-    """Of all data sets of a site with this state folder. Raises `Corrupt`."""
-    found = sorted((state / "privacy").glob(f"*{_SUFFIX}"))
+    """Ledgers of all data sets of a site with this state folder. Raises `Corrupt`."""
+    found = sorted((state / NodeState.PRIVACY).glob(f"*{_SUFFIX}"))
     read = [_decoded(path, path.read_bytes()) for path in found]
     return sorted(read, key=lambda ledger: ledger.dataset)
 
@@ -261,8 +264,8 @@ def _unreadable(path: Path, why: str) -> Corrupt:
     return Corrupt(
         "the site's privacy ledger of this data set cannot be read",
         field="dataset",
-        fix="its administrator puts it back from a backup that is no older than the latest visit: "
-        "without it, nobody knows what was told",
+        fix="have its administrator restore a backup that is not older than the latest visit: "
+        "without it, nobody knows what was revealed",
     )
 
 

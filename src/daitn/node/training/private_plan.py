@@ -1,4 +1,4 @@
-"""Whether a visit can be trained privately, and how: decided before anything is done for it."""
+"""Whether and how a visit can be trained privately, decided beforehand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def plan_private(
     dataset: DatasetConfig,
     samples: int,
 ) -> PrivatePlan | None:
-    """How a visit to `samples` records is to be trained privately, if anybody asks for that.
+    """How to train a visit to `samples` records privately, if anybody asks for that.
 
     Raises `InvalidInput` for a model that cannot be, and as `PrivacyLedger.check`.
     """
@@ -31,14 +31,14 @@ async def plan_private(
         raise InvalidInput(
             f"{work.recipe} cannot train this configuration with differential privacy",
             field="model.config",
-            fix="for the recipe classifier, state `ranges`; or take data whose owner demands "
-            "none, and leave out training.privacy",
+            fix="for the recipe classifier, state `ranges`; or use data whose owner demands none, "
+            "and leave out training.privacy",
         )
     if not work.local.plain:
         raise InvalidInput(
-            "the algorithm learns more from the records than differential privacy covers",
+            "the algorithm uses the records in ways that differential privacy does not cover",
             field="training.algorithm",
-            fix="take sequential, fedavg or another one that asks no more of a visit",
+            fix="use sequential, fedavg or another one with ordinary visits",
         )
     if counter.counted_at_s(work) is None:  # What goes on is charged already.
         ledger.check(work, dataset, private)

@@ -1,4 +1,4 @@
-"""Secure sums at a site: it keeps what its visits made, and adds it up with other sites'.
+"""Secure sums at a site: stores the results of its visits, and sums them with those of other sites.
 
 A site that merges asks the others, phase by phase, and relays what they seal for one another
 (`daitn.learning.secure_sum`). Each checks the owner's order itself: the sites of a sum are those
@@ -46,6 +46,7 @@ from daitn.objects.lineage import Visit
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
 from daitn.objects.secure_sum import (
+    LEAST_MEMBERS,
     Agreement,
     AgreementWanted,
     Joined,
@@ -72,18 +73,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _KEPT_S = 86_400.0
-"""A round that is not merged within a day is none any more."""
+"""A round that is not merged within a day is abandoned."""
 _PHASE_WITHIN_S = 30.0
-"""A member that takes longer is lost for the sum."""
+"""A member that takes longer is lost to the sum."""
 _MOST_SUMS = 64
-"""In which a site takes part at a time."""
+"""Sums in which a site takes part at a time."""
 _MOST_NUMBERS = 1 << 23
-"""Of a model: an answer of 64 MiB."""
+"""Maximum numbers of a model: an answer of 64 MiB."""
 _MOST_VALUE = 2.0**36
-"""Of a weight, and of a column's variance."""
+"""Maximum of a weight, and of a column's variance."""
 _POINT = FixedPoint(_MOST_VALUE, 1)
-"""Of a mean, which is no greater than what it is of, however many members it has. Each adds less
-than 10^-8 to what it is off by."""
+"""Fixed-point format of a mean, which never exceeds its inputs, however many members it has. Each
+adds less than 10^-8 to its error."""
 _TENSORS = ".safetensors"
 _FLOATS: dict[str, type[np.floating[Any]]] = {
     "F16": np.float16,
@@ -96,21 +97,21 @@ class _Sum:
     """A sum in which the site takes part."""
 
     def __init__(self, work: MergeWork, folders: Mapping[Path, float]) -> None:
-        """`folders`: of what its visits made, and by how much each counts."""
+        """`folders`: the results of its visits, with their weights."""
         self.work = work
         self.folders = folders
         self.member: SumMember | None = None
         self.turn = threading.Lock()
-        """For its phases, of which two at once could pass for one."""
+        """For its phases, since two concurrent ones of the same sum could be confused."""
 
 
 class SecureSums:
-    """A site's part in secure sums, and those that it relays."""
+    """A site's part in secure sums, and the sums that it relays."""
 
     def __init__(
         self, site: SiteId, folder: Path, key: SigningKey, fabric: Fabric, orders: OrderBook
     ) -> None:
-        """`folder`: of what visits made and was not summed yet."""
+        """`folder`: results of visits that were not summed yet."""
         self._site, self._folder = site, folder
         self._key, self._fabric, self._orders = key, fabric, orders
         self._sums: dict[VisitId, _Sum] = {}
@@ -119,8 +120,8 @@ class SecureSums:
         return {"join": self._on_join, "sum": self._on_sum}
 
     def keep(self, made: Path) -> ModelRef:
-        """Keep the parts that a visit made, which nobody is given. Raises `InvalidInput` for what
-        no secure sum can have, and `StorageFull`."""
+        """Store the parts that a visit made, which are never given out. Raises `InvalidInput` for
+        what no secure sum can hold, and `StorageFull`."""
         _check_numbers(sum(map(_size, _joined(made).places)))
         digest, size_bytes = _digest_of(made)
         into = self._folder / digest
@@ -133,7 +134,7 @@ class SecureSums:
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
         return ModelRef(manifest=digest, size_bytes=size_bytes, holders=())
 
@@ -154,8 +155,8 @@ class SecureSums:
         return await asyncio.to_thread(self.answer, question)
 
     def join(self, work: MergeWork) -> Joined:
-        """Take part in a sum that its owner ordered. Raises `Refused` or `Corrupt` for another, and
-        `NotFound` if nothing here is left for it."""
+        """Take part in a sum that its owner ordered. Raises `Refused` or `Corrupt` for any other,
+        and `NotFound` if no results for it are left here."""
         check_summed(work, self._orders.read_work(work))
         folders = {
             self._folder / visit.model_out: share
@@ -170,11 +171,11 @@ class SecureSums:
         self._sums[work.visit] = _Sum(work, folders)
         joined = [_joined(folder) for folder in folders]
         if any(one.places != joined[0].places for one in joined):
-            raise Corrupt("what visits here made does not fit together", field="sum")
+            raise Corrupt("the results of visits here do not match", field="sum")
         return joined[0]
 
     def answer(self, question: SumQuestion) -> bytes:
-        """The next phase. Raises as the methods of `SumMember`, and `NotFound` for a sum in which
+        """The next phase. Raises like the methods of `SumMember`, and `NotFound` for a sum in which
         the site has no part."""
         one = self._sums.get(question.sum)
         if one is None:
@@ -193,11 +194,7 @@ class SecureSums:
             case SharesWanted(keys=keys):
                 return encode(one.member.shares(keys))
             case MaskedWanted(shares=shares):
-                found = [
-                    share * _POINT.within(_numbers(folder)) for folder, share in one.folders.items()
-                ]
-                words = _POINT.words(np.sum(found, axis=0))
-                self._forget(one)
+                words = _POINT.words(self._taken(one))
                 return one.member.masked(words, shares).astype("<u8").tobytes()
             case AgreementWanted(shared=shared, summed=summed):
                 return encode(one.member.agreement(shared, summed))
@@ -205,28 +202,35 @@ class SecureSums:
                 self._sums.pop(question.sum, None)
                 return encode(one.member.revealed(signatures))
 
-    def _forget(self, one: _Sum) -> None:
-        """So that it is in no other sum. Raises `Refused` if it was in one."""
-        for folder in one.folders:
+    def _taken(self, one: _Sum) -> NDArray[np.float64]:
+        """The sum of the site's own results, off the disk, so that they are in no other sum. Raises
+        `Refused` if they were in one."""
+        found = []
+        for folder, share in one.folders.items():
             try:
                 gone = folder.rename(folder.with_name(f"{folder.name}.gone"))
             except OSError:
                 raise Refused("this update is already part of another sum", field="sum") from None
             sync(self._folder)
-            shutil.rmtree(gone, ignore_errors=True)
+            try:
+                found.append(share * _POINT.within(_numbers(gone)))
+            finally:
+                shutil.rmtree(gone, ignore_errors=True)
+        total: NDArray[np.float64] = np.sum(found, axis=0)
+        return total
 
-    def _verify(self, site: SiteId, said: bytes, signature: str) -> bool:
+    def _verify(self, site: SiteId, statement: bytes, signature: str) -> bool:
         public = self._orders.sites().get(site)
         try:
             if public is not None:
-                check_signature(public, signature, said)
+                check_signature(public, signature, statement)
         except DaitnError:
             return False
         return public is not None
 
     async def gather(self, work: MergeWork, base: Path, into: Path) -> tuple[SiteId, ...]:
-        """Write the mean of what the sites made of `base` into the folder `into`; returns whose is
-        in it.
+        """Write the mean of the sites' results from `base` into the folder `into`; returns the
+        included sites.
 
         Raises `Unreachable` if too many sites are lost on the way, and as `unmasked`.
         """
@@ -258,18 +262,20 @@ class SecureSums:
         )
         words = {s: _words(data) for s, data in masked.items() if len(data) == 8 * numbers}
         _check_enough(terms, words)
-        said = AgreementWanted(sum=name, shared=tuple(sorted(shares)), summed=tuple(sorted(words)))
-        agreed = await self._all(words, "sum", lambda _: said, Agreement)
+        wanted = AgreementWanted(
+            sum=name, shared=tuple(sorted(shares)), summed=tuple(sorted(words))
+        )
+        agreed = await self._all(words, "sum", lambda _: wanted, Agreement)
         _check_enough(terms, agreed)
         signatures = {site: one.signature for site, one in agreed.items()}
         revealed = await self._all(
             agreed, "sum", lambda _: RevealWanted(sum=name, signatures=signatures), Revealed
         )
-        agreement = Agreement(shared=said.shared, summed=said.summed, signature="")
+        agreement = Agreement(shared=wanted.shared, summed=wanted.summed, signature="")
         total = await asyncio.to_thread(unmasked, terms, agreement, words, keys, revealed)
         weight = sum(share for visit, share in _visits(work).items() if visit.site in words)
         await asyncio.to_thread(_write, like, _POINT.numbers(total) / weight, base, into)
-        return said.summed
+        return wanted.summed
 
     async def _all(
         self, sites: Iterable[SiteId], verb: str, ask: Callable[[SiteId], object], kind: type[T]
@@ -286,16 +292,16 @@ class SecureSums:
                 log.warning("%s is lost for a secure sum: %s", site, error)
                 return None
 
-        asked = list(sites)
-        told = await asyncio.gather(*map(one, asked))
-        return {site: each for site, each in zip(asked, told, strict=True) if each is not None}
+        members = list(sites)
+        answers = await asyncio.gather(*map(one, members))
+        return {site: each for site, each in zip(members, answers, strict=True) if each is not None}
 
 
 def summing(work: VisitWork | MergeWork, sums: SecureSums | None) -> SecureSums | None:
-    """What sums the results of such work, if nobody is to see them. Raises `Refused`."""
+    """What sums the results of such work, if nobody may see them. Raises `Refused`."""
     if work.secure and sums is None:
         raise Refused(
-            "without a roster nobody knows whose sum it is",
+            "a secure sum needs a roster",
             field="training.secure_aggregation",
             fix="found a network, see `daitn up`",
         )
@@ -303,7 +309,7 @@ def summing(work: VisitWork | MergeWork, sums: SecureSums | None) -> SecureSums 
 
 
 def _visits(work: MergeWork) -> dict[Visit, float]:
-    """The visits whose models are merged, and by how much each counts."""
+    """The visits whose models are merged, with their weights."""
     found = [entry.fact for entry in work.lineage if isinstance(entry.fact, Visit)]
     made = {visit.model_out: visit for visit in found if visit.model_in == work.base.manifest}
     total = sum(work.shares)
@@ -316,11 +322,11 @@ def _visits(work: MergeWork) -> dict[Visit, float]:
 
 def _terms(work: MergeWork, numbers: int) -> SumTerms:
     members = tuple(sorted({visit.site for visit in _visits(work)}))
-    if len(members) < 2:
+    if len(members) < LEAST_MEMBERS:
         raise InvalidInput(
             f"there is no secure sum of {len(members)} sites",
             field="training.secure_aggregation",
-            fix="train at two sites at least",
+            fix="train at two or more sites",
         )
     _check_numbers(numbers)
     least = 2 * len(members) // 3 + 1
@@ -336,16 +342,16 @@ def _check_numbers(numbers: int) -> None:
         )
 
 
-def _check_enough(terms: SumTerms, there: Collection[SiteId]) -> None:
-    if len(there) < terms.least:
-        raise _too_few(len(there))
+def _check_enough(terms: SumTerms, members: Collection[SiteId]) -> None:
+    if len(members) < terms.least:
+        raise _too_few(len(members))
 
 
 def _too_few(left: int) -> Unreachable:
     return Unreachable(
-        f"{left} sites are left for a secure sum, which are too few",
+        f"only {left} sites are left for a secure sum, which is too few",
         field="training.secure_aggregation",
-        fix="wait until sites are back; no model of any of them is known",
+        fix="wait until sites are back; none of their models was revealed",
     )
 
 
@@ -358,7 +364,8 @@ def _size(place: TensorPlace) -> int:
 
 
 def _digest_of(folder: Path) -> tuple[Digest, int]:
-    """A name for the parts in a folder, of a random number too: nobody can try which they are."""
+    """A name for the parts in a folder, including a random number, so that nobody can guess which
+    they are."""
     parts = blake3(os.urandom(32))
     size_bytes = 0
     for path in sorted(folder.iterdir()):
@@ -383,7 +390,7 @@ def _joined(folder: Path) -> Joined:
                     raise InvalidInput(
                         f"a secure sum has no numbers of the kind {kind}",
                         field="training.secure_aggregation",
-                        fix="configure weights of 32 bits, or take a recipe that makes weights",
+                        fix="configure 32-bit weights, or use a recipe with weights",
                     )
                 places.append(TensorPlace(path.name, name, kind, shape))
     return Joined(places=tuple(places), facts=facts, parts=parts)
@@ -400,7 +407,7 @@ def _numbers(folder: Path) -> NDArray[np.float64]:
 
 
 def _write(like: Joined, numbers: NDArray[np.float64], base: Path, into: Path) -> None:
-    """The parts of a model with these numbers; those that no visit changed are the base's."""
+    """The parts of a model with these numbers; parts that no visit changed are the base's."""
     files: dict[str, dict[str, NDArray[Any]]] = {}
     at = 0
     for place in like.places:
@@ -418,7 +425,7 @@ def _write(like: Joined, numbers: NDArray[np.float64], base: Path, into: Path) -
 
 
 def _plain(name: str) -> str:
-    """A part's name, which comes from another site. Raises `Corrupt` if it is no file's."""
+    """A part's name from another site. Raises `Corrupt` if it is not a plain file name."""
     if problem := part_name_problem(name):
         raise Corrupt(f"a part's name {problem}", field="parts")
     return name

@@ -12,7 +12,7 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Of those waiting, the one that joined first is next, whichever began to wait first.
+    """A queue: of those ready, the one that joined first is next, whichever began to wait first.
 
     Nobody waits for one that joined earlier and is not ready: a slow fetch delays only itself.
     """
@@ -45,7 +45,7 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Hand the turn to the next in order. It stays taken, so nobody cuts in."""
+        """Pass the turn to the next in order. It stays taken, so nobody cuts in."""
         while self._waiting:
             _, ready = heapq.heappop(self._waiting)
             if not ready.done():

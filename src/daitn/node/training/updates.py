@@ -1,4 +1,4 @@
-"""Models that travel as compressed updates: made after a visit, made whole before a merge."""
+"""Models that travel as compressed updates: made after a visit, decompressed before a merge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST = "lost.safetensors"
 
 
 class WorkUpdates:
-    """Compresses what a site's visits make, and rebuilds what others' made."""
+    """Compresses the results of a site's visits, and rebuilds those of others."""
 
     def __init__(self, trainer: Trainer, feedback: Feedback) -> None:
         self._trainer = trainer
@@ -36,9 +36,9 @@ class WorkUpdates:
         *,
         private: bool,
     ) -> bool:
-        """Leave of what was trained an update, if that is asked for and it fits the model; whether
-        it did. `folder` is the work's own, with the parts of `model` in `in`; `out` has what was
-        trained."""
+        """Reduce the trained model to an update, if requested and compatible with the model;
+        returns whether it did. `folder` is the work's own, with the parts of `model` in `in`; `out`
+        has the result."""
         if work.compression is Compression.NONE:
             return False
         lost = folder / "lost"
@@ -55,14 +55,18 @@ class WorkUpdates:
         return bool(_updates_in(out))
 
     def keep_lost(self, work: VisitWork, folder: Path, *, private: bool) -> None:
-        """Keep what the update lost for the next one, once it is stored."""
+        """Store what the update lost for the next one, once it is stored."""
         self._feedback.keep(work, folder / "lost" / _LOST, private=private)
 
     async def rebuild(
         self, model: Path, start: ModelRef, base: Path, out: Path, limits: Limits
     ) -> None:
-        """Make a fetched model in the folder `model` whole that came as an update, by way of the
-        new folder `out`. Raises `Corrupt` if it is none of `start`, whose parts are in `base`."""
+        """Turn a fetched update in the folder `model` into the whole model, through the new folder
+        `out`.
+
+        `start`: the model that was updated; its parts lie in `base`. Does nothing if `model` holds
+        a whole model. Raises `Corrupt` if the update does not fit `start`.
+        """
         if not (parts := _updates_in(model)):
             return
         out.mkdir()
@@ -73,7 +77,7 @@ class WorkUpdates:
             shutil.move(whole, model / whole.name)  # Of a work that begins anew after a crash.
 
     def retain(self, needed: frozenset[Digest]) -> None:
-        """Forget what updates of models lost that nobody needs."""
+        """Forget what updates of unneeded models lost."""
         self._feedback.retain(needed)
 
 

@@ -1,7 +1,5 @@
-"""Visits: a model is fetched, trained on a data set within its owner's rules, and stored.
-
-A visit goes on from its savepoint after the node or the process that trains has died.
-"""
+"""Visits: fetch a model, train it on a data set within its owner's rules, store the result. A visit
+resumes from its savepoint after the node or the training process died."""
 
 from __future__ import annotations
 
@@ -30,8 +28,8 @@ from daitn.node.training.offered import OfferedData
 from daitn.node.training.ordered import order_of
 from daitn.node.training.privacy_ledger import PrivacyLedger, PrivatePlan
 from daitn.node.training.private_plan import plan_private
+from daitn.node.training.progress import ProgressReporter
 from daitn.node.training.sums import SecureSums, summing
-from daitn.node.training.telling import WorkTeller
 from daitn.node.training.turns import Turns
 from daitn.node.training.updates import WorkUpdates
 from daitn.objects.compression import Compression
@@ -48,7 +46,7 @@ __all__ = ["Visiting"]
 log = logging.getLogger(__name__)
 
 _MOST_RESUMED = 3
-"""Times that a visit goes on after the process that trains has died, while its node lives."""
+"""How often a visit is resumed after its training process died while its node lives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +65,11 @@ class Visiting:
     counter: WorkCounter
     privacy: PrivacyLedger
     turns: Turns
-    teller: WorkTeller
+    reporter: ProgressReporter
     begun: BegunVisits | None
-    """Keeps savepoints; none: there are none."""
+    """Stores savepoints; `None` means there are none."""
     sums: SecureSums | None
-    """None: only what leaves its site is merged."""
+    """`None` means only what leaves its site is merged."""
 
     async def visit(
         self,
@@ -83,11 +81,11 @@ class Visiting:
         attempt: Attempt,
     ) -> tuple[Visit, ModelRef]:
         """Train in the work's own `folder`, when its turn at `place` comes. The data's policy has
-        let `attempt` in."""
+        admitted `attempt`."""
         began = time.perf_counter()
         if dataset.terms.secure_aggregation and not work.secure:
             raise Refused(
-                f"the owner of data set {dataset.name} lets out what models learn in sums alone",
+                f"the owner of data set {dataset.name} releases what models learn only in sums",
                 field="training.secure_aggregation",
                 fix="state `secure_aggregation: true`, with an algorithm that averages in rounds",
             )
@@ -138,7 +136,7 @@ class Visiting:
         return fact, result
 
     async def _plan(self, work: VisitWork, dataset: DatasetConfig) -> PrivatePlan | None:
-        """Check the visit against its data. Returns how it is to be trained privately, if so."""
+        """Check the visit against its data. Returns how to train it privately, if so."""
         await self.data.inspect_changed(work.recipe, dataset)
         known = self.data.facts(dataset)
         dataset.disclosure.check_examples(work.examples, known.least_examples)
@@ -147,12 +145,13 @@ class Visiting:
         )
 
     async def _fetch(self, work: VisitWork, model: ModelRef, folder: Path) -> Moved:
-        """Have the model in `in`, and what the site made before in `own`, if the work names it."""
-        told = self.teller.fetching(work)
-        moved = await self.models.fetch(work, model, folder / "in", told)
+        """Put the model into `in`, and the site's earlier result into `own`, if the work names
+        it."""
+        watch = self.reporter.fetching(work)
+        moved = await self.models.fetch(work, model, folder / "in", watch)
         if work.own is not None:
             with about("own"):
-                more = await self.models.fetch(work, work.own, folder / "own", told)
+                more = await self.models.fetch(work, work.own, folder / "own", watch)
                 moved = summed(moved, more)
         return moved
 
@@ -164,7 +163,8 @@ class Visiting:
         private: PrivatePlan | None,
         attempt: Attempt,
     ) -> tuple[BegunVisit, DpSgd | None]:
-        """Count and charge a visit, unless it goes on; returns from where, and how privately."""
+        """Count and charge a visit, unless it is resumed; returns where it starts and how privately
+        it trains."""
         made_of = ""
         if self.begun or private:
             spent = private.spent if private else None
@@ -185,8 +185,8 @@ class Visiting:
         limits: Limits,
         privacy: DpSgd | None,
     ) -> tuple[Trained, LossGate, Path]:
-        """Train, from the visit's savepoint on, and again from the latest if the process that
-        trains dies or hangs after it kept one. Returns the folder of the parts, too."""
+        """Train, from the visit's savepoint on, and again from the latest if the training process
+        dies or hangs after writing one. Also returns the folder of the parts."""
         gate, resumed = dataset.disclosure, 0
         while True:
             under_way = UnderWay(work, begun, self.begun)
@@ -194,8 +194,8 @@ class Visiting:
                 self.data.facts(dataset).least_examples,
                 gate.noise_secret(work, self.key),
                 begun.losses,
-                begun.told,
-                under_way.told,
+                begun.published,
+                under_way.publishing,
             )
             out = folder / f"out-{resumed}"
             out.mkdir()
@@ -209,7 +209,7 @@ class Visiting:
                         work.examples,
                         seed,
                         out,
-                        partial(self.teller.training, work, losses),
+                        partial(self.reporter.training, work, losses),
                         selection=dataset.selection,
                         limits=limits,
                         local=LocalTask(

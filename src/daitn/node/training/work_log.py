@@ -19,7 +19,7 @@ __all__ = ["LoggedWork", "WorkLog"]
 
 
 KEEP_REPORTED_S = 3600.0
-"""Counted again from a start: when the report was made is not stored."""
+"""Counted again from a start: the time of the report is not stored."""
 
 
 class LoggedWork(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,7 +63,7 @@ class WorkQueue:
         begun: BegunVisits | None = None,
         tracer: Tracer = OFF,
     ) -> None:
-        """`begun`: visits that `perform` can go on with; none: interrupted work is lost."""
+        """`begun`: visits that `perform` can resume; `None` means interrupted work is lost."""
         self._site = site
         self._log = work_log
         self._perform = perform
@@ -73,7 +73,7 @@ class WorkQueue:
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
-        """The latest of each running piece of work."""
+        """The latest progress of each running piece of work."""
         self._reporting: dict[VisitId, asyncio.Task[None]] = {}
         self._metrics = WorkMetrics()
 
@@ -88,7 +88,7 @@ class WorkQueue:
 
     @property
     def unfinished(self) -> int:
-        """The same, and what is finished and not reported."""
+        """Likewise, plus finished work that is not reported."""
         return len(self._running) + len(self._reporting)
 
     def knows(self, visit: VisitId) -> bool:
@@ -108,7 +108,7 @@ class WorkQueue:
 
     def resume(self) -> None:
         """After a start: report finished work that is unreported; forget interrupted work, unless
-        it can go on. It does once it is submitted again: others may do it by now."""
+        it can be resumed. It is once it is submitted again: others may do it by now."""
         self._forget_interrupted()
         for logged in self._log.all():
             if logged.outcome is not None and not logged.reported:
@@ -132,7 +132,7 @@ class WorkQueue:
             self._spawn(work)
         elif logged.work != work:
             raise InvalidInput(
-                f"{work.visit} is the id of other work here",
+                f"{work.visit} is already the id of other work here",
                 field="visit",
                 fix="this is a defect of the control centre; report it",
             )
@@ -170,7 +170,7 @@ class WorkQueue:
         return accepted.index(visit) if visit in accepted else 0
 
     async def stop(self, visit: VisitId) -> None:
-        """Stop work and forget it; nobody expects its report."""
+        """Stop work and forget it; its report is not expected."""
         tasks = [self._running.pop(visit, None), self._reporting.pop(visit, None)]
         stopped = [task for task in tasks if task is not None]
         for task in stopped:
@@ -238,7 +238,7 @@ class WorkQueue:
             log.exception("%s failed", work.visit)
             failed = WorkFailed(
                 f"the site failed at this work: {type(error).__name__}",
-                fix="the site's log says more",
+                fix="see the site's log",
             )
             return self._failed(work, ErrorReport.of(failed))
         return WorkOutcome(

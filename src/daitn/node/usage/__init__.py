@@ -1,1 +1,1 @@
-"""What a gateway or facility counts, and states to the control centre."""
+"""Usage counts of a gateway or facility, and their reports to the control centre."""

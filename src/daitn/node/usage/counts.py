@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from daitn.node.usage.log import CountLog
+from daitn.node.usage.shared_keys import SharedKeys
 from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import SiteId
 from daitn.objects.usage import (
     MOST_ROWS,
     Count,
     Hosted,
+    KeySpent,
     UsageKey,
     UsageReceipt,
     UsageRow,
@@ -23,16 +25,15 @@ from daitn.objects.usage import (
     UsageStatement,
 )
 
-__all__ = ["KeySpent", "UsageCounts", "UsageRecord"]
+__all__ = ["UsageCounts", "UsageRecord"]
 
 log = logging.getLogger(__name__)
 
 MOST_KINDS = 4096
-"""Kinds of answers that are told apart; beyond it, models of one owner at one site and price count
-together. When all is acknowledged, a new series begins."""
+"""Limit on kinds of answers counted separately; beyond it, models of one owner at one site and
+price count together. When all is acknowledged, a new series begins."""
 MOST_KEYS = 10_000
-"""Keys with limits that are remembered at a time."""
-_DAY_S = 86_400
+"""Limit on keys with limits that are remembered at a time."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -41,49 +42,15 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
     key: UsageKey | None
     count: Count = Count()
     api_key: str = ""
-    """With which it was asked, by the digest of its secret, if that has a limit."""
+    """The API key of the request, as the digest of its secret, if that has a limit."""
     nano_usd: int = 0
-    """What that key spends by it."""
+    """What that key spends on it."""
     until_s: float = 0.0
-    """When that key ends."""
+    """When that key expires."""
     at_s: float = 0.0
     """Seconds since the epoch, by the wall clock."""
     hosted: Hosted | None = None
     """`milliseconds`: since the last record."""
-
-
-class KeySpent(msgspec.Struct, frozen=True):
-    """What a key has spent here, in thousand-millionths of a US dollar."""
-
-    day: int = 0
-    """Since the epoch, of UTC; it never goes back."""
-    month: int = 0
-    of_day: int = 0
-    of_month: int = 0
-    total: int = 0
-    until_s: float = 0.0
-
-    def at(self, wall_s: float) -> KeySpent:
-        """The same at a later time: a new day or month begins with nothing."""
-        day, month = int(wall_s // _DAY_S), _month(wall_s)
-        now = self
-        if day > self.day:
-            now = msgspec.structs.replace(now, day=day, of_day=0)
-        if month > self.month:
-            now = msgspec.structs.replace(now, month=month, of_month=0)
-        return now
-
-    def plus(self, nano_usd: int, wall_s: float, until_s: float) -> KeySpent:
-        """After it has spent so much more."""
-        now = self.at(wall_s)
-        return KeySpent(
-            now.day,
-            now.month,
-            now.of_day + nano_usd,
-            now.of_month + nano_usd,
-            now.total + nano_usd,
-            until_s,
-        )
 
 
 class _State(msgspec.Struct):
@@ -96,12 +63,19 @@ class _State(msgspec.Struct):
 
 
 class UsageCounts:
-    """Counts what is answered, and makes statements of it. All methods but `keep` belong to the
+    """Counts answers, and makes statements of the counts. All methods but `keep` belong to the
     event loop."""
 
     def __init__(
-        self, folder: Path, site: SiteId, side: UsageSide, wall_s: Callable[[], float]
+        self,
+        folder: Path,
+        site: SiteId,
+        side: UsageSide,
+        wall_s: Callable[[], float],
+        every_s: float = 60.0,
     ) -> None:
+        """`every_s`: interval between statements."""
+        self.shared = SharedKeys(every_s, time.monotonic)
         self._site, self._side, self._wall_s = site, side, wall_s
         self._log = CountLog(folder, _State, UsageRecord)
         try:
@@ -113,34 +87,34 @@ class UsageCounts:
         self._series = state.series or int(wall_s() * 1e6)
         self._number = state.number
         self._rows = {row.key: row.count for row in state.rows}
-        self._unsaid = dict.fromkeys(state.unsaid)
+        self._unstated = dict.fromkeys(state.unsaid)
         self._hosted = {one.key: one for one in state.hosted}
-        self._hosted_said: dict[tuple[str, str, float], int] = {}
+        self._hosted_stated: dict[tuple[str, str, float], int] = {}
         self._keys = dict(state.keys)
-        self._said: dict[int, tuple[UsageRow, ...]] = {}
-        """Statements that are not acknowledged, by number."""
+        self._stated: dict[int, tuple[UsageRow, ...]] = {}
+        """Unacknowledged statements, by number."""
         for record in since:
             self._take(record)
 
     def count(self, record: UsageRecord) -> None:
-        """Count an answer. It survives the process."""
+        """Count an answer. The count survives the process."""
         self._log.append(self._take(record))
 
     def spent(self, api_key: str, wall_s: float) -> KeySpent:
-        """What a key has spent here."""
+        """Spending of a key here."""
         return self._keys.get(api_key, KeySpent()).at(wall_s)
 
     def begin_statement(self) -> tuple[UsageStatement, _State, int]:
-        """The next statement, and the counts that must be kept before it is sent; see `keep`."""
-        if len(self._rows) > MOST_KINDS and not self._unsaid:
+        """The next statement, and the counts that must be stored before it is sent; see `keep`."""
+        if len(self._rows) > MOST_KINDS and not self._unstated:
             self._begin_series(self._series + 1)
         self._number += 1
-        said = [UsageRow(key, self._rows[key]) for key in list(self._unsaid)[:MOST_ROWS]]
-        self._said = {self._number: tuple(said)}
+        stated = [UsageRow(key, self._rows[key]) for key in list(self._unstated)[:MOST_ROWS]]
+        self._stated = {self._number: tuple(stated)}
         hosted = [
             one
             for key, one in self._hosted.items()
-            if one.milliseconds > self._hosted_said.get(key, 0)
+            if one.milliseconds > self._hosted_stated.get(key, 0)
         ]
         statement = UsageStatement(
             site=self._site,
@@ -148,7 +122,7 @@ class UsageCounts:
             series=self._series,
             number=self._number,
             at_s=self._wall_s(),
-            rows=tuple(said),
+            rows=tuple(stated),
             hosted=tuple(hosted[:MOST_ROWS]),
         )
         now_s = self._wall_s()
@@ -157,37 +131,37 @@ class UsageCounts:
             self._series,
             self._number,
             [UsageRow(key, count) for key, count in self._rows.items()],
-            list(self._unsaid),
+            list(self._unstated),
             list(self._hosted.values()),
             dict(self._keys),
         )
         return statement, state, self._log.begin()
 
     def keep(self, state: _State, generation: int) -> None:
-        """Keep counts on disk, from any thread. Raises `StorageFull`."""
+        """Store counts on disk, from any thread. Raises `StorageFull`."""
         self._log.keep(state, generation)
 
     def acknowledged(self, statement: UsageStatement, receipt: UsageReceipt) -> None:
-        """A control centre has a statement; or one of a later series, which another life of this
-        site made: then all goes into a series after that. Or another one of this series, as after a
-        backup was put back: then counting begins anew."""
+        """A control centre has a statement. If it is of a later series, from another life of this
+        site, then all goes into a further series. If it is another one of this series, as after
+        restoring a backup, counting starts over."""
         if receipt.series > statement.series:
             self._series, self._number = receipt.series + 1, 0
-            self._unsaid = dict.fromkeys(self._rows)
-            self._hosted_said.clear()
+            self._unstated = dict.fromkeys(self._rows)
+            self._hosted_stated.clear()
             return
         if receipt.digest != statement.digest:
             self.refused()
             return
-        for row in self._said.pop(statement.number, ()):
+        for row in self._stated.pop(statement.number, ()):
             if self._rows.get(row.key) == row.count:
-                self._unsaid.pop(row.key, None)
+                self._unstated.pop(row.key, None)
         for one in statement.hosted:
-            self._hosted_said[one.key] = one.milliseconds
+            self._hosted_stated[one.key] = one.milliseconds
 
     def refused(self) -> None:
-        """A control centre knows more of this series than this site: it has lost counts, for
-        instance by a backup that was put back. What comes from now on is a new series."""
+        """A control centre knows more of this series than this site, which has lost counts, for
+        instance by restoring a backup. From now on, a new series counts."""
         log.error("the control centre knows more of what was counted here: counting begins anew")
         self._begin_series(self._series + 1)
 
@@ -195,18 +169,18 @@ class UsageCounts:
         self._log.close()
 
     @property
-    def is_said(self) -> bool:
-        """Whether all that was counted is acknowledged."""
-        return not self._unsaid and all(
-            self._hosted_said.get(key, 0) >= one.milliseconds for key, one in self._hosted.items()
+    def is_stated(self) -> bool:
+        """Whether everything counted is acknowledged."""
+        return not self._unstated and all(
+            self._hosted_stated.get(key, 0) >= one.milliseconds for key, one in self._hosted.items()
         )
 
     def _begin_series(self, series: int) -> None:
         self._series, self._number = max(series, int(self._wall_s() * 1e6)), 0
         self._rows.clear()
-        self._unsaid.clear()
+        self._unstated.clear()
         self._hosted.clear()
-        self._hosted_said.clear()
+        self._hosted_stated.clear()
 
     def _take(self, record: UsageRecord) -> UsageRecord:
         key = record.key
@@ -214,7 +188,7 @@ class UsageCounts:
             if key not in self._rows and len(self._rows) >= MOST_KINDS:
                 key = msgspec.structs.replace(key, model="*")
             self._rows[key] = self._rows.get(key, Count()) + record.count
-            self._unsaid[key] = None
+            self._unstated[key] = None
         if record.api_key:
             before = self._keys.pop(record.api_key, KeySpent())
             spent = before.plus(record.nano_usd, record.at_s, record.until_s)
@@ -227,8 +201,3 @@ class UsageCounts:
             total = record.hosted.milliseconds + (known.milliseconds if known else 0)
             self._hosted[at] = msgspec.structs.replace(record.hosted, milliseconds=total)
         return record
-
-
-def _month(wall_s: float) -> int:
-    at = datetime.fromtimestamp(wall_s, UTC)
-    return at.year * 12 + at.month

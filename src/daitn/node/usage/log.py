@@ -1,8 +1,6 @@
-"""Counts that outlive the process: a file with all of them, and logs of what came since.
-
-Every record is handed to the kernel at once, so killing the process loses none; when the power
-goes, those of the last moments may be lost, of which nobody has heard.
-"""
+"""Counts that outlive the process: a file with all of them, and logs of later changes. Each record
+reaches the kernel at once, so killing the process loses none. A power failure may lose the last
+moments, which were not reported to anybody."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class CountLog(Generic[State, Record]):
-    """A state and the records since, in one folder that one process has.
+    """A state and the records since, in a folder that belongs to one process.
 
     A log belongs to a generation. The state of generation g holds all records of earlier logs; a
     state is written while records go to its log already, so logs of all generations from g on
@@ -48,6 +46,8 @@ class CountLog(Generic[State, Record]):
         self._folder = folder
         self._state, self._record = state, record
         self._file = -1
+        self._full = False
+        """Whether a record could not be written since the last begin."""
         self._generation = 0
         make_folder(folder)
 
@@ -65,28 +65,39 @@ class CountLog(Generic[State, Record]):
         return (decode(bytes(kept.state), self._state) if kept else None), records
 
     def append(self, record: Record) -> None:
-        """Add a record. One that the disk has no room for is in the next state at least."""
-        if self._file < 0:
+        """Add a record. If the disk has no room for it, it and those after it are in the next state
+        at least: nothing is written after half a record."""
+        if self._file < 0 and not self._full:
             self.begin()
+        if self._full:
+            return
         body = encode(record)
         data = _HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
-            if os.write(self._file, data) == len(data):
-                return
+            if os.write(self._file, data) != len(data):
+                self._fail("it is full")
         except OSError as error:
-            log.warning("%s has no room for a count: %s", self._folder, error.strerror)
-        self.begin()  # Nothing is written after half a record.
+            self._fail(error.strerror)
 
     def begin(self) -> int:
-        """Begin the next log. Returns its generation, for `keep` with the state of this moment."""
+        """Begin the next log. Returns its generation, for `keep` with the current state."""
         self.close()
         self._generation += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self._path(self._generation), flags, 0o600)
+        try:
+            self._file = os.open(self._path(self._generation), flags, 0o600)
+            self._full = False
+        except OSError as error:
+            self._fail(error.strerror)
         return self._generation
 
+    def _fail(self, why: str | None) -> None:
+        if not self._full:
+            log.warning("%s takes no counts until it can be written: %s", self._folder, why)
+        self._full = True
+
     def keep(self, state: State, generation: int) -> None:
-        """Keep the state as it was when that generation began; on disk when this returns. Raises
+        """Store the state as it was when that generation began; on disk when this returns. Raises
         `StorageFull`."""
         kept = _Kept(generation, msgspec.Raw(encode(state)))
         try:
@@ -94,7 +105,7 @@ class CountLog(Generic[State, Record]):
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free room in the site's state folder, and check that it may be written",
+                fix="free space in the site's state folder, and check that it is writable",
             ) from None
         for earlier in self._generations():
             if earlier < generation:

@@ -1,7 +1,7 @@
-"""Examines deployed models with the verification unit's private tests.
+"""Examines deployed models with the verifier's private tests.
 
-Questions go through a gateway to one deployment by name and look like any client's, so a deployment
-cannot tell that it is being examined.
+Questions go through a gateway to one deployment by name and look like any client's. A deployment
+could still tell an examination by its questions coming together; see `probing`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import aiohttp
 import msgspec
 
 from daitn.control.attesting import Examination, Tally
+from daitn.control.two_faced import Paired
 from daitn.files.atomic import replace_file
+from daitn.files.state_folder import NodeState
 from daitn.identity.keys import SigningKey
 from daitn.identity.passes import sign_pass
 from daitn.identity.signing import sign_attestation
@@ -31,6 +33,7 @@ from daitn.node.admission import Admission
 from daitn.node.config import NodeConfig, TestSetConfig
 from daitn.node.disclosure import coarse_tally
 from daitn.node.verifier.metrics import VerifierMetrics
+from daitn.node.verifier.probing import Probing
 from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
@@ -70,9 +73,10 @@ _MOST_ANSWER_BYTES = 1 << 16
 _FAILED_MOST = 0.5
 """A round in which a larger share of the questions gets no answer does not count."""
 _SILENT_AFTER = 4
-"""If the first so many questions get no answer, the round stops."""
+"""If the first questions, this many, get no answer, the round stops."""
 _MOST_KNOWN = 10_000
-"""Pairs of deployment and topic to remember, the latest examined: strangers choose the names."""
+"""Limit on remembered pairs of deployment and topic, latest examined: strangers choose the
+names."""
 
 
 class _Target(msgspec.Struct, frozen=True):
@@ -89,13 +93,14 @@ class _State(msgspec.Struct, frozen=True):
     before: dict[str, tuple[int, int]]
     findings: tuple[Attestation, ...]
     older: dict[str, tuple[int, int]] = {}
+    paired: dict[str, Paired] = {}
 
 
 @dataclass(frozen=True)
 class _Test:
     config: TestSetConfig
     items: list[MultipleChoice]
-    """All different."""
+    """All distinct."""
 
     @property
     def topic(self) -> str:
@@ -142,14 +147,15 @@ class DeploymentVerifier:
         self._rng = rng
         self._admission = admission
         self._now_s = now_s
-        self._file = Path(config.state) / "examinations"
+        self._file = Path(config.state) / NodeState.EXAMINATIONS
         self._examinations: dict[_Target, Examination] = {}
         self._attested: dict[_Target, Attestation] = {}
         self._examined_at_s: dict[_Target, float] = {}
-        """Of deployments that are advertised now, when they were last examined."""
+        """For currently advertised deployments: when they were last examined."""
         self._decks: dict[_Target, list[MultipleChoice]] = {}
+        self._probing = Probing[_Target](rng)
         self._unsaved = False
-        """Whether there are findings that are not in the file yet."""
+        """Whether there are findings not yet in the file."""
         self._tasks = Tasks()
         self._at: dict[SiteId, asyncio.Task[None]] = {}
         """The running examination of each facility."""
@@ -181,8 +187,7 @@ class DeploymentVerifier:
         return self._metrics.measured(len(self._attested))
 
     async def on_attested(self, key: str, payload: bytes) -> bytes:
-        """nothing -> list of `Attestation`: of a verifier: its latest finding on every
-        deployment."""
+        """nothing -> list of `Attestation`: verifier: its latest result for every deployment."""
         return encode(self.current())
 
     async def _examine_forever(self, tests: list[_Test]) -> None:
@@ -193,16 +198,39 @@ class DeploymentVerifier:
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as session:
             while True:
+                self._probe(session, tests)
                 at: dict[SiteId, list[_Due]] = {}
                 for due in self._due(tests):
                     at.setdefault(due[0].site, []).append(due)
                 self._at = {site: task for site, task in self._at.items() if not task.done()}
-                for site, due_there in at.items():
+                for site, due_at_site in at.items():
                     if site not in self._at and len(self._at) < SITES_AT_ONCE:
-                        examining = self._examine_site(session, due_there)
+                        examining = self._examine_site(session, due_at_site)
                         self._at[site] = self._tasks.spawn(examining, f"examine {site}")
                 await asyncio.sleep(NEW_SEEN_WITHIN_S)
                 self._save()
+
+    def _probe(self, session: aiohttp.ClientSession, tests: list[_Test]) -> None:
+        """Ask the single questions that are due before the next call, each at its moment."""
+        configs = {test.topic: test.config for test in tests}
+        for at_s, target, item in self._probing.due(time.monotonic() + NEW_SEEN_WITHIN_S):
+            asking = self._probe_one(session, configs[target.topic], target, item, at_s)
+            self._tasks.spawn(asking, f"probe {target.site}")
+
+    async def _probe_one(
+        self,
+        session: aiohttp.ClientSession,
+        test: TestSetConfig,
+        target: _Target,
+        item: MultipleChoice,
+        at_s: float,
+    ) -> None:
+        """Ask a single question, if its owner's rules allow a round to begin at that moment."""
+        await asyncio.sleep(at_s - time.monotonic())
+        examined, route = self._descriptor(target), self._route(target)
+        if examined is None or route is None or not self._admission.may_examine(test, examined):
+            return
+        self._probing.answered(target, item, await self._ask(session, route, item))
 
     async def _examine_site(self, session: aiohttp.ClientSession, due: list[_Due]) -> None:
         """One round at one facility, one deployment after another."""
@@ -242,16 +270,16 @@ class DeploymentVerifier:
         return due
 
     async def _examine(self, session: aiohttp.ClientSession, target: _Target, test: _Test) -> str:
-        """Ask one round of questions; sign and publish what it shows. Returns its outcome in a
-        word. Raises `Refused`."""
+        """Ask one round of questions; sign and publish the result. Returns its outcome in a word.
+        Raises `Refused`."""
         self._examined_at_s[target] = time.monotonic()
         examined, route = self._descriptor(target), self._route(target)
         if examined is None or route is None:
             return "changed"
         attempt = self._admission.examination(test.config, examined)
-        items = self._drawn(target, test)
+        items = self._probing.round_of(target) or self._drawn(target, test)
         grades = await self._grades(session, route, items)
-        right = [grade for grade in grades if grade is not None]
+        right = [grade for _, grade in grades if grade is not None]
         if len(right) < max(test.least, len(items) * (1 - _FAILED_MOST)):
             log.info("%s at %s does not answer", target.deployment, target.site)
             return "silent"
@@ -260,7 +288,13 @@ class DeploymentVerifier:
             # The model changed, and either may have given any of the answers.
             return "changed"
         examination = self._examinations.setdefault(target, Examination(examined.manifest))
+        changed = examination.manifest != examined.manifest
         examination.took(examined.manifest, right, max(self._asking.window, test.least))
+        paired = self._probing.compared(target, grades, anew=changed)
+        alone = paired.answered() if paired.marked else None
+        self._probing.plan(
+            target, self._drawn(target, test), time.monotonic(), self._asking.every_s
+        )
         at_s = self._later_s(target)
         finding = examination.finding(
             self._site,
@@ -269,6 +303,7 @@ class DeploymentVerifier:
             target.topic,
             at_s,
             published=coarse_tally,
+            alone=alone if alone is not None and alone.items >= test.least else None,
         )
         if finding.degraded:
             self._metrics.degraded += 1
@@ -299,15 +334,15 @@ class DeploymentVerifier:
 
     async def _grades(
         self, session: aiohttp.ClientSession, route: _Route, items: list[MultipleChoice]
-    ) -> list[bool | None]:
-        """Whether each answer was right; none for a question without an answer."""
+    ) -> list[tuple[MultipleChoice, bool | None]]:
+        """Whether the answer to each item was right; none for a question without an answer."""
         turns = asyncio.Semaphore(AT_ONCE)
-        grades: list[bool | None] = []
+        grades: list[tuple[MultipleChoice, bool | None]] = []
 
         async def ask(item: MultipleChoice) -> None:
             async with turns:
-                if len(grades) < _SILENT_AFTER or any(grade is not None for grade in grades):
-                    grades.append(await self._ask(session, route, item))
+                if len(grades) < _SILENT_AFTER or any(grade is not None for _, grade in grades):
+                    grades.append((item, await self._ask(session, route, item)))
 
         async with asyncio.TaskGroup() as asking:
             for item in items:
@@ -331,7 +366,7 @@ class DeploymentVerifier:
         return _Route(facility.facility.endpoint, target.deployment, target.site)
 
     def _drawn(self, target: _Target, test: _Test) -> list[MultipleChoice]:
-        """The round's items, all different and enough for a finding with some answers missing: each
+        """The round's items, all distinct and enough for a finding with some answers missing: each
         is asked once before any is asked again."""
         deck = self._decks.setdefault(target, [])
         enough = math.ceil(test.least / (1 - _FAILED_MOST))
@@ -385,9 +420,10 @@ class DeploymentVerifier:
         for target in oldest_beyond(self._attested, _MOST_KNOWN):
             del self._attested[target], self._examinations[target]
             self._decks.pop(target, None)
+            self._probing.forget(target)
 
     def _save(self) -> None:
-        """Write new results to disk, all in one file and at one go.
+        """Write new results to disk, all in one file at once.
 
         They outlive a restart, so that no deployment gets a fresh start from it.
         """
@@ -401,6 +437,7 @@ class DeploymentVerifier:
             {n: (e.before.right, e.before.items) for n, e in named.items() if e.before},
             self.current(),
             {n: (e.older.right, e.older.items) for n, e in named.items()},
+            {_name(target): paired for target, paired in self._probing.paired.items()},
         )
         try:
             replace_file(self._file, encode(state))
@@ -421,8 +458,11 @@ class DeploymentVerifier:
         for attestation in state.findings:
             finding = attestation.finding
             target = _Target(finding.site, finding.deployment, finding.topic)
-            self._attested[target] = attestation
+            # Signed again: a later release may have signed more than is known here.
+            self._attested[target] = sign_attestation(finding, self._key)
             self._examinations[target] = _examination(state, _name(target))
+            if (paired := state.paired.get(_name(target))) is not None:
+                self._probing.paired[target] = paired
 
 
 def _read(config: TestSetConfig) -> _Test | None:

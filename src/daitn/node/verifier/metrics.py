@@ -1,4 +1,4 @@
-"""What a verifier counts of its examinations of deployed models."""
+"""Metrics of a verifier's examinations of deployed models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMINATIONS: Final = counter(
     "outcome",
 )
 DURATION: Final = histogram(
-    "daitn_verifier_examination_duration_seconds", "How long such a round takes."
+    "daitn_verifier_examination_duration_seconds", "Duration of such a round."
 )
 DEGRADED: Final = counter(
     "daitn_verifier_degraded_total", "Measurements that are significantly worse than before."

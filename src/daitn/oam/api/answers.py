@@ -1,4 +1,4 @@
-"""What the API answers where the network has no struct of its own for it."""
+"""Answers of the API without a struct of the network."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ __all__ = [
     "Opening",
     "Page",
     "PastEvent",
+    "PastKind",
     "Problem",
     "RelevantSites",
     "SessionView",
@@ -38,17 +39,17 @@ T = TypeVar("T")
 
 
 class ApiRole(enum.StrEnum):
-    """What somebody may do here. Each may do what those before it may."""
+    """What a caller may do here. Each role includes those before it."""
 
     VIEWER = "viewer"
-    """Look at what its member may see."""
+    """Read what its member may see."""
     OWNER = "owner"
-    """Submit, cancel, deploy and retire what is its own."""
+    """Submit, cancel, deploy and retire its own."""
     OPERATOR = "operator"
-    """See everything, and run the network."""
+    """See everything and run the network."""
 
     def reaches(self, least: ApiRole) -> bool:
-        """Whether it may do what `least` may."""
+        """Whether it includes `least`."""
         ranks = list(ApiRole)
         return ranks.index(self) >= ranks.index(least)
 
@@ -58,7 +59,7 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     items: tuple[T, ...]
     next: str | None
-    """`cursor` of the next part; none: this is the last one."""
+    """`cursor` of the next part; none if this is the last one."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,18 +79,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class You(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks."""
+    """The caller."""
 
     member: str
-    """Name in the roster; empty where there is no roster."""
+    """Name in the roster; empty if there is no roster."""
     kind: Kind | None
     role: ApiRole
     until_s: float | None
-    """When the session or token ends, in seconds since the epoch; none: never."""
+    """When the session or token expires, in seconds since the epoch; none means never."""
 
 
 class NetworkView(NetworkFacts, frozen=True, kw_only=True):
-    """A network, the control centre that is asked, and who asks."""
+    """A network, the control centre that answers, and the caller."""
 
     you: You
     at_s: float
@@ -100,25 +101,25 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """Opens a session."""
 
     token: Annotated[str, msgspec.Meta(max_length=8192)]
-    """As `daitn token create --center-api` or `daitn dashboard` made it."""
+    """As created by `daitn token create --center-api` or `daitn dashboard`."""
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether somebody is signed in, and how one may be."""
+    """Whether the caller is signed in, and how to sign in."""
 
     you: You | None
-    """None: nobody is signed in."""
+    """None if nobody is signed in."""
     ways: tuple[str, ...]
-    """How to sign in: `token`, `oidc`; empty: nobody has to."""
+    """Ways to sign in: `token`, `oidc`; empty if nobody needs to."""
     center: str = ""
-    """The control centre for which a token has to be."""
+    """The control centre for which a token must be made."""
 
 
 class RelevantSites(msgspec.Struct, frozen=True, kw_only=True):
     """The MS-DRRT of a job: what can serve the model, and why everything else cannot."""
 
     version: int
-    """Of the topology that it was cut from."""
+    """Version of the topology from which it was cut."""
     at_s: float
     options: tuple[DataOption, ...]
     verifiers: dict[ObjectiveName, tuple[VerifierOption, ...]]
@@ -129,21 +130,21 @@ class Measuring(msgspec.Struct, frozen=True, kw_only=True):
     """Has the value of a job's data measured."""
 
     coalitions: Annotated[int, msgspec.Meta(ge=2, le=1000)] = MOST_MEASURED
-    """The most to measure."""
+    """Maximum number to measure."""
     within_s: Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)] = VALUED_WITHIN_S
 
 
 class Assigned(enum.IntEnum):
-    """How a site of the map stands."""
+    """State of a site of the map."""
 
     LOST = 0
     ALIVE = 1
     GONE = 2
-    """Forgotten, or no member any more; its number is not used again."""
+    """Forgotten, or no longer a member; its number is not reused."""
 
 
 class MapSites(msgspec.Struct, kw_only=True):
-    """Sites as columns: the same place in each is the same site, and its number."""
+    """Sites in columns: the same position in each is the same site, and its number."""
 
     name: list[str] = []
     owner: list[str] = []
@@ -151,13 +152,13 @@ class MapSites(msgspec.Struct, kw_only=True):
     roles: list[int] = []
     """Bits by `MapView.role_names`."""
     state: list[int] = []
-    """0 lost, 1 alive, 2 gone for good."""
+    """0 lost, 1 alive, 2 gone permanently."""
     load: list[float] = []
     """Share of its processors in use, in [0, 1]."""
     queue: list[int] = []
     """Visits and verifications accepted and not finished."""
     cordoned: list[bool] = []
-    """Whether it is to get no new work."""
+    """Whether it gets no new work."""
 
 
 MapLink = tuple[int, int, float | None, float | None]
@@ -165,22 +166,22 @@ MapLink = tuple[int, int, float | None, float | None]
 
 
 class MapView(msgspec.Struct, frozen=True, kw_only=True):
-    """All sites and links, for a picture. Differences follow as events `map`. Links of a site that
-    is gone are gone with it."""
+    """All sites and links, to draw. Differences follow as events `map`. Links of a site that is
+    gone are gone too."""
 
     event: str
-    """Id of the last event that is in it: go on with `Last-Event-ID`."""
+    """Id of the last event included: continue with it as `Last-Event-ID`."""
     version: int
-    """Of the topology."""
+    """Version of the topology."""
     at_s: float
     role_names: tuple[str, ...]
-    """Names of the bits of `roles`, from the lowest."""
+    """Names of the bits of `roles`, lowest first."""
     sites: MapSites
     links: tuple[MapLink, ...]
 
 
 class MapChanges(msgspec.Struct, kw_only=True):
-    """New values of some sites, as columns."""
+    """New values of some sites, in columns."""
 
     site: list[int] = []
     """Its number."""
@@ -191,7 +192,7 @@ class MapChanges(msgspec.Struct, kw_only=True):
 
 
 class MapDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What has changed in the map."""
+    """Changes of the map."""
 
     version: int
     at_s: float
@@ -202,6 +203,15 @@ class MapDelta(msgspec.Struct, frozen=True, kw_only=True):
     """New links, and new values of known ones."""
     cut: tuple[tuple[int, int], ...]
     """Links that are no longer measured."""
+
+
+class PastKind(enum.StrEnum):
+    """What something that happened is about."""
+
+    SITE = "site"
+    JOB = "job"
+    DEPLOYMENT = "deployment"
+    RETIRED = "retired"
 
 
 class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,9 +227,11 @@ class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteNews(msgspec.Struct, frozen=True, kw_only=True):
-    """A site came or went."""
+    """A site came or went, or was taken out of service or brought back."""
 
     site: str
     state: str
-    """`alive`, `lost` or `gone`."""
+    """`alive`, `lost` or `gone`; `cordoned`, `draining`, or `in service` again."""
     at_s: float
+    detail: str = ""
+    """Who took it out of service, and why."""

@@ -1,4 +1,4 @@
-"""One request as those who answer it see it, and how they ask the network."""
+"""One request as its handler sees it, and the handler's access to the network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from daitn.objects.errors import NotFound, Refused
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import SiteId, is_name
 from daitn.objects.messages import OnBehalf
+from daitn.objects.placement import DeploymentView
 from daitn.objects.roster import Member
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import speaking, visible
 from daitn.tools.fabric.protocol import Fabric
+from daitn.tools.membership import Listener
 from daitn.topology.snapshot import Drrt
 
-__all__ = ["Asked", "Center", "SignedIn"]
+__all__ = ["LARGE_BYTES", "Asked", "Center", "SignedIn"]
 
 T = TypeVar("T")
 
@@ -32,38 +34,55 @@ SITE_TIMEOUT_S = 20.0
 
 
 class Center(Protocol):
-    """What the API needs of a control centre."""
+    """What the API needs from a control centre."""
 
     @property
     def fabric(self) -> Fabric: ...
 
     def snapshot(self) -> Drrt: ...
 
+    def site_keys(self) -> Mapping[SiteId, str] | None: ...
+
+    def check_leads(self) -> None: ...
+
+    def deployment(self, name: str) -> DeploymentView | None: ...
+
+    def deployments_at(self, site: SiteId) -> tuple[str, ...]: ...
+
+    def not_back(self) -> tuple[SiteId, ...]: ...
+
+    def observe(self, sites: Listener, deployed: Callable[[str], None]) -> None: ...
+
     async def answer(self, verb: str, payload: bytes) -> bytes: ...
 
 
 class History(Protocol):
-    """What the API needs of the log of events."""
+    """What the API needs from the log of events."""
 
     def place(self, id_: str | None) -> int | None: ...
 
     def past(
-        self, limit: int, before: int | None, sees: Callable[[str | None], bool]
+        self,
+        limit: int,
+        before: int | None,
+        sees: Callable[[str | None], bool],
+        kind: str | None = None,
     ) -> list[PastEvent]: ...
 
 
 @dataclass(frozen=True)
 class SignedIn:
-    """Who asks."""
+    """The caller."""
 
     member: Member | None
-    """None where there is no roster."""
+    """None if there is no roster."""
     role: ApiRole
     mandate: Signed | None = None
-    """With which sites answer it; none: they do not, in a network with a roster."""
+    """The mandate with which sites answer it; without one, they do not in a network with a
+    roster."""
     until_s: float | None = None
     session: str = ""
-    """Id of its session; empty: it showed a token."""
+    """Id of its session; empty if it used a token."""
 
     @property
     def you(self) -> You:
@@ -77,18 +96,18 @@ class SignedIn:
 
     @property
     def who(self) -> str:
-        """In a log."""
+        """Its name in a log."""
         return f"{self.member.kind} {self.member.name}" if self.member else "somebody"
 
     def sees(self, owner: str | None) -> bool:
-        """Whether it may see what belongs to `owner`; none: what everybody may see."""
+        """Whether it may see what belongs to `owner`; none means what everybody may see."""
         if owner is None:
             return True
         with self.speaking():
             return visible(owner)
 
     def speaking(self) -> contextlib.AbstractContextManager[None]:
-        """While a control centre handles what it asks."""
+        """The identity under which a control centre handles its requests."""
         return contextlib.nullcontext() if self.member is None else speaking(self.member)
 
 
@@ -104,38 +123,42 @@ class Asked:
     query: Mapping[str, Any]
     """Parameters by name, each with its value or default."""
     body: Any = None
-    """As the route's type."""
+    """Of the route's type."""
     large: bool = field(default=False, init=False)
-    """Whether anything that was read for it is large."""
+    """Whether anything read for it is large."""
 
     async def ask(self, verb: str, question: object) -> Any:
-        """What the control centre answers, as plain data. Raises the `DaitnError` in it."""
+        """The control centre's answer, as plain data. Raises the `DaitnError` in it."""
         return await self._plain(await self.answer(verb, encode(question)))
 
     async def read(self, verb: str, question: object, answer: type[T]) -> T:
-        """The same as a struct."""
-        return decode(await self.answer(verb, encode(question)), answer)
+        """Likewise as a struct."""
+        return await _struct(await self.answer(verb, encode(question)), answer)
 
     async def ask_site(self, site: str, verb: str, question: object) -> Any:
-        """What a site answers to whoever asks here, as plain data. Raises the `DaitnError` in it,
-        and `NotFound` for an unknown site."""
+        """A site's answer for this caller, as plain data. Raises the `DaitnError` in it, and
+        `NotFound` for an unknown site."""
         return await self._plain(await self.answer_of(site, verb, encode(question)))
 
+    async def read_site(self, site: str, verb: str, question: object, answer: type[T]) -> T:
+        """A site's answer, as a struct. Raises like `ask_site`."""
+        return await _struct(await self.answer_of(site, verb, encode(question)), answer)
+
     async def answer(self, verb: str, payload: bytes) -> bytes:
-        """What the control centre answers, as it came. Raises as `ask` does."""
+        """The control centre's answer, as bytes. Raises like `ask`."""
         with self.by.speaking():
             return await self.center.answer(verb, payload)
 
     async def answer_of(
         self, site: str, verb: str, payload: bytes, timeout_s: float = SITE_TIMEOUT_S
     ) -> bytes:
-        """What a site answers, as it came. Raises as `ask_site` does."""
+        """A site's answer, as bytes. Raises like `ask_site`."""
         if not is_name(site) or SiteId(site) not in self.center.snapshot().sites:
             raise NotFound(f"there is no site {site}", field="site", fix="see `daitn get nodes`")
         if self.by.member is not None:
             if self.by.mandate is None:
                 raise Refused(
-                    "sites answer those alone who sign in with a token of their own",
+                    "sites answer only members that sign in with a token of their own",
                     field="session",
                     fix="make one: `daitn token create --center-api`, or open `daitn dashboard`",
                 )
@@ -149,3 +172,9 @@ class Asked:
             return msgspec.msgpack.decode(payload)
         self.large = True
         return await asyncio.to_thread(msgspec.msgpack.decode, payload)
+
+
+async def _struct(payload: bytes, kind: type[T]) -> T:
+    if len(payload) <= LARGE_BYTES:
+        return decode(payload, kind)
+    return await asyncio.to_thread(decode, payload, kind)

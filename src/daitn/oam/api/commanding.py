@@ -1,4 +1,4 @@
-"""Answers to those who change something: one function for each route of the table."""
+"""Handlers of changes: one function for each route of the table."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from daitn.objects.placement import RetireIntent
 from daitn.objects.requests import JobQuery
 from daitn.objects.value import ValueQuestion
 
-__all__ = ["cancel", "cordon", "deploy", "measure", "retire", "steer", "submit"]
+__all__ = ["cancel", "cordon", "deploy", "measure", "resume", "retire", "steer", "submit"]
 
 
 async def submit(asked: Asked) -> Any:
-    """Start a training job. The same order handed in again is the same job."""
+    """Start a training job. Resubmitting the same order gives the same job."""
     return await asked.ask("submit", asked.body)
 
 
@@ -25,8 +25,15 @@ async def cancel(asked: Asked) -> Any:
     return await asked.ask("cancel", JobQuery(job=JobId(asked.path["job"])))
 
 
+async def resume(asked: Asked) -> Any:
+    """Continue a job that was cancelled, failed or used up its budget from its best model, with the
+    rest of its budget. If it cannot be resumed, its `not_resumed` says why in advance."""
+    return await asked.ask("resume", JobQuery(job=JobId(asked.path["job"])))
+
+
 async def measure(asked: Asked) -> Any:
-    """Have the value of an ended job's data measured; `GET` tells it as it becomes known."""
+    """Have the value of an ended job's data measured; `GET` returns results as they become
+    known."""
     wanted: Measuring = asked.body
     question = ValueQuestion(
         job=JobId(asked.path["job"]),
@@ -38,19 +45,19 @@ async def measure(asked: Asked) -> Any:
 
 
 async def cordon(asked: Asked) -> Any:
-    """Take a site out of service, or back into it. Its operator or owner may, and the site itself
-    decides: it needs a token that lets the control centre speak for whoever asks."""
+    """Take a site out of service, or return it to service. Operators and the site's owner may do
+    this; the site itself decides, so the token must let the control centre act for the caller."""
     question: CordonQuestion = asked.body
     return await asked.ask_site(asked.path["site"], "cordon", question)
 
 
 async def steer(asked: Asked) -> Any:
-    """Change what the control centre advises forwarders."""
+    """Change the control centre's advice to forwarders."""
     return await asked.ask("steer", asked.body)
 
 
 async def deploy(asked: Asked) -> Any:
-    """Deploy a trained model, in place of an earlier one of the name."""
+    """Deploy a trained model, replacing an earlier one of the same name."""
     return await asked.ask("deploy", asked.body)
 
 

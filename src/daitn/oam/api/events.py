@@ -1,4 +1,4 @@
-"""What happens, as server-sent events: a bounded log, and as many readers as like.
+"""Events as server-sent events: a bounded log with any number of readers.
 
 A reader is a place in the log and nothing else: whoever is slow holds nobody up and has nothing
 kept for it. An event's id is the log's own random name and a number, so a browser that comes back
@@ -9,6 +9,8 @@ process's, the reader gets `reset`, and reads anew what it shows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -22,18 +24,20 @@ from daitn.oam.api.problems import HttpProblem
 from daitn.tools import clock
 from daitn.tools.http import Request, Stream
 
-__all__ = ["EVENT_KINDS", "EventLog", "Readers"]
+__all__ = ["EVENT_ID", "EVENT_KINDS", "EventLog", "Readers"]
 
 EVENT_KINDS: Final = {
-    "map": "`MapDelta`: what has changed in the map, once a second at most.",
-    "site": "`SiteNews`: a site came or went.",
+    "map": "`MapDelta`: changes to the map, at most once a second.",
+    "site": "`SiteNews`: a site came or went, or was taken out of service or brought back.",
     "job": "`JobSummary`: something happened to a job.",
     "deployment": "`DeploymentView`: a deployment is new or has changed.",
     "retired": "`{name}`: a deployment was retired.",
-    "reset": "nothing: events are missing here; read anew what you show.",
+    "reset": "nothing: events are missing here; reload what you show.",
 }
-"""What each kind of event carries."""
+"""The content of each kind of event."""
 
+EVENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9]{1,20}")
+"""The form of an event's id: the log's name and a number."""
 _MOST_EVENTS: Final = 8192
 _MOST_BYTES: Final = 32 << 20
 _BATCH_BYTES: Final = 1 << 18
@@ -48,11 +52,11 @@ class _Event(NamedTuple):
     kind: str
     at_s: float
     owner: str | None
-    """Who may see it besides operators; none: everybody."""
+    """Who may see it besides operators; none means everybody."""
     data: bytes
     """As JSON."""
     text: bytes
-    """As it is sent."""
+    """The form in which it is sent."""
 
 
 class EventLog:
@@ -71,20 +75,20 @@ class EventLog:
         return self.id(self._last)
 
     def id(self, place: int) -> str:
-        """Id of the event at a place."""
+        """Id of the event at a position."""
         return f"{self.name}-{place}"
 
     @property
     def count(self) -> int:
-        """How many there have been."""
+        """Number of events so far."""
         return self._last
 
     def put(self, kind: str, data: object, owner: str | None = None) -> None:
-        """Add an event. `owner`: who may see it besides operators; none: everybody."""
+        """Add an event. `owner`: who may see it besides operators; none means everybody."""
         self._last += 1
-        said = msgspec.json.encode(data)  # JSON has no line breaks of its own.
-        text = f"event: {kind}\nid: {self.last}\ndata: ".encode() + said + b"\n\n"
-        self._events.append(_Event(self._last, kind, clock.now_s(), owner, said, text))
+        encoded = msgspec.json.encode(data)  # JSON has no line breaks of its own.
+        text = f"event: {kind}\nid: {self.last}\ndata: ".encode() + encoded + b"\n\n"
+        self._events.append(_Event(self._last, kind, clock.now_s(), owner, encoded, text))
         self._bytes += len(text)
         while len(self._events) > _MOST_EVENTS or self._bytes > _MOST_BYTES:
             self._bytes -= len(self._events.popleft().text)
@@ -92,7 +96,7 @@ class EventLog:
         self._news = asyncio.Event()
 
     def forget(self) -> None:
-        """Begin anew: all readers are to read anew what they show."""
+        """Start over: all readers must reload what they show."""
         self.name = secrets.token_hex(4)
         self._events.clear()
         self._bytes = 0
@@ -101,8 +105,8 @@ class EventLog:
         self._news = asyncio.Event()
 
     def place(self, id_: str | None) -> int | None:
-        """The place of whoever has seen events up to this id; without one, the end. None: events
-        are missing since."""
+        """The position after events up to this id; without an id, the end. None if events since
+        then are missing."""
         if not id_:
             return self._last
         name, _, number = id_.partition("-")
@@ -112,8 +116,8 @@ class EventLog:
         return place if self._first - 1 <= place <= self._last else None
 
     def after(self, place: int, sees: Callable[[str | None], bool]) -> tuple[bytes, int] | None:
-        """Some events after a place, of those that somebody `sees`, and the place then. None:
-        events are missing since."""
+        """Some visible events after a position, and the position after them. None if events since
+        then are missing."""
         if place < self._first - 1:
             return None
         parts, size = [], 0
@@ -129,22 +133,27 @@ class EventLog:
         return b"".join(parts), place
 
     def past(
-        self, limit: int, before: int | None, sees: Callable[[str | None], bool]
+        self,
+        limit: int,
+        before: int | None,
+        sees: Callable[[str | None], bool],
+        kind: str | None = None,
     ) -> list[PastEvent]:
-        """The latest events before a place that somebody `sees`, newest first. Changes of the map
-        are left out: they say nothing by themselves."""
+        """The latest visible events before a position, newest first; `kind`: only those. Changes of
+        the map are left out: they are meaningless by themselves."""
         found: list[PastEvent] = []
         for event in reversed(self._events):
             if len(found) == limit:
                 break
-            asked = event.kind != "map" and (before is None or event.number < before)
+            wanted = event.kind == kind if kind else event.kind != "map"
+            asked = wanted and (before is None or event.number < before)
             if asked and sees(event.owner):
                 id_, data = self.id(event.number), msgspec.Raw(event.data)
                 found.append(PastEvent(id=id_, kind=event.kind, at_s=event.at_s, data=data))
         return found
 
     async def changed(self, place: int, timeout_s: float) -> bool:
-        """Wait for an event after a place. Returns whether there is one."""
+        """Wait for an event after a position. Returns whether there is one."""
         news = self._news
         if place < self._last:
             return True
@@ -157,40 +166,51 @@ class EventLog:
 
     @property
     def _first(self) -> int:
-        """Number of the oldest event that is here, or of the next one."""
+        """Number of the oldest stored event, or of the next one."""
         return self._events[0].number if self._events else self._last + 1
 
 
 class Readers:
-    """Whoever reads the log now."""
+    """The current readers of the log."""
 
     def __init__(self, log: EventLog, still: Callable[[SignedIn], bool]) -> None:
-        """`still`: whether somebody who signed in before may still ask."""
+        """`still`: whether a caller that signed in before is still admitted."""
         self._log = log
         self._still = still
         self._reading: dict[str, int] = {}
+        self._any = asyncio.Event()
+        """Set while anybody reads."""
 
     def __len__(self) -> int:
         return sum(self._reading.values())
 
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until anybody reads, or for this long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._any.wait()
+
     async def serve(self, request: Request, by: SignedIn, last_id: str | None) -> Stream:
-        """Send events until the reader leaves, or may not read any more. Raises `HttpProblem`."""
+        """Send events until the reader leaves, or is no longer admitted. Raises `HttpProblem`."""
         who = by.member.public_key if by.member else ""
         if len(self) >= _MOST_READERS or self._reading.get(who, 0) >= _MOST_OF_ONE:
             raise HttpProblem(
                 429,
                 "TooMany",
-                "too many read events at the same time",
+                "too many readers of events at the same time",
                 fix="close pages that are not needed",
                 headers={"retry-after": "10"},
             )
         self._reading[who] = self._reading.get(who, 0) + 1
+        self._any.set()
         try:
             return await self._send(request, by, last_id)
         finally:
             self._reading[who] -= 1
             if not self._reading[who]:
                 del self._reading[who]
+            if not self._reading:
+                self._any.clear()
 
     async def _send(self, request: Request, by: SignedIn, last_id: str | None) -> Stream:
         stream = request.stream(
@@ -201,7 +221,7 @@ class Readers:
             }
         )
         place = self._log.place(last_id)
-        # An id alone is no event, but whoever comes back names it.
+        # An id alone is no event, but a reader that returns can name it.
         at = self._log.last if place is None else self._log.id(place)
         await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
         while self._still(by):

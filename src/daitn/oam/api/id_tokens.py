@@ -24,13 +24,13 @@ __all__ = ["ID_TOKEN_BYTES", "UnknownKey", "checked_claims"]
 
 ID_TOKEN_BYTES: Final = 16 << 10
 _LEEWAY_S: Final = 60.0
-"""By which the provider's clock may differ."""
+"""Tolerated difference of the provider's clock."""
 _LEAST_RSA_BITS: Final = 2048
 _ES256_BYTES: Final = 32
 
 
 class UnknownKey(Refused):
-    """The token was signed with a key that is not in the set; a newer set may have it."""
+    """No key of the set made the token's signature; a newer set may have one that did."""
 
 
 def checked_claims(
@@ -88,7 +88,8 @@ def _check_signature(
         except (InvalidSignature, ValueError, KeyError, TypeError):
             continue
         return
-    raise _refused("its signature is wrong")
+    # Not all providers name their keys, or name a new one differently.
+    raise UnknownKey("the ID token does not count: its signature is wrong", field="id_token")
 
 
 def _rsa(key: Mapping[str, Any]) -> rsa.RSAPublicKey:
@@ -159,7 +160,7 @@ def _number(claims: Mapping[str, Any], name: str) -> float:
 
 def _refused(why: str) -> Refused:
     return Refused(
-        f"the ID token does not count: {why}",
+        f"the ID token is not valid: {why}",
         field="id_token",
         fix="sign in again; if that does not help, compare `api.oidc` with the provider's settings",
     )

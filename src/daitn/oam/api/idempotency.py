@@ -1,4 +1,4 @@
-"""Requests that are sent again: what was done is not done twice.
+"""Idempotency keys: a repeated request is not executed twice.
 
 As the IETF's draft on the header `Idempotency-Key` has it. Answers are kept in memory: a control
 centre that restarts forgets them. Jobs need them only where there is no roster: an order that its
@@ -28,13 +28,13 @@ _MOST_KEY: Final = 200
 
 @dataclass
 class _Done:
-    """A request under a key."""
+    """A request with a key."""
 
     request: bytes
-    """Digest of what was asked."""
+    """Digest of the request."""
     at_s: float
     task: asyncio.Task[Response]
-    """Gives the answer; it goes on when its client has left."""
+    """Yields the answer; it continues when its client has left."""
 
     @property
     def ended(self) -> bool:
@@ -51,14 +51,14 @@ class _Done:
 
 
 class Remembered:
-    """The latest requests that had a key, oldest first."""
+    """The latest requests with keys, oldest first."""
 
     def __init__(self, now_s: Callable[[], float] = clock.elapsed_s) -> None:
         self._now_s = now_s
         self._done: dict[tuple[str, str], _Done] = {}
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel what is in progress."""
         tasks = [done.task for done in self._done.values() if not done.ended]
         for task in tasks:
             task.cancel()
@@ -71,7 +71,7 @@ class Remembered:
         body: bytes,
         do: Callable[[], Coroutine[Any, Any, Response]],
     ) -> Response:
-        """The answer to a request: of `do`, or as before if its key was used before.
+        """The answer to a request: from `do`, or the earlier one if its key was used before.
 
         One that failed was not done, and may be sent again. Raises what `do` raises, and
         `HttpProblem` for a key of another request.
@@ -94,7 +94,7 @@ class Remembered:
         return Response(given.body, given.status, given.headers)
 
     def _clean_up(self) -> None:
-        """Forget what is too old, or too much; what is under way stays."""
+        """Forget what is too old, or too much; requests in progress stay."""
         oldest_s = self._now_s() - _KEPT_S
         size = sum(done.size for done in self._done.values())
         for key, done in list(self._done.items()):

@@ -1,4 +1,4 @@
-"""What a control centre's API tells of itself."""
+"""Metrics of a control centre's API."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["METRICS", "ApiMetrics"]
 
 REQUESTS: Final = counter(
     "daitn_api_requests_total",
-    "Requests to the control centre's API by operation, and by the status of the answer.",
+    "Requests to the control centre's API, by operation and status.",
     "operation",
     "status",
 )
 DURATION: Final = histogram(
     "daitn_api_request_duration_seconds",
-    "From a request's arrival to its answer; of events that go on, to their end.",
+    "Time from a request's arrival to its answer; for event streams, to their end.",
 )
-READERS: Final = gauge("daitn_api_event_readers", "Who reads events now.")
+READERS: Final = gauge("daitn_api_event_readers", "Current readers of events.")
 EVENTS: Final = counter("daitn_api_events_total", "Events that happened.")
 METRICS: Final = (REQUESTS, DURATION, READERS, EVENTS)
 

@@ -1,110 +1,101 @@
-"""Watches a control centre, and puts what happens there into the event log."""
+"""Writes what happens to sites, jobs and deployments into the event log, as it happens."""
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-from typing import Final, NamedTuple
-
 import msgspec
 
-from daitn.oam.api.answers import MapView
+from daitn.center.drrt_feed import BACK_WITHIN_S
+from daitn.oam.api.answers import SiteNews
 from daitn.oam.api.asking import Center
 from daitn.oam.api.events import EventLog
-from daitn.oam.api.picture import ROLE_NAMES, Picture
-from daitn.objects.identifiers import JobId
+from daitn.objects.cordons import Cordon
+from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import JobSummary, JobView
-from daitn.objects.placement import DeploymentList, DeploymentView
-from daitn.objects.requests import JobQuery
-from daitn.objects.wire import decode, encode
+from daitn.objects.placement import DeploymentView
+from daitn.tools import clock
 
-__all__ = ["EVERY_S", "EncodedMap", "News"]
-
-EVERY_S: Final = 1.0
-"""How often it looks, while anybody reads."""
-_LEVEL: Final = 5
-
-
-class EncodedMap(NamedTuple):
-    """A map as JSON."""
-
-    event: str
-    """Id of the last event that is in it; empty: there is none yet."""
-    text: bytes
-    zipped: bytes
-    """The same, compressed with gzip."""
+__all__ = ["News"]
 
 
 class News:
-    """Keeps the picture of the map, and tells what changes."""
+    """What a control centre is told about its network; a `Listener` of its sites."""
 
     def __init__(self, center: Center, log: EventLog) -> None:
         self._center = center
         self._log = log
-        self._picture = Picture()
-        self._deployed: dict[str, DeploymentView] | None = None
-        self._lock = asyncio.Lock()
-        self._followed = False
-        """Whether the picture shows anything yet."""
-        self._map = EncodedMap("", b"", b"")
+        self._cordons: dict[SiteId, Cordon | msgspec.UnsetType] = {}
+        """Of all sites that have described themselves."""
+        self._alive: set[SiteId] = set()
+        self._returning: set[SiteId] = set()
+        """Sites that were known before the control centre started: that they return is no news."""
+        self._returned_s = 0.0
+        """When they are expected to have returned."""
+        self._deployed: dict[str, DeploymentView] = {}
+        self._started = False
+
+    def start(self) -> None:
+        """Follow the control centre. What is there already is no news."""
+        self._returning = set(self._center.not_back())
+        self._returned_s = clock.elapsed_s() + BACK_WITHIN_S
+        self._center.observe(self, self.deployed)
+        self._started = True
 
     def job(self, shown: JobView) -> None:
         """Something happened to a job."""
         self._log.put("job", JobSummary.of(shown), owner=shown.owner)
 
-    async def look(self) -> None:
-        """Tell what has changed since the last look."""
-        async with self._lock:
-            await self._follow()
-        await self._look_at_deployments()
+    def described(self, node: NodeDescriptor) -> None:
+        before, now = self._cordons.get(node.site), node.cordon
+        self._cordons[node.site] = now
+        if before is not None and before != now:
+            self._tell(node.site, *_service(now))
 
-    async def map(self) -> EncodedMap:
-        """The map now."""
-        async with self._lock:
-            await self._follow()
-            known = self._map.event
-            if not known or self._log.place(known) is None:
-                self._map = await asyncio.to_thread(self._encoded, self._log.last)
-            return self._map
+    def came(self, site: SiteId) -> None:
+        if site not in self._alive:
+            self._alive.add(site)
+            returns = site in self._returning and clock.elapsed_s() < self._returned_s
+            self._returning.discard(site)
+            if not returns:
+                self._tell(site, "alive")
+        self._look_at_deployments(site)
 
-    async def _follow(self) -> None:
-        if self._picture.worn:
-            self._picture, self._followed = Picture(), False
-            self._log.forget()
-        snapshot = self._center.snapshot()
-        delta, news = await asyncio.to_thread(self._picture.follow, snapshot)
-        if delta is not None:
-            self._map = EncodedMap("", b"", b"")
-        if not self._followed:
-            self._followed = True
+    def lost(self, site: SiteId) -> None:
+        self._alive.discard(site)
+        self._tell(site, "lost")
+        self._look_at_deployments(site)
+
+    def removed(self, site: SiteId) -> None:
+        self._cordons.pop(site, None)
+        self._tell(site, "gone")
+
+    def deployed(self, name: str) -> None:
+        """A deployment may have changed, or is retired."""
+        before, now = self._deployed.get(name), self._center.deployment(name)
+        if now == before:
             return
-        for one in news:
-            self._log.put("site", one)
-        if delta is not None:
-            self._log.put("map", delta)
+        if now is not None:
+            self._deployed[name] = now
+            self._put("deployment", now)
+        else:
+            del self._deployed[name]
+            self._put("retired", {"name": name})
 
-    def _encoded(self, event: str) -> EncodedMap:
-        picture = self._picture
-        text = msgspec.json.encode(
-            MapView(
-                event=event,
-                version=picture.version,
-                at_s=picture.at_s,
-                role_names=ROLE_NAMES,
-                sites=picture.sites,
-                links=picture.links,
-            )
-        )
-        return EncodedMap(event, text, gzip.compress(text, _LEVEL, mtime=0))
+    def _look_at_deployments(self, site: SiteId) -> None:
+        for name in self._center.deployments_at(site):
+            self.deployed(name)
 
-    async def _look_at_deployments(self) -> None:
-        answer = await self._center.answer("deployments", encode(JobQuery(job=JobId(""))))
-        found = {one.name: one for one in decode(answer, DeploymentList).deployments}
-        before, self._deployed = self._deployed, found
-        if before is None:
-            return
-        for name, one in found.items():
-            if before.get(name) != one:
-                self._log.put("deployment", one)
-        for name in before.keys() - found.keys():
-            self._log.put("retired", {"name": name})
+    def _tell(self, site: SiteId, state: str, detail: str = "") -> None:
+        self._put("site", SiteNews(site=site, state=state, at_s=clock.now_s(), detail=detail))
+
+    def _put(self, kind: str, data: object) -> None:
+        if self._started:
+            self._log.put(kind, data)
+
+
+def _service(cordon: Cordon | msgspec.UnsetType) -> tuple[str, str]:
+    """Whether a site is in service, in a word; and who took it out, and why."""
+    if cordon is msgspec.UNSET:
+        return "in service", ""
+    parts = (f"by {cordon.by}" if cordon.by else "", cordon.reason)
+    return "draining" if cordon.draining else "cordoned", ": ".join(filter(None, parts))

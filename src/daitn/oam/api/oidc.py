@@ -1,4 +1,4 @@
-"""Sign-in with an account elsewhere: OpenID Connect's authorization code flow with PKCE.
+"""Sign-in with OpenID Connect: the authorization code flow with PKCE.
 
 The provider says who somebody is. What that person may do here, its member said: the file names a
 token of the member for each account, and the session is opened with that, as if it had been shown.
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
+import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -28,20 +30,27 @@ from daitn.objects.errors import InvalidInput, Refused, Unreachable
 from daitn.objects.wire import decode, encode
 from daitn.tools.http import HttpClient, HttpError, read_address
 
-__all__ = ["BEGINNING_S", "OidcSignIn"]
+__all__ = ["BEGINNING_S", "OidcSignIn", "unreadable"]
+
+log = logging.getLogger(__name__)
 
 BEGINNING_S: Final = 600.0
-"""How long a sign-in may take at the provider."""
+"""Time limit for a sign-in at the provider."""
 _TIMEOUT_S: Final = 15.0
 _MOST_BYTES: Final = 1 << 18
+_MOST_SHOWN: Final = 200
+"""Characters of a provider's text in an error."""
 _KNOWN_S: Final = 3600.0
+"""How long a provider's metadata and keys count: a key that it withdraws does not for longer."""
 _KEYS_AGAIN_S: Final = 10.0
-"""How often an unknown key makes it ask for the keys again, at most."""
+"""Minimum interval between requests for the keys because of an unknown one."""
 _DOMAIN: Final = b"daitn oidc 1\0"
+_OF_CLIENT: Final = "api.oidc.client_secret"
+"""The field of the client's secret."""
 
 
 class _Beginning(msgspec.Struct, frozen=True, kw_only=True):
-    """A sign-in that is under way, in a cookie of the browser that began it."""
+    """A sign-in in progress, in a cookie of the browser that began it."""
 
     state: str
     nonce: str
@@ -50,7 +59,7 @@ class _Beginning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider says of itself (OpenID Connect Discovery)."""
+    """A provider's metadata (OpenID Connect Discovery)."""
 
     issuer: str
     authorization_endpoint: str
@@ -66,12 +75,24 @@ class _Keys(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[dict[str, Any]]
 
 
+class _Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider's error (RFC 6749, section 5.2)."""
+
+    error: str
+    error_description: str = ""
+
+
 class OidcSignIn:
-    """Signs people in by one provider."""
+    """Signs people in with one provider."""
 
     def __init__(self, config: OidcConfig, sign_in: SignIn, wall_s: Callable[[], float]) -> None:
-        """Raises `InvalidInput` for a provider that is not reached through TLS."""
+        """Raises `InvalidInput` for a provider without TLS, and for a secret that cannot be read.
+        People's tokens may be made later; the log tells which cannot be read yet."""
         _check_url(config.issuer, "api.oidc.issuer")
+        for error in unreadable(config):
+            if error.field == _OF_CLIENT:
+                raise error
+            log.warning("%s", error)
         self._config = config
         self._sign_in = sign_in
         self._wall_s = wall_s
@@ -86,7 +107,7 @@ class OidcSignIn:
         self._http.close()
 
     async def begin(self, here: str) -> tuple[str, str]:
-        """Where a browser goes to sign in, and the value of the cookie that it brings back.
+        """The URL at which a browser signs in, and the value of the cookie that it brings back.
 
         `here`: this server's URL. Raises `Unreachable`, `Refused`.
         """
@@ -113,14 +134,14 @@ class OidcSignIn:
         return place, self._sign_in.sealed(_DOMAIN, encode(begun))
 
     async def finish(self, here: str, query: Mapping[str, str], cookie: str) -> str:
-        """The token of the member whose account the provider vouches for. Raises `Refused`,
-        `Unreachable`, and `HttpProblem` for a cookie that is not from here."""
+        """The token of the member whose account the provider confirms. Raises `Refused`,
+        `Unreachable`, and `HttpProblem` for a cookie from elsewhere."""
         begun = decode(self._sign_in.unsealed(_DOMAIN, cookie), _Beginning)
         late = self._wall_s() >= begun.until_s
         if late or not hmac.compare_digest(begun.state, query.get("state", "")):
             raise _refused("this is not the sign-in that this browser began, or it took too long")
         if "error" in query:
-            raise _refused(f"the provider says: {query['error'][:200]}")
+            raise _refused(f"the provider says: {query['error'][:_MOST_SHOWN]}")
         provider = await self._discovered()
         if query.get("iss", provider.issuer) != provider.issuer:
             raise _refused("another provider answers")  # RFC 9207.
@@ -141,7 +162,7 @@ class OidcSignIn:
         if path is None:
             raise _refused(f"{account} is nobody here", "name the account under api.oidc.people")
         try:
-            return Path(path).read_text().strip()
+            return _line(path)
         except OSError as error:
             raise _refused(f"the token of {account} cannot be read: {error.strerror}") from None
 
@@ -159,10 +180,10 @@ class OidcSignIn:
             secret = await asyncio.to_thread(_secret, self._config.client_secret)
             pair = f"{quote(self._config.client_id, safe='')}:{quote(secret, safe='')}"
             headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        told: _Tokens = await self._asked(
+        tokens: _Tokens = await self._asked(
             provider.token_endpoint, _Tokens, urlencode(form), headers
         )
-        return told.id_token
+        return tokens.id_token
 
     async def _claims(self, provider: _Provider, token: str, nonce: str) -> dict[str, Any]:
         def checked() -> dict[str, Any]:
@@ -175,15 +196,19 @@ class OidcSignIn:
                 now_s=self._wall_s(),
             )
 
+        if not 0.0 <= self._wall_s() - self._keys_at_s < _KNOWN_S:
+            await self._ask_keys(provider)
         try:
             return checked()
         except UnknownKey:
-            now_s = self._wall_s()
-            if self._keys and now_s - self._keys_at_s < _KEYS_AGAIN_S:
+            if 0.0 <= self._wall_s() - self._keys_at_s < _KEYS_AGAIN_S:
                 raise
-            self._keys_at_s = now_s
-            self._keys = (await self._asked(provider.jwks_uri, _Keys)).keys
+            await self._ask_keys(provider)
             return checked()
+
+    async def _ask_keys(self, provider: _Provider) -> None:
+        self._keys = (await self._asked(provider.jwks_uri, _Keys)).keys
+        self._keys_at_s = self._wall_s()
 
     async def _discovered(self) -> _Provider:
         async with self._lock:
@@ -204,7 +229,7 @@ class OidcSignIn:
     async def _asked(
         self, url: str, kind: type[Any], form: str = "", headers: Mapping[str, str] | None = None
     ) -> Any:
-        """What the provider answers. Raises `Unreachable` and `Refused`."""
+        """The provider's answer. Raises `Unreachable` and `Refused`."""
         parts = urlsplit(url)
         address = read_address(f"{parts.scheme}://{parts.netloc}")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -233,21 +258,56 @@ class OidcSignIn:
                 fix="sign in with a token, or try again later",
             ) from None
         if reply.status != 200:
-            raise _refused(f"the provider answers {reply.status}")
+            raise _refused(f"the provider answers {reply.status}{_reason(text)}")
         try:
             return msgspec.json.decode(text, type=kind)
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise _refused("the provider's answer cannot be read") from None
 
 
-def _secret(path: str) -> str:
+def unreadable(config: OidcConfig) -> Iterator[InvalidInput]:
+    """An error for each file in the configuration that cannot be read, or is empty."""
+    files = {_OF_CLIENT: config.client_secret} if config.client_secret else {}
+    files |= {f"api.oidc.people[{account}]": file for account, file in config.people.items()}
+    for field, file in files.items():
+        try:
+            if _line(file):
+                continue
+            problem = f"{file} is empty"
+        except OSError as error:
+            problem = f"{file} cannot be read: {error.strerror}"
+        fix = "write the provider's secret for this client into it, or correct its path"
+        if field != _OF_CLIENT:
+            fix = "write a token of `daitn token create --center-api` into it, or correct its path"
+        yield InvalidInput(problem, field=field, fix=fix)
+
+
+def _line(path: str) -> str:
+    """The text of a file. Raises `OSError`."""
     try:
         return Path(path).read_text().strip()
+    except UnicodeDecodeError:
+        raise OSError(errno.EILSEQ, "it is no text") from None
+
+
+def _secret(path: str) -> str:
+    try:
+        return _line(path)
     except OSError as error:
         raise _refused(
             f"the client's secret cannot be read: {error.strerror}",
-            "state its file as `api.oidc.client_secret`",
+            f"state its file as `{_OF_CLIENT}`",
         ) from None
+
+
+def _reason(text: bytes) -> str:
+    """What a provider's error says, for instance that it does not accept the client's secret."""
+    try:
+        failure = msgspec.json.decode(text, type=_Failure)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return ""
+    parts = (failure.error[:_MOST_SHOWN], failure.error_description[:_MOST_SHOWN])
+    return f": {', '.join(filter(None, parts))}"
 
 
 def _check_url(url: str, field: str) -> None:
@@ -258,7 +318,7 @@ def _check_url(url: str, field: str) -> None:
         address = None
     if address is None or not (address.tls or is_loopback(address.host)):
         raise InvalidInput(
-            f"{url!r} is no address with https",
+            f"{url!r} is not an https address",
             field=field,
             fix="state the provider's URL, for instance https://accounts.example.org",
         )

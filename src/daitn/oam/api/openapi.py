@@ -1,4 +1,4 @@
-"""The description of the API as OpenAPI 3.1, made from its table.
+"""The description of the API as OpenAPI 3.1, generated from its table.
 
 `python -m daitn.oam.api.openapi` prints it.
 """
@@ -19,7 +19,7 @@ from daitn.oam.api.events import EVENT_KINDS
 from daitn.oam.api.routes import OCTETS, PREFIX, ROUTES, ApiRoute, Parameter, Special
 from daitn.oam.field_docs import field_docs
 
-__all__ = ["described", "document"]
+__all__ = ["any_value", "described", "document"]
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _OF_EVENTS: Final = (MapDelta, SiteNews)
@@ -51,7 +51,7 @@ def described() -> dict[str, Any]:
     """The description."""
     kinds = tuple(dict.fromkeys([*_types(), *_OF_EVENTS, Problem]))
     schemas, components = msgspec.json.schema_components(
-        kinds, schema_hook=_anything, ref_template=_REFERENCE
+        kinds, schema_hook=any_value, ref_template=_REFERENCE
     )
     schema_of = dict(zip(kinds, schemas, strict=True))
     for struct in _structs(kinds):
@@ -163,12 +163,12 @@ def _in_query(parameter: Parameter, schema_of: dict[Any, Any]) -> dict[str, Any]
     options = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     if len(options) == 1:
         schema = dict(options[0])  # Whoever does not name it leaves it out.
-    if parameter.default is not None:
+    if parameter.default not in (None, msgspec.NODEFAULT):
         schema["default"] = parameter.default
     return {
         "name": parameter.name,
         "in": "query",
-        "required": False,
+        "required": parameter.default is msgspec.NODEFAULT,
         "description": parameter.text,
         "schema": schema,
     }
@@ -187,7 +187,7 @@ def _structs(kinds: Any, seen: set[type] | None = None) -> Iterator[type]:
 
 
 def _describe(struct: type, components: dict[str, Any]) -> None:
-    """Add the text behind each field to its schema."""
+    """Add each field's docstring to its schema."""
     for name, schema in components.items():
         if name != struct.__name__ and not name.startswith(f"{struct.__name__}_"):
             continue
@@ -198,7 +198,7 @@ def _describe(struct: type, components: dict[str, Any]) -> None:
 
 
 def _plain_patterns(schema: Any) -> None:
-    """Write patterns as ECMA-262 has them: Python's end of a text is not known there."""
+    """Write patterns as in ECMA-262, which lacks Python's end-of-text anchor."""
     for part in schema.values() if isinstance(schema, dict) else schema:
         if isinstance(part, dict) and isinstance(part.get("pattern"), str):
             part["pattern"] = part["pattern"].replace(r"\Z", "$")
@@ -206,7 +206,8 @@ def _plain_patterns(schema: Any) -> None:
             _plain_patterns(part)
 
 
-def _anything(kind: type) -> dict[str, object]:
+def any_value(kind: type) -> dict[str, object]:
+    """The schema of fields of type `object`, such as a recipe's configuration."""
     return {"description": "any value"}
 
 

@@ -1,4 +1,4 @@
-"""The map that dashboards draw: all sites and links, and what changes in them.
+"""The map drawn by dashboards: all sites and links, and their changes.
 
 Sites have numbers that stay, so that a change names one in a few bytes. Small changes of loads and
 delays are left out: nobody sees them, and at ten thousand sites they would be most of it.
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from immutables import Map
 
-from daitn.oam.api.answers import Assigned, MapChanges, MapDelta, MapLink, MapSites, SiteNews
+from daitn.oam.api.answers import Assigned, MapChanges, MapDelta, MapLink, MapSites
 from daitn.objects.descriptors import Role
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, Reading
@@ -25,11 +25,11 @@ _BITS: Final = {role: 1 << place for place, role in enumerate(Role)}
 _MOST_GONE: Final = 1000
 _LOAD_STEP: Final = 0.05
 _LINK_STEP: Final = 0.2
-"""Differences that are shown: of a load, and of a link's figures in proportion."""
+"""Smallest differences shown: of a load, and of a link's figures in proportion."""
 
 
 class Picture:
-    """What was shown of a topology so far. One thread at a time."""
+    """What was shown of a topology so far. For one thread at a time."""
 
     def __init__(self) -> None:
         self.sites = MapSites()
@@ -46,29 +46,28 @@ class Picture:
 
     @property
     def worn(self) -> bool:
-        """Whether most of its numbers are of sites that are gone: a new picture is due."""
+        """Whether most of its numbers belong to sites that are gone, so that a new picture is
+        due."""
         gone = len(self.sites.name) - len(self._number)
         return gone > max(_MOST_GONE, len(self._number))
 
-    def follow(self, snapshot: Drrt) -> tuple[MapDelta | None, list[SiteNews]]:
-        """Show a newer snapshot. Returns what has changed, if anything has, and who came and
-        went."""
-        added, changed, news = MapSites(), MapChanges(), list[SiteNews]()
+    def follow(self, snapshot: Drrt) -> MapDelta | None:
+        """Show a newer snapshot. Returns the changes, if any."""
+        added, changed = MapSites(), MapChanges()
         seen = self._seen
         differing = [one for one in snapshot.sites.items() if seen.get(one[0]) is not one[1]]
         for site, state in sorted(differing, key=lambda one: one[0]):
-            self._show(site, state, added, changed, news, snapshot.at_s)
+            self._show(site, state, added, changed)
             seen[site] = state
         if len(self._seen) > len(snapshot.sites):
             for site in [site for site in self._seen if site not in snapshot.sites]:
                 del self._seen[site]
                 self._change(self._number.pop(site), changed, state=Assigned.GONE)
-                news.append(SiteNews(site=site, state="gone", at_s=snapshot.at_s))
         links, cut = self._follow_links(snapshot)
         self.version, self.at_s = snapshot.version, snapshot.at_s
         if not (added.name or changed.site or links or cut):
-            return None, news
-        delta = MapDelta(
+            return None
+        return MapDelta(
             version=snapshot.version,
             at_s=snapshot.at_s,
             added=added,
@@ -76,20 +75,11 @@ class Picture:
             links=tuple(links),
             cut=tuple(cut),
         )
-        return delta, news
 
-    def _show(
-        self,
-        site: SiteId,
-        state: SiteState,
-        added: MapSites,
-        changed: MapChanges,
-        news: list[SiteNews],
-        at_s: float,
-    ) -> None:
+    def _show(self, site: SiteId, state: SiteState, added: MapSites, changed: MapChanges) -> None:
         number = self._number.get(site)
         if number is not None and not _same_place(self._seen[site], state):
-            # What a change cannot tell makes it another site of the same name.
+            # A change that cannot be expressed makes it another site of the same name.
             self._change(number, changed, state=Assigned.GONE)
             number = None
             self._seen_links = Map()  # Its links have another number too.
@@ -99,12 +89,8 @@ class Picture:
             self._number[site] = len(self.sites.name)
             for columns in (self.sites, added):
                 _append(columns, state, assigned, load, queue)
-            if site not in self._seen:
-                news.append(SiteNews(site=site, state=assigned.name.lower(), at_s=at_s))
             return
         before = self.sites
-        if before.state[number] != assigned:
-            news.append(SiteNews(site=site, state=assigned.name.lower(), at_s=at_s))
         if (
             before.state[number] != assigned
             or before.cordoned[number] != _cordoned(state)
@@ -134,7 +120,7 @@ class Picture:
         changed.cordoned.append(sites.cordoned[number])
 
     def _follow_links(self, snapshot: Drrt) -> tuple[list[MapLink], list[tuple[int, int]]]:
-        """New or different links, and those that are gone."""
+        """New or different links, and removed ones."""
         links: list[MapLink] = []
         cut: list[tuple[int, int]] = []
         number = self._number
@@ -183,7 +169,7 @@ def _append(
 
 
 def _cordoned(state: SiteState) -> bool:
-    """Whether its operator took it out of service; descriptors of older sites do not say it."""
+    """Whether its operator took it out of service; descriptors of older sites do not say."""
     return state.descriptor.cordon is not msgspec.UNSET
 
 
@@ -196,12 +182,12 @@ def _queue(state: SiteState) -> int:
 
 
 def _figure(reading: Reading | None) -> float | None:
-    """With three digits."""
+    """A number with three digits."""
     return None if reading is None else float(f"{reading.value:.3g}")
 
 
 def _alike(before: MapLink | None, after: MapLink) -> bool:
-    """Whether a link looks as it did."""
+    """Whether a link looks unchanged."""
     if before is None or before[:2] != after[:2]:
         return False
     return all(

@@ -41,11 +41,11 @@ STATUSES: Final[Mapping[type[DaitnError], int]] = {
     IllegalTransition: 409,
     StaleAppend: 409,
 }
-"""What each error becomes; any other is an internal one, 500."""
+"""Status of each error; any other is an internal one, 500."""
 
 
 class HttpProblem(Exception):
-    """A request is not answered, for a reason that no `DaitnError` names."""
+    """A request is not answered, for a reason without a `DaitnError`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class HttpProblem(Exception):
         detail: str,
         *,
         field: str = "",
-        fix: str = "",
+        fix: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -67,7 +67,7 @@ class HttpProblem(Exception):
 
 
 def problem_of(error: DaitnError) -> HttpProblem:
-    """A broken promise as its caller hears of it: without folders of this machine."""
+    """An error as shown to the caller: without folders of this machine."""
     report = ErrorReport.of(error)
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
     wait = {"retry-after": str(error.wait_s)} if isinstance(error, TooOften) else {}
@@ -77,7 +77,7 @@ def problem_of(error: DaitnError) -> HttpProblem:
 
 
 def problem_response(problem: HttpProblem) -> Response:
-    """As `application/problem+json`."""
+    """A problem as `application/problem+json`."""
     body = Problem(
         type=f"urn:daitn:problem:{problem.code}",
         title=HTTPStatus(problem.status).phrase,

@@ -1,21 +1,26 @@
-"""Answers to those who look: one function for each route of the table, in its order."""
+"""Handlers of reads: one function for each route of the table, in its order."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from daitn.oam.api.answers import NetworkView
 from daitn.oam.api.asking import Asked
-from daitn.oam.api.pages import bad_cursor, cursor_of, page_of, read_cursor
+from daitn.oam.api.events import EVENT_ID
+from daitn.oam.api.pagination import bad_cursor, cursor_of, page_of, read_cursor
+from daitn.oam.report.facts import gather
+from daitn.oam.report.page import page
 from daitn.objects.accounts import MOST, AccountQuestion
 from daitn.objects.cordons import CordonQuestion
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import DaitnError, NotFound
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.identifiers import JobId, SiteId, is_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.requests import (
     AssessIntent,
@@ -52,6 +57,7 @@ __all__ = [
     "queries",
     "query",
     "relevant",
+    "report",
     "served",
     "serving",
     "site",
@@ -59,6 +65,7 @@ __all__ = [
     "trace",
     "training",
     "traveller",
+    "traveller_report",
     "travelling",
     "value",
 ]
@@ -68,7 +75,7 @@ _MOST_GATEWAYS = 64
 
 
 async def network(asked: Asked) -> NetworkView:
-    """The network, this control centre, and who asks."""
+    """The network, this control centre, and the caller."""
     facts = await asked.read("network", _ALL, NetworkFacts)
     known = {name: getattr(facts, name) for name in facts.__struct_fields__}
     return NetworkView(**known, you=asked.by.you, at_s=clock.now_s())
@@ -78,7 +85,7 @@ async def sites(asked: Asked) -> Any:
     """The sites, by name, each with its descriptor and load."""
     wanted = SitesWanted(
         limit=asked.query["limit"],
-        after=_after(asked),
+        after=_after_name(asked),
         alive=asked.query["alive"],
         role=asked.query["role"],
         owner=asked.query["owner"],
@@ -95,7 +102,8 @@ async def site(asked: Asked) -> Any:
 
 
 async def occupancy(asked: Asked) -> Any:
-    """A site's cordon, and what is still under way there: with nothing left, it may be stopped."""
+    """A site's cordon, and what is still in progress there; if nothing is left, the site may be
+    stopped."""
     return await asked.ask_site(asked.path["site"], "cordon", CordonQuestion())
 
 
@@ -116,7 +124,7 @@ async def analysis(asked: Asked) -> Any:
 
 async def jobs(asked: Asked) -> Any:
     """Jobs, newest first, in a few lines each."""
-    after = _after(asked)
+    after = _after_name(asked)
     wanted = JobsWanted(
         limit=asked.query["limit"],
         before=JobId(after) if after else None,
@@ -134,7 +142,7 @@ async def job(asked: Asked) -> Any:
 
 
 async def intent(asked: Asked) -> Any:
-    """What its owner wants."""
+    """Its intent."""
     return await asked.ask("intent", _job(asked))
 
 
@@ -150,8 +158,15 @@ async def lineage(asked: Asked) -> Any:
 
 
 async def value(asked: Asked) -> Any:
-    """What each data set brought to its best model."""
+    """What each data set contributed to its best model."""
     return await asked.ask("value", ValueQuestion(job=JobId(asked.path["job"])))
+
+
+async def report(asked: Asked) -> Any:
+    """Everything about it on one self-contained page, to read, print and share."""
+    job = JobId(asked.path["job"])
+    facts = await gather(job, asked.read, asked.center.site_keys())
+    return await asyncio.to_thread(page, facts)
 
 
 async def relevant(asked: Asked) -> Any:
@@ -163,7 +178,7 @@ async def relevant(asked: Asked) -> Any:
 
 
 async def assess(asked: Asked) -> Any:
-    """Say whether an intent is feasible, and start nothing."""
+    """Check whether an intent is feasible, without starting anything."""
     return await asked.ask("assess", asked.body)
 
 
@@ -182,7 +197,7 @@ async def served(asked: Asked) -> Any:
 
 
 async def placement(asked: Asked) -> Any:
-    """What the deployment optimiser would change now."""
+    """What the deployment optimiser would now change."""
     return await asked.ask("placement", _ALL)
 
 
@@ -203,7 +218,7 @@ async def deployment(asked: Asked) -> Any:
 
 
 async def queries(asked: Asked) -> Any:
-    """The latest queries of the gateways, the last asked first, without their texts.
+    """The latest queries of the gateways, newest first, without their texts.
 
     Gateways that do not answer are left out.
     """
@@ -226,13 +241,14 @@ async def queries(asked: Asked) -> Any:
 
 
 async def query(asked: Asked) -> Any:
-    """A query and its decision, made again with every term and rejection."""
+    """A query and its decision, recomputed with every term and rejection."""
     gateway, id_ = asked.path["gateway"], asked.path["id"]
     return await asked.ask_site(gateway, "explain", ExplainQuery(query=f"{gateway}:{id_}"))
 
 
 async def cut(asked: Asked) -> Any:
-    """The QS-QRRT of a query that is not asked: who at a gateway could answer it, and who not."""
+    """The QS-QRRT of a hypothetical query: who could answer it through a gateway, and who could
+    not."""
     return await asked.ask_site(asked.path["gateway"], "cut", asked.body)
 
 
@@ -242,23 +258,23 @@ async def forwarder(asked: Asked) -> Any:
 
 
 async def trace(asked: Asked) -> Any:
-    """The path of a packet from the forwarder where it set out, and what each forwarder knew."""
+    """The path of a packet from its first forwarder, and what each forwarder knew."""
     try:
         question = msgspec.convert({"object": asked.path["object"]}, TraceQuestion)
     except msgspec.ValidationError:
         raise NotFound(
-            "no packet has such an id", field="object", fix="take `object_id` of a query"
+            "no packet has such an id", field="object", fix="use `object_id` of a query"
         ) from None
     return await asked.ask_site(asked.path["site"], "trace", question)
 
 
 async def advice(asked: Asked) -> Any:
-    """What the control centre advises forwarders."""
+    """The control centre's advice to forwarders."""
     return await asked.ask("steer", Steer())
 
 
 async def travelling(asked: Asked) -> Any:
-    """Jobs of models that travel by themselves, at the site where they set out, by id."""
+    """Jobs of travelling models, at their home, by id."""
     found = (await asked.ask_site(asked.path["site"], "jobs", _ALL))["jobs"]
     found.sort(key=lambda job: job["job"])
     return page_of(found, lambda job: job["job"], asked.query["limit"], _cursor(asked))
@@ -269,19 +285,28 @@ async def traveller(asked: Asked) -> Any:
     return (await asked.ask_site(asked.path["site"], "jobs", _job(asked)))["jobs"][0]
 
 
+async def traveller_report(asked: Asked) -> Any:
+    """Everything about one on one page, like `report`."""
+    job, ask = JobId(asked.path["job"]), partial(asked.read_site, asked.path["site"])
+    facts = await gather(job, ask, asked.center.site_keys(), ask_center=asked.read)
+    return await asyncio.to_thread(page, facts)
+
+
 async def history(asked: Asked) -> Any:
-    """What happened lately, newest first: a control centre that restarts forgets it."""
-    limit, after = asked.query["limit"], _after(asked)
+    """Recent events, newest first; a restarted control centre has forgotten earlier ones."""
+    limit, kind, after = asked.query["limit"], asked.query["kind"], _after(asked)
+    if after and not EVENT_ID.fullmatch(after):
+        raise bad_cursor()
     before = asked.log.place(after) if after else None
     if after and before is None:
         return _page([])
-    found = asked.log.past(limit + 1, before, asked.by.sees)
+    found = asked.log.past(limit + 1, before, asked.by.sees, kind)
     more = len(found) > limit
     return _page(found[:limit], more, found[limit - 1].id if more else "")
 
 
 async def audit(asked: Asked) -> Any:
-    """Where sites' audit logs stood when the control centre signed them last, by site."""
+    """The state of sites' audit logs when the control centre last signed them, by site."""
     found = (await asked.ask("witnessed", _ALL))["heads"]
     return page_of(found, lambda head: head["site"], asked.query["limit"], _cursor(asked))
 
@@ -291,21 +316,24 @@ def _when(query: dict[str, Any]) -> tuple[float, str]:
 
 
 def _gateways(asked: Asked) -> list[SiteId]:
-    """Those that are connected, by name."""
+    """Connected gateways, by name."""
     sites = asked.center.snapshot().sites.items()
     names = [name for name, one in sites if one.alive and Role.GATEWAY in one.descriptor.roles]
     return sorted(names)[:_MOST_GATEWAYS]
 
 
 def _place(asked: Asked) -> tuple[float, str] | None:
-    """The query after which a page begins: when it was asked, and its id."""
+    """The query after which a page begins: its time and id."""
     at_s, _, id_ = _after(asked).partition(" ")
     if not at_s:
         return None
     try:
-        return float(at_s), id_
+        asked_at_s = float(at_s)
     except ValueError:
         raise bad_cursor() from None
+    if not (math.isfinite(asked_at_s) and id_):
+        raise bad_cursor()
+    return asked_at_s, id_
 
 
 async def accounts(asked: Asked) -> Any:
@@ -317,14 +345,16 @@ async def accounts(asked: Asked) -> Any:
 async def ledger(asked: Asked) -> Any:
     """Entries of the ledger, oldest first; owners see those on their own accounts."""
     after = _after(asked)
-    question = _account(asked, after=int(after) if after.isdecimal() else 0)
+    if after and not (after.isascii() and after.isdecimal()):
+        raise bad_cursor()
+    question = _account(asked, after=int(after or "0"))
     found = await asked.ask("ledger", question)
     last = found["next"]
     return _page(found["lines"], last is not None, str(last))
 
 
 async def usage(asked: Asked) -> Any:
-    """What gateways state of answers, beside what facilities state of the same."""
+    """What gateways report about answers, beside what facilities report about the same ones."""
     question = AccountQuestion(account=asked.query["account"] or "")
     found = (await asked.ask("metered", question))["compared"]
     return page_of(found, _compared, asked.query["limit"], _cursor(asked))
@@ -363,9 +393,17 @@ def _cursor(asked: Asked) -> str | None:
 
 
 def _after(asked: Asked) -> str:
-    """The key after which a page begins; empty: the first page."""
+    """The key after which a page begins; empty means the first page."""
     cursor = _cursor(asked)
     return read_cursor(cursor) if cursor else ""
+
+
+def _after_name(asked: Asked) -> str:
+    """Likewise, of a list by the names of sites or jobs."""
+    after = _after(asked)
+    if after and not is_name(after):
+        raise bad_cursor()
+    return after
 
 
 def _page(items: list[Any], more: bool = False, last: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads what a request says: its parameters and its body, as its route has them."""
+"""Parses a request: its parameters and its body, as its route defines them."""
 
 from __future__ import annotations
 
@@ -10,38 +10,51 @@ import msgspec
 from daitn.oam.api.problems import HttpProblem
 from daitn.oam.api.routes import ApiRoute
 from daitn.objects.errors import InvalidInput
+from daitn.objects.text import typed
 from daitn.tools.http import BodyTooLarge, Request
 
 __all__ = ["MOST_BODY", "read_body", "read_query", "struct_of", "whole_body"]
 
 MOST_BODY: Final = 2 << 20
-"""Bytes: an order may have 1 MiB, and a third more as JSON."""
+"""In bytes: an order may have 1 MiB, and a third more as JSON."""
 _BODY_TIMEOUT_S: Final = 30.0
 
 
 def read_query(route: ApiRoute, request: Request) -> dict[str, Any]:
-    """Every parameter of the route, with its value or default. Raises `HttpProblem` (400)."""
-    said, known = request.query, {parameter.name: parameter for parameter in route.query}
-    for name in said:
+    """Every parameter of the route, with its value or default. Raises `HttpProblem` (400).
+
+    An empty one is refused: a program whose variable is empty does not mean the default, such as
+    all facilities.
+    """
+    known = {parameter.name: parameter for parameter in route.query}
+    given: dict[str, str] = {}
+    for name, stated in request.parameters:
         if name not in known:
             raise _bad(
                 f"there is no parameter {name!r} here", name, f"use one of: {', '.join(known)}"
             )
+        if not stated:
+            raise _bad("it is empty", name, "state a value, or leave the parameter out")
+        if name in given:
+            raise _bad("it is stated twice", name, "state it once")
+        given[name] = stated
     values: dict[str, Any] = {}
     for name, parameter in known.items():
-        text = said.get(name)
+        text = given.get(name)
         if text is None:
+            if parameter.default is msgspec.NODEFAULT:
+                raise _bad("it is missing", name, "state it")
             values[name] = parameter.default
             continue
         try:
             values[name] = msgspec.convert(text, parameter.kind, strict=False)
         except msgspec.ValidationError as error:
-            raise _bad(str(error), name, "see openapi.json") from None
+            raise _bad(typed(str(error)), name, "see openapi.json") from None
     return values
 
 
 async def read_body(route: ApiRoute, request: Request) -> tuple[Any, bytes]:
-    """The body as the route's type, and as it came. Raises `HttpProblem`."""
+    """The body in the route's type, and as bytes. Raises `HttpProblem`."""
     text = await whole_body(request)
     if route.body is None:
         if text.strip() not in (b"", b"{}", b"null"):
@@ -52,7 +65,7 @@ async def read_body(route: ApiRoute, request: Request) -> tuple[Any, bytes]:
 
 
 def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
-    """A body of JSON as a struct. Raises `HttpProblem`."""
+    """A JSON body as a struct. Raises `HttpProblem`."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise HttpProblem(
@@ -69,23 +82,27 @@ def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
         problem, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
         raise HttpProblem(
-            422, "InvalidInput", problem, field=field, fix="see openapi.json"
+            422, "InvalidInput", typed(problem), field=field, fix="see openapi.json"
         ) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _bad(f"the body is not JSON: {error}", "body", "correct it") from None
 
 
 async def whole_body(request: Request, most: int = MOST_BODY) -> bytes:
-    """The body as it came. Raises `HttpProblem`."""
+    """The body as bytes. Raises `HttpProblem`."""
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
             return await request.body(most)
     except BodyTooLarge:
         raise HttpProblem(
-            413, "InvalidInput", f"a body has at most {most} bytes here", field="body"
-        ) from None
+            413, "InvalidInput", f"a body has at most {most} bytes here", field="body",
+            fix="send less",
+        ) from None  # fmt: skip
     except TimeoutError:
-        raise HttpProblem(408, "InvalidInput", "the body did not arrive in time") from None
+        raise HttpProblem(
+            408, "InvalidInput", f"the body did not arrive within {_BODY_TIMEOUT_S:.0f} s",
+            field="body", fix="send all that `content-length` announces, and faster",
+        ) from None  # fmt: skip
 
 
 def _bad(problem: str, field: str, fix: str) -> HttpProblem:

@@ -1,4 +1,4 @@
-"""Passes on requests of the fabric that came by HTTP, for those whom nothing but HTTPS lets out.
+"""Relays fabric requests that arrive by HTTP, for clients that can use only HTTPS.
 
 What a member signed is passed on as it is: whoever answers checks that signature, and this control
 centre can neither change nor make one. What nobody signed is asked in the name of whoever signed
@@ -28,11 +28,18 @@ from daitn.tools.roster import LiveRoster
 __all__ = ["Relay"]
 
 _MOST_OF_ONE: Final = 32
-"""Requests of one member under way: as many as a few exports at the same time have."""
+"""Limit on concurrent requests of one member: as many as a few simultaneous exports make."""
+_NOT_READING: Final = {
+    "chunk": "to fetch a model's weights is to take the model along",
+    "probe": "to ping sends packets through the network",
+}
+"""Why requests that seem to read only are not for tokens that are read-only."""
+_SIGNED_ALONE: Final = frozenset({"certify"})
+"""Certificates outlast tokens, and open the fabric: a caller with a token gets none."""
 
 
 class Relay:
-    """One control centre's."""
+    """The relay of one control centre."""
 
     def __init__(self, center: Center, roster: LiveRoster | None) -> None:
         self._center = center
@@ -40,14 +47,14 @@ class Relay:
         self._passing: Counter[str] = Counter()
 
     async def passed_on(self, asked: Asked, key: str, payload: bytes, within_s: float) -> bytes:
-        """The answer as it came. Raises the error in one to a request that nobody signed,
-        `NotFound` for a key at which nobody is asked, `Unreachable`, and `HttpProblem`."""
+        """The answer as bytes. Raises the error in an unsigned answer, `NotFound` for a key without
+        a receiver, `Unreachable`, and `HttpProblem`."""
         who = asked.by.member.public_key if asked.by.member else ""
         if self._passing[who] >= _MOST_OF_ONE:
             raise HttpProblem(
                 429,
                 "TooMany",
-                "too many requests are passed on at the same time",
+                "too many requests are being forwarded at the same time",
                 fix="wait for their answers",
                 headers={"retry-after": "1"},
             )
@@ -69,11 +76,19 @@ class Relay:
         if _is_signed(payload):
             assert isinstance(fabric, SignedFabric)
             return await fabric.relay(key, payload, member.public_key, timeout_s=within_s)
-        if asked.by.role is ApiRole.VIEWER and not _reads(site, verb, payload):
+        if site is None and verb in _SIGNED_ALONE:
             raise Refused(
-                f"{verb} changes something, and the token is for reading",
+                f"{verb} needs more than a token allows, and the request is unsigned",
+                field="key",
+                fix="use the member's key: commands with `--center URL` sign their requests",
+            )
+        if asked.by.role is ApiRole.VIEWER and not _reads(site, verb, payload):
+            what = _NOT_READING.get(verb, f"the request {verb} changes something")
+            raise Refused(
+                f"{what}, but the token is read-only",
                 field="authorization",
-                fix="sign in with a token that is not read-only",
+                fix="sign in with a token that is not read-only, such as one of `daitn token "
+                "create --center-api`; or sign with the member's key",
             )
         if site is None:
             return await asked.answer(verb, payload)
@@ -90,24 +105,26 @@ class Relay:
 
 
 def _asked(key: str) -> tuple[str | None, str]:
-    """The site that is asked, none: the control centre; and for what. Raises `NotFound`."""
+    """The queried site, or none for the control centre, and the verb. Raises `NotFound`."""
     match key.split("/"):
         case ["daitn", "center", "do", verb] if verb in CENTER_VERBS:
             return None, verb
         case ["daitn", "site", site, "do", verb] if is_name(site) and verb in SITE_VERBS:
             return site, verb
-    raise NotFound(f"nobody is asked at {key!r}", field="key", fix="see docs/reference/wire.md")
+    raise NotFound(
+        f"no request can be made at {key!r}", field="key", fix="see docs/reference/wire.md"
+    )
 
 
 def _reads(site: str | None, verb: str, payload: bytes) -> bool:
     """Whether a request changes nothing."""
-    if site is not None:
-        return verb in READING
     match verb:
-        case "value":
-            return not decode(payload, ValueQuestion).measure
         case "steer":
             return decode(payload, Steer) == Steer()
+        case _ if site is not None:
+            return verb in READING
+        case "value":
+            return not decode(payload, ValueQuestion).measure
     return verb in CENTER_READING
 
 

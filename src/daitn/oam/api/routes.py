@@ -20,6 +20,7 @@ from daitn.oam.api.answers import (
     Opening,
     Page,
     PastEvent,
+    PastKind,
     RelevantSites,
     SessionView,
 )
@@ -51,12 +52,23 @@ from daitn.topology.qrrt.export import QrrtView, QueryCut
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["CALLBACK", "OCTETS", "PREFIX", "ROUTES", "ApiRoute", "Parameter", "Special", "found"]
+__all__ = [
+    "CALLBACK",
+    "HTML",
+    "OCTETS",
+    "PREFIX",
+    "ROUTES",
+    "ApiRoute",
+    "Parameter",
+    "Special",
+    "found",
+]
 
 PREFIX: Final = "/api/v1"
 OCTETS: Final = "application/octet-stream"
+HTML: Final = "text/html"
 CALLBACK: Final = "/session/oidc/callback"
-"""Where a provider of OpenID Connect sends browsers back to."""
+"""Path to which a provider of OpenID Connect redirects browsers."""
 
 Do = Callable[[Asked], Awaitable[Any]]
 
@@ -70,46 +82,47 @@ class Parameter:
     """Its type, with bounds."""
     text: str
     default: Any = None
+    """`NODEFAULT` if it has to be stated."""
 
 
 class Special(enum.Enum):
-    """What the server answers by itself, and in which words it is described."""
+    """An answer of the server itself, with its description."""
 
     MAP = "map", "All sites and links in a compact form, for a picture."
-    EVENTS = "events", "What happens from now on, as server-sent events."
+    EVENTS = "events", "New events, as server-sent events."
     RELAY = (
         "relay",
-        "Pass on a request of the fabric as whoever signed in has signed it; a request that nobody "
-        "signed is asked in that name. Commands with `--center URL` ask so.",
+        "Forward a fabric request as signed by the signed-in member; an unsigned request is made "
+        "in that member's name. Commands with `--center URL` use this.",
     )
-    SESSION = "session", "Whether somebody is signed in, and how one may be."
-    OPEN = "sign_in", "Sign in: swap a token for a cookie."
+    SESSION = "session", "Whether the caller is signed in, and how to sign in."
+    OPEN = "sign_in", "Sign in: exchange a token for a cookie."
     CLOSE = "sign_out", "Sign out."
-    OIDC = "oidc_begin", "Sign in with an account elsewhere: sends a browser to the provider."
-    OIDC_BACK = "oidc_end", "Where the provider sends the browser back to."
+    OIDC = "oidc_begin", "Sign in with OpenID Connect: redirects a browser to the provider."
+    OIDC_BACK = "oidc_end", "The redirect URI for the provider."
     OPENAPI = "openapi", "This description, as OpenAPI 3.1."
 
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """One thing that may be asked."""
+    """One operation of the API."""
 
     method: str
     path: str
     """Below `PREFIX`; `{name}` is any one segment."""
     do: Do | Special
-    """How it is answered: by a function, or by the server itself."""
+    """Its handler: a function, or the server itself."""
     answer: Any
-    """Type of the answer's body; none: it has none."""
+    """Type of the answer's body; none if it has none."""
     least: ApiRole | None = ApiRole.VIEWER
-    """Who may ask; none: anybody."""
+    """Who may call it; none means anybody."""
     body: type[msgspec.Struct | bytes] | None = None
-    """Its JSON; `bytes`: what is sent is no JSON."""
+    """Its JSON type; `bytes` means the body is not JSON."""
     query: Sequence[Parameter] = ()
     status: int = 200
     media: str = "application/json"
     cost: int = 1
-    """As how many requests it counts: what asks many sites counts as several."""
+    """Number of requests that it counts as: one that queries many sites counts as several."""
 
     @property
     def id(self) -> str:
@@ -131,20 +144,20 @@ class ApiRoute:
 
 _Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
-_Patience = Annotated[float, msgspec.Meta(gt=0.0, le=600.0)]
+_Timeout = Annotated[float, msgspec.Meta(gt=0.0, le=600.0)]
 
 
 def _listed(default: int = 100) -> tuple[Parameter, ...]:
     return (
-        Parameter("limit", _Limit, "How many at most.", default),
-        Parameter("cursor", _Text | None, "`next` of the part before; none: the first part."),
+        Parameter("limit", _Limit, "Maximum number.", default),
+        Parameter("cursor", _Text | None, "`next` of the previous page; none for the first page."),
     )
 
 
 _OWNER: Final = Parameter("owner", Word | None, "Only this owner's.")
 _ACCOUNT: Final = (
-    Parameter("account", Word | None, "Only this account, or all of this owner's or site's."),
-    Parameter("from_s", Moment, "From this moment on, in seconds since the epoch.", 0.0),
+    Parameter("account", Word | None, "Only this account, or all accounts of this owner or site."),
+    Parameter("from_s", Moment, "Start, in seconds since the epoch.", 0.0),
     Parameter("to_s", Moment, "Before this moment.", 1e13),
 )
 
@@ -174,7 +187,9 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("POST", "/jobs/{job}/value", commanding.measure, ValueOfData, ApiRole.OWNER,
              Measuring),
     ApiRoute("GET", "/jobs/{job}/relevant", reading.relevant, RelevantSites),
+    ApiRoute("GET", "/jobs/{job}/report", reading.report, str, media=HTML, cost=4),
     ApiRoute("POST", "/jobs/{job}/cancel", commanding.cancel, JobView, ApiRole.OWNER),
+    ApiRoute("POST", "/jobs/{job}/resume", commanding.resume, JobView, ApiRole.OWNER),
     ApiRoute("POST", "/assessments", reading.assess, Assessment, body=AssessIntent),
     ApiRoute("GET", "/models", reading.models, Page[ModelDescriptor], query=_listed()),
     ApiRoute("GET", "/served", reading.served, Page[ServedModel], query=_listed()),
@@ -196,16 +211,21 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("POST", "/advice", commanding.steer, Advice, ApiRole.OPERATOR, Steer),
     ApiRoute("GET", "/homes/{site}/jobs", reading.travelling, Page[JobView], query=_listed()),
     ApiRoute("GET", "/homes/{site}/jobs/{job}", reading.traveller, JobView),
+    ApiRoute("GET", "/homes/{site}/jobs/{job}/report", reading.traveller_report, str, media=HTML,
+             cost=4),
     ApiRoute("GET", "/audit", reading.audit, Page[CountersignedHead], query=_listed()),
     ApiRoute("GET", "/accounts", reading.accounts, Page[AccountView],
              query=(*_listed(), *_ACCOUNT)),
     ApiRoute("GET", "/ledger", reading.ledger, Page[LedgerLine], query=(*_listed(), *_ACCOUNT)),
     ApiRoute("GET", "/usage", reading.usage, Page[UsageCompared], query=(*_listed(), _ACCOUNT[0])),
-    ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream"),
-    ApiRoute("GET", "/history", reading.history, Page[PastEvent], query=_listed()),
+    ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream",
+             query=(Parameter("after", _Text | None,
+                              "Id of the last event that was seen, as `Last-Event-ID` says."),)),
+    ApiRoute("GET", "/history", reading.history, Page[PastEvent],
+             query=(*_listed(), Parameter("kind", PastKind | None, "Only events of this kind."))),
     ApiRoute("POST", "/relay", Special.RELAY, bytes, body=bytes, media=OCTETS,
-             query=(Parameter("key", _Text, "On the fabric: see wire.md.", ""),
-                    Parameter("within_s", _Patience, "How long to wait for the answer.", 60.0))),
+             query=(Parameter("key", _Text, "Key on the fabric, see wire.md.", msgspec.NODEFAULT),
+                    Parameter("within_s", _Timeout, "Maximum wait for the answer.", 60.0))),
     ApiRoute("GET", "/session", Special.SESSION, SessionView, None),
     ApiRoute("POST", "/session", Special.OPEN, SessionView, None, Opening),
     ApiRoute("DELETE", "/session", Special.CLOSE, None, None, status=204),

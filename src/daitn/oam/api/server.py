@@ -1,4 +1,4 @@
-"""The API's server: checks each request against its route, asks, and answers."""
+"""The API's server: checks each request against its route, queries the network, and answers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from typing import Any, Final
 import msgspec
 
 from daitn.center.config import ApiConfig
+from daitn.oam.api.access_control import AccessControl
 from daitn.oam.api.answers import ApiRole, SessionView
-from daitn.oam.api.asking import Asked, Center, SignedIn
+from daitn.oam.api.asking import LARGE_BYTES, Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
-from daitn.oam.api.guarding import Doorkeeper
 from daitn.oam.api.idempotency import Remembered
+from daitn.oam.api.map_watcher import EVERY_S, UNREAD_EVERY_S, MapWatcher
 from daitn.oam.api.metrics import ApiMetrics
-from daitn.oam.api.news import EVERY_S, News
+from daitn.oam.api.news import News
 from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
 from daitn.oam.api.reading_requests import read_body, read_query, whole_body
 from daitn.oam.api.relaying import Relay
-from daitn.oam.api.routes import OCTETS, PREFIX, ROUTES, ApiRoute, Special, found
+from daitn.oam.api.routes import HTML, OCTETS, PREFIX, ROUTES, ApiRoute, Special, found
 from daitn.oam.api.sign_in import SignIn
 from daitn.oam.codings import takes
+from daitn.oam.report.page import POLICY
 from daitn.oam.static import Dashboard
 from daitn.objects.errors import DaitnError
 from daitn.objects.jobs import JobView
@@ -50,7 +52,13 @@ _HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-"""Of every answer."""
+"""Headers of every answer."""
+_PAGE: Final = {
+    "content-type": f"{HTML}; charset=utf-8",
+    "content-security-policy": f"{POLICY}; frame-ancestors 'none'; sandbox",
+}
+"""Headers of a page with content from others."""
+_MOST_NAME: Final = 200
 _UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
 _RELAY: Final = next(route for route in ROUTES if route.do is Special.RELAY)
 
@@ -68,16 +76,17 @@ class ApiService:
         tls: str,
         dashboard: Dashboard | None = None,
     ) -> None:
-        """`name`: what the roster calls the control centre. `roster`: none where everybody may do
+        """`name`: of the control centre in the roster. `roster`: none if everybody may do
         everything. `state`, `tls`: its folders."""
         self._center = center
         self._name = name
         self._sign_in = SignIn(name, roster.grants() if roster else None, state, clock.wall_s)
         self._relay = Relay(center, roster)
-        self._door = Doorkeeper(config, self._sign_in)
+        self._access = AccessControl(config, self._sign_in)
         self.log = EventLog()
-        """Of what happens; others may add to it."""
+        """Log of events; others may add to it."""
         self._readers = Readers(self.log, self._sign_in.still)
+        self._watcher = MapWatcher(center, self.log)
         self._news = News(center, self.log)
         self._remembered = Remembered()
         self._metrics = ApiMetrics()
@@ -100,7 +109,7 @@ class ApiService:
 
     @property
     def url(self) -> str:
-        """At which others reach it, once it listens."""
+        """URL at which others reach it, once it listens."""
         return self._server.published
 
     @property
@@ -110,7 +119,7 @@ class ApiService:
 
     @property
     def readers(self) -> int:
-        """How many read events now."""
+        """Number of current readers of events."""
         return len(self._readers)
 
     def measured(self) -> Iterator[Sample]:
@@ -124,19 +133,20 @@ class ApiService:
     async def start(self) -> None:
         """Listen. Raises `InvalidInput` for an address that it cannot use."""
         await self._server.start()
-        self._door.listens_at(self._server.endpoint, self._server.published)
-        self._tasks.repeat(self._look, "news for dashboards")
+        self._access.listens_at(self._server.endpoint, self._server.published)
+        self._news.start()
+        self._tasks.repeat(self._look, "maps of dashboards")
 
     async def close(self) -> None:
         await self._server.close()
         await self._remembered.close()
         await self._tasks.close()
-        self._door.shut()
+        self._access.shut()
 
     async def _look(self) -> None:
+        await self._readers.wait(UNREAD_EVERY_S)
         await asyncio.sleep(EVERY_S)
-        if len(self._readers):
-            await self._news.look()
+        await self._watcher.look()
 
     async def _handle(self, request: Request) -> Reply:
         reply = await self._safely(request, self._reply(request))
@@ -145,7 +155,7 @@ class ApiService:
         return reply
 
     async def _safely(self, request: Request, answering: Awaitable[Reply]) -> Reply:
-        """The answer, or the problem in its place."""
+        """The answer, or the problem instead."""
         try:
             return await answering
         except HttpProblem as problem:
@@ -163,8 +173,11 @@ class ApiService:
             )
 
     async def _reply(self, request: Request) -> Reply:
-        self._door.check_host(request)
+        self._access.check_host(request)
         path = request.path
+        if path != "/healthz":
+            # A refusal, or a page, would keep whoever asks from the one that leads.
+            self._center.check_leads()
         if path in ("/healthz", "/readyz"):
             return Response(b'{"status":"ok"}', headers={"content-type": _JSON})
         if path != "/api" and not path.startswith("/api/"):
@@ -172,10 +185,11 @@ class ApiService:
         return await self._of_api(request, path)
 
     async def _of_api(self, request: Request, path: str) -> Reply:
-        routes = found(path.removeprefix(PREFIX)) if path.startswith(PREFIX + "/") else []
+        known = path.startswith(PREFIX + "/") and not request.hides_slash
+        routes = found(path.removeprefix(PREFIX)) if known else []
         if not routes:
             raise HttpProblem(
-                404, "NotFound", "there is nothing at this path", fix=f"see {PREFIX}/openapi.json"
+                404, "NotFound", "this path does not exist", fix=f"see {PREFIX}/openapi.json"
             )
         method = "GET" if request.method == "HEAD" else request.method
         for route, names in routes:
@@ -184,43 +198,58 @@ class ApiService:
                 reply = await self._safely(request, self._of_route(request, route, names))
                 self._metrics.answered(route.id, reply.status, clock.elapsed_s() - began_s)
                 return reply
-        allowed = ", ".join(route.method for route, _ in routes)
+        methods = [route.method for route, _ in routes]
+        allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
         raise HttpProblem(
-            405, "WrongMethod", f"this path takes {allowed}", headers={"allow": allowed}
+            405,
+            "WrongMethod",
+            f"this path takes {allowed}",
+            fix=f"see {PREFIX}/openapi.json",
+            headers={"allow": allowed},
         )
 
     async def _of_route(self, request: Request, route: ApiRoute, names: dict[str, str]) -> Reply:
         if request.method in _UNSAFE:
-            self._door.check_origin(request)
-        by = self._door.admitted(request, route)
+            self._access.check_origin(request)
+        by = self._access.admitted(request, route)
         if isinstance(route.do, Special):
+            if route.do is not Special.OIDC_BACK:  # A provider adds what it likes.
+                read_query(route, request)
             return await self._specials[route.do](request, by)
         assert by is not None
+        if odd := next((name for name, text in names.items() if not _is_name(text)), None):
+            raise HttpProblem(
+                404,
+                "NotFound",
+                "nothing has such a name",
+                field=odd,
+                fix=f"take a name as a list gives it: up to {_MOST_NAME} visible characters",
+            )
         asked = Asked(self._center, self.log, by, names, read_query(route, request))
         if request.method in _UNSAFE:
             asked.body, text = await read_body(route, request)
             if route.least is not ApiRole.VIEWER:
                 log.info("%s of %r by %s", request.method, request.path, by.who)
-            return await self._remembered.once(
-                request, by, text, lambda: self._answered(request, route, asked)
+            whole = await self._remembered.once(
+                request, by, text, lambda: self._answered(route, asked)
             )
-        return await self._answered(request, route, asked)
+        else:
+            whole = await self._answered(route, asked)
+        return await _fitting(request, whole)
 
-    async def _answered(self, request: Request, route: ApiRoute, asked: Asked) -> Response:
+    async def _answered(self, route: ApiRoute, asked: Asked) -> Response:
+        """The answer, uncompressed: another request with its key may not take it otherwise."""
         assert not isinstance(route.do, Special)
         answer = await route.do(asked)
-        zips = takes(request.headers.get("accept-encoding", ""), "gzip")
         if asked.large:
-            body, zipped = await asyncio.to_thread(_encoded, answer, zips)
+            body = await asyncio.to_thread(_encoded, answer)
         else:
-            body, zipped = _encoded(answer, zips)
-        headers = {"content-type": _JSON, "cache-control": "no-store"}
-        if zipped:
-            headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
-        return Response(body, route.status, headers)
+            body = _encoded(answer)
+        kind = _PAGE if route.media == HTML else {"content-type": _JSON}
+        return Response(body, route.status, {"cache-control": "no-store"} | kind)
 
     async def _map(self, request: Request, by: SignedIn | None) -> Reply:
-        made = await self._news.map()
+        made = await self._watcher.map()
         tag = f'"{made.event}"'
         headers = {
             "content-type": _JSON,
@@ -255,21 +284,21 @@ class ApiService:
         return self._signed(by)
 
     async def _open(self, request: Request, by: SignedIn | None) -> Reply:
-        return self._signed(await self._door.open(request))
+        return self._signed(await self._access.open(request))
 
     def _signed(self, by: SignedIn | None) -> Response:
         you = by.you if by else None
-        return _json(SessionView(you=you, ways=self._door.ways, center=self._name))
+        return _json(SessionView(you=you, ways=self._access.ways, center=self._name))
 
     async def _close_session(self, request: Request, by: SignedIn | None) -> Reply:
-        self._door.close(request, by)
+        self._access.close(request, by)
         return Response(status=204)
 
     async def _oidc(self, request: Request, by: SignedIn | None) -> Reply:
-        return _see_other(await self._door.begin_elsewhere(request))
+        return _see_other(await self._access.begin_elsewhere(request))
 
     async def _oidc_back(self, request: Request, by: SignedIn | None) -> Reply:
-        await self._door.end_elsewhere(request)
+        await self._access.end_elsewhere(request)
         return _see_other("/")
 
     async def _openapi(self, request: Request, by: SignedIn | None) -> Reply:
@@ -281,12 +310,31 @@ class ApiService:
         return Response(text, 200, headers)
 
 
-def _encoded(answer: Any, zips: bool) -> tuple[bytes, bool]:
-    """JSON, and whether it is compressed."""
-    text = msgspec.json.encode(answer)
-    if zips and len(text) >= _ZIPPED_FROM:
-        return gzip.compress(text, _LEVEL, mtime=0), True
-    return text, False
+def _is_name(text: str) -> bool:
+    """Whether it is valid as a name."""
+    return len(text) <= _MOST_NAME and text.isprintable()
+
+
+def _encoded(answer: Any) -> bytes:
+    """A page unchanged, anything else as JSON."""
+    return answer.encode() if isinstance(answer, str) else msgspec.json.encode(answer)
+
+
+async def _fitting(request: Request, whole: Response) -> Response:
+    """An answer as this client takes it: compressed, if that helps."""
+    size = len(whole.body)
+    if size < _ZIPPED_FROM or not takes(request.headers.get("accept-encoding", ""), "gzip"):
+        return whole
+    if size <= LARGE_BYTES:
+        body = _zipped(whole.body)
+    else:
+        body = await asyncio.to_thread(_zipped, whole.body)
+    headers = {"content-encoding": "gzip", "vary": "accept-encoding"}
+    return Response(body, whole.status, whole.headers | headers)
+
+
+def _zipped(body: bytes) -> bytes:
+    return gzip.compress(body, _LEVEL, mtime=0)
 
 
 def _see_other(place: str) -> Response:

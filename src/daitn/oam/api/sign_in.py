@@ -1,4 +1,4 @@
-"""Who asks: by a token that a member signed, or by the cookie that a browser got for one.
+"""Authentication: by a token signed by a member, or by the cookie that a browser got in exchange.
 
 A token is a secret and the member's `CenterMandate`; nothing of it is stored here. A session is in
 its cookie alone, with a message authentication code: browsers stay signed in while the control
@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from daitn.files.state_folder import CenterState
 from daitn.identity.grants import (
     CENTER_TOKEN_PREFIX,
     TOKEN_PREFIX,
@@ -34,10 +35,10 @@ from daitn.objects.grants import CenterMandate, Signed
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import decode, encode
 
-__all__ = ["ANYBODY", "BrowserSession", "SignIn"]
+__all__ = ["ANYBODY", "BrowserSession", "SignIn", "unknown"]
 
 ANYBODY: Final = SignedIn(member=None, role=ApiRole.OPERATOR)
-"""Where there is no roster."""
+"""The caller if there is no roster."""
 SESSION_S: Final = 12 * 3600.0
 _DOMAIN: Final = b"daitn session 1\0"
 _KEY_BYTES: Final = 32
@@ -47,7 +48,7 @@ _KINDS: Final = {Kind.OWNER: ApiRole.OWNER, Kind.OPERATOR: ApiRole.OPERATOR}
 
 
 class BrowserSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cookie says."""
+    """The content of a cookie."""
 
     id: str
     public_key: str
@@ -55,7 +56,7 @@ class BrowserSession(msgspec.Struct, frozen=True, kw_only=True):
     until_s: float
     reads_only: bool = False
     mandate: Signed | None = None
-    """With which sites answer; none: it was opened without a member's signature."""
+    """The mandate with which sites answer; absent if it was opened without a member's signature."""
 
 
 class SignIn:
@@ -64,34 +65,35 @@ class SignIn:
     def __init__(
         self, center: str, grants: GrantBook | None, state: Path, wall_s: Callable[[], float]
     ) -> None:
-        """`center`: what the roster calls this control centre. `grants`: none without a roster.
+        """`center`: the control centre's name in the roster. `grants`: none without a roster.
         `state`: folder of the key that authenticates cookies."""
         self._center = center
         self._grants = grants
         self._wall_s = wall_s
-        self._key = kept_private(state / "api-key", lambda: secrets.token_bytes(_KEY_BYTES))
+        path = state / CenterState.API_KEY
+        self._key = kept_private(path, lambda: secrets.token_bytes(_KEY_BYTES))
         self._spent: dict[str, float] = {}
-        """Secrets that have opened their session, and sessions that were closed, until when they
-        would hold."""
+        """Secrets that have opened their session, and sessions that were closed, with the time of
+        their expiry."""
 
     @property
     def needed(self) -> bool:
-        """Whether anybody has to sign in."""
+        """Whether callers must sign in."""
         return self._grants is not None
 
     def by_token(self, token: str) -> SignedIn:
-        """Who shows a token. Raises `HttpProblem` (401)."""
+        """The caller with a token. Raises `HttpProblem` (401)."""
         mandate, signed, member = self._read(token)
         if mandate.opens_until_s is not None:
-            raise _unknown("it opens a session, and does nothing else")
+            raise unknown("it opens a session, and does nothing else")
         return _signed_in(member, mandate.reads_only, signed, mandate.until_s)
 
     def by_cookie(self, cookie: str) -> SignedIn:
-        """Whose session it is. Raises `HttpProblem` (401)."""
+        """The session of a cookie. Raises `HttpProblem` (401)."""
         session = decode(self.unsealed(_DOMAIN, cookie), BrowserSession)
         member = self._member(session.public_key)
         if self._wall_s() >= session.until_s or session.id in self._spent:
-            raise _unknown("the session has ended")
+            raise unknown("the session has ended")
         signed = _signed_in(member, session.reads_only, session.mandate, session.until_s)
         return replace(signed, session=session.id)
 
@@ -101,7 +103,7 @@ class SignIn:
         now_s = self._wall_s()
         if mandate.opens_until_s is not None:
             if now_s >= mandate.opens_until_s or mandate.secret in self._spent:
-                raise _unknown("it has opened its session, or its time to do so is over")
+                raise unknown("it has opened its session, or its time to do so is over")
             self._spend(mandate.secret, mandate.opens_until_s)
         until_s = min(mandate.until_s, now_s + SESSION_S)
         return self.begun(member, until_s, reads_only=mandate.reads_only, mandate=signed)
@@ -130,7 +132,7 @@ class SignIn:
         self._spend(session, self._wall_s() + SESSION_S)
 
     def still(self, by: SignedIn) -> bool:
-        """Whether somebody who asked before may still: for answers that go on."""
+        """Whether an earlier caller is still admitted: for answers that continue."""
         if by.member is None:
             return True
         over = by.until_s is not None and self._wall_s() >= by.until_s
@@ -140,42 +142,42 @@ class SignIn:
 
     def _read(self, token: str) -> tuple[CenterMandate, Signed, Member]:
         if self._grants is None:
-            raise _unknown("nobody signs in here: there is no roster")
+            raise unknown("nobody signs in here: there is no roster")
         if token.startswith(TOKEN_PREFIX) and not token.startswith(CENTER_TOKEN_PREFIX):
-            raise _unknown("it is for gateways: `daitn token create --center-api` makes another")
+            raise unknown("it is for gateways: `daitn token create --center-api` makes another")
         try:
             secret, text = split_token(token, CENTER_TOKEN_PREFIX)
             signed = read_signed(text)
             mandate = self._grants.read(signed, CenterMandate)
         except (Refused, Corrupt) as error:
-            raise _unknown(error.problem) from None
+            raise unknown(error.problem) from None
         if not hmac.compare_digest(mandate.secret, secret):
-            raise _unknown("its secret is wrong")
+            raise unknown("its secret is wrong")
         if mandate.center != self._center:
-            raise _unknown(f"it is for the control centre {mandate.center}")
+            raise unknown(f"it is for the control centre {mandate.center}")
         return mandate, signed, self._member(signed.public_key)
 
     def _member(self, public_key: str) -> Member:
         member = self._grants.members().get(public_key) if self._grants else None
         if member is None or member.kind not in _KINDS:
-            raise _unknown("its member is no owner or operator of this network any more")
+            raise unknown("its member is no owner or operator of this network any more")
         return member
 
     def sealed(self, domain: bytes, text: bytes) -> str:
-        """A text that a browser keeps, and cannot change. `domain`: what it is for."""
+        """A text that a browser stores and cannot change. `domain`: its purpose."""
         return base64.urlsafe_b64encode(self._code(domain, text) + text).decode().rstrip("=")
 
     def unsealed(self, domain: bytes, value: str) -> bytes:
-        """The text in what `sealed` gave. Raises `HttpProblem` (401)."""
+        """The text in the result of `sealed`. Raises `HttpProblem` (401)."""
         try:
             if len(value) > _MOST_COOKIE:
                 raise ValueError
             whole = base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True)
         except ValueError:
-            raise _unknown("the cookie cannot be read") from None
+            raise unknown("the cookie cannot be read") from None
         code, text = whole[:_KEY_BYTES], whole[_KEY_BYTES:]
         if not hmac.compare_digest(code, self._code(domain, text)):
-            raise _unknown("the cookie is not of this control centre")
+            raise unknown("the cookie is not of this control centre")
         return text
 
     def _code(self, domain: bytes, text: bytes) -> bytes:
@@ -199,7 +201,8 @@ def _signed_in(
     return SignedIn(member=member, role=role, mandate=mandate, until_s=until_s)
 
 
-def _unknown(why: str) -> HttpProblem:
+def unknown(why: str) -> HttpProblem:
+    """The error for an unknown caller."""
     return HttpProblem(
         401,
         "NotSignedIn",

@@ -1,1 +1,1 @@
-"""Examines what a network needs, and says what to do where something is wrong."""
+"""Examines a network's requirements, and says how to fix problems."""

@@ -1,4 +1,4 @@
-"""What an examination found."""
+"""Findings of an examination."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import msgspec
 
 from daitn.objects.errors import DaitnError
 
-__all__ = ["Diagnosis", "Level", "fine", "problem", "told", "warning"]
+__all__ = ["Diagnosis", "Level", "fine", "problem", "refused", "skipped", "warning"]
 
 
 class Level(enum.StrEnum):
-    """How bad it is."""
+    """Severity."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works now, and will not always, or not as well as it could."""
+    """It works now, but not always, or not as well as it could."""
     PROBLEM = "problem"
     """Something does not work."""
+    SKIPPED = "skipped"
+    """It was not looked at, which is no fault."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
-    """One check and what came of it."""
+    """One check and its result."""
 
     check: str
     """Its name, for instance `disk`."""
@@ -31,7 +33,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     level: Level
     what: str
     fix: str = ""
-    """What to do; empty where nothing is wrong."""
+    """What to do, or how to have it looked at; empty if nothing is wrong."""
 
 
 def fine(check: str, subject: str, what: str) -> Diagnosis:
@@ -49,7 +51,12 @@ def problem(check: str, subject: str, what: str, fix: str) -> Diagnosis:
     return Diagnosis(check=check, subject=subject, level=Level.PROBLEM, what=what, fix=fix)
 
 
-def told(check: str, subject: str, error: DaitnError) -> Diagnosis:
+def skipped(check: str, subject: str, what: str, fix: str) -> Diagnosis:
+    """See `Level`."""
+    return Diagnosis(check=check, subject=subject, level=Level.SKIPPED, what=what, fix=fix)
+
+
+def refused(check: str, subject: str, error: DaitnError) -> Diagnosis:
     """An error as a finding."""
     what = f"{error.field}: {error.problem}" if error.field else error.problem
     return problem(check, subject, what, error.fix)

@@ -1,7 +1,8 @@
-"""What the machine gives a process: disk, ports, sandbox, accelerators."""
+"""Checks of the machine: disk, ports, sandbox, accelerators."""
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import shutil
 import socket
@@ -16,21 +17,23 @@ from daitn.learning.sandbox.probe import available
 from daitn.node.config import NodeConfig
 from daitn.node.sandbox import SANDBOX_FIXES
 from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
-from daitn.objects.addresses import host_of
+from daitn.objects.addresses import place_of
 from daitn.objects.descriptors import Role
+from daitn.tools.http import bind
 
 __all__ = ["check_accelerators", "check_disk", "check_ports", "check_sandboxes"]
 
 _LEAST_BYTES: Final = 1 << 30
 """Below this, a model of ordinary size no longer fits."""
 _LOW_SHARE: Final = 0.05
+_ZENOH: Final = ("tcp/", "tls/")
 
 
 def check_disk(subject: str, folder: Path) -> Diagnosis:
     """Whether a process has room for models and its logs."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    usage = shutil.disk_usage(there)
-    free = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.0f} GB at {there}"
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    usage = shutil.disk_usage(nearest)
+    free = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.0f} GB at {nearest}"
     fix = "free room, or move `state` to a larger disk"
     if usage.free < _LEAST_BYTES:
         return problem("disk", subject, free, fix)
@@ -39,42 +42,47 @@ def check_disk(subject: str, folder: Path) -> Diagnosis:
     return fine("disk", subject, free)
 
 
-def check_ports(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Diagnosis]:
-    """Whether a process that does not run could listen as its file says."""
-    for field, address in _listens(config):
-        host, port = host_of(address), address.rpartition(":")[2]
-        if not port.isdecimal() or port == "0":
-            continue
-        try:
-            family, _, _, _, place = socket.getaddrinfo(
-                host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as error:
-            yield problem(
-                "port",
-                subject,
-                f"{field}: nobody can listen at {address} now: {error.strerror}",
-                f"end what has the port (`ss -ltnp 'sport = :{port}'`), or name another address",
-            )
+async def check_ports(subject: str, config: CenterConfig | NodeConfig) -> list[Diagnosis]:
+    """Whether a process that is not running could listen as its file says."""
+    return [await _free(subject, field, address) for field, address in config.listens]
+
+
+async def _free(subject: str, field: str, address: str) -> Diagnosis:
+    host, port = place_of(address)
+    try:
+        if address.startswith(_ZENOH):
+            _bind(host, port)
         else:
-            yield fine("port", subject, f"{field}: {address} is free")
+            for bound in await bind(host, port):
+                bound.close()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        stop = (
+            f"stop the process that uses the port (`ss -ltnp 'sport = :{port}'`), or name another"
+        )
+        return problem(
+            "port",
+            subject,
+            f"{field}: cannot listen at {address}: {error.strerror}",
+            f"{stop} address"
+            if taken
+            else "name an address of this machine, at a port that this user may use",
+        )
+    return fine("port", subject, f"{field}: {address} is free")
 
 
-def _listens(config: CenterConfig | NodeConfig) -> Iterator[tuple[str, str]]:
-    yield from (("listen", endpoint) for endpoint in config.listen)
-    if isinstance(config, NodeConfig):
-        for field, part in (("facility", config.facility), ("gateway", config.gateway)):
-            if part is not None:
-                yield f"{field}.listen", part.listen
-        if config.forwarder is not None:
-            yield from (("forwarder.listen", endpoint) for endpoint in config.forwarder.listen)
+def _bind(host: str, port: int) -> None:
+    """Raises `OSError` if Zenoh could not listen there."""
+    family, _, _, _, place = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(place)
 
 
 async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
-    """Whether recipes are confined here, and as far as the site's file demands."""
+    """Whether recipes are confined here, as far as the site's file demands."""
     found = (await available()).mechanisms
     if not set(config.roles) - {Role.GATEWAY}:
         return iter(())
@@ -95,7 +103,7 @@ async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Diagnosi
 
 
 def check_accelerators(subject: str) -> Diagnosis:
-    """Whether what computes can use the GPUs that are there."""
+    """Whether the available GPUs can be used for computing."""
     if not gpus.has_gpu():
         return fine("gpu", subject, "no GPU driver is loaded: it computes on processors")
     try:
@@ -108,14 +116,14 @@ def check_accelerators(subject: str) -> Diagnosis:
         return problem(
             "gpu",
             subject,
-            f"a GPU is here, and PyTorch {version} is made for processors alone",
+            f"there is a GPU, but this build of PyTorch {version} supports only CPUs",
             "install the PyTorch of the machine's CUDA or ROCm: https://pytorch.org/get-started",
         )
     if not gpus.free_bytes() and Path("/dev/nvidiactl").exists():
         return problem(
             "gpu",
             subject,
-            "a driver of NVIDIA's is loaded, and `nvidia-smi` lists no GPU",
+            "an NVIDIA driver is loaded, but `nvidia-smi` lists no GPU",
             "install the driver's programs, or pass the GPU into the container (`--gpus all`)",
         )
     return fine("gpu", subject, f"PyTorch {version} finds a driver")

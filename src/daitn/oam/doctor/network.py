@@ -1,38 +1,58 @@
-"""What a running network says of itself: who is there, with which clock, version and ways."""
+"""Checks of a running network: connected sites, clocks, versions and links."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from daitn.identity.roster import RosterFile, open_roster
 from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
 from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import DaitnError
 from daitn.objects.identifiers import SiteId
+from daitn.objects.requests import ReplicaView
+from daitn.objects.roster import Roster, SignedRoster
+from daitn.objects.wire import decode
 from daitn.topology.export import LinkView, TopologyView
+from daitn.topology.partitions import KNOWN_FOR_S
 from daitn.topology.relevance import STALE_AFTER_S
-from daitn.topology.severed import KNOWN_FOR_S
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["check_clocks", "check_endpoints", "check_roster", "check_sites", "check_ways"]
+__all__ = [
+    "JOIN_ANEW",
+    "check_clocks",
+    "check_endpoints",
+    "check_replicas",
+    "check_roster",
+    "check_sites",
+    "check_ways",
+    "is_of_network",
+]
 
 _SKEW_WARN_S: Final = 5.0
 _SKEW_MOST_S: Final = 60.0
-"""Signed messages are taken for two minutes before and after their time."""
+"""Signed messages are accepted for two minutes before and after their time."""
 _CONNECT_WITHIN_S: Final = 3.0
 _AT_ONCE: Final = 32
+JOIN_ANEW: Final = (
+    "correct `center`; or let it join the control centre's network, with another `state` folder: "
+    "`daitn network join INVITATION --to FOLDER`"
+)
+"""What to do about a process of another network than its control centre."""
 _FIX_CLOCK: Final = "set it: `timedatectl set-ntp true`, or run chrony"
 
 
 def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]:
-    """Whether the sites are there, whole, in service, and of one version; `version` is ours."""
+    """Whether the sites are connected, complete, in service, and of one version; `version` is
+    ours."""
     for site in sites:
         node = site.descriptor
         name = f"site {node.site}"
@@ -41,13 +61,13 @@ def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]
                 "alive",
                 name,
                 "it is not connected now",
-                "start it; see its log, and run `daitn doctor -c` with its file on its machine",
+                "start it; see its log, and run `daitn doctor -c FILE` on its machine",
             )
         for entry in node.left_out:
             yield problem(
                 "left-out",
                 name,
-                f"it does without {entry.field} {entry.name}: {entry.reason}",
+                f"it left out {entry.field} {entry.name}: {entry.reason}",
                 "correct its file, and restart it",
             )
         if cordon := node.cordon:
@@ -55,6 +75,29 @@ def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]
     yield from _versions([site.descriptor for site in sites if site.alive], version)
     if sites and all(site.alive for site in sites):
         yield fine("alive", "network", f"all {len(sites)} sites are connected")
+
+
+def check_replicas(replicas: Sequence[ReplicaView]) -> Iterator[Diagnosis]:
+    """Whether another control centre would take over."""
+    connected = [one for one in replicas if not one.is_silent]
+    for one in replicas:
+        if one not in connected:
+            yield warning(
+                "standby",
+                f"control centre {one.replica}",
+                f"it has not shown itself for {one.silent_s:.0f} s",
+                "start it; see its log, and whether it reaches the database",
+            )
+    standing_by = sum(not one.leads for one in connected)
+    if replicas and not standing_by:
+        yield problem(
+            "standby",
+            "network",
+            "no standby would take over from the leading control centre",
+            "start another one with the same database",
+        )
+    elif standing_by:
+        yield fine("standby", "network", f"{standing_by} would take over")
 
 
 def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Diagnosis]:
@@ -78,8 +121,8 @@ async def check_clocks(
     ask: Callable[[SiteId], Awaitable[CordonReport]],
     wall_s: Callable[[], float],
 ) -> list[Diagnosis]:
-    """How far each site's clock is from this machine's, as it answers; half of the time that the
-    answer took is the error."""
+    """How far each site's clock differs from this machine's; the error is half of the round
+    trip."""
     turns = asyncio.Semaphore(_AT_ONCE)
 
     async def check(site: SiteId) -> Diagnosis | None:
@@ -113,7 +156,8 @@ def _clock(site: SiteId, ahead_s: float, error_s: float) -> Diagnosis:
 
 
 def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
-    """Sites to which others cannot connect: behind a NAT or a firewall, by what both measured."""
+    """Sites to which others cannot connect: behind a NAT or a firewall, according to both sides'
+    measurements."""
     links = {(link.source, link.target): link for link in topology.links}
     lasting = [
         site.site
@@ -128,7 +172,7 @@ def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
                 cut.setdefault(other, []).append(one)
     if len(lasting) > 1 and not cut:
         yield fine("way", "network", f"{len(links)} links between sites are measured")
-    # Of two that cannot reach each other, the one that reaches fewer is to be helped.
+    # Of two that cannot reach each other, blame the one that reaches fewer.
     while cut:
         site = max(sorted(cut), key=lambda name: len(cut[name]))
         others = cut.pop(site)
@@ -139,9 +183,9 @@ def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
         yield problem(
             "way",
             f"site {site}",
-            f"there is no way between it and {', '.join(sorted(others)[:5])}: a NAT or a firewall "
-            "is between",
-            "open the port of its `listen`, or set `listen: []` in its file: then the control "
+            f"it cannot reach {', '.join(sorted(others)[:5])}, nor they it: a NAT or a firewall "
+            f"blocks both directions",
+            "open the port of its `listen`, or set `listen: []` in its file, so that the control "
             "centre relays for it",
         )
 
@@ -175,8 +219,8 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Diagnosis]:
                 "endpoint",
                 subject,
                 f"{endpoint} is not reached from here: {why}",
-                f"set `{what}.listen` to an address of its network, or `{what}.advertise` to that "
-                "at which others reach it, and open its port",
+                f"set `{what}.listen` to an address of its network, or `{what}.advertise` to the "
+                f"address at which others reach it, and open its port",
             )
         writer.close()
         with contextlib.suppress(OSError):
@@ -186,14 +230,37 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Diagnosis]:
     return list(await asyncio.gather(*(check(*endpoint) for endpoint in endpoints)))
 
 
-def check_roster(subject: str, known: int, newest: int) -> Diagnosis:
-    """Whether a process, or a person's folder, has the roster that the control centre has."""
-    if known < newest:
+def check_roster(subject: str, own: RosterFile, theirs: SignedRoster, *, runs: bool) -> Diagnosis:
+    """Whether a process has its control centre's roster, of one network; one that does not run gets
+    it when it starts. Raises `DaitnError` if either cannot be read."""
+    mine, newest = own.opened(), decode(theirs.roster, Roster)
+    if not is_of_network(theirs, own.root):
+        if mine.network == newest.network:
+            other = f"of another network that is called {newest.network} too"
+        else:
+            other = f"of {newest.network}"
         return problem(
             "roster",
             subject,
-            f"its roster is version {known}, the network has {newest}",
-            "let it reach its control centre, which passes the newest on; or copy `roster.json` "
-            "from the operator's folder",
+            f"its roster is of the network {mine.network}, the control centre's is {other}",
+            JOIN_ANEW,
         )
-    return fine("roster", subject, f"roster {known}")
+    if mine.version < newest.version and runs:
+        return problem(
+            "roster",
+            subject,
+            f"its roster is version {mine.version}, the network has {newest.version}",
+            "let it reach its control centre, which distributes the newest; or copy `roster.json` "
+            "from the operator's folder into its `state`, and restart it",
+        )
+    which = f"roster {mine.version} of {mine.network}, the control centre has {newest.version}"
+    return fine("roster", subject, which)
+
+
+def is_of_network(roster: SignedRoster, root: str) -> bool:
+    """Whether a roster is of the network with this root key."""
+    try:
+        open_roster(roster, root, -math.inf)
+    except DaitnError:
+        return False
+    return True

@@ -1,35 +1,40 @@
-"""What lies in a process's state folder: its right to be there, its certificates, its database."""
+"""Checks of a process's state folder: membership, certificates, database."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from daitn.center.config import CenterConfig
 from daitn.files.lock import FolderLock
+from daitn.files.state_folder import CenterState, ProcessState
 from daitn.identity.certificates import certificate_ends_at_s, membership_ends_at_s
 from daitn.identity.keys import SigningKey
-from daitn.identity.roster import ROSTER, read_roster
+from daitn.identity.roster import ROSTER, RosterFile, read_roster
 from daitn.identity.tls import certificate_files
 from daitn.node.config import NodeConfig
-from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, told, warning
+from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, refused, warning
+from daitn.oam.doctor.fixes import join, kind_and_name, member_again, renew
+from daitn.objects.addresses import is_encrypted
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
-from daitn.objects.roster import Kind, Roster
+from daitn.objects.roster import Member, Roster
+from daitn.objects.text import counted
 from daitn.tools.journal.opening import check_database
 
-__all__ = ["check_membership", "check_state", "kept_roster", "running"]
+__all__ = ["check_data", "check_membership", "check_state", "kept_key", "kept_roster", "running"]
 
 DAY_S: Final = 86400.0
 _SOON_S: Final = 30 * DAY_S
 _CERTIFICATE_SOON_S: Final = 3600.0
-"""Certificates are renewed half-way through the hours that they hold."""
+"""Certificates are renewed halfway through their lifetime."""
 
 
 def running(config: CenterConfig | NodeConfig) -> bool:
     """Whether a process works with the state folder."""
-    if not (Path(config.state) / "lock").exists():
+    if not (Path(config.state) / ProcessState.LOCK).exists():
         return False
     try:
         FolderLock(Path(config.state)).release()
@@ -41,12 +46,12 @@ def running(config: CenterConfig | NodeConfig) -> bool:
 def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Diagnosis]:
     """Whether the state folder, and a control centre's database, can be written."""
     state = Path(config.state)
-    there = next(path for path in (state, *state.parents) if path.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
+    nearest = next(path for path in (state, *state.parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
         yield problem(
             "state",
             subject,
-            f"{there} cannot be written by this user",
+            f"{nearest} cannot be written by this user",
             f"run as its owner, or `chown` it; a service's user needs it: {state}",
         )
         return
@@ -56,93 +61,151 @@ def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Dia
 
 
 def _database(subject: str, config: CenterConfig, state: Path) -> Diagnosis:
-    if not config.database and not (state / "jobs.db").exists():
+    if not config.database and not (state / CenterState.DATABASE).exists():
         return fine("database", subject, "there is none yet: the first start makes it")
     try:
-        check_database(config.database or f"sqlite:///{state / 'jobs.db'}")
+        check_database(config.database_url)
     except DaitnError as error:
-        return told("database", subject, error)
+        return refused("database", subject, error)
     return fine("database", subject, "the database can be written")
 
 
-def kept_roster(config: CenterConfig | NodeConfig) -> Roster | None:
+def check_data(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
+    """Whether this user can read what a node's file names."""
+    named = [(f"data set {dataset.name}", dataset.path) for dataset in config.datasets]
+    named += [(f"test set {test.topic}", test.path) for test in config.tests]
+    for what, path in named:
+        if not os.access(path, os.R_OK):
+            yield problem(
+                "data",
+                subject,
+                f"{what}: {path} cannot be read",
+                "correct the path, or let the user who runs the node read it",
+            )
+
+
+def kept_roster(config: CenterConfig | NodeConfig) -> RosterFile | None:
     """The newest roster that the process has on disk; none if it has none. Raises `DaitnError`."""
-    rosters = []
+    files: list[tuple[int, RosterFile]] = []
     for path in (Path(config.state) / ROSTER, Path(config.roster) if config.roster else None):
         if path is not None:
             try:
-                rosters.append(read_roster(path).opened())
+                file = read_roster(path)
             except NotFound:
                 continue
-    return max(rosters, key=lambda roster: roster.version, default=None)
+            if any(other.root != file.root for _, other in files):
+                raise InvalidInput(
+                    f"{config.roster} and {config.state} have rosters of different networks",
+                    field="roster",
+                    fix="name another state folder, or the roster of its own network",
+                )
+            files.append((file.opened().version, file))
+    return max(files, key=lambda found: found[0])[1] if files else None
+
+
+def kept_key(config: CenterConfig | NodeConfig) -> SigningKey | None:
+    """The key of the process; none if it has none yet. Raises `InvalidInput` for one that this user
+    cannot read."""
+    path = Path(config.state) / ProcessState.KEY
+    try:
+        return SigningKey.at(path) if path.exists() else None
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read: {error.strerror}",
+            field="key",
+            fix="run as the user who runs the process",
+        ) from None
 
 
 def check_membership(
-    subject: str, config: CenterConfig | NodeConfig, now_s: float
+    subject: str, config: CenterConfig | NodeConfig, file: Path, now_s: float
 ) -> Iterator[Diagnosis]:
-    """Whether the process is a member, with the rights of its file, and for how long."""
+    """Whether the process of a file is a member, with the rights of its file, and for how long."""
     if config.insecure:
         yield warning(
             "roster",
             subject,
             "it runs without a roster: whoever reaches it may do anything",
-            "make a network: `daitn network init FOLDER`, then `daitn network admit` this file",
+            "make a network: `daitn network init FOLDER --name NAME`; take `insecure` out of the "
+            f"file; then `daitn network admit {shlex.quote(str(file))} --network FOLDER`",
         )
         return
     try:
-        roster = kept_roster(config)
+        kept = kept_roster(config)
+        roster = kept.opened() if kept else None
     except DaitnError as error:
-        yield told("roster", subject, error)
+        yield refused("roster", subject, error)
         return
     if roster is None:
         yield problem(
             "roster",
             subject,
-            "it has no roster, and knows no members",
-            "join a network: `daitn network join INVITATION`",
+            "it has no roster and knows no members",
+            f"join a network: {join(config)}; {member_again(config, file)}",
         )
         return
-    yield _lasting("roster", subject, "the roster", roster.until_s - now_s, "`daitn network renew`")
-    yield from _member(subject, config, roster, now_s)
-    yield from _certificates(subject, config, now_s)
+    lasts = "the operator runs `daitn network renew`"
+    yield _lasting("roster", subject, "the roster", roster.until_s - now_s, lasts)
+    yield from _member(subject, config, roster, file, now_s)
+    yield from _certificates(subject, config, file, now_s)
 
 
 def _member(
-    subject: str, config: CenterConfig | NodeConfig, roster: Roster, now_s: float
+    subject: str, config: CenterConfig | NodeConfig, roster: Roster, file: Path, now_s: float
 ) -> Iterator[Diagnosis]:
-    kind, name = Kind.CENTER, getattr(config, "name", "")
-    if isinstance(config, NodeConfig):
-        kind, name = Kind.SITE, config.site
+    kind, name = kind_and_name(config)
     member = next((m for m in roster.members if (m.kind, m.name) == (kind, name)), None)
-    again = f"invite it: `daitn network invite --{kind} {name}`, or `daitn network admit` its file"
+    again = member_again(config, file)
     if member is None:
         yield problem("member", subject, f"roster {roster.version} has no {kind} {name}", again)
         return
-    key = Path(config.state) / "key"
-    if key.exists() and SigningKey.at(key).public != member.public_key:
+    try:
+        key = kept_key(config)
+    except DaitnError as error:
+        yield refused("member", subject, error)
+        return
+    if key is not None and key.public != member.public_key:
         yield problem(
-            "member", subject, f"roster {roster.version} has {name} with another key", again
+            "member",
+            subject,
+            f"roster {roster.version} has {name} with another key",
+            "restore the key that it had; or let the new one take its place: "
+            f"{member_again(config, file, replace=True)}",
         )
-    yield _lasting("member", subject, "its membership", member.until_s - now_s, again)
+    left_s = member.until_s - now_s
+    yield _lasting(
+        "member", subject, "its membership", left_s, f"the operator runs {renew(config)}"
+    )
+    yield from _rights(subject, config, member, again)
+
+
+def _rights(
+    subject: str, config: CenterConfig | NodeConfig, member: Member, again: str
+) -> Iterator[Diagnosis]:
+    """What a site's file says beyond its membership."""
     if isinstance(config, NodeConfig) and (lacking := set(config.roles) - set(member.roles)):
         yield problem(
             "member",
             subject,
             f"the roster does not grant it {', '.join(sorted(lacking))}",
-            f"{again}; or take the roles out of its file",
+            f"{again}; or remove the roles from its file",
         )
 
 
 def _certificates(
-    subject: str, config: CenterConfig | NodeConfig, now_s: float
+    subject: str, config: CenterConfig | NodeConfig, file: Path, now_s: float
 ) -> Iterator[Diagnosis]:
-    folder = Path(config.tls)
+    folder, again = Path(config.tls), member_again(config, file)
     if not folder.is_dir():
-        yield warning(
+        addresses = [address for _, address in config.listens]
+        addresses += config.center if isinstance(config, NodeConfig) else ()
+        needed = [address for address in addresses if is_encrypted(address)]
+        yield (problem if needed else warning)(
             "certificate",
             subject,
-            f"there is no {folder}: it can use no `tls/` and `https://` addresses",
-            "join the network, or let its operator admit it, once more",
+            f"there is no {folder}: it can use no `tls/` and `https://` addresses"
+            + (f", as {needed[0]}" if needed else ""),
+            again,
         )
         return
     try:
@@ -152,8 +215,8 @@ def _certificates(
         yield problem(
             "certificate",
             subject,
-            f"the certificates in {folder} cannot be read: {error}",
-            "join the network, or let its operator admit it, once more",
+            error.problem if isinstance(error, DaitnError) else f"{folder}: {error}",
+            again,
         )
         return
     yield _lasting(
@@ -161,7 +224,9 @@ def _certificates(
         subject,
         "its certificate",
         ends_s - now_s,
-        "let it reach its control centre, which renews it",
+        "let it reach its control centre, which renews it"
+        if isinstance(config, NodeConfig)
+        else "start it: it renews its own",
         soon_s=_CERTIFICATE_SOON_S,
     )
     yield _lasting(
@@ -169,7 +234,10 @@ def _certificates(
         subject,
         "what it shows to who connects",
         membership_s - now_s,
-        "renew its membership (`daitn network admit` or `invite`), then restart it",
+        f"the operator runs {renew(config)}; it gets a new one within a day, and shows that once "
+        "it is restarted"
+        if membership_s > now_s
+        else again,
     )
 
 
@@ -180,4 +248,4 @@ def _lasting(
         return problem(check, subject, f"{what} ended {-left_s / DAY_S:.1f} days ago", fix)
     if left_s < soon_s:
         return warning(check, subject, f"{what} ends in {left_s / DAY_S:.1f} days", fix)
-    return fine(check, subject, f"{what} holds for {left_s / DAY_S:.0f} days")
+    return fine(check, subject, f"{what} holds for {counted(round(left_s / DAY_S), 'day')}")

@@ -1,1 +1,1 @@
-"""How a process shows itself to Prometheus and OpenTelemetry."""
+"""Monitoring of a process by Prometheus and OpenTelemetry."""

@@ -1,4 +1,4 @@
-"""All metrics, by the part of a process that tells them."""
+"""All metrics, by the part of a process that reports them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ from prometheus_client.registry import Collector
 
 from daitn import __version__
 from daitn.files.atomic import replace_file
-from daitn.oam.monitoring.targets import TARGETS, ScrapeTarget
+from daitn.files.state_folder import ProcessState
+from daitn.oam.monitoring.targets import ScrapeTarget
 from daitn.tools.http import HttpServer, Reply, Request, Response, served
 from daitn.tools.monitoring.config import MetricsConfig
 from daitn.tools.monitoring.metrics import Histogram, Measured, Metric, MetricKind, Sample, gauge
@@ -33,12 +34,14 @@ log = logging.getLogger(__name__)
 PATH = "/metrics"
 _PLAIN = {"content-type": "text/plain; charset=utf-8"}
 
-BUILD: Metric = gauge("daitn_build_info", "Always 1; says which version runs.", "version")
+BUILD: Metric = gauge(
+    "daitn_build_info", "Always 1; the label shows the running version.", "version"
+)
 METRICS = (BUILD,)
 
 
 class MetricsServer:
-    """Serves `/metrics`; one registry for the process that makes it."""
+    """Serves `/metrics`, with one registry for its process."""
 
     def __init__(
         self,
@@ -51,9 +54,8 @@ class MetricsServer:
         tls: str = "",
         usual: str,
     ) -> None:
-        """`kind`, `center` or `node`, and `site`: which process this is. `state`: its state folder.
-        `tls`: the folder with its certificate. `usual`: where it listens if its file does not
-        say."""
+        """`kind`, `center` or `node`, and `site` identify the process. `state`: its state folder.
+        `tls`: the folder with its certificate. `usual`: default address."""
         self._site = site
         self._kind = kind
         self._state = state
@@ -70,7 +72,7 @@ class MetricsServer:
 
     @property
     def url(self) -> str:
-        """Where Prometheus finds the metrics; empty if nowhere."""
+        """URL of the metrics; empty if there is none."""
         return "" if self._server is None else self._server.published + PATH
 
     async def start(self) -> None:
@@ -82,15 +84,15 @@ class MetricsServer:
         scheme, _, address = self._server.published.partition("://")
         labels = {"site": self._site, "process": self._kind, "__scheme__": scheme}
         target = msgspec.json.encode([ScrapeTarget((address,), labels)])
-        replace_file(self._state / TARGETS, target)
+        replace_file(self._state / ProcessState.TARGETS, target)
 
     async def close(self) -> None:
         if self._server is not None:
             await self._server.close()
-            (self._state / TARGETS).unlink(missing_ok=True)
+            (self._state / ProcessState.TARGETS).unlink(missing_ok=True)
 
     async def _serving(self, listen: str) -> HttpServer:
-        server = HttpServer(listen, "metrics.listen", self._handle, self._tls)
+        server = HttpServer(listen, "metrics.listen", self._handle, self._tls, anywhere=True)
         await server.start()
         return server
 
@@ -105,7 +107,7 @@ class MetricsServer:
 
 
 class _Parts(Collector):
-    """Asks the parts of a process for their samples."""
+    """Collects samples from the parts of a process."""
 
     def __init__(self, measured: Iterable[Measured]) -> None:
         self._measured = tuple(measured)
@@ -119,7 +121,7 @@ class _Parts(Collector):
             yield _family(metric, samples)
 
     def describe(self) -> Iterator[Family]:
-        """Nothing: names are unique, as a test sees, and parts need not be asked twice."""
+        """Empty: names are unique, as a test checks, and parts need not be asked twice."""
         return iter(())
 
 

@@ -1,4 +1,4 @@
-"""Where the metrics of processes are, in files of Prometheus' `file_sd_configs`."""
+"""Addresses of processes' metrics, in files for Prometheus' `file_sd_configs`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["ALL_TARGETS", "TARGETS", "ScrapeTarget", "read_targets"]
-
-TARGETS = "metrics.json"
-"""In the state folder of each process."""
-ALL_TARGETS = "metrics-of-network.json"
-"""In the state folder of the control centre of `daitn up`: those of all its processes."""
+__all__ = ["ScrapeTarget", "read_targets"]
 
 
 class ScrapeTarget(msgspec.Struct, frozen=True):
@@ -23,5 +18,5 @@ class ScrapeTarget(msgspec.Struct, frozen=True):
 
 
 def read_targets(file: Path) -> list[ScrapeTarget]:
-    """The entries of a file that a process of ours wrote."""
+    """The entries of a file written by one of our processes."""
     return msgspec.json.decode(file.read_bytes(), type=list[ScrapeTarget])

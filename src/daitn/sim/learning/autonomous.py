@@ -16,8 +16,8 @@ from daitn.control.route.next_site import (
     KnownVerifier,
     LocalView,
     MeasuredModel,
-    met_at,
-    question_here,
+    local_question,
+    remembered,
 )
 from daitn.control.route.question import RouteQuestion
 from daitn.objects.decisions import PlannedVisit, Route
@@ -32,7 +32,7 @@ __all__ = ["AutonomousPolicy"]
 
 @dataclass(frozen=True)
 class AutonomousPolicy:
-    """MTRCE on what a travelling model knows."""
+    """MTRCE with a travelling model's knowledge."""
 
     engine: Mtrce = field(default_factory=Mtrce)
     name: str = "autonomous"
@@ -58,9 +58,9 @@ class AutonomousPolicy:
         needs = _needs(question)
         if needs is None:
             return None
-        heard = _heard(question, arrived)
-        asked = replace(question_here(question, needs, heard), later=refused, here=arrived)
-        return self.engine.plan(asked)[0]
+        view = _view(question, arrived)
+        next_question = replace(local_question(question, needs, view), later=refused, here=arrived)
+        return self.engine.plan(next_question)[0]
 
 
 def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
@@ -71,20 +71,20 @@ def _admits(question: RouteQuestion, visit: PlannedVisit) -> bool:
     )
 
 
-def _heard(question: RouteQuestion, arrived: SiteId | None) -> LocalView:
+def _view(question: RouteQuestion, arrived: SiteId | None) -> LocalView:
     sites = question.topology.snapshot.sites
     holders = [site for start in question.checkpoints for site in start.holders]
     visited = [SiteId(visit.option_id.partition("/")[0]) for visit in question.history]
-    there = [site for site in holders if sites[site].alive]
-    here = arrived or (there[0] if there else SiteId(""))
+    alive = [site for site in holders if sites[site].alive]
+    here = arrived or (alive[0] if alive else SiteId(""))
     known = {*holders, *visited, *([arrived] if arrived else [])}
     met = {
-        site: met_at(state.descriptor)
+        site: remembered(state.descriptor)
         for site, state in sites.items()
         if site in known and state.descriptor.datasets
     }
     return LocalView(
-        here=here,
+        site=here,
         prospects=tuple(
             prospect
             for _, state in sorted(sites.items())
@@ -98,7 +98,7 @@ def _heard(question: RouteQuestion, arrived: SiteId | None) -> LocalView:
             for choices in question.topology.verifiers.values()
             for choice in choices
         ),
-        met=met,
+        visited=met,
         measured=tuple(_measured(question)),
         version=question.snapshot_version,
     )

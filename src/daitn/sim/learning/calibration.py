@@ -1,4 +1,4 @@
-"""How far the surrogate is from routes it was not fitted on, and how well it estimates that error.
+"""The surrogate's error on routes it was not fitted on, and how well it estimates that error.
 
 The surrogate follows held-out routes alone, from the first visit to the last, drawing luck many
 times: nothing recorded helps it along.
@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 
 from daitn.sim.learning.families.recorded import judgeable, repeats_of
-from daitn.sim.learning.learner import Floats
 from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.recordings import RecordedModel, Recording, Route, TrainedSplit
 from daitn.sim.learning.replay import Replay, numbers_of, replay
+from daitn.topology.arrays import Floats
 
 __all__ = ["Calibration", "Errors", "calibrated"]
 
@@ -51,12 +51,12 @@ class Calibration:
     routes: Errors
     """From a fresh model to the end of a route."""
     seeds_rmse: float
-    """How far repetitions of a route with another seed end apart: nobody can predict better than
-    this over the square root of 2."""
+    """How far repetitions of a route with another seed end apart: the error of any prediction is at
+    least this over the square root of 2."""
 
 
 def calibrated(recording: Recording) -> Calibration:
-    """Fit on what was not held out, and compare with what was."""
+    """Fit on everything not held out, and compare with the rest."""
     visits, routes, seeds = [], [], []
     splits = judgeable(recording)
     for trained in splits:

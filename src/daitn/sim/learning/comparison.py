@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.sim.learning.episode import Episode
-from daitn.sim.learning.learner import Floats
+from daitn.topology.arrays import Floats
 
 __all__ = ["Compared", "Judged", "compared"]
 
@@ -45,18 +45,18 @@ class Judged:
 
 @dataclass(frozen=True)
 class Compared:
-    """How one policy compares. Ratios are its own value over the other's: below 1 is better."""
+    """Comparison of one policy. Ratios are its own value over the other's: below 1 is better."""
 
     policy: str
     episodes: int
     reachable: int
     reached_share: float
-    """Of the reachable episodes."""
+    """Share of the reachable episodes."""
     reached_known: float
     """Share reached of all episodes in which an honest route is known to reach the targets in
     time."""
     reached_besides: int
-    """Episodes that it reached and no obvious policy did."""
+    """Episodes that it reached but no obvious policy did."""
     mean_share_of_budget: float
     wasted_share: float
     """Mean share of the time budget spent in episodes that neither it nor any obvious policy

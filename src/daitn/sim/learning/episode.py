@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import handle, submit
+from daitn.control.jobs.outstanding import asked_about, open_objectives
 from daitn.control.jobs.question import route_question
 from daitn.control.route.question import RouteQuestion, steps
 from daitn.objects.access import allows
@@ -29,6 +30,7 @@ from daitn.objects.jobs import (
     VerifiersChosen,
     Woke,
 )
+from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.policy import Experienced, RoutePolicy, VisitChosen
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.work import Finished, Grounds, refused
@@ -55,7 +57,7 @@ class EpisodeEnd:
 
 @dataclass(frozen=True)
 class VisitSeen:
-    """A visit that was made."""
+    """A completed visit."""
 
     site: SiteId
     examples: int
@@ -82,6 +84,8 @@ class Episode:
     """The algorithm of each measured visit or round."""
     decision_s: tuple[float, ...] = ()
     """Real seconds of each decision, if the caller supplies a timer."""
+    short: float = 0.0
+    """True total shortfall from the targets of the best model by measurements."""
 
 
 def run(
@@ -140,7 +144,7 @@ class _Run:
                 self._verify()
 
     def _work(self) -> None:
-        """All that sites have to do now, at the same time."""
+        """All current work of sites, at the same time."""
         job, given = self._job, tuple(self._job.outstanding.values())
         made = len(job.lineage)
         ends = [self._grounds.does(job, one, self._now_s) for one in given]
@@ -176,28 +180,35 @@ class _Run:
             self._take(Finished(self._now_s + _REFUSED_AFTER_S, refused(given, "not released")))
 
     def _verify(self) -> None:
-        """Start all verifications at once, each at the first unit the model may travel to."""
+        """Start all verifications at once, each at the first units the model may travel to."""
         job = self._job
         assert job.candidate is not None
         topology = self._topologies.at(self._now_s)
         assignments = []
-        for objective in self._world.intent.objective_names():
+        asked = {one: asked_about(job, one) for one in self._world.intent.objective_names()}
+        for objective in open_objectives(job):
             units = [
                 unit.site
                 for unit in topology.verifiers.get(objective, ())
-                if allows(
+                if unit.site not in asked[objective] | job.barred
+                and allows(
                     job.candidate.release_to,
                     topology.snapshot.sites[unit.site].descriptor.jurisdiction,
                 )
             ]
             site = min(units, default=None)
+            asked[objective] |= {site} if site is not None else set()
             assignments.append(VerifierAssignment(objective=objective, site=site))
         self._feed(VerifiersChosen(tuple(assignments)))
         if job.state is not JobState.VERIFYING:
             return
-        ends = [self._grounds.does(job, given, self._now_s) for given in job.outstanding.values()]
-        for finished in sorted(ends, key=lambda end: end.at_s):
-            self._take(finished)
+        ends = {
+            visit: self._grounds.does(job, given, self._now_s)
+            for visit, given in job.outstanding.items()
+        }
+        for visit, finished in sorted(ends.items(), key=lambda end: end[1].at_s):
+            if visit in job.outstanding:  # Others agree already, else.
+                self._take(finished)
 
     def _wait(self) -> None:
         times = [self._job.wake_at_s, self._topologies.next_change_s(self._now_s)]
@@ -259,7 +270,17 @@ class _Run:
             route=tuple(VisitSeen(made.site, made.work, made.values) for made in job.made),
             steps=tuple(str(one.algorithm) for one in steps(self._question().history)),
             decision_s=tuple(self._decision_s),
+            short=self._short(),
         )
+
+    def _short(self) -> float:
+        """True total shortfall from the targets of the best model by measurements."""
+        if self._job.best is None:
+            return sum(wanted.at_least for wanted in self._world.intent.objectives)
+        true = self._grounds.true_values(self._job.best.model.manifest)
+        values = exact(self._world.tests, true[None])[0]
+        wanted = zip(self._world.intent.objectives, values, strict=True)
+        return float(sum(max(0.0, one.at_least - value) for one, value in wanted))
 
 
 _FEASIBLE = Assessment(feasible=True, reasons=(), rejections=(), relaxations=(), snapshot_version=0)

@@ -1,4 +1,4 @@
-"""Rounds of one algorithm, as an owner asks for them by name."""
+"""Rounds of one algorithm, for owners who name it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hidden truth of a world: what a model knows after training somewhere.
+"""The hidden truth of a world: a model's knowledge after training somewhere.
 
 A learner works on N models at once. It keeps one row of floats per model, whose meaning is private
 to the learner.
@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.merging import MergeRule
+from daitn.topology.arrays import Floats, Indices
 
-__all__ = ["Examined", "Floats", "Indices", "Learner"]
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+__all__ = ["Examined", "Learner"]
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,12 @@ class Learner(Protocol):
         examples: Floats,
         at_s: Floats,
         rng: np.random.Generator | None,
+        merged: bool = False,
     ) -> Floats:
-        """Each row after its visit that begins at `at_s`. Without `rng` there is no luck."""
+        """Each row after its visit that begins at `at_s`. Without `rng` there is no luck.
+
+        `merged`: the models will be merged, so that nothing holds the visits back.
+        """
         ...
 
     def merged(
@@ -64,8 +65,8 @@ class Learner(Protocol):
         rule: MergeRule,
         moments: Floats | None,
     ) -> tuple[Floats, Floats]:
-        """The model (W,) that a site makes of `models` (K, W), which were trained from `base`, and
-        what its outer step then remembers, a row of floats that is private to the learner.
+        """The model (W,) merged by a site from `models` (K, W), which were trained from `base`, and
+        the new state of its outer step, a row of floats that is private to the learner.
 
         `shares` (K,): examples of each; `moments`: what the merge before it remembers.
         """

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daitn.sim.learning.learner import Examined, Floats
+from daitn.sim.learning.learner import Examined
+from daitn.topology.arrays import Floats
 
 __all__ = ["LEAST_ITEMS", "MeasuredValues", "exact", "measured"]
 

@@ -10,19 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from daitn.objects.access import allows
 from daitn.objects.descriptors import ANY
-from daitn.sim.learning.learner import Floats, Indices
 from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.work import INITIALISE_S
 from daitn.sim.learning.world import BEGIN_S, GroundSite, LearningWorld, Verifier
+from daitn.topology.arrays import Flags, Floats, Indices
 
 __all__ = ["Noiseless", "Travellers"]
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Travellers:
         return Travellers(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     def replaced(self, rows: Indices, others: Travellers) -> Travellers:
-        """With `others` in place of these rows."""
+        """With `others` replacing these rows."""
         fields = []
         for name in self.__dataclass_fields__:
             column = getattr(self, name).copy()
@@ -57,7 +54,7 @@ class Noiseless:
     """Follows routes through one world."""
 
     def __init__(self, world: LearningWorld, budgets: bool = True) -> None:
-        """Without `budgets` nothing is too long or too expensive."""
+        """Without `budgets`, nothing is too long or too expensive."""
         self.world = world
         limits = world.intent.budget
         self._budgets = budgets
@@ -151,8 +148,8 @@ class Noiseless:
     def _verify_s(self, site: Indices, allowed: Flags) -> tuple[Floats, Flags]:
         took_s, measurable = np.zeros(len(site)), np.ones(len(site), dtype=np.bool_)
         for objective, test in enumerate(self.world.tests):
-            unit, there = self._unit(objective, allowed)
-            measurable &= there
+            unit, measured = self._unit(objective, allowed)
+            measurable &= measured
             item_s = np.array([verifier.item_s for verifier in self.world.verifiers])
             each_s = self._link_s(site, len(self.world.sites) + unit) + item_s[unit] * test.total
             took_s = np.maximum(took_s, each_s)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from daitn.sim.learning.episode import Episode
-from daitn.sim.learning.learner import Floats, Indices
 from daitn.sim.learning.noiseless import Noiseless, Travellers
 from daitn.sim.learning.world import LearningWorld
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["Hindsight", "hindsight", "searched"]
 

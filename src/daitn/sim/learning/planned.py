@@ -34,7 +34,7 @@ class PlannedPolicy:
 
 @dataclass
 class PlannedWithExperience:
-    """The same with the lessons of earlier jobs, as a control centre keeps them.
+    """Likewise with the lessons of earlier jobs, as stored by a control centre.
 
     Only what holds for the recipe anywhere: a site of one world is not the site of the same name in
     another, as it would be in a network.
@@ -51,7 +51,7 @@ class PlannedWithExperience:
 
     def finished(self, job: Job, question: RouteQuestion) -> None:
         """Store the job's lessons."""
-        told = lessons(question, self.parameters)
-        if told is not None:
-            general = {key: one for key, one in told.lessons.items() if key in UNTAUGHT}
-            self.past.append(msgspec.structs.replace(told, lessons=general))
+        learned = lessons(question, self.parameters)
+        if learned is not None:
+            general = {key: one for key, one in learned.lessons.items() if key in UNTAUGHT}
+            self.past.append(msgspec.structs.replace(learned, lessons=general))

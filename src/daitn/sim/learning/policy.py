@@ -41,5 +41,5 @@ class Experienced(Protocol):
     """A policy that learns from finished jobs."""
 
     def finished(self, job: Job, question: RouteQuestion) -> None:
-        """A job is over. `question` is what it would ask now, with all visits included."""
+        """A job has ended. `question` is what it would ask now, with all visits included."""
         ...

@@ -29,8 +29,8 @@ from functools import cached_property
 import numpy as np
 
 from daitn.objects.merging import MergeRule
-from daitn.sim.learning.learner import Floats, Indices
 from daitn.sim.learning.merging import merged_rows
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["Growth", "PowerLaw"]
 
@@ -113,6 +113,7 @@ class PowerLaw:
         examples: Floats,
         at_s: Floats,
         rng: np.random.Generator | None,
+        merged: bool = False,
     ) -> Floats:
         pools = len(self.records)
         after = models.copy()
@@ -181,7 +182,7 @@ class PowerLaw:
 
     @cached_property
     def _unlike(self) -> Floats:
-        """(P, P): row p holds 1 - sim(q, p) for every q; 0 for itself."""
+        """(P, P): row p contains 1 - sim(q, p) for every q; 0 for itself."""
         overlap = np.minimum(self.shares[:, None, :], self.shares[None, :, :]).sum(axis=2)
         unlike = 1.0 - self.alike[np.ix_(self.topic, self.topic)] * (0.5 + 0.5 * overlap)
         np.fill_diagonal(unlike, 0.0)

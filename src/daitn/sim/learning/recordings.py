@@ -40,7 +40,8 @@ _LONG_ENOUGH = 64
 """From this many examples on, the start is a small part of a visit's seconds."""
 
 Visit = tuple[int, int]
-"""The index of a site in the split's `sites`, and how many examples the model saw there."""
+"""The index of a site in the split's `sites`, and how many examples the model saw there; negative
+if it was trained to be merged. (Recordings have no such visits: they are trained on demand.)"""
 Route = tuple[Visit, ...]
 
 
@@ -72,7 +73,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     topics: tuple[str, ...]
     quality: float
     flaw: str = ""
-    """What is wrong with its records. Absent from every descriptor, so hidden from planners."""
+    """The flaw of its records. Absent from every descriptor, so hidden from planners."""
 
 
 class Test(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,11 +16,12 @@ from typing import Protocol
 import numpy as np
 
 from daitn.objects.merging import MergeRule
-from daitn.sim.learning.learner import Examined, Floats, Indices
+from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.measuring import LEAST_ITEMS
 from daitn.sim.learning.merging import merged_rows
 from daitn.sim.learning.recordings import RecordedModel, Route, Split, TrainedSplit
 from daitn.sim.learning.surrogate import FADES, Surrogate, SurrogateVisits, fitted, seen_after
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["KnownModels", "Merger", "Replay", "Trainer", "items_of", "replay"]
 
@@ -39,8 +40,8 @@ class Merger(Protocol):
         rule: MergeRule,
         before: Route | None,
     ) -> Route:
-        """The name of the merged model: a route of one step that is no visit, from which a trainer
-        goes on. `before`: the merge whose memory the outer step goes on with."""
+        """The name of the merged model: a one-step route that is no visit, from which training
+        continues. `before`: the merge whose outer step's state is continued."""
         ...
 
 
@@ -86,13 +87,13 @@ class Replay:
         start = np.concatenate([[0.0], self.known.numbers[0], np.zeros(len(FADES) * sites)])
         return np.tile(start, (count, 1))
 
-    def again(self, trainer: Trainer | None) -> Replay:
-        """The same data sets where training falls out otherwise: nothing recorded is replayed.
-        `trainer` works with other seeds; without one, all models are the surrogate's."""
+    def again(self, trainer: Trainer | None, merger: Merger | None = None) -> Replay:
+        """The same data sets with different training outcomes: nothing recorded is replayed.
+        `trainer` and `merger` use other seeds; without them, all models are the surrogate's."""
         known = KnownModels()
         fresh = numbers_of(trainer(()), self.tests) if trainer else self.known.numbers[0]
         known.add((), fresh)
-        return replace(self, known=known, trainer=trainer, merger=None)
+        return replace(self, known=known, trainer=trainer, merger=merger)
 
     def trained(
         self,
@@ -101,6 +102,7 @@ class Replay:
         examples: Floats,
         at_s: Floats,
         rng: np.random.Generator | None,
+        merged: bool = False,
     ) -> Floats:
         width = len(self.known.numbers[0])
         visits = SurrogateVisits(
@@ -109,7 +111,8 @@ class Replay:
         after = np.empty_like(models)
         after[:, 1 + width :] = seen_after(visits.seen, dataset, examples)
         stops = zip(models[:, 0], dataset, examples, strict=True)
-        after[:, 0] = [self._child(int(node), (int(k), int(n))) for node, k, n in stops]
+        sign = -1 if merged and self.trainer is not None else 1
+        after[:, 0] = [self._child(int(node), (int(k), sign * int(n))) for node, k, n in stops]
         for row, child in enumerate(after[:, 0]):
             if child >= 0:
                 after[row, 1 : 1 + width] = self.known.numbers[int(child)]
@@ -139,7 +142,7 @@ class Replay:
         rule: MergeRule,
         moments: Floats | None,
     ) -> tuple[Floats, Floats]:
-        """Really merged where all were really trained; else numbers are merged, see `merging`."""
+        """Really merged if all were really trained; otherwise numbers are merged, see `merging`."""
         nodes = [int(node) for node in (base[0], *models[:, 0])]
         if self.merger is None or self.trainer is None or min(nodes) < 0:
             return self._guessed(base, models, shares, rule, moments)
@@ -190,8 +193,10 @@ class Replay:
         """(D,): number of items behind each number."""
         items: list[int] = []
         for test in self.tests:
-            told = (n for label, n in zip(test.labels, test.items, strict=True) if label != _REST)
-            items += [test.total, *told]
+            labelled = (
+                n for label, n in zip(test.labels, test.items, strict=True) if label != _REST
+            )
+            items += [test.total, *labelled]
         return np.array(items, dtype=np.float64)
 
     @cached_property
@@ -227,9 +232,11 @@ def replay(
 def items_of(split: Split, number: int) -> Examined:
     """The items of a test by the labels that its verifier reports, and all others together."""
     test = split.tests[number]
-    told = {label: count for label, count in sorted(test.labels.items()) if count >= LEAST_ITEMS}
-    rest = test.items - sum(told.values())
-    items = told | ({_REST: rest} if rest > 0 else {})
+    labelled = {
+        label: count for label, count in sorted(test.labels.items()) if count >= LEAST_ITEMS
+    }
+    rest = test.items - sum(labelled.values())
+    items = labelled | ({_REST: rest} if rest > 0 else {})
     return Examined(
         objective=test.objective,
         topic=test.topic,

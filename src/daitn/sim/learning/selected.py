@@ -19,7 +19,7 @@ __all__ = ["SelectedPolicy"]
 
 @dataclass(frozen=True)
 class SelectedPolicy:
-    """What `algorithm: adaptive` does."""
+    """The policy of `algorithm: adaptive`."""
 
     engine: Mtrce = field(default_factory=Mtrce)
     name: str = "adaptive"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.sim.learning.learner import Floats, Indices
+from daitn.topology.arrays import Floats, Indices
 
 __all__ = ["FADES", "Surrogate", "SurrogateVisits", "fitted", "seen_after"]
 
@@ -47,7 +47,8 @@ factor, four of five held-out values lie between the tenth and the ninetieth per
 
 @dataclass(frozen=True)
 class SurrogateVisits:
-    """N visits: `seen` (N, fades x sites) and `values` (N, D) before each, and what was done."""
+    """N visits: `seen` (N, fades x sites) and `values` (N, D) before each, and the visits
+    themselves."""
 
     values: Floats
     seen: Floats

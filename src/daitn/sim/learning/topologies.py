@@ -1,4 +1,4 @@
-"""What a planner sees of a world: its DRRT at any time, cut for the world's intent."""
+"""A planner's view of a world: its DRRT at any time, cut for the world's intent."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Topologies:
         after_s = world.changes_s[epoch]
         states = {}
         for site in world.sites:
-            node, there = site.node_at(after_s), site.is_there(after_s)
-            states[site.name] = SiteState(descriptor=node, alive=there, changed_at_s=BEGIN_S)
+            node, alive = site.node_at(after_s), site.is_present(after_s)
+            states[site.name] = SiteState(descriptor=node, alive=alive, changed_at_s=BEGIN_S)
         for unit in world.verifiers:
             states[unit.name] = SiteState(descriptor=unit.node, alive=True, changed_at_s=BEGIN_S)
         at_s = BEGIN_S + after_s

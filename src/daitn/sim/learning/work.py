@@ -14,9 +14,10 @@ from daitn.objects.lineage import Entry, LineageFact, Merge, Origin, Verificatio
 from daitn.objects.merging import OuterStep
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, WorkOutcome, WorkState
 from daitn.objects.models import ModelRef
-from daitn.sim.learning.learner import Floats
+from daitn.objects.quorum import ONE
 from daitn.sim.learning.measuring import measured
 from daitn.sim.learning.world import BEGIN_S, LearningWorld
+from daitn.topology.arrays import Floats
 
 __all__ = ["GIVEN_UP_LEAST_S", "GIVEN_UP_TIMES", "INITIALISE_S", "Finished", "Grounds", "refused"]
 
@@ -32,7 +33,7 @@ INITIALISE_S = 0.5
 
 @dataclass(frozen=True)
 class Finished:
-    """What is reported about a piece of work, and when."""
+    """The report on a piece of work, and its time."""
 
     at_s: float
     event: JobEvent
@@ -48,21 +49,21 @@ class Grounds:
         self._visits = 0
 
     def does(self, job: Job, given: Outstanding, now_s: float) -> Finished:
-        """Do a piece of work that begins at `now_s`, with all others that the job waits for."""
+        """Do a piece of work that begins at `now_s`, with all others that the job awaits."""
         if isinstance(given.work, VerifyWork):
             return self._verifies(job, given, given.work, now_s)
         if isinstance(given.work, MergeWork):
             return self._merges(given, given.work, now_s)
-        return self._visit(given, given.work, now_s, len(job.outstanding))
+        return self._visit(job, given, given.work, now_s)
 
-    def _visit(self, given: Outstanding, work: VisitWork, now_s: float, together: int) -> Finished:
+    def _visit(self, job: Job, given: Outstanding, work: VisitWork, now_s: float) -> Finished:
         world, begin_s = self._world, now_s - BEGIN_S
         number = world.index[given.site]
         site = world.sites[number]
         self._visits += 1
-        if not site.is_there(begin_s):
+        if not site.is_present(begin_s):
             return Finished(now_s + NOTICED_AFTER_S, SiteLost(given.site))
-        transfer_s = self._fetch_s(work.model, given.site, together)
+        transfer_s = self._fetch_s(work.model, given.site, len(job.outstanding))
         training_s = work.examples * site.example_s
         overhead_s = site.overhead_s + (INITIALISE_S if work.model is None else 0.0)
         took_s = transfer_s + overhead_s + training_s
@@ -70,7 +71,7 @@ class Grounds:
         if left_s is not None:
             return Finished(BEGIN_S + left_s + NOTICED_AFTER_S, SiteLost(given.site))
         if site.hangs and work.examples > 0:
-            expected_s = transfer_s + overhead_s + self._said_s(number, work.examples)
+            expected_s = transfer_s + overhead_s + self._stated_s(number, work.examples)
             given_up_s = max(GIVEN_UP_LEAST_S, GIVEN_UP_TIMES * expected_s)
             return Finished(now_s + given_up_s, _failed(given, "WorkFailed", "it does not end"))
         end_s = now_s + took_s
@@ -94,6 +95,7 @@ class Grounds:
                 np.array([float(work.examples)]),
                 np.array([begin_s]),
                 rng,
+                merged=job.round is not None,
             )
             fact = Visit(
                 job=work.job,
@@ -115,10 +117,11 @@ class Grounds:
         return Finished(end_s, _done(given, fact, model))
 
     def _merges(self, given: Outstanding, work: MergeWork, now_s: float) -> Finished:
-        """The aggregator's line takes one model after the other; merging itself takes no time."""
+        """The aggregator's line receives one model after the other; merging itself takes no
+        time."""
         world = self._world
         site = world.sites[world.index[given.site]]
-        if not site.is_there(now_s - BEGIN_S):
+        if not site.is_present(now_s - BEGIN_S):
             return Finished(now_s + NOTICED_AFTER_S, SiteLost(given.site))
         fetched = [self._fetch_s(model, given.site) for model in work.models]
         end_s = now_s + site.overhead_s + sum(fetched)
@@ -169,7 +172,10 @@ class Grounds:
         )
         test = world.tests[number]
         true = world.learner.values(self._models[work.model.manifest])[0, number]
-        rng = world.rng(2, self._visits, number)
+        unit = [k for k, one in enumerate(world.verifiers) if one.name == given.site]
+        # Each of several verifiers has its own test set.
+        whose = [] if world.intent.quorum == ONE else unit
+        rng = world.rng(2, self._visits, number, *whose)
         found = measured(test, true, None if world.measured_before else rng)
         transfer_s = self._fetch_s(work.model, given.site)
         seconds = world.verify_s(given.site, number)
@@ -185,7 +191,7 @@ class Grounds:
             model=work.model.manifest,
             topic=work.topic,
             metric=work.metric,
-            value=found.value,
+            value=min(1.0, max(0.0, found.value + world.lies.get(given.site, 0.0))),
             items=test.total,
             standard_error=found.standard_error,
             by_label=found.by_label,
@@ -198,13 +204,13 @@ class Grounds:
         return values
 
     def _fetch_s(self, model: ModelRef | None, target: SiteId, together: int = 1) -> float:
-        """From the best holder, whose line `together` sites share."""
+        """Seconds from the best holder, whose line is shared by `together` sites."""
         if model is None:
             return 0.0
         world = self._world
         return min(world.transfer_s(holder, target, together) for holder in model.holders)
 
-    def _said_s(self, number: int, examples: int) -> float:
+    def _stated_s(self, number: int, examples: int) -> float:
         compute = self._world.sites[number].node.compute
         assert compute is not None
         return examples * self._world.needs.flops_per_example / compute.speed_flops

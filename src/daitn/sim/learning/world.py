@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from immutables import Map
 
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.identifiers import SiteId
@@ -46,7 +47,7 @@ class GroundSite:
     revisions: tuple[tuple[float, NodeDescriptor], ...] = ()
     """Later descriptors, each with the seconds after the beginning when it is published."""
 
-    def is_there(self, after_s: float) -> bool:
+    def is_present(self, after_s: float) -> bool:
         return not any(begin <= after_s < end for begin, end in self.away)
 
     def leaves_within(self, begin_s: float, end_s: float) -> float | None:
@@ -93,23 +94,25 @@ class LearningWorld:
     """One per objective, in the intent's order."""
     learner: Learner
     measured_before: bool = False
-    """Whether the learner's values are measurements already, with the noise of their tests."""
+    """Whether the learner's values are already measurements, with the noise of their tests."""
     link_factor: float = 1.0
     """Factor on the speed of links relative to the sites' own lines."""
     measured_links: int = 60
     """In networks up to this size, all links are measured."""
     honest: frozenset[SiteId] = frozenset()
     """Sites with true descriptors; all of them if nobody lies."""
+    lies: Mapping[SiteId, float] = Map()
+    """Amounts that lying verifiers add to each value that they measure."""
     reference: tuple[WorldStep, ...] = ()
-    """A route over honest sites only, by which all targets hold in the noiseless world within the
-    budget. Empty: none is known."""
+    """A route over honest sites only, with which all targets hold in the noiseless world within the
+    budget. Empty means none is known."""
     reachable: frozenset[str] = frozenset()
     """Objectives whose targets an honest route's models are known to reach, all at once."""
     split: str = ""
     """The recorded split that is its truth; empty if the truth is synthetic."""
     luck: int = 0
-    """With another number all that is left to luck falls out otherwise; the network, the data and
-    the intent stay."""
+    """Another number changes all random outcomes; the network, the data and the intent stay the
+    same."""
 
     def rng(self, *event: int) -> np.random.Generator:
         """The luck of one event of an episode."""
@@ -143,7 +146,7 @@ class LearningWorld:
         return rtt_s, link_bps(one.access_bps, other.access_bps) * self.link_factor
 
     def verify_s(self, verifier: SiteId, objective: int) -> float:
-        """Seconds of measuring alone."""
+        """Seconds of measuring only."""
         end = self.ends[verifier]
         assert isinstance(end, Verifier)
         return end.item_s * self.tests[objective].total

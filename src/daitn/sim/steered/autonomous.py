@@ -38,7 +38,7 @@ class AutonomousRouting:
         """How often each query's owner received a reply."""
         self._outcomes: dict[int, SteeredOutcome] = {}
         self._hops: dict[int, int] = {}
-        self._wants = {topic: _want(topic, scenario) for topic in _topics(scenario)}
+        self._wants = {topic: _packet_intent(topic, scenario) for topic in _topics(scenario)}
         self.network.on_return = self._returned
         self.network.on_deliver = self._delivered
         for site in scenario.graph.sites:
@@ -126,8 +126,8 @@ class AutonomousRouting:
         ways = graph.ways(frozenset(), frozenset((centre,)))
         busy = slots = 0
         for site, facility in self.scenario.facilities.items():
-            station = network.stations[site]
-            busy += station.busy + len(station.waiting)
+            simulated = network.sites[site]
+            busy += simulated.busy + len(simulated.waiting)
             slots += facility.slots
             hops = len(graph.path(frozenset(), site, centre)) - 1
             network.counts["control messages"] += hops
@@ -142,7 +142,7 @@ class AutonomousRouting:
 
     def _telling(self, site: str, advice: tuple[Preference, ...]) -> Callable[[], None]:
         def tell() -> None:
-            self.network.stations[site].forwarder.custody.rankings.advise(advice)
+            self.network.sites[site].forwarder.custody.rankings.advise(advice)
 
         return tell
 
@@ -156,7 +156,7 @@ def _topics(scenario: Scenario) -> set[str]:
     return {query.topic for query in scenario.queries}
 
 
-def _want(topic: str, scenario: Scenario) -> bytes:
+def _packet_intent(topic: str, scenario: Scenario) -> bytes:
     intent = PacketIntent(
         Capability.ANSWER, topic, min_fit=MIN_FIT, trust=2, prefer=dict(scenario.prefer)
     )

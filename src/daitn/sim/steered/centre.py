@@ -51,7 +51,7 @@ class Centralised:
         self._qirce = Qirce()
         self._state = _state_of(network.scenario)
         self._known: list[tuple[float, Qrrt, frozenset[Link]]] = []
-        """What the centre knew, and since when."""
+        """The centre's knowledge, and since when."""
         deciders = [network.scenario.centre] if asked else network.graph.sites
         self._loads = {site: GatewayLoad() for site in deciders}
         self._gone: dict[Flight, str] = {}
@@ -67,7 +67,7 @@ class Centralised:
         for site in network.servers:
             self._report(site)
 
-    # What the centre knows
+    # Knowledge of the centre
 
     def _report(self, site: str) -> None:
         """A facility reports its load; the centre receives it over the shortest path, if any."""
@@ -99,7 +99,7 @@ class Centralised:
         self._know()
 
     def _know(self) -> tuple[float, Qrrt, frozenset[Link]]:
-        """What the centre knows now."""
+        """The centre's current knowledge."""
         network = self.network
         view, snapshot = network.views[network.scenario.centre], self._state.snapshot()
         if not self._known or self._known[-1][1:] != (snapshot, view):
@@ -157,10 +157,10 @@ class Centralised:
             return ()
         if here == flight.target:
             return (LOCAL,)
-        there = plan[plan.index(here) + 1]
-        if frozenset((here, there)) not in self.network.views[here]:
-            return (there,)
-        self._give_back(flight, frozenset((here, there)))
+        neighbour = plan[plan.index(here) + 1]
+        if frozenset((here, neighbour)) not in self.network.views[here]:
+            return (neighbour,)
+        self._give_back(flight, frozenset((here, neighbour)))
         return ()
 
     def _give_back(self, flight: Flight, link: Link) -> None:
@@ -208,7 +208,7 @@ class Centralised:
 
 
 def _state_of(scenario: Scenario) -> QrrtState:
-    """What everybody knows from the beginning."""
+    """Knowledge that everybody has from the beginning."""
     facilities = tuple(
         FacilitySpec(
             site=SiteId(site),

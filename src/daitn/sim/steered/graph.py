@@ -37,20 +37,20 @@ class Graph:
             if site in found:
                 continue
             found[site] = far_s, by
-            for there, delay_s in self.neighbours[site].items():
-                if there not in found and frozenset((site, there)) not in down:
-                    heapq.heappush(ahead, (far_s + delay_s, there, site))
+            for neighbour, delay_s in self.neighbours[site].items():
+                if neighbour not in found and frozenset((site, neighbour)) not in down:
+                    heapq.heappush(ahead, (far_s + delay_s, neighbour, site))
         self._kept[down, targets] = found
         return found
 
     def path(self, down: frozenset[Link], source: str, target: str) -> tuple[str, ...]:
-        """The sites of the shortest path, including both ends; empty: there is none."""
+        """The sites of the shortest path, including both ends; empty means there is none."""
         ways = self.ways(down, frozenset((target,)))
         if source not in ways:
             return ()
         path = [source]
-        while (there := ways[path[-1]][1]) != "":
-            path.append(there)
+        while (neighbour := ways[path[-1]][1]) != "":
+            path.append(neighbour)
         return tuple(path)
 
     def sum_s(self, site: str) -> float:
@@ -60,4 +60,4 @@ class Graph:
     def about(self, site: str, number: int) -> list[str]:
         """The nearest sites, including itself."""
         ways = self.ways(frozenset(), frozenset((site,)))
-        return sorted(ways, key=lambda there: (ways[there][0], there))[:number]
+        return sorted(ways, key=lambda neighbour: (ways[neighbour][0], neighbour))[:number]

@@ -29,7 +29,7 @@ class SteeredOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one policy made of a scenario."""
+    """The outcome of a scenario under one policy."""
 
     outcomes: Mapping[int, SteeredOutcome]
     """By query; unanswered ones are missing."""

@@ -52,7 +52,7 @@ class Router(Protocol):
         ...
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
-        """The next sites from `flight.here`, and `LOCAL` to serve it; empty: it is lost."""
+        """The next sites from `flight.here`, and `LOCAL` to serve it; empty means it is lost."""
         ...
 
     def ended(self, flight: Flight) -> None:
@@ -60,7 +60,7 @@ class Router(Protocol):
         ...
 
     def lost(self, flight: Flight) -> None:
-        """It is lost; a real router would not learn this unless it could observe it."""
+        """It is lost; a real router would learn this only by observation."""
         ...
 
     def learned(self, site: str) -> None:
@@ -88,7 +88,7 @@ class PlainNetwork:
         self.clock = Clock()
         self.scenario, self.graph = scenario, scenario.graph
         self.down: frozenset[Link] = frozenset()
-        """Links that are down, whoever knows."""
+        """Links that are down, known or not."""
         self.views = dict.fromkeys(self.graph.sites, self.down)
         """Links that each site knows to be down."""
         self.servers = {site: Server(f) for site, f in scenario.facilities.items()}
@@ -131,32 +131,32 @@ class PlainNetwork:
         self.clock.after(again_s, lambda: self.set_out(query, attempt + 1))
 
     def go_on(self, flight: Flight) -> None:
-        """Forward it from where it is."""
+        """Forward it from its current site."""
         onwards = self.router.onwards(flight) if flight.hops < MOST_HOPS else ()
         if not onwards:
             self.router.lost(flight)
-        for there in onwards:
+        for neighbour in onwards:
             copy = flight
             if len(onwards) > 1:
                 copy = Flight(flight.query, flight.attempt, flight.here, flight.hops, flight.target)
-            if there == LOCAL:
+            if neighbour == LOCAL:
                 self._serve(copy)
             else:
-                self._pass_on(copy, there)
+                self._pass_on(copy, neighbour)
 
-    def _pass_on(self, flight: Flight, there: str) -> None:
+    def _pass_on(self, flight: Flight, neighbour: str) -> None:
         def arrive() -> None:
-            flight.here, flight.hops = there, flight.hops + 1
+            flight.here, flight.hops = neighbour, flight.hops + 1
             self.go_on(flight)
 
         self.counts["QUERY"] += 1
-        self.cross(flight.here, there, arrive, lambda: self.router.lost(flight))
+        self.cross(flight.here, neighbour, arrive, lambda: self.router.lost(flight))
 
     def cross(
-        self, here: str, there: str, arrive: Callable[[], None], lost: Callable[[], None]
+        self, here: str, neighbour: str, arrive: Callable[[], None], lost: Callable[[], None]
     ) -> None:
         """Send something over a link; it arrives if the link stays up."""
-        link = frozenset((here, there))
+        link = frozenset((here, neighbour))
         session = self._sessions[link]
 
         def land() -> None:
@@ -197,9 +197,12 @@ class PlainNetwork:
             self.router.lost(flight)
             return
         self.counts["ANSWER"] += 1
-        there = way[1]
+        neighbour = way[1]
         self.cross(
-            here, there, lambda: self._go_back(flight, there, by), lambda: self.router.lost(flight)
+            here,
+            neighbour,
+            lambda: self._go_back(flight, neighbour, by),
+            lambda: self.router.lost(flight),
         )
 
     def _answered(self, flight: Flight, by: str) -> None:
@@ -232,7 +235,7 @@ class PlainNetwork:
         self._flood(failure, 0.0)
 
     def _flood(self, failure: Outage, after_s: float) -> None:
-        """Every site learns of it in time, from the nearest end that it reaches."""
+        """Every site learns of it eventually, from the nearest reachable end."""
         down, at_s = self.down, self.now_s
         ends = frozenset(site for link in failure.links for site in link)
         for site, (far_s, _) in self.graph.ways(down, ends).items():

@@ -90,17 +90,17 @@ class Omniscient(_Router):
 
     def begins(self, flight: Flight) -> float:
         network, query = self.network, flight.query
-        best_s, best_there_s = float("inf"), 0.0
+        best_s, best_arrives_s = float("inf"), 0.0
         for site in sorted(self.capable[query.topic]):
             way = network.graph.ways(network.down, frozenset((site,))).get(query.source)
             if way is None:
                 continue
-            there_s = network.now_s + way[0]
-            end_s = self._end_s(site, flight, there_s) + way[0]
+            arrives_s = network.now_s + way[0]
+            end_s = self._end_s(site, flight, arrives_s) + way[0]
             if end_s < best_s:
-                best_s, best_there_s, flight.target = end_s, there_s, site
+                best_s, best_arrives_s, flight.target = end_s, arrives_s, site
         if flight.target:
-            self._coming[flight.target][flight] = best_there_s
+            self._coming[flight.target][flight] = best_arrives_s
         return 0.0
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
@@ -116,17 +116,17 @@ class Omniscient(_Router):
             self._coming[flight.target].pop(flight, None)
             self.network.set_out(flight.query, 0)
 
-    def _end_s(self, site: str, flight: Flight, there_s: float) -> float:
+    def _end_s(self, site: str, flight: Flight, arrives_s: float) -> float:
         server = self.network.servers[site]
         free_s = _free_s(server, self.network.now_s)
         before = sorted(self._coming[site].items(), key=lambda coming: coming[1])
         for other in server.waiting:
             heapq.heapreplace(free_s, free_s[0] + server.service_s(other.query))
         for other, other_s in before:
-            if other_s <= there_s:
+            if other_s <= arrives_s:
                 begins_s = max(free_s[0], other_s)
                 heapq.heapreplace(free_s, begins_s + server.service_s(other.query))
-        return max(free_s[0], there_s) + server.service_s(flight.query)
+        return max(free_s[0], arrives_s) + server.service_s(flight.query)
 
 
 def _free_s(server: Server, now_s: float) -> list[float]:

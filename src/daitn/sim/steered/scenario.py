@@ -1,4 +1,4 @@
-"""A scenario: who serves what, which queries arrive where and when, what fails.
+"""A scenario: what each site serves, which queries arrive where and when, and what fails.
 
 Drawn once from a seed, and replayed under every policy.
 """
@@ -31,7 +31,7 @@ FITS = (0.6, 0.95)
 DEADLINE_S = 1.0
 """Misses are counted, but the answer is still awaited."""
 SERVE_S = (0.1, 0.4)
-"""Of the fastest and the slowest facility; each has two to six slots."""
+"""Service times of the fastest and the slowest facility; each has two to six slots."""
 LUCK_SIGMA = 0.5
 HOT_TOPIC = 0.6
 HOT_PLACE = 0.5
@@ -94,7 +94,7 @@ class Times:
     first_s: float = 3.0
     """Queries sent within this time after a failure are evaluated separately."""
     under_way_s: float = 0.3
-    """As are those sent this long before it, which it hits in flight."""
+    """As are those sent this long before it, which it affects in flight."""
     drain_s: float = 20.0
     """How long to wait for answers at the end."""
 
@@ -118,7 +118,7 @@ class Scenario:
     failures: tuple[Outage, ...]
     times: Times
     prefer: Mapping[str, float]
-    """Weights that queries prefer; none: those of the policy."""
+    """Weights that queries prefer; `None` means those of the policy."""
     centre: str
     """The site with the least total distance to the others. It never fails."""
 
@@ -174,7 +174,7 @@ def _failures(
         sites = [site for site in among if site != centre]
         if kind in ("facility", "site") and sites:
             site = rng.choice(sites)
-            links = [frozenset((site, there)) for there in sorted(graph.neighbours[site])]
+            links = [frozenset((site, neighbour)) for neighbour in sorted(graph.neighbours[site])]
         failures.append(Outage(at_s, at_s + times.failure_lasts_s, tuple(links), site))
     return tuple(failures)
 
@@ -196,10 +196,10 @@ def _queries(
             places = graph.about(rng.choice(graph.sites), max(1, len(graph.sites) // HOT_SITES))
         source = rng.choice(places if rng.random() < HOT_PLACE else graph.sites)
         others = [t for t in TOPICS if t != topic]
-        asked = topic if rng.random() < HOT_TOPIC else rng.choice(others)
+        subject = topic if rng.random() < HOT_TOPIC else rng.choice(others)
         luck = math.exp(rng.gauss(-(LUCK_SIGMA**2) / 2, LUCK_SIGMA))
         if not _down(source, at_s, failures):
-            yield SteeredQuery(number, at_s, source, asked, luck)
+            yield SteeredQuery(number, at_s, source, subject, luck)
             number += 1
 
 

@@ -1,1 +1,1 @@
-"""The distance vector of capability summaries: who is reached, how far, and what they offer."""
+"""The distance vector of capability summaries: reachable origins, their distances and offers."""

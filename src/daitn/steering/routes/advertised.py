@@ -1,4 +1,5 @@
-"""Which offers a forwarder advertises, so that summaries stay small in networks of any size.
+"""Selects the offers that a forwarder advertises, so that summaries stay small in networks of any
+size.
 
 Of each key it advertises `BEST` origins. Places are filled in turn, each with an origin that has
 none yet: this site itself; the best balanced offer, the most trusted and fittest, the soonest, the
@@ -47,7 +48,7 @@ BEST = 4
 MOST_KEYS = 4096
 MOST_ORIGINS = 4096
 MOST_OFFERS = 1 << 20
-"""In all routes by all neighbours; one takes about half a kilobyte."""
+"""Limit over all routes through all neighbours; one offer takes about half a kilobyte."""
 SECONDS_PER_USD = 1000.0
 """A tenth of a cent per 1,000 tokens weighs as much as a second."""
 SECONDS_PER_FIT = 10.0
@@ -58,7 +59,7 @@ SECONDS_PER_TRUST = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AggregationLimits:
-    """How much a forwarder advertises, and of how many origins and offers it keeps routes."""
+    """How much a forwarder advertises, and for how many origins and offers it stores routes."""
 
     best: int = BEST
     most_keys: int = MOST_KEYS
@@ -67,7 +68,7 @@ class AggregationLimits:
 
     @property
     def most_chosen(self) -> int:
-        """Origins that are advertised of one key, at most."""
+        """Maximum number of origins advertised for one key."""
         return self.best + MOST_KINDS + 1
 
 
@@ -84,8 +85,8 @@ def balance(offer: Offer, distance_s: float = 0.0) -> float:
 
 
 def best_of(offers: Iterable[Offer], key: str) -> Offer:
-    """The best balanced offer, under another key, with the date of the oldest, and for what any of
-    them is able to do."""
+    """The best balanced offer, under another key, with the oldest date, and with the abilities of
+    all of them."""
     offers = tuple(offers)
     if len(offers) == 1 and offers[0].key == key:
         return offers[0]
@@ -105,7 +106,7 @@ def best_of(offers: Iterable[Offer], key: str) -> Offer:
 
 
 def _kinds(abilities: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    """The kinds of abilities that no other one includes, those of most abilities first."""
+    """The kinds of abilities that no other one includes, those with most abilities first."""
     kept: list[int] = []
     masks = {mask for each in abilities for mask in each}
     for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask)):
@@ -129,8 +130,8 @@ def best_by_key(offers: Iterable[Offer]) -> dict[str, Offer]:
 def choose(
     offers: Mapping[str, Offer], distances_s: Mapping[str, float], site: str, best: int
 ) -> tuple[str, ...]:
-    """The origins to advertise, of all that offer a key: `best`, and those that do what none of
-    them does."""
+    """The origins to advertise of all that offer a key: `best`, and those with abilities that none
+    of them has."""
     if len(offers) <= best:
         return tuple(offers)
 
@@ -227,7 +228,7 @@ class Aggregation:
         self._distances_s.pop(origin, None)
 
     def refresh(self) -> set[str]:
-        """Select anew. Returns the origins whose advertised offers changed."""
+        """Repeat the selection. Returns the origins whose advertised offers changed."""
         if not self._touched:
             return set()
         changed: set[str] = set()
@@ -244,7 +245,7 @@ class Aggregation:
         return changed
 
     def _groups(self) -> dict[str, list[str]]:
-        """The advertised keys to select anew, each with the keys that it stands for."""
+        """The advertised keys to select again, each with the keys that it stands for."""
         by_key, most = self.offers.by_key, self.limits.most_keys
         bound = len(by_key) > (most // 2 if self._folded else most)
         if not bound and not self._bound:
@@ -268,11 +269,11 @@ class Aggregation:
 
     @property
     def chosen(self) -> Mapping[str, Mapping[str, Offer]]:
-        """All that is advertised: key to origin to offer."""
+        """Everything advertised: key to origin to offer."""
         return self._chosen
 
     def advertised(self, origin: str) -> tuple[Offer, ...] | None:
-        """What is advertised of an origin's offers; None: the origin is not advertised."""
+        """The advertised part of an origin's offers; `None` means the origin is not advertised."""
         offers = self.offers.of.get(origin)
         if not offers or origin == self.site:
             return tuple(offers.values()) if offers else ()

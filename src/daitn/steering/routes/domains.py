@@ -1,4 +1,5 @@
-"""What a border site advertises of its domain to neighbours in other domains. Without I/O.
+"""The origins that a border site advertises for its domain to neighbours in other domains. Without
+I/O.
 
 Outside, a domain is known by its border sites alone. Each stands for all that it reaches inside: of
 every key it advertises the best offers, selected as inside (`aggregation`), but under origins of
@@ -32,14 +33,14 @@ Reached = tuple[float, Iterable[Offer]]
 """The distance of a site in seconds, and its offers."""
 SOON_S = 0.1
 """A key that appears or vanishes inside is advertised after this time. Packets wait longer than
-that, as where a site moves here from another domain."""
+that, as when a site moves here from another domain."""
 _HOME = f"{Capability.HOME}:"
 _NO_SITE = ""
 """For `Aggregation`, which prefers its own site's offers: here, all sites are equal."""
 
 
 class Domain:
-    """A site's domain as the site advertises it. Without neighbours outside, that costs nothing;
+    """A site's domain as the site advertises it. Without neighbours outside, it costs nothing;
     otherwise offers are selected at most once per `SOON_S`."""
 
     def __init__(self, name: str, site: str, limits: AggregationLimits, now_s: float) -> None:
@@ -57,7 +58,7 @@ class Domain:
         self._touched: set[str] = set()
         self._again_s = -INFINITE
 
-    # Neighbours. `domain` is theirs; None: that of this site.
+    # Neighbours. `domain` is theirs; None means this site's.
 
     def outside(self, domain: str | None) -> bool:
         """Whether a neighbour belongs to another domain."""
@@ -96,7 +97,7 @@ class Domain:
         return min(again_s, *(own.publish_s for own in self.origins.values()))
 
     def refresh(self, reached: Callable[[str], Reached], now_s: float) -> set[str]:
-        """Select anew if due. Returns the domain's origins whose offers changed."""
+        """Repeat the selection if due. Returns the domain's origins whose offers changed."""
         if now_s < self.due_s():
             return set()
         if self._touched and now_s >= self._again_s:
@@ -131,7 +132,7 @@ def _numbered(sites: Iterable[str], before: Mapping[str, int]) -> dict[str, int]
 
 
 def _from_the_border(distance_s: float, offers: Iterable[Offer]) -> Iterator[Offer]:
-    """Offers as seen from the border: the delay there and back is part of serving."""
+    """Offers as seen from the border: serving includes the round trip to the site."""
     for offer in offers:
         if not offer.key.startswith(_HOME):
             yield msgspec.structs.replace(offer, serve_s=offer.serve_s + 2.0 * distance_s)

@@ -31,7 +31,7 @@ def domain_of(origin: str) -> str | None:
 
 
 def site_of(origin: str) -> str:
-    """The site that routes to an origin lead to: itself, or its domain's border site."""
+    """The site to which routes to an origin lead: itself, or its domain's border site."""
     if not origin.startswith(_DOMAIN):
         return origin
     return origin.partition("@")[2].partition("/")[0]

@@ -1,4 +1,4 @@
-"""Offers: which are well-formed, which changes are worth advertising, and an index of them."""
+"""Offers: validation, changes worth advertising, and an index."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRESH_S = 60.0
 
 
 def check(summary: Summary) -> None:
-    """Check a summary. Raises `Corrupt` for what no honest neighbour sends."""
+    """Check a summary. Raises `Corrupt` for anything that no honest neighbour sends."""
     if not isinstance(summary, Update):
         return
     for entry in summary.routes:
@@ -39,7 +39,7 @@ def _malformed(origin: str, name: str, value: object) -> Corrupt:
 
 
 def checked_cost(cost_s: float) -> float:
-    """Check a link's cost. Raises `InvalidInput` if it is no duration."""
+    """Check a link's cost. Raises `InvalidInput` if it is not a duration."""
     if not 0.0 <= cost_s < INFINITE:
         raise InvalidInput(f"a link costs {cost_s} s", field="cost_s", fix="measure it again")
     return cost_s
@@ -49,11 +49,11 @@ class Change(enum.IntEnum):
     """How much a site's offers have changed since it last advertised them."""
 
     NONE = 0
-    """Nothing that would change a decision."""
+    """Nothing that affects a decision."""
     LOAD = 1
     """Waiting times and dates, which change all the time."""
     CAPABILITY = 2
-    """What it can do, how well, at what price, on which terms."""
+    """Abilities, accuracy, price or terms."""
 
 
 def change(before: Mapping[str, Offer], after: Mapping[str, Offer]) -> Change:
@@ -178,9 +178,9 @@ class Offers:
         return tuple(map(self._changed.get, (key, *wider(key), _ANY_ANSWER)))
 
     def matching(self, key: str) -> tuple[tuple[str, Offer], ...]:
-        """The offers of that key, or else of the narrowest aggregate of it that an origin offers;
-        beside those of a topic, the offers of deployments that nobody measured. An empty subject
-        matches all of the capability. Sorted by origin."""
+        """The offers of that key, or else of an origin's narrowest aggregate of it; for a topic,
+        also the offers of unmeasured deployments. An empty subject matches all of the capability.
+        Sorted by origin."""
         capability, _, subject = key.partition(":")
         if not subject:
             keys = sorted(self._keys.get(capability, ()))

@@ -1,4 +1,4 @@
-"""What a site knows of one origin: the routes to it, and which of them cannot loop.
+"""A site's knowledge about one origin: the routes to it, and which of them cannot loop.
 
 Feasibility is that of DUAL and Babel (RFC 8966, sections 3.5.1 and 3.7.3): a route is feasible if
 its neighbour is nearer to the origin than this site has ever advertised itself to be since the
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 HOP_S = 0.001
-"""Added per hop, so that distances strictly grow even where links measure no delay."""
+"""Added per hop, so that distances strictly grow even if links measure no delay."""
 UNREACHABLE_S = 1e6
 """An origin this far away counts as unreachable."""
 MARGIN = 0.1
@@ -40,7 +40,7 @@ SETTLE_S = 10.0
 LEAST_GAIN_S = 1e-6
 """Smaller differences count as equal: sums of floats depend on their order."""
 ASK_NEAREST_S = 0.1
-"""How long only the nearest neighbour is asked: all would pass on the same request."""
+"""How long only the nearest neighbour is asked: all of them would forward the same request."""
 ASK_S = 2.0
 """An unsuccessful request is repeated after this time, then after twice the time, ..."""
 MOST_ASK_S = 30.0
@@ -61,7 +61,7 @@ def count_up(seqno: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RouteAdvert:
-    """What a neighbour last advertised of an origin."""
+    """A neighbour's last advert for an origin."""
 
     seqno: int
     distance_s: float
@@ -92,15 +92,15 @@ class RouteState:
 
 @dataclass(frozen=True, slots=True)
 class OriginExplanation:
-    """All that is known of the routes to an origin."""
+    """Everything known about the routes to an origin."""
 
     origin: str
     bound: tuple[int, float] | None
     """Sequence number and distance: neighbours nearer than that are feasible."""
     routes: tuple[RouteState, ...]
-    """The nearest first."""
+    """Nearest first."""
     advertised: bool
-    """Whether neighbours are sent it; otherwise better origins took its place."""
+    """Whether it is advertised to neighbours; otherwise better origins took its place."""
 
 
 @dataclass(slots=True)
@@ -110,10 +110,10 @@ class OriginRoutes:
     adverts: dict[str, RouteAdvert] = field(default_factory=dict)
     """By neighbour."""
     bound: tuple[int, float] | None = None
-    """The feasibility distance: the best (seqno, distance) that this site ever advertised."""
+    """The feasibility distance: the best (seqno, distance) ever advertised by this site."""
     selected: str | None = None
     distance_s: float = INFINITE
-    """By the selected route, including its first link."""
+    """Through the selected route, including its first link."""
     selection: tuple[str, float, RouteAdvert] | None = None
     """The selected route as of the last call of `selection_changed`."""
     unreachable_since_s: float | None = None
@@ -123,9 +123,9 @@ class OriginRoutes:
     ask: tuple[str, ...] = ()
     """Neighbours with better routes that are infeasible until the origin counts up."""
     forwarded: tuple[SeqnoRequest, float, str] | None = None
-    """The last request of others that was forwarded, when, and to whom."""
+    """The last request forwarded for others: its content, time, and receivers."""
     awaiting: dict[str, int] = field(default_factory=dict)
-    """Neighbours that wait for a sequence number, with the number."""
+    """Neighbours that await a sequence number, with the number."""
     _routes: tuple[OriginRoute, ...] | None = None
     """A cache of `routes`."""
     _asked: frozenset[str] = frozenset()
@@ -151,7 +151,7 @@ class OriginRoutes:
         return True
 
     def distances_s(self, costs_s: Mapping[str, float]) -> dict[str, float]:
-        """The distance by each neighbour, the nearest first."""
+        """The distance through each neighbour, nearest first."""
         distances_s = {
             neighbour: advert.distance_s + costs_s[neighbour] + HOP_S
             for neighbour, advert in self.adverts.items()
@@ -204,13 +204,13 @@ class OriginRoutes:
         return before != selection
 
     def deselect(self) -> None:
-        """Select no route, for a reason outside of this origin's routes."""
+        """Select no route, for a reason outside this origin's routes."""
         self.selected, self.distance_s = None, INFINITE
         self.ask, self.better_since_s, self._routes = (), None, None
 
     def neighbours_to_ask(self, now_s: float) -> tuple[str, ...]:
-        """Whom to ask now for a higher sequence number: the nearest neighbour first; then all, new
-        ones at once, the others repeatedly."""
+        """The neighbours to ask now for a higher sequence number: the nearest neighbour first; then
+        all, new ones at once, the others repeatedly."""
         if not self.ask:
             self._asked = frozenset()
             return ()
@@ -230,7 +230,8 @@ class OriginRoutes:
     def forward(
         self, sender: str, request: SeqnoRequest, costs_s: Mapping[str, float], now_s: float
     ) -> Iterator[tuple[str, SeqnoRequest]]:
-        """Forward a neighbour's request, unless it is a repetition. Yields to whom, and what."""
+        """Forward a neighbour's request, unless it is a repetition. Yields the receivers and the
+        messages."""
         if self.forwarded is not None:
             before, forwarded_s, _ = self.forwarded
             if now_s < forwarded_s + FORWARD_S and not newer(request.seqno, before.seqno):
@@ -246,9 +247,9 @@ class OriginRoutes:
     def forward_again(
         self, costs_s: Mapping[str, float], now_s: float
     ) -> Iterator[tuple[str, SeqnoRequest]]:
-        """Forward the last request anew if somebody still waits and the neighbour that got it is no
-        longer the next hop: what arrives by another route is not advertised. Yields as `forward`.
-        """
+        """Forward the last request again if it is still awaited and the neighbour that got it is no
+        longer the next hop: an answer over another route would not be advertised. Yields like
+        `forward`."""
         if self.forwarded is None or not self.awaiting:
             return
         request, _, before = self.forwarded
@@ -265,13 +266,13 @@ class OriginRoutes:
             yield to, request
 
     def wake_s(self) -> float:
-        """When to select again although nothing changed."""
+        """When to repeat the selection without any change."""
         if self.ask:
             return self._ask_again_s
         return INFINITE if self.better_since_s is None else self.better_since_s + SETTLE_S
 
     def states(self, costs_s: Mapping[str, float]) -> tuple[RouteState, ...]:
-        """All routes, the nearest first."""
+        """All routes, nearest first."""
         return tuple(
             RouteState(
                 OriginRoute(neighbour, distance_s, self.adverts[neighbour].distance_s),
@@ -283,7 +284,7 @@ class OriginRoutes:
         )
 
     def routes(self, costs_s: Mapping[str, float]) -> tuple[OriginRoute, ...]:
-        """The feasible routes: the selected one, then the others, the nearest first."""
+        """The feasible routes: the selected one, then the others, nearest first."""
         if self._routes is None:
             routes = (
                 OriginRoute(neighbour, distance_s, self.adverts[neighbour].distance_s)

@@ -1,4 +1,4 @@
-"""The offers of an origin that this site speaks for, and how often it advertises new ones."""
+"""The offers of an origin that this site represents, and how often it advertises new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EDITION_S = 1.0
 LOAD_S = 5.0
 
 MOST_AHEAD = 1 << 31
-"""Editions start at the time of the node's start in seconds and grow by at most one a second, so no
+"""Editions start at the node's start time in seconds and grow by at most one a second, so no
 earlier run is further ahead than this. A neighbour that claims more would silence the site."""
 
 
@@ -47,7 +47,7 @@ class OwnOffers:
         return True
 
     def restore(self, edition: int) -> bool:
-        """Go on from an edition of an earlier run that others know. Returns whether it did."""
+        """Continue from an edition of an earlier run that others know. Returns whether it did."""
         if not self.edition < edition <= self.edition + MOST_AHEAD:
             return False
         self.edition = edition + 1

@@ -1,4 +1,4 @@
-"""What a neighbour was sent, and what to send it next."""
+"""What was sent to a neighbour, and what to send next."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["EXPIRY_S", "REFRESH_S", "Peer"]
 GAP_S = 0.01
 """Changes within this time are sent together."""
 DEFER_S = 1.0
-"""How long a change that can wait is deferred at most."""
+"""Maximum time by which a change that can wait is deferred."""
 REFRESH_S = 30.0
-"""Everything is sent this often, to heal whatever went wrong."""
+"""Everything is sent this often, to repair any error."""
 EXPIRY_S = 3.5 * REFRESH_S
-"""How long a neighbour's routes count after it last sent them all."""
+"""Validity of a neighbour's routes after it last sent them all."""
 MOVED = 0.05
 """Relative changes of distance below this wait for the refresh."""
 
 
 class Urgency(IntEnum):
-    """How soon a neighbour must learn of a change."""
+    """How soon a neighbour must learn about a change."""
 
     NONE = 0
     LATER = 1
@@ -42,18 +42,18 @@ class Peer:
     send_whole_s: float
     """When to send it all routes."""
     domain: str | None = None
-    """Its site's domain; None: that of this site."""
+    """Its site's domain; `None` means that of this site."""
     synced: bool = False
     """Whether it has sent all its routes since the link came up."""
     sent_s: float = -INFINITE
     sent: dict[str, RouteEntry] = field(default_factory=dict)
-    """What it was sent last, by origin."""
+    """The latest entries sent to it, by origin."""
     pending: set[str] = field(default_factory=set)
-    """Origins of which something may have changed."""
+    """Origins that may have changed."""
     requested: set[str] = field(default_factory=set)
-    """Origins that it asked for: it does not have what it was sent of them."""
+    """Origins that it requested: it lacks what it was sent about them."""
     awaited: set[str] = field(default_factory=set)
-    """Origins of which it waits for a later sequence number."""
+    """Origins for which it awaits a later sequence number."""
     deferred: set[str] = field(default_factory=set)
     """Origins with a change that can wait until `deferred_until_s`."""
     deferred_until_s: float = INFINITE
@@ -63,7 +63,7 @@ class Peer:
         return min(due_s, self.sent_s + GAP_S) if self.pending else due_s
 
     def received_whole(self, now_s: float) -> None:
-        """It sent all its routes. What it was sent before it knew of the link was lost."""
+        """It sent all its routes. What was sent to it before it knew of the link was lost."""
         self.received_whole_s = now_s
         if not self.synced:
             self.synced, self.send_whole_s = True, now_s
@@ -75,7 +75,7 @@ class Peer:
         self.pending.add(origin)
 
     def await_seqno(self, origin: str) -> None:
-        """It must learn of a later sequence number at once."""
+        """It must learn about a later sequence number at once."""
         self.awaited.add(origin)
         self.pending.add(origin)
 
@@ -143,9 +143,9 @@ class Peer:
         entry: RouteEntry | None,
         reaches: Callable[[str], bool],
     ) -> Urgency:
-        """Whoever relies on a route that is gone or longer must know now. What harms nobody can
-        wait (RFC 8966, section 3.7.2): sequence numbers that nobody asked for, shorter distances,
-        and the gain or loss of one of several routes."""
+        """A neighbour that relies on a route that is gone or longer must know now. Harmless changes
+        can wait (RFC 8966, section 3.7.2): sequence numbers that nobody requested, shorter
+        distances, and the gain or loss of one of several routes."""
         if before is None or entry is None:
             if before is entry:
                 return Urgency.NONE

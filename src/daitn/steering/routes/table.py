@@ -1,4 +1,4 @@
-"""The distance vector of capability summaries: which origins are reached, how far. Without I/O.
+"""The distance vector of capability summaries: reachable origins and their distances. Without I/O.
 
 Each site is the origin of what it can do. Routes are kept per origin and advertised from neighbour
 to neighbour as in Babel (RFC 8966): an origin's sequence number and a bound on distances (sections
@@ -56,7 +56,7 @@ __all__ = ["AggregationLimits", "OriginExplanation", "OriginRoute", "RouteTable"
 
 HOLD_S = 180.0
 """How long the bound of an unreachable origin is kept: longer than any neighbour may still believe
-what it was sent (its expiry, and the time until its next sweep)."""
+what it was sent (its expiry, plus the time until its next sweep)."""
 
 
 class RouteTable:
@@ -68,7 +68,7 @@ class RouteTable:
         """An empty `domain` means none. Raises `InvalidInput` for a malformed one."""
         self.site = site
         self.version = 0
-        """Grows with every change that may affect a forwarding decision."""
+        """Increases with every change that may affect a forwarding decision."""
         self._limits = limits or AggregationLimits()
         self._peers: dict[str, Peer] = {}
         self._costs_s: dict[str, float] = {}
@@ -79,25 +79,25 @@ class RouteTable:
         """The number of offers in all adverts."""
         self._aggregation = Aggregation(site, self._limits)
         self._seqno = 0
-        """Of all origins that this site speaks for."""
+        """Sequence number of all origins that this site represents."""
         self._own = OwnOffers(now_s)
         self._domain = Domain(domain, site, self._limits, now_s)
         self._speaks_for = {site: self._own, **self._domain.origins}
         self._requests: list[tuple[str, SeqnoRequest]] = []
         self._cordoned: dict[str, str] = {}
-        """Other sites that are to get nothing, and why, in words."""
+        """Other sites to which nothing is sent, with reasons in words."""
         self._cordons = 0
-        """Counts changes of these."""
+        """Number of changes of these."""
         self.withdrawn = False
-        """Whether this site passes nothing on: it advertises what is its own alone."""
+        """Whether this site forwards nothing: it advertises only its own offers."""
         self._wake_s: dict[str, float] = {}
-        """Origins to select again although nothing changed."""
+        """Origins to select again without a change."""
         self._sweep_s = now_s + REFRESH_S
 
     # This site's offers
 
     def offer(self, offers: tuple[Offer, ...], now_s: float) -> None:
-        """Set what this site itself can do. Of several offers of a key, the best counts.
+        """Set this site's own offers. Of several offers of a key, the best counts.
 
         Raises `Corrupt` if a value is not a number.
         """
@@ -118,14 +118,15 @@ class RouteTable:
         return 0.0 if known is None else known.distance_s, self.offered(origin)
 
     def withdraw(self, withdrawn: bool) -> None:
-        """Advertise no more how others are reached through this site, or do so again."""
+        """Stop advertising how others are reached through this site, or resume it."""
         if withdrawn != self.withdrawn:
             self.withdrawn = withdrawn
             for origin in self._origins:
                 self._changed(origin)
 
     def cordon(self, site: str, why: str) -> None:
-        """Another site is to get nothing, says its operator; an empty `why`: it may again."""
+        """Send nothing to another site, as its operator says; an empty `why` means it is back in
+        service."""
         if self._cordoned.get(site, "") != why:
             self._cordoned.pop(site, None)
             if why:
@@ -135,19 +136,19 @@ class RouteTable:
 
     @property
     def cordoned(self) -> Mapping[str, str]:
-        """The sites that are to get nothing, and why."""
+        """The sites to which nothing is sent, with reasons."""
         return self._cordoned
 
     # Domains
 
     @property
     def domain(self) -> str:
-        """The domain of this site; empty: none."""
+        """The domain of this site; empty means none."""
         return self._domain.name
 
     def set_domain(self, domain: str, now_s: float) -> None:
-        """Move this site to another domain; empty: to none. One update tells each neighbour what to
-        add and what to retract. Raises `InvalidInput`."""
+        """Move this site to another domain; empty means to none. One update tells each neighbour
+        what to add and what to retract. Raises `InvalidInput`."""
         if domain != self.domain:
             self._domain = Domain(domain, self.site, self._limits, now_s)
             self._speaks_for = {self.site: self._own, **self._domain.origins}
@@ -156,14 +157,14 @@ class RouteTable:
                 self._select(origin, now_s)
 
     def link_domain(self, neighbour: str, domain: str | None) -> None:
-        """A neighbour now belongs to another domain; None: to this site's."""
+        """A neighbour now belongs to another domain; `None` means to this site's."""
         peer = self._peers.get(neighbour)
         if peer is not None and peer.domain != domain:
             peer.domain = domain
             self._update_border((neighbour,))
 
     def _update_border(self, moved: Iterable[str] = ()) -> None:
-        """The border may have moved; links to `moved` may have begun or ceased to cross it."""
+        """The border may have moved; links to `moved` may now cross it, or no longer do."""
         known = (self.site, *self._origins)
         self._domain.set_neighbours({peer.domain for peer in self._peers.values()}, known)
         for neighbour in moved:
@@ -172,7 +173,7 @@ class RouteTable:
         self.version += 1
 
     def _inside(self, origin: str) -> bool:
-        """Whether an origin is a border of this domain, by a site that is reached inside."""
+        """Whether an origin belongs to a border of this domain, at a site reachable inside."""
         if domain_of(origin) != self.domain:
             return False
         border = self._origins.get(site_of(origin))
@@ -183,8 +184,8 @@ class RouteTable:
     def link_up(
         self, neighbour: str, cost_s: float, now_s: float, domain: str | None = None
     ) -> None:
-        """A link came up, or was replaced by a new one: everything is sent anew. `domain` is the
-        neighbour's, empty for none; None: this site's."""
+        """A link came up, or was replaced by a new one: everything is sent again. `domain` is the
+        neighbour's, empty for none; `None` means this site's."""
         self.link_down(neighbour, now_s)
         self._costs_s[neighbour] = checked_cost(cost_s)
         self._peers[neighbour] = Peer(received_whole_s=now_s, send_whole_s=now_s, domain=domain)
@@ -201,7 +202,7 @@ class RouteTable:
                 self._select(origin, now_s)
 
     def link_down(self, neighbour: str, now_s: float) -> None:
-        """A link went down: what its neighbour advertised no longer counts."""
+        """A link went down: its neighbour's adverts no longer count."""
         if self._peers.pop(neighbour, None) is not None:
             for known in self._origins.values():
                 known.awaiting.pop(neighbour, None)
@@ -211,7 +212,7 @@ class RouteTable:
             self._update_border()
 
     def neighbours(self) -> tuple[str, ...]:
-        """The neighbours to which a link is up."""
+        """The neighbours with a link that is up."""
         return tuple(sorted(self._peers))
 
     def reaches(self, neighbour: str) -> bool:
@@ -221,7 +222,7 @@ class RouteTable:
     # Summaries of neighbours
 
     def receive(self, neighbour: str, summary: Summary, now_s: float) -> None:
-        """Take in a neighbour's summary. Raises `Corrupt`, and then uses none of it."""
+        """Process a neighbour's summary. Raises `Corrupt`, and then uses none of it."""
         peer = self._peers.get(neighbour)
         if peer is None:
             return
@@ -240,7 +241,7 @@ class RouteTable:
             peer.received_whole(now_s)
 
     def _restore(self, entry: RouteEntry) -> None:
-        """Others know an earlier run of this site: go on from its numbers."""
+        """Others know an earlier run of this site: continue from its numbers."""
         own = self._speaks_for.get(entry.origin)
         if own is None:
             return
@@ -271,7 +272,7 @@ class RouteTable:
         before, offers = known.adverts.get(neighbour), entry.offers
         if offers is None:
             if before is None:
-                # The offers were sent before this site forgot them: ask for them again.
+                # The offers were sent before this site forgot them: request them again.
                 self._requests.append((neighbour, SeqnoRequest(entry.origin, entry.seqno)))
                 return
             offers = before.offers
@@ -313,7 +314,7 @@ class RouteTable:
     # Selection
 
     def _select(self, origin: str, now_s: float) -> None:
-        """Select a route to `origin`, as routes changed or `wake_s` is due."""
+        """Select a route to `origin`, because routes changed or `wake_s` is due."""
         known = self._origins[origin]
         reached = known.selected is not None
         if self._inside(origin):
@@ -373,7 +374,7 @@ class RouteTable:
         )
 
     def due(self, now_s: float) -> list[tuple[str, Summary]]:
-        """What to send now, to which neighbour, in this order."""
+        """The messages to send now, with their neighbours, in this order."""
         if now_s >= self._sweep_s:
             self._sweep(now_s)
         for origin in sorted(o for o, wake_s in self._wake_s.items() if now_s >= wake_s):
@@ -411,11 +412,11 @@ class RouteTable:
     def _update(
         self, neighbour: str, peer: Peer, entries: dict[str, RouteEntry | None], now_s: float
     ) -> Update | None:
-        """`entries` caches what to advertise of origins, for all neighbours."""
+        """`entries` caches the adverts of origins, for all neighbours."""
 
         def known(origin: str) -> RouteEntry | None:
-            """None: it is not reached this way. Split horizon: the next hop of the selected route
-            is sent nothing of its origin."""
+            """`None` means it is not reached this way. Split horizon: the next hop of the selected
+            route is sent nothing about its origin."""
             routes = self._origins.get(origin)
             if (routes is not None and routes.selected == neighbour) or hides(origin, peer.domain):
                 return None
@@ -424,9 +425,9 @@ class RouteTable:
             return entries[origin]
 
         def reaches(origin: str) -> bool:
-            """Whether the neighbour has another route. If this site's route is gone, it must know
-            at once all the same, as it may be about to take that one; not if it is itself the next
-            hop."""
+            """Whether the neighbour has another route. If this site's route is gone, the neighbour
+            must know at once nevertheless, as it may be about to take that one; not if it is itself
+            the next hop."""
             routes = self._origins.get(origin)
             if routes is None or neighbour not in routes.adverts:
                 return False
@@ -443,7 +444,7 @@ class RouteTable:
         return update
 
     def _entry(self, origin: str) -> RouteEntry | None:
-        """What neighbours should know of `origin`; None: that it is not reached this way."""
+        """The entry on `origin` for neighbours; `None` means that it is not reached this way."""
         if (own := self._speaks_for.get(origin)) is not None:
             return RouteEntry(origin, self._seqno, 0.0, own.edition, tuple(own.offers.values()))
         offers, known = self._aggregation.advertised(origin), self._origins.get(origin)
@@ -455,13 +456,13 @@ class RouteTable:
     # Queries
 
     def routes_to(self, origin: str) -> tuple[OriginRoute, ...]:
-        """All feasible routes to `origin`: the selected one, then the others, the nearest first."""
+        """All feasible routes to `origin`: the selected one, then the others, nearest first."""
         known = self._origins.get(origin)
         return () if known is None or known.selected is None else known.routes(self._costs_s)
 
     def offering(self, key: str) -> tuple[tuple[str, Offer], ...]:
-        """Who offers a key, this site included, sorted by origin. `answer:` matches all answers; an
-        offer of `answer:medicine/*` counts for any topic in it."""
+        """The origins that offer a key, this site included, sorted. `answer:` matches all answers;
+        an offer of `answer:medicine/*` counts for any topic in it."""
         return self._aggregation.offers.matching(key)
 
     def versions(self, key: str) -> tuple[int | None, ...]:
@@ -470,15 +471,15 @@ class RouteTable:
         return (self._cordons, *self._aggregation.offers.versions(key))
 
     def offered(self, origin: str) -> tuple[Offer, ...]:
-        """What an origin offers: this site, or one that is reached."""
+        """The offers of an origin: this site, or a reachable one."""
         return tuple(self._aggregation.offers.of.get(origin, {}).values())
 
     def origins(self) -> tuple[str, ...]:
-        """The origins that are reached."""
+        """The reachable origins."""
         return tuple(sorted(o for o, known in self._origins.items() if known.selected is not None))
 
     def explain(self, origin: str) -> OriginExplanation | None:
-        """All that is known of the routes to `origin`; None: nothing."""
+        """Everything known about the routes to `origin`; `None` means nothing."""
         known = self._origins.get(origin)
         if known is None:
             return None

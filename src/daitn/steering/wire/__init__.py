@@ -1,1 +1,1 @@
-"""What forwarders send each other: packets, and the summaries by which they steer them."""
+"""The wire format between forwarders: packets, and the summaries that steer them."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.bounds import Share
 from daitn.objects.identifiers import Word
 from daitn.steering.wire.malformed import decoded
 from daitn.steering.wire.packet import MOST_INTENT_BYTES
@@ -13,13 +14,12 @@ from daitn.steering.wire.packet import MOST_INTENT_BYTES
 __all__ = ["UNMEASURED", "Capability", "Mask", "PacketIntent", "decode_intent", "encode_intent"]
 
 Name = Word
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Mask = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 
 
 class Capability:
-    """What a site can do for an object: the first half of an offer's key."""
+    """A site's service for an object: the first half of an offer's key."""
 
     ANSWER = "answer"
     """A deployed model that answers; the second half is a topic."""
@@ -34,8 +34,8 @@ class Capability:
 
 
 UNMEASURED = "unmeasured"
-"""The topic under which deployments are offered of which no accuracy is known: they serve queries
-on any topic that demand none."""
+"""The topic for deployments of unknown accuracy: they serve queries on any topic that demand
+none."""
 
 
 class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False):
@@ -47,40 +47,40 @@ class PacketIntent(msgspec.Struct, frozen=True, array_like=True, omit_defaults=F
     capability: Name
     """`answer`, `model`, `data`, `verify` or `home`."""
     subject: Name
-    """A topic, or the name of a model or site; empty: any."""
+    """A topic, or the name of a model or site; empty means any."""
     owner: Name = ""
-    """Who asks; forwarders bound the rate of each owner."""
+    """The owner; forwarders limit the rate of each owner."""
     min_fit: Share = 0.0
     """Minimum verified accuracy on the topic."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
-    """0: a claim is enough; 1: the weights were verified; 2: the deployment was asked."""
+    """Required trust: 0 accepts a claim, 1 requires verified weights, 2 a verified deployment."""
     max_cost_usd: Amount | None = None
     """Maximum expected cost."""
     jurisdictions: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """ISO 3166-1 alpha-2 codes; empty: any."""
+    """ISO 3166-1 alpha-2 codes; empty means any."""
     owners: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """Providers that may receive the object; empty: any."""
+    """Providers that may receive the object; empty means any."""
     unkept: bool = False
-    """Whether only sites that keep no queries may serve it."""
+    """Whether only sites that store no queries may serve it."""
     tokens_in: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """Tokens of the question."""
     tokens_out: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
     """Tokens of the answer."""
     examples: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Examples of data that the object would learn from."""
+    """Number of examples that the object would train on."""
     prefer: Annotated[dict[Name, Amount], msgspec.Meta(max_length=16)] = {}
-    """Scorer to weight; replaces the forwarders' own weight."""
+    """Weight per scorer; overrides the forwarders' own weights."""
     needs: Mask = 0
-    """What the model must meet: the sum of 2^n over the needs, which are numbered from 0 in the
-    table of needs."""
+    """What the model must support: the sum of 2^n over the needs, numbered from 0 as in the table
+    of needs."""
     language: Name = ""
-    """ISO 639 code of a language that the model must know; empty: any."""
+    """ISO 639 code of a language that the model must support; empty means any."""
     tokens_at_once: Annotated[int, msgspec.Meta(ge=0, le=2**31)] = 0
-    """Tokens of the question that the model reads at once, where it is several texts; 0: all."""
+    """Tokens of the question that the model reads at once, if it has several texts; 0 means all."""
 
     @property
     def context_tokens(self) -> int:
-        """Context that question and answer take."""
+        """Context that question and answer need."""
         return (self.tokens_at_once or self.tokens_in) + self.tokens_out
 
 

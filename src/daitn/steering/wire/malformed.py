@@ -1,4 +1,4 @@
-"""How MessagePack from the network is decoded: bounded, and with errors that name the field."""
+"""Decodes MessagePack from the network: bounded, and with errors that name the field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decoded(wire: bytes, decoder: msgspec.msgpack.Decoder[T], what: str, most: i
 
 
 def _malformed(what: str, error: Exception) -> Corrupt:
-    """The error for bytes that are no `what`.
+    """The error for bytes that are not a `what`.
 
     Its field is the path by position, such as `intent[3]`: structs are arrays on the wire, and
     `aats-wire.md` numbers their elements.

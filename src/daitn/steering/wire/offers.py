@@ -11,7 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-from daitn.steering.wire.intent import Amount, Mask, Name, Share
+from daitn.objects.bounds import Share
+from daitn.steering.wire.intent import Amount, Mask, Name
 from daitn.steering.wire.malformed import decoded
 
 __all__ = [
@@ -35,53 +36,54 @@ MOST_UPDATE_BYTES = 1 << 22
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True):
-    """One thing that an origin can do."""
+    """One service of an origin."""
 
     key: Name
     """`capability:subject`, for instance `data:medicine/gard`; `answer:medicine/*` if topics were
     aggregated."""
     fit: Share = 0.0
-    """Measured accuracy on the topic, or how well data fits."""
+    """Measured accuracy on the topic, or the fit of data."""
     trust: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
-    """What `fit` rests on, as in `PacketIntent`."""
+    """Evidence for `fit`, as in `PacketIntent`."""
     serve_s: Amount = 0.0
-    """Expected seconds to serve an object, without the wait."""
+    """Expected seconds to serve an object, without waiting."""
     wait_s: Amount = 0.0
     """Expected seconds until serving starts."""
     price_usd: Amount = 0.0
-    """Per 1,000 tokens, or per 1,000 examples of data."""
+    """Price per 1,000 tokens, or per 1,000 examples of data."""
     amount: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Of data: examples. Of deployments: how many objects are served at a time."""
+    """For data: number of examples. For deployments: number of objects served at a time."""
     jurisdiction: Name = ""
-    """ISO 3166-1 alpha-2 code of the law that applies there."""
+    """ISO 3166-1 alpha-2 code of the jurisdiction."""
     owner: Name = ""
     """The provider."""
     keeps: bool = False
-    """Whether queries are kept there."""
+    """Whether queries are stored there."""
     at_s: Amount = 0.0
-    """When this was known: seconds since the Unix epoch, by the origin's clock."""
+    """Time of this information: seconds since the Unix epoch, by the origin's clock."""
     abilities: Annotated[tuple[Mask, ...], msgspec.Meta(max_length=MOST_KINDS)] = ()
-    """Of deployments: the needs that one of them meets, as in `needs` of an intent; one number for
-    each kind of deployment that the offer stands for; empty: unknown, so any."""
+    """For deployments: the needs that one of them meets, as in `needs` of an intent; one number for
+    each kind of deployment in the offer; empty means unknown, hence any."""
     context_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """Of deployments: the longest context in tokens; 0: any."""
+    """For deployments: the longest context in tokens; 0 means any."""
     languages: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
-    """Of deployments: ISO 639 codes of the languages that one of them knows; empty: any."""
+    """For deployments: ISO 639 codes of the languages that one of them supports; empty means
+    any."""
 
 
 class RouteEntry(msgspec.Struct, frozen=True, array_like=True):
-    """How far an origin is from the sender, and what it offers."""
+    """An origin's distance from the sender, and its offers."""
 
     origin: Name
-    """A site, or a domain by one of its border sites (`daitn.steering.routes.names`)."""
+    """A site, or a domain through one of its border sites (`daitn.steering.routes.names`)."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
-    """Sequence number, incremented by the origin alone; compared modulo 2^16."""
+    """Sequence number, incremented only by the origin; compared modulo 2^16."""
     distance_s: Annotated[float, msgspec.Meta(ge=0.0)]
-    """Delay of the route to it, in seconds; infinite: it is no longer reached (a retraction)."""
+    """Delay of the route to it, in seconds; infinite means no longer reachable (a retraction)."""
     edition: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Incremented by the origin whenever its offers change."""
     offers: tuple[Offer, ...] | None = None
-    """None: as the sender advertised them in this edition before."""
+    """Nil means as the sender advertised them earlier in this edition."""
 
 
 class Update(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -90,7 +92,7 @@ class Update(msgspec.Struct, frozen=True, array_like=True, tag=1):
     routes: tuple[RouteEntry, ...]
     """The routes that changed."""
     whole: bool = False
-    """Whether routes that are not in it are retracted."""
+    """Whether routes not listed are retracted."""
 
 
 class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -98,18 +100,18 @@ class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
     3.8.1.2)."""
 
     origin: Name
-    """The origin that is asked."""
+    """The requested origin."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
     """The lowest number that satisfies the request."""
     hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
-    """How many forwarders may still pass it on."""
+    """How many forwarders may still forward it."""
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Names the sender's domain: the first message on a link, repeated when the domain changes."""
 
     domain: Name = ""
-    """Of the sender; empty: none."""
+    """The sender's domain; empty means none."""
 
 
 Summary = Update | SeqnoRequest
@@ -129,5 +131,5 @@ def decode_summary(wire: bytes) -> Summary:
 
 
 def decode_advertised(wire: bytes) -> Summary | Greeting:
-    """Decode a message of a link that is no packet. Raises `Corrupt` naming the field."""
+    """Decode a message of a link that is not a packet. Raises `Corrupt` naming the field."""
     return decoded(wire, _MESSAGE, "summary", MOST_UPDATE_BYTES)

@@ -16,10 +16,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from daitn.objects.errors import Corrupt
+from daitn.objects.layout import WireField, packing
 
 __all__ = [
     "HEADER_BYTES",
     "HEADER_FIELDS",
+    "HOP_FIELDS",
     "MOST_HOPS",
     "MOST_INTENT_BYTES",
     "MOST_PAYLOAD_BYTES",
@@ -65,26 +67,24 @@ HEADER_FIELDS: Final = (
         "hop_limit",
         "B",
         True,
-        f"how many forwarders may still pass it on; at most {MOST_HOPS}",
+        f"how many forwarders may still forward it; at most {MOST_HOPS}",
     ),
-    HeaderField("priority", "B", False, "larger goes first"),
+    HeaderField("priority", "B", False, "larger values go first"),
     HeaderField(
         "object_id",
         "16s",
         False,
-        "random; an answer and a refusal carry the id of the object that they are about",
+        "random; answers and refusals carry the id of their object",
     ),
-    HeaderField("deadline_ms", "Q", False, "milliseconds since the Unix epoch; 0: none"),
-    HeaderField("branch", "H", False, "which of an object's copies; of a single one 0"),
-    HeaderField(
-        "attempt", "H", True, "how often the forwarder where it set out had sent it before"
-    ),
+    HeaderField("deadline_ms", "Q", False, "milliseconds since the Unix epoch; 0 means none"),
+    HeaderField("branch", "H", False, "number of the copy; 0 for a single one"),
+    HeaderField("attempt", "H", True, "how often the source forwarder had sent it before"),
     HeaderField(
         "advertised_score",
         "I",
         True,
-        "in units of 2^-32: what the last forwarder expected of where it "
-        "sent the packet; of an answer see below",
+        "in units of 2^-32: the score that the last forwarder expected of the route it chose; for "
+        "an answer see below",
     ),
     HeaderField("intent_size", "H", False, "bytes of the intent"),
     HeaderField("trace_size", "H", True, "bytes of the trace"),
@@ -92,25 +92,46 @@ HEADER_FIELDS: Final = (
 )
 _HEADER = struct.Struct("!" + "".join(field.form for field in HEADER_FIELDS))
 HEADER_BYTES = _HEADER.size
-_HOP = struct.Struct("!BIB")
+HOP_FIELDS: Final = (
+    WireField("size", "B", "bytes of the site's name, 1 to 63"),
+    WireField("at_ms", "I", "when, in milliseconds since the Unix epoch, modulo 2^32"),
+    WireField("action", "B", "see below"),
+    WireField(
+        "site", "", "`a-z`, `0-9`, `.`, `_`, `-`; first and last a letter or a digit", "`size`"
+    ),
+)
+_HOP = packing(HOP_FIELDS)
 _SITE = re.compile(rb"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 DIGEST_BYTES = 32
 SEAL_BYTES = 96
+PACKET_FIELDS: Final = (
+    WireField("header", f"{HEADER_BYTES}s", "as below"),
+    WireField("intent", "", "an [Intent](#intent)", "`intent_size`"),
+    WireField("trace", "", "the [path so far](#trace)", "`trace_size`"),
+    WireField("payload", "", "what the object carries", "`payload_size`"),
+    WireField(
+        "seal",
+        "",
+        "public key (32 bytes) and [signature](#signature) (64 bytes)",
+        f"{SEAL_BYTES} if `SIGNED`, else 0",
+    ),
+)
+"""The parts of a packet."""
 
 
 class PacketKind(enum.IntEnum):
     """Kinds of packets."""
 
     QUERY = 1
-    """Looks for a model that answers it."""
+    """Seeks a model that answers it."""
     MODEL = 2
-    """Looks for data to learn from, for a verifier, and in the end for its owner."""
+    """Seeks data to learn from, a verifier, and finally its owner."""
     ANSWER = 3
-    """Goes back to where the object that it answers set out."""
+    """Returns to the source of the object that it answers."""
     REFUSAL = 4
-    """Goes back to say that an object cannot go on, and why."""
+    """Returns to report that an object cannot go on, and why."""
     PROBE = 5
-    """Goes where an object with its intent would go, and returns with its path."""
+    """Takes the route of an object with its intent, and returns with its path."""
 
 
 class Flag(enum.IntFlag):
@@ -123,21 +144,21 @@ class Flag(enum.IntFlag):
     DIGEST = 4
     """The payload is the BLAKE3-256 digest of bytes that the packet's sender holds."""
     TRACED = 8
-    """Forwarders keep what they knew and why they chose, for `daitn trace`."""
+    """Forwarders record what they knew and why they chose, for `daitn trace`."""
 
 
 class Action(enum.IntEnum):
     """What a forwarder did with a packet."""
 
     FORWARDED = 1
-    """It was passed on."""
+    """It was forwarded."""
     DELIVERED = 2
     """It was delivered there."""
     TRIED = 3
-    """It cannot go on from there: a refusal came back, or another copy is there."""
+    """It cannot go on from there: a refusal came back, or another copy went there."""
 
 
-# A forwarder makes two packets of each one that it passes on. Building a struct takes half a
+# A forwarder makes two packets from each one that it forwards. Building a struct takes half a
 # microsecond; a frozen dataclass takes several.
 
 
@@ -161,26 +182,26 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
     payload: bytes = b""
     flags: Flag = Flag(0)
     hop_limit: int = 32
-    """How many forwarders may still pass it on."""
+    """How many forwarders may still forward it."""
     priority: int = 0
-    """0 to 255; larger goes first."""
+    """0 to 255; larger values go first."""
     deadline_ms: int = 0
-    """Since the Unix epoch; 0: none."""
+    """Since the Unix epoch; 0 means none."""
     branch: int = 0
-    """Which of an object's copies it is (an ensemble has several)."""
+    """Number of this copy of the object (an ensemble has several)."""
     attempt: int = 0
-    """How often the forwarder where it set out had sent it before."""
+    """How often its source forwarder had sent it before."""
     advertised_score: int = 0
-    """The score, in units of 2^-32, that the last forwarder expected of where it sent the packet.
-    The next one prefers hops with a higher score, so that packets do not circle. Of an answer: how
-    many other objects were under way where it was given."""
+    """The score, in units of 2^-32, that the last forwarder expected at its chosen next hop. The
+    next one prefers hops with a higher score, so that packets do not circle. For an answer: number
+    of other objects pending where it was given."""
     trace: bytes = b""
     seal: bytes = b""
     """Public key (32 bytes) and signature (64 bytes), if signed."""
 
     @staticmethod
     def of_trace(trace: bytes) -> Packet:
-        """A packet with nothing but a trace, to read its hops."""
+        """A packet with only a trace, to read its hops."""
         return Packet(PacketKind.PROBE, bytes(16), b"", trace=trace)
 
     def hops(self) -> tuple[Hop, ...]:
@@ -231,7 +252,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         return False
 
     def source(self) -> str:
-        """The site where it set out: the first that forwarded or delivered it; empty before that.
+        """Its source: the first site that forwarded or delivered it; empty before that.
 
         Raises `Corrupt`.
         """
@@ -269,7 +290,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         )
 
     def signed_bytes(self) -> bytes:
-        """The bytes that a signature covers: everything that forwarders do not change."""
+        """The signed bytes: everything that forwarders do not change."""
         return encode_packet(
             msgspec.structs.replace(
                 self,
@@ -285,7 +306,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
 
 @functools.lru_cache(maxsize=4096)
 def _site_name(name: bytes) -> str | None:
-    """The name as text; None if it is no site's."""
+    """The name as text; None if it is not a site's."""
     return name.decode() if _SITE.fullmatch(name) else None
 
 

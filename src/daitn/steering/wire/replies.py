@@ -23,11 +23,11 @@ class Reason(enum.IntEnum):
     tries no other next hop."""
 
     NO_WAY = 1
-    """Nothing that can be reached from there meets its intent."""
+    """Nothing reachable from there meets its intent."""
     LOOP = 2
-    """It is under way there already, or was before."""
+    """It is pending at that site, or has been there before."""
     FULL = 3
-    """Too many objects are under way there."""
+    """Too many objects are pending there."""
     RATE = 4
     """Its owner sends more than is admitted there."""
     FAILED = 5
@@ -35,16 +35,16 @@ class Reason(enum.IntEnum):
     DENIED = 6
     """It was delivered, and the receiver does not accept it."""
     HOPS = 7
-    """It had no hop left."""
+    """It had no hops left."""
     DEADLINE = 8
     """It came after its deadline, or was not answered before it."""
     MALFORMED = 9
     """Its intent or trace cannot be read."""
     UNSUITED = 10
-    """It was delivered, and cannot be served there, though it may be elsewhere: for a query, it is
-    too long, or needs what the deployment lacks."""
+    """It was delivered but cannot be served there, only elsewhere: for a query, it is too long, or
+    needs a feature that the deployment lacks."""
     MISCONFIGURED = 11
-    """It was delivered, and whoever runs that site must mend it first."""
+    """It was delivered, but the site's operator must fix it first."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -55,7 +55,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     detail: Annotated[str, msgspec.Meta(max_length=500)] = ""
     """A sentence for people."""
     retry_after_s: Amount = 0.0
-    """0: unknown."""
+    """0 means unknown."""
 
 
 _DECODER = msgspec.msgpack.Decoder(Refusal)
@@ -68,8 +68,8 @@ def read_refusal(packet: Packet) -> Refusal:
 
 
 def answer_to(packet: Packet, payload: bytes, flags: Flag = _PLAIN) -> Packet:
-    """The answer to an object. It goes back along the object's path, or else is steered home.
-    Raises `Corrupt` if the object has no source."""
+    """The answer to an object. It returns along the object's path, or else is steered home. Raises
+    `Corrupt` if the object has no source."""
     return _reply(packet, PacketKind.ANSWER, payload, flags)
 
 

@@ -1,9 +1,10 @@
-"""One end of a link: takes in what arrives, and reports events."""
+"""One end of a link: processes what arrives, and reports events."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,7 +27,8 @@ _PROVE_S: Final = 1.0
 
 
 class End:
-    """State of the link to one neighbour. Runs on the event loop, except `arrive`."""
+    """State of the link to one neighbour. Runs on the event loop, except `arrive` and
+    `say_hello`."""
 
     def __init__(
         self,
@@ -35,7 +37,7 @@ class End:
         sender: FrameSender,
         keys: LinkKeys | None = None,
     ) -> None:
-        """`keys` prove both ends to each other; none: a neighbour is who it says."""
+        """`keys` prove both ends to each other; `None` means a neighbour's claim is believed."""
         self._keys = keys
         self._proved_s = float("-inf")
         """When the proof was last sent."""
@@ -46,6 +48,7 @@ class End:
         self.outbox: Outbox | None = None
         """None while the link is down."""
         self.sender: Final = sender
+        self._saying = threading.Lock()
         self.heard_s = time.monotonic()
         """When anything last arrived, whether or not the loop has processed it."""
         self._neighbours = neighbours
@@ -57,7 +60,7 @@ class End:
         self._dropped_out = 0
 
     def arrive(self, payload: bytes) -> None:
-        """Take in a payload, on one of Zenoh's threads."""
+        """Process a payload, on one of Zenoh's threads."""
         self.heard_s = time.monotonic()
         self._inbox.put((self.heard_s, payload), len(payload))
 
@@ -71,9 +74,9 @@ class End:
             try:
                 message = self._opened(payload)
                 if message is not None:
-                    said = decode(message)
-                    if not self._repeated(said):
-                        self._take(said, arrived_s)
+                    received = decode(message)
+                    if not self._repeated(received):
+                        self._take(received, arrived_s)
             except DaitnError as error:
                 self._malformed += 1
                 if self._malformed == 1:
@@ -87,17 +90,22 @@ class End:
             self._fell(why)
 
     def check_proof(self) -> None:
-        """Take the link down if its other end is no member any more."""
+        """Take the link down if its other end is no longer a member."""
         if self._keys is not None and not self._keys.holds():
             self.lose("it is no forwarder of this network any more")
 
     def say_hello(self) -> None:
-        """Send a hello now, and before it the proof, while the other end may need one."""
-        now_s = time.monotonic()
-        if self._keys is not None and not (self.link.up and now_s < self._proved_s + _PROVE_S):
-            self._proved_s = now_s
-            self.sender.prove(self._keys.proof)
-        self.sender.hello(self.link.hello(time.monotonic()))
+        """Send a hello now, preceded by the proof while the other end may need one.
+
+        Thread-safe: hellos go in the order of what they say. One that is overtaken by news, like
+        that the link is up, would take the link down at the other end.
+        """
+        with self._saying:
+            now_s = time.monotonic()
+            if self._keys is not None and not (self.link.up and now_s < self._proved_s + _PROVE_S):
+                self._proved_s = now_s
+                self.sender.prove(self._keys.proof)
+            self.sender.hello(self.link.hello(time.monotonic()))
 
     def close(self) -> None:
         """Stop sending."""
@@ -130,23 +138,24 @@ class End:
             self.say_hello()
         return None
 
-    def _repeated(self, said: Hello | Frame) -> bool:
+    def _repeated(self, received: Hello | Frame) -> bool:
         """Whether somebody repeats an old hello, which would take the link down."""
-        if self._keys is None or not isinstance(said, Hello):
+        if self._keys is None or not isinstance(received, Hello):
             return False
-        old, self._hello_us = said.sent_us <= self._hello_us, max(self._hello_us, said.sent_us)
+        old = received.sent_us <= self._hello_us
+        self._hello_us = max(self._hello_us, received.sent_us)
         return old
 
-    def _take(self, said: Hello | Frame, arrived_s: float) -> None:
+    def _take(self, received: Hello | Frame, arrived_s: float) -> None:
         link = self.link
         was_up, nonces, cost_s = link.up, link.nonces, link.cost_s
         accepted = False
-        if isinstance(said, Hello):
-            link.hear(said, arrived_s)
+        if isinstance(received, Hello):
+            link.hear(received, arrived_s)
         else:
-            accepted = link.accept(said)
+            accepted = link.accept(received)
         if was_up and not link.up:
-            hello = isinstance(said, Hello)
+            hello = isinstance(received, Hello)
             self._fell("its other end lost it or restarted" if hello else "frames are missing")
         elif link.up and not was_up:
             self.outbox = Outbox(link.nonces)
@@ -156,9 +165,9 @@ class End:
         if link.nonces != nonces or link.up != was_up:
             # Waiting for the next round of hellos would double the time until the link is up.
             self.say_hello()
-        if accepted and isinstance(said, Frame):
-            self._messages_in += len(said.messages)
-            self._tell(self._neighbours.frames, said.messages)
+        if accepted and isinstance(received, Frame):
+            self._messages_in += len(received.messages)
+            self._tell(self._neighbours.frames, received.messages)
 
     def _fell(self, why: str) -> None:
         _LOG.info("the link to %s is down: %s", self.neighbour, why)

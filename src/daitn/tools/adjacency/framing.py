@@ -1,14 +1,4 @@
-"""Wire format between the two ends of a link. Numbers: most significant byte first.
-
-::
-
-    head    kind (1), nonce of the sender (8), nonce of the receiver that the sender received (8)
-    hello   head, then when it was sent (8), the `sent_us` that it echoes (8), for how long the
-            sender had held that one (4); microseconds, by the clock of the end that set
-            `sent_us`; 0: none
-    frame   head, then its number (4), the count of its messages (4), the size of each (4), and
-            the messages, without gaps
-"""
+"""Wire format between the two ends of a link: hellos and frames. Both begin with a head."""
 
 from __future__ import annotations
 
@@ -17,17 +7,47 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from daitn.objects.errors import Corrupt
+from daitn.objects.layout import WireField, packing
 from daitn.tools.adjacency.protocol import MOST_MESSAGE_BYTES
 
-__all__ = ["FRAME_BYTES", "Frame", "Hello", "Nonces", "decode", "encode_frame", "encode_hello"]
+__all__ = [
+    "FRAME_BYTES",
+    "FRAME_FIELDS",
+    "HELLO_FIELDS",
+    "Frame",
+    "Hello",
+    "Nonces",
+    "decode",
+    "encode_frame",
+    "encode_hello",
+]
 
 FRAME_BYTES: Final = 256 << 10
 """Size of messages that travel together. A larger message travels alone."""
 _MOST_BYTES: Final = MOST_MESSAGE_BYTES + 1024
 
 _HELLO_KIND, _FRAME_KIND = 1, 2
-_HELLO = struct.Struct("!BQQQQI")
-_FRAME = struct.Struct("!BQQII")
+HEAD_FIELDS: Final = (
+    WireField("kind", "B", "1: hello, 2: frame"),
+    WireField("sender", "Q", "nonce of the sending end"),
+    WireField("receiver", "Q", "nonce of the other end that was received last; 0 means none"),
+)
+HELLO_FIELDS: Final = (
+    *HEAD_FIELDS,
+    WireField("sent_us", "Q", "when it was sent, by the sender's clock; not 0"),
+    WireField(
+        "echo_us", "Q", "the `sent_us` of the hello that the sender received last; 0 means none"
+    ),
+    WireField("held_us", "I", "time since the sender received it"),
+)
+FRAME_FIELDS: Final = (
+    *HEAD_FIELDS,
+    WireField("number", "I", "0 for the first frame since the link came up; counts modulo 2^32"),
+    WireField("count", "I", "how many messages"),
+    WireField("sizes", "", "bytes of each message", "4 each"),
+    WireField("messages", "", "without gaps", "as `sizes` say"),
+)
+_HELLO, _FRAME = packing(HELLO_FIELDS), packing(FRAME_FIELDS)
 
 
 class Nonces(NamedTuple):
@@ -39,7 +59,7 @@ class Nonces(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """Announces its sender, and whom it receives."""
+    """Announces its sender, and the end from which it receives."""
 
     nonces: Nonces
     sent_us: int
@@ -100,7 +120,7 @@ def _frame(wire: bytes) -> Frame:
 
 def _malformed(problem: str) -> Corrupt:
     return Corrupt(
-        f"what came over the link is malformed: {problem}",
+        f"the link message is malformed: {problem}",
         field="frame",
         fix="run the same version at both ends of the link",
     )

@@ -17,7 +17,7 @@ __all__ = ["LEAST_COST_S", "Link"]
 
 LEAST_COST_S: Final = 1e-4
 _BEHIND: Final = 1 << 31
-"""Numbers count modulo 2^32: what is further behind is ahead."""
+"""Numbers count modulo 2^32: a number further behind counts as ahead."""
 _SMOOTHING: Final = 1 / 8
 """Weight of the newest round trip, as in TCP (RFC 6298)."""
 
@@ -63,7 +63,7 @@ class Link:
         if receiver != self.nonces.sender or (self.up and sender != self.nonces.receiver):
             return False
         if not self.up:
-            # Its sender is up, so it receives us; the hello that would have told us was dropped.
+            # Its sender is up, so it receives us; the hello that would have shown that was dropped.
             self.nonces = Nonces(self.nonces.sender, sender)
             self._rise()
         if self._expected is not None and frame.number != self._expected:

@@ -82,7 +82,7 @@ class Adjacency(Protocol):
         ...
 
     def stats(self) -> dict[SiteId, LinkStats]:
-        """Per neighbour that is configured or was received from."""
+        """Statistics for each neighbour that is configured or sent something."""
         ...
 
     async def close(self) -> None:

@@ -37,7 +37,7 @@ class Outbox(Queue[bytes]):
         self.awake = False
         """Whether the thread will check it without being woken."""
         self.pending = False
-        """Whether the thread will be woken at the end of this turn of the event loop."""
+        """Whether the thread will be woken at the end of this iteration of the event loop."""
         self.sent = 0
         self._number = 0
 
@@ -69,7 +69,7 @@ class FrameSender:
         key: str,
         seal: Callable[[bytes], bytes | None] = lambda message: message,
     ) -> None:
-        """`seal` gives a message as it is sent, or none where it may not be."""
+        """`seal` returns a message in the form to send, or none if it may not be sent."""
         self._session = session
         self._seal = seal
         self._key: Final = key
@@ -83,14 +83,14 @@ class FrameSender:
         self.prove(self._seal(encode_hello(hello)))
 
     def prove(self, proof: bytes | None) -> None:
-        """Send a proof as it is, in the same way."""
+        """Send a proof unchanged, likewise."""
         publisher = self._hellos
         if publisher is not None and proof is not None:
             with contextlib.suppress(zenoh.ZError):  # The session is closed.
                 publisher.put(proof)
 
     def wake(self, outbox: Outbox) -> None:
-        """Wake the thread, as there may be something to send."""
+        """Wake the thread, because there may be something to send."""
         outbox.pending = False
         if not outbox.awake:
             outbox.awake = True
@@ -113,7 +113,7 @@ class FrameSender:
                     sealed = self._seal(frame)
                     if sealed is not None:
                         frames.put(sealed)
-        # Zenoh undeclares what is forgotten; undeclaring explicitly fails while another thread says
+        # Zenoh undeclares dropped objects; undeclaring explicitly fails while another thread says
         # hello.
         self._hellos = None
 

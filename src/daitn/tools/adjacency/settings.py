@@ -24,11 +24,12 @@ class AdjacencySettings:
     """Whether any site that connects becomes a neighbour, under the name it claims."""
     scout: str = ""
     """Multicast group on which sites of a local network find each other and become neighbours;
-    empty: none."""
+    empty means none."""
     tls: str = ""
     """Folder with certificates; see `FabricSettings`."""
     listed: Callable[[str], bool] | None = None
-    """Whether the roster has a key: encrypted links to others are ended. None: all are members."""
+    """Whether the roster has a key: encrypted links to others are ended. `None` means all are
+    members."""
     hello_s: float = 0.05
     dead_s: float = 0.15
     """A neighbour that is silent for this long is down."""

@@ -81,7 +81,7 @@ async def open_adjacency(
 
 
 class ZenohAdjacency:
-    """See `Adjacency`. Made by `open_adjacency`."""
+    """See `Adjacency`. Created by `open_adjacency`."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class ZenohAdjacency:
     ) -> None:
         self._identity = identity
         self._checked_s = time.monotonic()
-        """When it was last asked who is a member."""
+        """When membership was last checked."""
         self.endpoints = opened.endpoints
         self._opened = opened
         self._session = opened.session
@@ -188,7 +188,7 @@ class ZenohAdjacency:
                 end.sender.wake(end.outbox)
 
     def _heard(self, sample: zenoh.Sample) -> None:
-        """On one of Zenoh's threads."""
+        """Called on one of Zenoh's threads."""
         name = str(sample.key_expr).rpartition("/")[2]
         end = self._ends.get(name)
         if end is None:
@@ -203,7 +203,7 @@ class ZenohAdjacency:
             call_on(self._loop, self._work)
 
     def _seen(self, sample: zenoh.Sample) -> None:
-        """On one of Zenoh's threads."""
+        """Called on one of Zenoh's threads."""
         name = str(sample.key_expr).rpartition("/")[2]
         if sample.kind == zenoh.SampleKind.DELETE:
             call_on(self._loop, partial(self._vanished, name))
@@ -239,7 +239,7 @@ class ZenohAdjacency:
             self._loop.call_soon(self._work)
 
     def _tick(self) -> None:
-        # First of all, so that a link which fails here does not stop the watch over the others.
+        # First, so that a link which fails here does not stop the monitoring of the others.
         self._tick_handle = self._loop.call_later(self._settings.hello_s, self._tick)
         now_s = time.monotonic()
         late_s = max(0.0, now_s - self._ticked_s - self._settings.hello_s)
@@ -254,12 +254,13 @@ class ZenohAdjacency:
             silent_s = now_s - end.heard_s
             if silent_s > self._settings.dead_s:
                 end.lose(f"silent for {silent_s:.3f} s")
-            if silent_s > _FORGET_S and end.neighbour not in self._settings.neighbours:
+            forgotten = silent_s > _FORGET_S and not end.link.up
+            if forgotten and end.neighbour not in self._settings.neighbours:
                 end.close()
                 del self._ends[end.neighbour]
 
     def _pulse(self) -> None:
-        """On its own thread."""
+        """Runs on its own thread."""
         while not self._closed.wait(self._settings.hello_s):
             if time.monotonic() - self._ticked_s < _STUCK_S:
                 for end in tuple(self._ends.values()):

@@ -1,4 +1,4 @@
-"""Who may do what on a signed fabric, in one table. What it does not list is refused.
+"""Who may do what on a signed fabric, in one table. Everything else is refused.
 
 The table speaks of members of the roster and of keys (`keys.py`). Whose job, model or deployment a
 request is about is checked where it is handled (`caller.py`).
@@ -33,6 +33,7 @@ CENTER_VERBS: Final[Mapping[str, _Kinds]] = {
     "lineage": _PEOPLE,
     "value": _PEOPLE | _SITES,
     "cancel": _PEOPLE,
+    "resume": _PEOPLE,
     "models": _PEOPLE,
     "nodes": _PEOPLE,
     "topology": _PEOPLE,
@@ -89,7 +90,7 @@ CENTER_READING: Final = frozenset(
         "metered",
     }
 )
-"""Those of people that never change anything there."""
+"""Requests of people that never change anything there."""
 
 
 class SiteVerb(NamedTuple):
@@ -97,7 +98,7 @@ class SiteVerb(NamedTuple):
 
     senders: frozenset[Kind]
     role: Role | None = None
-    """The role without which a site does not answer it; none: any site does."""
+    """The role that a site needs to answer it; `None` means any site does."""
 
 
 SITE_VERBS: Final[Mapping[str, SiteVerb]] = {
@@ -157,14 +158,14 @@ _PUBLISHED: Final[Mapping[str, Role | None]] = {
     "attested": Role.VERIFIER,
     "demand": Role.GATEWAY,
 }
-"""What a site publishes of itself, and the role that it needs for this. Events are of the models
-whose home it is."""
+"""A site's publications, and the role that it needs for each. Events are those of models whose home
+it is."""
 _OF_JOBS: Final = ("event", "progress")
-"""Of these, what is published by job."""
+"""The publications among these that are per job."""
 
 
 def allowed(member: Member, purpose: Purpose, key: str) -> bool:
-    """Whether a member may send such a message at a key: ask, answer, or publish."""
+    """Whether a member may send such a message at a key: request, answer, or publication."""
     parts = key.split("/")
     if not all(map(is_name, parts)):
         return False  # A wildcard is nobody's name.

@@ -1,4 +1,4 @@
-"""What becomes of the answer to a bulk request, off the event loop."""
+"""Handles the answer to a bulk request off the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Taken(Generic[T]):
-    """One answer: one thread takes it, or the request fails, whichever comes first."""
+    """One answer: one thread processes it, or the request fails, whichever comes first."""
 
     def __init__(self, take: Callable[[bytes], T]) -> None:
         self._take = take
@@ -22,7 +22,7 @@ class Taken(Generic[T]):
         self._claim = threading.Lock()
 
     def take(self, read: Callable[[], bytes]) -> None:
-        """Take the answer that `read` gives, on this thread; nothing if the request is over."""
+        """Process the answer that `read` returns, on this thread; none if the request is over."""
         if not self._claimed():
             return
         try:
@@ -33,12 +33,12 @@ class Taken(Generic[T]):
             self._outcome.set_result(outcome)
 
     def fail(self, error: Exception) -> None:
-        """End the request, unless its answer is being taken. Thread-safe."""
+        """End the request, unless its answer is being processed. Thread-safe."""
         if self._claimed():
             self._outcome.set_exception(error)
 
     async def outcome(self) -> T:
-        """What `take` returned or raised. When cancelled, waits for one that is running."""
+        """The result or error of `take`. When cancelled, waits for one that is running."""
         try:
             return await asyncio.wrap_future(self._outcome)
         except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""Who sent the message that is being handled."""
+"""The sender of the message that is being handled."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from daitn.objects.errors import Refused
+from daitn.objects.errors import NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind, Member
 
-__all__ = ["caller", "check_owner", "check_site", "speaking", "visible"]
+__all__ = ["caller", "check_owner", "check_site", "no_such", "speaking", "visible"]
 
 _CALLER: ContextVar[Member | None] = ContextVar("caller", default=None)
 
 
 def caller() -> Member | None:
-    """The member that sent what is being handled.
+    """The member that sent the message being handled.
 
     None on a fabric without signatures, where everybody may do everything.
     """
@@ -47,8 +47,21 @@ def check_owner(owner: str, what: str) -> None:
         raise Refused(f"{what} is not yours", field="owner", fix="ask with its owner's key")
 
 
+def no_such(kind: str, name: str, *, field: str, see: str) -> NotFound:
+    """The error for a name that does not exist or is another owner's, without telling which, so
+    that guessing reveals nothing. `see`: a command that lists the caller's own."""
+    member = caller()
+    if member is None or member.kind is Kind.OPERATOR:
+        return NotFound(f"there is no {kind} {name}", field=field, fix=f"see `{see}`")
+    return NotFound(
+        f"there is no {kind} {name} of {member.name}",
+        field=field,
+        fix=f"see `{see}`, or ask with its owner's key",
+    )
+
+
 def check_site(site: SiteId) -> None:
-    """Raise `Refused` if a caller speaks for another site than its own."""
+    """Raise `Refused` if a caller speaks for a site other than its own."""
     member = caller()
     if member is not None and (member.kind, member.name) != (Kind.SITE, site):
-        raise Refused(f"{member.name} speaks in the name of {site}", field="site")
+        raise Refused(f"{member.name} claims to be {site}", field="site")

@@ -147,7 +147,7 @@ async def answer(handler: Handler, key: str, payload: bytes) -> bytes:
 
 @contextmanager
 def reported(key: str) -> Iterator[None]:
-    """Any failure of whoever answers at `key` becomes a `DaitnError` that may travel.
+    """Turns any failure of the server of `key` into a `DaitnError` that may be sent.
 
     An unexpected error stays in this process's log; the requester learns only where it happened.
     """
@@ -166,8 +166,8 @@ def unserved(key: str) -> Unreachable:
     """The error when nobody serves a key."""
     return Unreachable(
         f"nobody serves {key}",
-        fix="check that the process that serves it runs and is connected, and that you are still "
-        "a member: whoever is revoked, or whose key was replaced, is cut off",
+        fix="check that the process that serves it is running and connected, and that you are "
+        "still a member: members that are revoked, or whose key was replaced, are cut off",
     )
 
 

@@ -1,4 +1,4 @@
-"""Zenoh's access control at a control centre: a second fence, behind the signatures.
+"""Zenoh's access control at a control centre: a second barrier, behind the signatures.
 
 Zenoh reads its rules once, when a session opens; they name members by the literal names in their
 certificates, and what passes a router counts as the router's (measured with 1.10). So rules for
@@ -29,25 +29,25 @@ _PUBLISHED: Final = (
     keys.ROSTER,
 )
 _SERVED: Final = ("daitn/site/*/do/*", "daitn/site/*/echo", "daitn/site/*/stream")
-_ASKED: Final = (
+_REQUESTED: Final = (
     "query",
     "declare_subscriber",
     "liveliness_query",
     "declare_liveliness_subscriber",
 )
-_SAID: Final = ("put", "delete", "declare_queryable", "reply", "liveliness_token")
+_ANSWERED: Final = ("put", "delete", "declare_queryable", "reply", "liveliness_token")
 
 
 def access_control() -> dict[str, Any]:
     """The section `access_control` of a control centre's session."""
     inward, outward = ("ingress",), ("egress",)
     rules = [
-        _rule("out", "allow", outward, (*_ASKED, *_SAID), ("**",)),
-        _rule("ask", "allow", inward, _ASKED, ("**",)),
+        _rule("out", "allow", outward, (*_REQUESTED, *_ANSWERED), ("**",)),
+        _rule("ask", "allow", inward, _REQUESTED, ("**",)),
         _rule("publish", "allow", inward, ("put", "delete"), _PUBLISHED),
         _rule("serve", "allow", inward, ("declare_queryable", "reply"), _SERVED),
         _rule("alive", "allow", inward, ("liveliness_token",), (keys.ALL_SITES_ALIVE,)),
-        _rule("own", "deny", inward, _SAID, (f"daitn/site/{CENTER_SITE}/**",)),
+        _rule("own", "deny", inward, _ANSWERED, (f"daitn/site/{CENTER_SITE}/**",)),
     ]
     return {
         "enabled": True,

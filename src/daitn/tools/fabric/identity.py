@@ -1,7 +1,8 @@
-"""Who a process is, and in which network."""
+"""A process's identity, and its network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from daitn.identity.keys import SigningKey
@@ -15,17 +16,19 @@ __all__ = ["Identity"]
 
 @dataclass(frozen=True)
 class Identity:
-    """A member's key, and the roster that it believes."""
+    """A member's key, and its trusted roster."""
 
     key: SigningKey
     network: str
     """The network's name."""
     members: Members
     """The current members, by public key."""
+    epoch: Callable[[], int] | None = None
+    """The number of its leadership, if others share the key, see `SignedFabric`."""
 
     def signs(self, carrier: Carrier) -> SignedFabric:
         """The fabric on which this member speaks."""
-        return SignedFabric(carrier, self.key, self.network, self.members)
+        return SignedFabric(carrier, self.key, self.network, self.members, epoch=self.epoch)
 
     def orders(self) -> OrderBook:
         """Checks owners' orders."""

@@ -2,21 +2,21 @@
 
 ::
 
-    daitn/alive/center                     token: the control centre runs
+    daitn/alive/center                     token: the control centre is running
     daitn/alive/site/{site}/{mark}         token: a node of the site runs; `mark` is of its key
     daitn/center/do/{verb}                 request: a command or question to the control centre
     daitn/center/event/{job}               publication: `JobView`, something happened to a job
-    daitn/center/advice                    publication: `Advice`, what forwarders are advised
+    daitn/center/advice                    publication: `Advice`, the advice to forwarders
     daitn/site/{site}/do/{verb}            request: a command or question to a site
     daitn/site/{site}/echo                 request: the same bytes back, for round-trip time
-    daitn/site/{site}/stream               request: `ProbeRequest`, so many bytes, for throughput
+    daitn/site/{site}/stream               request: `ProbeRequest`, that many bytes, for throughput
     daitn/site/{site}/advert               publication: `Advert`, the site's signed descriptor
     daitn/site/{site}/sensed               publication: `Sensed`, the links and load it measured
-    daitn/site/{site}/progress/{job}       publication: `WorkProgress`, how far a piece of work is
+    daitn/site/{site}/progress/{job}       publication: `WorkProgress`, progress of a piece of work
     daitn/site/{site}/event/{job}          publication: `JobView`, a travelling model at its home
-    daitn/site/{site}/serving              publication: `Serving`, how its deployments do
-    daitn/site/{site}/attested             publication: `Attestation`, a verifier's signed finding
-    daitn/site/{site}/demand               publication: `Demand`, what is asked at its gateway
+    daitn/site/{site}/serving              publication: `Serving`, the state of its deployments
+    daitn/site/{site}/attested             publication: `Attestation`, a verifier's signed result
+    daitn/site/{site}/demand               publication: `Demand`, the demand at its gateway
     daitn/roster                           publication: `SignedRoster`, a new version of the roster
     daitn/roster/newer                     request: `RosterQuestion`, for a `RosterAnswer`
 
@@ -75,7 +75,7 @@ ALL_DEMAND: Final = "daitn/site/*/demand"
 ALL_MODEL_EVENTS: Final = "daitn/site/*/event/*"
 ROSTER: Final = "daitn/roster"
 NEWER_ROSTER: Final = "daitn/roster/newer"
-"""Rosters need no envelope: the root key's signature is in them, whoever passes them on."""
+"""Rosters need no envelope: they contain the root key's signature, whoever forwards them."""
 
 
 def center_alive() -> str:
@@ -114,7 +114,7 @@ def site_echo(site: SiteId) -> str:
 
 
 def site_stream(site: SiteId) -> str:
-    """Request that returns as many bytes as it asks for."""
+    """Request that returns the requested number of bytes."""
     return f"{_site(site)}/stream"
 
 

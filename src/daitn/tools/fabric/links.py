@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 _CHECK_S: Final = 1.0
 _ENTRY_S: Final = 60.0
-"""How long a control centre keeps a link of who has not asked for a certificate yet."""
+"""How long a control centre keeps a link to a peer that has not requested a certificate yet."""
 _DESCRIPTORS: Final = "/dev/fd"
 _ENCRYPTED: Final = "tls/"
 _REFUSED: Final = (
@@ -53,7 +53,7 @@ _End = tuple[str, int]
 
 
 class LinkGuard:
-    """Ends the encrypted links of whoever is no member, and makes none while all refuse them."""
+    """Ends encrypted links to non-members, and opens none while all refuse them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LinkGuard:
         brief: bool = False,
     ) -> None:
         """`listed`: whether the roster has a key; `own`: this process's key, if it has one;
-        `brief`: whether who has no certificate of a control centre is kept for a minute only."""
+        `brief`: whether peers without a control centre's certificate are kept for only a minute."""
         self._info = opened.session.info
         self._presented = opened.presented
         self._ended = ThrottledLog(_LOG)
@@ -74,15 +74,15 @@ class LinkGuard:
         self._brief = brief
         self._reconnection = Reconnection()
         self._made_at_s: dict[tuple[str, str], float] = {}
-        """When this process made the links that it has."""
+        """When this process opened its current links."""
         self._complaint = ""
-        """Why it waits, as it was logged."""
+        """Reason for waiting, as logged."""
         self._refuser = ""
-        """Endpoint that closed a link last."""
+        """Endpoint that last closed a link."""
         self._met: set[str] = set()
-        """Keys of those to whom this process connected while the roster had them."""
+        """Keys of the peers to which this process connected while the roster had them."""
         self._since_s: dict[tuple[str, str], float] = {}
-        """When links began for which somebody has no certificate yet."""
+        """Start of links with peers that have no certificate yet."""
         loop = asyncio.get_running_loop()
         self._events = self._info.declare_link_events_listener(
             lambda event: call_on(loop, lambda: self._happened(event))
@@ -91,12 +91,12 @@ class LinkGuard:
         self._tasks.repeat(self._check_all, "links")
 
     async def close(self) -> None:
-        """Guard no longer."""
+        """Stop guarding."""
         await self._tasks.close()
         self._events.undeclare()  # type: ignore[no-untyped-call]
 
     def renew(self) -> None:
-        """End the links that this process made, which it makes again with its new certificate."""
+        """End the links that this process opened; it reopens them with its new certificate."""
         for link in self._info.links():
             if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
                 self._made_at_s.pop((link.src, link.dst), None)
@@ -127,7 +127,7 @@ class LinkGuard:
         await asyncio.sleep(_CHECK_S)
 
     def _connect_or_wait(self) -> None:
-        """Let the session make links, or let it wait; says once why it waits."""
+        """Let the session open links, or let it wait; logs once why it waits."""
         if self._presented is None:
             return
         refused = self._reconnection.refused
@@ -147,7 +147,7 @@ class LinkGuard:
         name = link.auth_identifier or ""
         key = name.removeprefix(ENTRY)
         if not self._is_accepted(link):
-            # Who has an old roster may not know the control centre that has a newer one.
+            # A peer with an old roster may not know the control centre that has a newer one.
             if self._listed(key):
                 self._met.add(key)
             elif key in self._met:
@@ -201,13 +201,13 @@ def _ends(connection: socket.socket) -> tuple[_End, ...]:
 
 
 def _read(endpoint: str) -> _End:
-    """Of `tls/127.0.0.1:7447` or `tls/[::1]:7447`."""
+    """Parse `tls/127.0.0.1:7447` or `tls/[::1]:7447`."""
     host, _, port = endpoint.partition("/")[2].rpartition(":")
     return _address(host.strip("[]")), int(port)
 
 
 def _address(text: str) -> str:
-    """Raises `ValueError` for no IP address."""
+    """Raises `ValueError` for an invalid IP address."""
     address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)

@@ -74,9 +74,6 @@ class MemoryNetwork:
         alive = self._sessions.get(a.name) is a and self._sessions.get(b.name) is b
         return alive and frozenset((a.name, b.name)) not in self._cuts
 
-    def _reach(self, source: MemoryFabric) -> list[MemoryFabric]:
-        return [target for target in self._sessions.values() if self._linked(source, target)]
-
     def _carry(
         self, source: MemoryFabric, target: MemoryFabric, arrive: Callable[[], object]
     ) -> None:
@@ -176,7 +173,7 @@ class _Watch:
 
 
 _Answer = bytes | ErrorReport | None
-"""None: whoever served the key left."""
+"""`None` means the server of the key left."""
 
 
 class MemoryFabric:
@@ -194,11 +191,12 @@ class MemoryFabric:
         self._closed = False
 
     async def publish(self, key: str, payload: bytes) -> None:
+        await asyncio.sleep(0)  # Others get their turn meanwhile, as with Zenoh.
         self._check_open()
         checked_key(key)
-        for target in self._network._reach(self):
+        for target in tuple(self._network._sessions.values()):
             for subscription in target.subscriptions:
-                if covers(subscription.pattern, key):
+                if covers(subscription.pattern, key) and self._network._linked(self, target):
                     arrive = partial(subscription.mailbox.put, (key, payload))
                     self._network._carry(self, target, arrive)
 
@@ -307,9 +305,9 @@ class MemoryFabric:
     ) -> None:
         found = [
             (target, served)
-            for target in self._network._reach(self)
+            for target in self._network._sessions.values()
             for served in target.served
-            if covers(served.pattern, key)
+            if covers(served.pattern, key) and self._network._linked(self, target)
         ]
         if accepts is None:
             found = found[:1]

@@ -1,4 +1,4 @@
-"""What a process counts of its messages on the fabric."""
+"""Metrics of a process's messages on the fabric."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["METRICS", "FabricMetrics"]
 MESSAGES: Final = counter(
     "daitn_fabric_messages_total",
     "Messages of this process: `published` and `received` publications, requests that it sent "
-    "(`asked`, in bulk `asked_bulk`) and requests that it got (`answered`).",
+    "(`asked`, in bulk `asked_bulk`) and requests that it served (`answered`).",
     "kind",
 )
 BYTES: Final = counter(
     "daitn_fabric_bytes_total",
-    "Bytes of these messages, as far as they are counted: not of answers.",
+    "Bytes of these messages, without answers.",
     "kind",
 )
 METRICS: Final = (MESSAGES, BYTES)

@@ -30,13 +30,13 @@ _PORT_TRIES = 5
 
 
 class OpenedSession(NamedTuple):
-    """A session, and what is known of it."""
+    """A session, and its properties."""
 
     session: zenoh.Session
     endpoints: tuple[str, ...]
-    """At which it listens, with the actual ports in place of 0."""
+    """Endpoints at which it listens, with the actual ports in place of 0."""
     presented: PresentedCertificate | None
-    """None: it makes no encrypted links. Close it after the session."""
+    """`None` means it opens no encrypted links. Close it after the session."""
 
 
 async def open_session(settings: FabricSettings, connect_timeout_s: float | None) -> OpenedSession:
@@ -157,7 +157,8 @@ def _explained(error: str, settings: FabricSettings) -> DaitnError:
         return Unreachable(
             f"cannot reach the control centre at {', '.join(settings.connect)}",
             field="connect",
-            fix="check that it runs, that the endpoint is right and that no firewall is between",
+            fix="check that it is running, that the endpoint is right and that no firewall blocks "
+            "it",
         )
     return _unlistenable(settings.listen, error)
 
@@ -166,5 +167,5 @@ def _unlistenable(listen: tuple[str, ...], reason: str) -> InvalidInput:
     return InvalidInput(
         f"cannot listen on {', '.join(listen)}: {reason}",
         field="listen",
-        fix="stop the process that has the port, or listen on another address or port",
+        fix="stop the process that uses the port, or listen on another address or port",
     )

@@ -47,6 +47,8 @@ def checked_pattern(pattern: str) -> str:
 
 def covers(pattern: str, key: str) -> bool:
     """Whether `pattern` covers `key`, in time proportional to the product of their lengths."""
+    if pattern == key or "*" not in pattern:
+        return pattern == key
     wanted, given = pattern.split("/"), key.split("/")
     at, star, resume = 0, -1, 0
     done = 0

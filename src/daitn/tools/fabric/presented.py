@@ -1,4 +1,4 @@
-"""The certificate that a session presents to those to whom it connects.
+"""The certificate that a session presents when it connects.
 
 Zenoh reads it for each link, and connects again at once when a link that was made breaks: it waits
 only after a connection that failed. So a process that others refuse would make hundreds of links a
@@ -15,7 +15,7 @@ __all__ = ["PresentedCertificate"]
 
 
 class PresentedCertificate:
-    """A link to a certificate, of one session's own; the certificate itself is not touched."""
+    """A link to a certificate, private to one session; the certificate itself is not touched."""
 
     def __init__(self, certificate: str) -> None:
         self._certificate = Path(certificate).absolute()
@@ -25,7 +25,7 @@ class PresentedCertificate:
 
     @property
     def path(self) -> str:
-        """Where Zenoh reads it."""
+        """The path from which Zenoh reads it."""
         return str(self._path)
 
     def present(self) -> None:
@@ -34,7 +34,7 @@ class PresentedCertificate:
             self._path.symlink_to(self._certificate)
 
     def withhold(self) -> None:
-        """Let the session make no new encrypted link; those that it has go on."""
+        """Stop the session from opening encrypted links; existing ones continue."""
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ Alive = Callable[[str, bool], Awaitable[None]]
 """Receives a change: the token `key` appeared (True) or vanished (False)."""
 
 Accepts = Callable[[bytes], bool]
-"""Says whether an answer counts. Runs on the event loop."""
+"""Whether an answer counts. Runs on the event loop."""
 
 
 class Registration(Protocol):
@@ -57,7 +57,7 @@ class Fabric(Protocol):
     async def request_bulk(
         self, key: str, payload: bytes, *, timeout_s: float, take: Callable[[bytes], T]
     ) -> T:
-        """Send a request whose answer is large and yields to all others; returns `take(answer)`.
+        """Send a request with a large answer that yields to all others; returns `take(answer)`.
 
         `take` runs on a thread. One that runs when the caller is cancelled, or when `timeout_s`
         ends, is waited for. Raises what `request` raises, and what `take` raises.
@@ -94,7 +94,7 @@ class Carrier(Fabric, Protocol):
         timeout_s: float,
         accepts: Accepts | None = None,
     ) -> bytes:
-        """See `Fabric.request`. Anybody can serve any key, so with `accepts` everybody who serves
-        it is asked, and the first answer that `accepts` takes is the answer; others, and errors,
-        are as if they had not come."""
+        """See `Fabric.request`. Anybody can serve any key, so with `accepts` all servers of it are
+        asked, and the first answer that `accepts` admits counts; others, and errors, are
+        ignored."""
         ...

@@ -1,4 +1,4 @@
-"""When a process connects again whose links the other ends refuse."""
+"""When a process with refused links reconnects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 __all__ = ["SHORT_S", "Reconnection"]
 
 SHORT_S: Final = 2.0
-"""A link that the other end closes sooner than this was refused."""
+"""A link closed by the other end sooner than this was refused."""
 _TRIES: Final = 3
-"""Links in a row that are refused before the first pause: one may be an accident."""
+"""Consecutive refused links before the first pause: one may be an accident."""
 _FIRST_S: Final = 1.0
 _MOST_S: Final = 60.0
 
@@ -26,13 +26,13 @@ class Reconnection:
     def __init__(self, rng: random.Random | None = None) -> None:
         self._rng = rng or random.Random()  # noqa: S311 - spreads load, no secret.
         self._refused = 0
-        """Links in a row that were refused."""
+        """Number of consecutive refused links."""
         self._refused_at_s = 0.0
         self._until_s = 0.0
 
     @property
     def refused(self) -> bool:
-        """Whether links are being refused, one after another."""
+        """Whether consecutive links are being refused."""
         return self._refused >= _TRIES
 
     def closed(self, lasted_s: float, now_s: float) -> None:
@@ -48,10 +48,10 @@ class Reconnection:
             self._until_s = now_s + pause_s * self._rng.uniform(0.5, 1.0)
 
     def holds(self, made_at_s: float, now_s: float) -> None:
-        """There is a link that was made then."""
+        """A link opened at that time is up."""
         if made_at_s > self._refused_at_s and now_s - made_at_s >= SHORT_S:
             self._refused = 0
 
     def may_connect(self, now_s: float) -> bool:
-        """Whether a link may be made now."""
+        """Whether a link may be opened now."""
         return not self.refused or now_s >= self._until_s

@@ -34,12 +34,12 @@ def read(reply: zenoh.Reply | None, key: str, timeout_s: float) -> bytes:
     if reply.ok is not None:
         return bytes(reply.ok.payload)
     assert reply.err is not None
-    said = bytes(reply.err.payload)
+    payload = bytes(reply.err.payload)
     if reply.err.encoding == _ERROR:
-        raise decode(said, ErrorReport).error()
-    if said == b"Timeout":
+        raise decode(payload, ErrorReport).error()
+    if payload == b"Timeout":
         raise silent(key, timeout_s)
-    raise failed(said.decode(errors="replace"))
+    raise failed(payload.decode(errors="replace"))
 
 
 def failed(reason: str) -> Unreachable:

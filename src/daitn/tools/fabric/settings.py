@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["FabricSettings"]
+__all__ = ["FabricSettings", "check_endpoints"]
 
 _GROUP = re.compile(r"(22[4-9]|23\d)(\.\d{1,3}){3}:(\d{1,5})")
 _ENDPOINT = re.compile(r"(tcp|tls)/(\[[0-9a-fA-F:.%]+\]|[^\s/:\[\]]+):(\d{1,5})")
@@ -27,17 +27,17 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     connect: tuple[str, ...] = ()
     """Endpoints to connect to, retried until they answer."""
     direct: bool = False
-    """Whether this peer communicates only with the peers it is connected to, and exchanges no
-    gossip. It retries broken connections more often."""
+    """Whether this peer communicates only with the peers it is connected to, without gossip. It
+    retries broken connections more often."""
     tls: str = ""
     """Folder as described in `identity/certificates.py`: on endpoints that begin with
-    `tls/`, both ends present certificates of the network's authority. Empty: none."""
+    `tls/`, both ends present certificates of the network's authority. Empty means none."""
     fenced: bool = False
-    """Whether others may say through this session what sites say, and nothing else; see
-    `fence.py`. Of a control centre."""
+    """Whether others may send only sites' messages through this session; see `fence.py`. For a
+    control centre."""
     scout: str = ""
     """Multicast group, for instance `224.0.0.225:7448`: peers of a local network with the same
-    group find each other and connect. Empty: none."""
+    group find each other and connect. Empty means none."""
 
     @property
     def encrypted(self) -> bool:
@@ -80,3 +80,21 @@ class FabricSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("only a peer is direct: routers pass on what is not theirs")
         if self.mode != "client" and not (self.listen or self.connect):
             raise ValueError(f"a {self.mode} needs an endpoint to listen on or to connect to")
+
+
+def check_endpoints(
+    field: str,
+    *,
+    tls: str,
+    listen: tuple[str, ...] = (),
+    connect: tuple[str, ...] = (),
+    scout: str = "",
+) -> None:
+    """Check the endpoints in a file, as a session that uses them does. Raises `InvalidInput` with
+    the field."""
+    anywhere = ("tls/127.0.0.1:0",) if tls else ("tcp/127.0.0.1:0",)
+    try:
+        FabricSettings(listen=listen or anywhere, connect=connect, scout=scout, tls=tls)
+    except InvalidInput as error:
+        fix = "write it with tcp/" if error.field == "tls" else error.fix
+        raise InvalidInput(error.problem, field=field, fix=fix) from None

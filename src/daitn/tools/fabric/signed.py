@@ -1,4 +1,4 @@
-"""The signed fabric: every message proves who sent it, and whoever may not send it is not heard.
+"""The signed fabric: every message proves its sender, and unauthorised messages are ignored.
 
 It wraps a carrier. A receiver takes a message whose sender is a member of the network now, may send
 it by the table (`authority.py`), signed it for this network, key and purpose, lately, and once. An
@@ -7,6 +7,9 @@ answer must come from whom the key names: who else serves a key is not listened 
 A process that has just started does not know what was sent to an earlier run. So while requests to
 that one may still be fresh, it takes only those that name its session, a random number, and tells
 that to a member who asks without.
+
+Control centres that share a key say in each message by which leadership they speak. Who has heard a
+newer one takes no older one, so that what a former leader still had in hand does nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import logging
 import os
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,10 +51,10 @@ Allowed = Callable[[Member, Purpose, str], bool]
 """Whether a member may send such a message at a key."""
 
 FRESH_S: Final = 120.0
-"""A message is taken this long before and after its time: clocks may differ, as for passes."""
+"""A message is accepted this long before and after its time: clocks may differ, as for passes."""
 _MOST_SEEN: Final = 4096
-"""Messages of one sender at one registration that are told apart. Of a sender that sends more
-within `FRESH_S`, messages older than the last so many are refused: far fewer are ever under way."""
+"""Limit on remembered messages of one sender at a registration, to detect repetitions. If a sender
+sends more within `FRESH_S`, older ones are refused: far fewer are ever in transit."""
 _SESSION: Final = 16
 _MOST_SESSIONS: Final = 4096
 _NUMBER: Final = re.compile(r" -?\d+\b")
@@ -68,18 +72,24 @@ class SignedFabric:
         *,
         wall_s: Callable[[], float] = clock.wall_s,
         allowed: Allowed = allowed,
+        epoch: Callable[[], int] | None = None,
     ) -> None:
-        """`wall_s` gives the time that other machines share."""
+        """`wall_s` gives the time shared by all machines. `epoch`: of its leadership, if others
+        share the key; raises `Unreachable` when that is over, and nothing is sent then."""
         self._carrier = carrier
         self._key = key
         self._network = network
         self._members = members
         self._wall_s = wall_s
         self._allowed = allowed
+        self._epoch = epoch or (lambda: 0)
+        self._epochs: dict[bytes, int] = {}
+        """The newest leadership received, by key."""
+        self._hearing = threading.Lock()
         self._session = os.urandom(_SESSION)
         self._began_ms = int(1000 * wall_s())
         self._sessions: LRUCache[str, bytes] = LRUCache(_MOST_SESSIONS)
-        """Of those who were asked, as they told it."""
+        """Sessions of the processes that were asked, as they reported them."""
         self._refused = ThrottledLog(_LOG)
 
     async def publish(self, key: str, payload: bytes) -> None:
@@ -133,11 +143,12 @@ class SignedFabric:
         return envelope
 
     def _unheard(self, error: Unreachable) -> Unreachable:
-        """Why nobody answered: whom the roster does not have is cut off, and told nothing."""
+        """Why nobody answered: a process that is not in the roster is cut off, and gets no
+        message."""
         if self._key.public in self._members():
             return error
         return Unreachable(
-            f"the roster of {self._network} does not have this key, or it has ended: "
+            f"the roster of {self._network} does not have this key, or has expired: "
             f"{error.problem}",
             field="sender",
             fix="ask the network's operator for an invitation: the key was revoked, replaced by "
@@ -149,14 +160,14 @@ class SignedFabric:
         return self._enclosed(key, Purpose.REQUEST, payload, about)
 
     def _is_session(self, key: str, answer: Envelope) -> bool:
-        """Whether an answer asks for the request again; keeps the session in it."""
+        """Whether an answer requests a repetition; stores the session in it."""
         if answer.purpose is not Purpose.SESSION:
             return False
         self._sessions[_server(key)] = answer.payload[:_SESSION]
         return True
 
     async def relay(self, key: str, data: bytes, sender: str, *, timeout_s: float) -> bytes:
-        """Pass on a request as another member signed it. Returns the answer as it came: that member
+        """Relay a request as signed by another member. Returns the answer as bytes: that member
         checks it. `sender`: its public key.
 
         Who answers hears the member, not whoever passes it on. Raises `Refused` for what that
@@ -165,7 +176,7 @@ class SignedFabric:
         sent = _read_signed(data)
         if sent.purpose is not Purpose.REQUEST or sent.public_key != sender:
             raise Refused(
-                "it is no request of whoever signed in",
+                "it is not a request of the signed-in member",
                 field="sender",
                 fix="sign in and ask with the same key",
             )
@@ -191,11 +202,11 @@ class SignedFabric:
     async def _requested_bulk(
         self, key: str, payload: bytes, timeout_s: float, take: Callable[[bytes], T]
     ) -> T:
-        """What comes of one request. Raises `_OtherSession` if it is to be sent again."""
+        """The outcome of one request. Raises `_OtherSession` if it must be sent again."""
         sent = self._asking(key, payload)
 
         def checked(data: bytes) -> Callable[[], T]:
-            """What comes of an answer; it raises nothing here, where errors may be anybody's."""
+            """The outcome of an answer. Nothing is raised here, where errors may be anybody's."""
             try:
                 envelope = read_envelope(data)
                 self._check_answer(envelope, key, sent)
@@ -228,7 +239,7 @@ class SignedFabric:
         one_at_a_time = threading.Lock()
 
         def answered(key: str, data: bytes) -> bytes:
-            envelope = _read_signed(data)
+            envelope = self._received(data)
             try:
                 with one_at_a_time:
                     sender = self._check_request(envelope, key, seen)
@@ -249,7 +260,7 @@ class SignedFabric:
     async def _serve(
         self, handler: Handler, seen: dict[bytes, _Seen], key: str, data: bytes
     ) -> bytes:
-        envelope = _read_signed(data)
+        envelope = self._received(data)
         try:
             with speaking(self._check_request(envelope, key, seen)):
                 given = await answer(handler, key, envelope.payload)
@@ -263,14 +274,15 @@ class SignedFabric:
         return await self._carrier.announce(key)
 
     async def watch(self, pattern: str, alive: Alive) -> Registration:
-        """Tokens carry no signature: what a token says is checked against the roster."""
+        """Tokens are unsigned: their content is checked against the roster."""
         return await self._carrier.watch(pattern, alive)
 
     async def close(self) -> None:
         await self._carrier.close()
 
     def _enclosed(self, key: str, purpose: Purpose, payload: bytes, about: bytes = b"") -> Envelope:
-        return enclose(self._key, self._network, key, purpose, payload, self._wall_s(), about)
+        now_s, epoch = self._wall_s(), self._epoch()
+        return enclose(self._key, self._network, key, purpose, payload, now_s, about, epoch)
 
     def _answer_to(self, request: Envelope, key: str, payload: bytes) -> bytes:
         return encode(self._enclosed(key, Purpose.ANSWER, payload, request.signature))
@@ -282,14 +294,20 @@ class SignedFabric:
         report = encode(ErrorReport.of(error))
         return encode(self._enclosed(key, Purpose.ERROR, report, request.signature))
 
+    def _received(self, data: bytes) -> Envelope:
+        """A request. Raises `Unreachable` before anything else if this process leads no more: a
+        refusal would keep whoever asks from the one that leads."""
+        self._epoch()
+        return _read_signed(data)
+
     def _check_request(
         self,
         envelope: Envelope,
         key: str,
         seen: dict[bytes, _Seen],
     ) -> Member:
-        """The sender of a request that was not taken before. Logs and raises as `_checked`, and
-        raises `_OtherSession` for one that an earlier run may have taken."""
+        """The sender of a request that was not accepted before. Logs and raises like `_checked`,
+        and raises `_OtherSession` for one that an earlier run may have accepted."""
         try:
             sender = self._checked(envelope, key, Purpose.REQUEST)
             early = envelope.at_ms <= self._began_ms + 1000 * FRESH_S
@@ -323,11 +341,11 @@ class SignedFabric:
         comes first, so that strangers cost little.
         """
         if envelope.purpose not in purposes:
-            raise Refused(f"it is meant as {envelope.purpose.name.lower()}", field="purpose")
+            raise Refused(f"its purpose is {envelope.purpose.name.lower()}", field="purpose")
         sender = self._members().get(envelope.public_key)
         if sender is None:
             raise Refused(
-                "its sender is no member of the network",
+                "its sender is not a member of the network",
                 field="sender",
                 fix="join the network; see `daitn network`",
             )
@@ -336,49 +354,65 @@ class SignedFabric:
             raise Refused(
                 f"{who} may not do this: {envelope.purpose.name.lower()} at {key}",
                 field="sender",
-                fix="ask with the key of a member who may",
+                fix="use the key of a member that may",
             )
         late_s = self._wall_s() - envelope.at_ms / 1000
         if abs(late_s) > FRESH_S:
-            # No refusal: it may be sent again once the clock is right.
+            # Not a refusal: it may be sent again once the clock is right.
             raise Unreachable(
                 f"the clock of {who} is {abs(late_s):.0f} s {'behind' if late_s > 0 else 'ahead'}, "
-                "or its message was held up",
+                "or its message was delayed",
                 fix="set the clocks of both machines",
             )
         check_envelope(envelope, self._network, key)
+        self._check_epoch(envelope, who)
         return sender
 
+    def _check_epoch(self, envelope: Envelope, who: str) -> None:
+        """Raise `Refused` for messages of an earlier leader. Call it for members' messages only."""
+        if envelope.epoch:
+            with self._hearing:
+                newest = self._epochs.get(envelope.sender, 0)
+                self._epochs[envelope.sender] = max(newest, envelope.epoch)
+            if envelope.epoch < newest:
+                raise Refused(
+                    f"{who} sent it as leader of epoch {envelope.epoch}, but the current epoch is "
+                    f"{newest}",
+                    field="epoch",
+                    fix="nothing, if another control centre took over",
+                )
+
     def _check_new(self, envelope: Envelope, seen: dict[bytes, _Seen]) -> None:
-        """Raise `Refused` for a message that was taken before. Call it for members' alone."""
+        """Raise `Refused` for a repeated message. Call it for members' messages only."""
         oldest_ms = int(1000 * (self._wall_s() - FRESH_S))
         if not seen.setdefault(envelope.sender, _Seen()).take(envelope, oldest_ms):
-            raise Refused("it was taken before", field="nonce", fix="send it anew")
+            raise Refused("it is a replay", field="nonce", fix="send it again")
 
     def _note(self, what: str, key: str, error: DaitnError) -> None:
-        # Whoever sends it chooses the key and the time, and could use up all kinds.
+        # The sender chooses the key and the time, and could use up all kinds.
         kind = _NUMBER.sub("", f"{what} {error.problem}".replace(key, ""))
         self._refused.warning(kind, "%s at %s is not taken: %s", what, key, error.problem)
 
 
 class _OtherSession(Exception):
-    """A request is to be sent again, with the session of whoever answers it."""
+    """A request must be sent again, with the answerer's session."""
 
 
 def _server(key: str) -> str:
-    """Whom a key is of, `daitn/center` or `daitn/site/{site}`."""
+    """The server of a key, `daitn/center` or `daitn/site/{site}`."""
     parts = key.split("/")
     return "/".join(parts[: 2 if parts[1:2] == ["center"] else 3])
 
 
 @dataclass(eq=False)
 class _Seen:
-    """The messages of one sender that were taken, so that none is taken twice."""
+    """The accepted messages of one sender, so that none is accepted twice."""
 
-    times_ms: dict[bytes, int] = field(default_factory=dict)
-    """By nonce, in order of arrival."""
+    times_ms: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
+    """By nonce, in order of arrival. A plain dict scans all places freed at its front before it
+    finds its first key."""
     floor_ms: int = -1
-    """Messages of this time and before are too old to tell."""
+    """Messages of this time and before are too old to check."""
 
     def take(self, envelope: Envelope, oldest_ms: int) -> bool:
         if envelope.at_ms <= self.floor_ms or envelope.nonce in self.times_ms:
@@ -393,9 +427,9 @@ class _Seen:
 
 
 def _given(envelope: Envelope) -> bytes:
-    """The answer. Raises the error that was answered."""
+    """The answer. Raises the error in it."""
     if envelope.purpose is Purpose.SESSION:
-        raise Unreachable("who answers has restarted again and again", fix="ask again")
+        raise Unreachable("the answering process keeps restarting", fix="ask again")
     if envelope.purpose is Purpose.ERROR:
         raise decode(envelope.payload, ErrorReport).error()
     return envelope.payload
@@ -414,7 +448,7 @@ def _read_signed(data: bytes) -> Envelope:
         return read_envelope(data)
     except Corrupt:
         raise Refused(
-            "this network takes signed messages only",
+            "this network accepts only signed messages",
             field="sender",
             fix="join it; `DAITN_NETWORK` names the folder of a network",
         ) from None
@@ -422,6 +456,6 @@ def _read_signed(data: bytes) -> Envelope:
 
 def _impostor(key: str, trouble: DaitnError) -> Unreachable:
     return Unreachable(
-        f"nobody who may answer {key} did; an answer is not taken: {trouble.problem}",
+        f"no authorised process answered {key}; a rejected answer: {trouble.problem}",
         fix=trouble.fix or "check who is connected to the network",
     )

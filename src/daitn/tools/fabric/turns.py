@@ -32,19 +32,20 @@ COSTS: Final[Mapping[str, int]] = {
     "metered": 0,
     "travelled": 0,
 }
-"""How many of a minute's requests each costly one counts as. A job stays in the journal. What is
-looked at again and again counts as none, and waits for its turn."""
+"""Share of a minute's requests that each costly one counts as. A job stays in the journal. Requests
+that are repeated often count as none, and wait for their turn."""
 _WINDOW_S: Final = 60.0
 _AT_ONCE: Final = 2
-"""Of one member's; others of it wait, so that whoever asks once comes next but one or two."""
+"""Concurrent requests of one member; its others wait, so that another member's single request is
+served next or soon after."""
 
 
 class TooOften(Refused):
-    """A member asks more often than it may."""
+    """A member exceeds its request rate."""
 
     def __init__(self, verb: str, wait_s: int) -> None:
         super().__init__(
-            f"too many requests in a minute: {verb} has to wait",
+            f"too many requests per minute: {verb} must wait",
             field="sender",
             fix=f"ask again in {wait_s} s",
         )
@@ -52,10 +53,8 @@ class TooOften(Refused):
 
 
 class RequestRates:
-    """Requests of each member: so many in a minute, and a few at a time.
-
-    The rate is a generic cell rate algorithm (ITU-T I.371): a minute's requests may come at once.
-    """
+    """Requests of each member: this many per minute, and a few at a time. The rate is a generic
+    cell rate algorithm (ITU-T I.371): a minute's requests may come at once."""
 
     def __init__(
         self, per_minute: int = PER_MINUTE, *, now_s: Callable[[], float] = clock.elapsed_s
@@ -63,19 +62,19 @@ class RequestRates:
         self._each_s = _WINDOW_S / per_minute
         self._now_s = now_s
         self._due_s: dict[str, float] = {}
-        """By public key: when all that was asked would be done at the rate."""
+        """By public key: when all requests would be done at the rate."""
         self.refused: Counter[str] = Counter()
-        """Requests that came too often, by verb."""
+        """Requests refused by rate, by verb."""
         self._at_once: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
 
     def allow(self, per_minute: int) -> None:
-        """Change the rate, of what is asked from now on."""
+        """Change the rate of later requests."""
         self._each_s = _WINDOW_S / per_minute
 
     def limited(self, verb: str, handler: Handler) -> Handler:
-        """The handler, which refuses members that ask too often, and lets each do a few at a time.
+        """The handler, with limits on each member's rate and concurrency.
 
         Unchanged for a verb that is not costly. A fabric without signatures has no members.
         """

@@ -51,13 +51,13 @@ _AnyMailbox = Mailbox[tuple[str, bytes]] | Mailbox[tuple[str, bool]]
 _LOG = logging.getLogger(__name__)
 
 _SENDERS = 32
-"""Threads that may wait on congested links at the same time; started on demand."""
+"""Threads that may wait on congested links concurrently; started on demand."""
 _GIVERS = 2
 """Threads that make bulk answers; others send them. Few threads reuse the same memory: measured on
 two cores, holder and receiver together spend 2.5 to 2.9 ms of them on a chunk with 2 threads, and
 2.9 to 3.1 ms with 32, where each chunk's memory is new and the system has to supply its pages."""
 _TAKERS = 2
-"""Threads that take bulk answers."""
+"""Threads that process bulk answers."""
 _BACKSTOP_S = 5.0
 """How long after our own timeout Zenoh drops a query, in case its cancellation is lost."""
 
@@ -80,7 +80,7 @@ class _Undeclarable(Protocol):
 
 
 class ZenohFabric:
-    """One Zenoh session; see `Fabric`. Made by `open_zenoh`."""
+    """One Zenoh session; see `Fabric`. Created by `open_zenoh`."""
 
     def __init__(self, opened: OpenedSession) -> None:
         self.endpoints = opened.endpoints
@@ -93,7 +93,7 @@ class ZenohFabric:
         self._repliers = ThreadPoolExecutor(_SENDERS, thread_name_prefix="reply")
         self._takers = ThreadPoolExecutor(_TAKERS, thread_name_prefix="take")
         self._mailboxes: set[_AnyMailbox] = set()
-        # Zenoh undeclares what its holder forgets; a registration lasts until it is closed.
+        # Zenoh undeclares dropped objects; a registration lasts until it is closed.
         self._registrations: set[_Registration] = set()
         self._answering: set[asyncio.Task[None]] = set()
         self._asked: set[asyncio.Future[zenoh.Reply | None]] = set()
@@ -214,24 +214,16 @@ class ZenohFabric:
                 self._spawn(token.cancel)
 
     async def serve(self, key: str, handler: Handler) -> Registration:
-        checked_pattern(key)
-        self._check_open()
-
         def asked(query: zenoh.Query) -> None:
             call_on(self._loop, partial(self._accept, handler, query))
 
-        declare = partial(self._session.declare_queryable, key, _direct(asked), complete=True)
-        return await self._declared(declare)
+        return await self._queryable(key, asked)
 
     async def serve_bulk(self, key: str, give: Give) -> Registration:
-        checked_pattern(key)
-        self._check_open()
-
         def asked(query: zenoh.Query) -> None:
             _hand(self._givers, partial(self._give, give, query))
 
-        declare = partial(self._session.declare_queryable, key, _direct(asked), complete=True)
-        return await self._declared(declare)
+        return await self._queryable(key, asked)
 
     async def announce(self, key: str) -> Registration:
         checked_key(key)
@@ -292,7 +284,7 @@ class ZenohFabric:
             raise closed() if self._closed else replies.failed(plain(error)) from None
 
     def _spawn(self, call: Callable[[], object]) -> None:
-        """Run a call that may block and whose outcome nobody awaits."""
+        """Run a call that may block and whose outcome is not awaited."""
         if not self._closed:
             self._senders.submit(call)
 
@@ -307,7 +299,7 @@ class ZenohFabric:
         *,
         everybody: bool = False,
     ) -> None:
-        """`everybody`: whether all who serve the key are asked, or the nearest alone."""
+        """`everybody`: whether to ask all servers of the key, or only the nearest."""
         self._session.get(
             key,
             answered,
@@ -367,6 +359,12 @@ class ZenohFabric:
         except zenoh.ZError as error:
             if not self._closed:
                 _LOG.warning("the answer of %s got lost: %s", key, plain(error))
+
+    async def _queryable(self, key: str, asked: Callable[[zenoh.Query], None]) -> Registration:
+        checked_pattern(key)
+        self._check_open()
+        declare = partial(self._session.declare_queryable, key, _direct(asked), complete=True)
+        return await self._declared(declare)
 
     async def _declared(
         self,
@@ -428,7 +426,7 @@ def _direct(
 
 
 def _counts(reply: zenoh.Reply | None, accepts: Accepts | None) -> bool:
-    """Whether a reply, or the end of all, ends the request."""
+    """Whether a reply, or the end of all replies, ends the request."""
     if accepts is None or reply is None:
         return True
     return reply.ok is not None and accepts(bytes(reply.ok.payload))

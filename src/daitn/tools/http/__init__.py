@@ -19,7 +19,7 @@ from daitn.tools.http.exchange import (
     Response,
     Stream,
 )
-from daitn.tools.http.server import HttpServer, served
+from daitn.tools.http.server import HttpServer, bind, check_published, check_served, served
 
 __all__ = [
     "Address",
@@ -35,6 +35,9 @@ __all__ = [
     "Response",
     "ServerTimeout",
     "Stream",
+    "bind",
+    "check_published",
+    "check_served",
     "read_address",
     "served",
 ]

@@ -30,7 +30,7 @@ _SECOND_ADDRESS_AFTER_S = 0.25
 """Between attempts on a host with several addresses, as RFC 8305 recommends."""
 
 _REQUEST_TIMEOUT = 408
-"""The server did not get the request as a whole, so it may be repeated."""
+"""The server did not get the whole request, so it may be repeated."""
 
 
 class Address(NamedTuple):
@@ -42,7 +42,7 @@ class Address(NamedTuple):
     host_header: str
     """Value of the header `host`."""
     prefix: str
-    """Of every path; without a trailing slash."""
+    """Prefix of every path, without a trailing slash."""
 
 
 def read_address(url: str) -> Address:
@@ -63,7 +63,7 @@ class HttpClient:
 
     def __init__(self, *, connect_timeout_s: float, keepalive_s: float, tls: str = "") -> None:
         """`keepalive_s`: how long the pool keeps an idle connection. `tls`: folder with the
-        certificate of a private authority to trust beside the public ones; empty: none. Raises
+        certificate of a private authority to trust beside the public ones; empty means none. Raises
         `InvalidInput` for a folder without one."""
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
@@ -72,7 +72,7 @@ class HttpClient:
         self._pool = Pool(keepalive_s)
 
     def close(self) -> None:
-        """Close every connection; responses under way fail with `ConnectionBroken`."""
+        """Close every connection; responses in progress fail with `ConnectionBroken`."""
         for connection in tuple(self._pool.open):
             connection.abort()
 

@@ -34,10 +34,10 @@ _STATUSES_WITHOUT_BODY = frozenset({204, 304})
 ANSWER_TIMEOUT_S = 3600.0
 """No response takes longer, however steadily it trickles."""
 RELEASE_S = 1.0
-"""How long the rest of a response may take of which nobody reads more. A server that is in order
-ends it at once, and its connection is kept."""
+"""Time limit for the rest of an abandoned response. A healthy server ends it at once, and its
+connection is kept."""
 WRITE_TIMEOUT_S = 10.0
-"""A server that takes nothing of a request for this long hangs. TCP resends a lost segment within 3
+"""A server that reads nothing of a request for this long hangs. TCP resends a lost segment within 3
 s, then within 7 s (RFC 6298)."""
 
 
@@ -55,7 +55,7 @@ class ConnectError(HttpError):
 
 
 class ServerTimeout(HttpError):
-    """The server sent nothing, or took nothing of the request, for too long."""
+    """The server sent nothing, or read nothing of the request, for too long."""
 
 
 class ConnectionBroken(HttpError):
@@ -225,6 +225,8 @@ class ClientConnection(asyncio.Protocol):
 
     async def send(self, message: bytes, silence_timeout_s: float) -> ClientResponse:
         """Send a whole request and wait for the head of its response. Raises `HttpError`."""
+        if not self.usable:
+            raise StaleConnection("the connection was lost")
         response = self._response = ClientResponse(self)
         self._response_started = False
         self._silence_timeout_s = silence_timeout_s
@@ -236,20 +238,21 @@ class ClientConnection(asyncio.Protocol):
         return response
 
     def resume(self) -> None:
-        """Read on: the reader has caught up."""
+        """Continue reading: the reader has caught up."""
         if not self._reading:
             self._reading = True
             self._active_at_s = self._loop.time()
             self._transport.resume_reading()
 
     def end_soon(self) -> None:
-        """Nobody reads on: the response ends within `RELEASE_S`, or the connection is closed."""
+        """The reader has left: the response ends within `RELEASE_S`, or the connection is
+        closed."""
         self._ends_at_s = min(self._ends_at_s, self._loop.time() + RELEASE_S)
         self._schedule_check(self._ends_at_s)
         self.resume()
 
     def abort(self) -> None:
-        """Close at once; a response under way fails."""
+        """Close at once; a response in progress fails."""
         self._fail(ConnectionBroken("the caller closed it"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -315,7 +318,7 @@ class ClientConnection(asyncio.Protocol):
         response.set_head(status, headers)
 
     def _decode_as(self, coding: str) -> bool:
-        """Decode the body from now on; false for a coding that is not known here."""
+        """Decode the body from now on; false for an unknown coding."""
         try:
             self._decoder = Decoder(coding) or None
         except BadCoding as bad:
@@ -397,7 +400,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(ServerTimeout("the server was silent for too long"))
 
     def _check_writing(self) -> None:
-        """Fail unless the server took something of the request since the last check."""
+        """Fail unless the server read something of the request since the last check."""
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
             self._unsent = unsent

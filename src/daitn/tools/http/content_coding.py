@@ -1,4 +1,4 @@
-"""Content codings of HTTP (RFC 9110, section 8.4): what arrives compressed, though nobody asked.
+"""Content codings of HTTP (RFC 9110, section 8.4), for unrequested compression.
 
 We ask for `identity`. Some servers compress all the same, and some clients compress requests.
 """
@@ -14,14 +14,14 @@ CODINGS = ("gzip", "deflate")
 _SYNONYMS = {"x-gzip": "gzip"}
 _MOST_CODINGS = 4
 _MOST_EXPANDED_BYTES = 1 << 24
-"""What one piece may expand to: 64 KiB by more than 250 are no text, but an attack."""
+"""Maximum expansion of one piece: 64 KiB by more than 250 is not text, but an attack."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 """`wbits` of zlib's formats."""
 
 
 class BadCoding(Exception):
-    """A body is not in the coding that its head names, or in one that is not known here.
-    `unknown`: the latter."""
+    """A body is not in the coding that its head names, or in an unknown one. `unknown`: the
+    latter."""
 
     def __init__(self, reason: str, *, unknown: bool = False) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class Decoder:
 
 
 class _Layer:
-    """One coding. Several members of gzip may follow each other."""
+    """One coding. Several gzip members may follow each other."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -90,7 +90,8 @@ class _Layer:
         return out
 
     def _wbits(self, data: bytes) -> int:
-        """Of `deflate` there are two: in the zlib format (RFC 9110), and raw as some send it."""
+        """There are two kinds of `deflate`: in the zlib format (RFC 9110), and raw as some send
+        it."""
         if self._coding == "gzip":
             return _GZIP
         wrapped = data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0

@@ -1,4 +1,4 @@
-"""Requests as the HTTP server hands them to its handler, and the responses to them, over ASGI."""
+"""Requests as passed by the HTTP server to its handler, and their responses, over ASGI."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StreamTranslation(Protocol):
         ...
 
     async def events(self, events: bytes) -> bytes:
-        """What is sent in place of the next events."""
+        """The events to send instead of the next ones."""
         ...
 
 
@@ -91,7 +91,7 @@ class Request:
         self.response_started = False
         """Whether the head of the response has been sent."""
         self.translation: StreamTranslation | None = None
-        """What becomes of a stream before it is sent."""
+        """Translation of a stream before it is sent."""
         self._scope = scope
         self._receive = receive
         self._headers: dict[str, str] | None = None
@@ -99,15 +99,27 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """By name in lower case; of repeated headers the first one counts."""
+        """By name in lower case; the first of repeated headers counts."""
         if self._headers is None:
             self._headers = read_headers(self.raw_headers)
         return self._headers
 
     @property
+    def hides_slash(self) -> bool:
+        """Whether a part of the path holds a slash of its own, which `path` does not tell apart."""
+        raw: bytes = self._scope["raw_path"]
+        return b"%2f" in raw.lower()
+
+    @property
     def query(self) -> dict[str, str]:
-        """The query string's fields; of repeated ones the last one counts."""
+        """The query string's fields; the last of repeated ones counts."""
         return dict(parse_qsl(self._scope["query_string"].decode("latin-1")))
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """All fields of the query string in their order: also empty and repeated ones."""
+        text = self._scope["query_string"].decode("latin-1")
+        return parse_qsl(text, keep_blank_values=True)
 
     @property
     def complete(self) -> bool:
@@ -138,7 +150,7 @@ class Request:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def add_header(self, name: str, value: str) -> None:
-        """Add a header to the response, whatever it will be."""
+        """Add a header to the later response."""
         self._added += _encoded({name: value})
 
     async def respond(self, response: Response) -> None:
@@ -171,7 +183,7 @@ class Request:
 
 
 class Response:
-    """A response that is sent whole."""
+    """A response sent whole."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -184,7 +196,7 @@ class Response:
 
 
 class Stream:
-    """A response that is sent piece by piece; its head goes out with the first piece.
+    """A response sent piece by piece; its head is sent with the first piece.
 
     HTTP/1.0 has no chunks: such a client gets all pieces together at the end.
     """

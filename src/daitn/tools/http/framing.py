@@ -21,18 +21,18 @@ __all__ = [
 MAX_HEAD_BYTES = 1 << 16
 """A request here needs less than a tenth of it; nginx allows half."""
 OVERHEAD_PER_BODY_BYTE = 9
-"""Bytes that may arrive in all per byte of a chunked body: a one-byte chunk, its size and two line
+"""Total bytes that may arrive per byte of a chunked body: a one-byte chunk, its size and two line
 ends, with some slack. Any more is padding in extensions or trailers."""
 HIGH_WATER = 1 << 18
 """Received bytes that a slow reader may leave; at this limit the sender is paused."""
 
 _CHECKED = frozenset({b"host", b"transfer-encoding", b"expect"})
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]+)(:\d*)?", re.ASCII)
-"""`uri-host [":" port]` of RFC 9110, 7.2, not empty. What is in brackets may be no address."""
+"""`uri-host [":" port]` of RFC 9110, 7.2, not empty. Text in brackets need not be an address."""
 
 
 class BadRequest(ValueError):
-    """A request that the server may not, or cannot, carry out. `status`: of the response."""
+    """A request that the server must not, or cannot, carry out. `status`: of the response."""
 
     def __init__(self, problem: str, status: int = 400) -> None:
         super().__init__(problem)
@@ -72,7 +72,7 @@ def _check_codings(version: str, codings: list[bytes]) -> None:
 
 
 def _members(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
-    """The members of a header that is a list (RFC 9110, 5.6.1), in lower case."""
+    """The members of a list header (RFC 9110, 5.6.1), in lower case."""
     value = b",".join([value for name, value in headers if name == wanted]).lower()
     return [member for part in value.split(b",") if (member := part.strip(b" \t"))]
 
@@ -86,7 +86,7 @@ def header_lines(headers: Mapping[str, str]) -> str:
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by name in lower case; of repeated headers the first one counts."""
+    """Headers by name in lower case; the first of repeated headers counts."""
     headers: dict[str, str] = {}
     for name, value in raw:
         text = value.decode("utf-8", "surrogateescape")

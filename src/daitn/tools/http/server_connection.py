@@ -40,22 +40,23 @@ KEEPALIVE_S = 75.0
 """How long an idle connection stays open. Clients drop idle connections earlier, so that the client
 side closes first."""
 HEAD_TIMEOUT_S = 10.0
-"""How long a head may take from its first byte, and a connection to send that."""
+"""Time limit for a head from its first byte, and for a connection to send that."""
 BODY_TIMEOUT_S = 120.0
-"""How long a body may take: 10 MB at 0.1 MB/s."""
+"""Time limit for a body: 10 MB at 0.1 MB/s."""
 WRITE_TIMEOUT_S = 30.0
-"""A client that takes less than `WRITE_LEAST_BYTES` of what awaits it in this time has hung."""
+"""A client that reads less than `WRITE_LEAST_BYTES` of the pending data in this time has hung."""
 WRITE_LEAST_BYTES = 1 << 14
-"""Or all that is left. 500 bytes a second: a tenth of the slowest mobile networks."""
+"""Or all of the rest. 500 bytes a second: a tenth of the slowest mobile networks."""
 MOST_CONNECTIONS = 4096
-"""Of one server. Beyond them, the one that has been idle or incomplete longest is closed."""
+"""Connections of one server. Beyond them, the one that has been idle or incomplete longest is
+closed."""
 _DRAIN_S = 2.0
 """How long input is read and discarded after a response that ends the connection: closing at once
 would destroy the response for a client that is still sending."""
 
 _FIRST_LOOK_S = 0.02
-"""How long after a client's end of input it is looked whether the client is still there, for the
-first time; the intervals double."""
+"""Time after a client's end of input until the first check whether the client is still there; the
+intervals double."""
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
@@ -88,22 +89,22 @@ class ServerConnection(HttpToolsProtocol):
         self._idle_since_s = self.loop.time()
         """When the last request ended."""
         self._head_since_s: float | None = self._idle_since_s
-        """When the head that is arriving began; none while none is. The first is awaited."""
+        """When the head that is arriving began; none while none is. The first one is awaited."""
         self._body_since_s = 0.0
         self._write_timeout_s = write_timeout_s or WRITE_TIMEOUT_S
         self._unsent = 0
-        """Bytes that awaited the client when it last took its share of them; 0: it takes all."""
+        """Pending bytes when the client last read its share of them; 0 means it reads all."""
         self._taken_at_s = 0.0
-        """When that was."""
+        """Time of that."""
         self._ended = False
-        """Whether the client has sent all."""
+        """Whether the client has sent everything."""
         self._look: asyncio.TimerHandle | None = None
-        """The next look whether a client that has sent all is still there."""
+        """The next check whether a client that has sent everything is still there."""
         self._timer = self.loop.call_later(self._check_interval_s(), self._check_times)
 
     @property
     def busy(self) -> bool:
-        """Whether a response is still to be made, or to be sent."""
+        """Whether a response is still to be made or sent."""
         return self._answering or self._wrapped.get_write_buffer_size() > 0
 
     @property
@@ -111,7 +112,7 @@ class ServerConnection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def drain(self) -> None:
-        """Close after the response under way, and tell the client so if it can still be told."""
+        """Close after the response in progress, and tell the client if still possible."""
         if self.cycle is not None:
             self.cycle.keep_alive = False
 
@@ -160,7 +161,7 @@ class ServerConnection(HttpToolsProtocol):
                 except httptools.HttpParserUpgrade as upgrade:
                     data = self._without_upgrade() + data[upgrade.args[0] :]
         except (httptools.HttpParserError, ValueError) as error:
-            # What a callback raises is the context of what the parser raises.
+            # An error raised in a callback is the context of the parser's error.
             refused = error.__context__ if isinstance(error.__context__, BadRequest) else error
             self._malformed(getattr(refused, "status", 400), str(refused))
         else:
@@ -169,7 +170,7 @@ class ServerConnection(HttpToolsProtocol):
                 self._malformed(status, "head or padding is too long")
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's may; uvicorn's does not.
-        """A client that has sent all still gets its answers; true keeps the connection open.
+        """A client that has sent everything still gets its answers; true keeps the connection open.
 
         A client that has left looks the same at first. But its machine refuses whatever is sent
         there, so the answer's first bytes are sent ahead, one by one.
@@ -250,10 +251,12 @@ class ServerConnection(HttpToolsProtocol):
                 self._reject(*self._fault)
                 return
             reply = await self._handler(request)
-            if isinstance(reply, Response):
-                await request.respond(reply)
-            else:
+            if not isinstance(reply, Response):
                 await reply.end()
+            elif request.response_started:
+                self.abort()  # A stream that failed midway: its client sees that it is incomplete.
+            else:
+                await request.respond(reply)
         except (ConnectionError, asyncio.CancelledError):
             # The client disconnected, or the server closes. Swallow the cancellation: uvicorn would
             # log it as a defect.
@@ -293,7 +296,7 @@ class ServerConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _drain_input(self) -> bool:
-        """Whether the client may still be sending; if so, read on and discard it."""
+        """Whether the client may still be sending; if so, read and discard it."""
         if self._ended or (self._fault is None and not self._receiving_body):
             return False
         self.flow.resume_reading()
@@ -327,7 +330,7 @@ class ServerConnection(HttpToolsProtocol):
         self._timer = self.loop.call_later(self._check_interval_s(), self._check_times)
 
     def _takes_too_little(self, now_s: float) -> bool:
-        """Whether the client has hung. What awaits it grows only while it takes enough."""
+        """Whether the client has hung. Pending data grows only while it reads enough."""
         unsent = self._wrapped.unsent()
         if not unsent or (self._task is not None and not self.flow.write_paused):
             self._unsent = 0
@@ -340,7 +343,7 @@ class ServerConnection(HttpToolsProtocol):
 
 
 class _Transport:
-    """A transport that reads out its input before it closes, and sends the head of a response
+    """A transport that reads all its input before it closes, and sends the head of a response
     together with its body: a system call and a packet for each cost more than all the rest of
     uvicorn."""
 
@@ -349,7 +352,7 @@ class _Transport:
         self._drain_input = drain_input
         self._head = b""
         self._begun = 0
-        """Bytes of the next write that have been sent ahead."""
+        """Bytes of the next write that were sent ahead."""
         self.write: Callable[[bytes], None] = transport.write
         self.is_closing: Callable[[], bool] = transport.is_closing
         self.get_extra_info = transport.get_extra_info
@@ -358,7 +361,7 @@ class _Transport:
         self.resume_reading = transport.resume_reading
 
     def unsent(self) -> int:
-        """Bytes that the client's machine has not taken; 0 once all are with this machine's kernel.
+        """Bytes not yet taken by the client's machine; 0 once all are in this machine's kernel.
 
         The kernel asks for more only when much of what it holds is gone: megabytes, that a slow
         client takes minutes for. So its bytes count too, where it tells their number.
@@ -384,7 +387,7 @@ class _Transport:
         self._head, self._begun = b"", 0
 
     def begin(self, start: bytes) -> None:
-        """Send one more byte of `start`, with which the next write begins."""
+        """Send one more byte of `start`, the beginning of the next write."""
         if not self._head and self._begun < len(start):
             self._transport.write(start[self._begun : self._begun + 1])
             self._begun += 1
@@ -410,7 +413,7 @@ class _Transport:
         self._transport.abort()
 
     def end(self) -> None:
-        """Drop whatever uvicorn still writes."""
+        """Drop anything that uvicorn still writes."""
         self.write, self.is_closing = _discard, _always_closing
 
 

@@ -13,11 +13,11 @@ from daitn.tools.journal.tables import METADATA
 __all__ = ["copy_journal", "is_empty"]
 
 _ROWS: Final = 1000
-"""Read and written at once."""
+"""Rows read and written at once."""
 
 
 def copy_journal(source: str, target: str) -> int:
-    """Copy the journal at one SQLAlchemy URL to another, which must hold none. Returns the rows.
+    """Copy the journal at one SQLAlchemy URL to another, which must be empty. Returns the rows.
 
     Everything is read in one transaction, which sees the database as it was when that began: a
     control centre goes on to write meanwhile. Raises `InvalidInput` if the target is in use, and
@@ -47,7 +47,7 @@ def copy_journal(source: str, target: str) -> int:
 
 
 def is_empty(url: str) -> bool:
-    """Whether a database holds no journal, or one without an entry."""
+    """Whether a database contains no journal, or an empty one."""
     engine = open_database(url)
     try:
         with plain_errors(engine.url), engine.begin() as connection:
@@ -70,7 +70,7 @@ def _copied(table: sa.Table, read: sa.Connection, written: sa.Connection) -> int
         count += len(rows)
     key = table.autoincrement_column
     if count and key is not None and written.dialect.name == "postgresql":
-        # Rows that brought their numbers did not move the sequence on.
+        # Rows with explicit numbers did not advance the sequence.
         sequence = sa.func.pg_get_serial_sequence(table.name, key.name)
         highest = sa.select(sa.func.max(key)).scalar_subquery()
         written.execute(sa.select(sa.func.setval(sequence, highest)))

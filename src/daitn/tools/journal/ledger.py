@@ -16,11 +16,11 @@ from daitn.tools.journal.tables import LEDGER, POSTINGS
 __all__ = ["balances", "head", "lines", "post", "posted"]
 
 _AT_ONCE = 500
-"""Values in one statement: SQLite takes some thousands."""
+"""Values in one statement: SQLite allows some thousands."""
 
 
 def post(connection: sa.Connection, entries: Sequence[LedgerEntry]) -> None:
-    """Append entries but those whose cause is there. Two writers cannot both add the same number,
+    """Append entries except those whose cause exists. Two writers cannot both add the same number,
     nor the same cause."""
     new = _unposted(connection, entries)
     if not new:
@@ -93,7 +93,7 @@ def balances(connection: sa.Connection) -> dict[str, int]:
 
 
 def posted(connection: sa.Connection) -> dict[str, int]:
-    """How many entries each job has."""
+    """Number of entries of each job."""
     query = (
         sa.select(LEDGER.c.job, sa.func.count()).where(LEDGER.c.job != "").group_by(LEDGER.c.job)
     )

@@ -49,6 +49,10 @@ class MemoryJournal:
         with self._lock:
             return tuple(self._events)
 
+    def counts(self) -> dict[JobId, int]:
+        with self._lock:
+            return {job: len(events) for job, events in self._events.items()}
+
     def put(self, kind: str, name: str, value: bytes) -> None:
         with self._lock:
             self._records[kind, name] = value
@@ -103,4 +107,4 @@ class MemoryJournal:
         return dict(Counter(line.entry.job for line in self._lines if line.entry.job))
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing."""

@@ -1,4 +1,4 @@
-"""What a journal counts."""
+"""Metrics of a journal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from daitn.tools.monitoring.metrics import counter, histogram
 
 __all__ = ["METRICS", "WRITES", "WRITE_DURATION", "WRITTEN"]
 
-WRITES: Final = counter(
-    "daitn_journal_facts_total", "Facts of jobs (events) that were written to the journal."
-)
+WRITES: Final = counter("daitn_journal_facts_total", "Job facts (events) written to the journal.")
 WRITTEN: Final = counter("daitn_journal_written_bytes_total", "Bytes of these facts.")
 WRITE_DURATION: Final = histogram(
     "daitn_journal_write_duration_seconds",
-    "How long a write to the journal takes until it is on disk.",
+    "Time until a write to the journal is on disk.",
 )
 METRICS: Final = (WRITES, WRITTEN, WRITE_DURATION)

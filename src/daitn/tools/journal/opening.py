@@ -11,27 +11,33 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
+from daitn.tools.journal.silence import impatient
 from daitn.tools.journal.tables import SCHEMA
 
-__all__ = ["check_database", "open_database", "plain_errors"]
+__all__ = ["SILENT_S", "check_database", "open_database", "plain_errors"]
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_S: Final = 10.0
 """How long SQLite waits while another process, for instance a backup, locks the database."""
 _LIBPQ: Final = {
-    "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-"""A server that vanishes without a word is noticed within half a minute; the URL may say
-otherwise. See "Parameter Key Words" of libpq."""
+"""A server that vanishes silently is noticed within half a minute; the URL may override this. See
+"Parameter Key Words" of libpq."""
+SILENT_S: Final = 10.0
+"""By default; a database operation waits this long for a silent server."""
 _VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
-def open_database(url: str) -> sa.Engine:
-    """Open a database and migrate it to the current schema. Raises `DaitnError` with the fix."""
+def open_database(url: str, silent_s: float = SILENT_S) -> sa.Engine:
+    """Open a database and migrate it to the current schema. Raises `DaitnError` with the fix.
+
+    `silent_s`: how long a database elsewhere may say nothing to a statement; a migration may take
+    longer.
+    """
     engine = _engine(url)
     try:
         with plain_errors(engine.url), engine.begin() as connection:
@@ -39,6 +45,16 @@ def open_database(url: str) -> sa.Engine:
     except BaseException:
         engine.dispose()
         raise
+    if engine.dialect.driver != "psycopg":
+        return engine
+    engine.dispose()
+    engine = _engine(url, silent_s)
+    connect = impatient(silent_s)
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connecting(dialect: Any, record: Any, given: Any, named: Any) -> Any:
+        return connect(*given, **named)
+
     return engine
 
 
@@ -69,15 +85,16 @@ def plain_errors(url: sa.URL) -> Iterator[None]:
         raise _explained(str(error.orig), url) from error
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, silent_s: float = SILENT_S) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise _bad_url(f"{parsed.get_backend_name()} is not a supported database")
         if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
             raise _bad_url("an SQLite database in memory is not durable")
-        arguments = {name: value for name, value in _LIBPQ.items() if name not in parsed.query}
-        # A connection that the server closed meanwhile is made anew.
+        usual = {"connect_timeout": max(2, round(silent_s)), **_LIBPQ}  # libpq takes 2 s for 1.
+        arguments = {name: value for name, value in usual.items() if name not in parsed.query}
+        # A connection closed by the server meanwhile is reopened.
         engine = sa.create_engine(
             parsed,
             pool_pre_ping=parsed.get_backend_name() == "postgresql",
@@ -190,5 +207,6 @@ def _explained(problem: str, url: sa.URL) -> DaitnError:
     return Unreachable(
         f"{shown} failed: {problem}",
         field="database",
-        fix="check that the database runs, is not locked by another process, and admits this user",
+        fix="check that the database is running, is not locked by another process, and admits "
+        "this user",
     )

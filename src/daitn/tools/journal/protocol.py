@@ -17,7 +17,7 @@ __all__ = ["Journal", "check_expected", "failed_storage", "stale"]
 
 
 class Journal(Protocol):
-    """Events per job and a ledger, both only ever appended to, and records by kind and name."""
+    """Events per job and a ledger, both append-only, and records by kind and name."""
 
     def append(
         self,
@@ -27,8 +27,8 @@ class Journal(Protocol):
         at_s: float,
         entries: Sequence[LedgerEntry] = (),
     ) -> int:
-        """Append events to a job that has `expected_seq` of them, and what they cost to the ledger.
-        Returns how many events it has then.
+        """Append events to a job that has `expected_seq` of them, and their costs to the ledger.
+        Returns the new number of events.
 
         On return, either all are on disk, or none. The first append creates the job. `at_s`: when
         the events were received, in seconds since the Unix epoch. Entries as in `post`. Raises
@@ -37,11 +37,15 @@ class Journal(Protocol):
         ...
 
     def events(self, job: JobId) -> tuple[bytes, ...]:
-        """All events of a job in the order of appending; none for an unknown job."""
+        """All events of a job in order; none for an unknown job."""
         ...
 
     def jobs(self) -> tuple[JobId, ...]:
         """All jobs in the order of their first append."""
+        ...
+
+    def counts(self) -> dict[JobId, int]:
+        """Number of events of each job, in the same order."""
         ...
 
     def put(self, kind: str, name: str, value: bytes) -> None:
@@ -59,7 +63,7 @@ class Journal(Protocol):
         entries: Sequence[LedgerEntry],
         records: Mapping[tuple[str, str], bytes] | None = None,
     ) -> None:
-        """Append entries to the ledger but those whose cause is in it, and put records by kind and
+        """Append entries to the ledger except those whose cause exists, and put records by kind and
         name. On return, either all are on disk, or none. Raises `StorageFull`."""
         ...
 
@@ -68,7 +72,7 @@ class Journal(Protocol):
         ...
 
     def ledger_head(self) -> LedgerLine | None:
-        """The latest entry; none: the ledger is empty."""
+        """The latest entry; none if the ledger is empty."""
         ...
 
     def accounts(self) -> dict[str, int]:
@@ -76,7 +80,7 @@ class Journal(Protocol):
         ...
 
     def posted(self) -> dict[str, int]:
-        """How many entries each job has in the ledger."""
+        """Number of ledger entries of each job."""
         ...
 
     def close(self) -> None: ...
@@ -89,7 +93,7 @@ def check_expected(expected_seq: int) -> None:
 
 
 def stale(job: JobId, expected_seq: int, found_seq: int) -> StaleAppend:
-    """The error for a job that does not have as many events as its writer expects."""
+    """The error for a job with another number of events than its writer expects."""
     return StaleAppend(
         f"job {job} has {found_seq} events, its writer expected {expected_seq}",
         field="expected_seq",
@@ -98,6 +102,6 @@ def stale(job: JobId, expected_seq: int, found_seq: int) -> StaleAppend:
 
 
 def failed_storage(error: Exception) -> bool:
-    """Whether a journal has no room, or is away: it will be back, and what asked it asks again."""
+    """Whether a journal has no room, or is unreachable: it will recover, and callers retry."""
     away = isinstance(error, Unreachable) and error.field == "database"
     return away or isinstance(error, StorageFull)

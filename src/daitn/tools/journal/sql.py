@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion
 from daitn.objects.identifiers import JobId
 from daitn.tools.journal import ledger, metrics
-from daitn.tools.journal.opening import open_database, plain_errors
+from daitn.tools.journal.opening import SILENT_S, open_database, plain_errors
 from daitn.tools.journal.protocol import check_expected, stale
 from daitn.tools.journal.tables import EVENTS, JOBS, RECORDS
 from daitn.tools.monitoring.metrics import FAST_S, Histogram, Sample
@@ -28,9 +28,16 @@ class SqlJournal:
     `Unreachable` if the database fails, naming the fix.
     """
 
-    def __init__(self, url: str) -> None:
-        """Open the database, and migrate its schema."""
-        self._engine = open_database(url)
+    def __init__(
+        self,
+        url: str,
+        fence: Callable[[sa.Connection], None] = lambda connection: None,
+        silent_s: float = SILENT_S,
+    ) -> None:
+        """Open the database, and migrate its schema. `fence` raises in the transaction of a write
+        that is no longer allowed, see `Term`. `silent_s`: see `open_database`."""
+        self._engine = open_database(url, silent_s)
+        self._fence = fence
         self._reader = self._engine.execution_options(reads=True)
         self._facts = self._fact_bytes = 0
         self._write_duration = Histogram(FAST_S)
@@ -77,6 +84,13 @@ class SqlJournal:
     def jobs(self) -> tuple[JobId, ...]:
         with self._reading() as connection:
             return tuple(connection.scalars(sa.select(JOBS.c.job).order_by(JOBS.c.id)))
+
+    def counts(self) -> dict[JobId, int]:
+        # The latest event's number is the last entry of its job in the index.
+        latest = sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.job_id == JOBS.c.id)
+        query = sa.select(JOBS.c.job, latest.scalar_subquery()).order_by(JOBS.c.id)
+        with self._reading() as connection:
+            return {JobId(row[0]): row[1] for row in connection.execute(query)}
 
     def put(self, kind: str, name: str, value: bytes) -> None:
         self.post((), {(kind, name): value})
@@ -126,6 +140,7 @@ class SqlJournal:
     def _writing(self) -> Iterator[sa.Connection]:
         began_s = time.perf_counter()
         with plain_errors(self._engine.url), self._engine.begin() as connection:
+            self._fence(connection)
             yield connection
         self._write_duration.observe(time.perf_counter() - began_s)
 

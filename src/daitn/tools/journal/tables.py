@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 __all__ = ["EVENTS", "JOBS", "LEDGER", "METADATA", "POSTINGS", "RECORDS", "SCHEMA"]
 
-SCHEMA: Final = "0002"
+SCHEMA: Final = "0003"
 """The revision of the newest migration."""
 
 METADATA: Final = sa.MetaData()
@@ -64,4 +64,4 @@ POSTINGS: Final = sa.Table(
     sa.Column("micro_usd", sa.BigInteger, nullable=False),
     sa.Index("postings_account", "account", "number"),
 )
-"""The entries' postings once more, to be found by account."""
+"""A copy of the entries' postings, to find them by account."""

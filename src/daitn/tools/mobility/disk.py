@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daitn.files.atomic import make_folder, sync
+from daitn.files.failed_writes import is_full
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest, Part
@@ -34,9 +35,10 @@ from daitn.tools.mobility.manifests import (
     chunk_sizes,
     digest_of,
     read_manifest,
+    with_chunks,
     wrong_bytes,
 )
-from daitn.tools.mobility.parts import assemble, assemble_file, cut, is_full, storage_full
+from daitn.tools.mobility.parts import assemble, assemble_file, cut, storage_full
 from daitn.tools.mobility.whole import LEAST_CHUNKS, WholeParts
 
 __all__ = ["DiskBlobStore"]
@@ -134,12 +136,10 @@ class DiskBlobStore:
         )
 
     def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
-        kept = set(manifests)
-        for digest in manifests:
-            try:
-                kept.update(chunk_sizes(self.manifest(digest)))
-            except (NotFound, Corrupt):
-                continue
+        return self._keep_only(with_chunks(manifests, self.manifest), now_s, grace_s)
+
+    def _keep_only(self, kept: set[Digest], now_s: float, grace_s: float) -> int:
+        """`retain`, given the blobs to keep."""
         freed_bytes = 0
         unneeded = [digest for digest, _ in self._every() if digest not in kept]
         unneeded += self._whole.unneeded(kept)
@@ -171,7 +171,7 @@ class DiskBlobStore:
             return False
 
     def _kept_whole(self, part: Part, sizes: Mapping[Digest, int]) -> Path | None:
-        """The file of a large part; its chunks are no longer kept one by one."""
+        """The file of a large part; its chunks are no longer stored one by one."""
         if len(part.chunks) < LEAST_CHUNKS:
             return None
         if (wrong := self._whole.first_wrong(part)) is not None:
@@ -214,13 +214,14 @@ class DiskBlobStore:
             raise
 
     def _flush(self, digests: Iterable[Digest]) -> None:
-        """Return once these blobs, and the names under which they are found, are on the disk."""
+        """Return once these blobs, and their directory entries, are on disk."""
         paths = [self._path(digest) for digest in digests]
         try:
             for path in (*paths, *sorted({path.parent for path in paths}), self._blobs):
                 sync(path)
         except OSError as error:
-            # File systems that allocate late run out of room only when the cache is written back.
+            # File systems with delayed allocation run out of room only when the cache is written
+            # back.
             if is_full(error):
                 raise storage_full(self._blobs, sum(_size(p) or 0 for p in paths)) from None
             raise

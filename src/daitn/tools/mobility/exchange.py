@@ -273,6 +273,6 @@ class Exchange:
             elif source.mean_s is not None and not self._waiting and source.has_room(now_s):
                 for _, asked_at_s in self._stealable(source):
                     steal_at_s = asked_at_s + _SLOW * source.mean_s
-                    # Chunks that are due but not taken wait for room, which an arrival brings.
+                    # Due chunks that were not requested wait for room, which an arrival brings.
                     if steal_at_s > now_s:
                         yield steal_at_s

@@ -1,15 +1,16 @@
-"""Digests, and manifests that are safe to act on although they come from the network."""
+"""Digests, and manifests that are safe to use although they come from the network."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from blake3 import blake3
 
-from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
-from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef, Part
+from daitn.objects.models import CHUNK_BYTES, DO_NOT_USE, Manifest, ModelRef, Part
 from daitn.objects.wire import decode
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "digest_of",
     "part_name_problem",
     "read_manifest",
+    "with_chunks",
     "wrong_bytes",
 ]
 
@@ -74,7 +76,7 @@ def part_name_problem(name: str) -> str:
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Read and check a manifest. Raises `Corrupt` for one that nobody should act on."""
+    """Read and check a manifest. Raises `Corrupt` for an unsafe one."""
     if len(data) > MAX_MANIFEST_BYTES:
         raise _malformed(f"has {len(data)} bytes, at most {MAX_MANIFEST_BYTES} are accepted")
     return checked_manifest(decode(data, Manifest))
@@ -94,7 +96,7 @@ def checked_manifest(manifest: Manifest) -> Manifest:
 
 
 def chunk_sizes(manifest: Manifest) -> dict[Digest, int]:
-    """Size in bytes of every different chunk, in order. Raises `Corrupt` for a contradiction."""
+    """Size in bytes of every distinct chunk, in order. Raises `Corrupt` for a contradiction."""
     sizes: dict[Digest, int] = {}
     for part in manifest.parts:
         left = part.size_bytes
@@ -104,6 +106,18 @@ def chunk_sizes(manifest: Manifest) -> dict[Digest, int]:
             if sizes.setdefault(digest, size) != size:
                 raise _malformed(f"gives chunk {digest} two sizes")
     return sizes
+
+
+def with_chunks(digests: Iterable[Digest], manifest: Callable[[Digest], Manifest]) -> set[Digest]:
+    """Manifests, and the chunks that they name. `manifest` reads one, like `BlobStore.manifest`: a
+    missing or invalid one has no known chunks."""
+    kept = set(digests)
+    for digest in tuple(kept):
+        try:
+            kept.update(chunk_sizes(manifest(digest)))
+        except (NotFound, Corrupt):
+            continue
+    return kept
 
 
 def declared(manifest: Manifest, model: ModelRef) -> Manifest:
@@ -117,7 +131,7 @@ def declared(manifest: Manifest, model: ModelRef) -> Manifest:
     raise Corrupt(
         f"the model's parts have {manifest.size_bytes} bytes, not {model.size_bytes} as declared",
         field="model.size_bytes",
-        fix="do not use this model; ask whoever referred to it for its size",
+        fix="do not use this model; check its size with whoever referred to it",
     )
 
 
@@ -137,5 +151,5 @@ def _malformed(problem: str) -> Corrupt:
     return Corrupt(
         f"the manifest {problem}",
         field="manifest",
-        fix="do not use this model; ask its owner where it comes from",
+        fix=DO_NOT_USE,
     )

@@ -15,6 +15,7 @@ from daitn.tools.mobility.manifests import (
     chunk_sizes,
     digest_of,
     read_manifest,
+    with_chunks,
     wrong_bytes,
 )
 from daitn.tools.mobility.parts import assemble, cut
@@ -88,12 +89,7 @@ class MemoryBlobStore:
         return all(len(self._blobs.get(chunk, b"")) == size for chunk, size in sizes.items())
 
     def retain(self, manifests: frozenset[Digest], now_s: float = 0.0, grace_s: float = 0.0) -> int:
-        kept = set(manifests)
-        for digest in manifests:
-            try:
-                kept.update(chunk_sizes(self.manifest(digest)))
-            except (NotFound, Corrupt):
-                continue
+        kept = with_chunks(manifests, self.manifest)
         unneeded = [digest for digest in self._blobs if digest not in kept]
         dropped = self._leases.ended(unneeded, now_s, grace_s)
         return sum(len(self._blobs.pop(digest)) for digest in dropped)

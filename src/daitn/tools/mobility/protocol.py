@@ -30,7 +30,7 @@ class BlobStore(Protocol):
     def has(self, digest: Digest) -> bool: ...
 
     def renew(self, digest: Digest) -> bool:
-        """Whether it is here; it then stays as long as if it had just been brought."""
+        """Whether it is here; it then stays as long as if it had just been stored."""
         ...
 
     def read(self, digest: Digest, *, checked: bool = True) -> bytes:
@@ -88,7 +88,7 @@ class ModelTransport(Protocol):
     """Moves models between sites, directly, chunk by chunk."""
 
     async def fetch(self, model: ModelRef, watch: Callable[[int, int], None]) -> Moved:
-        """Bring every missing chunk here from the model's holders, several at once.
+        """Fetch every missing chunk from the model's holders, several at once.
 
         Discards a wrong chunk and requests it from another holder; keeps what arrived before a
         failure, so the next call continues from there. `watch(done, total)` in bytes. Raises

@@ -1,4 +1,4 @@
-"""To whom a holder gives a model: its owner, operators, and sites into which it may travel.
+"""To whom a holder gives a model: its owner, operators, and sites to which it may travel.
 
 A model is given by its manifest. Without that nobody knows its chunks, whose digests are as good as
 secrets, so chunks themselves are given to every member.
@@ -7,9 +7,9 @@ secrets, so chunks themselves are given to every member.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -21,40 +21,55 @@ from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.roster import Kind, Member
 from daitn.tools.mobility.protocol import BlobStore
 
-__all__ = ["Release", "Releases"]
+__all__ = ["Release", "ReleaseItems", "Released", "Releases"]
 
 Release = Callable[[Digest, str, tuple[str, ...]], None]
-"""Notes whose a model is and where it may go, see `Releases.record`."""
+"""Records a model's owner and where it may go, see `Releases.record`."""
 
 _WORKS: Final = frozenset(Role) - {Role.GATEWAY}
 """A site with none of these roles works on no model."""
 _GONE_S: Final = 86400.0
-"""How long a model must be gone until its rules are: they are noted before it is fetched."""
+"""How long a model must be gone until its rules are deleted: they are recorded before it is
+fetched."""
 
 
-class _Released(msgspec.Struct, frozen=True):
-    """What is known of one model here."""
+class Released(msgspec.Struct, frozen=True):
+    """What is known about one model here."""
 
     model: Digest
     owners: tuple[str, ...]
     release_to: tuple[str, ...]
     """Jurisdictions, or `*`."""
 
+    @property
+    def name(self) -> str:
+        """The name under which it is stored."""
+        return _name(self.model)
+
+
+class ReleaseItems(Protocol):
+    """Storage of rules, by name: an `ItemStore`, or one shared by several processes."""
+
+    def put(self, name: str, item: Released) -> None: ...
+    def forget(self, name: str) -> None: ...
+    def __iter__(self) -> Iterator[Released]: ...
+
 
 class Releases:
-    """The release rules of the models that a process holds. A restart forgets none.
+    """The release rules of the models that a process holds. They survive a restart.
 
     `check` may be called on any thread.
     """
 
-    def __init__(self, folder: Path, store: BlobStore) -> None:
-        """Rules of models that are not in the store any more are forgotten."""
+    def __init__(self, kept: Path | ReleaseItems, store: BlobStore) -> None:
+        """`kept`: a private folder, or another store. Rules of models that are no longer in the
+        store are forgotten."""
         self._store = store
         self._lock = threading.Lock()
         self._gone_at_s: dict[Digest, float] = {}
-        """When models with rules were found gone."""
-        self._items = ItemStore(folder, _Released)
-        self._known: dict[Digest, _Released] = {}
+        """When models with rules were found to be gone."""
+        self._items = ItemStore(kept, Released) if isinstance(kept, Path) else kept
+        self._known: dict[Digest, Released] = {}
         for released in self._items:
             if store.has(released.model):
                 self._known[released.model] = released
@@ -62,18 +77,18 @@ class Releases:
                 self._items.forget(_name(released.model))
 
     def record(self, model: Digest, owner: str, release_to: tuple[str, ...] = (ANY,)) -> None:
-        """Note whose a model is and where it may go. Rules add up. Raises `StorageFull`."""
+        """Record a model's owner and where it may go. Rules add up. Raises `StorageFull`."""
         with self._lock:
             self._gone_at_s.pop(model, None)
-            before = self._known.get(model) or _Released(model, (), (ANY,))
+            before = self._known.get(model) or Released(model, (), (ANY,))
             owners = tuple(dict.fromkeys((*before.owners, owner)))
-            released = _Released(model, owners, narrowed(before.release_to, release_to))
+            released = Released(model, owners, narrowed(before.release_to, release_to))
             if released != before:
                 self._items.put(_name(model), released)
                 self._known[model] = released
 
     def clean_up(self, now_s: float) -> None:
-        """Forget the rules of models that have been gone for a day, on any thread. `now_s`: of any
+        """Forget the rules of models that have been gone for a day, on any thread. `now_s`: any
         monotonic clock."""
         for model in tuple(self._known):
             with self._lock:
@@ -109,7 +124,7 @@ class Releases:
 
 
 def _name(model: Digest) -> str:
-    """Of its file; 160 bits."""
+    """Name of its file; 160 bits."""
     return model[:40]
 
 

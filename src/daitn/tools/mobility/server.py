@@ -29,14 +29,14 @@ class ChunkServer:
     def __init__(
         self, fabric: Fabric, site: SiteId, store: BlobStore, releases: Releases | None = None
     ) -> None:
-        """`releases`: who may have what, of members; none: everybody may have everything."""
+        """`releases`: which members may have what; `None` means everybody may have everything."""
         self._fabric = fabric
         self._key = site_do(site, "chunk")
         self._store = store
         self._releases = releases
         self._served: Registration | None = None
         self._unchecked: set[Digest] = set()
-        """Sent last without a check."""
+        """The latest blobs sent without a check."""
         self._counting = threading.Lock()
         self._sent = self._sent_bytes = 0
 
@@ -56,7 +56,7 @@ class ChunkServer:
         yield SENT.at(self._sent_bytes)
 
     def _answer(self, key: str, payload: bytes) -> bytes:
-        """Raises `Refused`, and `NotFound` and `Corrupt` as the store does, at the requester."""
+        """Raises `Refused`, and `NotFound` and `Corrupt` like the store, at the requester."""
         digest = decode(payload, ChunkRequest).digest
         member = caller()
         if member is not None and self._releases is not None:

@@ -185,7 +185,7 @@ class ChunkTransport:
         except NotFound:
             pass
         except Corrupt:
-            # Keep bytes that match their digest but are no manifest: nobody has others.
+            # Keep bytes that match their digest but are no valid manifest: nobody has others.
             if self._store.has(digest):
                 raise
         await self._collect(fetch, {digest: None}, lambda size_bytes: None)
@@ -216,7 +216,7 @@ class ChunkTransport:
         sizes: Mapping[Digest, int] | Mapping[Digest, None],
         kept: Callable[[int], None],
     ) -> None:
-        """Bring blobs of these sizes here. Raises `Unreachable`, and what the store raises."""
+        """Fetch blobs of these sizes. Raises `Unreachable`, and what the store raises."""
         exchange = fetch.exchange
         exchange.add(sizes)
         tasks: dict[asyncio.Task[_Outcome], FetchChunk] = {}
@@ -257,7 +257,8 @@ class ChunkTransport:
     def _keep(
         self, digest: Digest, size_bytes: int | None, data: bytes
     ) -> _Kept | _Wrong | StorageFull:
-        """Store what arrived; a full disk is returned, for a holder may raise the same error."""
+        """Store what arrived; the error of a full disk is returned, since a holder may raise the
+        same one."""
         if size_bytes is None and len(data) > MAX_MANIFEST_BYTES:
             return _Wrong(f"sent a manifest of {len(data)} bytes")
         if size_bytes is not None and len(data) != size_bytes:
@@ -298,7 +299,7 @@ def _settle(
 async def _some(
     tasks: Iterable[asyncio.Task[_Outcome]], timeout_s: float
 ) -> list[asyncio.Task[_Outcome]]:
-    """Tasks that have ended, waiting for the first of them at most `timeout_s`."""
+    """Finished tasks, after waiting for the first of them for at most `timeout_s`."""
     waited = list(tasks)
     if not waited:
         await asyncio.sleep(max(timeout_s, 0.0))
@@ -335,7 +336,7 @@ def _unreachable(digest: Digest, fetch: _Fetch) -> Unreachable:
         f"{what} of model {fetch.model.manifest} is not available from any holder; "
         f"tried {tried or 'nobody, because no other site holds it'}",
         field="model",
-        fix="bring one of these holders back; what has arrived is kept and not fetched again",
+        fix="bring one of these holders back; chunks that have arrived are kept",
     )
 
 

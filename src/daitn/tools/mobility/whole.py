@@ -1,4 +1,4 @@
-"""Large parts that are kept whole, as the files that are worked with.
+"""Large parts stored as whole files, for direct use.
 
 ::
 
@@ -28,7 +28,7 @@ from daitn.tools.mobility.manifests import digest_of
 __all__ = ["LEAST_CHUNKS", "WholeParts"]
 
 LEAST_CHUNKS: Final = 16
-"""Of a part that is worth it: smaller ones are copied in some milliseconds."""
+"""Minimum size of a part worth keeping whole: smaller ones are copied in milliseconds."""
 _CHUNKS = ".chunks"
 _PARTIAL = ".partial"
 
@@ -39,10 +39,10 @@ class _Place(NamedTuple):
 
 
 class WholeParts:
-    """The parts in one folder, and where in them each chunk is. Thread-safe."""
+    """The parts in one folder, and the position of each chunk in them. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `OSError` where the folder cannot be made or read."""
+        """Raises `OSError` if the folder cannot be created or read."""
         make_folder(folder)
         self._folder = folder
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class WholeParts:
         return chunk in self._places
 
     def read(self, chunk: Digest) -> bytes | None:
-        """A chunk's bytes, as the disk has them; none if it is in no part."""
+        """A chunk's bytes, as read from the disk; none if it is in no part."""
         place = self._places.get(chunk)
         if place is None:
             return None
@@ -70,7 +70,7 @@ class WholeParts:
             return None
 
     def find(self, part: Part) -> Path | None:
-        """The file of a part; none if it is not kept whole."""
+        """The file of a part; none if it is not stored whole."""
         name = _name(part)
         return self._folder / name if name in self._chunks else None
 
@@ -86,7 +86,7 @@ class WholeParts:
         return None
 
     def add(self, part: Part, write: Callable[[Path], None]) -> Path:
-        """Keep a part, which `write` writes; on disk when this returns."""
+        """Store a part, which `write` writes; on disk when this returns."""
         name = _name(part)
         path = self._folder / name
         with self._lock:
@@ -107,7 +107,7 @@ class WholeParts:
         return path
 
     def split(self, chunk: Digest, place: Callable[[Digest, bytes], None]) -> None:
-        """Give up the part that a chunk is in, if any; `place` gets its chunks that are well."""
+        """Give up the part that contains a chunk, if any; `place` gets its intact chunks."""
         with self._lock:
             if chunk not in self._places:
                 return
@@ -119,12 +119,12 @@ class WholeParts:
             self._drop(part)
 
     def holder(self, chunk: Digest) -> Digest | None:
-        """The part that a chunk is in."""
+        """The part that contains a chunk."""
         place = self._places.get(chunk)
         return None if place is None else place.part
 
     def unneeded(self, kept: Set[Digest]) -> list[Digest]:
-        """The parts of which no chunk is in `kept`."""
+        """The parts without any chunk in `kept`."""
         return [part for part, chunks in self._chunks.items() if kept.isdisjoint(chunks)]
 
     def drop(self, part: Digest) -> int:
@@ -133,7 +133,7 @@ class WholeParts:
             return self._drop(part) if part in self._chunks else 0
 
     def _adopt(self, path: Path) -> None:
-        """Take what an earlier process left."""
+        """Adopt the files of an earlier process."""
         listed = path.with_name(path.name + _CHUNKS)
         try:
             chunks = msgspec.msgpack.decode(listed.read_bytes(), type=tuple[Digest, ...])

@@ -1,4 +1,4 @@
-"""Where a process tells its operator about itself: the same sections in centre and node files."""
+"""Addresses for metrics and traces: the same sections in centre and node files."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ __all__ = ["MetricsConfig", "TracesConfig"]
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where Prometheus finds a process's metrics: at `/metrics`."""
+    """Address of a process's metrics for Prometheus, at `/metrics`."""
 
     listen: str | None = None
     """Address, for instance `127.0.0.1:7489`, or `https://10.0.0.5:7489` with the process's own
-    certificate; empty: nowhere. Whoever reaches it reads names of models, data sets and sites, and
-    numbers, but no texts. Not stated: at a node `127.0.0.1:7489`, at a control centre
-    `127.0.0.1:7449`, and where that is taken a free port; `metrics.json` in `state` has it."""
+    certificate; empty means none. Whoever reaches it can read names of models, data sets and sites,
+    and numbers, but no texts. By default `127.0.0.1:7489` for a node and `127.0.0.1:7449` for a
+    control centre, or a free port if that one is taken; `metrics.json` in `state` has the
+    address."""
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where OpenTelemetry's spans of queries and jobs go; `pip install 'daitn[traces]'`."""
+    """Destination of OpenTelemetry's spans of queries and jobs; `pip install 'daitn[traces]'`."""
 
     endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://\S+)?$")] = ""
-    """URL of a collector that takes OTLP over HTTP, for instance `http://127.0.0.1:4318`; empty:
-    nothing is traced."""
+    """URL of a collector that accepts OTLP over HTTP, for instance `http://127.0.0.1:4318`; empty
+    means no tracing."""
     ratio: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.1
-    """Share of the queries that are traced; of those with a `traceparent` header, the ones that it
-    marks as sampled. Jobs are few: all of them are."""
+    """Share of queries to trace; a query with a `traceparent` header is traced if the header marks
+    it as sampled. All jobs are traced."""

@@ -1,4 +1,4 @@
-"""What a log record is about: the ids of the job, visit or query that is being worked on.
+"""The subject of a log record: ids of the current job, visit or query.
 
 They are of the task that logs, and of tasks and threads that it starts, so that no message has to
 repeat them.
@@ -14,7 +14,7 @@ _IDS: ContextVar[dict[str, str]] = ContextVar("log ids")
 
 
 class identified:  # noqa: N801 - it is called like a function
-    """Within its block, what is logged has these ids, and those around it."""
+    """Within its block, log records have these ids, and those around it."""
 
     __slots__ = ("_ids", "_token")
 

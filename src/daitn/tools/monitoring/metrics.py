@@ -1,4 +1,4 @@
-"""Metrics of a process: what they are called, and the numbers behind them.
+"""Metrics of a process: their names, and the numbers behind them.
 
 A part counts in plain attributes, and yields samples when somebody asks: nothing is locked, looked
 up or formatted where work is done. Names follow Prometheus' rules
@@ -47,12 +47,12 @@ FAST_S: Final = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025),
     *(0.05, 0.1, 0.25, 0.5, 1.0),
 )
-"""Buckets of what a process does by itself."""
+"""Buckets of a process's internal operations."""
 WORK_S: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 """Buckets of training and measuring."""
 MOST_NAMES: Final = 256
 OTHER: Final = "other"
-"""Stands for the names beyond those, and for unknown ones."""
+"""Represents the names beyond those, and unknown ones."""
 
 
 class MetricKind(enum.StrEnum):
@@ -91,7 +91,7 @@ class Sample(NamedTuple):
 
 
 Measured = Callable[[], Iterable[Sample]]
-"""Tells the current values of a part's metrics."""
+"""Returns the current values of a part's metrics."""
 
 
 def counter(name: str, help_: str, *labels: str) -> Metric:
@@ -110,12 +110,12 @@ def histogram(name: str, help_: str, *labels: str) -> Metric:
 
 
 class Histogram:
-    """How often values fell into each bucket."""
+    """Counts of values per bucket."""
 
     __slots__ = ("_bounds", "_counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        """`bounds`: the largest value of each bucket but the last, in ascending order."""
+        """`bounds`: the largest value of each bucket except the last, in ascending order."""
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -129,16 +129,14 @@ class Histogram:
         return sum(self._counts)
 
     def buckets(self) -> list[tuple[str, int]]:
-        """Each bucket's bound as Prometheus writes it, and how many values are at most that."""
+        """Each bucket's bound in Prometheus' notation, and how many values are at most that."""
         bounds = [*map(repr, self._bounds), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
 class BoundedNames:
-    """Lets so many names become labels; later ones are `OTHER`.
-
-    Names that come from outside would fill the memory of whoever keeps a series for each.
-    """
+    """Bounds the names that become labels; names beyond that count as `OTHER`. Names from outside
+    would otherwise fill the memory of everybody who stores a series for each."""
 
     __slots__ = ("_known", "_most")
 

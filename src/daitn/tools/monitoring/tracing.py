@@ -1,4 +1,4 @@
-"""Spans of traces that lead through several processes, in the terms of OpenTelemetry.
+"""Spans of traces across several processes, in OpenTelemetry's terms.
 
 A query's trace goes from hop to hop as a `traceparent` header (W3C Trace Context,
 https://www.w3.org/TR/trace-context/). All work for a job belongs to one trace, whose ids follow
@@ -25,7 +25,7 @@ __all__ = ["OFF", "TRACEPARENT", "Attribute", "Context", "Span", "SpanKind", "Tr
 TRACEPARENT: Final = "traceparent"
 """Name of the header."""
 Attribute = str | int | float | bool | list[str]
-"""What a span may say."""
+"""Type of a span's attribute."""
 
 _HEADER = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
@@ -48,7 +48,7 @@ class SpanKind(enum.StrEnum):
 
 
 class Context(NamedTuple):
-    """Which span it is."""
+    """Identifies a span."""
 
     trace_id: int
     """128 bits, not 0."""
@@ -57,7 +57,7 @@ class Context(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """The header for whoever continues this sampled trace."""
+        """The header for continuing this sampled trace elsewhere."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-01"
 
 
@@ -95,7 +95,7 @@ class Span:
         self.ended_s = began_s
         self.attributes: dict[str, Attribute] = {}
         self.error = ""
-        """A word for what went wrong; empty if nothing did."""
+        """A word for the error; empty if there is none."""
 
     def child(
         self, name: str, kind: SpanKind = SpanKind.INTERNAL, began_s: float | None = None
@@ -130,11 +130,11 @@ class Tracer:
         export: Callable[[Span], None] | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`ratio`: the share of the queries without a parent that are traced. `export` takes spans
-        that have ended, on the thread that ended them; none: nothing is traced."""
+        """`ratio`: the share of the queries without a parent that are traced. `export` takes
+        finished spans, on the thread that ended them; `None` means nothing is traced."""
         self._ratio = ratio if export else 0.0
         self._export = export
-        # S311: ids have to be different, and no secret.
+        # S311: ids must be distinct, but not secret.
         self._rng = rng or random.Random()  # noqa: S311
 
     @property
@@ -144,7 +144,7 @@ class Tracer:
 
     def begin(self, name: str, kind: SpanKind, header: str | None) -> Span | None:
         """Continue the trace of a `traceparent` header that marks it as sampled, or begin one
-        where there is no header; none if it is not sampled."""
+        without a header; none if it is not sampled."""
         if header and _HEADER.fullmatch(header):
             return self.resume(name, kind, header)
         if self._rng.random() >= self._ratio:
@@ -153,7 +153,7 @@ class Tracer:
         return Span(self, name, kind, Context(trace_id, self._span_id()), None, clock.now_s())
 
     def resume(self, name: str, kind: SpanKind, header: str) -> Span | None:
-        """Continue the trace of a `traceparent` header; none if there is none that is sampled."""
+        """Continue the trace of a `traceparent` header; none without a sampled one."""
         if self._export is None or (parent := _sampled(header)) is None:
             return None
         return self.below(parent, name, kind)
@@ -166,7 +166,7 @@ class Tracer:
         return None if self._export is None else self.below(_job(job, order), name, kind)
 
     def job(self, job: str, order: str, began_s: float) -> Span | None:
-        """The span of a whole job, which those of `of_job` are below."""
+        """The span of a whole job, the parent of those of `of_job`."""
         if self._export is None:
             return None
         return Span(self, f"job {job}", SpanKind.PRODUCER, _job(job, order), None, began_s)
@@ -180,7 +180,7 @@ class Tracer:
         return Span(self, name, kind, context, parent.span_id, began_s)
 
     def export(self, span: Span) -> None:
-        """Hand over a span that has ended."""
+        """Export a finished span."""
         if self._export is not None:
             self._export(span)
 
@@ -193,8 +193,8 @@ OFF: Final = Tracer()
 
 
 def passed_on(header: str | None) -> str:
-    """The `traceparent` header as it goes on from a process that does not trace it: as it came, or
-    empty if it is none."""
+    """The `traceparent` header to pass on from a process that does not trace: unchanged, or empty
+    if malformed."""
     return header if header and _HEADER.fullmatch(header) else ""
 
 

@@ -1,1 +1,1 @@
-"""Sensing: each site measures how it reaches the others and how busy it is."""
+"""Sensing: each site measures its links to the others and its own load."""

@@ -1,4 +1,4 @@
-"""What a site estimates of its link to another, from noisy samples."""
+"""A site's estimates of its link to another, from noisy samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One site's sensing: it answers probes, probes other sites, and publishes what it measured.
+"""One site's sensing: it answers probes, probes other sites, and publishes its measurements.
 
 Reachability is measured, not assumed (paper, section III): round-trip time and loss by echoes,
 throughput by short transfers and by real model transfers, load by asking the machine.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from daitn.objects.descriptors import Edition
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import ProbeRequest, Sensed
@@ -35,7 +36,7 @@ ECHO_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 5.0
 SOONER = 0.1
 """After a new site appeared, the next round starts after this share of a period: soon, but not once
-for every site of a network that starts."""
+for every site of a starting network."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class Sensing:
     """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`.
 
     A round probes at most `peers_per_round` sites: new ones first, then all in turn, so that a
-    site's traffic does not grow with the network. `queue` counts unfinished accepted work; `folder`
-    is where models are stored. `now_s` stamps readings (seconds since the Unix epoch), `elapsed_s`
-    times probes.
+    site's traffic does not grow with the network. `queue` counts unfinished accepted work;
+    `edition` tells the site's descriptor; `folder` is where models are stored. `now_s` stamps
+    readings (seconds since the Unix epoch), `elapsed_s` times probes.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Sensing:
         rng: random.Random,
         folder: Path,
         queue: Callable[[], int] = lambda: 0,
+        edition: Callable[[], Edition] = lambda: (0.0, 0),
         now_s: Callable[[], float] = clock.now_s,
         elapsed_s: Callable[[], float] = time.perf_counter,
         period_s: float = 5.0,
@@ -67,6 +69,7 @@ class Sensing:
         self._rng = rng
         self._folder = folder
         self._queue = queue
+        self._edition = edition
         self._now_s = now_s
         self._elapsed_s = elapsed_s
         self._period_s = period_s
@@ -112,6 +115,7 @@ class Sensing:
             site=self._site,
             links=tuple(link.reading() for link in links),
             load=await self._measure_load(),
+            edition=self._edition(),
         )
 
     def learn_transfer(self, source: SiteId, size_bytes: int, seconds: float) -> None:
@@ -132,7 +136,7 @@ class Sensing:
 
     async def _round(self) -> None:
         peers = self.due()
-        # Before anything fails, so that the sites after one that fails have their turn.
+        # Before anything fails, so that the sites after a failing one get their turn.
         self._last = peers[-1] if peers else self._last
         try:
             sensed = await self.measure(peers)

@@ -17,7 +17,7 @@ __all__ = ["Neighbours", "treewidth_at_most"]
 Neighbours = Mapping[int, frozenset[int]]
 
 _MIN_FILL_NODES = 300
-"""Above this size minimum fill-in takes seconds, so minimum degree has to do."""
+"""Above this size minimum fill-in takes seconds, so only minimum degree is used."""
 
 
 def treewidth_at_most(neighbours: Neighbours) -> int:

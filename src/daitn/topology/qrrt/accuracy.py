@@ -18,7 +18,8 @@ from daitn.objects.descriptors import covers_topic
 from daitn.objects.findings import Finding
 from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
-from daitn.topology.qrrt.snapshot import Accuracy, Floats, Qrrt
+from daitn.topology.arrays import Floats
+from daitn.topology.qrrt.snapshot import Accuracy, Qrrt
 
 __all__ = [
     "METRIC",
@@ -35,9 +36,9 @@ METRIC = "accuracy"
 TRUSTED = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 """Levels of trust as numbers, for columns."""
 UNMEASURED_ACCURACY = 0.25
-"""Accuracy at which a deployment is compared if nobody measured it: what guessing gets among four
-options, the usual number in tests. So to be measured pays, unless by less than chance. It meets no
-`min_accuracy`."""
+"""Assumed accuracy of an unmeasured deployment in comparisons: that of guessing among four options,
+the usual number in tests. So being measured pays off, unless the result is below chance. It
+satisfies no `min_accuracy`."""
 _CONTRADICTS = 3.0
 """Measurements that differ by more standard errors of the difference than this contradict each
 other; by chance that happens once in 370."""
@@ -57,11 +58,11 @@ def estimate(
     claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
 ) -> AccuracyEstimate | None:
     """Combine everything known about one deployment's accuracy on one topic."""
-    asked = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
+    live = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
     weights = _pooled([(v.value, v.items, v.at_s) for v in evidence], TRUSTED[Trust.WEIGHTS])
-    if asked is not None and weights is not None:
-        return asked[0] if _contradict(asked[0], weights[0]) else _merged(asked, weights)
-    measured = asked or weights
+    if live is not None and weights is not None:
+        return live[0] if _contradict(live[0], weights[0]) else _merged(live, weights)
+    measured = live or weights
     if measured is not None:
         return measured[0]
     if claimed is None or not 0.0 <= claimed <= 1.0:
@@ -83,7 +84,7 @@ def accuracy_on(snapshot: Qrrt, topic: str, least: Trust) -> Accuracy:
 
 
 def expected_on(snapshot: Qrrt, topic: str, least: Trust) -> Floats:
-    """Value of `accuracy_on`, `UNMEASURED_ACCURACY` where unknown."""
+    """Value of `accuracy_on`; `UNMEASURED_ACCURACY` if unknown."""
     key = narrowest(snapshot.accuracies.topics, topic), TRUSTED[least]
     cache = snapshot.accuracies.expected
     expected = cache.get(key)
@@ -113,12 +114,12 @@ def _worked_out(snapshot: Qrrt, topic: str | None, least: int) -> Accuracy:
     covering = [] if topic is None else [name for name in topics if covers_topic(name, topic)]
     for name in sorted(covering):  # Sorted by name, a topic comes after those that contain it.
         here = topics[name]
-        told = here.trust >= least
+        trusted = here.trust >= least
         result = Accuracy(
-            np.where(told, here.value, result.value),
-            np.where(told, here.standard_error, result.standard_error),
-            np.where(told, here.trust, result.trust),
-            np.where(told, here.at_s, result.at_s),
+            np.where(trusted, here.value, result.value),
+            np.where(trusted, here.standard_error, result.standard_error),
+            np.where(trusted, here.trust, result.trust),
+            np.where(trusted, here.at_s, result.at_s),
         )
     return result
 
@@ -126,19 +127,19 @@ def _worked_out(snapshot: Qrrt, topic: str | None, least: int) -> Accuracy:
 def _mean(topics: Mapping[str, Accuracy], rows: int, least: int) -> Accuracy:
     if not topics:
         return _unknown(rows)
-    told = np.array([here.trust >= least for here in topics.values()])
+    trusted = np.array([here.trust >= least for here in topics.values()])
     values = np.array([here.value for here in topics.values()])
     errors = np.array([here.standard_error for here in topics.values()])
     trusts = np.array([here.trust for here in topics.values()])
     ages = np.array([here.at_s for here in topics.values()])
-    count = told.sum(axis=0)
+    count = trusted.sum(axis=0)
     divisor = np.maximum(count, 1)
-    value = np.where(told, values, 0.0).sum(axis=0) / divisor
+    value = np.where(trusted, values, 0.0).sum(axis=0) / divisor
     return Accuracy(
         np.where(count > 0, value, np.nan),
-        np.sqrt((np.where(told, errors, 0.0) ** 2).sum(axis=0)) / divisor,
-        np.where(count > 0, np.where(told, trusts, 127).min(axis=0), 0).astype(np.int8),
-        np.where(told, ages, 0.0).max(axis=0),
+        np.sqrt((np.where(trusted, errors, 0.0) ** 2).sum(axis=0)) / divisor,
+        np.where(count > 0, np.where(trusted, trusts, 127).min(axis=0), 0).astype(np.int8),
+        np.where(trusted, ages, 0.0).max(axis=0),
     )
 
 
@@ -159,11 +160,11 @@ def _pooled(
 
 
 def _merged(
-    asked: tuple[AccuracyEstimate, int], weights: tuple[AccuracyEstimate, int]
+    live: tuple[AccuracyEstimate, int], weights: tuple[AccuracyEstimate, int]
 ) -> AccuracyEstimate:
-    items = asked[1] + weights[1]
-    value = (asked[0].value * asked[1] + weights[0].value * weights[1]) / items
-    return AccuracyEstimate(value, _error(value, items), asked[0].trust, asked[0].at_s)
+    items = live[1] + weights[1]
+    value = (live[0].value * live[1] + weights[0].value * weights[1]) / items
+    return AccuracyEstimate(value, _error(value, items), live[0].trust, live[0].at_s)
 
 
 def _contradict(one: AccuracyEstimate, other: AccuracyEstimate) -> bool:
@@ -172,6 +173,6 @@ def _contradict(one: AccuracyEstimate, other: AccuracyEstimate) -> bool:
 
 
 def _error(value: float, items: int) -> float:
-    """Standard error of a share after Agresti and Coull (1998): not 0 where all are right."""
+    """Standard error of a share after Agresti and Coull (1998): not 0 even if all are right."""
     adjusted = (value * items + 2) / (items + 4)
     return math.sqrt(adjusted * (1 - adjusted) / (items + 4))

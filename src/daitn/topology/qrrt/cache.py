@@ -22,7 +22,7 @@ class PartsCache(Generic[Value]):
 
     def __init__(self, parts: tuple[object, ...], most: int) -> None:
         self.parts = parts
-        """The parts that all values were derived from."""
+        """The parts from which all values were derived."""
         self._most = most
         self._values: dict[Hashable, Value] = {}
 

@@ -12,8 +12,8 @@ __all__ = ["Column", "changed"]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 _FIRST_ROWS = 16
-"""Room of a new column. It grows by an eighth when it is full, so a row costs constant time on
-average, and what snapshots keep is not much more than what they show."""
+"""Capacity of a new column. It grows by an eighth when full, so a row costs constant time on
+average, and snapshots hold little more than they show."""
 
 
 class Column(Generic[Scalar]):
@@ -26,7 +26,7 @@ class Column(Generic[Scalar]):
     __slots__ = ("_array", "_fresh", "_rows", "_shown", "_view")
 
     def __init__(self, dtype: DTypeLike, fresh: float, rows: int = 0) -> None:
-        """`rows` rows, each of which, like every later one, has the value `fresh` at first."""
+        """`rows` rows. Each, like every later one, begins with the value `fresh`."""
         self._fresh = fresh
         self._array: NDArray[Scalar] = np.full(max(_FIRST_ROWS, rows), fresh, dtype)
         self._rows = rows
@@ -46,7 +46,7 @@ class Column(Generic[Scalar]):
         self._array[row] = value
 
     def add(self, rows: int) -> None:
-        """Add rows behind the others."""
+        """Append rows."""
         first, end = self._rows, self._rows + rows
         if end > len(self._array):
             self._copy(end + end // 8 + _FIRST_ROWS)
@@ -80,7 +80,7 @@ class Column(Generic[Scalar]):
 
 
 def changed(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.intp]:
-    """The rows of which `described` is not what it was, or that were not there before."""
+    """The rows that are new or whose `described` changed."""
     both = min(len(before), len(now))
     (differ,) = np.nonzero(before[:both] != now[:both])
     return np.concatenate((differ, np.arange(both, len(now))))

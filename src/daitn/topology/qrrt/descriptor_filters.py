@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from daitn.objects.abilities import Need
 from daitn.objects.access import allows
 from daitn.objects.queries import Privacy
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.columns import changed
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Deployed, Flags, Floats, Qrrt
+from daitn.topology.qrrt.snapshot import Deployed, Qrrt
 from daitn.topology.relaxation import as_value
 
 __all__ = [
@@ -40,9 +41,9 @@ class FilterCause(enum.Enum):
     WISH = "wish"
     """The query."""
     PRESENCE = "presence"
-    """The deployment or the path to it has to come back."""
+    """The deployment or the path to it must come back."""
     LOAD = "load"
-    """Other queries have to finish."""
+    """Other queries must finish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,12 @@ class Filter:
     passes: Callable[[QsQrrt], Flags | bool]
     explain: Callable[[QsQrrt, int], Unmet]
     short: Callable[[QsQrrt], Floats] | None = None
-    """Grows with how far each row misses the bound, if the bound is a number."""
+    """How far each row misses the bound, if the bound is a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Passing:
-    """Which rows pass, and the numbers of the descriptors that it was found out of."""
+    """The rows that pass, and the numbers of the descriptors behind that."""
 
     described: NDArray[np.int64]
     passes: Flags

@@ -46,7 +46,7 @@ class QueryOption(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     site: SiteId
     path: tuple[SiteId, ...]
-    """From the gateway's site to the facility's; empty: no path."""
+    """From the gateway's site to the facility's; empty means no path."""
     may_answer: bool
     rejections: tuple[Rejection, ...]
     accuracy: float | None
@@ -97,7 +97,7 @@ class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WayView(msgspec.Struct, frozen=True, kw_only=True):
-    """What `source` measured of its link to `target`."""
+    """Measurement by `source` of its link to `target`."""
 
     source: SiteId
     target: SiteId
@@ -143,9 +143,9 @@ def qrrt_to_graphml(view: QrrtView) -> str:
     vertices: dict[str, Attributes] = {}
     edges: list[tuple[str, str, Attributes]] = []
     for gateway in view.gateways:
-        asked = {"queries_per_s": math.fsum(rate.per_s for rate in gateway.demand)}
+        demand = {"queries_per_s": math.fsum(rate.per_s for rate in gateway.demand)}
         at = _placed(vertices, gateway)
-        vertices[f"gateway:{gateway.site}"] = {"layer": "query", "site": gateway.site, **asked}
+        vertices[f"gateway:{gateway.site}"] = {"layer": "query", "site": gateway.site, **demand}
         edges.append((f"gateway:{gateway.site}", at, {"coupling": "at"}))
     for facility in view.facilities:
         at = _placed(vertices, facility)
@@ -231,13 +231,13 @@ def _facilities(snapshot: Qrrt) -> tuple[FacilityView, ...]:
             alive=site in snapshot.nodes,
             owner=owner,
             jurisdiction=jurisdiction,
-            endpoint=said.endpoint,
-            hosts=said.hosts,
-            memory_bytes=said.memory_bytes,
-            price_usd_per_hour=said.price_usd_per_hour,
-            keeps_queries=said.keeps_queries,
+            endpoint=facility.endpoint,
+            hosts=facility.hosts,
+            memory_bytes=facility.memory_bytes,
+            price_usd_per_hour=facility.price_usd_per_hour,
+            keeps_queries=facility.keeps_queries,
         )
-        for site, (said, owner, jurisdiction) in sorted(known.items())
+        for site, (facility, owner, jurisdiction) in sorted(known.items())
     )
 
 
@@ -335,7 +335,7 @@ def _path(cut: QsQrrt, at: int, row: int) -> tuple[SiteId, ...]:
 
 
 def _finite(seconds: float) -> float:
-    """JSON has no infinity: an answer that never comes takes a year."""
+    """JSON has no infinity: an answer that never comes is shown as a year."""
     return seconds if math.isfinite(seconds) else 31_536_000.0
 
 

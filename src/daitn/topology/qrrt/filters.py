@@ -15,6 +15,7 @@ import numpy as np
 from daitn.objects.decisions import Rejection
 from daitn.objects.queries import QueryIntent, Trust
 from daitn.objects.tokens import most_tokens
+from daitn.topology.arrays import Flags, Floats
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on, narrowest
 from daitn.topology.qrrt.cache import PartsCache, cached
 from daitn.topology.qrrt.descriptor_filters import (
@@ -27,7 +28,6 @@ from daitn.topology.qrrt.descriptor_filters import (
     passing_filters,
 )
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.snapshot import Flags, Floats
 from daitn.topology.relaxation import as_value, rounded_down, rounded_up
 
 __all__ = [
@@ -107,15 +107,15 @@ def _standing(cut: QsQrrt) -> _Standing:
         columns.suspended_until_s,
     )
     kept: PartsCache[_Standing] = cached(snapshot.cache, "standing", parts, _MOST_KINDS)
-    said = filter_kind(cut)
+    stated = filter_kind(cut)
     if constraints.min_accuracy is None:
-        kind = said
+        kind = stated
     else:
         topic = narrowest(snapshot.accuracies.topics, cut.intent.topic)
-        kind = *said, topic, constraints.trust, constraints.min_accuracy
+        kind = *stated, topic, constraints.trust, constraints.min_accuracy
     known = kept.get(kind)
     if known is None:
-        passes = passing_filters(cut, said)
+        passes = passing_filters(cut, stated)
         for filter_ in _STANDING:
             passes = passes & filter_.passes(cut)
         ejected_until_s = columns.suspended_until_s[cut.rows].max(initial=0.0)
@@ -133,7 +133,7 @@ def _accurate(cut: QsQrrt) -> Flags | bool:
 
 
 def _accuracy_misses(cut: QsQrrt) -> Floats:
-    """Infinite where unknown: no smaller bound would help."""
+    """Infinite if unknown: no smaller bound would help."""
     misses = (cut.intent.constraints.min_accuracy or 0.0) - cut.accuracy(
         cut.intent.constraints.trust
     ).value
@@ -150,8 +150,8 @@ def _accurate_reason(cut: QsQrrt, position: int) -> Unmet:
     if np.isnan(value):
         trust = cut.accuracy(Trust.CLAIMED).trust[position]
         have = next((name for name, level in TRUSTED.items() if level == trust), None)
-        said = "nothing is known of" if have is None else f"only {have} is known of"
-        return Unmet(f"{said} its accuracy on {about}, {constraints.trust} is wanted")
+        words = "nothing is known of" if have is None else f"only {have} is known of"
+        return Unmet(f"{words} its accuracy on {about}, {constraints.trust} is wanted")
     return Unmet(
         f"its accuracy on {about} is {value:.3f}, at least {least:g} is wanted",
         shortfall=least - value,
@@ -173,14 +173,14 @@ def _context_reason(cut: QsQrrt, position: int) -> Unmet:
 
 
 def _most_tokens(intent: QueryIntent) -> int:
-    """No tokenizer makes more of prompt and answer."""
+    """The maximum that any tokenizer makes of prompt and answer."""
     if intent.characters is None:
         return intent.tokens_in + intent.tokens_out
     return most_tokens(intent.characters) + intent.tokens_apart + intent.tokens_out
 
 
 def _tokens_of_longest(cut: QsQrrt) -> Floats | float:
-    """Tokens of the prompt that have to stand in the context together."""
+    """Tokens of the prompt that must be in the context together."""
     share = cut.intent.longest_share
     return cut.tokens_in if share == 1.0 else cut.tokens_in * share
 

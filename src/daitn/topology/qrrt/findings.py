@@ -1,4 +1,4 @@
-"""Findings of verification units: each unit's newest on each deployment and topic.
+"""Results of verifiers: each verifier's latest on each deployment and topic.
 
 Findings may arrive before their deployment does, and outlive it, because it may come back.
 """
@@ -17,8 +17,8 @@ from daitn.topology.qrrt.snapshot import deployment_id
 __all__ = ["MOST_FINDINGS", "Findings"]
 
 MOST_FINDINGS = 100_000
-"""Limit per unit: one finding for each deployment of the largest network that decisions are
-measured on. A unit that exceeds it loses its own oldest findings, never those of others."""
+"""Limit per unit: one finding for each deployment of the largest network on which decisions are
+measured. A unit that exceeds it loses its own oldest findings, never those of others."""
 
 
 class Findings:
@@ -27,7 +27,7 @@ class Findings:
     def __init__(self) -> None:
         self._on: dict[str, dict[tuple[SiteId, str], Finding]] = {}
         self._of: dict[SiteId, OrderedDict[tuple[str, str], None]] = {}
-        """Per unit, the deployments and topics with findings, the latest last."""
+        """Per unit, the deployments and topics with findings, latest last."""
 
     def on(self, id_: str) -> Collection[Finding]:
         """The findings on a deployment."""
@@ -68,7 +68,7 @@ class Findings:
         return tuple(changed)
 
     def remove(self, unit: SiteId) -> tuple[str, ...]:
-        """Drop what a unit found that is no member any more. Returns ids as `keep` does."""
+        """Drop the findings of a unit that is no longer a member. Returns ids like `keep`."""
         of = self._of.pop(unit, OrderedDict())
         for id_, topic in of:
             self._drop(id_, unit, topic)
@@ -81,5 +81,5 @@ class Findings:
 
 
 def _rank(finding: Finding) -> tuple[float, bool, float]:
-    """Of two findings at the same instant, the worse counts, whatever their order."""
+    """Of two findings at the same instant, the worse one counts, regardless of their order."""
     return finding.at_s, finding.degraded, -finding.value

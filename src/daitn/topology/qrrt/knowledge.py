@@ -22,7 +22,7 @@ from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed
 __all__ = ["MOST_TOPICS", "Knowledge"]
 
 MOST_TOPICS = 256
-"""The most topics that are distinguished; more are a mistake or malice."""
+"""Maximum number of distinguished topics; more are a mistake or malice."""
 
 
 class _OnTopic:
@@ -40,7 +40,7 @@ class _OnTopic:
             self.at_s,
         )
         self._rows_of = Counter[int]()
-        """How many rows there are, by trust."""
+        """Number of rows, by trust."""
 
     def put(self, row: int, known: AccuracyEstimate | None) -> None:
         self._rows_of[int(self.trust[row])] -= 1
@@ -70,19 +70,19 @@ class _OnTopic:
 
 
 class Knowledge:
-    """Findings and believed evidence, and the accuracies that follow for each row and topic."""
+    """Findings and believed evidence, and the resulting accuracies for each row and topic."""
 
     def __init__(self) -> None:
         self._rows = 0
         self._topics: dict[str, _OnTopic] = {}
-        self._told: dict[str, frozenset[str]] = {}
+        self._estimated: dict[str, frozenset[str]] = {}
         """Topics for which an accuracy was computed, by deployment id."""
         self._findings = Findings()
         self._units: dict[SiteId, str] = {}
         self._shared: Accuracies | None = None
 
     def share(self) -> Accuracies:
-        """What is known now, as an immutable value."""
+        """The current knowledge, as an immutable value."""
         if self._shared is None:
             self._topics = {
                 name: topic for name, topic in sorted(self._topics.items()) if topic.best() > 0
@@ -103,7 +103,7 @@ class Knowledge:
         return True
 
     def found(self, finding: Finding) -> tuple[str, ...]:
-        """Keep a finding. Returns the ids of the deployments that it changes."""
+        """Store a finding. Returns the ids of the deployments that it changes."""
         return self._findings.keep(finding) if _sensible(finding) else ()
 
     def forgotten(self, unit: SiteId) -> tuple[str, ...]:
@@ -111,13 +111,13 @@ class Knowledge:
         return self._findings.unmark(unit)
 
     def removed(self, unit: SiteId) -> tuple[str, ...]:
-        """A verifier is no member any more: none of its measurements count. Returns ids like
+        """A verifier is no longer a member: none of its measurements count. Returns ids like
         `found`."""
         self._units.pop(unit, None)
         return self._findings.remove(unit)
 
     def add(self, rows: int) -> None:
-        """Append rows, of which nothing is known yet."""
+        """Append rows without any knowledge."""
         self._rows += rows
         self._shared = None
         for topic in self._topics.values():
@@ -127,12 +127,12 @@ class Knowledge:
         """Remove a row; the last one takes its number."""
         self._rows -= 1
         self._shared = None
-        self._told.pop(deployed.id, None)
+        self._estimated.pop(deployed.id, None)
         for topic in self._topics.values():
             topic.remove(row)
 
     def know(self, row: int, deployed: Deployed) -> bool:
-        """Recompute what is known of a row. Returns whether it is degraded."""
+        """Recompute the knowledge about a row. Returns whether it is degraded."""
         self._shared = None
         manifest = deployed.descriptor.manifest
         findings = [
@@ -148,7 +148,7 @@ class Knowledge:
             self._open(name, measured=True)
         for name in sorted(named - measured):
             self._open(name, measured=False)
-        for name in named | self._told.get(deployed.id, frozenset()):
+        for name in named | self._estimated.get(deployed.id, frozenset()):
             topic = self._topics.get(name)
             if topic is not None:
                 known = estimate(
@@ -157,7 +157,7 @@ class Knowledge:
                     [f for f in findings if f.topic == name],
                 )
                 topic.put(row, known)
-        self._told[deployed.id] = named
+        self._estimated[deployed.id] = named
         return any(finding.degraded for finding in findings)
 
     def _open(self, name: str, *, measured: bool) -> None:
@@ -185,11 +185,11 @@ class Knowledge:
                 yield fact
 
     def _believed(self, entry: Entry) -> bool:
-        """Whether a verifier of this network signed it. Whoever takes in descriptors has checked
-        their signatures."""
+        """Whether a verifier of this network signed it. The caller that accepts descriptors has
+        checked their signatures."""
         return self._units.get(entry.fact.site) == entry.public_key
 
 
 def _sensible(measured: Finding | Verification) -> bool:
-    """Whether it can be a share of test items that were answered correctly."""
+    """Whether it can be a share of correctly answered test items."""
     return 0.0 <= measured.value <= 1.0 and measured.items > 0 and math.isfinite(measured.at_s)

@@ -12,19 +12,19 @@ from daitn.topology.network import LinkTable
 __all__ = ["MOST_STRANGE_LINKS", "Links"]
 
 MOST_STRANGE_LINKS = 10_000
-"""Links with an end that has not published a descriptor: more than a hundred sites that all join at
-once produce. Beyond this the oldest are dropped, for anybody can invent sites."""
+"""Limit on links with an end that has not published a descriptor: more than a hundred sites produce
+when they join at once. Beyond this the oldest are dropped, since anybody can invent sites."""
 
 
 class Links(LinkTable):
-    """Links of any sites, of which those of strangers are bounded."""
+    """Links between any sites; those of strangers are bounded."""
 
     def __init__(self) -> None:
         super().__init__()
         self._strange: OrderedDict[tuple[SiteId, SiteId], None] = OrderedDict()
 
     def absorb_from(self, link: LinkReading, described: Container[SiteId], now_s: float) -> bool:
-        """As `absorb`. `described`: sites that are no strangers."""
+        """Like `absorb`. `described`: sites with a descriptor."""
         if not self.absorb(link, now_s):
             return False
         if link.source not in described or link.target not in described:

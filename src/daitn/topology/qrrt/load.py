@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from daitn.topology.qrrt.snapshot import Floats, Qrrt
+from daitn.topology.arrays import Floats
+from daitn.topology.qrrt.snapshot import Qrrt
 
 __all__ = ["GatewayLoad"]
 

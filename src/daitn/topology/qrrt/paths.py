@@ -27,7 +27,7 @@ __all__ = ["ASSUMED_RTT_S", "RELAY_S", "paths_from", "permitted"]
 ASSUMED_RTT_S = 0.05
 """For a path without a recent measurement: across half a continent."""
 RELAY_S = 0.002
-"""What a relaying gateway adds, with a margin; see the benchmark of the gateway."""
+"""Overhead of a relaying gateway, with a margin; see the benchmark of the gateway."""
 _BETTER_BY = 0.8
 """A relayed path must take less than this share of the direct path's time."""
 _SAME_SITE_RTT_S = 0.0
@@ -80,7 +80,7 @@ def paths_from(
 
 
 def _copy(source: Paths, target: Paths) -> None:
-    """The paths to the rows that both have."""
+    """Copy the paths to the rows that both have."""
     rows = min(len(source.rtt_s), len(target.rtt_s))
     target.rtt_s[:rows] = source.rtt_s[:rows]
     target.direct_rtt_s[:rows] = source.direct_rtt_s[:rows]
@@ -89,7 +89,8 @@ def _copy(source: Paths, target: Paths) -> None:
 
 
 def permitted(paths: Paths, snapshot: Qrrt, constraints: QueryConstraints) -> Paths:
-    """The paths without relays that may not see the query: relays read it as facilities do."""
+    """The paths without relays that may not see the query: relays can read it, as facilities
+    can."""
     if not (constraints.jurisdictions or constraints.owners):
         return paths
     kept: PartsCache[Paths] = cached(paths.cache, "permitted", (snapshot.nodes,), _MOST_PERMITTED)

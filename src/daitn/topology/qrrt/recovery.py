@@ -1,8 +1,8 @@
-"""A deployment that was slow is asked again: what was told of it long ago counts ever less.
+"""Lets a slow deployment be tried again: bad old figures fade towards its usual ones.
 
-Figures of times come from queries. A deployment that looks slow gets none, so it would look slow
-for ever, though whatever slowed it is over. While nobody asks it, its figures go back to what is
-usual for it; then it gets a query, which tells how it is.
+Times are measured on queries. A deployment that looks slow gets no queries, so it would look slow
+for ever, even after it recovered. While it gets none, its figures return to their usual values.
+Then a query arrives and measures it anew.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ from __future__ import annotations
 __all__ = ["Recovery"]
 
 HALF_S = 2.0
-"""In so much time without a query, half of what a figure exceeds the usual one is forgotten."""
+"""Half-life, without queries, of the excess of a figure over its usual value."""
 SLOW = 1.5
-"""Times the usual figure, from which on a deployment counts as slow: from query to query figures
+"""Multiple of its usual figure from which a deployment counts as slow. From query to query, figures
 differ by less."""
 _USUAL_HALF_S = 600.0
-"""In so much time of queries that are slower, what is usual becomes half as slow."""
+"""Half-life of the usual figure's adaptation to slower queries."""
 
 
 class Recovery:
     """One figure of one deployment, as its facility reports it."""
 
-    __slots__ = ("_reported_at_s", "_said", "_since_s", "_usual")
+    __slots__ = ("_reported", "_reported_at_s", "_since_s", "_usual")
 
-    def __init__(self, said: float, now_s: float) -> None:
-        self._said = self._usual = said
+    def __init__(self, reported: float, now_s: float) -> None:
+        self._reported = self._usual = reported
         self._since_s = self._reported_at_s = now_s
 
-    def expected(self, said: float, now_s: float) -> float:
-        """What to expect of the deployment now, of which its facility said so."""
-        if said != self._said:
-            self._said, self._since_s = said, now_s
+    def expected(self, reported: float, now_s: float) -> float:
+        """The figure to expect now, given what the facility `reported` last.
+
+        A figure near the usual one is expected as reported. A slow one fades towards the usual one
+        with half-life `HALF_S`, counted from its report. The usual figure follows faster reports at
+        once and slower ones with half-life `_USUAL_HALF_S`.
+        """
+        if reported != self._reported:
+            self._reported, self._since_s = reported, now_s
             slower = 1.0 - 0.5 ** (max(0.0, now_s - self._reported_at_s) / _USUAL_HALF_S)
-            self._usual = min(said, self._usual + slower * (said - self._usual))
+            self._usual = min(reported, self._usual + slower * (reported - self._usual))
         self._reported_at_s = now_s
-        if said <= SLOW * self._usual:
-            return said
+        if reported <= SLOW * self._usual:
+            return reported
         kept: float = 0.5 ** (max(0.0, now_s - self._since_s) / HALF_S)
-        return self._usual + kept * (said - self._usual)
+        return self._usual + kept * (reported - self._usual)

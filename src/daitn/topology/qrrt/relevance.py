@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daitn.objects.queries import AUTO, QueryIntent, Trust
+from daitn.topology.arrays import Floats
 from daitn.topology.qrrt.accuracy import accuracy_on, expected_on
 from daitn.topology.qrrt.cache import cached
-from daitn.topology.qrrt.snapshot import NO_ROWS, Accuracy, Floats, Paths, Qrrt, deployment_id
+from daitn.topology.qrrt.snapshot import NO_ROWS, Accuracy, Paths, Qrrt, deployment_id
 
 __all__ = ["QsQrrt", "Selected", "relevant_to", "selected_by"]
 
@@ -45,7 +46,7 @@ class Selected:
     context_tokens: NDArray[np.int64]
     """Maximum for prompt and answer together."""
     least_context: int
-    """Tokens that every row can hold."""
+    """Number of tokens that every row can hold."""
 
 
 def selected_by(snapshot: Qrrt, intent: QueryIntent) -> Selected:
@@ -182,15 +183,15 @@ class QsQrrt:
         )
 
     def first_token_s_at(self, position: int) -> float:
-        """The same for one row: a plan needs no more, and most queries set no bound."""
+        """Likewise for one row: a plan needs no more, and most queries set no bound."""
         return float(self._begun_s(position) + self.first_piece_s[position])
 
     def seconds_at(self, position: int) -> float:
-        """The same for one row."""
+        """Likewise for one row."""
         return float(self._begun_s(position) + self.service_s[position])
 
     def accuracy(self, least: Trust) -> Accuracy:
-        """On the query's topic, where known with trust of at least `least`."""
+        """On the query's topic, if known with trust of at least `least`."""
         known, rows = accuracy_on(self.snapshot, self.intent.topic, least), self.rows
         return Accuracy(
             known.value[rows], known.standard_error[rows], known.trust[rows], known.at_s[rows]
@@ -198,8 +199,8 @@ class QsQrrt:
 
     @property
     def expected_accuracy(self) -> Floats:
-        """On the query's topic; that of an unmeasured deployment where it is unknown at the trust
-        that the query requires."""
+        """On the query's topic; that of an unmeasured deployment if unknown at the trust that the
+        query requires."""
         trust = self.intent.constraints.trust
         return expected_on(self.snapshot, self.intent.topic, trust)[self.rows]
 

@@ -44,6 +44,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the three figures above were measured; otherwise assumed."""
     price_usd_per_1k_in: float
     price_usd_per_1k_out: float
+    cordoned: str = ""
+    """Why it gets no queries, in words, if its site is cordoned."""
 
 
 class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +65,12 @@ def served_models(snapshot: Qrrt) -> ServedModels:
 
 def _served(snapshot: Qrrt, row: int) -> ServedModel:
     deployed, columns = snapshot.rows[row], snapshot.columns
-    said = deployed.descriptor
+    descriptor = deployed.descriptor
     return ServedModel(
-        name=said.name,
+        name=descriptor.name,
         site=deployed.site,
-        runtime=said.runtime,
-        state=said.state,
+        runtime=descriptor.runtime,
+        state=descriptor.state,
         there=bool(columns.available[row]),
         degraded=bool(columns.degraded[row]),
         accuracy=tuple(
@@ -83,11 +85,12 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
             if known.trust[row] > 0
         ),
         in_flight=int(columns.in_flight[row]),
-        slots=said.slots,
+        slots=descriptor.slots,
         first_token_s=float(columns.first_token_s[row]),
         per_token_s=float(columns.per_token_s[row]),
         error_share=float(columns.error_share[row]),
         measured=bool(columns.measured_at_s[row] > 0),
-        price_usd_per_1k_in=said.price_usd_per_1k_in,
-        price_usd_per_1k_out=said.price_usd_per_1k_out,
+        price_usd_per_1k_in=descriptor.price_usd_per_1k_in,
+        price_usd_per_1k_out=descriptor.price_usd_per_1k_out,
+        cordoned=deployed.cordoned,
     )

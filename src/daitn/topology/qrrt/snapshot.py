@@ -22,6 +22,7 @@ from daitn.objects.grants import full_name
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.readings import LinkReading
+from daitn.topology.arrays import Flags, Floats
 
 __all__ = [
     "NO_ROWS",
@@ -29,20 +30,17 @@ __all__ = [
     "Accuracy",
     "Columns",
     "Deployed",
-    "Flags",
-    "Floats",
     "Paths",
     "Qrrt",
     "deployment_id",
 ]
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 NO_ROWS = np.zeros(0, np.intp)
 
 
 def deployment_id(name: str, site: str) -> str:
-    """`<model>@<site>`: names one deployment where the model's name alone would be ambiguous."""
+    """`<model>@<site>`: identifies one deployment where the model's name alone would be
+    ambiguous."""
     return f"{name}@{site}"
 
 
@@ -58,11 +56,12 @@ class Deployed:
     id: str
     """`<model>@<site>`"""
     key: str
-    """What its replicas share: `<owner>/<model>`, or in a network without a roster the name."""
+    """The key shared by its replicas: `<owner>/<model>`, or the name in a network without a
+    roster."""
     called: tuple[str, ...]
-    """The names by which queries ask for it, `key` first."""
+    """The names that queries may use, `key` first."""
     cordoned: str = ""
-    """Why it gets no queries, in words, where its site is cordoned."""
+    """Why it gets no queries, in words, if its site is cordoned."""
 
     @property
     def name(self) -> str:
@@ -84,10 +83,10 @@ class Columns(NamedTuple):
     in_flight: Floats
     """Queries being answered or waiting there, from all gateways, as last reported."""
     reported_at_s: Floats
-    """When the facility reported it; 0: never."""
+    """When the facility reported it; 0 means never."""
     error_share: Floats
     measured_at_s: Floats
-    """When one of the four above was last received; 0: never."""
+    """When one of the four above was last received; 0 means never."""
     slots: Floats
     queue: Floats
     price_in: Floats
@@ -101,7 +100,7 @@ class Columns(NamedTuple):
     tokens_per_3: Floats
     tokens_per_4: Floats
     restricted: Flags
-    """Its owner does not let everybody ask it."""
+    """Its owner restricts who may query it."""
 
     @property
     def token_rates(self) -> tuple[Floats, Floats, Floats, Floats]:
@@ -114,10 +113,10 @@ class Accuracy:
     """The rows' accuracy on one topic."""
 
     value: Floats
-    """In [0, 1]; NaN: unknown."""
+    """In [0, 1]; NaN means unknown."""
     standard_error: Floats
     trust: NDArray[np.int8]
-    """0 nothing, 1 claimed, 2 weights measured, 3 asked."""
+    """0 nothing, 1 claimed, 2 weights measured, 3 deployment queried."""
     at_s: Floats
     """Time of the newest measurement in it."""
 
@@ -134,7 +133,7 @@ class Accuracies:
     expected: dict[tuple[str | None, int], Floats] = field(
         default_factory=dict, compare=False, repr=False
     )
-    """The same, with the prior where unknown."""
+    """Likewise, with the prior where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +141,11 @@ class Paths:
     """How one gateway reaches each row."""
 
     rtt_s: Floats
-    """Expected round trip over the best path, including losses; infinite: no path."""
+    """Expected round trip over the best path, including losses; infinite means no path."""
     direct_rtt_s: Floats
-    """The same without a relay."""
+    """Likewise without a relay."""
     relay: NDArray[np.intp]
-    """Index in `relays` of the relay; -1: none."""
+    """Index in `relays` of the relay; -1 means none."""
     relays: tuple[SiteId, ...]
     measured: Flags
     """Whether it is based on a measurement; otherwise assumed."""
@@ -162,31 +161,31 @@ class Paths:
         return known
 
     def apart(self) -> Paths:
-        """The same paths with a cache of their own, for another thread."""
+        """The same paths with a separate cache, for another thread."""
         return replace(self, cache={})
 
     def via(self, row: int) -> SiteId | None:
-        """The site in between on the path to a row; none: nobody is."""
+        """The site in between on the path to a row; `None` means there is none."""
         at = int(self.relay[row])
         return None if at < 0 else self.relays[at]
 
 
 @dataclass(frozen=True, slots=True)
 class Qrrt:
-    """One version of the inference topology. Versions share what did not change."""
+    """One version of the inference topology. Versions share unchanged parts."""
 
     version: int
     at_s: float
     """Time of the last change."""
     rows: tuple[Deployed, ...]
     described: NDArray[np.int64]
-    """Per row, the number of its descriptor. No other descriptor of any row ever has it, so equal
-    numbers show that a row is the same in two versions."""
+    """Per row, the number of its descriptor. Numbers are never reused, so equal numbers show that a
+    row is the same in two versions."""
     columns: Columns
     row_of: Mapping[str, int]
     """`name@site` to row."""
     rows_of: Mapping[str, NDArray[np.intp]]
-    """What a model is called to its rows: `owner/name`, and a bare name by whoever has it."""
+    """Names of a model to its rows: `owner/name`, and a bare name for whoever has it."""
     accuracies: Accuracies
     nodes: Map[SiteId, NodeDescriptor] = field(default_factory=Map)
     """Every live node: facilities, gateways, verifiers and all others."""
@@ -196,7 +195,7 @@ class Qrrt:
     demand: Map[SiteId, Demand] = field(default_factory=Map)
     """Demand per gateway."""
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Cache of derived values, which all versions share: each entry names what it is derived from
+    """Cache of derived values, shared by all versions: each entry names what it is derived from
     (`daitn.topology.qrrt.cache`)."""
 
     def replicas(self, owner: str, name: str) -> NDArray[np.intp]:
@@ -205,5 +204,5 @@ class Qrrt:
         return self.rows_of.get(name, NO_ROWS) if rows is None else rows
 
     def apart(self) -> Qrrt:
-        """The same version with caches of its own, for another thread."""
+        """The same version with separate caches, for another thread."""
         return replace(self, accuracies=Accuracies(self.accuracies.topics), cache={})

@@ -45,13 +45,13 @@ __all__ = ["QrrtState"]
 
 ASSUMED_FIRST_TOKEN_S = 0.001
 ASSUMED_PER_TOKEN_S = 0.0002
-"""For a deployment that nobody has measured: better than any is, so that it is tried and measured.
+"""For an unmeasured deployment: better than any real one, so that it is tried and measured.
 Optimistic initial values: Sutton and Barto, "Reinforcement Learning", section 2.6."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """A deployment that fails is suspended for this long, and twice as long after each further failure;
 Envoy's outlier detection ejects for 30 s at a time."""
 FORGET_AFTER_S = 3600.0
-"""A node that has been gone this long is forgotten with all that it has, as in the DRRT."""
+"""A node that has been gone this long is forgotten with everything it has, as in the DRRT."""
 MOST_RATES = 256
 """Kinds of queries per gateway; a gateway itself distinguishes no more."""
 
@@ -70,19 +70,19 @@ _FLOATS = {
     "price_out": 0.0,
     **_RATES,
 }
-"""What a new row has in each column."""
+"""Initial values of each column."""
 _FLAGS = ("available", "degraded", "restricted")
 _SERVED = (("first_token_s", MOST_S), ("per_token_s", MOST_S), ("error_share", 1.0))
 """Figures that facilities report of their deployments, and their upper bounds."""
 _RATE_STEP = 0.002
-"""A rate of tokens changes by at least this share, so that columns are not copied for less."""
+"""A token rate changes by at least this share, so that columns are not copied for less."""
 
 
 class QrrtState:
     """Absorbs what nodes publish and measure. Times are seconds since the Unix epoch."""
 
     def __init__(self, *, scoped: bool = False) -> None:
-        """`scoped`: whether a model's name is its owner's, so that a bare name needs a
+        """`scoped`: whether a model's name belongs to its owner, so that a bare name needs a
         `name_grant`; else it means every deployment of that name."""
         self._scoped = scoped
         self._version = 0
@@ -91,7 +91,7 @@ class QrrtState:
         self._live: Map[SiteId, NodeDescriptor] = Map()
         self._alive: set[SiteId] = set()
         self._gone_at_s: OrderedDict[SiteId, float] = OrderedDict()
-        """Since when nodes are gone, or described but never available; the longest first."""
+        """Since when nodes have been gone, or described but never available; longest first."""
         self._links = Links()
         self._demand: Map[SiteId, Demand] = Map()
         self._gateways: tuple[SiteId, ...] = ()
@@ -118,10 +118,10 @@ class QrrtState:
             **self._flags,
             "context_tokens": self._context_tokens,
         }
-        self._told = [named[name] for name in Columns._fields]
-        """Those that snapshots show, in the order of `Columns`."""
+        self._snapshot_columns = [named[name] for name in Columns._fields]
+        """The columns in snapshots, in the order of `Columns`."""
         self._descriptors = 0
-        """How many descriptors rows have had; numbers them."""
+        """Number of descriptors so far, by which they are numbered."""
         self._cache: dict[Any, Any] = {}
         self._failures: dict[str, int] = {}
         self._seen: dict[str, Seen] = {}
@@ -139,7 +139,7 @@ class QrrtState:
                 at_s=self._changed_at_s,
                 rows=self._shared_rows,
                 described=self._described.share(),
-                columns=Columns._make([column.share() for column in self._told]),
+                columns=Columns._make([column.share() for column in self._snapshot_columns]),
                 row_of=self._row_of,
                 rows_of=self._rows_of,
                 accuracies=self._knowledge.share(),
@@ -159,7 +159,7 @@ class QrrtState:
         self._take(node, now_s)
 
     def entitled(self, node: NodeDescriptor, now_s: float) -> None:
-        """Other deployments of a known node may answer now, though it described nothing new."""
+        """Other deployments of a known node may answer now, without a new descriptor."""
         known = self._nodes.get(node.site)
         if known is not None and known != node and not is_later(known, node):
             self._take(node, now_s)
@@ -173,13 +173,13 @@ class QrrtState:
             self._gone_at_s.setdefault(site, now_s)
         if self._knowledge.described(node):
             self._believe_anew(site)
-        if known is None or _told_of_rows(node) != _told_of_rows(known):
+        if known is None or _row_facts(node) != _row_facts(known):
             self._reconsider(site)
         self._forget(now_s)
         self._changed(now_s)
 
     def came(self, site: SiteId, now_s: float) -> None:
-        """A node is available."""
+        """A node became available."""
         if site not in self._alive:
             self._alive.add(site)
             self._gone_at_s.pop(site, None)
@@ -188,7 +188,7 @@ class QrrtState:
             self._changed(now_s)
 
     def lost(self, site: SiteId, now_s: float) -> None:
-        """A node is gone. Its deployments stay known for a while, as unavailable."""
+        """A node has left. Its deployments stay known for a while, as unavailable."""
         if site in self._alive:
             self._alive.discard(site)
             self._gone_at_s[site] = now_s
@@ -200,7 +200,7 @@ class QrrtState:
             self._changed(now_s)
 
     def removed(self, site: SiteId, now_s: float) -> None:
-        """A node is no member any more: its deployments, links and measurements are forgotten."""
+        """A node is no longer a member: its deployments, links and measurements are forgotten."""
         self.lost(site, now_s)
         if self._gone_at_s.pop(site, None) is None:
             return
@@ -221,8 +221,8 @@ class QrrtState:
         """A gateway published its demand."""
         if demand.site in self._live and math.isfinite(demand.at_s):
             rates = tuple(rate for rate in demand.rates[:MOST_RATES] if _sensible(rate))
-            told = msgspec.structs.replace(demand, rates=rates)
-            self._demand = self._demand.set(demand.site, told)
+            bounded = msgspec.structs.replace(demand, rates=rates)
+            self._demand = self._demand.set(demand.site, bounded)
             self._changed(now_s)
 
     def absorb_finding(self, finding: Finding, now_s: float) -> None:
@@ -247,21 +247,21 @@ class QrrtState:
             floats["reported_at_s"][row] = now_s
             seen = self._seen.get(id_)
             for name, most in _SERVED:
-                said = getattr(reading, name)
-                if said is not None and 0.0 <= said <= most:
+                reported = getattr(reading, name)
+                if reported is not None and 0.0 <= reported <= most:
                     if name != "error_share":
-                        said = self._expected(id_, name, said, now_s)
-                    believed = said if seen is None else seen.believed(name, said, now_s)
+                        reported = self._expected(id_, name, reported, now_s)
+                    believed = reported if seen is None else seen.believed(name, reported, now_s)
                     floats[name][row] = believed
                     if name == "first_token_s":
                         floats["measured_at_s"][row] = now_s
         self._changed(now_s)
 
-    def _expected(self, id_: str, figure: str, said: float, now_s: float) -> float:
+    def _expected(self, id_: str, figure: str, reported: float, now_s: float) -> float:
         known = self._recoveries.setdefault(id_, {})
         if figure not in known:
-            known[figure] = Recovery(said, now_s)
-        return known[figure].expected(said, now_s)
+            known[figure] = Recovery(reported, now_s)
+        return known[figure].expected(reported, now_s)
 
     def observe(self, site: str, name: str, seen: Observation, now_s: float) -> None:
         """This process's gateway observed how a deployment served a query."""
@@ -329,7 +329,7 @@ class QrrtState:
                 self._know(number)
 
     def _forget(self, now_s: float) -> None:
-        """Forget nodes that have been gone for long."""
+        """Forget nodes that have long been gone."""
         while self._gone_at_s:
             site, gone_at_s = next(iter(self._gone_at_s.items()))
             if gone_at_s > now_s - FORGET_AFTER_S:
@@ -346,7 +346,7 @@ class QrrtState:
         self._links.forget(site)
 
     def _add(self, rows: list[Deployed]) -> None:
-        """New rows, behind the others."""
+        """Append new rows."""
         for number, row in enumerate(rows, len(self._rows)):
             self._row_of = self._row_of.set(row.id, number)
             self._call(row.called, number)
@@ -391,26 +391,26 @@ class QrrtState:
         self._rows_of = self._rows_of.set(name, rows) if len(rows) else self._rows_of.delete(name)
 
     def _describe(self, row: int, deployed: Deployed) -> None:
-        said, before = deployed.descriptor, self._rows[row]
+        descriptor, before = deployed.descriptor, self._rows[row]
         if before.called != deployed.called:
             self._call_off(before.called, row)
             self._call(deployed.called, row)
-        if before.descriptor.tokens_per_character != said.tokens_per_character:
-            self._rate(row, said.tokens_per_character or USUAL_RATES)
+        if before.descriptor.tokens_per_character != descriptor.tokens_per_character:
+            self._rate(row, descriptor.tokens_per_character or USUAL_RATES)
         self._rows[row] = deployed
         self._shared_rows = None
         self._descriptors += 1
         self._described[row] = self._descriptors
-        self._context_tokens[row] = said.context_tokens
-        self._flags["restricted"][row] = "*" not in said.policy.askers
-        self._floats["slots"][row] = said.slots
-        self._floats["queue"][row] = said.queue
-        self._floats["price_in"][row] = said.price_usd_per_1k_in / 1000
-        self._floats["price_out"][row] = said.price_usd_per_1k_out / 1000
+        self._context_tokens[row] = descriptor.context_tokens
+        self._flags["restricted"][row] = "*" not in descriptor.policy.askers
+        self._floats["slots"][row] = descriptor.slots
+        self._floats["queue"][row] = descriptor.queue
+        self._floats["price_in"][row] = descriptor.price_usd_per_1k_in / 1000
+        self._floats["price_out"][row] = descriptor.price_usd_per_1k_out / 1000
         self._flags["available"][row] = self._is_available(deployed)
 
     def _tell_live(self, site: SiteId, node: NodeDescriptor | None) -> None:
-        """`node`: of the site, if it is there and described."""
+        """`node`: that of the site, if it is connected and described."""
         before = self._live.get(site)
         if node is not None:
             self._live = self._live.set(site, node)
@@ -457,14 +457,14 @@ class QrrtState:
             )
 
 
-def _told_of_rows(node: NodeDescriptor) -> object:
+def _row_facts(node: NodeDescriptor) -> object:
     """The part of a descriptor that its rows show."""
     return node.facility, node.owner, node.jurisdiction, node.cordon
 
 
 def _cordoned(node: NodeDescriptor, deployment: DeploymentDescriptor) -> str:
-    """Why a deployment gets no queries; empty: it does. What a control centre placed at a site that
-    is drained answers on until it moved."""
+    """Why a deployment gets no queries; empty if it does. Deployments placed by a control centre at
+    a drained site keep answering until they have moved."""
     if not node.cordon or (node.cordon.draining and deployment.placed):
         return ""
     return str(node.cordon)

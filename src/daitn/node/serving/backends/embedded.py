@@ -1,4 +1,4 @@
-"""A model that the control centre placed here; its recipe answers in the answering worker."""
+"""A model placed here by the control centre; its recipe answers in the answering worker."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from daitn.openai.encoding import (
     usage_event,
 )
 from daitn.openai.errors import ApiError, bad_request, unsupported
-from daitn.openai.honoured import check_honoured
 from daitn.openai.http import DONE, JSON
 from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, read_generation
+from daitn.openai.supported_fields import check_honoured
 from daitn.tools.http import Reply, Request, Response, Stream
 
 __all__ = ["EmbeddedBackend", "engine_of", "warm_up"]
@@ -53,8 +53,8 @@ class EmbeddedBackend:
         admission: AdmissionQueue,
         facts: Facts,
     ) -> None:
-        """`loaded_name`: the name of the weights in `host`, and `facts` what they say of
-        themselves."""
+        """`loaded_name`: the name of the weights in `host`; `facts`: those reported by the
+        weights."""
         self.facts = facts
         self.descriptor = descriptor
         self.loaded_name = loaded_name
@@ -85,7 +85,7 @@ class EmbeddedBackend:
         except InvalidInput as error:
             raise unsupported(error.problem, error.field, fix=error.fix) from None
         except QuestionFailed as error:
-            # What somebody asked must not take the model away from others.
+            # One client's question must not take the model away from others.
             raise ApiError(502, "upstream_refused", error.problem) from None
         except DaitnError as error:
             self.admission.record_failure()
@@ -153,7 +153,7 @@ async def warm_up(host: AnsweringHost, name: str) -> None:
 
 
 def engine_of(facts: Facts) -> str:
-    """What a descriptor says of what runs a model."""
+    """A descriptor's text on the model's engine."""
     return " ".join(escaped(facts.runs_on).split())[:_MOST_ENGINE_CHARS]
 
 
@@ -191,12 +191,12 @@ async def _stream(
     logprobs: bool,
     options: StreamOptions,
 ) -> None:
-    """Send the pieces as they come; a failure breaks the stream off."""
+    """Send the pieces as they arrive; a failure breaks the stream off."""
     try:
         for piece in answer.pieces:
             await stream.write(piece_event(answer.query, piece, True, logprobs))
         async for piece in answer.rest:
-            calls = sum(len(said.calls) for said in answer.pieces)
+            calls = sum(len(piece.calls) for piece in answer.pieces)
             answer.pieces.append(piece)
             event = piece_event(answer.query, piece, False, logprobs, calls_before=calls)
             await stream.write(event)
@@ -231,7 +231,7 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         )
     choice = fields.tool_choice
     if choice not in (None, "auto", "none"):
-        raise bad_request("this model chooses itself", "tool_choice", fix="leave it out")
+        raise bad_request("this model decides by itself", "tool_choice", fix="leave it out")
     return Question(
         messages=messages,
         max_tokens=fields.max_completion_tokens or fields.max_tokens,
@@ -248,21 +248,21 @@ def _question(query: ServingRequest, fields: GenerationRequest) -> Question:
         seed=_seed(query, fields),
         continues=query.api is Api.COMPLETIONS,
         continues_answer=continues_answer,
-        tools=() if choice == "none" else tuple(map(_told, fields.tools or ())),
+        tools=() if choice == "none" else tuple(map(_tool_fields, fields.tools or ())),
     )
 
 
-def _told(tool: Tool) -> dict[str, Any]:
-    """A tool as chat templates expect it."""
-    told: dict[str, Any] = msgspec.to_builtins(tool)
-    return told
+def _tool_fields(tool: Tool) -> dict[str, Any]:
+    """A tool in the form for chat templates."""
+    fields: dict[str, Any] = msgspec.to_builtins(tool)
+    return fields
 
 
 def _message(turn: Turn, place: int) -> Message:
     for number, part in enumerate(turn.content if isinstance(turn.content, list) else ()):
         if part.type != "text":
             field = f"messages[{place}].content[{number}]"
-            raise bad_request(f"this model reads text, and no {part.type[:100]}", field)
+            raise bad_request(f"this model reads text, not {part.type[:100]}", field)
     calls = tuple(
         ToolCall(call.id, call.function.name, call.function.arguments)
         for call in turn.tool_calls or ()
@@ -271,7 +271,7 @@ def _message(turn: Turn, place: int) -> Message:
 
 
 def _seed(query: ServingRequest, fields: GenerationRequest) -> int:
-    """That of the request; else one of the query's own, which replicas draw by as well."""
+    """The request's seed; else one derived from the query, which replicas share."""
     if fields.seed is not None:
         return fields.seed
     name = f"{query.id} {query.created_s}".encode()
@@ -286,10 +286,10 @@ def _biases(fields: GenerationRequest) -> dict[int, float]:
 
 
 def _top_logprobs(query: ServingRequest, fields: GenerationRequest) -> int | None:
-    """How many of the likeliest tokens are named; none: not even the chosen ones."""
+    """How many of the likeliest tokens are named; `None` means not even the chosen ones."""
     if query.api is Api.COMPLETIONS:
-        asked = fields.logprobs
-        return None if asked is None or isinstance(asked, bool) else min(max(asked, 0), 20)
+        wanted = fields.logprobs
+        return None if wanted is None or isinstance(wanted, bool) else min(max(wanted, 0), 20)
     if not fields.logprobs:
         if fields.top_logprobs:
             raise bad_request("goes with `logprobs: true`", "top_logprobs")

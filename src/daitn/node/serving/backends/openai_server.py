@@ -26,10 +26,9 @@ from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, Runtime
 from daitn.objects.identifiers import OwnerId
 from daitn.openai.answers import AnswerFailed
-from daitn.openai.beginnings import without_beginning
+from daitn.openai.context_excess import EXCEEDED
 from daitn.openai.errors import ApiError, Error, read_error
 from daitn.openai.events import AnswerBroken
-from daitn.openai.excess import EXCEEDED
 from daitn.openai.failures import (
     CLIENTS,
     FULL,
@@ -41,9 +40,10 @@ from daitn.openai.failures import (
     of_server,
     stated_status,
 )
-from daitn.openai.hints import retry_after_s
 from daitn.openai.http import JSON, as_event
+from daitn.openai.prefill import without_beginning
 from daitn.openai.requests import raw_fields, rewritten
+from daitn.openai.retry_after import retry_after_s
 from daitn.tools import clock
 from daitn.tools.http import (
     ClientResponse,
@@ -71,26 +71,27 @@ WHOLE_TIMEOUT_S = 600.0
 """An answer in one piece is silent until it is complete; OpenAI's client waits as long."""
 PROBE_TIMEOUT_S = 3.0
 PROBE_DOWN_S, PROBE_UP_S = 1.0, 10.0
-"""Between two probes of a server that is down, and of one that is up."""
+"""Intervals between probes of a server that is down, and of one that is up."""
 _KEEPALIVE_S = 15.0
 """aiohttp's default."""
 _WITHIN = "reported an error in its answer"
 _BOUND = "facility.max_answer_bytes"
 _MAX_FACTS_BYTES = 1 << 22
-"""Lists of models, and what is told of one."""
+"""A server's list of models, with its statements about each."""
 _MAX_QUOTED = 300
 """Quoted characters of an error body that is not one of OpenAI's API."""
 _NOT_READY = frozenset({502, 503, 504})
-"""llama.cpp answers so while it loads its model, and a proxy in front of a server that is down."""
+"""llama.cpp answers this while it loads its model, as does a proxy in front of a server that is
+down."""
 _KEY_REFUSED = frozenset({401, 403})
 _ITS_OPERATORS = frozenset({401, 402, 429})
-"""What no query causes: a bad key, a bill, a used-up quota."""
+"""Errors that no query causes: a bad key, a bill, a used-up quota."""
 HELD_S = 30.0
 """How long a deployment is not offered after one of these."""
 FULL_RETRY_AFTER_S = 1.0
-"""Assumed of a server that is full and does not say for how long."""
+"""Assumed for a full server that does not say for how long."""
 _SPOKEN = {Api.EMBEDDINGS: Says.VECTOR, Api.RERANK: Says.SCORE}
-"""What other APIs than those of text answer with."""
+"""Outputs of APIs other than those of text."""
 
 
 class _UpstreamFailed(Exception):
@@ -110,9 +111,9 @@ class OpenAiBackend:
         key: str = "",
         admission: AdmissionQueue | None = None,
     ) -> None:
-        """`max_answer_bytes`: of an answer, whole or streamed. `tls`: see `HttpClient`. `key`: the
-        server's, where its entry names no variable that holds it. `admission`: of a deployment
-        that this server answers for now."""
+        """`max_answer_bytes`: limit on an answer, whole or streamed. `tls`: see `HttpClient`.
+        `key`: the server's, if its entry names no variable for it. `admission`: that of a
+        deployment that this server answers for now."""
         self._config = config
         self._owner = owner
         self._changed = changed
@@ -125,7 +126,7 @@ class OpenAiBackend:
         self._tasks = Tasks()
         self._problems = ThrottledLog(log)
         self._held_until_s = 0.0
-        """Until when no probe makes it ready (monotonic)."""
+        """Time until which no probe makes it ready (monotonic)."""
         self._probe_now = asyncio.Event()
         self._key = key
         self.admission = admission or AdmissionQueue(config.slots, config.queue)
@@ -135,7 +136,7 @@ class OpenAiBackend:
         return described(self._config, self._owner, self._facts, self._state)
 
     async def start(self) -> None:
-        """Probe the server now, and from then on regularly."""
+        """Probe the server now, and then regularly."""
         await self._probe()
         self._tasks.repeat(self._probe_when_due, f"probing {self._config.name}")
 
@@ -191,8 +192,8 @@ class OpenAiBackend:
         root: bool = False,
         traceparent: str = "",
     ) -> ClientResponse:
-        """`root`: whether the path is below the server's root, and not OpenAI's API. Raises
-        `_UpstreamFailed`."""
+        """`root`: whether the path is relative to the server's root rather than OpenAI's API.
+        Raises `_UpstreamFailed`."""
         try:
             url = self._config.url.rstrip("/")
             address = read_address(url.removesuffix("/v1") if root else url)
@@ -265,8 +266,8 @@ class OpenAiBackend:
     def _failed(
         self, status: int, known: Error | None, headers: Mapping[str, str], what: str, body: bytes
     ) -> Reply:
-        """What the facility answers where the server says an error, whose form may not be `known`;
-        `what` the server did, and the `body` that it sent. Raises `ApiError`."""
+        """The facility's answer to a server's error, whose form may not be `known`; `what`: the
+        server's action; `body`: its response. Raises `ApiError`."""
         text = body[:MAX_ERROR_BYTES].decode(errors="replace")
         error = known or Error(text[:_MAX_QUOTED])
         hint_s = retry_after_s(headers, text, clock.wall_s())
@@ -279,11 +280,11 @@ class OpenAiBackend:
             if known is not None and known.words:
                 full = f"{full}: {known.words}"
             raise ApiError(429, "facility_full", full, retry_after_s=hint_s)
-        told = what if known is None else _quoted(what, known)
+        message = what if known is None else _quoted(what, known)
         self.admission.record_failure()
         if failure is UNREADY:
             self._probe_now.set()
-            raise _upstream_failed(f"it {told}", hint_s)
+            raise _upstream_failed(f"it {message}", hint_s)
         self._problems.warning(
             f"{status} {failure.name}",
             "upstream server %s (%s) %s: %s",
@@ -296,12 +297,12 @@ class OpenAiBackend:
             if status in _ITS_OPERATORS:
                 self._hold()
             raise ApiError(502, "upstream_misconfigured", f"the upstream server {what}")
-        raise _upstream_refused(told, hint_s)
+        raise _upstream_refused(message, hint_s)
 
     def _hold(self) -> None:
-        """No query can succeed: offer the deployment no more, and see again in a while."""
+        """No query can succeed: stop offering the deployment, and check again later."""
         self._held_until_s = time.monotonic() + HELD_S
-        self._set_state(DeploymentState.FAILED, self._facts)
+        self._set_state(DeploymentState.FAILED, self._facts, "refuses what it is asked")
         self._probe_now.set()
 
     @property
@@ -327,15 +328,15 @@ class OpenAiBackend:
         await self._probe(anew=suspected or not is_up)
 
     async def _probe(self, *, anew: bool = True) -> None:
-        """Probe the server. Any answer means that it is up, except one that says it is not
-        ready. `anew`: it may serve something else than before."""
-        state, facts = DeploymentState.READY, self._facts
+        """Probe the server. Any answer means that it is up, except one that says it is not ready.
+        `anew`: it may serve something different than before."""
+        state, facts, why = DeploymentState.READY, self._facts, "answers"
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 answer = await self._request("GET", "/models", b"", PROBE_TIMEOUT_S)
                 models = await _read_small(answer)
             if answer.status in _NOT_READY:
-                state = DeploymentState.FAILED
+                state, why = DeploymentState.FAILED, f"answers {answer.status}"
             elif answer.status in _KEY_REFUSED:  # Some keys may answer queries and list no models.
                 self._problems.warning(
                     "key",
@@ -345,21 +346,32 @@ class OpenAiBackend:
                 )
             else:
                 facts = await self._learn(models or b"", anew=anew)
-        except (_UpstreamFailed, TimeoutError):
-            state = DeploymentState.FAILED
+        except _UpstreamFailed as failed:
+            state, why = DeploymentState.FAILED, f"does not answer: {failed}"
+        except TimeoutError:
+            state, why = DeploymentState.FAILED, f"does not answer within {PROBE_TIMEOUT_S:g} s"
         if state is DeploymentState.READY and time.monotonic() < self._held_until_s:
             state = self._state
-        self._set_state(state, facts)
+        self._set_state(state, facts, why)
 
-    def _set_state(self, state: DeploymentState, facts: ServerFacts) -> None:
+    def _set_state(self, state: DeploymentState, facts: ServerFacts, why: str) -> None:
+        """`why`: what the server does, for the log."""
         if state is not self._state or facts != self._facts:
-            if state is DeploymentState.READY and state is not self._state:
-                self.admission.reset_errors()
+            if state is not self._state:
+                self._note_state(state, why)
             self._state, self._facts = state, facts
             self._changed()
 
+    def _note_state(self, state: DeploymentState, why: str) -> None:
+        name, url = self._config.name, self._config.url
+        if state is DeploymentState.READY:
+            self.admission.reset_errors()
+            log.info("upstream server %s at %s %s: it gets queries", name, url, why)
+        else:
+            log.warning("upstream server %s at %s %s: it gets no queries", name, url, why)
+
     async def _learn(self, models: bytes, *, anew: bool) -> ServerFacts:
-        """What the server tells of the model; `models`: its list of them."""
+        """What the server reports about the model; `models`: its list of them."""
         listed = listed_model(models, self._model)
         facts = self._facts
         if anew:
@@ -382,7 +394,7 @@ class OpenAiBackend:
 def described(
     config: UpstreamConfig, owner: OwnerId, facts: ServerFacts, state: DeploymentState
 ) -> DeploymentDescriptor:
-    """A deployment as its entry in the file and its server have it."""
+    """A deployment as described by its entry in the file and by its server."""
     apis = _apis(config, facts)
     return DeploymentDescriptor(
         name=config.name,
@@ -408,7 +420,7 @@ def _apis(config: UpstreamConfig, facts: ServerFacts) -> tuple[Api, ...]:
 
 
 def _abilities(config: UpstreamConfig, facts: ServerFacts, apis: tuple[Api, ...]) -> Abilities:
-    """What the file states counts, then what the server tells."""
+    """The file's statements take precedence over the server's."""
     spoken = {_SPOKEN.get(api, Says.TEXT) for api in apis}
     return Abilities(
         reads=_first(config.reads, facts.reads, (Reads.TEXT,)),
@@ -419,8 +431,8 @@ def _abilities(config: UpstreamConfig, facts: ServerFacts, apis: tuple[Api, ...]
     )
 
 
-def _first(stated: T | None, told: T | None, usual: T) -> T:
-    return stated if stated is not None else told if told is not None else usual
+def _first(stated: T | None, reported: T | None, usual: T) -> T:
+    return stated if stated is not None else reported if reported is not None else usual
 
 
 async def _read_small(answer: ClientResponse) -> bytes | None:
@@ -436,7 +448,7 @@ async def _read_small(answer: ClientResponse) -> bytes | None:
 
 
 def _passed_on(status: int, error: Error, failure: FailureKind) -> ApiError:
-    """The server's own error, in OpenAI's form whatever the server's is."""
+    """The server's own error, in OpenAI's form regardless of the server's."""
     code = error.code if isinstance(error.code, str) else ""
     if status >= 500:  # 501 of llama.cpp without embeddings, for one: clients would try again.
         status = 400
@@ -449,8 +461,8 @@ def _passed_on(status: int, error: Error, failure: FailureKind) -> ApiError:
 
 
 def _quoted(what: str, error: Error) -> str:
-    """What a server did, with its own words. An error that only its operator can mend may name what
-    is no client's business."""
+    """A server's action, quoting its message. An error that only its operator can fix may name what
+    is none of the client's business."""
     if not error.words or of_server(stated_status(error), error) is MISCONFIGURED:
         return what
     return f"{what}: {error.words}"

@@ -1,4 +1,4 @@
-"""What the API server needs of a backend, and how answers are sent."""
+"""What the API server needs from a backend, and how answers are sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers of OpenAI's API tell of the models they serve, each in its own way.
+"""What servers of OpenAI's API report about their models, each in its own way.
 
 vLLM tells the context in `/v1/models`, llama.cpp what its model reads in `/props`, Ollama in
 `/api/show`. The first two also count tokens, and rank if their model does. Infinity says what its
@@ -19,15 +19,15 @@ from daitn.objects.tokens import Rates, measured_rates, samples
 __all__ = ["NO_FACTS", "Fetch", "ListedModel", "ServerFacts", "listed_model", "server_facts"]
 
 OLLAMA_CONTEXT_TOKENS = 4096
-"""What Ollama gives a model whose file sets no `num_ctx`; it cuts longer prompts in silence."""
+"""Ollama's context for a model whose file sets no `num_ctx`; it silently cuts longer prompts."""
 
 Fetch = Callable[[str, str, object], Awaitable[bytes | None]]
-"""(method, path below the server's root, JSON body or none) -> body; none: no answer of status
-200."""
+"""(method, path below the server's root, JSON body or none) -> body; `None` means no answer of
+status 200."""
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server tells of one model; none: it does not."""
+    """A server's statements about one model; `None` means it makes none."""
 
     context_tokens: int | None = None
     reads: tuple[Reads, ...] | None = None
@@ -35,9 +35,9 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool | None = None
     json_schema: bool | None = None
     ranks: bool = False
-    """Whether it answers the API `rerank`, and so no other."""
+    """Whether it supports the API `rerank`, and hence no other."""
     repeats: bool = False
-    """Whether it says the beginning of an answer that a client gave again in whole answers."""
+    """Whether whole answers repeat the beginning of an answer given by the client."""
     rates: Rates | None = None
     """Tokens per character, by its own tokenizer."""
 
@@ -52,7 +52,7 @@ class ListedModel(msgspec.Struct, frozen=True):
     owned_by: str = ""
     max_model_len: int | None = None
     capabilities: list[str] = []
-    """As Infinity has them."""
+    """As reported by Infinity."""
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -201,7 +201,7 @@ async def _ollama_context(fetch: Fetch, name: str, shown: _Shown) -> int:
 
 
 async def _ranks(fetch: Fetch, name: str) -> bool:
-    """Whether the server ranks a document: no server tells it in another way."""
+    """Whether the server ranks a document: no server reports it in another way."""
     question = {"model": name, "query": "a", "documents": ["a"]}
     return _read(await fetch("POST", "/rerank", question), _Ranked) is not None
 

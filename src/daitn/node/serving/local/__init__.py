@@ -1,1 +1,1 @@
-"""Models of the facility's own: files and folders that its node runs servers for."""
+"""Models of the facility's own: files and folders for which its node runs servers."""

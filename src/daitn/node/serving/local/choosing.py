@@ -1,4 +1,4 @@
-"""What runs a model of the facility's own: chosen by what it is, and by what is there."""
+"""Chooses the backend for a facility's own model, by its kind and by what is installed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from daitn.objects.errors import InvalidInput, NotFound, StorageFull
 __all__ = ["FIX_FOR_ROOM", "KEY_VARIABLES", "EnginePlan", "chosen", "field_of"]
 
 KEY_VARIABLES = ("LLAMA_API_KEY", "VLLM_API_KEY")
-"""In which servers find the key that they are to ask for: arguments are everybody's to see."""
+"""Environment variables in which servers find the key that they must require: arguments are visible
+to everybody."""
 _OF_FILES = (Engine.XLLAMACPP, Engine.LLAMA_SERVER)
 _SLOTS, _VLLM_SLOTS = 4, 64
 _VLLM_PROCESSES_BYTES = 2 << 30
-"""Main memory of vLLM, which has its model in that of a GPU."""
+"""Main memory of vLLM, which holds its model in GPU memory."""
 _USUAL_CONTEXT = 4096
-"""Of a file that states none."""
+"""Context for a file that states none."""
 FIX_FOR_ROOM = (
     "use a smaller or more quantised model, state a smaller `context_tokens` or fewer `slots`, or "
     "end what else takes memory"
@@ -53,12 +54,12 @@ class EnginePlan(NamedTuple):
     apis: tuple[Api, ...]
     slots: int
     size_bytes: int
-    """Of its weights: in their files, or as they are imported."""
+    """Size of its weights: in their files, or as imported."""
     memory_bytes: int
-    """Main memory that it will take; of `transformers`, while its folder is imported."""
+    """Main memory that it will need; for `transformers`, while its folder is imported."""
     command: Callable[[int], tuple[str, ...]]
-    """The server's arguments, to listen at a port of this machine alone. Not for `transformers`,
-    which is no server."""
+    """The server's arguments, to listen at a port of this machine only. None for `transformers`,
+    which is not a server."""
 
 
 def field_of(config: ModelConfig, name: str) -> str:
@@ -67,7 +68,7 @@ def field_of(config: ModelConfig, name: str) -> str:
 
 
 def chosen(config: ModelConfig, threads: int) -> EnginePlan:
-    """How to run a model here and now. It reads files, and asks programs.
+    """How to run a model here and now. Reads files, and queries programs.
 
     Raises `NotFound`, `InvalidInput`, `Corrupt` and `StorageFull`, which name the field and say
     what to do.
@@ -86,7 +87,7 @@ def _of_file(config: ModelConfig, threads: int) -> EnginePlan:
     engine, why = _llama_cpp(config, bool(free) or gpus.has_gpu())
     apis = config.apis or _apis_of_file(facts)
     slots = config.slots or _SLOTS
-    # What a GPU takes is not main memory's to hold. xllamacpp's usual build knows no GPU.
+    # What a GPU holds does not need main memory. xllamacpp's usual build does not support GPUs.
     on_gpu = sum(free) if engine is Engine.LLAMA_SERVER else 0
     context = _context(config, facts, slots, on_gpu)
     needed = facts.size_bytes + context * slots * facts.per_token_bytes
@@ -120,20 +121,20 @@ def _apis_of_file(facts: GgufFacts) -> tuple[Api, ...]:
 
 
 def _llama_cpp(config: ModelConfig, on_gpu: bool) -> tuple[Engine, str]:
-    there = {
+    installed = {
         Engine.XLLAMACPP: importlib.util.find_spec("xllamacpp") is not None,
         Engine.LLAMA_SERVER: _program("llama-server") is not None,
     }
     if config.backend is not None:
         engine, why = config.backend, "its entry says so"
-    elif there[Engine.LLAMA_SERVER] and (on_gpu or config.options):
+    elif installed[Engine.LLAMA_SERVER] and (on_gpu or config.options):
         reason = "there is a GPU" if on_gpu else "its entry has options"
         engine, why = Engine.LLAMA_SERVER, f"it is on PATH, and {reason}"
-    elif there[Engine.LLAMA_SERVER] and not there[Engine.XLLAMACPP]:
+    elif installed[Engine.LLAMA_SERVER] and not installed[Engine.XLLAMACPP]:
         engine, why = Engine.LLAMA_SERVER, "it is on PATH, and xllamacpp is not installed"
     else:
         engine, why = Engine.XLLAMACPP, "the model is a file of llama.cpp"
-    if not there[engine]:
+    if not installed[engine]:
         is_package = engine is Engine.XLLAMACPP
         raise NotFound(
             "xllamacpp is not installed" if is_package else "there is no llama-server on PATH",
@@ -151,7 +152,7 @@ def _llama_cpp(config: ModelConfig, on_gpu: bool) -> tuple[Engine, str]:
 
 
 def _context(config: ModelConfig, facts: GgufFacts, slots: int, on_gpu: int) -> int:
-    """Of each answer: as stated, else as the model was trained, as far as there is memory.
+    """Context of each answer: as stated, else as the model was trained, as far as memory permits.
 
     Raises `StorageFull` where there is none.
     """
@@ -173,8 +174,8 @@ def _context(config: ModelConfig, facts: GgufFacts, slots: int, on_gpu: int) -> 
 
 
 def _batch(context: int, apis: tuple[Api, ...]) -> int | None:
-    """Tokens that llama.cpp reads at once; none: as many as it likes. What it embeds or ranks it
-    reads in one batch."""
+    """Tokens that llama.cpp reads at once; `None` means its default. It embeds or ranks a text in
+    one batch."""
     whole = Api.EMBEDDINGS in apis or Api.RERANK in apis
     return max(_LEAST_BATCH, min(context, _MOST_BATCH)) if whole else None
 
@@ -206,7 +207,7 @@ def _llama_cpp_command(
 
 
 _LEAST_BATCH, _MOST_BATCH = 512, 8192
-"""The room that a batch is computed in grows with it."""
+"""The memory for computing a batch grows with it."""
 _WANTED = {"embeddings": "embeddings", "reranking": "ranks"}
 
 
@@ -303,8 +304,8 @@ class _Tokenizing(msgspec.Struct, frozen=True):
 
 
 def _apis(folder: Path) -> tuple[Api, ...]:
-    """What vLLM answers with a model: it ranks with one that has a head to classify with, and
-    embeds with one that has none."""
+    """What vLLM can do with a model: it ranks with one that has a classification head, and embeds
+    with one that has none."""
     try:
         described = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Description)
     except (OSError, msgspec.DecodeError):
@@ -328,7 +329,7 @@ def _has_template(folder: Path) -> bool:
 
 
 def _vllm() -> tuple[str, ...]:
-    """The program, as far as it is there; empty if it is not."""
+    """The path of the program; empty if it is not installed."""
     if (program := _program("vllm")) is not None:
         return (program,)
     if importlib.util.find_spec("vllm") is not None:
@@ -337,7 +338,7 @@ def _vllm() -> tuple[str, ...]:
 
 
 def _program(name: str) -> str | None:
-    """One on PATH, or beside the node's Python."""
+    """A program on PATH, or beside the node's Python."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 

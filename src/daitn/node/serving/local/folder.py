@@ -1,4 +1,4 @@
-"""Folders of `transformers` as parts of models, which our own engine loads."""
+"""`transformers` folders as model parts, which our own engine loads."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _MADE, _PARTS = "made.json", "parts"
 
 
 class Parts(NamedTuple):
-    """A model as a recipe has it."""
+    """A model in its recipe's form."""
 
     folder: Path
     config: dict[str, object]
 
     @property
     def size_bytes(self) -> int:
-        """Of its files."""
+        """Size of its files."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
 
 class _Made(msgspec.Struct, frozen=True):
     of: str
-    """What the folder was like."""
+    """State of the folder."""
     config: dict[str, object]
 
 
@@ -69,7 +69,7 @@ async def parts_of(
         raise StorageFull(
             f"the model's parts take {size_bytes} bytes of disk, but {free} are free",
             field="state",
-            fix="make room, or have `state` on a larger disk",
+            fix="free space, or put `state` on a larger disk",
         )
     limits = sandbox.limits_for(
         memory_bytes=MOST_COPIES * size_bytes, size_bytes=size_bytes, seconds=0, threads=threads
@@ -89,9 +89,9 @@ async def parts_of(
 
 
 def _state(folder: Path) -> str:
-    """Of all files in a folder: names, sizes and times."""
+    """State of all files in a folder: names, sizes and times."""
     facts = [
-        (path.name, (told := path.stat()).st_size, told.st_mtime_ns)
+        (path.name, (status := path.stat()).st_size, status.st_mtime_ns)
         for path in sorted(folder.iterdir())
         if path.is_file()
     ]

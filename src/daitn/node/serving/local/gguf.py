@@ -1,4 +1,4 @@
-"""What a file of llama.cpp says of its model. Format: ggml's `docs/gguf.md`, versions 2 and 3."""
+"""Reads a model's facts from a llama.cpp file. Format: ggml's `docs/gguf.md`, versions 2 and 3."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _VERSIONS = (2, 3)
 _NUMBERS = dict(enumerate(("B", "b", "H", "h", "I", "i", "f", "?"))) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
 _MOST_TEXT_BYTES = 1 << 24
-"""Of a chat template, say."""
+"""Maximum size of a text, such as a chat template."""
 _MOST_ENTRIES = 1 << 24
-"""Of a list; vocabularies have some 2^18."""
+"""Maximum length of a list; vocabularies have some 2^18."""
 _MOST_NESTED = 4
 _CACHE_BYTES = 2
 """Keys and values are float16."""
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf")
 _RANKS = 4
-"""The way of pooling of models that score."""
+"""The pooling type of models that score."""
 _EMBEDS = ("bert", "t5encoder")
-"""Architectures that end so embed, and say nothing."""
+"""Architectures with this suffix embed without stating it."""
 
 _Value = int | float | bool | str | list["_Value"] | None
 
 
 class GgufFacts(NamedTuple):
-    """Of a model in one file or several."""
+    """Facts about a model in one file or several."""
 
     size_bytes: int
-    """Of all its files."""
+    """Size of all its files."""
     context_tokens: int
-    """What it was trained to read; 0: it does not say."""
+    """Context in training; 0 means not stated."""
     per_token_bytes: int
-    """What remembering a token takes, at most; 0: it does not say."""
+    """Maximum cache per token; 0 means not stated."""
     embeds: bool
-    """Whether it is made to embed texts, and not to continue them."""
+    """Whether it embeds texts rather than continuing them."""
     ranks: bool = False
-    """Whether it is made to score documents for a query, and for nothing else."""
+    """Whether it scores documents for a query, and does nothing else."""
 
 
 def read_gguf(path: Path, field: str) -> GgufFacts:
@@ -54,7 +54,7 @@ def read_gguf(path: Path, field: str) -> GgufFacts:
     try:
         size_bytes = sum(part.stat().st_size for part in _parts(path))
         with path.open("rb") as file:
-            told = _Head(file, field).values()
+            values = _Head(file, field).values()
     except FileNotFoundError as error:
         raise NotFound(
             f"there is no file {error.filename}", field=field, fix="check the path"
@@ -66,11 +66,11 @@ def read_gguf(path: Path, field: str) -> GgufFacts:
         ) from None
     except struct.error:
         raise _damaged(field) from None
-    kind = str(told.get("general.architecture", ""))
+    kind = str(values.get("general.architecture", ""))
 
     def number(name: str) -> int:
-        """The largest, where each layer has its own."""
-        value = told.get(f"{kind}.{name}")
+        """The largest value, if each layer has its own."""
+        value = values.get(f"{kind}.{name}")
         each = value if isinstance(value, list) else [value]
         return max((one for one in each if isinstance(one, int)), default=0)
 
@@ -82,13 +82,13 @@ def read_gguf(path: Path, field: str) -> GgufFacts:
         size_bytes=size_bytes,
         context_tokens=number("context_length"),
         per_token_bytes=_CACHE_BYTES * number("block_count") * per_layer,
-        embeds=f"{kind}.pooling_type" in told or kind.endswith(_EMBEDS),
-        ranks=told.get(f"{kind}.pooling_type") == _RANKS,
+        embeds=f"{kind}.pooling_type" in values or kind.endswith(_EMBEDS),
+        ranks=values.get(f"{kind}.pooling_type") == _RANKS,
     )
 
 
 def _parts(path: Path) -> list[Path]:
-    """All files of the model whose first one this is."""
+    """All files of the model with this first file."""
     found = _PART.search(path.name)
     if found is None:
         return [path]
@@ -113,18 +113,18 @@ class _Head:
         self._field = field
 
     def values(self) -> dict[str, _Value]:
-        """All of them."""
+        """All values."""
         if (magic := self._file.read(4)) != _MAGIC:
             raise InvalidInput(
-                f"this is no GGUF file: it begins with {magic!r}",
+                f"this is not a GGUF file: it begins with {magic!r}",
                 field=self._field,
                 fix="name a file of llama.cpp; for a folder of `transformers` state `folder`",
             )
         if (version := self._number("I")) not in _VERSIONS:
             raise InvalidInput(
-                f"this is version {version} of the format, and {_VERSIONS} are known",
+                f"this is version {version} of the format; supported: {_VERSIONS}",
                 field=self._field,
-                fix="convert the model anew",
+                fix="convert the model again",
             )
         self._number("Q")  # How many tensors.
         count = self._length(_MOST_ENTRIES)

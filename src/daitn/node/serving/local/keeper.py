@@ -1,4 +1,5 @@
-"""Between a node and a server of its own: `python -m daitn.node.serving.local.keeper PROGRAM ...`.
+"""The supervisor between a node and a server that it runs: `python -m
+daitn.node.serving.local.keeper PROGRAM ...`.
 
 The program ends when the node does, however that ends: the keeper's input ends with the node. With
 the program end all processes that it started, in whatever group they are: the keeper adopts them.
@@ -23,7 +24,7 @@ from daitn.learning.sandbox.kernel import LINUX, adopt_orphans, end_first, end_w
 __all__ = ["ENDS_WITHIN_S", "main"]
 
 ENDS_WITHIN_S = 3.0
-"""How long a program that is told to end may take."""
+"""How long a program may take to end when told to."""
 _LOOKS_EVERY_S = 0.2
 
 
@@ -33,7 +34,7 @@ def main(*command: str) -> int:
     if LINUX:
         adopt_orphans()
     end_first()
-    # No other thread runs in this process, so that it is safe to do something after the fork.
+    # No other thread runs in this process, so it is safe to run code after the fork.
     program = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
     while program.poll() is None and not _node_ended():
         pass
@@ -57,7 +58,7 @@ def _node_ended() -> bool:
 
 
 def _end_all() -> None:
-    """Of all that is left."""
+    """End all remaining processes."""
     while left := psutil.Process().children(recursive=True):
         for process in left:
             with contextlib.suppress(psutil.Error):

@@ -1,5 +1,5 @@
-"""llama.cpp's own HTTP server, which the package `xllamacpp` has in it, as a process:
-`python -m daitn.node.serving.local.llama_cpp SETTINGS`.
+"""llama.cpp's own HTTP server, included in the package `xllamacpp`, as a process: `python -m
+daitn.node.serving.local.llama_cpp SETTINGS`.
 
 Settings are one JSON object. The key that it is to ask for comes in its environment.
 """
@@ -27,15 +27,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context: int
     """Tokens of all answers together."""
     batch: int | None
-    """Tokens that are read at once; none: as many as the server likes."""
+    """Tokens that are read at once; `None` means the server's default."""
     slots: int
     threads: int
     embeddings: bool
-    """Whether it is to embed texts as well."""
+    """Whether to embed texts as well."""
     ranks: bool
-    """Whether it is to score documents."""
+    """Whether to score documents."""
     pools: bool
-    """Whether the model says itself how it makes one vector of many."""
+    """Whether the model itself states its pooling."""
 
 
 def main(stated: str) -> None:

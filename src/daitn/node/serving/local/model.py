@@ -1,11 +1,10 @@
-"""A model of the facility's own as a deployment: brought up, watched, and brought up again."""
+"""A facility's own model as a deployment: started, watched and restarted."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from daitn.files.state_folder import NodeState
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
@@ -39,6 +39,7 @@ from daitn.objects.errors import DaitnError, InvalidInput, NotFound, WorkFailed
 from daitn.objects.text import hanging
 from daitn.openai.errors import ApiError
 from daitn.tools.http import HttpClient, HttpError, Reply, Request, read_address
+from daitn.tools.ports import free_port
 from daitn.tools.tasks import Tasks
 
 __all__ = ["LocalModel"]
@@ -46,16 +47,16 @@ __all__ = ["LocalModel"]
 log = logging.getLogger(__name__)
 
 RECIPE = "causal-lm"
-"""Whose engine runs folders."""
+"""The recipe whose engine runs folders."""
 PAUSE_S, MOST_PAUSE_S = 1.0, 300.0
-"""Between a server's end and the next start; it doubles while the model cannot be brought up, which
-takes a machine's disk and memory each time."""
+"""Pauses between a server's end and the next start; doubled while the model cannot be started,
+which takes a machine's disk and memory each time."""
 STEADY_S = 60.0
-"""What was ready for so long is started again after the shortest pause."""
+"""After being ready for this long, it is restarted after the shortest pause."""
 LOOKS_EVERY_S = 0.2
-"""At a server that loads its model."""
+"""Polling interval of a server that loads its model."""
 SLOWEST_LOAD_BPS = 50e6
-"""A disk's: a server with much to read may be silent for so much longer than others."""
+"""A disk's speed: a server with much to read may be silent for that much longer."""
 _HEALTH_WITHIN_S = 3.0
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -63,15 +64,15 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-"""Servers have the model here, and tell nobody of it."""
+"""Servers find the model locally, and report to nobody."""
 
 
 class _Running(NamedTuple):
-    """What answers for a model now."""
+    """What currently answers for a model."""
 
     backend: Backend
     ended: Callable[[], Awaitable[WorkFailed]]
-    """Waits until it does so no more; why."""
+    """Waits until it no longer does; returns why."""
 
 
 class LocalModel:
@@ -90,15 +91,15 @@ class LocalModel:
         loading: Loading,
         changed: Callable[[], None],
     ) -> None:
-        """`host` runs folders where no server does, with what `recipes` knows. `loading`: what else
-        is being loaded here."""
+        """`host` runs folders without a server, with the knowledge of `recipes`. `loading`: other
+        models being loaded here."""
         self._config = config
         self._node = node
         self._host = host
         self._recipes = recipes
         self._loading = loading
         self._changed = changed
-        self._folder = Path(node.state) / "own-models" / config.name
+        self._folder = Path(node.state) / NodeState.OWN_MODELS / config.name
         self._state = DeploymentState.LOADING
         self._backend: Backend | None = None
         entry = _entry(config, config.apis or (Api.CHAT,), config.slots or 1)
@@ -126,11 +127,11 @@ class LocalModel:
         return await backend.answer(request, query, waited_s)
 
     def start(self) -> None:
-        """Bring it up, and again whenever it ends."""
+        """Start it, and restart it whenever it ends."""
         self._tasks.spawn(self._keep_running(), f"model {self._config.name}")
 
     async def close(self) -> None:
-        """End what runs it."""
+        """End its processes."""
         await self._tasks.close()
 
     async def _keep_running(self) -> None:
@@ -170,17 +171,17 @@ class LocalModel:
             self._changed()
 
     def _words(self) -> str:
-        told = self.descriptor
+        descriptor = self.descriptor
         words = (
-            told.engine,
-            f"{', '.join(told.apis)}",
-            f"context of {told.context_tokens} tokens",
-            f"up to {told.slots} answers at once",
+            descriptor.engine,
+            f"{', '.join(descriptor.apis)}",
+            f"context of {descriptor.context_tokens} tokens",
+            f"up to {descriptor.slots} answers at once",
         )
         return "; ".join(words)
 
     def _planned(self, plan: EnginePlan, apis: tuple[Api, ...]) -> UpstreamConfig:
-        """Its entry, as if it were a server of somebody else's."""
+        """The model's entry, in the form of an upstream server's."""
         entry = _entry(self._config, apis, plan.slots)
         self._engine = plan.described
         if self.admission.slots != entry.slots:
@@ -189,9 +190,9 @@ class LocalModel:
 
     @asynccontextmanager
     async def _by_server(self, plan: EnginePlan) -> AsyncIterator[_Running]:
-        """Run a server, wait until it is well, and end it."""
+        """Run a server, wait until it is ready, and end it."""
         assert self._node.facility is not None
-        port, key = _free_port(), secrets.token_urlsafe(32)
+        port, key = free_port(), secrets.token_urlsafe(32)
         environment = {**_ENVIRONMENT, **dict.fromkeys(KEY_VARIABLES, key)}
         entry = msgspec.structs.replace(
             self._planned(plan, plan.apis), url=f"http://127.0.0.1:{port}/v1"
@@ -215,7 +216,7 @@ class LocalModel:
             yield _Running(backend, lambda: self._end_of(process, backend))
 
     def _memory(self, needed_bytes: int) -> AbstractContextManager[None]:
-        """Hold what loading takes. Raises `StorageFull`."""
+        """Reserve the memory for loading. Raises `StorageFull`."""
         field = field_of(self._config, "gguf" if self._config.gguf else "folder")
         return self._loading.of(self._config.name, needed_bytes, field=field, fix=FIX_FOR_ROOM)
 
@@ -244,7 +245,7 @@ class LocalModel:
             client.close()
 
     async def _end_of(self, process: ServerProcess, backend: OpenAiBackend) -> WorkFailed:
-        """Wait until a server ends, or hangs: does not answer, and uses no processor."""
+        """Wait until a server ends or hangs: does not answer, and uses no processor."""
         pulse = Pulse(time.monotonic(), 0.0, stall_s=self._node.stall_s)
         ended = asyncio.create_task(process.ended())
         try:
@@ -262,12 +263,12 @@ class LocalModel:
             ended.cancel()
 
     def _failed(self, process: ServerProcess, how: str) -> WorkFailed:
-        said = f", after it said:\n{process.tail}" if process.tail else ""
-        return WorkFailed(f"its server {how}{said}", fix=f"see {process.log}")
+        output = f", after it said:\n{process.tail}" if process.tail else ""
+        return WorkFailed(f"its server {how}{output}", fix=f"see {process.log}")
 
     @asynccontextmanager
     async def _in_engine(self, plan: EnginePlan) -> AsyncIterator[_Running]:
-        """Load a folder with the recipe's engine, as models that the network trained."""
+        """Load a folder with the recipe's engine, like models trained by the network."""
         if RECIPE not in self._recipes.recipes:
             raise NotFound(
                 f"the recipe {RECIPE} cannot be used here",
@@ -304,7 +305,7 @@ class LocalModel:
         try:
             await warm_up(self._host, loaded_as)
             able = of_recipe.abilities
-            told = ServerFacts(
+            stated = ServerFacts(
                 context_tokens=facts.context_tokens,
                 reads=able.reads,
                 says=able.says,
@@ -314,7 +315,7 @@ class LocalModel:
             entry = self._planned(plan, plan.apis or of_recipe.apis)
             entry = msgspec.structs.replace(entry, context_tokens=facts.context_tokens)
             descriptor = msgspec.structs.replace(
-                described(entry, self._node.owner, told, DeploymentState.READY),
+                described(entry, self._node.owner, stated, DeploymentState.READY),
                 runtime=Runtime.EMBEDDED,
                 deterministic=facts.deterministic,
                 engine=engine_of(facts),
@@ -331,16 +332,8 @@ def _entry(config: ModelConfig, apis: tuple[Api, ...], slots: int) -> UpstreamCo
     return UpstreamConfig(**stated, name=config.name, url="", apis=apis, slots=slots)
 
 
-def _free_port() -> int:
-    """One of this machine alone. A server that finds it taken meanwhile ends, and gets another."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 async def _is_well(client: HttpClient, url: str) -> bool:
-    """Whether a server says so: not while it loads its model."""
+    """Whether a server reports that it is ready: not while it loads its model."""
     address = read_address(url.removesuffix("/v1"))
     try:
         answer = await client.request(

@@ -1,4 +1,4 @@
-"""The process of a server that the node runs, and what it prints."""
+"""The process of a server that the node runs, and its output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daitn.objects.text import escaped
 __all__ = ["ServerProcess"]
 
 _LOG_BYTES = 1 << 20
-"""Of a log, and of the one before it."""
+"""Maximum size of a log, and of the one before it."""
 _READ_BYTES = 1 << 16
 _LINE_CHARS = 2000
 _TAIL_LINES, _TAIL_CHARS = 12, 2000
@@ -39,9 +39,9 @@ class ServerProcess:
         self._process = process
         self._leash = process.stdin
         self.log = log
-        """What it prints, escaped, and no longer than bearable."""
+        """Its output, escaped and bounded in length."""
         self.lines = 0
-        """That it has printed."""
+        """Number of lines that it has printed."""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._following = asyncio.create_task(self._follow(process.stdout), name="server's log")
 
@@ -49,8 +49,8 @@ class ServerProcess:
     async def start(
         cls, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> ServerProcess:
-        """Start a server whose home is `folder`, and whose log lies there. It ends with this
-        process, with all that it has started. Raises `OSError`.
+        """Start a server whose home and log are in `folder`. It ends with this process, including
+        everything that it has started. Raises `OSError`.
 
         Of this process's environment it gets what tells where programs and processors are, and
         nothing else: there are keys of other servers.
@@ -80,14 +80,14 @@ class ServerProcess:
         return "\n".join(self._tail)[-_TAIL_CHARS:]
 
     async def ended(self) -> str:
-        """Wait for its end; how it ended, in words."""
+        """Wait for its end; returns how it ended, in words."""
         code = await self._process.wait()
         with contextlib.suppress(TimeoutError):  # Somebody else may hold its output open.
             await asyncio.wait_for(asyncio.shield(self._following), 1.0)
         return ending(code)
 
     async def stop(self) -> None:
-        """End it: told first, then killed."""
+        """End it: first told, then killed."""
         self._leash.close()
         try:
             async with asyncio.timeout(_REAPED_WITHIN_S):
@@ -102,8 +102,8 @@ class ServerProcess:
             await asyncio.wait_for(self._following, 1.0)
 
     async def _follow(self, output: asyncio.StreamReader) -> None:
-        """Keep what it prints. What strangers asked may stand there, so it is escaped, and nobody
-        else's to read."""
+        """Log its output. It may contain strangers' questions, so it is escaped and readable by its
+        owner only."""
         handler = RotatingFileHandler(
             self.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace"
         )

@@ -1,4 +1,4 @@
-"""Obvious policies: what anybody would try before planning. A planner has to beat them."""
+"""Obvious policies: what one would try without a planner. A planner has to beat them."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def taken(question: RouteQuestion, option: DataOption, examples: int) -> VisitCh
 
 
 def one_epoch(option: DataOption) -> int:
-    """Every record that the site advertises, once."""
+    """Every record advertised by the site, once."""
     return max(1, option.dataset.samples)
 
 

@@ -19,7 +19,7 @@ __all__ = ["Ring"]
 
 @dataclass(frozen=True)
 class Ring:
-    """`examples` at each site; None: one epoch."""
+    """`examples` at each site; `None` means one epoch."""
 
     examples: int | None = None
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: the least visited."""
+"""Baseline that visits the least visited site next."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def wrong_topics(seed: int) -> LearningWorld:
         others = [topic for topic in range(len(draft.topics)) if topic != site.topic]
         tested = [topic for topic in draft.objectives if topic != site.topic]
         pick = tested if tested and rng.random() < 0.7 else others
-        site.said_topic = int(rng.choice(pick))
+        site.claimed_topic = int(rng.choice(pick))
     return finished(draft)
 
 
@@ -43,8 +43,8 @@ def inflated(seed: int) -> LearningWorld:
     for number in rng.permutation(len(draft.sites))[: max(1, len(draft.sites) // 3)]:
         site = draft.sites[int(number)]
         site.records = max(20, site.records // 3)
-        site.said_records = int(site.records * log_uniform(rng, 3.0, 30.0))
-        site.said_shares = rng.dirichlet(np.full(len(draft.labels), 4.0))
+        site.claimed_records = int(site.records * log_uniform(rng, 3.0, 30.0))
+        site.claimed_shares = rng.dirichlet(np.full(len(draft.labels), 4.0))
     return finished(draft)
 
 

@@ -1,4 +1,4 @@
-"""A synthetic world in the making: random constants for a family to change."""
+"""A synthetic world under construction: random constants for a family to change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.sim.learning.families.nodes import data_node, verifier_node
 from daitn.sim.learning.families.targets import Terms
-from daitn.sim.learning.learner import Examined, Floats
+from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.power_law import Growth, PowerLaw
 from daitn.sim.learning.world import GroundSite, Verifier
+from daitn.topology.arrays import Floats
 
 __all__ = ["FLOPS_PER_EXAMPLE", "Draft", "SiteDraft", "drafted", "log_uniform"]
 
@@ -34,7 +35,7 @@ class SiteDraft:
     overhead_s: float
     access_bps: float
     at: tuple[float, float]
-    said_speed: float
+    claimed_speed: float
     """Advertised speed over true speed."""
     pool: int
     worth: float = 1.0
@@ -43,16 +44,16 @@ class SiteDraft:
     release_to: tuple[str, ...] = (ANY,)
     away: tuple[tuple[float, float], ...] = ()
     hangs: bool = False
-    said_topic: int | None = None
-    said_records: int | None = None
-    said_shares: Floats | None = None
+    claimed_topic: int | None = None
+    claimed_records: int | None = None
+    claimed_shares: Floats | None = None
     grows: tuple[tuple[float, int], ...] = ()
     """Seconds after the beginning, and the number of records from then on."""
 
     @property
     def lies(self) -> bool:
-        told = (self.said_topic, self.said_records, self.said_shares)
-        return self.worth < 0.5 or self.hangs or any(lie is not None for lie in told)
+        claims = (self.claimed_topic, self.claimed_records, self.claimed_shares)
+        return self.worth < 0.5 or self.hangs or any(lie is not None for lie in claims)
 
 
 @dataclass
@@ -164,17 +165,17 @@ class Draft:
     def _described(
         self, name: SiteId, site: SiteDraft, records: int, version: int
     ) -> NodeDescriptor:
-        topic = site.topic if site.said_topic is None else site.said_topic
-        shares = site.shares if site.said_shares is None else site.said_shares
-        said = records if site.said_records is None else site.said_records
-        counts = np.floor(shares * said + 0.5).astype(int)
+        topic = site.topic if site.claimed_topic is None else site.claimed_topic
+        shares = site.shares if site.claimed_shares is None else site.claimed_shares
+        claimed = records if site.claimed_records is None else site.claimed_records
+        counts = np.floor(shares * claimed + 0.5).astype(int)
         return data_node(
             name,
             topics=(self.topics[topic],),
             labels={
                 label: int(count) for label, count in zip(self.labels, counts, strict=True) if count
             },
-            speed_flops=site.said_speed * FLOPS_PER_EXAMPLE / site.example_s,
+            speed_flops=site.claimed_speed * FLOPS_PER_EXAMPLE / site.example_s,
             price_usd_per_1k=site.price_usd_per_1k,
             place=site.place,
             release_to=site.release_to,
@@ -221,7 +222,7 @@ def drafted(family: str, seed: int, *, sites: tuple[int, int] = (4, 14)) -> Draf
                 overhead_s=overhead_s * float(rng.lognormal(0.0, 0.3)),
                 access_bps=access_bps * float(rng.lognormal(0.0, 0.5)),
                 at=(float(rng.random()), float(rng.random())),
-                said_speed=float(rng.lognormal(0.0, 0.25)),
+                claimed_speed=float(rng.lognormal(0.0, 0.25)),
                 pool=number,
             )
         )

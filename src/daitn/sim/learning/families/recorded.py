@@ -39,7 +39,7 @@ _BROAD = "broad"
 
 
 Trainers = Callable[[str, str], tuple[Trainer, Merger] | None]
-"""Gives what trains and merges unrecorded models of a family's split, if anything does."""
+"""Returns what trains and merges unrecorded models of a family's split, if anything does."""
 
 
 def _nobody(family: str, split: str) -> None:

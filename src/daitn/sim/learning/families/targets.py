@@ -15,9 +15,10 @@ import numpy as np
 from daitn.objects.identifiers import OwnerId
 from daitn.objects.intents import Budget, DataWanted, ModelWanted, Objective, TrainingIntent
 from daitn.sim.learning.families.nodes import RECIPE
-from daitn.sim.learning.learner import Examined, Floats
+from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.noiseless import Noiseless
 from daitn.sim.learning.world import LearningWorld, WorldStep
+from daitn.topology.arrays import Floats
 
 __all__ = ["Terms", "provisional", "settled"]
 

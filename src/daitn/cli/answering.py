@@ -1,0 +1,124 @@
+"""Finds the control centre that answers among several: only the leader listens.
+
+All are tried at the same time. One that stands still takes connections and says nothing, so trying
+one after the other would wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from daitn.cli.identity import tls_folder
+from daitn.objects.addresses import place_of
+from daitn.objects.errors import DaitnError, Unreachable
+from daitn.tools.fabric import keys
+from daitn.tools.fabric.protocol import Carrier
+from daitn.tools.fabric.settings import FabricSettings
+from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+
+__all__ = ["answering_url", "first_opened"]
+
+T = TypeVar("T")
+
+_FIELD: Final = "--center (DAITN_CENTER)"
+_FIX: Final = "check that it runs; of several that take turns name all, with commas"
+_ANSWERS_WITHIN_S: Final = 5.0
+
+
+async def first_opened(settings: FabricSettings, timeout_s: float) -> ZenohFabric:
+    """The session of a client with whichever of its endpoints answers first; it continues with the
+    others when that one is lost. Raises like `open_zenoh`."""
+
+    async def opened(first: str) -> ZenohFabric:
+        others = (endpoint for endpoint in settings.connect if endpoint != first)
+        ordered = msgspec.structs.replace(settings, connect=(first, *others))
+        alone = msgspec.structs.replace(settings, connect=(first,))
+        await _listens(first, timeout_s)
+        probe = await open_zenoh(alone, connect_timeout_s=timeout_s)
+        try:
+            await _answers(probe, timeout_s)
+        finally:
+            await probe.close()
+        return await open_zenoh(ordered, connect_timeout_s=timeout_s)
+
+    if len(settings.connect) == 1:
+        return await open_zenoh(settings, connect_timeout_s=timeout_s)
+    return await _first([opened(endpoint) for endpoint in settings.connect], ZenohFabric.close)
+
+
+async def _answers(carrier: Carrier, timeout_s: float) -> None:
+    """Raise `Unreachable` unless a control centre serves there: a former leader may not have closed
+    its session yet. Its refusal of an unsigned request is enough."""
+    try:
+        await carrier.request(keys.center_do("network"), b"", timeout_s=timeout_s)
+    except Unreachable:
+        raise
+    except DaitnError:
+        return
+
+
+async def _listens(endpoint: str, timeout_s: float) -> None:
+    """Raise `Unreachable` at once if nobody listens: Zenoh would keep trying on its thread, for
+    which a command waits at its end."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(*place_of(endpoint))
+    except OSError as error:
+        raise Unreachable(
+            f"cannot reach the control centre at {endpoint}: {error.strerror or error}",
+            field="connect",
+            fix="check that one of the named ones is running and that no firewall blocks it",
+        ) from None
+    writer.close()
+
+
+async def answering_url(urls: str) -> str:
+    """The first that answers of several URLs of control centres' APIs, separated by commas. Raises
+    `Unreachable` if none does."""
+    # Imported here, because it would delay every other command by half a second.
+    from daitn.client import AsyncClient
+
+    async def answers(url: str) -> str:
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                async with AsyncClient(url, tls=tls_folder(urls)) as stranger:
+                    await stranger.session()
+        except TimeoutError:
+            raise Unreachable(f"{url} does not answer", field=_FIELD, fix=_FIX) from None
+        return url
+
+    if "," not in urls:
+        return urls
+    return await _first([answers(url) for url in urls.split(",")], _nothing)
+
+
+async def _first(
+    tries: Sequence[Coroutine[Any, Any, T]], drop: Callable[[T], Awaitable[None]]
+) -> T:
+    """The result of the first that succeeds; the others are cancelled and dropped. Raises the first
+    error if all fail."""
+    tasks = [asyncio.create_task(one) for one in tries]
+    found: list[T] = []
+    failed: list[DaitnError] = []
+    try:
+        for ended in asyncio.as_completed(tasks):
+            try:
+                found.append(await ended)
+                return found[0]
+            except DaitnError as error:
+                failed.append(error)
+        raise failed[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if not isinstance(outcome, BaseException) and outcome not in found:
+                await drop(outcome)
+
+
+async def _nothing(url: str) -> None:
+    """A URL needs no closing."""

@@ -1,0 +1,153 @@
+"""The owners of keys, as known to the reader of an exported model: from a roster, or from keys
+alone."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from daitn.cli.handover.exporter import Exporter
+from daitn.cli.handover.folder import EXPORTER, read
+from daitn.identity.roster import read_roster
+from daitn.objects.descriptors import Role
+from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.identifiers import SiteId
+from daitn.objects.lineage import Lineage, Verification
+from daitn.objects.roster import Kind, Member, Roster
+
+__all__ = ["Signers", "date", "read_keys", "rostered"]
+
+_MOST_KEYS_BYTES = 64 << 20
+_MOST_ROSTER_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Signers:
+    """The admissible signers."""
+
+    keys: Mapping[SiteId, str] = field(default_factory=dict)
+    """Sites' public keys that the reader knows, whatever a roster says."""
+    roster: Roster | None = None
+
+    @property
+    def sites(self) -> dict[SiteId, str]:
+        """The sites' public keys."""
+        members = self.roster.members if self.roster else ()
+        listed = {SiteId(m.name): m.public_key for m in members if m.kind is Kind.SITE}
+        return {**listed, **self.keys}
+
+    def check_lineage(self, lineage: Lineage) -> None:
+        """Raise `Corrupt` for an entry of a site that the roster lacks, or to which it does not
+        grant such work, or that signed it after its membership had ended."""
+        if self.roster is None:
+            return
+        listed = {SiteId(m.name): m for m in self.roster.members if m.kind is Kind.SITE}
+        for position, entry in enumerate(lineage.entries):
+            site = entry.fact.site
+            role = Role.VERIFIER if isinstance(entry.fact, Verification) else Role.DATA
+            if site in self.keys:
+                continue
+            problem = ""
+            if site not in listed:
+                problem = f"{site} is not in {_named(self.roster)}"
+            elif role not in listed[site].roles:
+                problem = f"{site} has not the role {role} in {_named(self.roster)}"
+            elif entry.fact.at_s > listed[site].until_s:
+                problem = (
+                    f"{site} signed it on {date(entry.fact.at_s)}, and its membership ended on "
+                    f"{date(listed[site].until_s)}"
+                )
+            if problem:
+                raise Corrupt(
+                    problem,
+                    field=f"entries[{position}]",
+                    fix="if the site was revoked, or never was in the network, do not use the "
+                    "model; if it left on good terms, give its key with --keys",
+                )
+
+    def check_exporter(self, exporter: Exporter) -> None:
+        """Raise `Corrupt` unless the exporter is in the roster."""
+        roster = self.roster
+        if roster is None:
+            return
+        if exporter.network != roster.network:
+            raise Corrupt(
+                f"the model is handed over in the network {exporter.network}, and the roster is "
+                f"that of {roster.network}",
+                field=EXPORTER,
+                fix=f"get the roster of {exporter.network}, from an operator whom you trust",
+            )
+        member = _member(roster, exporter.public_key)
+        if member is None or (member.kind, member.name) != (exporter.kind, exporter.name):
+            raise Corrupt(
+                f"{exporter.kind} {exporter.name} is not in {_named(roster)} with the key that "
+                "signed the folder",
+                field=EXPORTER,
+                fix="get the current roster; if it does not have the member either, which was "
+                "revoked, then have a member export the model again",
+            )
+        if exporter.at_s > member.until_s:
+            raise Corrupt(
+                f"{exporter.name} signed it on {date(exporter.at_s)}, and its membership ended on "
+                f"{date(member.until_s)}",
+                field=EXPORTER,
+                fix="have a member export the model again",
+            )
+
+
+def rostered(path: Path, at_s: float, keys: Mapping[SiteId, str] | None = None) -> Signers:
+    """The members of the network with the roster in this file, if it is in force at `at_s`.
+
+    Raises as `read_roster` does, and `Refused` for a roster that has expired or comes later.
+    """
+    if path.is_file() and path.stat().st_size > _MOST_ROSTER_BYTES:
+        raise InvalidInput(f"{path} is too large", field="--roster", fix="name a roster.json")
+    roster = read_roster(path).opened()
+    if at_s >= roster.until_s:
+        raise Refused(
+            f"{_named(roster)} ended on {date(roster.until_s)}: it does not show who was revoked "
+            f"since",
+            field="--roster",
+            fix="get the current one from the network's operator; or check what held on a day "
+            f"before: --as-of {date(roster.issued_at_s)}",
+        )
+    if at_s < roster.issued_at_s - _DAY_S:
+        raise Refused(
+            f"{_named(roster)} was issued on {date(roster.issued_at_s)}, which is later",
+            field="--as-of",
+            fix="leave it out, or check this machine's clock",
+        )
+    return Signers(keys or {}, roster)
+
+
+def read_keys(path: Path) -> dict[SiteId, str]:
+    """Read a JSON file of sites and their public keys.
+
+    Raises `NotFound` or `InvalidInput`.
+    """
+    try:
+        return read(path, dict[SiteId, str], _MOST_KEYS_BYTES)
+    except Corrupt as error:
+        raise InvalidInput(error.problem, field="--keys", fix="write {site: key}") from None
+
+
+_DAY_S = 86400.0
+"""A date stands for its beginning, and clocks differ."""
+
+
+def date(at_s: float) -> str:
+    """A day, for people."""
+    try:
+        return datetime.datetime.fromtimestamp(at_s, datetime.UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return "no day of the calendar"
+
+
+def _member(roster: Roster, public_key: str) -> Member | None:
+    return next((m for m in roster.members if m.public_key == public_key), None)
+
+
+def _named(roster: Roster) -> str:
+    return f"roster {roster.version} of {roster.network}"

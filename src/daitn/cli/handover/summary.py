@@ -1,0 +1,53 @@
+"""The findings about an exported folder, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from daitn.cli.handover.signers import Signers, date
+from daitn.cli.handover.verifying import VerifiedModel
+from daitn.objects.lineage import Verification
+from daitn.objects.text import counted
+
+__all__ = ["summary"]
+
+
+def summary(folder: Path, verified: VerifiedModel, signers: Signers) -> Iterator[str]:
+    """Lines for people: what is valid, and according to whom."""
+    entries, exporter = verified.entries, verified.exporter
+    made = "was made from the model" if verified.converted else "is the model"
+    yield f"{folder} {made} that its {len(entries)} signed entries made"
+    if exporter is None:
+        yield "the folder is unsigned: whoever gave it to you may have left something out"
+    else:
+        yield (
+            f"handed over by {exporter.kind} {exporter.name} of the network {exporter.network} "
+            f"on {date(exporter.at_s)}"
+        )
+        others = (
+            "" if verified.own_statements == len(entries) else f"; {exporter.name} signed others"
+        )
+        yield (
+            f"sites signed {verified.own_statements} of {counted(len(entries), 'statement')} "
+            f"for people outside the network{others}"
+        )
+    if exporter is not None and verified.converted:
+        yield f"that it was, only {exporter.name} says: sites signed its parts, and not this form"
+    for fact in (entry.fact for entry in entries):
+        if isinstance(fact, Verification) and fact.model == verified.model:
+            yield (
+                f"measured by {fact.site}: {fact.metric} on {fact.topic} {fact.value:.4f} "
+                f"(standard error {fact.standard_error:.4f}, {counted(fact.items, 'item')})"
+            )
+    if signers.roster is not None:
+        yield (
+            f"by roster {signers.roster.version} of {signers.roster.network}, in force until "
+            f"{date(signers.roster.until_s)}"
+        )
+    elif not signers.keys:
+        yield "compare these keys with your network's, or name its roster with --roster:"
+        if exporter is not None:
+            yield f"  {exporter.name} {exporter.public_key}"
+        for site, key in sorted({e.fact.site: e.public_key for e in entries}.items()):
+            yield f"  {site} {key}"

@@ -1,1 +1,0 @@
-"""`daitn report`: one file with everything about a job, for its model's owner."""

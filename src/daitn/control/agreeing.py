@@ -1,0 +1,65 @@
+"""Whether verifiers that measured the same model agree, and on what.
+
+Each has a test set of its own, so honest ones differ by sampling error. Two agree if their values
+differ by no more than honest ones do in all but one of a thousand pairs. A test set stays the same,
+so these chances are per pair of verifiers and not per measurement. The value that counts is the
+median of those who agree with the median of all: while a majority is honest, it lies between what
+honest ones measured, or within sampling error of one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import msgspec
+
+from daitn.objects.lineage import Verification
+
+__all__ = ["Consensus", "agree", "agreed"]
+
+_DEVIATIONS = 3.29
+"""Standard deviations within which 999 of 1,000 differences of honest pairs lie."""
+_STEP_ITEMS = 5
+"""Verifiers report values rounded down to steps of this many items."""
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """The result of several verifiers for one objective of one model."""
+
+    fact: Verification
+    """The measurement in the middle of those that agree, with their median as its value."""
+    agreeing: tuple[Verification, ...]
+    others: tuple[Verification, ...]
+
+
+def agreed(measurements: Sequence[Verification]) -> Consensus:
+    """The result on which most of these agree; there is at least one."""
+    ordered = sorted(measurements, key=lambda fact: (fact.value, fact.site))
+    found: list[Verification] = []
+    for middle in {(len(ordered) - 1) // 2, len(ordered) // 2}:
+        near = [fact for fact in ordered if agree(fact, ordered[middle])]
+        found = max(found, near, key=len)
+    others = tuple(fact for fact in ordered if fact not in found)
+    value = median(fact.value for fact in found)
+    fact = msgspec.structs.replace(found[(len(found) - 1) // 2], value=value)
+    return Consensus(fact, tuple(found), others)
+
+
+def agree(one: Verification, other: Verification) -> bool:
+    """Whether sampling and rounding explain the difference of two values.
+
+    By the numbers of items alone: who states a large error could agree with everybody."""
+    error = math.hypot(_error(one), _error(other))
+    step = _STEP_ITEMS / max(1, min(one.items, other.items))
+    return abs(one.value - other.value) <= _DEVIATIONS * error + step
+
+
+def _error(fact: Verification) -> float:
+    """Standard error of a share, after Agresti and Coull (1998): not 0 even if all are right."""
+    items = max(1, fact.items)
+    share = (min(1.0, max(0.0, fact.value)) * items + 2) / (items + 4)
+    return math.sqrt(share * (1 - share) / (items + 4))

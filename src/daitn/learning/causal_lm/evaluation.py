@@ -1,0 +1,62 @@
+"""How well a model picks the right option.
+
+An option's score is log p(question | option) in natural units; `training` explains why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
+from daitn.learning.causal_lm.settings import CausalLmConfig
+from daitn.learning.corpora.records import OPTIONS, MultipleChoice
+from daitn.learning.recipe import LabelMeasured, Measured
+from daitn.learning.weights import best
+
+__all__ = ["accuracy", "picks"]
+
+_ROWS_AT_ONCE = 64
+
+
+def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> Measured:
+    """The share of items whose right option has the best score, with its binomial error."""
+    chosen = picks(model, settings, choices)
+    right = [pick == item.answer for pick, item in zip(chosen, choices, strict=True)]
+    by_label: dict[str, list[bool]] = defaultdict(list)
+    for item, hit in zip(choices, right, strict=True):
+        by_label[item.label].append(hit)
+    value = sum(right) / len(right)
+    return Measured(
+        metric="accuracy",
+        value=value,
+        items=len(right),
+        standard_error=math.sqrt(value * (1 - value) / len(right)),
+        by_label={
+            label: LabelMeasured(value=sum(hits) / len(hits), items=len(hits))
+            for label, hits in sorted(by_label.items())
+        },
+    )
+
+
+@torch.inference_mode()
+def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> list[int]:
+    """The index of the option that the model chooses, per item; -1 means none."""
+    codec = model.codec(settings)
+    rows = [
+        TokenRow(codec.answer(option), [codec.question(item.question)])
+        for item in choices
+        for option in item.options
+    ]
+    # Texts of similar length together, so that little padding is computed.
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    scores = torch.zeros(len(rows))
+    for start in range(0, len(order), _ROWS_AT_ONCE):
+        chosen = order[start : start + _ROWS_AT_ONCE]
+        scored, _, _ = continuation_scores(model.network, tensors([rows[i] for i in chosen]))
+        scores[chosen] = scored[:, 0].cpu()
+    return [int(pick) for pick in best(scores.view(-1, OPTIONS))]

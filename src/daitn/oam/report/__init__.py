@@ -1,0 +1,1 @@
+"""Everything about a job in one page, for its model's owner."""

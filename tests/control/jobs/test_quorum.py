@@ -1,0 +1,221 @@
+"""Several verifiers measure each objective: k of n must agree, and who does not is named."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+import pytest
+
+from daitn.control.agreeing import agree, agreed
+from daitn.control.jobs.commands import StartWork, StopWork
+from daitn.control.jobs.machine import replay
+from daitn.control.jobs.outstanding import asked_about
+from daitn.control.jobs.view import view
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.intents import TrainingIntent
+from daitn.objects.jobs import JobState, Reported, VerifierAssignment, Woke, WorkStalled
+from daitn.objects.lineage import LineageFact, Verification
+from daitn.objects.messages import VerifyWork, Work
+from daitn.objects.quorum import Quorum
+from daitn.objects.wire import canonical, decode, encode
+
+from .world import INTENT, World, failed, is_verification
+
+UNITS = ("a", "b", "c")
+
+
+class Quorate(World):
+    """Three verification units measure both objectives; some of them lie."""
+
+    def __init__(
+        self,
+        lies: dict[str, float] | None = None,
+        units: tuple[str, ...] = UNITS,
+    ) -> None:
+        super().__init__(msgspec.structs.replace(INTENT, verification=Quorum(quorum=2, of=3)))
+        self.lies = lies or {}
+        self.units = [SiteId(unit) for unit in units]
+
+    def verifier(self, objective: ObjectiveName) -> VerifierAssignment:
+        job = self.job
+        free = [unit for unit in self.units if unit not in job.barred | self.chosen[objective]]
+        site = free[0] if free else None
+        if site is not None:
+            self.chosen[objective].add(site)
+        return VerifierAssignment(objective=objective, site=site)
+
+    def step(self) -> bool:
+        self.chosen = {
+            name: set(asked_about(self.job, name)) for name in self.job.intent.objective_names()
+        }
+        return super().step()
+
+    def fact(self, site: SiteId, work: Work) -> LineageFact:
+        fact = super().fact(site, work)
+        if isinstance(fact, Verification):
+            value = min(1.0, max(0.0, fact.value + self.lies.get(site, 0.0)))
+            return msgspec.structs.replace(fact, value=value)
+        return fact
+
+
+def measurement(site: str, value: float, items: int = 200) -> Verification:
+    return Verification(
+        job=JobId("qa-1"), visit=VisitId(f"qa-1.{site}"), site=SiteId(site), at_s=1.0, seconds=1.0,
+        transfer_s=0.0, bytes_in=0, model=Digest("m"), topic="medicine", metric="accuracy",
+        value=value, items=items, standard_error=0.0,
+    )  # fmt: skip
+
+
+def test_a_lie_of_one_verifier_neither_ends_nor_misleads_a_job() -> None:
+    alone = World()
+    alone.run()
+    lied = Quorate({"a": 0.7})
+    lied.run()
+    assert lied.job.state is JobState.REACHED
+    assert [made.values for made in lied.job.made] == [made.values for made in alone.job.made]
+    assert {one.site for one in lied.job.disagreements} == {"a"}
+    assert lied.job.barred == {"a"}
+    last = [s.site for s in lied.started if isinstance(s.work, VerifyWork)][-2:]
+    assert "a" not in last, "it is asked no more"
+
+
+def test_who_measured_otherwise_is_named_with_what_counts() -> None:
+    world = Quorate({"a": 0.7})
+    world.run()
+    first = view(world.job, world.now_s).disagreements[0]
+    assert str(first) == "a measured broad as 0.950, where 2 others agree on 0.250"
+    assert world.job.problems[SiteId("a")].startswith("a measured")
+
+
+def test_a_job_goes_on_once_enough_agree_and_stops_the_rest() -> None:
+    world = Quorate()
+    world.run_until(is_verification)  # The first of three, of the first objective.
+    held = world.pending.copy()
+    assert sum(is_verification(command) for command in held) == 5
+    world.run()
+    assert world.stopped, "the third of three is not waited for"
+    assert world.job.disagreements == []
+    assert world.job.state is JobState.REACHED
+
+
+def test_a_liar_that_comes_last_is_not_even_heard() -> None:
+    world = Quorate({"c": 0.7})
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert world.job.disagreements == []
+
+
+def test_a_job_waits_where_nobody_agrees_and_goes_on_with_a_new_verifier() -> None:
+    world = Quorate({"a": 0.3, "b": 0.7})
+    world.run()
+    assert str(world.job.state) == "waiting"
+    assert "no 2 verifiers agree" in world.job.detail
+    assert "a: 0.550" in world.job.detail
+    world.units.append(SiteId("d"))
+    world.feed(Woke())
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert {one.site for one in world.job.disagreements} == {"a", "b"}
+
+
+def test_two_of_three_are_enough_where_two_are_connected() -> None:
+    world = Quorate(units=("a", "b"))
+    world.run()
+    assert world.job.state is JobState.REACHED
+    alone = Quorate(units=("a",))
+    alone.run()
+    assert alone.job.state is JobState.WAITING
+    assert "fewer than 2 verifiers are connected for broad, expert" in alone.job.detail
+
+
+def test_one_that_breaks_does_not_end_a_job_that_has_others() -> None:
+    world = Quorate()
+    for _ in range(3):
+        start = world.run_until(
+            lambda c: isinstance(c, StartWork) and is_verification(c) and c.site == "a"
+        )
+        assert isinstance(start, StartWork)
+        world.feed(Reported(failed(start, "WorkFailed")))
+        if "a" in world.job.barred:
+            break
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert "a" in world.job.barred
+
+
+def test_one_that_stalls_is_replaced() -> None:
+    world = Quorate(units=("a", "b", "c", "d"))
+    start = world.run_until(is_verification)
+    assert isinstance(start, StartWork)
+    world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=99.0))
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert any(isinstance(stop, StopWork) and stop.site == start.site for stop in world.stopped)
+
+
+@pytest.mark.parametrize("lies", [{}, {"a": 0.7}, {"b": -0.3}, {"a": 0.3, "b": 0.7}])
+def test_a_replay_gives_the_same_job(lies: dict[str, float]) -> None:
+    world = Quorate(lies)
+    world.run()
+    again = replay(world.facts)
+    assert view(again, world.now_s) == view(world.job, world.now_s)
+    assert again.outstanding == world.job.outstanding
+
+
+def test_every_measurement_is_in_the_ledger() -> None:
+    world = Quorate({"a": 0.7})
+    world.run()
+    measured = [entry for entry in world.job.lineage if isinstance(entry.fact, Verification)]
+    entered = [one for one in world.job.entries if one.cause.startswith("measurement/")]
+    assert len(entered) == len(measured) > 2 * len(world.job.checkpoints)
+
+
+def test_one_verifier_decides_where_the_intent_says_nothing() -> None:
+    """And the intent is the same bytes as before, which its owner signed."""
+    assert b"verification" not in canonical(INTENT)
+    stated = msgspec.structs.replace(INTENT, verification=Quorum(quorum=2, of=3))
+    assert decode(encode(stated), TrainingIntent) == stated
+
+
+@pytest.mark.parametrize(("quorum", "of"), [(3, 2), (1, 2), (2, 4)])
+def test_a_quorum_is_a_majority(quorum: int, of: int) -> None:
+    with pytest.raises(ValueError, match="quorum"):
+        Quorum(quorum=quorum, of=of)
+
+
+def test_honest_verifiers_agree_as_often_as_they_say() -> None:
+    """Against draws of test sets: at most one of a thousand pairs disagrees, rounding included."""
+    rng = random.Random(1)
+    apart = 0
+    for _ in range(4000):
+        true, items = rng.uniform(0.05, 0.99), rng.choice((60, 200, 800))
+        values = [sum(rng.random() < true for _ in range(items)) for _ in range(2)]
+        one, other = (
+            measurement(name, math.floor(value / 5) * 5 / items, items)
+            for name, value in zip("ab", values, strict=True)
+        )
+        apart += not agree(one, other)
+    assert apart <= 4
+
+
+def test_what_counts_lies_among_the_honest() -> None:
+    """Whatever one of three says, unless it is within sampling error of them."""
+    rng = random.Random(2)
+    for _ in range(500):
+        true = rng.uniform(0.3, 0.9)
+        honest = [measurement(n, min(1.0, max(0.0, rng.gauss(true, 0.03)))) for n in "ab"]
+        if not agree(*honest):
+            continue
+        found = agreed([*honest, measurement("c", rng.random())])
+        low, high = sorted(fact.value for fact in honest)
+        near = 3.29 * math.sqrt(0.5 / 200) + 0.03
+        assert low - near <= found.fact.value <= high + near
+        assert len(found.agreeing) >= 2
+
+
+def test_few_items_do_not_make_a_lie_agree_with_everybody_for_free() -> None:
+    """It agrees, but the middle one of the three stays an honest one's."""
+    found = agreed([measurement("a", 0.6), measurement("b", 0.62), measurement("c", 0.99, 5)])
+    assert found.fact.value == 0.62

@@ -1,0 +1,100 @@
+"""Whether models tell what they learned from: an attack by losses on members and others."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daitn.learning.boosted_trees import BoostedTrees
+from daitn.learning.classifier import Classifier
+from daitn.learning.classifier.exposure import MEMBER, UNEXPOSED, mistaken
+from daitn.learning.recipe import DataFault
+
+CONFIG = {"classes": ["a", "b"], "hidden": [64], "learning_rate": 0.01, "batch": 20}
+COLUMNS = ("x", "y", "z")
+
+
+def written(path: Path, rows: np.ndarray, labels: np.ndarray, member: np.ndarray | None) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, *([MEMBER] if member is not None else []), "label"])
+        for at, row in enumerate(rows):
+            told = [int(member[at])] if member is not None else []
+            writer.writerow([*row, *told, "ab"[labels[at]]])
+    return path
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Canaries: records with random labels, of which a site has half."""
+    folder = tmp_path_factory.mktemp("probes")
+    rng = np.random.default_rng(4)
+    rows, labels = rng.normal(size=(120, 3)), rng.integers(0, 2, 120)
+    member = np.arange(120) % 2 == 0
+    return {
+        "folder": folder,
+        "site": written(folder / "site.csv", rows[member], labels[member], None),
+        "elsewhere": written(
+            folder / "elsewhere.csv", rng.normal(size=(60, 3)), rng.integers(0, 2, 60), None
+        ),
+        "probes": written(folder / "probes.csv", rows, labels, member),
+        "test": written(folder / "test.csv", rows, labels, None),
+    }
+
+
+def measured(recipe: Any, config: dict[str, Any], scene: dict[str, Path], data: str) -> Any:
+    """A model that went through the canaries of a site, or of another one, many times."""
+    fresh, out = (scene["folder"] / f"{recipe.name}-{data}-{what}" for what in ("fresh", "out"))
+    fresh.mkdir()
+    out.mkdir()
+    recipe.initialise(config, 1, fresh)
+    recipe.train(fresh, config, scene[data], 60 * 40, 1, out, lambda progress: None)
+    return recipe.evaluate(out, config, scene["probes"], UNEXPOSED)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config"),
+    [(Classifier(), CONFIG), (BoostedTrees(), {"classes": ["a", "b"], "rounds": 4})],
+)
+def test_a_model_that_memorised_canaries_is_told_from_one_that_did_not(
+    recipe: Any, config: dict[str, Any], scene: dict[str, Path]
+) -> None:
+    told = measured(recipe, config, scene, "site")
+    kept = measured(recipe, config, scene, "elsewhere")
+    assert told.items == kept.items == 120
+    assert told.value < 0.4 < kept.value
+    assert abs(kept.value - 0.5) < 3 * kept.standard_error
+
+
+def test_the_attack_is_wrong_about_half_of_what_it_knows_nothing_of() -> None:
+    """Within the error that is told, as often as that says."""
+    rng = np.random.default_rng(1)
+    beyond = 0
+    for _ in range(400):
+        wrong = mistaken(rng.normal(size=100), rng.permutation(np.arange(100) % 2 == 0))
+        beyond += abs(float(wrong.mean()) - 0.5) > 1.96 * 0.05
+    assert beyond <= 0.05 * 400 + 3 * 4.4
+    same = mistaken(np.zeros(10), np.arange(10) % 2 == 0)
+    assert float(same.mean()) == 0.5
+
+
+@pytest.mark.parametrize("recipe", [Classifier(), BoostedTrees()])
+def test_exposure_is_offered_on_probes_alone(recipe: Any, scene: dict[str, Path]) -> None:
+    plain = recipe.inspect_test(scene["test"])
+    assert plain.metrics == ("accuracy", "balanced_accuracy")
+    assert any("no column member" in remark for remark in plain.remarks)
+    assert not recipe.inspect_test(scene["probes"]).metrics, "all of them"
+    assert not recipe.inspect(scene["site"]).remarks, "data for training lacks nothing"
+
+
+def test_a_plain_test_set_is_none_of_probes(scene: dict[str, Path]) -> None:
+    model = scene["folder"] / "plain"
+    model.mkdir()
+    recipe = Classifier()
+    recipe.initialise(CONFIG, 1, model)
+    with pytest.raises(DataFault, match="no column member"):
+        recipe.evaluate(model, CONFIG, scene["test"], UNEXPOSED)

@@ -1,0 +1,28 @@
+// What buttons do: one thing at a time, however often they are clicked.
+import { useRef, useState } from "preact/hooks";
+
+import { failed, type Failure } from "../api/client";
+
+type State = { busy: boolean; failure?: Failure };
+
+export type Action = State & {
+  /** Does it, unless something is being done already; `question`: if the user agrees to that. */
+  act: (what: () => Promise<unknown>, question?: string) => void;
+};
+
+/** `busy`: a button of it is to be disabled. `failure`: why it failed the last time. */
+export function useAction(): Action {
+  const [state, set] = useState<State>({ busy: false });
+  const running = useRef(false); // The second of two clicks comes before a button is disabled.
+  const act: Action["act"] = (what, question) => {
+    if (running.current || (question && !confirm(question))) return;
+    running.current = true;
+    set({ busy: true });
+    const done = (failure?: Failure) => {
+      running.current = false;
+      set({ busy: false, failure });
+    };
+    what().then(() => done(), (error: unknown) => done(failed(error)));
+  };
+  return { ...state, act };
+}
