@@ -103,6 +103,18 @@ def test_a_browser_with_no_free_connection_does_not_call_the_centre_silent(
     sees_jobs(shown, "first-1")
 
 
+def test_what_happens_before_the_stream_is_open_is_seen(
+    center: Canned, context: BrowserContext
+) -> None:
+    center.hold("GET /events")
+    tab = opened(context, f"{center.url}/jobs")
+    expect(tab.get_by_text("No jobs yet")).to_be_visible()
+    wait_until(lambda: "GET /events" in center.asked)
+    submits(center, "first-1")
+    center.release()
+    sees_jobs(tab, "first-1")
+
+
 def test_who_comes_or_leaves_in_one_tab_does_so_in_all(
     center: Canned, context: BrowserContext
 ) -> None:
@@ -152,6 +164,8 @@ def test_without_a_shared_worker_a_tab_listens_while_it_is_seen(
         tabs.append(opened(context, f"{center.url}/jobs"))
         expect(tabs[-1].get_by_role("heading", name="Jobs", level=1)).to_be_visible()
         wait_until(lambda: center.streams == 1)
+        # Once at once, and once when the stream is open.
+        wait_until(lambda: center.asked.count("GET /jobs") == 2 * len(tabs))
         tabs[-1].evaluate("hide(true)")
         wait_until(lambda: center.streams == 0)
     submits(center, "first-1")
@@ -159,4 +173,4 @@ def test_without_a_shared_worker_a_tab_listens_while_it_is_seen(
         tab.evaluate("hide(false)")
         sees_jobs(tab, "first-1")
         tab.evaluate("hide(true)")
-    assert center.asked.count("GET /jobs") == 2 * TABS, "it went on where it was"
+    assert center.asked.count("GET /jobs") == 3 * TABS, "it went on where it was"

@@ -48,6 +48,11 @@ export function listening(): Promise<void> {
   return attempt;
 }
 
+/** Something is loaded that events change. Without an open stream, it is loaded again as soon as there is one. */
+export function follows(): void {
+  missed ||= !connected.value;
+}
+
 /** Opens the stream of a session. Pages of another session, by its name, never hear of it. */
 export function open(name: string): void {
   session = name;

@@ -2,7 +2,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { failed, get, type Failure, type Page } from "./client";
-import { listen, type Kind } from "./live";
+import { follows, listen, type Kind } from "./live";
 
 const AGAIN_AFTER_MS = 300;
 const POLLED_MS = 5000;
@@ -26,6 +26,7 @@ export function useLoaded<T>(
 ): Loaded<T> {
   const [state, set] = useState<{ key: string; data?: T; failure?: Failure }>({ key });
   const [turn, again] = useState(0);
+  const followed = kinds.length > 0;
   const latest = useRef(load);
   latest.current = load;
   const waiting = useRef<(() => void)[]>([]);
@@ -43,6 +44,7 @@ export function useLoaded<T>(
     const control = new AbortController();
     const awaited = waiting.current;
     waiting.current = [];
+    if (followed) follows();
     latest
       .current(control.signal)
       .then((data) => set({ key, data }))
@@ -56,7 +58,7 @@ export function useLoaded<T>(
       control.abort();
       waiting.current.push(...awaited); // For the load that takes its place.
     };
-  }, [key, turn]);
+  }, [key, turn, followed]);
 
   const all = [...kinds, "reset"].join(" ");
   useEffect(() => {
