@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from daitn.center.deployments import DeploymentService
 from daitn.center.drrt_feed import JournalKeys
 from daitn.center.names import BareNames
@@ -13,6 +15,7 @@ from daitn.center.published import PublishedModels
 from daitn.identity.grants import GrantBook
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.signing import sign_advert
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import (
     Api,
     DeploymentDescriptor,
@@ -65,6 +68,7 @@ class Mdf:
         """Whether a model that it takes is ready at once; it stays `loading` otherwise."""
         self.fails: DaitnError | None = None
         self.deaf = False
+        self.cordon: Cordon | msgspec.UnsetType = msgspec.UNSET
         self._network = network
         self._seen = seen
         self._key = SigningKey.generate()
@@ -136,6 +140,7 @@ class Mdf:
                 recipes=("classifier",),
                 deployments=deployments,
             ),
+            cordon=self.cordon,
         )
         return encode(sign_advert(node, self._key))
 
@@ -261,6 +266,10 @@ class World:
     def places(self, name: str = "doctor-1") -> dict[str, str]:
         """Where it is to be, and how far it is."""
         return {place.site: str(place.state) for place in self.view(name).places if place.wanted}
+
+    async def stands(self, site: str, shown: str, name: str = "doctor-1") -> None:
+        """Wait until this is shown of it at a place."""
+        await until(lambda: (site, shown) in {(p.site, p.standing) for p in self.view(name).places})
 
     def kept(self, name: str) -> set[str]:
         """Places in the journal."""

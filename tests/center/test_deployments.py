@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from daitn.center import backoff, deployments
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import DeploymentState
 from daitn.objects.errors import InvalidInput, NotFound, Refused, StorageFull
 from daitn.objects.identifiers import OwnerId, SiteId
@@ -158,6 +159,21 @@ async def test_a_lost_facility_is_replaced_and_its_copy_goes_when_it_is_back(
     await until(lambda: world.hosts() == set(world.places()))
     assert home not in world.hosts()
     assert not world.broken
+
+
+async def test_a_place_that_gets_no_queries_is_not_shown_as_ready(world: World) -> None:
+    world.service.deploy(wish("doctor-1", "east"))
+    mdf, cordon = world.mdfs["east"], Cordon(by="ops", since_s=0.0)
+    await world.stands("east", "ready")
+    for mdf.cordon, word in (
+        (cordon, "cordoned"),
+        (msgspec.structs.replace(cordon, draining=True), "draining"),
+        (msgspec.UNSET, "ready"),
+    ):
+        await mdf.tell()
+        await world.stands("east", word)
+    await mdf.die()
+    await world.stands("east", "lost")
 
 
 async def test_a_facility_that_is_back_in_time_keeps_its_model(world: World) -> None:

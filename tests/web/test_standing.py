@@ -56,11 +56,14 @@ def served(site: SiteState) -> ServedModel:
         measured=True,
         price_usd_per_1k_in=0.0,
         price_usd_per_1k_out=0.0,
+        standing=STANDINGS[site.descriptor.site],
     )
 
 
 def place(site: SiteState) -> PlaceView:
-    return PlaceView(site=site.descriptor.site, state=DeploymentState.READY, wanted=True)
+    name = site.descriptor.site
+    standing = STANDINGS[name]
+    return PlaceView(site=name, state=DeploymentState.READY, wanted=True, standing=standing)
 
 
 def trained(name: str, *, untrained: bool) -> ModelDescriptor:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 TABS = 8
 SILENCE = "The control centre does not answer"
-LONGER_THAN_A_SILENCE_MS = 30_000.0
+LONGER_THAN_A_SILENCE_MS = 20_000.0
 HELD = "GET /slow"
 MAKE_HIDDEN = """
   delete globalThis.SharedWorker;

@@ -514,12 +514,21 @@ class DeploymentService:
         self, desired: DesiredDeployment, site: SiteId, found: DeploymentDescriptor | None
     ) -> PlaceView:
         current = found is not None and found.manifest == desired.model.manifest
+        state = found.state if found is not None and current else None
         return PlaceView(
             site=site,
-            state=found.state if found is not None and current else None,
+            state=state,
             wanted=site in desired.places,
             detail=self._trouble.get((desired.name, site), ""),
+            standing=self._out_of_service(site) or state or "asked",
         )
+
+    def _out_of_service(self, site: SiteId) -> str:
+        """Why a site gets nothing new, in a word; empty if it does."""
+        node = self._membership.node(site)
+        if node is None or site not in self._membership.alive():
+            return "lost"
+        return node.cordon.word if node.cordon else ""
 
 
 def _barred(node: NodeDescriptor) -> str:

@@ -21,7 +21,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import deployment_table, placement_table
+from daitn.cli.tables import deployment_table, placement_table, places_words
 from daitn.identity.grants import sign_statement
 from daitn.identity.network import DAY_S
 from daitn.identity.orders import OrderBook
@@ -225,9 +225,9 @@ async def _ready(session: Session, view: DeploymentView) -> DeploymentView:
     with screen.status(f"deploying {view.name}"):
         while not view.ready:
             if time.monotonic() > until_s:
-                states = ", ".join(f"{p.site} {p.state or p.detail}" for p in view.places)
                 raise Unreachable(
-                    f"{view.name} does not answer everywhere after {READY_WITHIN_S:g} s: {states}",
+                    f"{view.name} does not answer everywhere after {READY_WITHIN_S:g} s: "
+                    f"{places_words(view)}",
                     fix="see the facilities' logs; deployment continues in the background",
                 )
             await asyncio.sleep(LOOK_EVERY_S)

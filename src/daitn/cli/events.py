@@ -24,6 +24,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
+from daitn.cli.tables import places_words
 from daitn.cli.tokens import api_of, network_facts
 from daitn.client import AsyncClient
 from daitn.client.events import EVENT_TYPES
@@ -137,6 +138,5 @@ def _sentence(event: PastEvent) -> str:
         case SiteNews():
             return f"{data.site} is {data.state}{f' ({data.detail})' if data.detail else ''}"
         case DeploymentView():
-            places = ", ".join(f"{p.site} {p.state or p.detail}" for p in data.places)
-            return f"{data.name} answers with {data.model}: {places or 'nowhere yet'}"
+            return f"{data.name} answers with {data.model}: {places_words(data) or 'nowhere yet'}"
     return f"{event.kind} {data.get('name', '') if isinstance(data, dict) else data}"

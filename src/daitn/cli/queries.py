@@ -144,11 +144,7 @@ def _deployed_row(model: ServedModel) -> tuple[str, ...]:
 
 def standing(model: ServedModel) -> str:
     """State of a deployment in one word."""
-    if not model.there:
-        return "away"
-    if model.cordoned:
-        return "cordoned"
-    return "degraded" if model.degraded else model.state
+    return model.standing or model.state  # Earlier releases do not tell its standing.
 
 
 def accuracies(model: ServedModel) -> str:

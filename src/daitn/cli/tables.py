@@ -19,7 +19,7 @@ from daitn.objects.decisions import (
     SiteBelief,
 )
 from daitn.objects.jobs import Decided, JobState, JobView
-from daitn.objects.placement import DeploymentView, PlacementView
+from daitn.objects.placement import DeploymentView, PlacementView, PlaceView
 from daitn.objects.text import counted
 from daitn.tools import clock
 from daitn.topology.snapshot import SiteState
@@ -33,7 +33,9 @@ __all__ = [
     "decisions_table",
     "deployment_table",
     "job_table",
+    "place_standing",
     "placement_table",
+    "places_words",
     "plain_table",
     "route_table",
     "route_words",
@@ -62,7 +64,7 @@ def state_words(site: SiteState) -> str:
     """State of a site: alive or lost, and whether an operator took it out of service."""
     state = "alive" if site.alive else "lost"
     cordon = site.descriptor.cordon
-    return f"{state}, {'draining' if cordon.draining else 'cordoned'}" if cordon else state
+    return f"{state}, {cordon.word}" if cordon else state
 
 
 def plain_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
@@ -318,12 +320,25 @@ def decision_table(decision: Decision) -> RenderableType:
     return Group(*parts)
 
 
+def place_standing(place: PlaceView) -> str:
+    """State of a place of a deployment in one word."""
+    return place.standing or place.state or "-"  # Earlier releases do not tell its standing.
+
+
+def places_words(view: DeploymentView) -> str:
+    """Where a deployment is, and why it does not answer there, in a line."""
+    return ", ".join(
+        f"{place.site} {place_standing(place)}{f' ({place.detail})' if place.detail else ''}"
+        for place in view.places
+    )
+
+
 def deployment_table(view: DeploymentView) -> RenderableType:
     """A deployment and its places."""
     rows = [
         (
             place.site,
-            place.state or "-",
+            place_standing(place),
             "" if place.wanted else "to be retired",
             place.detail,
         )

@@ -41,6 +41,11 @@ class Cordon(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is being drained: models that a control centre placed here keep answering until
     they are ready elsewhere."""
 
+    @property
+    def word(self) -> str:
+        """What the site is, in a word."""
+        return "draining" if self.draining else "cordoned"
+
     def __str__(self) -> str:
         state = "is drained" if self.draining else "is cordoned"
         who = f" by {self.by}" if self.by else ""

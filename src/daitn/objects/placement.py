@@ -103,6 +103,8 @@ class PlaceView(msgspec.Struct, frozen=True, kw_only=True):
     """As the facility reports it; absent means no report."""
     wanted: bool
     detail: str = ""
+    standing: str = ""
+    """`lost`, `cordoned` or `draining`, as its site is; else its state, or `asked`."""
 
 
 class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):

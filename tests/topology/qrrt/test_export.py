@@ -8,7 +8,8 @@ import msgspec
 import networkx as nx
 import numpy as np
 
-from daitn.objects.deployments import Api
+from daitn.objects.cordons import Cordon
+from daitn.objects.deployments import Api, DeploymentState
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand, DemandRate
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Trust
@@ -178,3 +179,21 @@ def test_served_models_are_told_with_what_their_figures_rest_on() -> None:
         ("medicine", Trust.ASKED),
         ("medicine/neurology", Trust.CLAIMED),
     ]
+
+
+def test_a_deployment_that_gets_no_queries_is_not_shown_as_ready() -> None:
+    cordon, draining = (
+        Cordon(by="ops", since_s=NOW_S, draining=drains) for drains in (False, True)
+    )
+    nodes = [
+        facility("cordoned", deployment("doctor"), cordon=cordon),
+        facility("draining", deployment("doctor"), cordon=draining),
+        facility("lost", deployment("doctor"), cordon=cordon),
+        facility("loading", deployment("doctor", state=DeploymentState.LOADING)),
+        facility("ready", deployment("doctor")),
+    ]
+    state = state_of(nodes)
+    state.lost(SiteId("lost"), NOW_S)
+    shown = {model.site: model.standing for model in served_models(state.snapshot()).models}
+    assert shown == {site: site for site in shown}
+    assert len(shown) == len(nodes)

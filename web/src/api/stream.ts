@@ -3,7 +3,7 @@
 // `fetch` reads it: an `EventSource` does not tell of heartbeats. Without them, a server that hangs would have to be
 // told by requests beside the stream, and those wait, too, if the browser's connections are all in use.
 
-const SILENT_MS = 20_000; // The server writes something every 15 s.
+const SILENT_MS = 8000; // The server writes something every 5 s.
 const ANSWERED_WITHIN_MS = 5000;
 /** A first stream may have to wait for a connection; one that breaks leaves its own. */
 const OPENED_WITHIN_MS = 60_000;

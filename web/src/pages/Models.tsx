@@ -1,33 +1,19 @@
 import { get, mayChange, remove, type Schema, segment } from "../api/client";
-import { every, useList, useLoaded, usePolled } from "../api/loading";
+import { useList, useLoaded, usePolled } from "../api/loading";
 import { useAction } from "../parts/action";
 import { at, inBytes, inDollars, inSeconds, sharingFinely } from "../parts/columns";
 import { moment, score } from "../parts/format";
 import { Badge, Heading, Panel, Problem, Shown } from "../parts/show";
-import { out } from "../parts/standing";
 import { Table } from "../parts/Table";
 import { Link } from "../router";
 
-type Site = Schema["SiteState"];
-type Sites = Map<string, Site>;
-
 export function Models() {
-  const facilities = useLoaded("facilities", async (signal) => {
-    const sites = await every<Site>("/sites", { role: "facility" }, signal);
-    return new Map(sites.map((site) => [site.descriptor.site, site]));
-  }, ["site"]);
   return (
     <>
       <Heading>Models</Heading>
       <Trained />
-      <Shown of={facilities}>
-        {(sites) => (
-          <>
-            <Deployments sites={sites} />
-            <Served sites={sites} />
-          </>
-        )}
-      </Shown>
+      <Deployments />
+      <Served />
       <Placement />
     </>
   );
@@ -62,7 +48,7 @@ function Trained() {
   );
 }
 
-function Deployments({ sites }: { sites: Sites }) {
+function Deployments() {
   const deployments = useList<Schema["DeploymentView"]>("/deployments", {}, ["deployment", "retired"]);
   const { busy, failure, act } = useAction();
   const retire = (name: string) =>
@@ -80,7 +66,7 @@ function Deployments({ sites }: { sites: Sites }) {
             columns={[
               { name: "name", show: (one) => one.name },
               { name: "model", show: (one) => one.model },
-              { name: "where", show: (one) => one.places.map((place) => `${place.site} (${out(sites.get(place.site)) || (place.state ?? "asked")})`).join(", ") },
+              { name: "where", show: (one) => one.places.map((place) => `${place.site} (${place.standing})`).join(", ") },
               { name: "why there", show: (one) => one.why },
               ...(mayChange() ? [{ name: "action", show: (one: Schema["DeploymentView"]) => <button class="plain" disabled={busy} onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: null }] : []),
             ]}
@@ -91,13 +77,7 @@ function Deployments({ sites }: { sites: Sites }) {
   );
 }
 
-/** Whether a deployment gets queries, in a word. */
-function standing(one: Schema["ServedModel"], site?: Site): string {
-  const gone = one.state === "ready" && !one.there;
-  return out(site) || (gone ? "lost" : one.degraded ? "degraded" : one.state);
-}
-
-function Served({ sites }: { sites: Sites }) {
+function Served() {
   const served = useList<Schema["ServedModel"]>("/served", {}, ["deployment", "retired", "site"]);
   usePolled(served.reload);
   return (
@@ -112,7 +92,7 @@ function Served({ sites }: { sites: Sites }) {
             columns={[
               { name: "model", show: (one) => one.name },
               { name: "facility", show: (one) => <Link to={`/sites/${segment(one.site)}`}>{one.site}</Link>, value: (one) => one.site },
-              { name: "state", show: (one) => <Badge state={standing(one, sites.get(one.site))} />, value: (one) => standing(one, sites.get(one.site)) },
+              { name: "state", show: (one) => <Badge state={one.standing} />, value: (one) => one.standing },
               { name: "accuracy, and who says so", show: (one) => <Accuracy rows={one.accuracy} />, value: (one) => one.accuracy.map((known) => `${known.topic} ${score(known.value)} (${known.trust})`).join("; ") },
               { name: "load", show: (one) => `${one.in_flight} / ${one.slots}`, value: (one) => `${one.in_flight} of ${one.slots}`, number: true },
               { name: "first token", as: inSeconds, of: (one) => one.first_token_s },

@@ -50,6 +50,7 @@ class News:
         self._cordons[node.site] = now
         if before is not None and before != now:
             self._tell(node.site, *_service(now))
+            self._look_at_deployments(node.site)
 
     def came(self, site: SiteId) -> None:
         if site not in self._alive:
@@ -98,4 +99,4 @@ def _service(cordon: Cordon | msgspec.UnsetType) -> tuple[str, str]:
     if cordon is msgspec.UNSET:
         return "in service", ""
     parts = (f"by {cordon.by}" if cordon.by else "", cordon.reason)
-    return "draining" if cordon.draining else "cordoned", ": ".join(filter(None, parts))
+    return cordon.word, ": ".join(filter(None, parts))

@@ -46,6 +46,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_per_1k_out: float
     cordoned: str = ""
     """Why it gets no queries, in words, if its site is cordoned."""
+    standing: str = ""
+    """`lost`, `cordoned`, `draining` or `degraded`; else its state."""
 
 
 class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,4 +95,15 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
         price_usd_per_1k_in=descriptor.price_usd_per_1k_in,
         price_usd_per_1k_out=descriptor.price_usd_per_1k_out,
         cordoned=deployed.cordoned,
+        standing=_standing(snapshot, row),
     )
+
+
+def _standing(snapshot: Qrrt, row: int) -> str:
+    deployed, columns = snapshot.rows[row], snapshot.columns
+    state = deployed.descriptor.state
+    if state is DeploymentState.READY and not columns.available[row]:
+        return "lost"
+    if deployed.cordon is not None:
+        return deployed.cordon.word
+    return "degraded" if columns.degraded[row] else state.value

@@ -16,6 +16,7 @@ import numpy as np
 from immutables import Map
 from numpy.typing import NDArray
 
+from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import DeploymentDescriptor, FacilityDescriptor
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.grants import full_name
@@ -60,12 +61,20 @@ class Deployed:
     roster."""
     called: tuple[str, ...]
     """The names that queries may use, `key` first."""
-    cordoned: str = ""
-    """Why it gets no queries, in words, if its site is cordoned."""
+    cordon: Cordon | None = None
+    """Of its site."""
 
     @property
     def name(self) -> str:
         return self.descriptor.name
+
+    @property
+    def cordoned(self) -> str:
+        """Why it gets no queries, in words, if its site is cordoned. What a control centre placed
+        at a drained site keeps answering until it has moved."""
+        if self.cordon is None or (self.cordon.draining and self.descriptor.placed):
+            return ""
+        return str(self.cordon)
 
 
 class Columns(NamedTuple):

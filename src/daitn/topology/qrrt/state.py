@@ -17,7 +17,7 @@ import numpy as np
 from immutables import Map
 from numpy.typing import NDArray
 
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
+from daitn.objects.deployments import DeploymentState
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.findings import Finding
 from daitn.objects.grants import full_name
@@ -453,21 +453,13 @@ class QrrtState:
                 id=deployment_id(name, node.site),
                 key=key,
                 called=(key, name) if bare else (key,),
-                cordoned=_cordoned(node, descriptor),
+                cordon=None if node.cordon is msgspec.UNSET else node.cordon,
             )
 
 
 def _row_facts(node: NodeDescriptor) -> object:
     """The part of a descriptor that its rows show."""
     return node.facility, node.owner, node.jurisdiction, node.cordon
-
-
-def _cordoned(node: NodeDescriptor, deployment: DeploymentDescriptor) -> str:
-    """Why a deployment gets no queries; empty if it does. Deployments placed by a control centre at
-    a drained site keep answering until they have moved."""
-    if not node.cordon or (node.cordon.draining and deployment.placed):
-        return ""
-    return str(node.cordon)
 
 
 def _sensible(rate: DemandRate) -> bool:
