@@ -475,9 +475,13 @@ async def test_a_home_knows_its_owners(tmp_path: Path) -> None:
                 with pytest.raises(NotFound, match="is not the home"):
                     await verbs[verb]("", one)
             assert decode(await verbs["jobs"]("", every), JobList).jobs == ()
-        with speaking(acme):
+        root = Member(kind=Kind.OPERATOR, name="root", public_key="k", until_s=2000.0)
+        with speaking(root):
             await verbs["cancel"]("", one)
-        assert await state(home, job) == "cancelled"
+            with pytest.raises(Refused, match="already cancelled"):
+                await verbs["cancel"]("", one)
+            view = decode(await verbs["jobs"]("", one), JobList).jobs[0]
+        assert (view.state, view.detail) == (JobState.CANCELLED, "root cancelled it")
 
 
 async def test_a_model_comes_home_as_the_job_that_it_left_as(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from daitn.center.work_watch import WorkWatch
 from daitn.control.jobs.commands import Command, Commands, Settle, StartWork, StopWork
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import decisions, handle, replayed, submit
-from daitn.control.jobs.resuming import refusal
+from daitn.control.jobs.resuming import check_running, refusal
 from daitn.control.jobs.rounds import due_at_s
 from daitn.control.jobs.view import view
 from daitn.control.jobs.walkers import statements_of
@@ -60,7 +60,7 @@ from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
 from daitn.objects.wire import encode
 from daitn.tools import clock
-from daitn.tools.fabric.caller import caller
+from daitn.tools.fabric.caller import caller_name
 from daitn.tools.journal.protocol import Journal, failed_storage
 from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.tasks import Tasks
@@ -256,15 +256,8 @@ class JobService:
         return self.get(id_)
 
     def cancel(self, id_: JobId) -> JobView:
-        job = self._as_stored(id_)
-        if job.state.final:
-            raise Refused(
-                f"job {id_} is already {job.state}",
-                field="job",
-                fix="there is nothing to cancel; see `daitn get jobs`",
-            )
-        member = caller()
-        self.feed(id_, CancelRequested(by=member.name if member else ""))
+        check_running(id_, self._as_stored(id_).state)
+        self.feed(id_, CancelRequested(by=caller_name()))
         return self.view(id_)
 
     def resume(self, id_: JobId) -> JobView:

@@ -12,9 +12,9 @@ from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.requests import Blobs
-from daitn.objects.roster import Kind, Member
+from daitn.objects.roster import Kind
 from daitn.objects.wire import decode, encode
-from daitn.tools.fabric.caller import caller
+from daitn.tools.fabric.caller import caller, caller_name
 from daitn.tools.mobility.manifests import digest_of, read_manifest
 from daitn.tools.mobility.protocol import BlobStore
 from daitn.tools.mobility.releases import Releases
@@ -82,7 +82,7 @@ class Uploads:
                 fix="split it",
             )
         owner = caller()
-        digest = await asyncio.to_thread(self.write, _name(owner), payload)
+        digest = await asyncio.to_thread(self.write, caller_name(), payload)
         if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
             self._releases.record(digest, owner.name)
         return digest.encode()
@@ -90,7 +90,7 @@ class Uploads:
     async def on_stored(self, key: str, payload: bytes) -> bytes:
         """`Blobs` -> `Blobs`: which of these weights the calling owner has stored."""
         asked = decode(payload, Blobs).digests
-        brought = await asyncio.to_thread(self.brought, _name(caller()), asked)
+        brought = await asyncio.to_thread(self.brought, caller_name(), asked)
         return encode(Blobs(digests=brought))
 
     def clean_up(self, needed: frozenset[Digest], now_s: float) -> int:
@@ -113,10 +113,6 @@ def _too_much(owner: str, taken_bytes: int, most_bytes: int) -> Refused:
         fix="submit the intents that need them (weights that no job needs are deleted after a "
         "day), or ask the operator to raise stored_bytes in the control centre's file",
     )
-
-
-def _name(member: Member | None) -> str:
-    return "" if member is None else member.name
 
 
 def _is_manifest(data: bytes) -> bool:

@@ -54,7 +54,7 @@ from daitn.objects.messages import (
 from daitn.objects.wire import canonical, decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.caller import caller, check_owner
+from daitn.tools.fabric.caller import caller_name, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.releases import Releases
@@ -350,8 +350,7 @@ class Node:
         what is still in progress there."""
         question = decode(payload, CordonQuestion)
         check_owner(self._config.owner, f"the site {self._config.site}")
-        member = caller()
-        self._cordon.change(question, member.name if member else "", self._note_cordon)
+        self._cordon.change(question, caller_name(), self._note_cordon)
         report = CordonReport(
             site=self._config.site,
             cordon=self._cordon.cordon,

@@ -1,19 +1,30 @@
-"""Whether an ended job can be resumed, and with what budget: determined beforehand."""
+"""Whether a job can be cancelled or resumed, and with what budget: determined beforehand."""
 
 from __future__ import annotations
 
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.why_exhausted import larger_budget, limits
 from daitn.objects.errors import Refused
+from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobState
 from daitn.objects.text import figure
 
-__all__ = ["RESUMED", "refusal", "with_what_is_left"]
+__all__ = ["RESUMED", "check_running", "refusal", "with_what_is_left"]
 
 RESUMED = frozenset((JobState.EXHAUSTED, JobState.CANCELLED, JobState.FAILED))
 """States in which a job can be resumed."""
 _USED_UP = 1.0 - 1e-9
 """Share of a limit below which the rest is a rounding error."""
+
+
+def check_running(job: JobId, state: JobState) -> None:
+    """Raise `Refused` if there is nothing left to cancel."""
+    if state.final:
+        raise Refused(
+            f"job {job} is already {state}",
+            field="job",
+            fix="there is nothing to cancel; see `daitn get jobs`",
+        )
 
 
 def refusal(job: Job) -> Refused | None:

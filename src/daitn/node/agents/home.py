@@ -201,21 +201,21 @@ class AgentHome:
         await self._update(agent)
         log.info("%s returned home: %s", agent.name, itinerary.job.state)
 
-    async def _cancel(self, job: JobId) -> None:
+    async def _cancel(self, job: JobId, by: str) -> None:
         """End all travelling models of a job, as they are now: nothing is awaited meanwhile, or
-        what is reported then would be overwritten."""
+        what is reported then would be overwritten. `by`: the member who asked; empty if unknown."""
         agents = self._agents.walkers(self._agents.get(job))
         for agent in agents:
             itinerary = Itinerary.of(agent)
             if not itinerary.job.state.final:
-                itinerary.take(CancelRequested(), self._runtime.now_s())
+                itinerary.take(CancelRequested(by=by), self._runtime.now_s())
                 self._keep(msgspec.structs.replace(itinerary.agent, epoch=agent.epoch + 1))
         await self._publish(agents[0])
 
     async def _cancel_safely(self, job: JobId) -> None:
         """Agents that cannot be cancelled now end on their own: nothing else waits for them."""
         try:
-            await self._cancel(job)
+            await self._cancel(job, by="")
         except Exception:
             log.exception("ending the other models of %s failed", job)
 

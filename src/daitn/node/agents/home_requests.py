@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from daitn.control.jobs.quota import check_quota
+from daitn.control.jobs.resuming import check_running
 from daitn.control.jobs.walkers import check_walks, decisions_of, statements_of
 from daitn.control.route.next_site import check_travels
 from daitn.node.agents.guard import AgentGuard
@@ -31,7 +32,7 @@ from daitn.objects.requests import (
     TrainedModel,
 )
 from daitn.objects.wire import decode, encode
-from daitn.tools.fabric.caller import check_owner, visible
+from daitn.tools.fabric.caller import caller_name, check_owner, visible
 from daitn.tools.fabric.protocol import Handler
 from daitn.tools.fabric.turns import RequestRates
 
@@ -51,10 +52,10 @@ class HomeRequests:
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
         guard: AgentGuard | None,
         send_out: Callable[[Sequence[Agent]], Awaitable[None]],
-        cancel: Callable[[JobId], Awaitable[None]],
+        cancel: Callable[[JobId, str], Awaitable[None]],
     ) -> None:
         """`guard`: see `AgentHome`. `send_out` stores all agents of a new job, or none, and sends
-        them out; `cancel` ends those of a job."""
+        them out; `cancel` ends those of a job for whoever asked."""
         self._agents = agents
         self._runtime = runtime
         self._needs = needs
@@ -201,7 +202,8 @@ class HomeRequests:
     async def _on_cancel(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `JobView`: stop a job."""
         agent = self._own(decode(payload, JobQuery).job)
-        await self._cancel(agent.job)
+        check_running(agent.job, self._agents.view(agent).state)
+        await self._cancel(agent.job, caller_name())
         return encode(self._agents.view(self._agents.get(agent.job)))
 
     def _own(self, job: JobId) -> Agent:

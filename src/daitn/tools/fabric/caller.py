@@ -10,7 +10,7 @@ from daitn.objects.errors import NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind, Member
 
-__all__ = ["caller", "check_owner", "check_site", "no_such", "speaking", "visible"]
+__all__ = ["caller", "caller_name", "check_owner", "check_site", "no_such", "speaking", "visible"]
 
 _CALLER: ContextVar[Member | None] = ContextVar("caller", default=None)
 
@@ -21,6 +21,12 @@ def caller() -> Member | None:
     None on a fabric without signatures, where everybody may do everything.
     """
     return _CALLER.get()
+
+
+def caller_name() -> str:
+    """The name of that member; empty on a fabric without signatures."""
+    member = caller()
+    return member.name if member else ""
 
 
 @contextlib.contextmanager
