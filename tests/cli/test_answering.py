@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from daitn.cli import answering
 from daitn.cli.answering import answering_url, first_opened
 from daitn.objects.errors import Unreachable
 from daitn.tools.fabric.settings import FabricSettings
@@ -31,7 +32,7 @@ async def test_one_that_is_away_and_one_that_stands_still_are_left_out() -> None
             f"tcp/127.0.0.1:{still.getsockname()[1]}",
             leader.endpoints[0],
         )
-        found = await first_opened(FabricSettings(mode="client", connect=named), 2.0)
+        found = await first_opened(FabricSettings(mode="client", connect=named))
         async with asyncio.timeout(PATIENCE_S):
             assert await found.request(KEY, b"", timeout_s=10) == b"leads"
         await found.close()
@@ -42,7 +43,30 @@ async def test_one_that_is_away_and_one_that_stands_still_are_left_out() -> None
 async def test_where_none_is_there_the_endpoint_is_named() -> None:
     named = tuple(f"tcp/127.0.0.1:{free_port()}" for _ in range(2))
     with pytest.raises(Unreachable, match="cannot reach the control centre at tcp/127"):
-        await first_opened(FabricSettings(mode="client", connect=named), 2.0)
+        await first_opened(FabricSettings(mode="client", connect=named))
     urls = ",".join(f"http://127.0.0.1:{free_port()}" for _ in range(2))
     with pytest.raises(Unreachable):
         await answering_url(urls)
+
+
+@pytest.mark.processes
+async def test_one_that_has_just_been_started_is_waited_for() -> None:
+    named = f"tcp/127.0.0.1:{free_port()}"
+    opening = asyncio.create_task(first_opened(FabricSettings(mode="client", connect=(named,))))
+    await asyncio.sleep(0.5)  # It has tried by then.
+    leader = await open_zenoh(FabricSettings(mode="router", listen=(named,)))
+    found = await opening
+    await found.close()
+    await leader.close()
+
+
+@pytest.mark.processes
+async def test_the_only_one_is_named_where_it_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "_BUSY_WITHIN_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as still:
+        named = f"tcp/127.0.0.1:{still.getsockname()[1]}"
+        with pytest.raises(
+            Unreachable, match=f"cannot reach the control centre at {named}"
+        ) as told:
+            await first_opened(FabricSettings(mode="client", connect=(named,)))
+    assert told.value.field == "--center (DAITN_CENTER)"

@@ -38,8 +38,6 @@ from daitn.objects.statements import statement_of
 from tests.cli.handed import NETWORK, Handed, copied, elsewhere
 from tests.docs.pages import DOCS, blocks
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def by_model_signing(out: Path, key: Path) -> None:
     """What `model_signing verify key` does."""

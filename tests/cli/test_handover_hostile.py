@@ -30,8 +30,6 @@ from daitn.objects.wire import to_json
 from tests.cli.handed import ENDS_S, NETWORK, NOW_S, Handed, elsewhere
 from tests.cli.test_export import CLINIC
 
-pytestmark = pytest.mark.timeout(120)
-
 STATEMENTS = "provenance/statements.intoto.jsonl"
 
 

@@ -23,5 +23,6 @@ def test_a_reader_runs_forwarders_and_a_model_finds_its_way(tmp_path: Path) -> N
     assert (tmp_path / "model/lineage.json").is_file()
     assert (tmp_path / "copy/weights.safetensors").is_file()
     assert "job ores-branch-1 is " in told
-    assert told.count("NO_WAY: home") == 5
+    # Earlier ones may have been refused, while the network came up.
+    assert told.rpartition("job together-home-1")[2].count("NO_WAY: home") == 5
     assert told.count("exit code 1") == 2

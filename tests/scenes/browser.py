@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 __all__ = ["AXE", "User", "browser"]
 
@@ -32,6 +32,7 @@ def browser() -> Iterator[Any]:
     """A running browser. Fails, and says what to install, where the machine has none."""
     found = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     assert found, "no browser is installed: apt-get install chromium"
+    expect.set_options(timeout=_WITHIN_MS)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=list(_FLAGS))
         try:

@@ -23,6 +23,7 @@ import msgspec
 from aiohttp import web
 
 from daitn.objects.choices import LETTERS, read_question
+from tests.scenes.waiting import PATIENCE_S
 
 __all__ = ["OpenAiServer", "Settings"]
 
@@ -337,7 +338,7 @@ class OpenAiServer:
             data=json.dumps(changes).encode() if changes else None,
             method="POST" if changes else "GET",
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             seen: dict[str, Any] = json.load(answer)
             return seen
 

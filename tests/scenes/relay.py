@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import PATIENCE_S
 
 __all__ = ["RecordingRelay", "Relay"]
 
@@ -94,7 +95,7 @@ class Relay:
             writer.close()
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
 
 class RecordingRelay(Relay):

@@ -171,7 +171,9 @@ def test_owners_see_their_own_accounts(scene: Scene, tmp_path: Path) -> None:
 def test_a_key_spends_no_more_than_it_may_in_either_api_and_not_after_a_restart(
     scene: Scene,
 ) -> None:
-    token = scene.token("carl", "--usd-per-day", "0.01", "--model", "doctor")
+    # In total as well, for runs over midnight.
+    limits = ("--usd-per-day", "0.01", "--usd-total", "0.01")
+    token = scene.token("carl", *limits, "--model", "doctor")
     scene.ask(token)  # It costs more than that.
     for _ in range(2):
         with pytest.raises(openai.APIStatusError) as error:

@@ -14,7 +14,7 @@ import yaml
 from tests.scenes.breast_cancer import HOSPITALS, INTENT, write_intent, write_network
 from tests.scenes.command_line import Ended
 from tests.scenes.ports import free_port
-from tests.scenes.waiting import wait_until
+from tests.scenes.waiting import PATIENCE_S, wait_until
 
 from .conftest import Network, running
 
@@ -233,5 +233,5 @@ def test_a_network_dies_with_the_one_who_started_it(tmp_path: Path) -> None:
     assert len(children) >= 5
     parent.kill()
     parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
     assert not alive

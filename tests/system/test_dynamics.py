@@ -296,9 +296,11 @@ def test_a_secure_round_goes_on_without_a_member_that_dies(own: Network, tmp_pat
     assert merges
     assert all(2 <= len(merge.summed) <= 3 for merge in merges)
     models = {model for merge in merges for model in merge.models}
-    names = {path.name for path in own.folder.rglob("state/*/models/**/*")}
+    blobs = own.folder.glob("state/*/models/blobs/*/*")
+    kept_there = {blob.parent.name + blob.name for blob in blobs}
     assert models
-    assert not models & names
+    assert {merge.model_out for merge in merges} & kept_there
+    assert not models & kept_there
 
 
 def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
@@ -318,21 +320,20 @@ def test_a_cordoned_site_is_not_visited_and_a_job_waits_for_it(
 
 
 def test_a_control_centre_is_lost_with_its_disk_and_restored_from_a_backup(
-    own: Network, tmp_path: Path
+    own: Network, held: HeldTraining, tmp_path: Path
 ) -> None:
     """In mid-job, while it works: no job and no model that it had is lost."""
     center = own.folder / "state" / "center"
     intent = write_intent(tmp_path, name="before", route=[{"site": "west", "examples": 100}])
     assert own.daitn("train", "-f", str(intent), "--insist", "--watch").returncode in (0, 1)
-    submit(
-        own, tmp_path, name="during", model=SLOW_MODEL, route=[{"site": "east", "examples": 100}]
-    )
-    wait_for(own, "during", training("east"))
-    config = str(own.folder / "network.yaml")
-    ended = own.daitn("backup", str(tmp_path / "backup"), "-c", config)
-    assert ended.returncode == 0, ended.stderr
-    before = job_of(own, "before")
-    own.processes.kill("center")
+    with held.at("east"):
+        submit(own, tmp_path, name="during", route=[{"site": "east", "examples": 100}])
+        held.first()
+        config = str(own.folder / "network.yaml")
+        ended = own.daitn("backup", str(tmp_path / "backup"), "-c", config)
+        assert ended.returncode == 0, ended.stderr
+        before = job_of(own, "before")
+        own.processes.kill("center")
     center.rename(tmp_path / "lost")
     assert own.daitn("restore", str(tmp_path / "backup"), "-c", config).returncode == 0
     again = own.daitn("restore", str(tmp_path / "backup"), "-c", config)

@@ -209,9 +209,9 @@ async def test_a_bare_name_stays_with_whom_it_was_given(scene: Scene, who: str) 
     question = encode(NameQuestion(name="doctor"))
     async with scene.speaking(who) as (fabric, _):
         with pytest.raises(Refused):
-            await fabric.request(keys.center_do("name"), question, timeout_s=20)
+            await fabric.request(keys.center_do("name"), question, timeout_s=PATIENCE_S)
     async with scene.speaking("hall") as (fabric, identity):
-        answer = await fabric.request(keys.center_do("name"), question, timeout_s=20)
+        answer = await fabric.request(keys.center_do("name"), question, timeout_s=PATIENCE_S)
         signed = decode(answer, NameAnswer).grant
         assert signed is not None
         assert decode(signed.statement, NameGrant).owner == "acme"

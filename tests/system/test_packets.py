@@ -102,8 +102,12 @@ def test_an_ensemble_finds_its_own_ways_and_votes(star: Star) -> None:
     assert float(headers["daitn-cost-usd"]) == pytest.approx(3 * 7 / 1000)
     (asked, *_) = star.network.json("get", "queries")
     assert asked["strategy"] == "ensemble"
-    traced = star.network.json("trace", headers["daitn-object"], "--site", "gate")
-    assert {entry["branch"] for entry in traced["pending"]} == {0, 1, 2, 3}
+
+    def branches() -> set[int]:
+        traced = star.network.json("trace", headers["daitn-object"], "--site", "gate")
+        return {entry["branch"] for entry in traced["pending"]}
+
+    wait_until(lambda: branches() == {0, 1, 2, 3})
 
 
 def test_a_sealed_query_is_answered_by_the_class_and_known_to_no_other(star: Star) -> None:

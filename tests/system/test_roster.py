@@ -150,6 +150,7 @@ def test_a_revoked_site_is_gone_and_an_older_roster_does_not_bring_it_back(scene
     heard = scene.log("center").count(taken)
     scene.network.processes.launch(CENTER_SITE)
     wait_until(lambda: scene.log("center").count(taken) > heard)
+    wait_until(lambda: daitn("get", "nodes", DAITN_CENTER=scene.center).returncode == 0)
     wait_until(lambda: scene.known() == {"north"})
 
 

@@ -29,6 +29,8 @@ pytestmark = pytest.mark.processes
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 TEXT = "one two three"
+LONG_S = 600.0
+"""Longer than any test looks on."""
 MODELS = {"east": "surgeon", "west": "doctor"}
 
 
@@ -36,7 +38,7 @@ class Scene:
     """A gateway and two facilities, which are forwarders too."""
 
     def __init__(self, folder: Path, servers: dict[str, OpenAiServer]) -> None:
-        mesh, door = Mesh(), gateway("gate")
+        mesh, door = Mesh(), gateway("gate") | {"drain_s": LONG_S}
         self.servers = servers
         self.urls = {"gate": f"http://{door['gateway']['listen']}"}
         nodes = [mesh.node("gate", {site: mesh.port(site) for site in servers}, entry=door)]
@@ -44,7 +46,7 @@ class Scene:
             listen = f"127.0.0.1:{free_port()}"
             self.urls[site] = f"http://{listen}"
             upstream = {"name": MODELS[site], "url": server.url, "apis": ["chat"]}
-            entry = facility(site, upstream, facility={"listen": listen})
+            entry = facility(site, upstream, facility={"listen": listen}, drain_s=LONG_S)
             nodes.append(mesh.node(site, {}, "gate", entry=entry))
         self.network: Network = build(folder, nodes)
         client = openai.OpenAI(base_url=f"{self.urls['gate']}/v1", api_key="none", max_retries=0)

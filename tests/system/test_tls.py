@@ -30,7 +30,7 @@ from tests.scenes.clinic import examining, facility, gateway
 from tests.scenes.command_line import daitn
 from tests.scenes.openai_server import OpenAiServer
 from tests.scenes.ports import free_port
-from tests.scenes.waiting import wait_until
+from tests.scenes.waiting import PATIENCE_S, wait_until
 
 from .conftest import Network, build, running
 from .test_inference import HELLO
@@ -250,7 +250,7 @@ def test_queries_and_answers_are_encrypted(tmp_path: Path) -> None:
             assert other.returncode == 4, "a facility's certificate passes for no gateway's"
             assert "may not serve" in other.stderr
             port = int(url.rpartition(":")[2])
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as plain:
                 plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
                 assert not plain.recv(100).startswith(b"HTTP")
         finally:

@@ -85,10 +85,11 @@ def test_a_job_is_in_the_accounts_with_its_privacy_and_what_data_brought(network
     paid = -by_kind.total()
     assert 0 < paid <= BUDGET_USD * 1e6
     assert abs(paid - 1e6 * job["cost_usd"]) <= len(works)
-    assert len(visits) == len(job["route"])
+    merged = [*visits]  # Whoever comes too late for its round is paid as well.
     for made in job["route"]:
         site = f"site/{made['site']}"
-        visit = next(one for one in visits if _is(one, site, made["work"], made["seconds"]))
+        visit = next(one for one in merged if _is(one, site, made["work"], made["seconds"]))
+        merged.remove(visit)
         hour_usd = HOUR_USD[made["site"]]
         price = 0.25 * made["work"] / 1000 + hour_usd * made["seconds"] / 3600
         assert _on(visit, site) == pytest.approx(1e6 * price, abs=1)

@@ -120,7 +120,7 @@ async def speaking(network: Network, who: str) -> AsyncIterator[Fabric]:
 async def refusal(fabric: Fabric, key: str, payload: bytes = b"") -> str:
     """Why a request is refused; it must be."""
     with pytest.raises((Refused, NotFound)) as caught:
-        await fabric.request(key, payload, timeout_s=20)
+        await fabric.request(key, payload, timeout_s=PATIENCE_S)
     return caught.value.problem
 
 
@@ -195,7 +195,9 @@ async def test_a_member_gets_certificates_of_its_own_only(
     """Whatever it asks for: the roster says who it is, and at which hosts."""
     question = CertificateQuestion(request=requested(tmp_path, ["control.example.org"]))
     async with speaking(network, who) as fabric:
-        reply = await fabric.request(keys.center_do("certify"), encode(question), timeout_s=20)
+        reply = await fabric.request(
+            keys.center_do("certify"), encode(question), timeout_s=PATIENCE_S
+        )
     given = decode(reply, CertificateAnswer)
     asked = identity(network, who)
     assert asked is not None
@@ -222,12 +224,12 @@ async def test_a_curious_owner_sees_and_commands_its_own_jobs_only(network: Netw
         for verb in ("jobs", "decisions", "lineage", "cancel"):
             assert "there is no job" in await refusal(curious, keys.center_do(verb), asked)
         everything = encode(JobQuery(job=JobId("")))
-        listed = await curious.request(keys.center_do("jobs"), everything, timeout_s=20)
+        listed = await curious.request(keys.center_do("jobs"), everything, timeout_s=PATIENCE_S)
         assert decode(listed, JobList).jobs == ()
-        listed = await acme.request(keys.center_do("jobs"), everything, timeout_s=20)
+        listed = await acme.request(keys.center_do("jobs"), everything, timeout_s=PATIENCE_S)
         assert job in {one.job for one in decode(listed, JobList).jobs}
         with contextlib.suppress(Refused):  # It may have ended.
-            await acme.request(keys.center_do("cancel"), asked, timeout_s=20)
+            await acme.request(keys.center_do("cancel"), asked, timeout_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("who", ["curious", "operator"])
@@ -282,11 +284,13 @@ def measurement(number: int, order: SignedOrder | None, **changes: Any) -> Verif
 
 async def outcome(fabric: Fabric, work: VisitWork | VerifyWork) -> WorkOutcome:
     """How a site ends work that a control centre gives it."""
-    await fabric.request(keys.site_do(NORTH, "work"), encode(work), timeout_s=20)
+    await fabric.request(keys.site_do(NORTH, "work"), encode(work), timeout_s=PATIENCE_S)
     question = encode(StatusQuestion(visit=work.visit))
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            answer = await fabric.request(keys.site_do(NORTH, "status"), question, timeout_s=20)
+            answer = await fabric.request(
+                keys.site_do(NORTH, "status"), question, timeout_s=PATIENCE_S
+            )
             status = decode(answer, WorkStatus)
             if status.outcome is not None:
                 return status.outcome
@@ -366,7 +370,7 @@ async def only_its_owner_gets(network: Network, model: ModelRef) -> None:
             await refusal(fabric, key, wanted)
     for who in ("acme", "operator", "mpvu"):
         async with speaking(network, who) as fabric:
-            assert await fabric.request(key, wanted, timeout_s=20)
+            assert await fabric.request(key, wanted, timeout_s=PATIENCE_S)
 
 
 async def test_claims_of_others_are_not_heard(network: Network) -> None:

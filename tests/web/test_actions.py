@@ -134,10 +134,12 @@ def test_a_long_list_is_exported_once(center: Canned, shown: Page) -> None:
     shown.goto(f"{center.url}/jobs")
     csv = shown.get_by_role("button", name="CSV")
     expect(csv).to_be_enabled()
+    # Once at once, and once when the stream of events is open.
+    wait_until(lambda: center.asked.count("GET /jobs") == 2)
     center.hold("GET /jobs")
     csv.evaluate(TWICE)
     expect(csv).to_be_disabled()
     center.answers["/jobs"] = page(row)
     with shown.expect_download():
         center.release()
-    assert center.asked.count("GET /jobs") == 2
+    assert center.asked.count("GET /jobs") == 3

@@ -63,7 +63,7 @@ def submits(center: Canned, name: str) -> None:
 
 
 def sees_jobs(tab: Page, name: str) -> None:
-    expect(tab.get_by_role("link", name=name)).to_be_visible(timeout=15_000)
+    expect(tab.get_by_role("link", name=name)).to_be_visible()
 
 
 def test_many_tabs_load_and_hear_of_everything_by_one_stream(
@@ -142,7 +142,7 @@ def test_a_session_that_ends_is_told_at_once(center: Canned, context: BrowserCon
     expect(tab.get_by_text("ann, owner")).to_be_visible()
     center.you = None
     center.happens("job", {})
-    expect(tab.get_by_label("Token")).to_be_visible(timeout=15_000)
+    expect(tab.get_by_label("Token")).to_be_visible()
 
 
 def test_a_tab_that_was_stopped_catches_up(center: Canned, context: BrowserContext) -> None:

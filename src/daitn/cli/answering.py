@@ -1,12 +1,14 @@
-"""Finds the control centre that answers among several: only the leader listens.
+"""Connects to the control centre, of several to the one that answers: only the leader listens.
 
 All are tried at the same time. One that stands still takes connections and says nothing, so trying
-one after the other would wait for it.
+one after the other would wait for it. The only one may be starting or busy, and
+gets time for both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
@@ -26,10 +28,14 @@ T = TypeVar("T")
 
 _FIELD: Final = "--center (DAITN_CENTER)"
 _FIX: Final = "check that it runs; of several that take turns name all, with commas"
+_LISTENS_WITHIN_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.1
 _ANSWERS_WITHIN_S: Final = 5.0
+"""Of several: a leader that is slower than that leads no more."""
+_BUSY_WITHIN_S: Final = 15.0
 
 
-async def first_opened(settings: FabricSettings, timeout_s: float) -> ZenohFabric:
+async def first_opened(settings: FabricSettings) -> ZenohFabric:
     """The session of a client with whichever of its endpoints answers first; it continues with the
     others when that one is lost. Raises like `open_zenoh`."""
 
@@ -37,41 +43,62 @@ async def first_opened(settings: FabricSettings, timeout_s: float) -> ZenohFabri
         others = (endpoint for endpoint in settings.connect if endpoint != first)
         ordered = msgspec.structs.replace(settings, connect=(first, *others))
         alone = msgspec.structs.replace(settings, connect=(first,))
-        await _listens(first, timeout_s)
-        probe = await open_zenoh(alone, connect_timeout_s=timeout_s)
+        await _listens(first)
+        probe = await _opened(alone, _ANSWERS_WITHIN_S)
         try:
-            await _answers(probe, timeout_s)
+            await _answers(probe)
         finally:
             await probe.close()
-        return await open_zenoh(ordered, connect_timeout_s=timeout_s)
+        return await _opened(ordered, _ANSWERS_WITHIN_S)
 
     if len(settings.connect) == 1:
-        return await open_zenoh(settings, connect_timeout_s=timeout_s)
+        await _comes_to_listen(settings.connect[0])
+        return await _opened(settings, _BUSY_WITHIN_S)
     return await _first([opened(endpoint) for endpoint in settings.connect], ZenohFabric.close)
 
 
-async def _answers(carrier: Carrier, timeout_s: float) -> None:
+async def _opened(settings: FabricSettings, timeout_s: float) -> ZenohFabric:
+    try:
+        return await open_zenoh(settings, connect_timeout_s=timeout_s)
+    except Unreachable as error:
+        raise Unreachable(error.problem, field=_FIELD, fix=error.fix) from None
+
+
+async def _answers(carrier: Carrier) -> None:
     """Raise `Unreachable` unless a control centre serves there: a former leader may not have closed
     its session yet. Its refusal of an unsigned request is enough."""
     try:
-        await carrier.request(keys.center_do("network"), b"", timeout_s=timeout_s)
+        await carrier.request(keys.center_do("network"), b"", timeout_s=_ANSWERS_WITHIN_S)
     except Unreachable:
         raise
     except DaitnError:
         return
 
 
-async def _listens(endpoint: str, timeout_s: float) -> None:
+async def _comes_to_listen(endpoint: str) -> None:
+    """Wait for somebody who listens: it may be starting. Raises `Unreachable`."""
+    until_s = time.monotonic() + _LISTENS_WITHIN_S
+    while True:
+        try:
+            return await _listens(endpoint)
+        except Unreachable:
+            if time.monotonic() >= until_s:
+                raise
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+async def _listens(endpoint: str) -> None:
     """Raise `Unreachable` at once if nobody listens: Zenoh would keep trying on its thread, for
     which a command waits at its end."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(_LISTENS_WITHIN_S):
             _, writer = await asyncio.open_connection(*place_of(endpoint))
     except OSError as error:
         raise Unreachable(
             f"cannot reach the control centre at {endpoint}: {error.strerror or error}",
-            field="connect",
-            fix="check that one of the named ones is running and that no firewall blocks it",
+            field=_FIELD,
+            fix="check that it is running, that the endpoint is right and that no firewall blocks "
+            "it; of several that take turns name all, with commas",
         ) from None
     writer.close()
 

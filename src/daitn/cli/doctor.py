@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -85,7 +84,6 @@ Config = CenterConfig | NodeConfig
 
 _ORDER: Final = (Level.PROBLEM, Level.WARNING, Level.SKIPPED, Level.OK)
 _ASK_S: Final = 10.0
-_CONNECT_WITHIN_S: Final = 5.0
 _HERE: Final = "localhost"
 _CENTER: Final = "--center"
 
@@ -320,10 +318,9 @@ async def _of_centers(named: str, configs: Sequence[Config], path: Path) -> list
     if main and main not in silent:
         found, theirs = await _of_people(main, configs)
         findings += found
-    opening = partial(first_opened, timeout_s=_CONNECT_WITHIN_S)
     rosters = {main: theirs} if theirs else {}
     heard = [way for way in ways if way.center not in silent]
-    return findings + await check_links(heard, path, rosters, opening)
+    return findings + await check_links(heard, path, rosters, first_opened)
 
 
 def _ways(named: str, configs: Sequence[Config]) -> Iterator[Way]:

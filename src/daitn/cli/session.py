@@ -106,7 +106,6 @@ wide = PlainConsole(width=UNBROKEN)
 
 DEFAULT_CENTER = "tls/127.0.0.1:7447"
 ANSWER_TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 5.0
 
 CenterOption = Annotated[
     str,
@@ -264,7 +263,7 @@ async def carrier(center: str) -> AsyncIterator[Carrier]:
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
     for endpoint in endpoints:
         check_endpoint("--center (DAITN_CENTER)", endpoint)
-    fabric = await first_opened(settings, CONNECT_TIMEOUT_S)
+    fabric = await first_opened(settings)
     try:
         yield fabric
     finally:

@@ -297,6 +297,9 @@ class Node:
         await self._changed.wait()
         await asyncio.sleep(PUBLISH_AFTER_S)
         self._changed.clear()
+        await self._publish_if_changed()
+
+    async def _publish_if_changed(self) -> None:
         assert self.descriptor is not None
         changed = self._now_described(self.descriptor)
         if changed == self.descriptor:
@@ -351,6 +354,7 @@ class Node:
         question = decode(payload, CordonQuestion)
         check_owner(self._config.owner, f"the site {self._config.site}")
         self._cordon.change(question, caller_name(), self._note_cordon)
+        await self._publish_if_changed()  # Who asks is then told of it by the control centre, too.
         report = CordonReport(
             site=self._config.site,
             cordon=self._cordon.cordon,

@@ -116,3 +116,4 @@ def test_a_process_that_is_gone_raises_an_alert(watched: Watched, prometheus: Pr
     watched.network.processes.kill("hub")
     wait_until(lambda: raised() >= {"DaitnProcessDown", "DaitnSitesLost"})
     watched.network.mend()
+    watched.ready()

@@ -19,6 +19,7 @@ from tests.scenes.llama_cpp import (
     write_gguf,
 )
 from tests.scenes.ports import free_port
+from tests.scenes.waiting import PATIENCE_S
 
 __all__ = [
     "Server",
@@ -60,7 +61,9 @@ class Server:
 
     def get(self, path: str) -> Any:
         """What it says of itself there."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S
+        ) as answer:
             return msgspec.json.decode(answer.read())
 
     def upstream(self, name: str, **changes: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from daitn.learning.recipe import Form
 
 from .servers import exported_llama_cpp
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 
 TOKENS = 12
 SHAPE: dict[str, Any] = {

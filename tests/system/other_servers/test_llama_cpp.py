@@ -17,7 +17,7 @@ from tests.scenes.waiting import wait_until
 from .scene import Asker, asking
 from .servers import Server, llama_cpp
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.processes
 
 ENDLESS_TOKENS = 100_000
 ENDLESS: dict[str, Any] = {"max_tokens": ENDLESS_TOKENS, "extra_body": {"ignore_eos": True}}

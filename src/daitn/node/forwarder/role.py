@@ -51,9 +51,9 @@ __all__ = ["ForwarderRole"]
 log = logging.getLogger(__name__)
 
 OFFERED_EVERY_S = 0.25
-DRAIN_LOOKED_AT_S = 0.05
 """How often the site's offers are refreshed."""
-TRACE_TIMEOUT_S = 2.0
+DRAIN_LOOKED_AT_S = 0.05
+TRACE_TIMEOUT_S = 5.0
 """Time for a forwarder on an object's path to report its entries."""
 _MOST_HOPS = 64
 
@@ -233,8 +233,8 @@ class ForwarderRole:
     # Reports
 
     def report(self) -> ForwarderReport:
-        """The forwarder's state and counts."""
-        assert self._links is not None
+        """The forwarder's state and counts. It may be asked before it listens."""
+        links = {} if self._links is None else self._links.stats()
         return ForwarderReport(
             site=self._site,
             mode=self.mode,
@@ -251,7 +251,7 @@ class ForwarderRole:
                     messages_out=link.messages_out,
                     dropped=link.dropped_in + link.dropped_out,
                 )
-                for neighbour, link in sorted(self._links.stats().items())
+                for neighbour, link in sorted(links.items())
             ),
             origins=origin_reports(self.runtime.core.routes),
             objects=len(self.runtime.core.custody.pending),
@@ -307,27 +307,37 @@ class ForwarderRole:
         """`TraceQuestion` -> `TraceReport`: forwarder: follow an object and ask every forwarder on
         its path for its entry, a `PendingReport` with a `StepReport` for each choice."""
         question = decode(payload, TraceQuestion)
-        found = [*self._pending(question.object)]
-        if not found:
+        here = self._pending(question.object)
+        if not here:
             raise NotFound(
                 f"this site has no entry for {question.object}",
                 field="object",
                 fix="ask the site that sent it; entries expire after a while",
             )
-        visited, silent = {str(self._site)}, []
-        ahead = _next_sites(found)
-        while ahead and len(visited) < _MOST_HOPS:
-            site = ahead.pop(0)
-            if site in visited:
-                continue
-            visited.add(site)
-            entries = await self._ask(site, question)
-            if entries:
-                found += entries
-                ahead += _next_sites(entries)
-            else:
-                silent.append(site)
-        report = TraceReport(object=question.object, pending=tuple(found), silent=tuple(silent))
+        # All who are known to have had it at the same time: some may be silent.
+        found = {str(self._site): here}
+        asked: dict[asyncio.Task[tuple[PendingReport, ...]], str] = {}
+        ahead = _next_sites(here)
+        try:
+            while True:
+                for site in ahead:
+                    if site not in found and len(found) < _MOST_HOPS:
+                        found[site] = ()
+                        asked[asyncio.create_task(self._ask(site, question))] = site
+                if not asked:
+                    break
+                told, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for task in told:
+                    found[asked.pop(task)] = task.result()
+                ahead = [site for task in told for site in _next_sites(task.result())]
+        finally:
+            for task in asked:
+                task.cancel()
+        report = TraceReport(
+            object=question.object,
+            pending=tuple(entry for entries in found.values() for entry in entries),
+            silent=tuple(site for site, entries in found.items() if not entries),
+        )
         return encode(report)
 
     async def _ask(self, site: str, question: TraceQuestion) -> tuple[PendingReport, ...]:
@@ -341,7 +351,11 @@ class ForwarderRole:
         back = await self.runtime.send(packet)
         if back.kind is PacketKind.REFUSAL:
             return ()
-        return decode(back.payload, tuple[PendingReport, ...])
+        try:
+            return decode(back.payload, tuple[PendingReport, ...])
+        except DaitnError as error:
+            log.warning("what %s says of %s was rejected: %s", site, question.object, error)
+            return ()
 
 
 def _preferences(prefer: Mapping[str, float]) -> tuple[Preference, ...]:
