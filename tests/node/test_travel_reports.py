@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ class Center:
         self.journal = MemoryJournal()
         self.told: list[Agent] = []
         self.refuses = False
+        self.let = asyncio.Event()
+        """Set: refusals go out."""
         self._travels = TravelAccounts(
             self.journal, None, lambda site: SITES.get(site, KEY).public, lambda order: False
         )
@@ -43,6 +46,7 @@ class Center:
     async def on_travelled(self, key: str, payload: bytes) -> bytes:
         self.told.append(decode(payload, Agent))
         if self.refuses:
+            await self.let.wait()
             raise Refused("not so")
         return await self._travels.on_travelled(key, payload)
 
@@ -140,8 +144,9 @@ async def test_a_model_that_is_refused_is_reported_again_at_its_end(
         async with center(network, known):
             home.has(at(agent, 1))
             await until(lambda: len(known.told) == 1)
+            whole = home.has(agent)  # Before the refusal is back.
             known.refuses = False
-            whole = home.has(agent)
+            known.let.set()
             await until(lambda: known.entries == whole)
             assert len(known.told) == 2
     finally:

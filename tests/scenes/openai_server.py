@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """Take requests and close the connection."""
     cut_after: int = -1
     """Close the connection after so many pieces; below 0: never."""
+    pauses_after: int = -1
+    """Say no more after so many pieces, as long as it is so."""
     garbage: bool = False
     """Answer what is no JSON."""
     huge: bool = False
@@ -203,6 +205,7 @@ class Server:
                 choice["logprobs"] = {"content": [self._logprob(piece)]}
             await response.write(_event({**head, "choices": [choice]}))
             number += 1
+            await self._goes_on(number)
         done: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
         await response.write(
             _event({**head, "choices": [{"index": 0, **done, "finish_reason": "stop"}]})
@@ -211,6 +214,10 @@ class Server:
             await response.write(_event({**head, "choices": [], "usage": _usage(number)}))
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _goes_on(self, number: int) -> None:
+        async with self.turn:
+            await self.turn.wait_for(lambda: self.settings.pauses_after != number)
 
     async def _said(self, text: str) -> AsyncIterator[str]:
         pieces = _pieces(text)

@@ -6,7 +6,8 @@ A module of its own beside the tests' packages: workers import it as pip would i
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, repeat, takewhile
 from pathlib import Path
 
 from daitn.learning.answering.protocol import Piece, Question
@@ -97,7 +98,8 @@ class Talking:
         self._under_way += 1
         with contextlib.ExitStack() as ended:
             ended.callback(self._ended)
-            for word in self._words(asked)[: question.max_tokens]:
+            most = None if asked.startswith("until ") else question.max_tokens
+            for word in islice(self._words(asked), most):
                 time.sleep(self._pause_s)
                 yield Piece(word, -0.5)
 
@@ -106,8 +108,10 @@ class Talking:
         self._embedded += len(texts)
         return [[float(len(text)), 1.0] for text in texts]
 
-    def _words(self, asked: str) -> list[str]:
+    def _words(self, asked: str) -> Iterable[str]:
         what, _, more = asked.partition(" ")
+        if what == "until":  # A file is there.
+            return takewhile(lambda word: not Path(more).exists(), repeat("on "))
         if what == "count":
             return [f"{number} " for number in range(int(more))]
         if what == "die":

@@ -27,7 +27,6 @@ from daitn.objects.errors import (
 from daitn.objects.identifiers import SiteId
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode, encode
-from daitn.tools import clock
 from daitn.tools.fabric import keys, signed
 from daitn.tools.fabric.caller import caller
 from daitn.tools.fabric.protocol import Carrier
@@ -39,6 +38,8 @@ from .fabrics import CarrierNetwork, Heard, InMemory, OverZenoh, asked
 EAST = SiteId("east")
 ECHO = keys.site_do(EAST, "describe")
 SENSED = keys.site_sensed(EAST)
+NOW_S = 1_700_000_000.0
+"""It stands still: a pause makes no message late."""
 
 
 class Members:
@@ -67,7 +68,9 @@ class Members:
         self, name: str, kind: Kind | None, *roles: Role, network: str = "net"
     ) -> SignedFabric:
         key = self.key(name, kind, *roles)
-        return SignedFabric(await self.carrier(), key, network, lambda: self.current)
+        return SignedFabric(
+            await self.carrier(), key, network, lambda: self.current, wall_s=lambda: NOW_S
+        )
 
 
 @pytest.fixture(params=["memory", pytest.param("zenoh", marks=pytest.mark.processes)])
@@ -180,7 +183,7 @@ async def test_an_answer_answers_one_request_only(members: Members) -> None:
     """Whoever hears an answer of the true site cannot give it to somebody else's question."""
     east_key = members.key("east", Kind.SITE)
     other = enclose(members.key("x", Kind.CENTER), "net", ECHO, Purpose.REQUEST, b"?", 0.0)
-    old = enclose(east_key, "net", ECHO, Purpose.ANSWER, b"yes", clock.wall_s(), other.signature)
+    old = enclose(east_key, "net", ECHO, Purpose.ANSWER, b"yes", NOW_S, other.signature)
 
     async def repeats(key: str, payload: bytes) -> bytes:
         return encode(old)
@@ -215,7 +218,7 @@ async def heard_by(members: Members, *sent: tuple[str, bytes]) -> list[tuple[str
         while not heard.linked:
             await north.publish(key, b"probe")
             await asyncio.sleep(0.005)
-    end = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"end", clock.wall_s())
+    end = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"end", NOW_S)
     async with asyncio.timeout(PATIENCE_S):
         while not heard.items:
             await plain.publish(key, encode(end))
@@ -223,7 +226,7 @@ async def heard_by(members: Members, *sent: tuple[str, bytes]) -> list[tuple[str
     assert heard.items == [(key, b"end")], "the same envelope counts once"
     for to, data in sent:
         await plain.publish(to, data)
-    last = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"last", clock.wall_s())
+    last = enclose(members.keys["north"], "net", key, Purpose.PUBLICATION, b"last", NOW_S)
     await plain.publish(key, encode(last))
     await until(lambda: heard.items[-1] == (key, b"last"))
     return heard.items[1:-1]
@@ -236,7 +239,7 @@ def envelope(
     network: str = "net",
     late_s: float = 0.0,
 ) -> Envelope:
-    return enclose(key, network, to, purpose, b"read", clock.wall_s() - late_s)
+    return enclose(key, network, to, purpose, b"read", NOW_S - late_s)
 
 
 async def test_only_what_its_sender_signed_for_here_and_now_is_heard(members: Members) -> None:
@@ -286,8 +289,7 @@ async def test_a_request_that_was_heard_is_worth_nothing(members: Members) -> No
     center = members.key("c", Kind.CENTER)
 
     async def told(session: bytes) -> tuple[bytes, Envelope]:
-        now_s = clock.wall_s()
-        sent = encode(enclose(center, "net", key, Purpose.REQUEST, b"[]", now_s, session))
+        sent = encode(enclose(center, "net", key, Purpose.REQUEST, b"[]", NOW_S, session))
         return sent, decode(await asked(plain, key, sent), Envelope)
 
     _, given = await told(b"")
@@ -323,7 +325,11 @@ async def test_a_request_is_worth_nothing_after_a_restart_either(members: Member
     await east.close()
     plain = await members.carrier()
     again = SignedFabric(
-        await members.carrier(), members.keys["east"], "net", lambda: members.current
+        await members.carrier(),
+        members.keys["east"],
+        "net",
+        lambda: members.current,
+        wall_s=lambda: NOW_S,
     )
     await again.serve(key, retain)
     for payload in crossed:
@@ -335,18 +341,17 @@ async def test_a_request_is_worth_nothing_after_a_restart_either(members: Member
 
 
 async def test_whoever_has_run_for_a_while_is_asked_once(members: Members) -> None:
-    now_s = clock.wall_s()
-    clocks = iter([now_s - 3 * FRESH_S])
+    clocks = iter([NOW_S - 3 * FRESH_S])
     east = SignedFabric(
         await members.carrier(),
         members.key("east", Kind.SITE),
         "net",
         lambda: members.current,
-        wall_s=lambda: next(clocks, clock.wall_s()),
+        wall_s=lambda: next(clocks, NOW_S),
     )
     await east.serve(ECHO, echo)
     plain, center = await members.carrier(), members.key("c", Kind.CENTER)
-    sent = enclose(center, "net", ECHO, Purpose.REQUEST, b"hello", clock.wall_s())
+    sent = enclose(center, "net", ECHO, Purpose.REQUEST, b"hello", NOW_S)
     given = decode(await asked(plain, ECHO, encode(sent)), Envelope)
     assert given.purpose is Purpose.ANSWER
 
@@ -485,7 +490,14 @@ async def test_what_a_former_leader_had_in_hand_does_nothing_once_another_one_wa
 
     async def leads(epoch: int) -> SignedFabric:
         carrier = await members.carrier()
-        return SignedFabric(carrier, key, "net", lambda: members.current, epoch=lambda: epoch)
+        return SignedFabric(
+            carrier,
+            key,
+            "net",
+            lambda: members.current,
+            wall_s=lambda: NOW_S,
+            epoch=lambda: epoch,
+        )
 
     done: list[bytes] = []
 
@@ -530,7 +542,14 @@ async def test_who_leads_no_more_says_nothing(members: Members) -> None:
         raise over
 
     key = members.key("center", Kind.CENTER)
-    center = SignedFabric(await members.carrier(), key, "net", lambda: members.current, epoch=epoch)
+    center = SignedFabric(
+        await members.carrier(),
+        key,
+        "net",
+        lambda: members.current,
+        wall_s=lambda: NOW_S,
+        epoch=epoch,
+    )
     heard: list[bytes] = []
 
     async def hears(key: str, payload: bytes) -> bytes:

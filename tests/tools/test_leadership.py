@@ -206,7 +206,7 @@ def test_a_write_that_stands_still_is_ended_and_keeps_nobody_from_leading(
 
 def test_a_busy_journal_and_its_leader_do_not_hinder_each_other(postgres: PostgresServer) -> None:
     url = postgres.database()
-    with closing(Leadership(url, "a", ())) as a:
+    with closing(standing(url, "a", Clock())) as a:
         a.step()
         term = a.term
         assert term is not None

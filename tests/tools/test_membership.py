@@ -27,6 +27,7 @@ from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.membership import FileKeys, Listener, Membership
 from daitn.tools.qrrt_feed import QrrtFeed
 from daitn.tools.roster import LiveRoster
+from tests.scenes.passing_time import PassingTime
 from tests.scenes.waiting import until
 from tests.topology.qrrt.world import WEIGHTS, deployment
 
@@ -208,9 +209,18 @@ async def test_an_older_advert_changes_nothing(
     assert [version for _, version in heard.of(GHR)] == [7, 7, 8, 8]
 
 
+@pytest.fixture
+def long_lost(monkeypatch: pytest.MonkeyPatch) -> float:
+    """A pause of this process makes nobody lost."""
+    seconds = 1000.0
+    monkeypatch.setattr(directory_module, "LOST_AFTER_S", seconds)
+    return seconds
+
+
 async def test_a_token_that_flaps_is_no_loss(
-    network: Network, listening: Membership, heard: Heard
+    network: Network, listening: Membership, heard: Heard, long_lost: float
 ) -> None:
+    time = PassingTime()
     node = await Node(await network.open("a"), GHR).start()
     await until(lambda: GHR in listening.alive())
     for _ in range(5):
@@ -220,12 +230,17 @@ async def test_a_token_that_flaps_is_no_loss(
     await until(lambda: NINDS in listening.alive())
     assert heard.of(GHR) == [("described", 1), ("came", 1)]
     await other.stop()
-    await until(lambda: ("lost", 1) in heard.of(NINDS))
+
+    def is_lost() -> bool:
+        time.passes(long_lost)
+        return ("lost", 1) in heard.of(NINDS)
+
+    await until(is_lost)
     assert GHR in listening.alive(), "what was lost after it is not lost before it"
 
 
 async def test_a_node_that_started_anew_in_between_is_told(
-    network: Network, listening: Membership, heard: Heard
+    network: Network, listening: Membership, heard: Heard, long_lost: float
 ) -> None:
     node = await Node(await network.open("a"), GHR).start()
     await until(lambda: GHR in listening.alive())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
 from daitn.tools.sensing.sensing import Sensing
+from tests.scenes.leaping_loop import LeapingLoop
 from tests.scenes.waiting import until
 
 from .fabrics import OverZenoh
@@ -105,22 +108,25 @@ async def test_a_link_reading_has_values_age_and_origin(sites: Sites) -> None:
     assert link.loss == Reading(0.0, NOW_S, A)
 
 
-async def test_a_longer_way_takes_longer(tmp_path: Path) -> None:
-    network = MemoryNetwork()
-    sensings = {
-        site: Sensing(network.open(site), site, rng=random.Random(1), folder=tmp_path)
-        for site in (A, B, C)
-    }
-    for sensing in sensings.values():
-        await sensing.start()
-    network.delay(A, B, 0.02)
-    near, far = (await sensings[A].measure([C])).links[0], (await sensings[A].measure([B])).links[0]
-    assert near.rtt_s
-    assert far.rtt_s
-    assert far.rtt_s.value >= 0.04
-    assert 0 < near.rtt_s.value < far.rtt_s.value
-    for sensing in sensings.values():
-        await sensing.close()
+def test_a_longer_way_takes_longer(tmp_path: Path) -> None:
+    async def measured() -> list[float]:
+        network, passing = MemoryNetwork(), asyncio.get_running_loop().time
+        sensings = {
+            site: Sensing(
+                network.open(site), site, rng=random.Random(1), folder=tmp_path, elapsed_s=passing
+            )
+            for site in (A, B, C)
+        }
+        for sensing in sensings.values():
+            await sensing.start()
+        network.delay(A, B, 0.02)
+        links = [(await sensings[A].measure([site])).links[0] for site in (C, B)]
+        for sensing in sensings.values():
+            await sensing.close()
+        return [link.rtt_s.value for link in links if link.rtt_s]
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        assert runner.run(measured()) == [0.0, pytest.approx(0.04)]
 
 
 async def test_an_unreachable_site_is_a_loss_and_then_recovers(sites: Sites) -> None:
@@ -292,12 +298,17 @@ async def test_over_zenoh_loopback_is_fast_and_lossless(tmp_path: Path) -> None:
             Sensing(fabric, site, rng=random.Random(site), folder=tmp_path, period_s=0.3)
         )
         await sensings[-1].start()
-    await until(lambda: any(s.site == A and s.links and s.links[0].rtt_s for s in heard))
-    await until(lambda: any(s.site == B and s.links and s.links[0].throughput_bps for s in heard))
-    for sensed in heard:
-        for link in sensed.links:
-            assert link.rtt_s is None or link.rtt_s.value < 0.5
-            assert link.throughput_bps is None or link.throughput_bps.value > 1e6
+
+    def fast(site: SiteId) -> bool:
+        """Whether it measured that once: at other times, others may have the processors."""
+        links = [link for sensed in heard if sensed.site == site for link in sensed.links]
+        soon = any(link.rtt_s and link.rtt_s.value < 0.5 for link in links)
+        return soon and any(
+            link.throughput_bps and link.throughput_bps.value > 1e6 for link in links
+        )
+
+    for site in (A, B):
+        await until(partial(fast, site))
     for sensing in sensings:
         await sensing.close()
     await network.close()

@@ -71,7 +71,8 @@ async def test_no_table_is_asked_about_the_weather(mixed: Gateway, servers: Serv
 
 async def test_a_record_is_put_to_the_model_that_is_best_at_it(mixed: Gateway) -> None:
     for mode, fields in MODES.items():
-        answered = await post(mixed, messages=RECORD, **fields)
+        wishes = {**fields.get("daitn", {}), "hedge": False}
+        answered = await post(mixed, messages=RECORD, **{**fields, "daitn": wishes})
         assert (mode, *answered) == (mode, 200, "tumours", {})
 
 

@@ -114,7 +114,10 @@ def three(network: Network, servers: Servers, tmp_path: Path) -> Network:
     return network
 
 
-ENSEMBLE: Any = {**CHOICE, "extra_body": {"daitn": {"strategy": "ensemble", "topic": "medicine"}}}
+WISHES = {"strategy": "ensemble", "topic": "medicine"}
+ENSEMBLE: Any = {**CHOICE, "extra_body": {"daitn": WISHES}}
+PATIENT: Any = {**CHOICE, "extra_body": {"daitn": {**WISHES, "hedge": False}}}
+"""It leaves out nobody who is late."""
 
 
 async def test_an_ensemble_outvotes_a_liar(three: Network) -> None:
@@ -122,7 +125,7 @@ async def test_an_ensemble_outvotes_a_liar(three: Network) -> None:
         three.measured(f"model-{index}", f"mdf-{index}", "medicine", value)
     gateway = await three.gateway()
 
-    raw = await client(gateway).chat.completions.with_raw_response.create(model="auto", **ENSEMBLE)
+    raw = await client(gateway).chat.completions.with_raw_response.create(model="auto", **PATIENT)
 
     assert raw.parse().choices[0].message.content == "B"
     assert raw.headers["daitn-model"] in ("model-0", "model-1")
@@ -134,7 +137,7 @@ async def test_a_member_that_fails_is_replaced(three: Network, servers: Servers)
     three.facility("spare", servers[1].url, deployment("model-0"))
     gateway = await three.gateway()
 
-    answer = await client(gateway).chat.completions.create(model="auto", **ENSEMBLE)
+    answer = await client(gateway).chat.completions.create(model="auto", **PATIENT)
 
     assert answer.choices[0].message.content == "B"
     assert gateway.queries(1)[0].attempts == 4

@@ -113,11 +113,13 @@ async def test_a_model_that_returns_while_it_still_drains_answers_on(
 ) -> None:
     alto, bass = holder.model("alto"), holder.model("bass")
     await site.ready("singer", alto, config={"pause_s": 0.01})
-    long = asyncio.create_task(site.post(CHAT, chat("singer", "count 250", stream=True)))
+    end = tmp_path / "end"
+    long = asyncio.create_task(site.post(CHAT, chat("singer", f"until {end}", stream=True)))
     await until(lambda: site.reading.in_flight == 1)
     await site.ready("singer", bass)
     await site.ready("singer", alto)
     assert not long.done()
+    end.touch()
     await long
     serving = tmp_path / "mdf" / "serving"
     await until(lambda: len(list(serving.iterdir())) == 1)
@@ -143,13 +145,15 @@ async def test_a_retired_model_finishes_what_it_has_and_is_forgotten(
     site: Site, holder: Holder, tmp_path: Path
 ) -> None:
     await site.ready("singer", holder.model("alto"), config={"pause_s": 0.01})
-    long = asyncio.create_task(site.post(CHAT, chat("singer", "count 100", stream=True)))
+    end = tmp_path / "end"
+    long = asyncio.create_task(site.post(CHAT, chat("singer", f"until {end}", stream=True)))
     await until(lambda: site.reading.in_flight == 1)
     await site.retire("singer")
     assert site.state("singer") is DeploymentState.DRAINING
     with pytest.raises(openai.InternalServerError) as draining:
         await site.ask("singer")
     assert draining.value.status_code == 503
+    end.touch()
     assert (await long)[1].endswith(b"data: [DONE]\n\n")
     await until(lambda: site.state("singer") is None)
     with pytest.raises(openai.NotFoundError):

@@ -177,12 +177,24 @@ async def test_a_server_that_fails_before_it_says_anything_is_a_clean_error(
 async def test_a_stream_that_breaks_is_not_taken_for_whole(
     server: OpenAiServer, tmp_path: Path, fault: dict[str, Any]
 ) -> None:
-    async with before(server.url, tmp_path, 1 << 16) as site:
-        server.control(**fault)
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await site.post(CHAT, STREAM)
+    async with before(server.url, tmp_path, 1 << 16) as site, aiohttp.ClientSession() as session:
+        server.control(pauses_after=1, **fault)
+        asking = session.post(f"{site.url}{CHAT}", data=STREAM, headers=HEADERS)
+        async with asking as answer:
+            assert await answer.content.readuntil(b"\n\n")
+            server.control(pauses_after=-1)
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await answer.read()
         await until(lambda: site.reading.error_share > 0.0)
         await until(lambda: server.control()["in_flight"] == 0)
+
+
+async def test_a_stream_that_is_too_long_from_the_first_is_a_clean_error(
+    server: OpenAiServer, tmp_path: Path
+) -> None:
+    async with before(server.url, tmp_path, 1 << 6) as site:
+        status, said, _ = await site.post(CHAT, STREAM)
+        assert (status, json.loads(said)["error"]["code"]) == (502, "upstream_failed")
 
 
 async def test_a_server_that_falls_silent_is_given_up(

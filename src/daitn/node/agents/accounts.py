@@ -88,7 +88,8 @@ class TravelReports:
                 await self._report(name, waiting)
             except (Corrupt, InvalidInput, Refused) as error:
                 log.error("the control centre does not pay what %s used: %s", name, error)
-                self._due_s[name] = now_s + _REFUSED_S
+                if self._waiting.get(name) is waiting:  # Nothing was noted meanwhile.
+                    self._due_s[name] = now_s + _REFUSED_S
             except DaitnError as error:
                 log.info("what travelling models used is reported later: %s", error.problem)
                 self._paused_until_s = now_s + EVERY_S
