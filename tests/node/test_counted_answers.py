@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -39,6 +40,8 @@ QUERIES = [
     pytest.param(CHAT, WHOLE, b"}", id="whole"),
     pytest.param(EMBEDDINGS, {"input": "hello"}, b"}", id="embedding"),
 ]
+SERVERS_COUNT = (7, 9)
+"""Tokens of a chat, as the server counts them."""
 OF_OTHER_APIS = [
     pytest.param(MESSAGES, STREAM, b'"message_stop"', id="message, stream"),
     pytest.param(MESSAGES, WHOLE, b"}", id="message"),
@@ -117,6 +120,8 @@ async def test_at_a_gateway(
     (count,) = counted(tmp_path)
     assert count.answers == 1
     assert count.tokens_in > 0
+    if path in (CHAT, MESSAGES, RESPONSES):
+        assert (count.tokens_in, count.tokens_out) == SERVERS_COUNT
     await network.close()
 
 
@@ -139,6 +144,8 @@ async def test_at_a_facility_before_another_server(
 
     (count,) = counted(tmp_path)
     assert count.answers == 1
+    if path == CHAT:
+        assert (count.tokens_in, count.tokens_out) == SERVERS_COUNT
     await site.close()
 
 
@@ -166,3 +173,29 @@ async def test_at_a_facility_with_a_model_of_its_own(
         assert count.answers == 1
         await site.close()
         await holder.close()
+
+
+async def test_a_question_costs_the_same_however_it_is_asked(tmp_path: Path) -> None:
+    network = MemoryNetwork()
+    with installed_talker(tmp_path / "packages"):
+        holder = Holder(network, tmp_path)
+        await holder.start()
+        kept = counts(tmp_path, UsageSide.FACILITY)
+        site = await Site(network, tmp_path, counts=kept).start()
+        await site.ready("doctor", holder.model("alto"))
+        seen = []
+        for body in (WHOLE, STREAM, COUNTED_STREAM):
+            before = sum(count.tokens_out for count in counted(tmp_path))
+            status, said, _ = await site.post(
+                CHAT, json.dumps({"model": "doctor", **body}).encode()
+            )
+            assert status == 200
+            assert (b'"usage"' in said) == (body is not STREAM)
+            (count,) = counted(tmp_path)
+            seen.append((count.tokens_in, count.tokens_out - before))
+        await site.close()
+        await holder.close()
+
+    tokens_in, tokens_out = seen[0]
+    assert tokens_in > 0
+    assert seen == [(tokens_in * asked, tokens_out) for asked in (1, 2, 3)]

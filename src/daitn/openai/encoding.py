@@ -105,7 +105,7 @@ def final_event(query: RequestInfo, reason: str) -> bytes:
 
 
 def usage_event(query: RequestInfo, tokens_in: int, tokens_out: int) -> bytes:
-    """Token counts of a streamed answer, for clients that set `include_usage`."""
+    """Token counts of a streamed answer."""
     usage = {"choices": [], "usage": _usage(tokens_in, tokens_out)}
     return as_event(msgspec.json.encode({**_head(query, streamed=True), **usage}))
 

@@ -104,6 +104,7 @@ class ModelFields(msgspec.Struct):
     model: Annotated[Word, msgspec.Meta(min_length=1)]
     """Part of what the gateway records and tells the network: a name like all others there."""
     stream: bool | None = None
+    stream_options: Any = None
     n: Any = None
     prompt: Any = None
 
@@ -113,6 +114,12 @@ class ModelFields(msgspec.Struct):
         each = self.n if isinstance(self.n, int) and self.n > 0 else 1
         prompts = self.prompt if isinstance(self.prompt, list) else []
         return each * max(1, sum(isinstance(prompt, (str, list)) for prompt in prompts))
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream should end with its token counts."""
+        options = self.stream_options
+        return isinstance(options, dict) and options.get("include_usage") is True
 
 
 class QueryFields(ModelFields):
@@ -126,7 +133,6 @@ class QueryFields(ModelFields):
     temperature: float | None = None
     seed: int | None = None
     logprobs: bool | int | None = None
-    stream_options: Any = None
     tools: msgspec.Raw = NOTHING
     functions: msgspec.Raw = NOTHING
     response_format: msgspec.Raw = NOTHING
@@ -137,12 +143,6 @@ class QueryFields(ModelFields):
         """Maximum tokens of the answer; `None` means the request states no bound."""
         stated = (self.max_completion_tokens, self.max_tokens)
         return next((bound for bound in stated if bound is not None and bound > 0), None)
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream should end with its token counts."""
-        options = self.stream_options
-        return isinstance(options, dict) and options.get("include_usage") is True
 
 
 class RankingFields(QueryFields):
@@ -159,7 +159,7 @@ class RankingFields(QueryFields):
 
 
 class StreamOptions(msgspec.Struct):
-    """What a stream reports besides its text."""
+    """What a stream reports besides its text; gateways and facilities see to it."""
 
     include_usage: bool = False
 

@@ -10,6 +10,7 @@ import msgspec
 
 from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS
+from daitn.openai.events import EventCutter, read_event
 
 __all__ = [
     "NotJson",
@@ -21,12 +22,15 @@ __all__ = [
     "read_usage",
     "text_of",
     "usage_of",
+    "with_counts",
     "with_logprobs",
+    "without_counts",
     "without_logprobs",
 ]
 
 
 _NOTHING = msgspec.Raw(b"null")
+_USAGE = b'"usage"'
 _MAX_COUNT = 10_000_000
 """No context in use is longer. Owners are charged by these counts."""
 
@@ -49,6 +53,10 @@ class _Counts(msgspec.Struct):
 
 class _WithUsage(msgspec.Struct):
     usage: msgspec.Raw = _NOTHING
+
+
+class _Counting(_WithUsage):
+    choices: list[msgspec.Raw] | None = None
 
 
 class TokenLogprob(msgspec.Struct):
@@ -105,6 +113,10 @@ _COUNTS = msgspec.json.Decoder(_Counts)
 _LOGPROBS: msgspec.json.Decoder[Logprobs | None] = msgspec.json.Decoder(Logprobs | None)
 _WITH_USAGE = msgspec.json.Decoder(_WithUsage)
 _CHOICES = msgspec.json.Decoder(_WithChoices)
+_COUNTING = msgspec.json.Decoder(_Counting)
+_OPTIONS: msgspec.json.Decoder[dict[str, msgspec.Raw] | None] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw] | None
+)
 
 
 class NotJson(Exception):
@@ -140,6 +152,35 @@ def usage_of(usage: msgspec.Raw, *, writes: bool = True) -> Usage | None:
 def _count(value: Any) -> int | None:
     possible = type(value) is int and 0 <= value <= _MAX_COUNT
     return value if possible else None
+
+
+def with_counts(raw: Mapping[str, msgspec.Raw]) -> dict[str, object]:
+    """Changes to a request for a stream, after which it ends with its token counts. Options that
+    are none stay: the model refuses them."""
+    try:
+        options = _OPTIONS.decode(raw.get("stream_options", _NOTHING))
+    except DECODE_ERRORS:
+        return {}
+    return {"stream_options": {**(options or {}), "include_usage": True}}
+
+
+def without_counts(events: bytes) -> bytes:
+    """Whole events of a stream, without those that hold only token counts."""
+    if _USAGE not in events:
+        return events
+    blocks = EventCutter().feed(events)
+    return b"".join(block for block in blocks if not _only_counts(block))
+
+
+def _only_counts(block: bytes) -> bool:
+    event = read_event(block)
+    if event is None or _USAGE not in event.data:
+        return False
+    try:
+        piece = _COUNTING.decode(event.data)
+    except DECODE_ERRORS:
+        return False
+    return bytes(piece.usage) != bytes(_NOTHING) and not piece.choices
 
 
 def with_logprobs(api: Api) -> dict[str, object]:

@@ -275,6 +275,32 @@ async def odd_server(answer: Answers) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
+async def test_a_server_that_refuses_to_count_is_asked_without(tmp_path: Path) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.json() if request.can_read_body else {}
+        if request.method == "GET":
+            return web.json_response({"data": []})
+        asked.append("stream_options" in body)
+        if asked[-1]:
+            unknown = {"type": "extra_forbidden", "loc": ["body", "stream_options"]}
+            return web.json_response({"detail": [unknown]}, status=422)
+        piece = {"delta": {"content": "well"}, "index": 0, "finish_reason": "stop"}
+        event = json.dumps({"id": "x", "object": "chat.completion.chunk", "choices": [piece]})
+        said = f"data: {event}\n\ndata: [DONE]\n\n"
+        return web.Response(text=said, content_type="text/event-stream")
+
+    own = json.dumps({**json.loads(STREAM), "stream_options": {"my_own": 1}}).encode()
+    async with odd_server(answer) as url, before(url, tmp_path) as site:
+        assert (await site.post(CHAT, own))[0] == 422
+        assert asked == [True]
+        for _ in range(2):
+            status, said, _ = await site.post(CHAT, STREAM)
+            assert (status, b"well" in said) == (200, True)
+    assert asked == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind", "seen"),
     [

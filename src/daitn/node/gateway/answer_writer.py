@@ -19,7 +19,7 @@ from daitn.openai.errors import ApiError
 from daitn.openai.events import AnswerBroken
 from daitn.openai.folding import as_events
 from daitn.openai.http import DONE, EVENTS, as_event
-from daitn.openai.responses import Usage, text_of
+from daitn.openai.responses import Usage, text_of, without_counts
 from daitn.tools.http import Reply, Request, Response, Stream
 from daitn.topology.qrrt.observation import Observation
 
@@ -142,7 +142,8 @@ class ResponseWriter:
                     self._record_stream(answer, sent)
                     self._done = True
                     self.whole()
-                await self._write(new)
+                wanted = self._query.parsed.include_usage
+                await self._write(new if wanted else without_counts(new))
                 self._finished = events.finished
         sent.end()
 

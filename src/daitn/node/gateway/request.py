@@ -23,6 +23,7 @@ from daitn.openai.requests import (
     rewritten,
     text_of_document,
 )
+from daitn.openai.responses import with_counts
 
 __all__ = ["ParsedRequest", "read_request"]
 
@@ -101,7 +102,7 @@ class ParsedRequest:
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream should end with its token counts."""
+        """Whether the client wants a stream to end with its token counts."""
         return self._fields.include_usage
 
     @property
@@ -155,8 +156,10 @@ class ParsedRequest:
 
     def body(self, model: str, changes: Mapping[str, object]) -> bytes:
         """The request body for a deployment: `model` and `changes` replaced, the rest unchanged
-        byte for byte."""
-        return rewritten(self._raw, {**changes, "model": model})
+        byte for byte. Streams are always asked for their token counts, by which they are charged.
+        """
+        counting = with_counts(self._raw) if self.stream else {}
+        return rewritten(self._raw, {**counting, **changes, "model": model})
 
     def _prefix(self) -> int:
         raw = bytes(self._raw[_TEXT_FIELDS[self.api][0]])

@@ -10,7 +10,7 @@ from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.identifiers import OwnerId, SiteId, is_name
 from daitn.objects.usage import Count, Hosted, UsageKey
 from daitn.openai.http import DONE
-from daitn.openai.responses import Usage, read_usage
+from daitn.openai.responses import Usage, read_usage, without_counts
 from daitn.tools.http import Reply, Request, Response
 
 __all__ = ["FacilityMeter", "Metered"]
@@ -20,12 +20,16 @@ _EVENT = b"data: "
 
 
 class Metered:
-    """Observes one answer without changing it: a `StreamTranslation`. It is counted before the
-    gateway has all of it: a facility that is killed has counted what it delivered."""
+    """Observes one answer: a `StreamTranslation`. It is counted before the gateway has all of it: a
+    facility that is killed has counted what it delivered. Deployments end each stream with its
+    token counts; a gateway that does not want them does not get them."""
 
-    def __init__(self, request: Request, counted: Callable[[Count], None]) -> None:
+    def __init__(
+        self, request: Request, counted: Callable[[Count], None], *, include_usage: bool
+    ) -> None:
         """`counted` is called once, unless there is no answer."""
         self._counted = counted
+        self._include_usage = include_usage
         self._usage: Usage | None = None
         self._pieces = 0
         self._ended = False
@@ -44,7 +48,7 @@ class Metered:
         if events.endswith(DONE):
             self._pieces -= 1
             self._count_stream()
-        return events
+        return events if self._include_usage else without_counts(events)
 
     def end(self, reply: Reply) -> None:
         """The answer has ended. A stream without its end does not count: it broke off here."""

@@ -32,6 +32,8 @@ class ServingRequest:
     byte."""
     created_s: int
     """Becomes the answer's `created`, for the same reason."""
+    include_usage: bool = True
+    """Whether the gateway wants a stream to end with its token counts."""
     traceparent: str = ""
     """W3C Trace Context; empty if there is none."""
 
@@ -47,6 +49,7 @@ def read_query(api: Api, body: bytes, headers: Mapping[str, str]) -> ServingRequ
         body=body,
         id=headers.get(PeerHeader.QUERY, "")[:200],
         created_s=_created_s(headers.get(PeerHeader.ASKED_AT, "")),
+        include_usage=fields.include_usage,
         traceparent=passed_on(headers.get(TRACEPARENT)),
     )
 

@@ -30,6 +30,7 @@ from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
 from daitn.objects.errors import Refused
 from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import SiteId
+from daitn.objects.usage import Count
 from daitn.openai.conversation import MAX_STORED_BYTES, read_stored, site_of
 from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.http import HEALTH, JSON, MODELS, PATHS, READY, RESPONSES
@@ -179,10 +180,10 @@ class ServingServer:
                 span.attributes["daitn.queue_time_seconds"] = waited_s
             # Another version of the model may have replaced it meanwhile.
             current = self._backends().get(query.model, backend)
-            if self._meter is None:
-                return await current.answer(request, query, waited_s)
-            count = partial(self._meter.answered, site, query.id, owner, current.descriptor)
-            metered = Metered(request, count)
+            count: Callable[[Count], None] = _uncounted
+            if self._meter is not None:
+                count = partial(self._meter.answered, site, query.id, owner, current.descriptor)
+            metered = Metered(request, count, include_usage=query.include_usage)
             try:
                 reply = await current.answer(request, query, waited_s)
             except (asyncio.CancelledError, ConnectionError):
@@ -233,3 +234,7 @@ class ServingServer:
             if backend.descriptor.state is DeploymentState.READY
         }
         return json_response(model_list(owners))
+
+
+def _uncounted(count: Count) -> None:
+    """A facility without a meter counts nothing."""

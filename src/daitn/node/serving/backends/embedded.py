@@ -30,7 +30,7 @@ from daitn.openai.encoding import (
 )
 from daitn.openai.errors import ApiError, bad_request, unsupported
 from daitn.openai.http import DONE, JSON
-from daitn.openai.requests import GenerationRequest, StreamOptions, Tool, Turn, read_generation
+from daitn.openai.requests import GenerationRequest, Tool, Turn, read_generation
 from daitn.openai.supported_fields import check_honoured
 from daitn.tools.http import Reply, Request, Response, Stream
 
@@ -133,8 +133,7 @@ class EmbeddedBackend:
                 reply: Reply = Response(body, headers=headers)
             else:
                 reply = begin_stream(request, waited_s, first_s)
-                options = fields.stream_options or StreamOptions()
-                await _stream(request, reply, answer, logprobs, options)
+                await _stream(request, reply, answer, logprobs)
         finally:
             await pieces.aclose()  # type: ignore[attr-defined]
         self.admission.record_answer(first_s, time.perf_counter() - began_s, answer.tokens)
@@ -184,13 +183,7 @@ class _Answer:
         return "length" if self.tokens >= self.generation.most_tokens else "stop"
 
 
-async def _stream(
-    request: Request,
-    stream: Stream,
-    answer: _Answer,
-    logprobs: bool,
-    options: StreamOptions,
-) -> None:
+async def _stream(request: Request, stream: Stream, answer: _Answer, logprobs: bool) -> None:
     """Send the pieces as they arrive; a failure breaks the stream off."""
     try:
         for piece in answer.pieces:
@@ -204,8 +197,7 @@ async def _stream(
         request.abort()
         raise
     end = final_event(answer.query, answer.reason)
-    if options.include_usage:
-        end += usage_event(answer.query, answer.generation.tokens_in, answer.tokens)
+    end += usage_event(answer.query, answer.generation.tokens_in, answer.tokens)
     await stream.write(end + DONE)
 
 

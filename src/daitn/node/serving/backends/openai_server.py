@@ -42,7 +42,8 @@ from daitn.openai.failures import (
 )
 from daitn.openai.http import JSON, as_event
 from daitn.openai.prefill import without_beginning
-from daitn.openai.requests import raw_fields, rewritten
+from daitn.openai.requests import raw_fields
+from daitn.openai.responses import with_counts
 from daitn.openai.retry_after import retry_after_s
 from daitn.tools import clock
 from daitn.tools.http import (
@@ -90,6 +91,9 @@ HELD_S = 30.0
 """How long a deployment is not offered after one of these."""
 FULL_RETRY_AFTER_S = 1.0
 """Assumed for a full server that does not say for how long."""
+_ONLY_COUNTS = {"stream_options": {"include_usage": True}}
+_REFUSED_FIELD = b"stream_options"
+"""In the error of a server that refuses the field."""
 _SPOKEN = {Api.EMBEDDINGS: Says.VECTOR, Api.RERANK: Says.SCORE}
 """Outputs of APIs other than those of text."""
 
@@ -125,6 +129,8 @@ class OpenAiBackend:
         )
         self._tasks = Tasks()
         self._problems = ThrottledLog(log)
+        self._counts_streams = True
+        """Whether it may be asked for the token counts of a stream."""
         self._held_until_s = 0.0
         """Time until which no probe makes it ready (monotonic)."""
         self._probe_now = asyncio.Event()
@@ -148,11 +154,8 @@ class OpenAiBackend:
         """See `Backend.answer`."""
         began_s = time.perf_counter()
         try:
-            response = await self._forward(query)
-            if response.status != 200:
-                return await self._error(response)
             answer = IncomingAnswer(
-                response,
+                await self._answered(query),
                 self._max_answer_bytes,
                 _BOUND,
                 api=query.api,
@@ -167,7 +170,7 @@ class OpenAiBackend:
                 answer.close()
         except AnswerFailed as failed:
             status = stated_status(failed.error)
-            return self._failed(status, failed.error, {}, _WITHIN, failed.body)
+            raise self._failed(status, failed.error, {}, _WITHIN, failed.body) from None
         except AnswerBroken as broken:
             self._suspect()
             raise _upstream_failed(broken.reason) from None
@@ -175,9 +178,32 @@ class OpenAiBackend:
             self._suspect()
             raise _upstream_failed(str(broken)) from None
 
-    async def _forward(self, query: ServingRequest) -> ClientResponse:
+    async def _answered(self, query: ServingRequest) -> ClientResponse:
+        """The server's answer, with status 200. A stream is asked for its token counts, unless the
+        server refuses that field. Raises `_UpstreamFailed`, and `ApiError` for an error."""
+        raw = raw_fields(query.body)
+        counting = with_counts(raw) if query.stream else {}
+        # With options of the client's own, a refusal may be about these.
+        is_ours = counting == _ONLY_COUNTS
+        plain = {name: value for name, value in raw.items() if name not in counting}
+        fields = plain if is_ours and not self._counts_streams else {**raw, **counting}
+        response = await self._forward(query, fields)
+        if response.status == 200:
+            return response
+        body = await _read_error(response)
+        if is_ours and self._counts_streams and _REFUSED_FIELD in body:
+            without = await self._forward(query, plain)
+            if without.status == 200:
+                self._counts_streams = False
+                self._log("it refuses `stream_options`, so token counts of streams are estimated")
+                return without
+            without.close()
+        what = f"answered {response.status}"
+        raise self._failed(response.status, read_error(body), response.headers, what, body)
+
+    async def _forward(self, query: ServingRequest, fields: Mapping[str, object]) -> ClientResponse:
         silence_timeout_s = SILENT_TIMEOUT_S if query.stream else WHOLE_TIMEOUT_S
-        body = rewritten(raw_fields(query.body), {"model": self._model})
+        body = msgspec.json.encode({**fields, "model": self._model})
         return await self._request(
             "POST", query.api.path, body, silence_timeout_s, traceparent=query.traceparent
         )
@@ -254,37 +280,28 @@ class OpenAiBackend:
         self.admission.record_failure()
         self._probe_now.set()
 
-    async def _error(self, response: ClientResponse) -> Reply:
-        answer = IncomingAnswer(response, MAX_ERROR_BYTES, _BOUND)
-        try:
-            body = await answer.read_start(MAX_ERROR_BYTES)
-        finally:
-            response.release()
-        what = f"answered {response.status}"
-        return self._failed(response.status, read_error(body), response.headers, what, body)
-
     def _failed(
         self, status: int, known: Error | None, headers: Mapping[str, str], what: str, body: bytes
-    ) -> Reply:
+    ) -> ApiError:
         """The facility's answer to a server's error, whose form may not be `known`; `what`: the
-        server's action; `body`: its response. Raises `ApiError`."""
+        server's action; `body`: its response."""
         text = body[:MAX_ERROR_BYTES].decode(errors="replace")
         error = known or Error(text[:_MAX_QUOTED])
         hint_s = retry_after_s(headers, text, clock.wall_s())
         failure = of_server(status, error, hint_s)
         if failure in (CLIENTS, TOO_LONG, UNSUITED):  # The client gets the server's own error.
-            raise _passed_on(status, error, failure)
+            return _passed_on(status, error, failure)
         if failure is FULL:
             hint_s = FULL_RETRY_AFTER_S if hint_s is None else hint_s
             full = "the upstream server is full"
             if known is not None and known.words:
                 full = f"{full}: {known.words}"
-            raise ApiError(429, "facility_full", full, retry_after_s=hint_s)
+            return ApiError(429, "facility_full", full, retry_after_s=hint_s)
         message = what if known is None else _quoted(what, known)
         self.admission.record_failure()
         if failure is UNREADY:
             self._probe_now.set()
-            raise _upstream_failed(f"it {message}", hint_s)
+            return _upstream_failed(f"it {message}", hint_s)
         self._problems.warning(
             f"{status} {failure.name}",
             "upstream server %s (%s) %s: %s",
@@ -296,8 +313,8 @@ class OpenAiBackend:
         if failure is MISCONFIGURED:
             if status in _ITS_OPERATORS:
                 self._hold()
-            raise ApiError(502, "upstream_misconfigured", f"the upstream server {what}")
-        raise _upstream_refused(message, hint_s)
+            return ApiError(502, "upstream_misconfigured", f"the upstream server {what}")
+        return _upstream_refused(message, hint_s)
 
     def _hold(self) -> None:
         """No query can succeed: stop offering the deployment, and check again later."""
@@ -375,6 +392,7 @@ class OpenAiBackend:
         listed = listed_model(models, self._model)
         facts = self._facts
         if anew:
+            self._counts_streams = True
             facts = await server_facts(self._fetch, self._model, listed)
         if listed is not None and (listed.max_model_len or 0) > 0:
             facts = msgspec.structs.replace(facts, context_tokens=listed.max_model_len)
@@ -433,6 +451,14 @@ def _abilities(config: UpstreamConfig, facts: ServerFacts, apis: tuple[Api, ...]
 
 def _first(stated: T | None, reported: T | None, usual: T) -> T:
     return stated if stated is not None else reported if reported is not None else usual
+
+
+async def _read_error(response: ClientResponse) -> bytes:
+    answer = IncomingAnswer(response, MAX_ERROR_BYTES, _BOUND)
+    try:
+        return await answer.read_start(MAX_ERROR_BYTES)
+    finally:
+        response.release()
 
 
 async def _read_small(answer: ClientResponse) -> bytes | None:
