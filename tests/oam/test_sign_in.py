@@ -91,6 +91,8 @@ async def test_a_browser_swaps_a_token_for_a_cookie_that_outlives_the_process(
     assert await status(http) == 401
     stolen = f"{cookie.key}={cookie.value}"
     assert await status(clinics.http(), cookie=stolen) == 401, "it has ended"
+    await clinics.restart()
+    assert await status(clinics.http(), cookie=stolen) == 401, "it stays ended"
 
 
 async def test_the_dashboards_address_opens_one_session(clinics: Room) -> None:
@@ -98,6 +100,8 @@ async def test_the_dashboards_address_opens_one_session(clinics: Room) -> None:
     once = clinics.token("root", opens_until_s=time.time() + 60.0)
     assert await status(http, authorization=f"Bearer {once}") == 401
     assert (await opened(http, clinics.url, once)).status == 200
+    assert (await opened(http, clinics.url, once)).status == 401
+    await clinics.restart()
     assert (await opened(http, clinics.url, once)).status == 401
     late = clinics.token("root", opens_until_s=time.time() - 1.0)
     assert (await opened(http, clinics.url, late)).status == 401

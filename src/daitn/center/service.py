@@ -27,6 +27,7 @@ from daitn.center.published import PublishedModels
 from daitn.center.reports import WorkReports
 from daitn.center.retention import Retention
 from daitn.center.sharing import ReleaseRecords, SharedStore
+from daitn.center.spent import SpentSecrets
 from daitn.center.topology_views import TopologyViews
 from daitn.center.travels import TravelAccounts
 from daitn.center.uploads import Uploads
@@ -108,6 +109,8 @@ class ControlCenter:
         self._network = identity.network if identity else ""
         self.api = ""
         """URL of its API, if there is one."""
+        self.spent = SpentSecrets(self._journal, clock.wall_s)
+        """What signs nobody in to its API any more."""
         self._releases = Releases(self._rules(state / ProcessState.RELEASES), self._store)
         self._uploads = Uploads(self._store, self._releases, config.stored_bytes)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)
@@ -191,6 +194,7 @@ class ControlCenter:
 
     async def start(self) -> None:
         """Load the jobs, listen, and resume interrupted jobs once their sites are back."""
+        self.spent.start()
         self._experience.start()
         self._jobs.start()
         self._accounts.start()

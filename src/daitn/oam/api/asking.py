@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from daitn.center.spent import SpentSecrets
 from daitn.oam.api.answers import ApiRole, PastEvent, You
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.grants import Signed
@@ -38,6 +39,9 @@ class Center(Protocol):
 
     @property
     def fabric(self) -> Fabric: ...
+
+    @property
+    def spent(self) -> SpentSecrets: ...
 
     def snapshot(self) -> Drrt: ...
 

@@ -80,7 +80,8 @@ class ApiService:
         everything. `state`, `tls`: its folders."""
         self._center = center
         self._name = name
-        self._sign_in = SignIn(name, roster.grants() if roster else None, state, clock.wall_s)
+        grants = roster.grants() if roster else None
+        self._sign_in = SignIn(name, grants, state, center.spent, clock.wall_s)
         self._relay = Relay(center, roster)
         self._access = AccessControl(config, self._sign_in)
         self.log = EventLog()

@@ -2,7 +2,7 @@
 
 A token is a secret and the member's `CenterMandate`; nothing of it is stored here. A session is in
 its cookie alone, with a message authentication code: browsers stay signed in while the control
-centre restarts.
+centre restarts. What is over is stored: `SpentSecrets`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from daitn.center.spent import SpentSecrets
 from daitn.files.state_folder import CenterState
 from daitn.identity.grants import (
     CENTER_TOKEN_PREFIX,
@@ -43,7 +44,6 @@ SESSION_S: Final = 12 * 3600.0
 _DOMAIN: Final = b"daitn session 1\0"
 _KEY_BYTES: Final = 32
 _MOST_COOKIE: Final = 3800
-_MOST_REMEMBERED: Final = 10_000
 _KINDS: Final = {Kind.OWNER: ApiRole.OWNER, Kind.OPERATOR: ApiRole.OPERATOR}
 
 
@@ -63,18 +63,22 @@ class SignIn:
     """Checks tokens and cookies against the roster."""
 
     def __init__(
-        self, center: str, grants: GrantBook | None, state: Path, wall_s: Callable[[], float]
+        self,
+        center: str,
+        grants: GrantBook | None,
+        state: Path,
+        spent: SpentSecrets,
+        wall_s: Callable[[], float],
     ) -> None:
         """`center`: the control centre's name in the roster. `grants`: none without a roster.
-        `state`: folder of the key that authenticates cookies."""
+        `state`: folder of the key that authenticates cookies. `spent`: secrets that have opened
+        their session, and sessions that were closed."""
         self._center = center
         self._grants = grants
         self._wall_s = wall_s
         path = state / CenterState.API_KEY
         self._key = kept_private(path, lambda: secrets.token_bytes(_KEY_BYTES))
-        self._spent: dict[str, float] = {}
-        """Secrets that have opened their session, and sessions that were closed, with the time of
-        their expiry."""
+        self._spent = spent
 
     @property
     def needed(self) -> bool:
@@ -98,13 +102,14 @@ class SignIn:
         return replace(signed, session=session.id)
 
     def opened(self, token: str) -> tuple[SignedIn, str]:
-        """A new session for a token, and its cookie's value. Raises `HttpProblem` (401)."""
+        """A new session for a token, and its cookie's value. Raises `HttpProblem` (401), and like
+        `SpentSecrets.add`."""
         mandate, signed, member = self._read(token)
         now_s = self._wall_s()
         if mandate.opens_until_s is not None:
             if now_s >= mandate.opens_until_s or mandate.secret in self._spent:
                 raise unknown("it has opened its session, or its time to do so is over")
-            self._spend(mandate.secret, mandate.opens_until_s)
+            self._spent.add(mandate.secret, mandate.opens_until_s)
         until_s = min(mandate.until_s, now_s + SESSION_S)
         return self.begun(member, until_s, reads_only=mandate.reads_only, mandate=signed)
 
@@ -128,8 +133,8 @@ class SignIn:
         return _signed_in(member, reads_only, mandate, until_s), cookie
 
     def close(self, session: str) -> None:
-        """End a session before its time."""
-        self._spend(session, self._wall_s() + SESSION_S)
+        """End a session before its time. Raises like `SpentSecrets.add`."""
+        self._spent.add(session, self._wall_s() + SESSION_S)
 
     def still(self, by: SignedIn) -> bool:
         """Whether an earlier caller is still admitted: for answers that continue."""
@@ -182,16 +187,6 @@ class SignIn:
 
     def _code(self, domain: bytes, text: bytes) -> bytes:
         return hmac.digest(self._key, domain + text, hashlib.sha256)
-
-    def _spend(self, what: str, until_s: float) -> None:
-        now_s = self._wall_s()
-        if len(self._spent) >= _MOST_REMEMBERED:
-            self._spent = {one: end for one, end in self._spent.items() if end > now_s}
-        if len(self._spent) >= _MOST_REMEMBERED:
-            raise HttpProblem(
-                429, "Refused", "too many sessions are opened and closed", fix="wait for a minute"
-            )
-        self._spent[what] = until_s
 
 
 def _signed_in(
