@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from daitn.client import AsyncClient, Client, events
-from daitn.client.transport import Transport
+from daitn.client.transport import Transport, _error
 from daitn.oam.api.openapi import described
 from daitn.oam.api.pagination import cursor_of
 from daitn.oam.api.routes import ROUTES, ApiRoute
@@ -197,6 +197,36 @@ async def test_events_go_on_although_nobody_answered_for_long(
         await until(lambda: "reset" in seen or following.done())
         assert not following.done()
         following.cancel()
+
+
+async def test_events_go_on_although_a_proxy_answers_for_the_control_centre(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "_FIRST_PAUSE_S", 0.0)
+    event = b"event: retired\nid: 0badcafe-1\nat: 7.5\ndata: {}\n\n"
+    statuses = iter((200, 502, 503, 504, 200))
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        status = next(statuses)
+        body = event if status == 200 else b"<html>Bad Gateway</html>"
+        head = f"HTTP/1.1 {status} -\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with AsyncClient(url) as client:
+        told = client.events()
+        assert [(await anext(told)).at_s for _ in range(2)] == [7.5, 7.5]
+    server.close()
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_who_asks_a_proxy_before_nobody_is_told(status: int) -> None:
+    error = _error(status, b"<html>Bad Gateway</html>")
+    assert isinstance(error, Unreachable)
+    assert str(status) in error.problem
 
 
 async def test_who_asks_for_events_where_nobody_is_is_told() -> None:

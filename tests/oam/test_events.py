@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from daitn.client import AsyncClient
+from daitn.oam.api import events
 from daitn.oam.api.answers import PastKind
 from daitn.oam.api.events import EVENT_KINDS, EventLog
 from daitn.objects.cordons import Cordon
@@ -166,6 +167,36 @@ async def test_who_returns_goes_on_where_it_was(clinics: Room) -> None:
     async with Reading(clinics.http("ann"), "0badcafe-1") as other:
         await other.until("reset")
     assert [kind for kind, _, _ in other.seen] == ["reset"]
+
+
+async def test_a_reader_hears_that_the_server_lives_while_only_others_see_events(
+    clinics: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_HEARTBEAT_S", 0.05)
+    api = clinics.center.api
+    assert api is not None
+
+    async def others() -> None:
+        while True:
+            api.log.put("job", {}, owner="ann")
+            await asyncio.sleep(0)
+
+    async with clinics.http("bob").get("/api/v1/events") as reply:
+        happening = asyncio.create_task(others())
+        async with asyncio.timeout(PATIENCE_S):
+            for start in (b"retry: ", b"id: ", b"\n", b"id: ", b"\n", b"id: ", b"\n"):
+                assert (await reply.content.readline()).startswith(start)
+        happening.cancel()
+
+
+async def test_all_that_is_remembered_is_told_with_its_time(clinics: Room) -> None:
+    api = clinics.center.api
+    assert api is not None
+    api.log.put("retired", {"name": "n"})
+    (past,) = api.log.past(1, None, lambda owner: True)
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        event = await anext(ann.events("start"))
+    assert (event.kind, event.id, event.at_s) == ("retired", past.id, past.at_s)
 
 
 async def test_a_member_that_is_revoked_hears_no_more(clinics: Room) -> None:

@@ -29,12 +29,12 @@ from daitn.cli.tokens import api_of, network_facts
 from daitn.client import AsyncClient
 from daitn.client.events import EVENT_TYPES
 from daitn.oam.api.answers import PastEvent, SiteNews
+from daitn.oam.api.events import START
 from daitn.objects.errors import Unreachable
 from daitn.objects.jobs import JobSummary
 from daitn.objects.placement import DeploymentView
 from daitn.objects.text import escaped_json
 from daitn.objects.wire import to_json
-from daitn.tools import clock
 
 __all__ = ["events"]
 
@@ -78,14 +78,14 @@ async def _events(center: str, limit: int, follow: bool, as_json: bool) -> list[
 
 
 async def _follow(client: AsyncClient, past: tuple[PastEvent, ...], teller: _Teller) -> None:
-    async for event in client.events(past[0].id if past else ""):
+    async for event in client.events(past[0].id if past else START):
         if event.kind == "reset":
             errors.print(
                 "events are missing here: the control centre has restarted, or forgot them"
             )
         if event.kind not in _UNTOLD:
-            at_s = clock.wall_s()
-            teller.tell(PastEvent(id=event.id, kind=event.kind, at_s=at_s, data=event.data))
+            told = PastEvent(id=event.id, kind=event.kind, at_s=event.at_s, data=event.data)
+            teller.tell(told)
 
 
 @asynccontextmanager

@@ -392,7 +392,8 @@ class AsyncClient:
         )
 
     def events(self, after: str = "") -> AsyncIterator[NetworkEvent]:
-        """Events from now on, or after an event: `event` of a map, or `id` of one."""
+        """Events from now on, or after an event: `event` of a map, or `id` of one; `start` for all
+        that are remembered."""
         return follow(self._http, after)
 
     async def openapi(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from daitn.oam.api.answers import MapDelta, SiteNews
 from daitn.objects.errors import Unreachable
 from daitn.objects.jobs import JobSummary
 from daitn.objects.placement import DeploymentView
+from daitn.tools import clock
 
 __all__ = ["EVENT_TYPES", "NetworkEvent", "follow"]
 
@@ -37,6 +38,9 @@ class NetworkEvent:
     id: str
     data: Any
     """A `MapDelta`, `SiteNews`, `JobSummary` or `DeploymentView`, by the kind; else plain data."""
+    at_s: float
+    """When it happened, in seconds since the epoch; when it came, if the control centre does not
+    say."""
 
 
 async def follow(transport: Transport, after: str) -> AsyncIterator[NetworkEvent]:
@@ -55,7 +59,8 @@ async def follow(transport: Transport, after: str) -> AsyncIterator[NetworkEvent
                 if "event" in fields:
                     kind = fields["event"]
                     data = msgspec.json.decode(fields["data"], type=EVENT_TYPES.get(kind, Any))
-                    yield NetworkEvent(kind, after, data)
+                    at_s = float(fields["at"]) if "at" in fields else clock.wall_s()
+                    yield NetworkEvent(kind, after, data, at_s)
         except Unreachable:
             if not answered:
                 raise

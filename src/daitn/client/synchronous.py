@@ -344,7 +344,8 @@ class Client:
         return self._done(self._client.relay(payload, key, within_s=within_s))
 
     def events(self, after: str = "") -> Iterator[NetworkEvent]:
-        """Events from now on, or after an event: `event` of a map, or `id` of one."""
+        """Events from now on, or after an event: `event` of a map, or `id` of one; `start` for all
+        that are remembered."""
         found = self._client.events(after)
         while True:
             yield self._done(_next(found))

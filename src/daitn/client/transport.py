@@ -57,9 +57,13 @@ _BY_STATUS: Final[Mapping[int, type[DaitnError]]] = {
     421: Refused,
     422: InvalidInput,
     429: Refused,
+    502: Unreachable,
     503: Unreachable,
+    504: Unreachable,
 }
-"""Errors without a name in the network."""
+"""Errors without a name in the network. A proxy answers the last three while the control centre
+behind it is away."""
+_BEHIND_PROXY: Final = "check that it is running, and see the log of the proxy in front of it"
 
 
 class NotSignedIn(Refused):
@@ -253,6 +257,8 @@ def _error(status: int, content: bytes) -> DaitnError:
         problem: Any = msgspec.json.decode(content, type=Problem)
     except (msgspec.DecodeError, ValueError):
         kind = _BY_STATUS.get(status, DaitnError)
+        if kind is Unreachable:
+            return kind(f"no control centre: HTTP {status}", field="url", fix=_BEHIND_PROXY)
         return kind(f"HTTP {status}", fix="see the control centre's log")
     code = problem.type.removeprefix(_URN)
     named = {kind.__name__: kind for kind in (*KINDS, NotSignedIn)}

@@ -3,7 +3,8 @@
 A reader is a place in the log and nothing else: whoever is slow holds nobody up and has nothing
 kept for it. An event's id is the log's own random name and a number, so a browser that comes back
 with `Last-Event-ID` goes on where it was. Where the log does not reach back so far, or is another
-process's, the reader gets `reset`, and reads anew what it shows.
+process's, the reader gets `reset`, and reads anew what it shows. The field `at` of an event is its
+time; browsers' own readers ignore it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from daitn.oam.api.problems import HttpProblem
 from daitn.tools import clock
 from daitn.tools.http import Request, Stream
 
-__all__ = ["EVENT_ID", "EVENT_KINDS", "EventLog", "Readers"]
+__all__ = ["EVENT_ID", "EVENT_KINDS", "START", "EventLog", "Readers"]
 
 EVENT_KINDS: Final = {
     "map": "`MapDelta`: changes to the map, at most once a second.",
@@ -38,6 +39,8 @@ EVENT_KINDS: Final = {
 
 EVENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9]{1,20}")
 """The form of an event's id: the log's name and a number."""
+START: Final = "start"
+"""In place of an id: all events that are remembered."""
 _MOST_EVENTS: Final = 8192
 _MOST_BYTES: Final = 32 << 20
 _BATCH_BYTES: Final = 1 << 18
@@ -86,9 +89,11 @@ class EventLog:
     def put(self, kind: str, data: object, owner: str | None = None) -> None:
         """Add an event. `owner`: who may see it besides operators; none means everybody."""
         self._last += 1
+        at_s = clock.now_s()
         encoded = msgspec.json.encode(data)  # JSON has no line breaks of its own.
-        text = f"event: {kind}\nid: {self.last}\ndata: ".encode() + encoded + b"\n\n"
-        self._events.append(_Event(self._last, kind, clock.now_s(), owner, encoded, text))
+        head = f"event: {kind}\nid: {self.last}\nat: {at_s!r}\ndata: "
+        text = head.encode() + encoded + b"\n\n"
+        self._events.append(_Event(self._last, kind, at_s, owner, encoded, text))
         self._bytes += len(text)
         while len(self._events) > _MOST_EVENTS or self._bytes > _MOST_BYTES:
             self._bytes -= len(self._events.popleft().text)
@@ -105,10 +110,12 @@ class EventLog:
         self._news = asyncio.Event()
 
     def place(self, id_: str | None) -> int | None:
-        """The position after events up to this id; without an id, the end. None if events since
-        then are missing."""
+        """The position after events up to this id; without an id, the end; for `START`, the
+        beginning. None if events since then are missing."""
         if not id_:
             return self._last
+        if id_ == START:
+            return self._first - 1
         name, _, number = id_.partition("-")
         if name != self.name or not (number.isascii() and number.isdecimal()):
             return None
@@ -152,17 +159,14 @@ class EventLog:
                 found.append(PastEvent(id=id_, kind=event.kind, at_s=event.at_s, data=data))
         return found
 
-    async def changed(self, place: int, timeout_s: float) -> bool:
-        """Wait for an event after a position. Returns whether there is one."""
+    async def changed(self, place: int, timeout_s: float) -> None:
+        """Wait for an event after a position, or for this long."""
         news = self._news
         if place < self._last:
-            return True
-        try:
+            return
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await news.wait()
-        except TimeoutError:
-            return False
-        return True
 
     @property
     def _first(self) -> int:
@@ -224,6 +228,7 @@ class Readers:
         # An id alone is no event, but a reader that returns can name it.
         at = self._log.last if place is None else self._log.id(place)
         await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
+        sent_s = clock.elapsed_s()
         while self._still(by):
             found = None if place is None else self._log.after(place, by.sees)
             if found is None:
@@ -231,8 +236,11 @@ class Readers:
                 await stream.write(f"event: reset\nid: {self._log.last}\ndata: {{}}\n\n".encode())
                 continue
             text, place = found
-            if text:
-                await stream.write(text)
-            elif not await self._log.changed(place, _HEARTBEAT_S):
-                await stream.write(f"id: {self._log.id(place)}\n\n".encode())
+            # Events that others see are no sign of life for this reader.
+            left_s = sent_s + _HEARTBEAT_S - clock.elapsed_s()
+            if not text and left_s > 0.0:
+                await self._log.changed(place, left_s)
+                continue
+            await stream.write(text or f"id: {self._log.id(place)}\n\n".encode())
+            sent_s = clock.elapsed_s()
         return stream

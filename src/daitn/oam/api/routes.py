@@ -220,7 +220,8 @@ ROUTES: Final[tuple[ApiRoute, ...]] = (
     ApiRoute("GET", "/usage", reading.usage, Page[UsageCompared], query=(*_listed(), _ACCOUNT[0])),
     ApiRoute("GET", "/events", Special.EVENTS, str, media="text/event-stream",
              query=(Parameter("after", _Text | None,
-                              "Id of the last event that was seen, as `Last-Event-ID` says."),)),
+                              "Id of the last event that was seen, as `Last-Event-ID` says; "
+                              "`start`: all that are remembered."),)),
     ApiRoute("GET", "/history", reading.history, Page[PastEvent],
              query=(*_listed(), Parameter("kind", PastKind | None, "Only events of this kind."))),
     ApiRoute("POST", "/relay", Special.RELAY, bytes, body=bytes, media=OCTETS,
