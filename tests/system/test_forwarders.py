@@ -222,8 +222,7 @@ def test_a_query_finds_its_own_way_through_a_gateway(square: Square) -> None:
     )
     assert spoken["daitn"]["strategy"] == "packet"
     asked = square.network.daitn("explain", headers["daitn-decision"], "--center", door)
-    assert asked.returncode != 0
-    assert f"daitn trace {headers['daitn-object']} --site gate" in " ".join(asked.stderr.split())
+    assert f"daitn trace {headers['daitn-object']} --site gate" in " ".join(asked.stdout.split())
     square.relay.cut()
     said, headers = ask("auto:medicine", trust="claimed")
     assert (said, headers["daitn-path"]) == ("from east", "gate,south,east")

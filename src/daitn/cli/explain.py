@@ -61,7 +61,10 @@ def explain(
             print_json(to_json(explained))
         else:
             screen.print(query_table(explained.query))
-            screen.print(decision_table(explained.decision))
+            if explained.undecided:
+                screen.print(f"no decision to show: {explained.undecided}", highlight=False)
+            else:
+                screen.print(decision_table(explained.decision))
         return
     view, made = run(_job_with_decisions(center, site, job, decision))
     if decision is not None:

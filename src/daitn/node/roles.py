@@ -44,7 +44,6 @@ from daitn.objects.requests import (
     CutQuery,
     ExplainQuery,
     QueriesWanted,
-    QueryExplained,
     QueryList,
 )
 from daitn.objects.roster import Kind
@@ -429,11 +428,12 @@ class Roles:
         return encode(QueryList(queries=found))
 
     async def _on_explain(self, key: str, payload: bytes) -> bytes:
-        """`ExplainQuery` -> `QueryExplained`: gateway: the decision on one query, recomputed."""
+        """`ExplainQuery` -> `QueryExplained`: gateway: one query, and its decision, recomputed, or
+        why there is none."""
         assert self._gateway is not None
-        record, decision = self._gateway.explain(decode(payload, ExplainQuery).query)
-        check_owner(record.owner, f"query {record.id}")
-        return encode(QueryExplained(query=record, decision=decision))
+        explained = self._gateway.explain(decode(payload, ExplainQuery).query)
+        check_owner(explained.query.owner, f"query {explained.query.id}")
+        return encode(explained)
 
     async def _on_cut(self, key: str, payload: bytes) -> bytes:
         """`CutQuery` -> `QueryCut`: gateway: the QS-QRRT of a hypothetical query."""

@@ -212,6 +212,8 @@ class QueryExplained(msgspec.Struct, frozen=True, kw_only=True):
 
     query: QueryRecord
     decision: Decision
+    undecided: str = ""
+    """Why there is no decision to show, and `decision` is empty."""
 
 
 class CutQuery(msgspec.Struct, frozen=True, kw_only=True):

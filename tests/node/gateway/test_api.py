@@ -61,9 +61,11 @@ async def test_chat_is_answered_and_says_how(network: Network, servers: Servers)
     # The server counts 7 tokens in and 9 words out.
     assert float(told["daitn-cost-usd"]) == pytest.approx(0.007 + 0.018)
     assert 0 < float(told["daitn-overhead-ms"]) < 1000
-    record, decision = gateway.explain(told["daitn-decision"])
+    explained = gateway.explain(told["daitn-decision"])
+    record = explained.query
     assert (record.status, record.tokens_in, record.tokens_out) == (QueryStatus.ANSWERED, 7, 9)
-    assert decision.chosen == "doctor@mdf"
+    assert explained.decision.chosen == "doctor@mdf"
+    assert not explained.undecided
 
 
 async def test_chat_streams(network: Network, servers: Servers) -> None:
@@ -327,7 +329,11 @@ async def test_a_full_gateway_sheds(network: Network, servers: Servers) -> None:
     held.cancel()
     assert shed.value.code == "overloaded"
     assert int(shed.value.response.headers["retry-after"]) >= 1
-    assert gateway.queries(1)[0].status is QueryStatus.SHED
+    shed = gateway.queries(1)[0]
+    assert shed.status is QueryStatus.SHED
+    explained = gateway.explain(shed.id)
+    assert (explained.query, explained.decision.chosen) == (shed, None)
+    assert "ended before a decision" in explained.undecided
     told = {rate.model: rate for rate in gateway.demand(gateway.queries(1)[0].asked_at_s).rates}
     assert told["doctor"].shed_per_s > 0
 

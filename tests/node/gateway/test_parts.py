@@ -316,8 +316,12 @@ def test_records_are_a_ring_and_decisions_are_told_again() -> None:
     assert len(records.latest(9, "ada")) == 9
     assert {record.owner for record in records.latest(99, without=("mpvu",))} == {"ada", ""}
     assert records.latest(5, "nobody") == ()
-    assert records.explain(f"m:{newest}")[1].chosen == "a@m"
-    for forgotten in (f"m:{newest - MAX_DECISIONS}", "m:0", "elsewhere:1"):
+    assert records.explain(f"m:{newest}").decision.chosen == "a@m"
+    undecided = records.explain(f"m:{newest - MAX_DECISIONS}")
+    assert undecided.query in records.latest(MAX_RECORDS)
+    assert (undecided.decision.chosen, undecided.decision.ranking) == (None, ())
+    assert "newer decisions" in undecided.undecided
+    for forgotten in ("m:0", "elsewhere:1"):
         with pytest.raises(NotFound):
             records.explain(forgotten)
 

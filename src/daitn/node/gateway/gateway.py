@@ -60,13 +60,13 @@ from daitn.node.mandates import Mandates
 from daitn.node.openai_http.api import json_response
 from daitn.node.openai_http.tracing import operation
 from daitn.node.usage.counts import UsageCounts
-from daitn.objects.decisions import Decision
 from daitn.objects.deployments import GatewayDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.grants import full_name
 from daitn.objects.identifiers import SiteId
 from daitn.objects.messages import Demand
 from daitn.objects.queries import AUTO, QueryRecord, QueryStatus
+from daitn.objects.requests import QueryExplained
 from daitn.objects.tokens import USUAL_RATES
 from daitn.openai.errors import ApiError, bad_request, from_daitn_error
 from daitn.tools import clock
@@ -232,7 +232,7 @@ class Gateway:
         """The latest queries and how they were served; see `QueryLog.latest`."""
         return self._query_log.latest(limit, owner, without, before)
 
-    def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
+    def explain(self, id_: str) -> QueryExplained:
         """How a query was served, and the decision behind it. Raises `NotFound`."""
         return self._query_log.explain(id_)
 

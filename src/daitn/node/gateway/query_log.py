@@ -10,8 +10,9 @@ from typing import NamedTuple
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.engine import Qirce
 from daitn.objects.decisions import Decision
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.queries import QueryRecord
+from daitn.objects.requests import QueryExplained
 
 __all__ = ["QueryLog", "SeededDraws"]
 
@@ -89,25 +90,34 @@ class QueryLog:
         )
         return tuple(heapq.nlargest(max(0, limit), matching, lambda r: (r.asked_at_s, r.id)))
 
-    def explain(self, id_: str) -> tuple[QueryRecord, Decision]:
-        """How a query was served, and its decision, recomputed with terms and rejections.
-
-        Raises `NotFound` for a query that is too old, or was not decided here.
-        """
+    def explain(self, id_: str) -> QueryExplained:
+        """How a query was served, and its decision, recomputed with terms and rejections, or why
+        there is none. Raises `NotFound` for a query that is not among the `latest`."""
         record = next((record for record in reversed(self._records) if record.id == id_), None)
-        if record is not None and record.object_id:
-            raise NotFound(
-                f"query {id_} was autonomous: no gateway decided on it",
-                field="id",
-                fix=f"daitn trace {record.object_id} --site {id_.partition(':')[0]}",
-            )
-        decision = next(
-            (decision for decision in reversed(self._decisions) if decision.id == id_), None
-        )
-        if record is None or decision is None:
+        if record is None:
             raise NotFound(
                 f"query {id_} is not among the latest that ended at this gateway",
                 field="id",
                 fix="take an id from `daitn get queries`",
             )
-        return record, self._qirce.explain(decision.context, SeededDraws(decision.seed))
+        logged = next((one for one in reversed(self._decisions) if one.id == id_), None)
+        if record.object_id:
+            trace = f"daitn trace {record.object_id} --site {id_.partition(':')[0]}"
+            undecided = f"it was autonomous: no gateway decided on it; see `{trace}`"
+        elif logged is None:
+            undecided = "it ended before a decision, or newer decisions have taken its place"
+        else:
+            try:
+                decision = self._qirce.explain(logged.context, SeededDraws(logged.seed))
+                return QueryExplained(query=record, decision=decision)
+            except InvalidInput as error:
+                undecided = f"{error.field}: {error.problem}"
+        nothing = Decision(
+            policy="",
+            chosen=None,
+            ranking=(),
+            rejections=(),
+            snapshot_version=0,
+            at_s=record.asked_at_s,
+        )
+        return QueryExplained(query=record, decision=nothing, undecided=undecided)

@@ -241,7 +241,7 @@ async def queries(asked: Asked) -> Any:
 
 
 async def query(asked: Asked) -> Any:
-    """A query and its decision, recomputed with every term and rejection."""
+    """A query and its decision, recomputed with every term and rejection, or why there is none."""
     gateway, id_ = asked.path["gateway"], asked.path["id"]
     return await asked.ask_site(gateway, "explain", ExplainQuery(query=f"{gateway}:{id_}"))
 
