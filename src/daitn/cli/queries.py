@@ -21,7 +21,7 @@ from daitn.objects.requests import (
     QueryExplained,
     QueryList,
 )
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode_checked
 from daitn.tools.fabric import keys
 from daitn.topology.qrrt.served import KnownAccuracy, ServedModel, ServedModels
 from daitn.topology.qrrt.state import ASSUMED_PER_TOKEN_S
@@ -99,9 +99,10 @@ async def _findings_of(session: Session, unit: NodeDescriptor) -> list[Finding]:
 async def _queries_of(
     session: Session, site: SiteId, wanted: QueriesWanted
 ) -> tuple[QueryRecord, ...]:
+    payload = encode_checked(wanted)
     try:
         answer = await session.fabric.request(
-            keys.site_do(site, "queries"), encode(wanted), timeout_s=ANSWER_TIMEOUT_S
+            keys.site_do(site, "queries"), payload, timeout_s=ANSWER_TIMEOUT_S
         )
     except DaitnError:
         return ()  # A gateway that is just leaving must not hide the others'.

@@ -36,7 +36,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.text import escaped, escaped_json, hanging
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode_checked
 from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.authority import SITE_VERBS
@@ -169,11 +169,13 @@ class Session:
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
         """Query the control centre. Raises the `DaitnError` in the reply, or `Unreachable`; for a
-        site, like `ask_site`."""
+        site, like `ask_site`; and `InvalidInput` for a value that no receiver takes."""
         if self._site:
             return await self.ask_site(self._site, verb, question, answer)
         key = keys.center_do(verb)
-        payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
+        payload = await self.fabric.request(
+            key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
+        )
         return decode(payload, answer)
 
     async def ask_site(
@@ -183,7 +185,9 @@ class Session:
         site without the role that this request needs."""
         key = keys.site_do(site, verb)
         try:
-            payload = await self.fabric.request(key, encode(question), timeout_s=ANSWER_TIMEOUT_S)
+            payload = await self.fabric.request(
+                key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
+            )
         except Unreachable as error:
             if error.problem != unserved(key).problem:
                 raise

@@ -14,7 +14,7 @@ import msgspec
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.text import typed
 
-__all__ = ["canonical", "checked", "decode", "encode", "to_json"]
+__all__ = ["canonical", "checked", "decode", "encode", "encode_checked", "to_json"]
 
 T = TypeVar("T")
 
@@ -29,6 +29,20 @@ def encode(value: object) -> bytes:
         return _ENCODER.encode(value)
     except (OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise _unsendable(value, error) from None
+
+
+def encode_checked(value: object) -> bytes:
+    """MessagePack of a struct that meets the bounds of its fields, as its receiver requires. Raises
+    `InvalidInput` naming the field, and like `encode`."""
+    payload = encode(value)
+    try:
+        msgspec.msgpack.decode(payload, type=type(value))
+    except msgspec.ValidationError as error:
+        problem, field = _located(error)
+        raise InvalidInput(
+            problem, field=field or type(value).__name__, fix="correct this value"
+        ) from None
+    return payload
 
 
 def canonical(value: object) -> bytes:
@@ -64,10 +78,9 @@ def checked(value: object, kind: type[T], what: str) -> T:
     try:
         return msgspec.convert(value, kind, strict=True)
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
-        problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
-        field = path.rstrip("`").removeprefix("$").removeprefix(".") or what
+        problem, field = _located(error)
         raise InvalidInput(
-            _plain(problem), field=field, fix=f"correct it in the {what}; see `daitn schema {what}`"
+            problem, field=field or what, fix=f"correct it in the {what}; see `daitn schema {what}`"
         ) from None
 
 
@@ -89,6 +102,12 @@ def _unsendable(value: object, error: Exception) -> InvalidInput:
         case _:
             problem, fix = str(error), "use whole numbers below 2^63, and less nesting"
     return InvalidInput(f"{name} cannot be written: {problem}", field=name, fix=fix)
+
+
+def _located(error: Exception) -> tuple[str, str]:
+    """msgspec's message in plain words, and the path of the field; empty for the whole."""
+    problem, _, path = str(error).replace("key` in `", "").partition(" - at `")
+    return _plain(problem), path.rstrip("`").removeprefix("$").removeprefix(".")
 
 
 def _plain(problem: str) -> str:

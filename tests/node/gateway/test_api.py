@@ -329,10 +329,10 @@ async def test_a_full_gateway_sheds(network: Network, servers: Servers) -> None:
     held.cancel()
     assert shed.value.code == "overloaded"
     assert int(shed.value.response.headers["retry-after"]) >= 1
-    shed = gateway.queries(1)[0]
-    assert shed.status is QueryStatus.SHED
-    explained = gateway.explain(shed.id)
-    assert (explained.query, explained.decision.chosen) == (shed, None)
+    record = gateway.queries(1)[0]
+    assert record.status is QueryStatus.SHED
+    explained = gateway.explain(record.id)
+    assert (explained.query, explained.decision.chosen) == (record, None)
     assert "ended before a decision" in explained.undecided
     told = {rate.model: rate for rate in gateway.demand(gateway.queries(1)[0].asked_at_s).rates}
     assert told["doctor"].shed_per_s > 0
