@@ -9,12 +9,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
 from daitn.center.config import ApiConfig
 from daitn.oam.api.access_control import AccessControl
-from daitn.oam.api.answers import ApiRole, SessionView
+from daitn.oam.api.answers import ApiRole, Problem, SessionView
 from daitn.oam.api.asking import LARGE_BYTES, Asked, Center, SignedIn
 from daitn.oam.api.events import EventLog, Readers
 from daitn.oam.api.idempotency import Remembered
@@ -60,6 +61,9 @@ _PAGE: Final = {
 """Headers of a page with content from others."""
 _MOST_NAME: Final = 200
 _UNSAFE: Final = ("POST", "PUT", "PATCH", "DELETE")
+_VISITED: Final = (Special.OIDC, Special.OIDC_BACK)
+"""Routes to which a person's browser goes: its problems are shown by the dashboard."""
+_MOST_SHOWN: Final = 300
 _RELAY: Final = next(route for route in ROUTES if route.do is Special.RELAY)
 
 
@@ -198,7 +202,7 @@ class ApiService:
                 began_s = clock.elapsed_s()
                 reply = await self._safely(request, self._of_route(request, route, names))
                 self._metrics.answered(route.id, reply.status, clock.elapsed_s() - began_s)
-                return reply
+                return _shown(reply) if route.do in _VISITED else reply
         methods = [route.method for route, _ in routes]
         allowed = ", ".join([*methods, "HEAD"] if "GET" in methods else methods)
         raise HttpProblem(
@@ -336,6 +340,14 @@ async def _fitting(request: Request, whole: Response) -> Response:
 
 def _zipped(body: bytes) -> bytes:
     return gzip.compress(body, _LEVEL, mtime=0)
+
+
+def _shown(reply: Reply) -> Reply:
+    """A problem as the dashboard shows it; any other answer as it is."""
+    if not isinstance(reply, Response) or reply.status < 400:
+        return reply
+    problem = msgspec.json.decode(reply.body, type=Problem)
+    return _see_other(f"/#problem={quote(problem.detail[:_MOST_SHOWN], safe='')}")
 
 
 def _see_other(place: str) -> Response:
