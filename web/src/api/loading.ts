@@ -2,7 +2,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { failed, get, type Failure, type Page } from "./client";
-import { follows, listen, type Kind } from "./live";
+import { connected, follows, listen, type Kind } from "./live";
 
 const AGAIN_AFTER_MS = 300;
 const POLLED_MS = 5000;
@@ -13,10 +13,61 @@ type Parameters = Record<string, string | number | boolean | undefined>;
 export type Loaded<T> = {
   data?: T;
   failure?: Failure;
+  /** Loads again, unless that is being done. */
   reload: () => void;
-  /** Reloads, and waits until that is shown. */
+  /** Loads again from now on, and waits until that is shown. */
   reloaded: () => Promise<void>;
 };
+
+/**
+ * Loads one after the other: however much happens, what is on its way arrives, and is shown. What it may be too old
+ * for is loaded after it.
+ */
+class Turns {
+  /** The stream broke during this load: it may never come. */
+  broken = false;
+  private loading: AbortController | null = null;
+  private again = false;
+  private awaited: (() => void)[] = [];
+  private waiting: (() => void)[] = [];
+
+  constructor(private readonly load: (signal: AbortSignal) => Promise<void>) {}
+
+  get idle(): boolean {
+    return !this.loading;
+  }
+
+  /** Loads what is there from now on; calls `shown` then. */
+  next(shown?: () => void): void {
+    if (shown) this.waiting.push(shown);
+    if (this.loading && !this.broken) this.again = true;
+    else this.start();
+  }
+
+  /** Loads at once, in place of what is on its way. */
+  start(): void {
+    this.stop();
+    void this.run();
+  }
+
+  stop(): void {
+    this.loading?.abort();
+    this.loading = null;
+    this.waiting.push(...this.awaited.splice(0)); // For the load that takes its place.
+  }
+
+  private async run(): Promise<void> {
+    const { signal } = (this.loading = new AbortController());
+    this.again = false;
+    this.broken = connected.value === false;
+    this.awaited = this.waiting.splice(0);
+    await this.load(signal);
+    if (signal.aborted) return;
+    this.loading = null;
+    this.awaited.splice(0).forEach((shown) => shown());
+    if (this.again) this.start();
+  }
+}
 
 /** Loads by `load`, again when `key` changes, and after events of `kinds`. */
 export function useLoaded<T>(
@@ -25,40 +76,27 @@ export function useLoaded<T>(
   kinds: readonly Kind[] = [],
 ): Loaded<T> {
   const [state, set] = useState<{ key: string; data?: T; failure?: Failure }>({ key });
-  const [turn, again] = useState(0);
-  const followed = kinds.length > 0;
-  const latest = useRef(load);
-  latest.current = load;
-  const waiting = useRef<(() => void)[]>([]);
-  const reload = useCallback(() => again((n) => n + 1), []);
-  const reloaded = useCallback(
-    () =>
-      new Promise<void>((resolve) => {
-        waiting.current.push(resolve);
-        reload();
-      }),
-    [reload],
-  );
+  const latest = useRef<(signal: AbortSignal) => Promise<void>>();
+  latest.current = async (signal) => {
+    if (kinds.length) follows();
+    try {
+      const data = await load(signal);
+      if (!signal.aborted) set({ key, data });
+    } catch (error) {
+      if (signal.aborted) return;
+      const failure = failed(error);
+      set((before) => ({ key, data: before.key === key ? before.data : undefined, failure }));
+    }
+  };
+  const [turns] = useState(() => new Turns((signal) => latest.current!(signal)));
+  const reload = useCallback(() => turns.idle && turns.next(), [turns]);
+  const reloaded = useCallback(() => new Promise<void>((resolve) => turns.next(resolve)), [turns]);
 
   useEffect(() => {
-    const control = new AbortController();
-    const awaited = waiting.current;
-    waiting.current = [];
-    if (followed) follows();
-    latest
-      .current(control.signal)
-      .then((data) => set({ key, data }))
-      .catch((error: unknown) => {
-        if (control.signal.aborted) return;
-        const failure = failed(error);
-        set((before) => ({ key, data: before.key === key ? before.data : undefined, failure }));
-      })
-      .finally(() => control.signal.aborted || awaited.splice(0).forEach((shown) => shown()));
-    return () => {
-      control.abort();
-      waiting.current.push(...awaited); // For the load that takes its place.
-    };
-  }, [key, turn, followed]);
+    turns.start();
+    return () => turns.stop();
+  }, [key, turns]);
+  useEffect(() => connected.subscribe((now) => (turns.broken ||= now === false)), [turns]);
 
   const all = [...kinds, "reset"].join(" ");
   useEffect(() => {
@@ -66,7 +104,7 @@ export function useLoaded<T>(
     const soon = () => {
       due ??= setTimeout(() => {
         due = undefined;
-        reload();
+        turns.next();
       }, AGAIN_AFTER_MS);
     };
     const stop = listen(all.split(" ") as Kind[], soon);
@@ -74,7 +112,7 @@ export function useLoaded<T>(
       stop();
       clearTimeout(due);
     };
-  }, [all, reload]);
+  }, [all, turns]);
 
   return state.key === key ? { ...state, reload, reloaded } : { reload, reloaded };
 }

@@ -30,7 +30,7 @@ export function MapPage() {
       <Shown of={loaded}>
         {(view) =>
           (view.sites.name ?? []).length ? (
-            <Network view={view} recent={recent.current} reload={loaded.reload} />
+            <Network view={view} recent={recent.current} reloaded={loaded.reloaded} />
           ) : (
             <Empty>No site has joined yet.</Empty>
           )
@@ -40,9 +40,9 @@ export function MapPage() {
   );
 }
 
-type NetworkProps = { view: Schema["MapView"]; recent: readonly LiveEvent[]; reload: () => void };
+type NetworkProps = { view: Schema["MapView"]; recent: readonly LiveEvent[]; reloaded: () => Promise<void> };
 
-function Network({ view, recent, reload }: NetworkProps) {
+function Network({ view, recent, reloaded }: NetworkProps) {
   const holder = useRef<HTMLDivElement>(null);
   const drawn = useRef<Sigma | null>(null);
   const [, redraw] = useState(0);
@@ -95,13 +95,13 @@ function Network({ view, recent, reload }: NetworkProps) {
         const nodes = network.follow(recent).map(String);
         drawn.current?.refresh({ partialGraph: { nodes }, skipIndexation: true, schedule: true });
       } catch {
-        reload(); // A difference to something else than what is shown.
+        void reloaded(); // A difference to something else than what is shown.
       }
       redraw((n) => n + 1);
     };
     follow();
     return listen(["map"], follow);
-  }, [network, recent, reload]);
+  }, [network, recent, reloaded]);
 
   return (
     <>
