@@ -66,6 +66,14 @@ def sees_jobs(tab: Page, name: str) -> None:
     expect(tab.get_by_role("link", name=name)).to_be_visible()
 
 
+def end_workers(chromium: Browser) -> None:
+    """As a browser does that is short of memory."""
+    devtools = chromium.new_browser_cdp_session()
+    for target in devtools.send("Target.getTargets")["targetInfos"]:
+        if target["type"] == "shared_worker":
+            devtools.send("Target.closeTarget", {"targetId": target["targetId"]})
+
+
 def test_many_tabs_load_and_hear_of_everything_by_one_stream(
     center: Canned, context: BrowserContext
 ) -> None:
@@ -101,6 +109,41 @@ def test_a_browser_with_no_free_connection_does_not_call_the_centre_silent(
     center.release()
     submits(center, "first-1")
     sees_jobs(shown, "first-1")
+
+
+def test_a_worker_that_dies_is_started_again(
+    center: Canned, chromium: Browser, context: BrowserContext
+) -> None:
+    tabs = [opened(context, f"{center.url}/jobs") for _ in range(2)]
+    wait_until(lambda: center.streams == 1)
+    end_workers(chromium)
+    wait_until(lambda: center.streams == 0)
+    submits(center, "missed-1")
+    for tab in tabs:
+        sees_jobs(tab, "missed-1")
+    wait_until(lambda: center.streams == 1)
+    submits(center, "heard-1")
+    for tab in tabs:
+        sees_jobs(tab, "heard-1")
+        expect(tab.get_by_text(SILENCE)).to_have_count(0)
+
+
+def test_a_centre_that_is_silent_once_the_worker_died_is_told(
+    center: Canned, chromium: Browser, context: BrowserContext
+) -> None:
+    tab = opened(context, f"{center.url}/jobs")
+    wait_until(lambda: center.streams == 1)
+    context.set_offline(True)
+    end_workers(chromium)
+    expect(tab.get_by_text(SILENCE)).to_be_visible()
+
+
+def test_a_worker_that_has_no_news_is_left_alone(center: Canned, context: BrowserContext) -> None:
+    tab = opened(context, f"{center.url}/jobs")
+    wait_until(lambda: center.asked.count("GET /jobs") == 2)
+    tab.wait_for_timeout(LONGER_THAN_A_SILENCE_MS)
+    assert center.asked.count("GET /jobs") == 2
+    assert center.asked.count("GET /events") == 1
 
 
 def test_what_happens_before_the_stream_is_open_is_seen(

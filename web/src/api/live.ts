@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 
 import { noteSignedOut } from "./client";
 import address from "./shared?sharedworker&url";
-import { SIGNED_OUT, Stream, type Told } from "./stream";
+import { PULSE_MS, SIGNED_OUT, Stream, type Told } from "./stream";
 
 /** Kinds of events that the control centre remembers. */
 export const PAST_KINDS = ["site", "job", "deployment", "retired"] as const;
@@ -16,6 +16,9 @@ export const connected = signal<boolean | null>(null);
 
 /** Without it, each page has its own stream, while it can be seen. */
 const SHARED = "SharedWorker" in globalThis;
+
+/** A worker that says nothing for longer has ended, or soon answers who joins it anew. */
+const SILENT_MS = 3 * PULSE_MS;
 
 type Heard = (event: LiveEvent) => void;
 const listeners = new Map<string, Set<Heard>>(["map", ...PAST_KINDS, "reset"].map((kind) => [kind, new Set()]));
@@ -91,14 +94,25 @@ function detach(): void {
 function share(name: string) {
   const worker = new SharedWorker(address, { name, type: "module" });
   const { port } = worker;
-  port.onmessage = ({ data }: MessageEvent<Told>) => hear(data);
-  worker.onerror = () => {
-    source = new Stream(last, hear); // The control centre has another build by now, without this worker.
-  };
+  let heardAt = performance.now();
+  const watch = setInterval(() => {
+    if (performance.now() - heardAt < SILENT_MS) return;
+    detach();
+    attach(); // This starts it again if it has ended.
+  }, PULSE_MS);
   const close = () => {
+    clearInterval(watch);
     port.onmessage = worker.onerror = null;
     port.postMessage("leave");
     port.close();
+  };
+  port.onmessage = ({ data }: MessageEvent<Told | null>) => {
+    heardAt = performance.now();
+    if (data) hear(data);
+  };
+  worker.onerror = () => {
+    close();
+    source = new Stream(last, hear); // The control centre has another build by now, without this worker.
   };
   return { close };
 }

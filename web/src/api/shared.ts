@@ -1,10 +1,13 @@
 // The stream of all tabs of one session, as a worker that they share: a browser has six connections to a server, and a
 // tab with a stream of its own would keep one.
-import { Stream, type Told } from "./stream";
+import { PULSE_MS, Stream, type Told } from "./stream";
 
 const tabs = new Set<MessagePort>();
 let stream: Stream | null = null;
 let latest: Told | null = null;
+
+// Nothing tells a tab that its worker ended.
+setInterval(() => tabs.forEach((tab) => tab.postMessage(null)), PULSE_MS);
 
 addEventListener("connect", (event) => {
   const tab = (event as MessageEvent).ports[0]!;

@@ -9,6 +9,9 @@ const ANSWERED_WITHIN_MS = 5000;
 const OPENED_WITHIN_MS = 60_000;
 const AGAIN_AFTER_MS = 2000;
 
+/** How often a worker that several tabs share says that it lives. */
+export const PULSE_MS = 5000;
+
 /** What kind of news it is that nobody is signed in. */
 export const SIGNED_OUT = "signed-out";
 
