@@ -1,4 +1,5 @@
-// What types do not say: promises that nobody waits for, values of any kind, effects that miss a change.
+// What types do not say: promises that nobody waits for, values of any kind, effects that miss a change, buttons that
+// Enter presses.
 import js from "@eslint/js";
 import hooks from "eslint-plugin-react-hooks";
 import { defineConfig, globalIgnores } from "eslint/config";
@@ -21,6 +22,10 @@ export default defineConfig(
       // The plugin's other rules are about React's compiler.
       "react-hooks/rules-of-hooks": "error",
       "react-hooks/exhaustive-deps": "error",
+      "no-restricted-syntax": ["error", {
+        selector: "JSXOpeningElement[name.name='button']:not(:has(> JSXAttribute[name.name='type']))",
+        message: "State its type: without one, Enter in a text field presses it.",
+      }],
       "@typescript-eslint/consistent-type-definitions": ["error", "type"],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
       "@typescript-eslint/no-empty-function": ["error", { allow: ["arrowFunctions"] }],

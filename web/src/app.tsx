@@ -121,7 +121,7 @@ function Frame({ leave }: { leave: () => Promise<void> }) {
         <div class="brand"><img src="/icon.svg" alt="" /> <span>DA-ITN</span></div>
         {menu.map(([to, name]) => <Link key={to} to={to} current={current?.[0] === to}>{name}</Link>)}
         <div class="who">
-          {who?.member ? <>{who.member}, {who.role} <button class="plain" disabled={busy} onClick={() => act(leave)}>Sign out</button></> : "no sign-in needed"}
+          {who?.member ? <>{who.member}, {who.role} <button type="button" class="plain" disabled={busy} onClick={() => act(leave)}>Sign out</button></> : "no sign-in needed"}
         </div>
       </nav>
       <main id="main" tabIndex={-1}>

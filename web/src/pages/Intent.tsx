@@ -10,7 +10,8 @@ import { save, Table } from "../parts/Table";
 
 const WAIT_MS = 500;
 
-type Objective = { name: string; topic: string; metric: string; at_least: number };
+/** Numbers stay text: while one is typed it may be none yet. */
+type Objective = { name: string; topic: string; metric: string; at_least: string };
 type Draft = {
   name: string;
   owner: string;
@@ -29,7 +30,7 @@ const BLANK: Draft = {
   recipe: "classifier",
   config: '{"classes": ["no", "yes"]}',
   topics: "",
-  objectives: [{ name: "knows", topic: "", metric: "accuracy", at_least: 0.9 }],
+  objectives: [{ name: "knows", topic: "", metric: "accuracy", at_least: "0.9" }],
   duration_s: "3600",
   cost_usd: "",
   examples: "",
@@ -47,7 +48,7 @@ function written(draft: Draft): Record<string, unknown> {
     name: draft.name,
     owner: draft.owner,
     model: { recipe: draft.recipe, config: JSON.parse(draft.config || "{}") as unknown },
-    objectives: draft.objectives,
+    objectives: draft.objectives.map((one) => ({ ...one, at_least: number(one.at_least) })),
     data: { topics: draft.topics.split(",").map((topic) => topic.trim()).filter(Boolean) },
     budget: Object.fromEntries(Object.entries(budget).filter(([, value]) => value !== undefined)),
   };
@@ -59,7 +60,7 @@ export function IntentPage() {
   const [assessed, tell] = useState<{ answer?: Schema["Assessment"]; failure?: Failure; busy?: boolean }>({});
 
   useEffect(() => {
-    if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic)) {
+    if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic || !one.at_least)) {
       tell({});
       return;
     }
@@ -122,7 +123,7 @@ function Form({ draft, change }: FormProps) {
     </label>
   );
   return (
-    <form onSubmit={(event) => event.preventDefault()}>
+    <>
       <Known id="topics-known" topics={topics} />
       <Known id="topics-tested" topics={tested} />
       <div class="fields">
@@ -146,6 +147,7 @@ function Form({ draft, change }: FormProps) {
         />
       ))}
       <button
+        type="button"
         class="plain"
         onClick={() => change({ objectives: [...draft.objectives, { ...BLANK.objectives[0]!, name: `knows-${draft.objectives.length + 1}` }] })}
       >
@@ -157,7 +159,7 @@ function Form({ draft, change }: FormProps) {
         {text("cost_usd", "USD", "number")}
         {text("examples", "Examples", "number")}
       </div>
-    </form>
+    </>
   );
 }
 
@@ -176,9 +178,9 @@ function ObjectiveFields({ at, objective, change, remove }: ObjectiveProps) {
       <label>Metric<input value={objective.metric} onInput={(event) => change({ metric: event.currentTarget.value })} /></label>
       <label>
         At least
-        <input type="number" min="0" max="1" step="0.01" name={`at-least-${at}`} value={objective.at_least} onInput={(event) => change({ at_least: event.currentTarget.valueAsNumber || 0 })} />
+        <input type="number" min="0" max="1" step="0.01" name={`at-least-${at}`} value={objective.at_least} onInput={(event) => change({ at_least: event.currentTarget.value })} />
       </label>
-      {remove && <button class="plain" onClick={remove}>Remove objective {at + 1}</button>}
+      {remove && <button type="button" class="plain" onClick={remove}>Remove objective {at + 1}</button>}
     </fieldset>
   );
 }
@@ -195,7 +197,7 @@ function Handing({ draft }: { draft: Draft }) {
   };
   return (
     <p>
-      <button onClick={take}>Save the intent</button>{" "}
+      <button type="button" onClick={take}>Save the intent</button>{" "}
       <span class="quiet">
         Its owner signs and submits it: <code>daitn train -f {file}</code>
       </span>
@@ -209,7 +211,7 @@ function Verdict({ answer, failure, busy }: { answer?: Schema["Assessment"]; fai
       <div aria-live="polite">
         {failure && <Problem failure={failure} />}
         {!answer && !failure && !busy && (
-          <p class="quiet">State who owns the model, the topics it may learn from, and the topics it is tested on: this page then says whether that is feasible, and what would help.</p>
+          <p class="quiet">State who owns the model, the topics it may learn from, and on which topics it is tested for which value: this page then says whether that is feasible, and what would help.</p>
         )}
         {answer && (
           <p>

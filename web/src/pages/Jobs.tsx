@@ -106,10 +106,10 @@ function Actions({ job, reloaded }: { job: Job; reloaded: () => Promise<void> })
     <>
       {failure && <Problem failure={failure} />}
       {mayChange() && job.ended_at_s == null && (
-        <button class="danger" disabled={busy} onClick={ask("cancel", `Cancel ${job.job}? What it has learned stays.`)}>Cancel the job</button>
+        <button type="button" class="danger" disabled={busy} onClick={ask("cancel", `Cancel ${job.job}? What it has learned stays.`)}>Cancel the job</button>
       )}
       {mayChange() && RESUMED.includes(job.state) && !job.not_resumed && (
-        <button disabled={busy} onClick={ask("resume", `Resume ${job.job}? It goes on from its best model, with what is left of its budget.`)}>Resume the job</button>
+        <button type="button" disabled={busy} onClick={ask("resume", `Resume ${job.job}? It goes on from its best model, with what is left of its budget.`)}>Resume the job</button>
       )}
     </>
   );
@@ -243,7 +243,7 @@ function Fold({ title, children }: { title: string; children: ComponentChildren 
   const open = parameter("show") === title;
   const set = (wanted: boolean) => setParameter("show", wanted ? title : "");
   return (
-    <Panel title={title} aside={<button class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
+    <Panel title={title} aside={<button type="button" class="plain" aria-expanded={open} onClick={() => set(!open)}>{open ? "Hide" : "Show"}<span class="unseen"> {title}</span></button>}>
       {open && children}
     </Panel>
   );
@@ -280,7 +280,7 @@ function DecisionList({ path }: { path: string }) {
           <Empty>Nothing has been decided yet.</Empty>
         ) : (
           <>
-            {decisions.more && <button class="plain" onClick={decisions.more.show}>Later decisions</button>}
+            {decisions.more && <button type="button" class="plain" onClick={decisions.more.show}>Later decisions</button>}
             {[...items].reverse().map((one) => (
               <details key={one.number}>
                 <summary>

@@ -149,7 +149,7 @@ function Legend({ network, picture }: { network: NetworkGraph; picture: () => vo
         {network.graph.order} sites, {network.links.size} links{network.whole ? "" : " (drawn for a chosen site)"}; a disc is a
         jurisdiction
       </span>
-      <button class="plain" onClick={picture}>Picture</button>
+      <button type="button" class="plain" onClick={picture}>Picture</button>
     </p>
   );
 }

@@ -68,7 +68,7 @@ function Deployments() {
               { name: "model", show: (one) => one.model },
               { name: "where", show: (one) => one.places.map((place) => `${place.site} (${place.standing})`).join(", ") },
               { name: "why there", show: (one) => one.why },
-              ...(mayChange() ? [{ name: "action", show: (one: Schema["DeploymentView"]) => <button class="plain" disabled={busy} onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: null }] : []),
+              ...(mayChange() ? [{ name: "action", show: (one: Schema["DeploymentView"]) => <button type="button" class="plain" disabled={busy} onClick={() => retire(one.name)}>Retire <span class="unseen">{one.name}</span></button>, value: null }] : []),
             ]}
           />
         )}

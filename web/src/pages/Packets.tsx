@@ -49,7 +49,7 @@ function Chosen({ sites }: { sites: string[] }) {
             id of an object that set out there
             <input name="object" key={object} defaultValue={object} required maxLength={200} />
           </label>
-          <button>Follow its path</button>
+          <button type="submit">Follow its path</button>
         </div>
       </form>
       {object ? <Way site={site} object={object} /> : <Forwarder site={site} />}

@@ -62,7 +62,7 @@ export function Chart({ label, x, series, xName }: ChartProps) {
     <>
       <div class="chart" ref={holder} role="img" aria-label={label} />
       <footer class="under">
-        <button class="plain" onClick={picture}>Picture<span class="unseen"> of {label}</span></button>
+        <button type="button" class="plain" onClick={picture}>Picture<span class="unseen"> of {label}</span></button>
       </footer>
     </>
   );

@@ -40,7 +40,7 @@ export function Cut({ of, caption, fitting, rejections }: CutProps) {
           ● chosen, ○ fits, ✕ left out (broken line). {all.length - out} fit, {out} are left out
           {all.length > shown.length && `; the first ${shown.length} are drawn, the tables tell all`}.
         </span>
-        <button class="plain" onClick={() => picture.current && save(`${caption}.svg`, drawing(picture.current), "image/svg+xml")}>
+        <button type="button" class="plain" onClick={() => picture.current && save(`${caption}.svg`, drawing(picture.current), "image/svg+xml")}>
           Picture<span class="unseen"> of {caption}</span>
         </button>
       </figcaption>

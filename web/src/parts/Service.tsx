@@ -24,24 +24,24 @@ export function Service({ site, owner, cordon, reloaded }: { site: string; owner
         <>
           <Left site={site} />
           <div class="aside">
-            {!cordon.draining && <button disabled={busy} onClick={() => change("drain")}>Drain</button>}
-            <button disabled={busy} onClick={() => change("uncordon")}>Return to service</button>
+            {!cordon.draining && <button type="button" disabled={busy} onClick={() => change("drain")}>Drain</button>}
+            <button type="button" disabled={busy} onClick={() => change("uncordon")}>Return to service</button>
           </div>
         </>
       ) : (
-        <form onSubmit={(event) => event.preventDefault()}>
+        <>
           <div class="fields">
             <label>
               why, for every explanation of who is not chosen
               <input value={reason} maxLength={300} onInput={(event) => setReason(event.currentTarget.value)} />
             </label>
             <div class="aside">
-              <button disabled={busy} onClick={() => change("cordon")}>Cordon</button>
-              <button disabled={busy} onClick={() => change("drain")}>Drain</button>
+              <button type="button" disabled={busy} onClick={() => change("cordon")}>Cordon</button>
+              <button type="button" disabled={busy} onClick={() => change("drain")}>Drain</button>
             </div>
           </div>
           <p class="quiet">A cordoned site gets nothing new, and running work continues. From a drained site, deployments also move elsewhere.</p>
-        </form>
+        </>
       )}
     </Panel>
   );

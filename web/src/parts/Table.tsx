@@ -77,10 +77,10 @@ export function Table<T>({ caption, rows, columns: stated, empty, more }: TableP
         </table>
       </div>
       <footer class="under">
-        {more && <button onClick={more.show}>Show more</button>}
+        {more && <button type="button" onClick={more.show}>Show more</button>}
         <span class="quiet">{rows.length} shown{more && ", exports have all"}</span>
-        <button class="plain" disabled={busy} onClick={take("csv", "text/csv", (all) => csv(all, stated))}>CSV</button>
-        <button class="plain" disabled={busy} onClick={take("json", "application/json", (all) => JSON.stringify(all, null, 2))}>JSON</button>
+        <button type="button" class="plain" disabled={busy} onClick={take("csv", "text/csv", (all) => csv(all, stated))}>CSV</button>
+        <button type="button" class="plain" disabled={busy} onClick={take("json", "application/json", (all) => JSON.stringify(all, null, 2))}>JSON</button>
       </footer>
       {failure && <Problem failure={failure} />}
     </>

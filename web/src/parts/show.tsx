@@ -45,7 +45,7 @@ export function Problem({ failure, again }: { failure: Failure; again?: () => vo
         {failure.field && <code>{failure.field}</code>} {failure.message}
       </p>
       {failure.fix && <p class="quiet">What helps: {failure.fix}</p>}
-      {again && <button onClick={again}>Try again</button>}
+      {again && <button type="button" onClick={again}>Try again</button>}
     </div>
   );
 }
