@@ -117,6 +117,31 @@ def test_a_failure_is_gone_once_it_is_tried_again(center: Canned, shown: Page) -
     expect(failure).to_have_count(0)
 
 
+def test_nobody_is_said_not_to_answer_who_does_again(center: Canned, shown: Page) -> None:
+    shown.goto(f"{center.url}/jobs/running-1")
+    button = shown.get_by_role("button", name="Cancel the job")
+    expect(button).to_be_enabled()
+    shown.route("**/cancel", lambda route: route.abort())
+    button.click()
+    failure = shown.get_by_role("alert").filter(has_text="does not answer")
+    expect(failure).to_be_visible()
+    expect(failure).to_have_count(0)  # The stream never broke: its next heartbeat tells.
+
+
+def test_an_intent_that_nobody_assessed_is_assessed_once_somebody_answers(
+    center: Canned, shown: Page
+) -> None:
+    shown.goto(f"{center.url}/intent")
+    shown.route("**/assessments", lambda route: route.abort())
+    for label in ("Owner", "Topics of data, comma-separated", "Topic of the test"):
+        shown.get_by_label(label, exact=True).fill("acme")
+    failure = shown.get_by_role("alert").filter(has_text="does not answer")
+    expect(failure).to_be_visible()
+    shown.unroute("**/assessments")
+    expect(failure).to_have_count(0)
+    wait_until(lambda: "POST /assessments" in center.asked)
+
+
 def test_nobody_signs_in_or_out_twice(center: Canned, shown: Page) -> None:
     center.ways = ("token",)
     shown.goto(f"{center.url}/jobs")

@@ -48,6 +48,13 @@ export function noteSignedOut(): void {
   signedOut();
 }
 
+let unanswered = () => {};
+
+/** Calls `handle` whenever nobody takes a request. */
+export function whenUnanswered(handle: () => void): void {
+  unanswered = handle;
+}
+
 export function get<T>(path: string, parameters: Parameters = {}, signal?: AbortSignal): Promise<T> {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -88,6 +95,7 @@ async function ask<T>(
     response = await fetch(PREFIX + path, init);
   } catch (error) {
     if (signal?.aborted) throw error;
+    if (!late.aborted) unanswered();
     throw new Failure(0, "the control centre does not answer", "", "see whether it runs");
   }
   if (response.ok) return (response.status === 204 ? undefined : await response.json()) as T;

@@ -1,7 +1,7 @@
 // What happens in the network, as it happens: one stream of events for all pages that a browser shows.
 import { signal } from "@preact/signals";
 
-import { noteSignedOut } from "./client";
+import { noteSignedOut, whenUnanswered } from "./client";
 import address from "./shared?sharedworker&url";
 import { PULSE_MS, SIGNED_OUT, Stream, type Told } from "./stream";
 
@@ -55,6 +55,11 @@ export function listening(): Promise<void> {
 export function follows(): void {
   missed ||= !connected.value;
 }
+
+// What nobody answered is asked again at the next sign of life, also if the stream never broke.
+whenUnanswered(() => {
+  missed = true;
+});
 
 /** Opens the stream of a session. Pages of another session, by its name, never hear of it. */
 export function open(name: string): void {

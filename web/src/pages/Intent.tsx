@@ -1,6 +1,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Failure, get, post, type Schema } from "../api/client";
+import { listen } from "../api/live";
 import { useLoaded, useList } from "../api/loading";
 import { counting, inDollars, inSeconds } from "../parts/columns";
 import { Rejections } from "../parts/decision";
@@ -58,6 +59,8 @@ export function IntentPage() {
   const you = useLoaded("network", (signal) => get<Schema["NetworkView"]>("/network", {}, signal)).data?.you;
   const [draft, set] = useState<Draft>(BLANK);
   const [assessed, tell] = useState<{ answer?: Schema["Assessment"]; failure?: Failure; busy?: boolean }>({});
+  const [turn, again] = useState(0);
+  useEffect(() => listen(["reset"], () => again((n) => n + 1)), []);
 
   useEffect(() => {
     if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic || !one.at_least)) {
@@ -81,7 +84,7 @@ export function IntentPage() {
       clearTimeout(timer);
       control.abort();
     };
-  }, [draft]);
+  }, [draft, turn]);
 
   useEffect(() => {
     if (you?.kind === "owner") set((before) => ({ ...before, owner: before.owner || you.member }));
