@@ -29,8 +29,10 @@ from daitn.objects.roster import Kind
 from daitn.tools.http import HttpServer, Reply, Request, Response
 from daitn.topology.snapshot import SiteState
 
-__all__ = ["Canned", "canned", "facility", "job", "page"]
+__all__ = ["REFUSED", "Canned", "canned", "facility", "job", "page"]
 
+REFUSED = "expired"
+"""A token that signs nobody in."""
 _PREFIX = "/api/v1"
 _READER = SignedIn(member=None, role=ApiRole.OPERATOR)
 
@@ -115,6 +117,8 @@ class Canned:
             self.you = None
         elif request.method == "POST":
             name = msgspec.json.decode(await request.body(1000))["token"]
+            if name == REFUSED:
+                return _json({"detail": "the token has expired", "fix": "get another"}, 401)
             self.you = You(member=name, kind=Kind.OWNER, role=ApiRole.OWNER, until_s=None)
         return _json(SessionView(you=self.you, ways=self.ways))
 

@@ -11,7 +11,7 @@ from playwright.sync_api import TimeoutError as StillWaiting
 from daitn.objects.jobs import JobState, JobSummary
 from tests.scenes.browser import browser
 from tests.scenes.waiting import wait_until
-from tests.web.canned import Canned, canned, facility, job, page
+from tests.web.canned import REFUSED, Canned, canned, facility, job, page
 
 pytestmark = pytest.mark.slow
 
@@ -177,6 +177,35 @@ def test_who_comes_or_leaves_in_one_tab_does_so_in_all(
     for tab in (first, second, third):
         expect(tab.get_by_label("Token")).to_be_visible()
     wait_until(lambda: center.streams == 0)
+
+
+def test_a_link_that_signs_nobody_in_says_so(center: Canned, context: BrowserContext) -> None:
+    center.ways = ("token",)
+    tab = opened(context, f"{center.url}/jobs#token={REFUSED}")
+    refused = tab.get_by_role("alert").filter(has_text="the token has expired")
+    expect(refused).to_be_visible()
+    tab.get_by_label("Token").fill("ann")
+    tab.get_by_role("button", name="Sign in").click()
+    expect(tab.get_by_text("ann, owner")).to_be_visible()
+    expect(refused).to_have_count(0)
+    other = opened(context, f"{center.url}/jobs#token={REFUSED}")
+    expect(other.get_by_role("alert")).to_contain_text("you are still ann")
+    other.get_by_role("link", name="Sites", exact=True).click()
+    expect(other.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_link_opened_in_a_page_that_is_open_signs_in(
+    center: Canned, context: BrowserContext
+) -> None:
+    center.ways = ("token",)
+    tab = opened(context, f"{center.url}/jobs#token=ann")
+    expect(tab.get_by_text("ann, owner")).to_be_visible()
+    tab.goto(f"{center.url}/jobs#token={REFUSED}")
+    expect(tab.get_by_role("alert")).to_contain_text("you are still ann")
+    tab.goto(f"{center.url}/jobs#token=bob")
+    expect(tab.get_by_text("bob, owner")).to_be_visible()
+    expect(tab).to_have_url(f"{center.url}/jobs")
+    expect(tab.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_session_that_ends_is_told_at_once(center: Canned, context: BrowserContext) -> None:

@@ -1,7 +1,8 @@
 // The frame: who is signed in, where one can go, and whether what is shown is live.
+import type { ComponentChildren } from "preact";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
-import { failed, type Failure, get, remove, type Schema, whenSignedOut, you } from "./api/client";
+import { failed, Failure, get, remove, type Schema, whenSignedOut, you } from "./api/client";
 import { close, connected, open } from "./api/live";
 import { Accounts } from "./pages/Accounts";
 import { Audit } from "./pages/Audit";
@@ -18,7 +19,7 @@ import { SitePage, Sites } from "./pages/Sites";
 import { Topology } from "./pages/Topology";
 import { useAction } from "./parts/action";
 import { Empty, Problem } from "./parts/show";
-import { Link, matched, place } from "./router";
+import { go, Link, matched, place } from "./router";
 
 const MENU = [
   ["/", "Overview"],
@@ -66,9 +67,13 @@ function named(session?: Session): string {
 
 export function App() {
   const [signed, set] = useState<Signed>({});
+  const [refused, refuse] = useState<Failure>();
   const current = useRef<Session>();
   const enter = useCallback((session: Session) => {
-    if (named(session) !== named(current.current)) close(); // Before it can be heard in the new session.
+    if (named(session) !== named(current.current)) {
+      close(); // Before it can be heard in the new session.
+      if (current.current) refuse(undefined);
+    }
     current.current = session;
     set({ session });
   }, []);
@@ -85,13 +90,17 @@ export function App() {
     whenSignedOut(() => current.current?.you && enter({ ...current.current, you: null }));
     sessions.onmessage = ({ data }: MessageEvent<string>) => void (data === named(current.current) || ask());
     addEventListener("pageshow", ({ persisted }) => void (persisted && ask())); // What was said meanwhile was not heard.
-    const token = new URLSearchParams(location.hash.slice(1)).get("token");
-    if (!token) {
-      void ask();
-      return;
-    }
-    history.replaceState(null, "", location.pathname + location.search); // Not to be kept or shared.
-    void signIn(token).then(ask, ask);
+    /** By the token of a link, if there is one. */
+    const come = async (otherwise = async () => {}) => {
+      const token = new URLSearchParams(location.hash.slice(1)).get("token");
+      if (token === null) return otherwise();
+      go(location.pathname + location.search, true); // Not to be kept or shared.
+      refuse(undefined);
+      await signIn(token).catch((error: unknown) => refuse(failed(error)));
+      await ask();
+    };
+    addEventListener("hashchange", () => void come());
+    void come(ask);
   }, [ask, enter]);
   const session = signed.session;
   const inside = session !== undefined && (session.you !== null || session.ways.length === 0);
@@ -100,12 +109,24 @@ export function App() {
   you.value = session?.you ?? null;
   if (signed.failure) return <main class="sign-in" id="main"><h1>DA-ITN</h1><Problem failure={signed.failure} again={() => void ask()} /></main>;
   if (!session) return <p class="sign-in" role="status">Loading…</p>;
-  if (!inside) return <SignIn ways={session.ways} done={ask} />;
-  return <Frame key={name} leave={() => remove("/session").then(ask, ask)} />;
+  const link = refused && <Refused failure={refused} forget={() => refuse(undefined)} />;
+  if (!inside) return <SignIn ways={session.ways} done={ask}>{link}</SignIn>;
+  return <Frame key={name} leave={() => remove("/session").finally(ask)}>{link}</Frame>;
 }
 
-function Frame({ leave }: { leave: () => Promise<void> }) {
-  const { busy, act } = useAction();
+/** A link that signed nobody in; whoever was signed in before still is. */
+function Refused({ failure, forget }: { failure: Failure; forget: () => void }) {
+  const path = place.value.pathname;
+  const came = useRef(path);
+  useEffect(() => {
+    if (path !== came.current) forget();
+  });
+  const why = you.value?.member ? `; you are still ${you.value.member}` : "";
+  return <Problem failure={new Failure(failure.status, `The link to sign in was not accepted: ${failure.message}${why}`, "", failure.fix)} />;
+}
+
+function Frame({ leave, children }: { leave: () => Promise<unknown>; children: ComponentChildren }) {
+  const { busy, failure, act } = useAction();
   const path = place.value.pathname;
   const who = you.value;
   const menu = MENU.filter(([to]) => to !== "/audit" || who?.kind !== "owner"); // It is for operators.
@@ -128,6 +149,8 @@ function Frame({ leave }: { leave: () => Promise<void> }) {
         {connected.value === false && (
           <p class="lost" role="alert">The control centre does not answer, so this may be outdated. Trying again…</p>
         )}
+        {children}
+        {failure && <Problem failure={failure} />}
         <Routed path={path} />
       </main>
     </div>

@@ -99,7 +99,8 @@ async function ask<T>(
     throw new Failure(0, "the control centre does not answer", "", "see whether it runs");
   }
   if (response.ok) return (response.status === 204 ? undefined : await response.json()) as T;
-  if (response.status === 401) noteSignedOut();
+  // A token that is refused ends no session.
+  if (response.status === 401 && path !== "/session") noteSignedOut();
   const problem = (await response.json().catch(() => ({}))) as Partial<Schema["Problem"]>;
   throw new Failure(
     response.status,

@@ -1,3 +1,5 @@
+import type { ComponentChildren } from "preact";
+
 import { post } from "../api/client";
 import { useAction } from "../parts/action";
 import { entered } from "../parts/form";
@@ -8,7 +10,9 @@ export async function signIn(token: string): Promise<void> {
   await post("/session", { token });
 }
 
-export function SignIn({ ways, done }: { ways: string[]; done: () => Promise<void> }) {
+type SignInProps = { ways: string[]; done: () => Promise<void>; children: ComponentChildren };
+
+export function SignIn({ ways, done, children }: SignInProps) {
   const { busy, failure, act } = useAction();
   const submit = (event: SubmitEvent) => {
     event.preventDefault();
@@ -19,6 +23,7 @@ export function SignIn({ ways, done }: { ways: string[]; done: () => Promise<voi
     <main class="sign-in" id="main" tabIndex={-1}>
       <h1>DA-ITN</h1>
       <Panel title="Sign in">
+        {children}
         {failure && <Problem failure={failure} />}
         <form onSubmit={submit}>
           <label>
