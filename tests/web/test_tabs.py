@@ -208,6 +208,17 @@ def test_a_link_opened_in_a_page_that_is_open_signs_in(
     expect(tab.get_by_role("alert")).to_have_count(0)
 
 
+def test_what_an_identity_provider_s_page_came_to_is_told(
+    center: Canned, context: BrowserContext
+) -> None:
+    center.ways = ("oidc",)
+    tab = opened(context, f"{center.url}/#problem=nobody%20here%20is%20%3Cb%3Eann%3C%2Fb%3E")
+    told = "Your organisation signed nobody in: nobody here is <b>ann</b>"
+    expect(tab.get_by_role("alert")).to_contain_text(told)
+    expect(tab.get_by_role("link", name="Sign in with your organisation")).to_be_visible()
+    expect(tab).to_have_url(f"{center.url}/")
+
+
 def test_a_session_that_ends_is_told_at_once(center: Canned, context: BrowserContext) -> None:
     center.ways = ("token",)
     tab = opened(context, f"{center.url}/jobs#token=ann")

@@ -67,7 +67,7 @@ function named(session?: Session): string {
 
 export function App() {
   const [signed, set] = useState<Signed>({});
-  const [refused, refuse] = useState<Failure>();
+  const [refused, refuse] = useState<Refusal>();
   const current = useRef<Session>();
   const enter = useCallback((session: Session) => {
     if (named(session) !== named(current.current)) {
@@ -90,13 +90,17 @@ export function App() {
     whenSignedOut(() => current.current?.you && enter({ ...current.current, you: null }));
     sessions.onmessage = ({ data }: MessageEvent<string>) => void (data === named(current.current) || ask());
     addEventListener("pageshow", ({ persisted }) => void (persisted && ask())); // What was said meanwhile was not heard.
-    /** By the token of a link, if there is one. */
+    /** By the token of a link, or with what an identity provider's page came to, if there is one. */
     const come = async (otherwise = async () => {}) => {
-      const token = new URLSearchParams(location.hash.slice(1)).get("token");
-      if (token === null) return otherwise();
+      const said = new URLSearchParams(location.hash.slice(1));
+      const [token, problem] = [said.get("token"), said.get("problem")];
+      if (token === null && problem === null) return otherwise();
       go(location.pathname + location.search, true); // Not to be kept or shared.
-      refuse(undefined);
-      await signIn(token).catch((error: unknown) => refuse(failed(error)));
+      refuse(problem === null ? undefined : { what: "Your organisation signed nobody in", why: new Failure(401, problem) });
+      if (token !== null) {
+        const what = "The link to sign in was not accepted";
+        await signIn(token).catch((error: unknown) => refuse({ what, why: failed(error) }));
+      }
       await ask();
     };
     addEventListener("hashchange", () => void come());
@@ -109,20 +113,22 @@ export function App() {
   you.value = session?.you ?? null;
   if (signed.failure) return <main class="sign-in" id="main"><h1>DA-ITN</h1><Problem failure={signed.failure} again={() => void ask()} /></main>;
   if (!session) return <p class="sign-in" role="status">Loading…</p>;
-  const link = refused && <Refused failure={refused} forget={() => refuse(undefined)} />;
-  if (!inside) return <SignIn ways={session.ways} done={ask}>{link}</SignIn>;
-  return <Frame key={name} leave={() => remove("/session").finally(ask)}>{link}</Frame>;
+  const told = refused && <Refused of={refused} forget={() => refuse(undefined)} />;
+  if (!inside) return <SignIn ways={session.ways} done={ask}>{told}</SignIn>;
+  return <Frame key={name} leave={() => remove("/session").finally(ask)}>{told}</Frame>;
 }
 
-/** A link that signed nobody in; whoever was signed in before still is. */
-function Refused({ failure, forget }: { failure: Failure; forget: () => void }) {
+type Refusal = { what: string; why: Failure };
+
+/** What signed nobody in; whoever was signed in before still is. */
+function Refused({ of: { what, why }, forget }: { of: Refusal; forget: () => void }) {
   const path = place.value.pathname;
   const came = useRef(path);
   useEffect(() => {
     if (path !== came.current) forget();
   });
-  const why = you.value?.member ? `; you are still ${you.value.member}` : "";
-  return <Problem failure={new Failure(failure.status, `The link to sign in was not accepted: ${failure.message}${why}`, "", failure.fix)} />;
+  const still = you.value?.member ? `; you are still ${you.value.member}` : "";
+  return <Problem failure={new Failure(why.status, `${what}: ${why.message}${still}`, "", why.fix)} />;
 }
 
 function Frame({ leave, children }: { leave: () => Promise<unknown>; children: ComponentChildren }) {

@@ -4,7 +4,7 @@ import { at, counting, inDollars, inSeconds } from "../parts/columns";
 import { Cut } from "../parts/Cut";
 import { Ranking, Rejections } from "../parts/decision";
 import { dollars, moment, score, seconds } from "../parts/format";
-import { Badge, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
+import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { type Column, Table } from "../parts/Table";
 import { Link, parameter, setParameter } from "../router";
 
@@ -142,7 +142,7 @@ export function QueryPage({ gateway, id }: { gateway: string; id: string }) {
     <>
       <Heading>Query {gateway}:{id}</Heading>
       <Shown of={query}>
-        {({ query: record, decision }) => (
+        {({ query: record, decision, undecided }) => (
           <>
             <Panel title="What happened">
               <p><Badge state={record.status} /> {record.reason}</p>
@@ -158,20 +158,26 @@ export function QueryPage({ gateway, id }: { gateway: string; id: string }) {
                 <Figure name="cost">{dollars(record.cost_usd)}</Figure>
               </Figures>
             </Panel>
-            <Panel title="Who could answer it (QS-QRRT), and who could not">
-              <Cut
-                of="this query"
-                caption={`QS-QRRT of ${gateway}-${id}`}
-                fitting={decision.ranking.map((one) => ({
-                  name: one.candidate,
-                  what: `score ${score(one.score)}, ${seconds(one.expected_s)} expected`,
-                  chosen: one.candidate === decision.chosen,
-                }))}
-                rejections={decision.rejections}
-              />
-            </Panel>
-            <Panel title="Why there: the decision, replayed"><Ranking decision={decision} /></Panel>
-            <Panel title="What was left out"><Rejections rows={decision.rejections} empty="Nothing was left out." /></Panel>
+            {undecided ? (
+              <Panel title="Why there: the decision"><Empty>None to show: {undecided}.</Empty></Panel>
+            ) : (
+              <>
+                <Panel title="Who could answer it (QS-QRRT), and who could not">
+                  <Cut
+                    of="this query"
+                    caption={`QS-QRRT of ${gateway}-${id}`}
+                    fitting={decision.ranking.map((one) => ({
+                      name: one.candidate,
+                      what: `score ${score(one.score)}, ${seconds(one.expected_s)} expected`,
+                      chosen: one.candidate === decision.chosen,
+                    }))}
+                    rejections={decision.rejections}
+                  />
+                </Panel>
+                <Panel title="Why there: the decision, replayed"><Ranking decision={decision} /></Panel>
+                <Panel title="What was left out"><Rejections rows={decision.rejections} empty="Nothing was left out." /></Panel>
+              </>
+            )}
           </>
         )}
       </Shown>
