@@ -84,7 +84,10 @@ def test_a_long_file_without_aliases_is_read(file: Path, monkeypatch: pytest.Mon
     assert read_yaml(file, "policy") == [1] * 101
 
 
-def test_an_empty_file_is_nothing(file: Path) -> None:
-    for text in ("", "# nothing\n", "---\n"):
+def test_an_empty_file_is_told_and_taken_for_nothing_else(file: Path) -> None:
+    for text in ("", "# nothing\n"):
         file.write_text(text)
-        assert read_yaml(file, "policy") is None
+        with pytest.raises(InvalidInput, match="is empty"):
+            read_yaml(file, "policy")
+    file.write_text("{}\n")
+    assert read_yaml(file, "policy") == {}

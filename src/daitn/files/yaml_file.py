@@ -22,13 +22,16 @@ _NAMELESS: Final = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
 
 def read_yaml(path: Path, what: str) -> object:
     """Read a YAML file as plain data; it cannot execute code. Raises `NotFound` and `InvalidInput`,
-    also for keys that occur twice, text that is no Unicode, and aliases that repeat too much."""
+    also for an empty file, keys that occur twice, text that is no Unicode, and aliases that repeat too much."""
     try:
         loader = yaml.SafeLoader(path.read_text("utf-8"))
         try:
             root = loader.get_single_node()
             if root is None:
-                return None
+                raise InvalidInput(
+                    f"the {what} {path} is empty",
+                    fix="write it, name another file, or write `{}` if all defaults are meant",
+                )
             _Check(loader, path, what).check(root)
             return loader.construct_document(root)
         finally:
