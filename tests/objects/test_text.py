@@ -13,11 +13,28 @@ from daitn.node import config
 from daitn.objects.deployments import Api
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.errors import ErrorReport, InvalidInput, StorageFull
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.queries import QueryConstraints, QueryIntent
-from daitn.objects.text import plain, plain_words, without_folders
+from daitn.objects.text import decimals, plain, plain_words, without_folders
 from daitn.objects.wire import checked, decode, encode
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(3e-05, "0.00003"), (5.0, "5"), (100.0, "100"), (0.0, "0"), (1e-9, "0.000000001")],
+)
+def test_an_amount_is_written_in_plain_decimals(value: float, shown: str) -> None:
+    assert decimals(value) == shown
+
+
+def test_the_limit_of_a_name_is_the_one_that_holds() -> None:
+    for most in (40, 63):
+        assert checked_name("a" * most, "name", most)
+        with pytest.raises(InvalidInput) as refused:
+            checked_name("a" * (most + 1), "name", most)
+        assert f"1 to {most} of" in refused.value.fix
+
 
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 TOPIC = "médecine/größe"

@@ -13,7 +13,7 @@ from daitn.identity.orders import OrderBook
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import Digest, JobId, OwnerId, checked_name
-from daitn.objects.intents import TrainingIntent
+from daitn.objects.intents import MOST_JOB_NAME, TrainingIntent
 from daitn.objects.jobs import Submitted, model_left
 from daitn.objects.requests import AssessIntent, JobQuery, SubmitIntent
 from daitn.objects.wire import decode, encode
@@ -54,7 +54,7 @@ class JobCommands:
         """`SubmitIntent` -> `JobView`: start a job; resubmitting the same order gives the same
         job."""
         request = decode(payload, SubmitIntent)
-        name = checked_name(request.intent.name, "name")
+        name = checked_name(request.intent.name, "name", MOST_JOB_NAME)
         self._check_order(request)
         if (known := self._jobs.ordered(request.order)) is not None:
             return encode(known)
@@ -80,7 +80,7 @@ class JobCommands:
         """`AssessIntent` -> `Assessment`: check whether an intent is feasible, without starting
         anything."""
         intent = decode(payload, AssessIntent).intent
-        checked_name(intent.name, "name")
+        checked_name(intent.name, "name", MOST_JOB_NAME)
         check_owner(intent.owner, f"an intent of {intent.owner}")
         self._named_start(intent)
         return encode(await self._executor.assess(intent, await self._estimates.needs(intent)))

@@ -36,6 +36,7 @@ from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.lineage import Entry, Verification
 from daitn.objects.queries import Trust
 from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.text import decimals
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModel, ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
@@ -322,7 +323,7 @@ def _facility_page(facility: FacilityDescription) -> RenderableType:
             f"{', '.join(descriptor.recipes) or '-'}" if descriptor.hosts else "no",
         ),
         ("memory", f"{size(facility.used_bytes)} of {size(descriptor.memory_bytes)}"),
-        ("hosting", f"{descriptor.price_usd_per_hour:g} USD/h"),
+        ("hosting", f"{decimals(descriptor.price_usd_per_hour)} USD/h"),
         ("queries are kept", "yes" if descriptor.keeps_queries else "no"),
         ("responses are kept", "yes" if descriptor.keeps_responses else "no"),
         ("queries there", facility.in_flight),

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from daitn.cli.tables import age, plain_table
 from daitn.oam.words import size
 from daitn.objects.descriptors import ANY, DatasetDescriptor
+from daitn.objects.text import decimals
 from daitn.topology.snapshot import SiteState
 
 __all__ = ["dataset_page", "gaps", "node_page", "words_of"]
@@ -31,11 +32,13 @@ def node_page(site: SiteState) -> RenderableType:
         rows += [
             ("computes with", f"{compute.device}, {compute.speed_flops / 1e9:.0f} GFLOP/s"),
             ("memory", size(compute.memory_bytes)),
-            ("price", f"{compute.price_usd_per_hour:g} USD for an hour of training"),
+            ("price", f"{decimals(compute.price_usd_per_hour)} USD for an hour of training"),
             ("recipes", ", ".join(compute.recipes) or "-"),
         ]
     elif node.verifier is not None:
-        rows.append(("price", f"{node.measuring_usd_per_hour:g} USD for an hour of measuring"))
+        rows.append(
+            ("price", f"{decimals(node.measuring_usd_per_hour)} USD for an hour of measuring")
+        )
     if site.load is not None:
         load = site.load
         rows += [
@@ -76,7 +79,7 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
         ("records", dataset.samples),
         ("quality", f"{dataset.quality:.2f}: {gaps(dataset)}"),
         ("changed", age(dataset.fresh_at_s)),
-        ("price", f"{dataset.price_usd_per_1k:g} USD for 1,000 examples"),
+        ("price", f"{decimals(dataset.price_usd_per_1k)} USD for 1,000 examples"),
         ("recipes that may learn", words_of(policy.recipes)),
         ("owners whose models may", words_of(policy.owners)),
         ("purposes", words_of(policy.purposes)),

@@ -27,7 +27,7 @@ from daitn.identity.orders import sign_order
 from daitn.objects.decisions import Assessment
 from daitn.objects.errors import NotFound, Unreachable
 from daitn.objects.identifiers import JobId, checked_name
-from daitn.objects.intents import TrainingIntent
+from daitn.objects.intents import MOST_JOB_NAME, TrainingIntent
 from daitn.objects.jobs import JobState, JobView, model_left
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import SignedOrder
@@ -174,7 +174,7 @@ def resume(
 def read_intent(path: Path) -> TrainingIntent:
     """Read and check an intent file. Raises `InvalidInput` naming the field."""
     intent = checked(read_yaml(path, "intent"), TrainingIntent, "intent")
-    checked_name(intent.name, "name")
+    checked_name(intent.name, "name", MOST_JOB_NAME)
     named = intent.model.start
     start = path.parent / named if named and intent.model.from_job is None else None
     if start is not None and not start.is_dir():

@@ -40,7 +40,8 @@ CENTER_SITE = SiteId("center")
 """The site name under which the control centre holds owners' weights; no real site has it."""
 
 _LONGEST_OWNER = 200
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_LONGEST_NAME = 63
+_NAME = re.compile(rf"[a-z0-9]([a-z0-9._-]{{0,{_LONGEST_NAME - 2}}}[a-z0-9])?")
 
 
 def is_name(value: str) -> bool:
@@ -48,17 +49,19 @@ def is_name(value: str) -> bool:
     return _NAME.fullmatch(value) is not None
 
 
-def checked_name(value: str, field: str) -> str:
-    """Return `value` if it is valid in a key expression, a file name and a URL.
+def checked_name(value: str, field: str, most: int = _LONGEST_NAME) -> str:
+    """Return `value` if it is valid in a key expression, a file name and a URL, and has at most
+    `most` characters.
 
     Raises `InvalidInput` naming `field` otherwise.
     """
-    if is_name(value):
+    if is_name(value) and len(value) <= most:
         return value
     raise InvalidInput(
         f"{value!r} is not a usable name",
         field=field,
-        fix="use 1 to 63 of a-z, 0-9, '.', '_', '-', starting and ending with a letter or digit",
+        fix=f"use 1 to {most} of a-z, 0-9, '.', '_', '-', starting and ending with a letter or "
+        "digit",
     )
 
 

@@ -33,6 +33,7 @@ from daitn.objects.text import Line, plain_fields
 from daitn.objects.value import Contributions
 
 __all__ = [
+    "MOST_JOB_NAME",
     "Budget",
     "DataWanted",
     "ModelWanted",
@@ -50,7 +51,8 @@ Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[Line, msgspec.Meta(min_length=1, max_length=200)]
 Purpose = Annotated[Line, msgspec.Meta(max_length=200)]
 _WALKERS = 4
-JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=40)]
+MOST_JOB_NAME = 40
+JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=MOST_JOB_NAME)]
 """Short, because job ids and visit ids are built from it."""
 
 

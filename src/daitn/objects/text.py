@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Annotated, Final
 
 import msgspec
@@ -22,6 +23,7 @@ import msgspec
 __all__ = [
     "Line",
     "counted",
+    "decimals",
     "encodable",
     "ends_in_start",
     "escaped",
@@ -78,6 +80,11 @@ def figure(value: float) -> str:
     """A positive number for people, with three digits, or all digits before the point: `0.0123`,
     `1234`."""
     return f"{float(f'{value:.3g}'):g}" if value < 1000.0 else f"{value:.0f}"
+
+
+def decimals(value: float) -> str:
+    """A number with all its digits and without an exponent: `0.00003`, `5`."""
+    return f"{Decimal(repr(value)).normalize():f}"
 
 
 def plain(text: str) -> str:

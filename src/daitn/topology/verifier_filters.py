@@ -11,6 +11,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
+from daitn.objects.text import decimals
 from daitn.topology.fit import other_labels, some, topic_fit
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import SiteState, VerifierOption
@@ -126,7 +127,7 @@ def _unit_rejections(
         )
     price = state.descriptor.measuring_usd_per_hour
     if price and intent.budget.cost_usd == 0.0:
-        reason = f"verifier {site} asks {price:g} USD for an hour, and budget.cost_usd is 0"
+        reason = f"verifier {site} asks {decimals(price)} USD for an hour, and budget.cost_usd is 0"
         failures.append(
             Rejection(
                 candidate=site, filter="verifier-cost", reason=reason, field="budget.cost_usd"

@@ -40,7 +40,7 @@ from daitn.objects.accounts import (
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import Digest
-from daitn.objects.text import counted
+from daitn.objects.text import counted, decimals
 from daitn.objects.usage import Count, UsageCompared, UsageList
 from daitn.objects.wire import decode, to_json
 from daitn.tools import clock
@@ -379,7 +379,7 @@ def _quantity_words(used: Quantities) -> str:
 def _difference(one: UsageCompared) -> str:
     if one.overcharges:
         read, written = one.prices_by_gateway
-        return f"differs: charged at up to {read:g} and {written:g} USD"
+        return f"differs: charged at up to {decimals(read)} and {decimals(written)} USD"
     if not one.agrees:
         return f"differs: charged {counted(-one.uncharged, 'answer')} too many"
     return f"{one.uncharged} not charged" if one.uncharged else ""

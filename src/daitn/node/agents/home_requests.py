@@ -20,6 +20,7 @@ from daitn.objects.agents import Agent, DatedFact, agent_name
 from daitn.objects.decisions import Assessment, nearest
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import JobId, ObjectiveName, OwnerId, checked_name
+from daitn.objects.intents import MOST_JOB_NAME
 from daitn.objects.jobs import Assessed, JobView, Submitted, WorkNeeds
 from daitn.objects.lineage import Lineage
 from daitn.objects.messages import RecipeQuestion
@@ -82,7 +83,7 @@ class HomeRequests:
         """`SubmitIntent` -> `JobView`: start a job here; resubmitting the same order gives the same
         job."""
         request = decode(payload, SubmitIntent)
-        name = checked_name(request.intent.name, "name")
+        name = checked_name(request.intent.name, "name", MOST_JOB_NAME)
         check_owner(request.intent.owner, f"an intent of {request.intent.owner}")
         if self._guard is not None:
             self._guard.orders.check(request.order, request.intent, request.start)
@@ -163,7 +164,7 @@ class HomeRequests:
         intent = decode(payload, AssessIntent).intent
         check_owner(intent.owner, f"an intent of {intent.owner}")
         agent = await self._submitted(
-            checked_name(intent.name, "name"), SubmitIntent(intent=intent)
+            checked_name(intent.name, "name", MOST_JOB_NAME), SubmitIntent(intent=intent)
         )
         return encode(Itinerary.of(agent).job.assessment)
 

@@ -16,6 +16,7 @@ from daitn.node.usage.counts import UsageCounts, UsageRecord
 from daitn.objects.accounts import Charged
 from daitn.objects.grants import UseLimits, full_name
 from daitn.objects.identifiers import OwnerId
+from daitn.objects.text import decimals
 from daitn.objects.usage import Count, KeySpent, UsageKey
 from daitn.openai.errors import ApiError
 
@@ -179,8 +180,8 @@ def _check_part(key: AskingKey, own: KeySpent, then: KeySpent, others: KeySpent)
                 402,
                 "insufficient_quota",
                 f"this key has spent this gateway's part, one of {key.gateways}, of what was left "
-                f"of {most_usd:g} USD, and no control centre says now what it spent at the others: "
-                "ask another of its gateways, or wait until one does",
+                f"of {decimals(most_usd)} USD, and no control centre says now what it spent at the "
+                "others: ask another of its gateways, or wait until one does",
                 type_="insufficient_quota",
             )
 
@@ -200,8 +201,8 @@ def _check_spent(limits: UseLimits, spent: KeySpent, wall_s: float, where: str) 
             raise ApiError(
                 402,
                 "insufficient_quota",
-                f"this key has spent {nano_usd / NANOS:.6f} USD {of} {where}, of at most "
-                f"{most_usd:g} USD: {wait}get one with a higher limit",
+                f"this key has spent {decimals(nano_usd / NANOS)} USD {of} {where}, of at most "
+                f"{decimals(most_usd)} USD: {wait}get one with a higher limit",
                 permanent=True,
                 type_="insufficient_quota",
             )

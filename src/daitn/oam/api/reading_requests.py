@@ -51,7 +51,7 @@ def read_query(route: ApiRoute, request: Request) -> dict[str, Any]:
         try:
             values[name] = msgspec.convert(text, parameter.kind, strict=False)
         except msgspec.ValidationError as error:
-            raise _bad(typed(str(error)), name, "see openapi.json") from None
+            raise _bad(typed(str(error)), name, "state another value") from None
     return values
 
 
@@ -85,7 +85,7 @@ def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
         problem, _, path = str(error).partition(" - at `")
         field = path.rstrip("`").removeprefix("$").removeprefix(".") or "body"
         raise HttpProblem(
-            422, "InvalidInput", typed(problem), field=field, fix="see openapi.json"
+            422, "InvalidInput", typed(problem), field=field, fix="correct this value"
         ) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise _bad(f"the body is not JSON: {error}", "body", "correct it") from None
