@@ -22,7 +22,8 @@ _NAMELESS: Final = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
 
 def read_yaml(path: Path, what: str) -> object:
     """Read a YAML file as plain data; it cannot execute code. Raises `NotFound` and `InvalidInput`,
-    also for an empty file, keys that occur twice, text that is no Unicode, and aliases that repeat too much."""
+    also for an empty file, keys that occur twice, text that is no Unicode, and aliases that repeat
+    too much."""
     try:
         loader = yaml.SafeLoader(path.read_text("utf-8"))
         try:
