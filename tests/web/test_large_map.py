@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.scenes.browser import User, browser
 from tests.scenes.large_map import LargeMap, large_map
+from tests.scenes.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 SITES = 10_000
+INK = """
+  (name) => {
+    const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  }
+"""
+PIXEL = """
+  async (png) => {
+    const image = new Image();
+    image.src = "data:image/png;base64," + png;
+    await image.decode();
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+    canvas.drawImage(image, 0, 0);
+    return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+  }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +109,34 @@ def test_a_site_is_found_by_the_mouse_where_it_was_dragged_to(chromium: Browser)
         user.page.get_by_role("heading", name="site-0").wait_for()
         page.close()
         assert not user.errors
+
+
+def test_the_map_turns_light_and_dark_with_the_system_and_stays_where_it_is(
+    chromium: Browser,
+) -> None:
+    with large_map(1, links_each=0) as network:
+        page = chromium.new_page(color_scheme="light")
+        user = User(page, network.url)
+        user.open("/map")
+        user.sees("1 sites")
+        box = page.locator(".map .sigma-mouse").bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x - 100, y + 60, steps=10)
+        page.wait_for_timeout(1000)  # Let go at once, it would glide on.
+        page.mouse.up()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            good = page.evaluate(INK, "--good")
+            wait_until(lambda good=good: colour_at(page, x - 100, y + 60) == good)  # type: ignore[misc]
+            legend = page.locator(".legend circle").first
+            expect(legend).to_have_css("fill", f"rgb({', '.join(map(str, good))})")
+        page.close()
+        assert not user.errors
+
+
+def colour_at(page: Page, x: float, y: float) -> Any:
+    one = {"x": x, "y": y, "width": 1, "height": 1}
+    return page.evaluate(PIXEL, base64.b64encode(page.screenshot(clip=one)).decode())  # type: ignore[arg-type]

@@ -94,7 +94,14 @@ export class NetworkGraph {
   gradeBy(measure: Measure): void {
     if (measure === this.measure) return;
     this.measure = measure;
-    this.graph.updateEachEdgeAttributes((_, drawn, source, target) => ({ ...drawn, ...this.look(Number(source), Number(target)) }));
+    this.drawLinksAnew();
+  }
+
+  /** Draws all in other colours. */
+  paint(colours: Colours): void {
+    this.colours = colours;
+    this.graph.updateEachNodeAttributes((site, drawn) => ({ ...drawn, color: this.colour(Number(site)) }));
+    this.drawLinksAnew();
   }
 
   /**
@@ -184,6 +191,10 @@ export class NetworkGraph {
     } else if (this.graph.hasEdge(one, other)) {
       this.graph.dropEdge(one, other);
     }
+  }
+
+  private drawLinksAnew(): void {
+    this.graph.updateEachEdgeAttributes((_, drawn, source, target) => ({ ...drawn, ...this.look(Number(source), Number(target)) }));
   }
 
   private look(one: number, other: number) {

@@ -8,6 +8,7 @@ import { hideWhileMoving, SitePoints } from "../map/drawing";
 import { BOUNDS, GRADES, type Grade, type Measure } from "../map/links";
 import { NetworkGraph, WIDTHS } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
+import { ink, style } from "../parts/palette";
 import { savePicture } from "../parts/picture";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Link, parameter, setParameter } from "../router";
@@ -86,6 +87,11 @@ function Network({ view, recent, reloaded }: NetworkProps) {
 
   const measure: Measure = parameter("links") === "rate" ? "rate" : "delay";
 
+  const scheme = style.value;
+  useEffect(() => {
+    network.paint(colours());
+    drawn.current?.setSetting("labelColor", { color: ink("--ink") });
+  }, [network, scheme]);
   useEffect(() => network.choose(chosen), [network, chosen]);
   useEffect(() => network.gradeBy(measure), [network, measure]);
 
@@ -251,10 +257,6 @@ function saveMap(sigma: Sigma): void {
   const { width, height } = sigma.getDimensions();
   sigma.refresh();
   savePicture("map.png", Object.values(sigma.getCanvases()), width, height);
-}
-
-function ink(name: string): string {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
 function colours() {

@@ -1,6 +1,7 @@
 // Lines over visits or time.
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
+import { ink, style } from "./palette";
 import { savePicture } from "./picture";
 import "uplot/dist/uPlot.min.css";
 
@@ -14,14 +15,14 @@ type ChartProps = { label: string; x: number[]; series: Series[]; xName: string 
 /** Values in [0, 1]; the target of each as a dashed line of the same colour. */
 export function Chart({ label, x, series, xName }: ChartProps) {
   const holder = useRef<HTMLDivElement>(null);
+  const scheme = style.value;
   const key = JSON.stringify([x, series]);
   useEffect(() => {
     const element = holder.current;
     if (!element) return;
-    const style = getComputedStyle(element);
-    const colour = (at: number) => style.getPropertyValue(COLOURS[at % COLOURS.length]!).trim();
-    const ink = style.getPropertyValue("--ink-quiet").trim();
-    const grid = { stroke: style.getPropertyValue("--rule").trim(), width: 1 };
+    const colour = (at: number) => ink(COLOURS[at % COLOURS.length]!);
+    const quiet = ink("--ink-quiet");
+    const grid = { stroke: ink("--rule"), width: 1 };
     const lines = series.flatMap((one, at) => {
       const line = { label: one.name, stroke: colour(at), width: 2, points: { show: true, size: 7 } };
       if (one.target === undefined) return [line];
@@ -36,8 +37,8 @@ export function Chart({ label, x, series, xName }: ChartProps) {
         height: HEIGHT,
         scales: { x: { time: false }, y: { range: [0, 1] } },
         axes: [
-          { stroke: ink, grid, label: xName, incrs: [1, 2, 5, 10, 20, 50, 100] },
-          { stroke: ink, grid },
+          { stroke: quiet, grid, label: xName, incrs: [1, 2, 5, 10, 20, 50, 100] },
+          { stroke: quiet, grid },
         ],
         legend: { live: false },
         series: [{ label: xName }, ...lines],
@@ -53,7 +54,7 @@ export function Chart({ label, x, series, xName }: ChartProps) {
     };
     // `key` stands for the values: the same ones in a new array are drawn already.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [key, xName]);
+  }, [key, xName, scheme]);
   const picture = () => {
     const drawn = holder.current?.querySelector("canvas");
     if (drawn) savePicture(`${label}.png`, [drawn], drawn.width, drawn.height);
