@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
+from msgspec.json import encode
 from playwright.sync_api import Browser, Page, expect
 
+from daitn.oam.api.answers import PastEvent
 from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import DeploymentState, Runtime
 from daitn.objects.descriptors import ModelDescriptor
@@ -83,11 +86,10 @@ def trained(name: str, *, untrained: bool) -> ModelDescriptor:
 @pytest.fixture(scope="module")
 def center() -> Iterator[Canned]:
     places = tuple(place(site) for site in SITES)
-    deployed = DeploymentView(name="doctor", model="m-1", replicas=4, places=places, why="asked")
     answers: dict[str, object] = {
         "/sites": page(*SITES),
         "/served": page(*map(served, SITES)),
-        "/deployments": page(deployed),
+        "/deployments": page(deployed(*places)),
         "/models": page(trained("fast-1", untrained=False), trained("slow-1", untrained=True)),
         "/placement": {"changes": []},
     }
@@ -139,3 +141,20 @@ def test_a_model_that_learned_nothing_is_not_offered_for_deployment(
     slow = rows.filter(has_text="slow-1")
     expect(slow).to_contain_text("no visit of its job improved it")
     expect(slow).not_to_contain_text("daitn deploy")
+
+
+def test_events_of_a_deployment_say_where_it_is(center: Canned, shown: Page) -> None:
+    starting = msgspec.structs.replace(place(SITES[3]), standing="starting", detail="loads weights")
+    events = [
+        PastEvent(id=f"00000000-{n}", kind="deployment", at_s=1.0, data=msgspec.Raw(encode(view)))
+        for n, view in enumerate((deployed(starting), deployed(place(SITES[3]))))
+    ]
+    center.answers["/history"] = page(*events)
+    shown.goto(f"{center.url}/events")
+    rows = shown.get_by_role("table", name="Events").get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("ready.site starting (loads weights)")
+    expect(rows.nth(2)).to_contain_text("ready.site ready")
+
+
+def deployed(*places: PlaceView) -> DeploymentView:
+    return DeploymentView(name="doctor", model="m-1", replicas=1, places=places, why="asked")

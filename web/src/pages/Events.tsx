@@ -49,7 +49,7 @@ export function EventTable({ rows, more, empty = "Nothing has happened yet." }: 
         { name: "kind", show: (one) => one.kind },
         { name: "what", show: (one) => <About event={one} />, value: ({ data }) => text(data, "site") || text(data, "job") || text(data, "name") },
         { name: "state", show: ({ data }) => (text(data, "state") ? <Badge state={text(data, "state")} /> : "–"), value: ({ data }) => text(data, "state") },
-        { name: "more", show: ({ data }) => text(data, "detail") || text(data, "sentence") || text(data, "why") },
+        { name: "more", show: ({ data }) => text(data, "detail") || text(data, "sentence") || places(data) || text(data, "why") },
       ]}
     />
   );
@@ -60,6 +60,12 @@ function About({ event: { kind, data } }: { event: LiveEvent }) {
   if (kind === "site") return <Link to={`/sites/${encodeURIComponent(site)}`}>{site}</Link>;
   if (kind === "job") return <Link to={`/jobs/${encodeURIComponent(job)}`}>{job}</Link>;
   return <Link to="/models">{text(data, "name") || kind}</Link>;
+}
+
+/** Where a deployment is, and why it does not answer there. */
+function places(data: LiveEvent["data"]): string {
+  const found = (data.places ?? []) as Schema["PlaceView"][];
+  return found.map(({ site, standing, state, detail }) => `${site} ${standing || state || "–"}${detail ? ` (${detail})` : ""}`).join(", ");
 }
 
 /** What an event says, in words, of something; empty if it says nothing. */
