@@ -85,9 +85,11 @@ def test_a_long_file_without_aliases_is_read(file: Path, monkeypatch: pytest.Mon
 
 
 def test_an_empty_file_is_told_and_taken_for_nothing_else(file: Path) -> None:
-    for text in ("", "# nothing\n"):
+    for text in ("", " \n\n"):
         file.write_text(text)
         with pytest.raises(InvalidInput, match="is empty"):
             read_yaml(file, "policy")
     file.write_text("{}\n")
     assert read_yaml(file, "policy") == {}
+    file.write_text("# all as usual\n")
+    assert read_yaml(file, "policy") is None

@@ -25,14 +25,17 @@ def read_yaml(path: Path, what: str) -> object:
     also for an empty file, keys that occur twice, text that is no Unicode, and aliases that repeat
     too much."""
     try:
-        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        if not text.strip():  # With nothing but comments, all defaults are meant.
+            raise InvalidInput(
+                f"the {what} {path} is empty",
+                fix="write it, name another file, or write `{}` if all defaults are meant",
+            )
+        loader = yaml.SafeLoader(text)
         try:
             root = loader.get_single_node()
             if root is None:
-                raise InvalidInput(
-                    f"the {what} {path} is empty",
-                    fix="write it, name another file, or write `{}` if all defaults are meant",
-                )
+                return None
             _Check(loader, path, what).check(root)
             return loader.construct_document(root)
         finally:
