@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -90,3 +91,21 @@ def test_enter_follows_an_object_and_signs_in(center: Canned, shown: Page) -> No
     shown.get_by_label("Token").fill("ann")
     shown.keyboard.press("Enter")
     expect(shown.get_by_text("ann, owner")).to_be_visible()
+
+
+def test_a_draft_is_kept_in_its_address(center: Canned, shown: Page) -> None:
+    shown.goto(f"{center.url}/intent")
+    type_over(shown, "Name", "nodules")
+    type_over(shown, "At least", "0.85")
+    shown.wait_for_url(lambda url: "nodules" in url and "0.85" in url)
+    address = shown.url
+    shown.get_by_role("link", name="Jobs", exact=True).click()
+    shown.go_back()
+    expect(shown.get_by_label("Name", exact=True).first).to_have_value("nodules")
+    shown.reload()
+    expect(shown.get_by_label("At least", exact=True)).to_have_value("0.85")
+    for wrong in ("[1]", "{", '{"name": 1}', '{"objectives": []}', '{"objectives": [{"name": 2}]}'):
+        shown.goto(f"{center.url}/intent?{urlencode({'draft': wrong})}")
+        expect(shown.get_by_label("Name", exact=True).first).to_have_value("model")
+    shown.goto(address)
+    expect(shown.get_by_label("Name", exact=True).first).to_have_value("nodules")

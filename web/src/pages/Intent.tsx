@@ -8,6 +8,7 @@ import { Rejections } from "../parts/decision";
 import { score, share } from "../parts/format";
 import { Heading, Panel, Problem } from "../parts/show";
 import { save, Table } from "../parts/Table";
+import { parameter, setParameter } from "../router";
 
 const WAIT_MS = 500;
 
@@ -37,6 +38,20 @@ const BLANK: Draft = {
   examples: "",
 };
 
+/** The draft that the address states; whatever it does not state as one is blank. */
+function stated(): Draft {
+  try {
+    const said = JSON.parse(parameter("draft")) as Partial<Draft>;
+    const alike = <T extends object>(one: T, blank: T) =>
+      Object.entries(blank).every(([name, value]) => typeof one[name as keyof T] === typeof value);
+    const draft = { ...BLANK, ...said };
+    const whole = alike(draft, BLANK) && draft.objectives.length > 0 && draft.objectives.every((one) => alike(one, BLANK.objectives[0]!));
+    return whole ? draft : BLANK;
+  } catch {
+    return BLANK;
+  }
+}
+
 /** The intent as `daitn train -f` reads it. Throws where the configuration is no JSON. */
 function written(draft: Draft): Record<string, unknown> {
   const number = (text: string) => (text.trim() ? Number(text) : undefined);
@@ -57,10 +72,17 @@ function written(draft: Draft): Record<string, unknown> {
 
 export function IntentPage() {
   const you = useLoaded("network", (signal) => get<Schema["NetworkView"]>("/network", {}, signal)).data?.you;
-  const [draft, set] = useState<Draft>(BLANK);
+  const [draft, set] = useState(stated);
   const [assessed, tell] = useState<{ answer?: Schema["Assessment"]; failure?: Failure; busy?: boolean }>({});
   const [turn, again] = useState(0);
   useEffect(() => listen(["reset"], () => again((n) => n + 1)), []);
+
+  // Browsers bound how often an address changes.
+  useEffect(() => {
+    if (draft === BLANK) return;
+    const timer = setTimeout(() => setParameter("draft", JSON.stringify(draft)), WAIT_MS);
+    return () => clearTimeout(timer);
+  }, [draft]);
 
   useEffect(() => {
     if (!draft.owner || !draft.topics || draft.objectives.some((one) => !one.topic || !one.at_least)) {
