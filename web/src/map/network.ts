@@ -23,6 +23,9 @@ const CROWDED = 100;
 export const WIDTHS: Record<Grade, number> = { unknown: 1, good: 2, middling: 4, poor: 6 };
 const WIDER_IF_CHOSEN = 0.75;
 
+/** Tells Sigma to index what is drawn anew: it cannot repaint what was added since the last picture. */
+const INDEXED = { attributes: ["zIndex"] };
+
 export type Colours = Record<"good" | "busy" | "lost" | "cordoned", string> & { links: Record<Grade, string> };
 
 export class NetworkGraph {
@@ -99,8 +102,9 @@ export class NetworkGraph {
 
   /** Draws all in other colours. */
   paint(colours: Colours): void {
+    if (colours === this.colours) return;
     this.colours = colours;
-    this.graph.updateEachNodeAttributes((site, drawn) => ({ ...drawn, color: this.colour(Number(site)) }));
+    this.graph.updateEachNodeAttributes((site, drawn) => ({ ...drawn, color: this.colour(Number(site)) }), INDEXED);
     this.drawLinksAnew();
   }
 
@@ -194,7 +198,7 @@ export class NetworkGraph {
   }
 
   private drawLinksAnew(): void {
-    this.graph.updateEachEdgeAttributes((_, drawn, source, target) => ({ ...drawn, ...this.look(Number(source), Number(target)) }));
+    this.graph.updateEachEdgeAttributes((_, drawn, source, target) => ({ ...drawn, ...this.look(Number(source), Number(target)) }), INDEXED);
   }
 
   private look(one: number, other: number) {

@@ -1,3 +1,4 @@
+import { computed } from "@preact/signals";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import Sigma from "sigma";
 
@@ -8,7 +9,7 @@ import { hideWhileMoving, SitePoints } from "../map/drawing";
 import { BOUNDS, GRADES, type Grade, type Measure } from "../map/links";
 import { NetworkGraph, WIDTHS } from "../map/network";
 import { bytes, seconds, share } from "../parts/format";
-import { ink, style } from "../parts/palette";
+import { ink } from "../parts/palette";
 import { savePicture } from "../parts/picture";
 import { Badge, Empty, Figure, Figures, Heading, Panel, Shown } from "../parts/show";
 import { Link, parameter, setParameter } from "../router";
@@ -47,7 +48,7 @@ function Network({ view, recent, reloaded }: NetworkProps) {
   const holder = useRef<HTMLDivElement>(null);
   const drawn = useRef<Sigma | null>(null);
   const [, redraw] = useState(0);
-  const network = useMemo(() => new NetworkGraph(view, colours()), [view]);
+  const network = useMemo(() => new NetworkGraph(view, colours.peek()), [view]);
   const wanted = parameter("site");
   const chosen = network.number(wanted);
 
@@ -87,11 +88,11 @@ function Network({ view, recent, reloaded }: NetworkProps) {
 
   const measure: Measure = parameter("links") === "rate" ? "rate" : "delay";
 
-  const scheme = style.value;
+  const shown = colours.value;
   useEffect(() => {
-    network.paint(colours());
+    network.paint(shown);
     drawn.current?.setSetting("labelColor", { color: ink("--ink") });
-  }, [network, scheme]);
+  }, [network, shown]);
   useEffect(() => network.choose(chosen), [network, chosen]);
   useEffect(() => network.gradeBy(measure), [network, measure]);
 
@@ -144,7 +145,7 @@ function nameDiscs(sigma: Sigma, network: NetworkGraph, holder: HTMLElement): ()
 }
 
 function Legend({ network, picture }: { network: NetworkGraph; picture: () => void }) {
-  const { good, busy, lost, cordoned } = colours();
+  const { good, busy, lost, cordoned } = colours.value;
   return (
     <p class="legend">
       <span><Dot colour={good} />alive</span>
@@ -161,7 +162,7 @@ function Legend({ network, picture }: { network: NetworkGraph; picture: () => vo
 }
 
 function LinkLegend({ measure }: { measure: Measure }) {
-  const { links } = colours();
+  const { links } = colours.value;
   const [first, second] = BOUNDS[measure];
   const say = (bound: number) => (measure === "delay" ? seconds(bound) : `${bytes(bound)}/s`);
   const [good, middling, poor] = measure === "delay" ? ["up to", "up to", "over"] : ["from", "from", "under"];
@@ -259,7 +260,7 @@ function saveMap(sigma: Sigma): void {
   savePicture("map.png", Object.values(sigma.getCanvases()), width, height);
 }
 
-function colours() {
+const colours = computed(() => {
   const links = { good: ink("--link-good"), middling: ink("--link-middling"), poor: ink("--link-poor"), unknown: ink("--link") };
   return { good: ink("--good"), busy: ink("--line-2"), lost: ink("--bad"), cordoned: ink("--line-4"), links };
-}
+});
