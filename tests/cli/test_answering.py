@@ -40,6 +40,12 @@ async def test_one_that_is_away_and_one_that_stands_still_are_left_out() -> None
         await leader.close()
 
 
+async def test_a_name_that_no_host_has_is_named() -> None:
+    named = (f"tcp/{'a' * 64}.example:7447", "tcp/center..example:7447")
+    with pytest.raises(Unreachable, match="cannot reach the control centre at tcp"):
+        await first_opened(FabricSettings(mode="client", connect=named))
+
+
 async def test_where_none_is_there_the_endpoint_is_named() -> None:
     named = tuple(f"tcp/127.0.0.1:{free_port()}" for _ in range(2))
     with pytest.raises(Unreachable, match="cannot reach the control centre at tcp/127"):
@@ -50,7 +56,10 @@ async def test_where_none_is_there_the_endpoint_is_named() -> None:
 
 
 @pytest.mark.processes
-async def test_one_that_has_just_been_started_is_waited_for() -> None:
+async def test_one_that_has_just_been_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answering, "_LISTENS_WITHIN_S", PATIENCE_S)
     named = f"tcp/127.0.0.1:{free_port()}"
     opening = asyncio.create_task(first_opened(FabricSettings(mode="client", connect=(named,))))
     await asyncio.sleep(0.5)  # It has tried by then.

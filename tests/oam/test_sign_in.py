@@ -103,8 +103,12 @@ async def test_the_dashboards_address_opens_one_session(clinics: Room) -> None:
     assert (await opened(http, clinics.url, once)).status == 401
     await clinics.restart()
     assert (await opened(http, clinics.url, once)).status == 401
-    late = clinics.token("root", opens_until_s=time.time() - 1.0)
+    late, long = (
+        clinics.token("root", opens_until_s=time.time() + from_now_s)
+        for from_now_s in (-1.0, 2 * 24 * 3600.0)
+    )
     assert (await opened(http, clinics.url, late)).status == 401
+    assert (await opened(http, clinics.url, long)).status == 401, "it would be remembered for long"
 
 
 async def test_a_cookie_does_nothing_for_pages_of_other_origins(clinics: Room) -> None:

@@ -212,9 +212,12 @@ def test_what_an_identity_provider_s_page_came_to_is_told(
     center: Canned, context: BrowserContext
 ) -> None:
     center.ways = ("oidc",)
-    tab = opened(context, f"{center.url}/#problem=nobody%20here%20is%20%3Cb%3Eann%3C%2Fb%3E")
+    tab = opened(
+        context, f"{center.url}/#problem=nobody%20here%20is%20%3Cb%3Eann%3C%2Fb%3E&fix=ask%20her"
+    )
     told = "Your organisation signed nobody in: nobody here is <b>ann</b>"
     expect(tab.get_by_role("alert")).to_contain_text(told)
+    expect(tab.get_by_role("alert")).to_contain_text("What helps: ask her")
     expect(tab.get_by_role("link", name="Sign in with your organisation")).to_be_visible()
     expect(tab).to_have_url(f"{center.url}/")
 

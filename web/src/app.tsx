@@ -96,7 +96,7 @@ export function App() {
       const [token, problem] = [said.get("token"), said.get("problem")];
       if (token === null && problem === null) return otherwise();
       go(location.pathname + location.search, true); // Not to be kept or shared.
-      refuse(problem === null ? undefined : { what: "Your organisation signed nobody in", why: new Failure(401, problem) });
+      refuse(problem === null ? undefined : { what: "Your organisation signed nobody in", why: new Failure(401, shortened(problem), "", shortened(said.get("fix") ?? "")) });
       if (token !== null) {
         const what = "The link to sign in was not accepted";
         await signIn(token).catch((error: unknown) => refuse({ what, why: failed(error) }));
@@ -117,6 +117,9 @@ export function App() {
   if (!inside) return <SignIn ways={session.ways} done={ask}>{told}</SignIn>;
   return <Frame key={name} leave={() => remove("/session").finally(ask)}>{told}</Frame>;
 }
+
+/** Of a link that anybody may have written. */
+const shortened = (text: string) => text.slice(0, 300);
 
 type Refusal = { what: string; why: Failure };
 

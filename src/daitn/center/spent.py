@@ -7,6 +7,7 @@ what is over stays over when the control centre restarts, or another one takes i
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -21,7 +22,6 @@ MOST_SPENT: Final = 10_000
 _KIND: Final = "spent"
 _DIGITS: Final = 2
 """Of the digest, that name a record: the journal has at most 256 of them, each rewritten alone."""
-_FULL_S: Final = 60
 
 
 class SpentSecrets:
@@ -52,7 +52,8 @@ class SpentSecrets:
         if len(self) >= MOST_SPENT:
             self._until_s = {name: self._valid(known) for name, known in self._until_s.items()}
         if len(self) >= MOST_SPENT:
-            raise TooOften("opening and closing sessions", _FULL_S)
+            first_s = min(until_s for known in self._until_s.values() for until_s in known.values())
+            raise TooOften("opening and closing sessions", math.ceil(first_s - self._wall_s()))
         digest = _digest(secret)
         name = digest[:_DIGITS]
         self._until_s[name] = {**self._valid(self._until_s.get(name, {})), digest: until_s}

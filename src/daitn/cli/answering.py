@@ -93,9 +93,10 @@ async def _listens(endpoint: str) -> None:
     try:
         async with asyncio.timeout(_LISTENS_WITHIN_S):
             _, writer = await asyncio.open_connection(*place_of(endpoint))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # The latter for names that no host has.
+        why = getattr(error, "strerror", "") or str(error) or "no answer"
         raise Unreachable(
-            f"cannot reach the control centre at {endpoint}: {error.strerror or error}",
+            f"cannot reach the control centre at {endpoint}: {why}",
             field=_FIELD,
             fix="check that it is running, that the endpoint is right and that no firewall blocks "
             "it; of several that take turns name all, with commas",

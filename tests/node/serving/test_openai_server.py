@@ -189,14 +189,6 @@ async def test_a_stream_that_breaks_is_not_taken_for_whole(
         await until(lambda: server.control()["in_flight"] == 0)
 
 
-async def test_a_stream_that_is_too_long_from_the_first_is_a_clean_error(
-    server: OpenAiServer, tmp_path: Path
-) -> None:
-    async with before(server.url, tmp_path, 1 << 6) as site:
-        status, said, _ = await site.post(CHAT, STREAM)
-        assert (status, json.loads(said)["error"]["code"]) == (502, "upstream_failed")
-
-
 async def test_a_server_that_falls_silent_is_given_up(
     site: Site, server: OpenAiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +291,22 @@ async def test_a_server_that_refuses_to_count_is_asked_without(tmp_path: Path) -
             status, said, _ = await site.post(CHAT, STREAM)
             assert (status, b"well" in said) == (200, True)
     assert asked == [True, True, False, False]
+
+
+async def test_what_a_server_says_without_being_asked_to_count_is_its_answer(
+    tmp_path: Path,
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.json() if request.can_read_body else {}
+        if request.method == "GET":
+            return web.json_response({"data": []})
+        if "stream_options" in body:
+            return web.json_response({"detail": "no stream_options here"}, status=422)
+        return web.json_response({"detail": "come back later"}, status=429)
+
+    async with odd_server(answer) as url, before(url, tmp_path) as site:
+        status, said, _ = await site.post(CHAT, STREAM)
+        assert (status, json.loads(said)["error"]["code"]) == (429, "facility_full")
 
 
 @pytest.mark.parametrize(

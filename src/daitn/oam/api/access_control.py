@@ -181,9 +181,9 @@ class AccessControl:
 
     def close(self, request: Request, by: SignedIn | None) -> None:
         """End the caller's session."""
+        self.keep(request, "", 0)  # Even if its end cannot be stored.
         if by is not None and by.session:
             self._sign_in.close(by.session)
-        self.keep(request, "", 0)
 
     def _who(self, request: Request, *, needed: bool) -> SignedIn | None:
         if not self._sign_in.needed:

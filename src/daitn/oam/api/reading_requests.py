@@ -104,12 +104,14 @@ def _unknown(plain: Any, read: Any, path: str = "") -> Iterator[str]:
         fields = dict(zip(read.__struct_encode_fields__, read.__struct_fields__, strict=True))
         for name, value in plain.items():
             if name in fields:
-                yield from _unknown(value, getattr(read, fields[name]), f"{path}{name}.")
+                if isinstance(value, dict | list):
+                    yield from _unknown(value, getattr(read, fields[name]), f"{path}{name}.")
             elif name != read.__struct_config__.tag_field:
                 yield f"{path}{name}"[:_MOST_PATH]
     elif isinstance(read, list | tuple) and isinstance(plain, list):
         for at, (value, inner) in enumerate(zip(plain, read, strict=False)):
-            yield from _unknown(value, inner, f"{path.removesuffix('.')}[{at}].")
+            if isinstance(value, dict | list):
+                yield from _unknown(value, inner, f"{path.removesuffix('.')}[{at}].")
 
 
 async def whole_body(request: Request, most: int = MOST_BODY) -> bytes:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -347,7 +347,8 @@ def _shown(reply: Reply) -> Reply:
     if not isinstance(reply, Response) or reply.status < 400:
         return reply
     problem = msgspec.json.decode(reply.body, type=Problem)
-    return _see_other(f"/#problem={quote(problem.detail[:_MOST_SHOWN], safe='')}")
+    said = {"problem": problem.detail[:_MOST_SHOWN], "fix": problem.fix[:_MOST_SHOWN]}
+    return _see_other(f"/#{urlencode(said, quote_via=quote, safe='')}")
 
 
 def _see_other(place: str) -> Response:

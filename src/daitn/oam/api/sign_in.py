@@ -41,6 +41,8 @@ __all__ = ["ANYBODY", "BrowserSession", "SignIn", "unknown"]
 ANYBODY: Final = SignedIn(member=None, role=ApiRole.OPERATOR)
 """The caller if there is no roster."""
 SESSION_S: Final = 12 * 3600.0
+_MOST_OPENS_S: Final = 24 * 3600.0
+"""What has opened its session is remembered until it could not any more."""
 _DOMAIN: Final = b"daitn session 1\0"
 _KEY_BYTES: Final = 32
 _MOST_COOKIE: Final = 3800
@@ -109,6 +111,8 @@ class SignIn:
         if mandate.opens_until_s is not None:
             if now_s >= mandate.opens_until_s or mandate.secret in self._spent:
                 raise unknown("it has opened its session, or its time to do so is over")
+            if mandate.opens_until_s > now_s + _MOST_OPENS_S:
+                raise unknown("it may open a session for too long")
             self._spent.add(mandate.secret, mandate.opens_until_s)
         until_s = min(mandate.until_s, now_s + SESSION_S)
         return self.begun(member, until_s, reads_only=mandate.reads_only, mandate=signed)

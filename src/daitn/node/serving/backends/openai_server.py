@@ -197,7 +197,7 @@ class OpenAiBackend:
                 self._counts_streams = False
                 self._log("it refuses `stream_options`, so token counts of streams are estimated")
                 return without
-            without.close()
+            response, body = without, await _read_error(without)
         what = f"answered {response.status}"
         raise self._failed(response.status, read_error(body), response.headers, what, body)
 
