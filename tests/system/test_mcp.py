@@ -142,7 +142,8 @@ def test_a_port_that_is_taken_is_named_and_the_usual_one_is_no_must(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A control centre on the machine has its metrics there."""
-    serving = pytest.importorskip("daitn.cli.mcp.serving")
+    from daitn.cli.mcp import serving  # It needs `mcp`, without which this module is left out.
+
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         ended = daitn("mcp", "--port", str(taken))

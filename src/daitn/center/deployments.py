@@ -496,9 +496,10 @@ class DeploymentService:
             self._dropped.warning(key, "the serving report at %s was rejected: %s", key, error)
 
     def _view(self, desired: DesiredDeployment) -> DeploymentView:
+        nodes = {node.site: node for node in self._membership.nodes()}
         found = {
-            node.site: deployed
-            for node in self._facilities()
+            site: deployed
+            for site, node in nodes.items()
             if (deployed := deployed_at(node, desired.name)) is not None
         }
         sites = sorted({*desired.places, *found})
@@ -506,12 +507,18 @@ class DeploymentService:
             name=desired.name,
             model=desired.model.name,
             replicas=len(desired.places),
-            places=tuple(self._place(desired, site, found.get(site)) for site in sites),
+            places=tuple(
+                self._place(desired, site, nodes.get(site), found.get(site)) for site in sites
+            ),
             why=desired.why,
         )
 
     def _place(
-        self, desired: DesiredDeployment, site: SiteId, found: DeploymentDescriptor | None
+        self,
+        desired: DesiredDeployment,
+        site: SiteId,
+        node: NodeDescriptor | None,
+        found: DeploymentDescriptor | None,
     ) -> PlaceView:
         current = found is not None and found.manifest == desired.model.manifest
         state = found.state if found is not None and current else None
@@ -520,15 +527,15 @@ class DeploymentService:
             state=state,
             wanted=site in desired.places,
             detail=self._trouble.get((desired.name, site), ""),
-            standing=self._out_of_service(site) or state or "asked",
+            standing=_out_of_service(node) or state or "asked",
         )
 
-    def _out_of_service(self, site: SiteId) -> str:
-        """Why a site gets nothing new, in a word; empty if it does."""
-        node = self._membership.node(site)
-        if node is None or site not in self._membership.alive():
-            return "lost"
-        return node.cordon.word if node.cordon else ""
+
+def _out_of_service(node: NodeDescriptor | None) -> str:
+    """Why a site, which may be lost, gets nothing new, in a word; empty if it does."""
+    if node is None:
+        return "lost"
+    return node.cordon.word if node.cordon else ""
 
 
 def _barred(node: NodeDescriptor) -> str:

@@ -1,8 +1,7 @@
 """Connects to the control centre, of several to the one that answers: only the leader listens.
 
 All are tried at the same time. One that stands still takes connections and says nothing, so trying
-one after the other would wait for it. The only one may be starting or busy, and
-gets time for both.
+one after the other would wait for it. The only one may be starting or busy, and gets time for both.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ __all__ = ["answering_url", "first_opened"]
 T = TypeVar("T")
 
 _FIELD: Final = "--center (DAITN_CENTER)"
-_FIX: Final = "check that it runs; of several that take turns name all, with commas"
+_OF_SEVERAL: Final = "of several that take turns name all, with commas"
 _LISTENS_WITHIN_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.1
 _ANSWERS_WITHIN_S: Final = 5.0
@@ -99,7 +98,7 @@ async def _listens(endpoint: str) -> None:
             f"cannot reach the control centre at {endpoint}: {why}",
             field=_FIELD,
             fix="check that it is running, that the endpoint is right and that no firewall blocks "
-            "it; of several that take turns name all, with commas",
+            f"it; {_OF_SEVERAL}",
         ) from None
     writer.close()
 
@@ -116,7 +115,8 @@ async def answering_url(urls: str) -> str:
                 async with AsyncClient(url, tls=tls_folder(urls)) as stranger:
                     await stranger.session()
         except TimeoutError:
-            raise Unreachable(f"{url} does not answer", field=_FIELD, fix=_FIX) from None
+            fix = f"check that it runs; {_OF_SEVERAL}"
+            raise Unreachable(f"{url} does not answer", field=_FIELD, fix=fix) from None
         return url
 
     if "," not in urls:

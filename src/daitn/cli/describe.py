@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from daitn.cli.describe_pages import dataset_page, node_page
-from daitn.cli.queries import accuracies, findings, first_token, load, rate, standing
+from daitn.cli.queries import accuracies, findings, first_token, load, rate
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -24,7 +24,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
-from daitn.cli.tables import age, job_table, plain_table
+from daitn.cli.tables import age, job_table, plain_table, standing
 from daitn.identity.signing import check_entry
 from daitn.oam.words import size
 from daitn.objects.croissant import to_croissant

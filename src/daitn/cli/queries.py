@@ -6,7 +6,7 @@ import msgspec
 from rich.console import RenderableType
 
 from daitn.cli.session import ANSWER_TIMEOUT_S, Session, connect
-from daitn.cli.tables import age, plain_table, state_words
+from daitn.cli.tables import age, plain_table, standing, state_words
 from daitn.identity.signing import check_attestation
 from daitn.oam.words import size
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
@@ -39,7 +39,6 @@ __all__ = [
     "queries_table",
     "query_table",
     "rate",
-    "standing",
 ]
 
 _AT_ONCE_S = 1e-6
@@ -141,11 +140,6 @@ def _deployed_row(model: ServedModel) -> tuple[str, ...]:
         f"{model.price_usd_per_1k_out:g}",
         load(model),
     )
-
-
-def standing(model: ServedModel) -> str:
-    """State of a deployment in one word."""
-    return model.standing or model.state  # Earlier releases do not tell its standing.
 
 
 def accuracies(model: ServedModel) -> str:

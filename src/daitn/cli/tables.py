@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -24,6 +25,9 @@ from daitn.objects.text import counted
 from daitn.tools import clock
 from daitn.topology.snapshot import SiteState
 
+if TYPE_CHECKING:  # It would import numpy for every command.
+    from daitn.topology.qrrt.served import ServedModel
+
 __all__ = [
     "age",
     "algorithm_words",
@@ -33,12 +37,12 @@ __all__ = [
     "decisions_table",
     "deployment_table",
     "job_table",
-    "place_standing",
     "placement_table",
     "places_words",
     "plain_table",
     "route_table",
     "route_words",
+    "standing",
     "state_words",
 ]
 
@@ -320,15 +324,15 @@ def decision_table(decision: Decision) -> RenderableType:
     return Group(*parts)
 
 
-def place_standing(place: PlaceView) -> str:
-    """State of a place of a deployment in one word."""
-    return place.standing or place.state or "-"  # Earlier releases do not tell its standing.
+def standing(one: PlaceView | ServedModel) -> str:
+    """State of a deployment at a site in one word."""
+    return one.standing or one.state or "-"  # Earlier releases do not tell its standing.
 
 
 def places_words(view: DeploymentView) -> str:
     """Where a deployment is, and why it does not answer there, in a line."""
     return ", ".join(
-        f"{place.site} {place_standing(place)}{f' ({place.detail})' if place.detail else ''}"
+        f"{place.site} {standing(place)}{f' ({place.detail})' if place.detail else ''}"
         for place in view.places
     )
 
@@ -338,7 +342,7 @@ def deployment_table(view: DeploymentView) -> RenderableType:
     rows = [
         (
             place.site,
-            place_standing(place),
+            standing(place),
             "" if place.wanted else "to be retired",
             place.detail,
         )

@@ -65,7 +65,7 @@ function About({ event: { kind, data } }: { event: LiveEvent }) {
 /** Where a deployment is, and why it does not answer there. */
 function places(data: LiveEvent["data"]): string {
   const found = (data.places ?? []) as Schema["PlaceView"][];
-  return found.map(({ site, standing, state, detail }) => `${site} ${standing || (state ?? "–")}${detail ? ` (${detail})` : ""}`).join(", ");
+  return found.map(({ site, standing, detail }) => `${site} ${standing}${detail ? ` (${detail})` : ""}`).join(", ");
 }
 
 /** What an event says, in words, of something; empty if it says nothing. */

@@ -50,7 +50,6 @@ class News:
         self._cordons[node.site] = now
         if before is not None and before != now:
             self._tell(node.site, *_service(now))
-            self._look_at_deployments(node.site)
 
     def came(self, site: SiteId) -> None:
         if site not in self._alive:
