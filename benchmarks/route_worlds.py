@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import msgspec
@@ -52,6 +52,9 @@ PLANNERS: dict[str, Callable[[], RoutePolicy]] = {
     "mtrce": PlannedPolicy,
     "experienced": PlannedWithExperience,
     "autonomous": AutonomousPolicy,
+    "autonomous, by adverts": partial(
+        AutonomousPolicy, name="autonomous, by adverts", announced=False
+    ),
 }
 """Policies that are not obvious, by name."""
 OBVIOUS: dict[str, Callable[[], RoutePolicy]] = {

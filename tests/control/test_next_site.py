@@ -33,7 +33,9 @@ from daitn.objects.descriptors import (
     DatasetDescriptor,
     NodeDescriptor,
     Role,
+    VerifierDescriptor,
 )
+from daitn.objects.descriptors import TestSetDescriptor as ExamDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, OwnerId, SiteId
 from daitn.objects.intents import (
@@ -246,6 +248,48 @@ def test_a_site_that_was_visited_is_known_as_it_was_found() -> None:
     route = planned(question)
     assert route is not None
     assert topic_at(question, view, route) in ("medicine", "medicine/neurology")
+
+
+def test_a_site_that_announces_itself_is_known_before_a_visit() -> None:
+    """It counts more than what routes advertise, and than what was found there long ago."""
+    found = job()
+    found.met[SiteId("ghr")] = node("ghr", "medicine", samples=500)
+    now = {
+        SiteId("ghr"): node("ghr", "medicine", samples=700, fresh_at_s=NOW_S - 60.0),
+        SiteId("ninds"): node("ninds", "medicine/neurology", labels={"a": 9}, speed_flops=3e9),
+        SiteId("away"): node("away", "medicine/neurology"),
+    }
+    question, _ = asked(found, GENERAL, NEURO, announced=now)
+    options = {option.site: option for option in question.topology.options}
+    assert set(options) == {"ghr", "ninds"}, "nobody knows the way to the other"
+    assert options[SiteId("ghr")].dataset == now[SiteId("ghr")].datasets[0]
+    assert options[SiteId("ninds")].dataset.labels == {"a": 9}
+    assert options[SiteId("ninds")].compute.speed_flops == 3e9
+
+
+def test_what_a_site_announces_is_checked_before_a_model_sets_out() -> None:
+    choosy = job(0.79, 0.25, requirements=(Requirement(quantity=Quantity.QUALITY, at_least=0.9),))
+    poor = {SiteId("ninds"): node("ninds", "medicine/neurology", quality=0.5)}
+    assert first(choosy, NEURO) == "ninds"
+    assert reasons(choosy, NEURO, announced=poor) == ["quality"]
+    assert first(choosy, NEURO, announced=poor) is None
+
+
+def test_an_announced_verifier_is_known_before_it_measures() -> None:
+    test = ExamDescriptor(
+        topic="medicine",
+        test_schema=NEEDS.test_schema,
+        metrics=("accuracy",),
+        items=37,
+        chance=0.2,
+        labels={"a": 30, "b": 7},
+    )
+    verifier = VerifierDescriptor(tests=(test,), recipes=("causal-lm",))
+    announced = {HERE: msgspec.structs.replace(node(HERE, "finance"), verifier=verifier)}
+    question, _ = asked(job(), GENERAL, measured=(), announced=announced)
+    (broad,) = question.topology.verifiers[ObjectiveName("broad")]
+    assert broad.test == test
+    assert {option.site for option in question.topology.options} == {"ghr"}
 
 
 def test_tests_are_known_by_what_they_measured() -> None:

@@ -275,6 +275,11 @@ def test_what_cannot_be_done_is_told_at_home(travels: Travels) -> None:
     shown = json.loads(ended.stdout)
     assert shown["state"] == "infeasible"
     assert "hearts" in shown["detail"]
+    fast = {"quantity": "speed_flops", "at_least": 1e30}
+    choosy = write_intent(travels.folder, name="choosy", requirements=[fast])
+    asked = ["train", "-f", str(choosy), "--autonomous", "--site", "home", "--dry-run", "--json"]
+    # What only a site's descriptor says is known as soon as home has received that.
+    wait_until(lambda: "speed_flops" in travels.network.daitn(*asked).stdout)
     gossip = write_intent(
         travels.folder, name="gossip", training={"algorithm": "gossip", "walkers": 2}
     )

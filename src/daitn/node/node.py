@@ -169,6 +169,7 @@ class Node:
                 AgentGuard(orders, self._key) if orders else None,
                 releases.record,
                 begun.forget,
+                self._roles.announced,
             )
         self._work = WorkQueue(
             config.site,

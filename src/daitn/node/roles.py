@@ -341,6 +341,10 @@ class Roles:
             gateway=self._gateway.descriptor() if self._gateway else None,
         )
 
+    def announced(self) -> tuple[NodeDescriptor, ...]:
+        """The available sites, as they describe themselves to this one."""
+        return self._membership.nodes()
+
     def measured(self) -> Iterator[Sample]:
         """See `Measured`."""
         for part in (self._gateway, self._facility, self.forwarder, self._verifier):

@@ -1,11 +1,12 @@
 """The next-site policy: the question that a model travelling on its own asks MTRCE.
 
-It knows less than a control centre. It knows the full descriptors of sites it visited, but of other
-sites only what is advertised where it is: a topic, the number of examples, a price, a place, an
-owner and a distance. Until it arrives, it assumes that whatever only the site itself can tell meets
-the intent; then it checks the site's own descriptor against the intent, with the same filters as a
-control centre (`daitn.topology.data_filters`). So every requirement is either met or refused, and
-one engine and one value model serve both kinds of travel.
+It knows less than a control centre. It knows the descriptors that sites announce where it is, and
+those of sites it visited; of others only what routes advertise: a topic, the number of examples, a
+price, a place, an owner and a distance. Nobody measures links for it. Until it arrives, it assumes
+that whatever only the site itself can tell meets the intent; then it checks the site's own
+descriptor against the intent, with the same filters as a control centre
+(`daitn.topology.data_filters`). So every requirement is either met or refused, and one engine and
+one value model serve both kinds of travel.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class LocalView:
     verifiers: tuple[KnownVerifier, ...]
     visited: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
     """Sites as the model found them; the current site as it is now."""
+    announced: Mapping[SiteId, NodeDescriptor] = field(default_factory=dict)
+    """Sites as they describe themselves now to the current site."""
     measured: tuple[MeasuredModel, ...] = ()
     """Oldest first."""
     version: int = 0
@@ -227,7 +230,9 @@ def _snapshot(question: RouteQuestion, needs: WorkNeeds, view: LocalView) -> Drr
     for site, verifier in _verifiers(question, needs, view).items():
         known = states.get(site)
         node = known.descriptor if known else _stranger(site, _place(view, site))
-        node = msgspec.structs.replace(node, verifier=node.verifier or verifier)
+        announced = view.announced.get(site)
+        stated = node.verifier or (announced.verifier if announced else None)
+        node = msgspec.structs.replace(node, verifier=stated or verifier)
         states[site] = SiteState(descriptor=node, alive=True, changed_at_s=question.now_s)
     return Drrt(
         version=view.version,
@@ -245,10 +250,13 @@ def _node(
     advertised: list[DataProspect],
     assumed: ComputeDescriptor,
 ) -> NodeDescriptor:
-    """A visited site, updated with data advertised since; or a site as advertised."""
+    """A site as it announces itself; else a visited site, updated with data advertised since; else
+    a site as advertised."""
     visited = view.visited.get(site)
     if visited is not None and site == view.site:
         return visited
+    if site in view.announced:
+        return view.announced[site]
     fresh_at_s = question.now_s - _assumed(question.intent, Quantity.AGE_S, 0.0)
     # The data may have been renewed since; the model checks on arrival.
     found = [

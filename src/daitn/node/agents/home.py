@@ -73,7 +73,7 @@ class AgentHome:
         self._agents = HomeAgents(site, store, runtime.now_s)
         self._open = self._agents.open
         self._requests = HomeRequests(
-            self._agents, runtime, needs, guard, self._send_out_all, self._cancel
+            self._agents, runtime, needs, guard, host.view, self._send_out_all, self._cancel
         )
         self._models: dict[AgentName, frozenset[Digest]] = {}
         """Weights that each agent needs, ended or not."""

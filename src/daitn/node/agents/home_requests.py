@@ -11,7 +11,7 @@ import msgspec
 from daitn.control.jobs.quota import check_quota
 from daitn.control.jobs.resuming import check_running
 from daitn.control.jobs.walkers import check_walks, decisions_of, statements_of
-from daitn.control.route.next_site import check_travels
+from daitn.control.route.next_site import LocalView, check_travels
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home_agents import HomeAgents
 from daitn.node.agents.itinerary import Itinerary, submission
@@ -52,15 +52,18 @@ class HomeRequests:
         runtime: ForwarderRuntime,
         needs: Callable[[RecipeQuestion], Awaitable[WorkNeeds]],
         guard: AgentGuard | None,
+        view: Callable[[Itinerary], LocalView],
         send_out: Callable[[Sequence[Agent]], Awaitable[None]],
         cancel: Callable[[JobId, str], Awaitable[None]],
     ) -> None:
-        """`guard`: see `AgentHome`. `send_out` stores all agents of a new job, or none, and sends
-        them out; `cancel` ends those of a job for whoever asked."""
+        """`guard`: see `AgentHome`. `view`: what an agent knows here. `send_out` stores all agents
+        of a new job, or none, and sends them out; `cancel` ends those of a job for whoever
+        asked."""
         self._agents = agents
         self._runtime = runtime
         self._needs = needs
         self._guard = guard
+        self._view = view
         self._send_out = send_out
         self._cancel = cancel
         self._naming: set[JobId] = set()
@@ -135,7 +138,7 @@ class HomeRequests:
     async def _assess(self, itinerary: Itinerary, now_s: float) -> Assessment:
         """Assess by what is advertised here: whether data can reach the targets, and each objective
         has a verifier."""
-        step = await itinerary.decide(itinerary.local_view(self._runtime.core.routes), now_s)
+        step = await itinerary.decide(self._view(itinerary), now_s)
         topology, route = step.question.topology, step.route
         reasons = [
             f"no known verifier measures {objective.name} (on {objective.topic})"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 import msgspec
 
 from daitn.control.jobs.stages import RETRY_AT_MOST_S
+from daitn.control.route.next_site import LocalView
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.itinerary import Itinerary, home_intent
 from daitn.node.agents.store import AgentStore, LeftModels
@@ -78,11 +79,14 @@ class AgentHost:
         note: Release | None = None,
         ended: Callable[[VisitId], None] = lambda _: None,
         left: LeftModels | None = None,
+        announced: Callable[[], Iterable[NodeDescriptor]] = tuple,
     ) -> None:
         """`guard` checks and signs packets; `None` on a fabric without signatures. `note`: as in
         `AgentHome`. `ended` is called with work whose outcome is on disk. `left` stores what models
-        of one job leave for each other; `None` stores nothing."""
+        of one job leave for each other; `None` stores nothing. `announced` gives the descriptors of
+        the available sites that this one has received."""
         self._left = left
+        self._announced = announced
         self._note = note
         self._ended = ended
         self._guard = guard
@@ -123,6 +127,10 @@ class AgentHost:
         """Send an agent out, for the first time or again."""
         self._store.put(agent)
         self._spawn(agent.name, partial(self._resumed, agent))
+
+    def view(self, itinerary: Itinerary, node: NodeDescriptor | None = None) -> LocalView:
+        """See `Itinerary.local_view`."""
+        return itinerary.local_view(self._runtime.core.routes, self._announced(), node)
 
     # Taking over
 
@@ -212,7 +220,7 @@ class AgentHost:
     async def _plan_here(self, itinerary: Itinerary, node: NodeDescriptor) -> Planned:
         """The plan to train here. Raises `NotServed` if another possible site is better, now that
         this site is known."""
-        view = itinerary.local_view(self._runtime.core.routes, node)
+        view = self.view(itinerary, node)
         choices = {self._site, *itinerary.agent.choices}
         later = tuple(one.site for one in view.prospects if one.site not in choices)
         step = await itinerary.decide(view, self._runtime.now_s(), later, self._site)
@@ -315,7 +323,7 @@ class AgentHost:
         return await self._leave_or_pause(itinerary, itinerary.verify_intent(), avoided)
 
     async def _to_data(self, itinerary: Itinerary) -> bool:
-        view = itinerary.local_view(self._runtime.core.routes)
+        view = self.view(itinerary)
         later = tuple(itinerary.refused)
         step = await itinerary.decide_apart(view, self._runtime.now_s(), later)
         route = step.route

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -135,8 +136,14 @@ class Itinerary:
         """Measured models from which the job may continue."""
         return tuple(one.model for one in starts(self.job))
 
-    def local_view(self, routes: RouteTable, node: NodeDescriptor | None = None) -> LocalView:
-        """The agent's knowledge at a site. `node`: descriptor of the site where it has arrived."""
+    def local_view(
+        self,
+        routes: RouteTable,
+        announced: Iterable[NodeDescriptor] = (),
+        node: NodeDescriptor | None = None,
+    ) -> LocalView:
+        """The agent's knowledge at a site. `announced`: available sites as this one received their
+        descriptors; `node`: descriptor of the site where it has arrived."""
         visited = {**self.job.met, **({node.site: remembered(node)} if node else {})}
         topics = {objective.topic for objective in self.job.intent.objectives}
         return LocalView(
@@ -146,6 +153,7 @@ class Itinerary:
                 one for topic in sorted(topics) for one in _known_verifiers(routes, topic)
             ),
             visited=visited,
+            announced={other.site: other for other in announced},
             measured=measured_in(entry.fact for entry in self.job.lineage),
             version=routes.version,
         )

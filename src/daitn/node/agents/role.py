@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from daitn.files.state_folder import NodeState
@@ -41,8 +41,9 @@ class AgentsRole:
         guard: AgentGuard | None = None,
         note: Release | None = None,
         ended: Callable[[VisitId], None] = lambda _: None,
+        announced: Callable[[], Iterable[NodeDescriptor]] = tuple,
     ) -> None:
-        """`ended`: see `AgentHost`."""
+        """`ended`, `announced`: see `AgentHost`."""
         perform: Callable[[Work], Awaitable[WorkResult]] = executor.perform
         self._host = AgentHost(
             site,
@@ -55,6 +56,7 @@ class AgentsRole:
             note,
             ended,
             LeftModels(state / NodeState.MODELS_LEFT),
+            announced,
         )
         ours = AgentStore(state / NodeState.AGENTS_OF_HOME)
         self._home = AgentHome(

@@ -1,8 +1,9 @@
 """A model that travels on its own as a policy among others: the same engine, with less knowledge.
 
-It knows the advertised topic, amount, price, owner and place of each available data set, and the
-full descriptors of the sites it visited. On arrival the site decides again, as in a real network;
-if it refuses, the model goes to the next best one.
+It knows the descriptors of all available sites, as a site on a shared fabric does; or, where sites
+are linked by forwarders alone, those of the sites that it visited, and otherwise the advertised
+topic, amount, price, owner and place of each available data set. On arrival the site decides again,
+as in a real network; if it refuses, the model goes to the next best one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class AutonomousPolicy:
 
     engine: Mtrce = field(default_factory=Mtrce)
     name: str = "autonomous"
+    announced: bool = True
+    """Whether it knows the descriptors of sites that it has not visited."""
 
     def next_visit(self, question: RouteQuestion, rng: Rng) -> VisitChosen | None:
         refused: tuple[SiteId, ...] = ()
@@ -59,6 +62,8 @@ class AutonomousPolicy:
         if needs is None:
             return None
         view = _view(question, arrived)
+        if self.announced:
+            view = replace(view, announced=_announced(question))
         next_question = replace(local_question(question, needs, view), later=refused, here=arrived)
         return self.engine.plan(next_question)[0]
 
@@ -102,6 +107,11 @@ def _view(question: RouteQuestion, arrived: SiteId | None) -> LocalView:
         measured=tuple(_measured(question)),
         version=question.snapshot_version,
     )
+
+
+def _announced(question: RouteQuestion) -> dict[SiteId, NodeDescriptor]:
+    sites = question.topology.snapshot.sites
+    return {site: state.descriptor for site, state in sites.items() if state.alive}
 
 
 def _prospects(
