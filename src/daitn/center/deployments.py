@@ -41,7 +41,7 @@ from daitn.objects.placement import (
     RetireIntent,
 )
 from daitn.objects.queries import AUTO
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode, encode_request
 from daitn.tools.entitled import check_grant, check_latest
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import caller, check_owner, no_such, visible
@@ -436,9 +436,9 @@ class DeploymentService:
     async def _ask(self, step: Deploy | Retire, name: str) -> None:
         asked_at_s = time.monotonic()
         if isinstance(step, Deploy):
-            verb, payload = "deploy", encode(self._deploy_request(step))
+            verb, payload = "deploy", encode_request(self._deploy_request(step))
         else:
-            verb, payload = "retire", encode(RetireModel(name=step.name))
+            verb, payload = "retire", encode_request(RetireModel(name=step.name))
         try:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)

@@ -69,7 +69,7 @@ from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.requests import JobQuery
 from daitn.objects.roster import Kind, SignedRoster
 from daitn.objects.text import counted
-from daitn.objects.wire import decode, encode, to_json
+from daitn.objects.wire import decode, encode_request, to_json
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.settings import check_endpoints as check_stated
@@ -392,5 +392,5 @@ async def _of_network(
 
 async def _report(session: Session, site: SiteId) -> CordonReport:
     key = keys.site_do(site, "cordon")
-    payload = await session.fabric.request(key, encode(CordonQuestion()), timeout_s=_ASK_S)
+    payload = await session.fabric.request(key, encode_request(CordonQuestion()), timeout_s=_ASK_S)
     return decode(payload, CordonReport)

@@ -30,7 +30,7 @@ from daitn.objects.identifiers import JobId
 from daitn.objects.messages import RosterAnswer, RosterQuestion
 from daitn.objects.requests import JobQuery
 from daitn.objects.roster import Kind, Member, Roster
-from daitn.objects.wire import decode, encode, to_json
+from daitn.objects.wire import decode, encode, encode_request, to_json
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.topology.snapshot import NodeList
@@ -271,7 +271,7 @@ async def tell(folder: NetworkFolder, center: str) -> None:
                     await fabric.publish(keys.ROSTER, encode(signed))
                     answer = await fabric.request(
                         keys.NEWER_ROSTER,
-                        encode(RosterQuestion(version=version)),
+                        encode_request(RosterQuestion(version=version)),
                         timeout_s=_ASK_TIMEOUT_S,
                     )
                     if decode(answer, RosterAnswer).version >= version:

@@ -20,6 +20,7 @@ from daitn.objects.errors import (
     Refused,
     Unreachable,
 )
+from daitn.objects.wire import json_request
 from daitn.tools.http import (
     ClientResponse,
     ConnectError,
@@ -156,7 +157,7 @@ class Transport:
         headers = {}
         if method != "GET":
             headers["idempotency-key"] = secrets.token_urlsafe(16)
-        text = b"" if body is None else msgspec.json.encode(body)
+        text = b"" if body is None else json_request(body)
         if text:
             headers["content-type"] = _JSON
         try:

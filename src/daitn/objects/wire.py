@@ -6,6 +6,7 @@ the insertion order of their dictionaries.
 
 from __future__ import annotations
 
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, overload
 
@@ -14,7 +15,16 @@ import msgspec
 from daitn.objects.errors import Corrupt, InvalidInput
 from daitn.objects.text import typed
 
-__all__ = ["canonical", "checked", "decode", "encode", "encode_checked", "to_json"]
+__all__ = [
+    "canonical",
+    "checked",
+    "decode",
+    "encode",
+    "encode_checked",
+    "encode_request",
+    "json_request",
+    "to_json",
+]
 
 T = TypeVar("T")
 
@@ -31,10 +41,30 @@ def encode(value: object) -> bytes:
         raise _unsendable(value, error) from None
 
 
+def encode_request(value: object) -> bytes:
+    """MessagePack of a request, without the fields that have their defaults, at any depth.
+
+    Some receivers refuse fields that they do not know. A sender that does not use what its release
+    added says nothing that an earlier release could refuse. Raises like `encode`.
+    """
+    try:
+        return _ENCODER.encode(_stated(value))
+    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise _unsendable(value, error) from None
+
+
+def json_request(value: object) -> bytes:
+    """Likewise as JSON."""
+    try:
+        return msgspec.json.encode(_stated(value))
+    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise _unsendable(value, error) from None
+
+
 def encode_checked(value: object) -> bytes:
-    """MessagePack of a struct that meets the bounds of its fields, as its receiver requires. Raises
-    `InvalidInput` naming the field, and like `encode`."""
-    payload = encode(value)
+    """MessagePack of a request that meets the bounds of its fields, as its receiver requires.
+    Raises `InvalidInput` naming the field, and like `encode`."""
+    payload = encode_request(value)
     try:
         msgspec.msgpack.decode(payload, type=type(value))
     except msgspec.ValidationError as error:
@@ -90,6 +120,33 @@ def to_json(value: object, *, indent: int = 2) -> str:
         return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
     except UnicodeEncodeError as error:
         raise _unsendable(value, error) from None
+
+
+def _stated(value: Any) -> Any:
+    """A value whose structs are mappings of the fields that differ from their defaults."""
+    match value:
+        case msgspec.Struct() if not value.__struct_config__.array_like:
+            config = value.__struct_config__
+            stated = {} if config.tag_field is None else {config.tag_field: config.tag}
+            for field in _fields(type(value)):
+                one = getattr(value, field.name)
+                default = _default(field)
+                if type(one) is not type(default) or one != default:
+                    stated[field.encode_name] = _stated(one)
+            return stated
+        case dict():
+            return {name: _stated(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_stated(one) for one in value]
+    return value
+
+
+_fields = cache(msgspec.structs.fields)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    made = field.default_factory
+    return field.default if made is msgspec.NODEFAULT else made()
 
 
 def _unsendable(value: object, error: Exception) -> InvalidInput:

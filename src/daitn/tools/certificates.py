@@ -25,7 +25,7 @@ from daitn.identity.certificates import (
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.messages import CertificateAnswer, CertificateQuestion
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode_request
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
@@ -61,7 +61,7 @@ async def certified(folder: Path, fabric: Fabric) -> None:
     """
     question = CertificateQuestion(request=requested(folder))
     reply = await fabric.request(
-        keys.center_do("certify"), encode(question), timeout_s=_ASK_TIMEOUT_S
+        keys.center_do("certify"), encode_request(question), timeout_s=_ASK_TIMEOUT_S
     )
     given = decode(reply, CertificateAnswer)
     keep(folder, Certificates(given.authority, given.membership, given.certificate))

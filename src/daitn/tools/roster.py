@@ -25,7 +25,7 @@ from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, 
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, Unreachable
 from daitn.objects.messages import RosterAnswer, RosterQuestion
 from daitn.objects.roster import Kind, Member, SignedRoster
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode, encode_request
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
@@ -229,7 +229,7 @@ class LiveRoster:
                 await self._news.wait()
 
     async def _ask(self, fabric: Fabric) -> None:
-        question = encode(RosterQuestion(version=self.version))
+        question = encode_request(RosterQuestion(version=self.version))
         reply = await fabric.request(keys.NEWER_ROSTER, question, timeout_s=_ASK_TIMEOUT_S)
         answer = decode(reply, RosterAnswer)
         if answer.newer is not None:

@@ -18,7 +18,7 @@ from daitn.objects.identifiers import SiteId, is_name
 from daitn.objects.messages import OnBehalf
 from daitn.objects.placement import DeploymentView
 from daitn.objects.roster import Member
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode_request
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import speaking, visible
 from daitn.tools.fabric.protocol import Fabric
@@ -133,20 +133,20 @@ class Asked:
 
     async def ask(self, verb: str, question: object) -> Any:
         """The control centre's answer, as plain data. Raises the `DaitnError` in it."""
-        return await self._plain(await self.answer(verb, encode(question)))
+        return await self._plain(await self.answer(verb, encode_request(question)))
 
     async def read(self, verb: str, question: object, answer: type[T]) -> T:
         """Likewise as a struct."""
-        return await _struct(await self.answer(verb, encode(question)), answer)
+        return await _struct(await self.answer(verb, encode_request(question)), answer)
 
     async def ask_site(self, site: str, verb: str, question: object) -> Any:
         """A site's answer for this caller, as plain data. Raises the `DaitnError` in it, and
         `NotFound` for an unknown site."""
-        return await self._plain(await self.answer_of(site, verb, encode(question)))
+        return await self._plain(await self.answer_of(site, verb, encode_request(question)))
 
     async def read_site(self, site: str, verb: str, question: object, answer: type[T]) -> T:
         """A site's answer, as a struct. Raises like `ask_site`."""
-        return await _struct(await self.answer_of(site, verb, encode(question)), answer)
+        return await _struct(await self.answer_of(site, verb, encode_request(question)), answer)
 
     async def answer(self, verb: str, payload: bytes) -> bytes:
         """The control centre's answer, as bytes. Raises like `ask`."""
@@ -166,7 +166,7 @@ class Asked:
                     field="session",
                     fix="make one: `daitn token create --center-api`, or open `daitn dashboard`",
                 )
-            payload = encode(OnBehalf(mandate=self.by.mandate, verb=verb, question=payload))
+            payload = encode_request(OnBehalf(mandate=self.by.mandate, verb=verb, question=payload))
             verb = "behalf"
         key = keys.site_do(SiteId(site), verb)
         return await self.center.fabric.request(key, payload, timeout_s=timeout_s)

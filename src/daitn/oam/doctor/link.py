@@ -32,7 +32,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, DaitnError, Unreachable
 from daitn.objects.messages import RosterAnswer, RosterQuestion
 from daitn.objects.roster import Roster, SignedRoster
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode_request
 from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.delivery import unserved
@@ -95,7 +95,7 @@ def _reason(error: OSError) -> str:
 
 async def newest_roster(carrier: Fabric) -> SignedRoster:
     """The control centre's roster. Raises `Unreachable`, and `Corrupt` for no answer to that."""
-    question = encode(RosterQuestion(version=0))
+    question = encode_request(RosterQuestion(version=0))
     reply = await carrier.request(keys.NEWER_ROSTER, question, timeout_s=_ASK_S)
     answer = decode(reply, RosterAnswer)
     if answer.newer is None:
@@ -251,7 +251,7 @@ async def _asked(site: _Site, carrier: Carrier, theirs: SignedRoster) -> None:
     newest = max(rosters, key=lambda roster: roster.version)
     members = newest.current(clock.wall_s())
     signed = Identity(site.key, newest.network, lambda: members).signs(carrier)
-    question = encode(AccountQuestion(limit=1))
+    question = encode_request(AccountQuestion(limit=1))
     await signed.request(keys.center_do("ledger"), question, timeout_s=_ASK_S)
 
 
