@@ -274,7 +274,7 @@ def deployed(name: str, accuracy: tuple[KnownAccuracy, ...]) -> ServedModel:
         site=SiteId("mdf"),
         runtime=Runtime.EMBEDDED,
         state=DeploymentState.READY,
-        there=True,
+        available=True,
         degraded=False,
         accuracy=accuracy,
         in_flight=0,

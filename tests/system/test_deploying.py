@@ -45,7 +45,7 @@ class Ward:
     def places(self, name: str) -> dict[str, str]:
         """Facility to state, as the network sees it."""
         deployed = self.network.json("get", "models")["deployed"]
-        return {m["site"]: m["state"] for m in deployed if m["name"] == name and m["there"]}
+        return {m["site"]: m["state"] for m in deployed if m["name"] == name and m["available"]}
 
 
 @pytest.fixture(scope="module")

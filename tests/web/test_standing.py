@@ -48,7 +48,7 @@ def served(site: SiteState) -> ServedModel:
         site=site.descriptor.site,
         runtime=Runtime.EMBEDDED,
         state=DeploymentState.READY,
-        there=site.alive,
+        available=site.alive,
         degraded=False,
         accuracy=(),
         in_flight=0,

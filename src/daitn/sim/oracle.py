@@ -30,7 +30,7 @@ _TRUE = frozenset(
         "privacy",
         "accuracy",
         "context",
-        "sound",
+        "healthy",
     }
 )
 """Filters on constant facts, whose results are therefore true."""

@@ -20,7 +20,7 @@ from tests.policy.plain import PlainPolicy
 
 TRUST = {Trust.CLAIMED: 1, Trust.WEIGHTS: 2, Trust.ASKED: 3}
 TIMES = {"first-token", "deadline"}
-PRESENCE = {"cordoned", "there", "sound", "rested", "tried", "path"}
+PRESENCE = {"cordoned", "available", "healthy", "suspended", "tried", "path"}
 LOAD = {"room"}
 
 
@@ -209,9 +209,9 @@ HOLDS: dict[str, Callable[[QueryContext, Candidate], bool]] = {
         c.tokens_in * q.intent.longest_share + q.intent.tokens_out
         <= c.deployed.descriptor.context_tokens
     ),
-    "there": lambda q, c: bool(q.snapshot.columns.available[c.row]),
-    "sound": lambda q, c: q.intent.site is not None or not q.snapshot.columns.degraded[c.row],
-    "rested": lambda q, c: bool(q.snapshot.columns.suspended_until_s[c.row] <= q.now_s),
+    "available": lambda q, c: bool(q.snapshot.columns.available[c.row]),
+    "healthy": lambda q, c: q.intent.site is not None or not q.snapshot.columns.degraded[c.row],
+    "suspended": lambda q, c: bool(q.snapshot.columns.suspended_until_s[c.row] <= q.now_s),
     "tried": lambda q, c: c.row not in q.excluded,
     "path": lambda q, c: math.isfinite(c.rtt_s),
     "room": lambda q, c: c.load < c.deployed.descriptor.slots + c.deployed.descriptor.queue,

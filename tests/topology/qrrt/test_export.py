@@ -24,7 +24,7 @@ from daitn.topology.qrrt.export import (
 )
 from daitn.topology.qrrt.paths import paths_from
 from daitn.topology.qrrt.relevance import relevant_to
-from daitn.topology.qrrt.served import ServedModels, served_models
+from daitn.topology.qrrt.served import ServedModel, ServedModels, served_models
 from daitn.topology.qrrt.state import QrrtState
 
 from .world import (
@@ -197,3 +197,12 @@ def test_a_deployment_that_gets_no_queries_is_not_shown_as_ready() -> None:
     shown = {model.site: model.standing for model in served_models(state.snapshot()).models}
     assert shown == {site: site for site in shown}
     assert len(shown) == len(nodes)
+
+
+def test_earlier_releases_read_and_send_available_under_its_former_name() -> None:
+    (one, *_) = served_models(world().snapshot()).models
+    plain = msgspec.to_builtins(one)
+    assert plain["available"] is plain["there"] is True
+    del plain["available"]  # As an earlier release sends it.
+    assert msgspec.convert(plain, ServedModel).available
+    assert not msgspec.convert(plain | {"there": False}, ServedModel).available

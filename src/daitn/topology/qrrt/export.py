@@ -279,7 +279,7 @@ def _served_attributes(served: ServedModel) -> Attributes:
         "layer": "deployment",
         "site": served.site,
         "state": str(served.state),
-        "there": served.there,
+        "available": served.available,
         "degraded": served.degraded,
         "load": served.in_flight,
         "slots": served.slots,

@@ -218,7 +218,7 @@ _STANDING = (
         _accuracy_misses,
     ),
     Filter(
-        "there",
+        "available",
         "model",
         FilterCause.PRESENCE,
         lambda cut: cut.snapshot.columns.available[cut.rows],
@@ -227,7 +227,7 @@ _STANDING = (
         ),
     ),
     Filter(
-        "sound",
+        "healthy",
         "model",
         FilterCause.PRESENCE,
         lambda cut: cut.intent.site is not None or ~cut.snapshot.columns.degraded[cut.rows],
@@ -246,7 +246,7 @@ CONTEXT = Filter(
 )
 
 NOT_EJECTED = Filter(
-    "rested",
+    "suspended",
     "model",
     FilterCause.PRESENCE,
     lambda cut: cut.snapshot.columns.suspended_until_s[cut.rows] <= cut.now_s,

@@ -32,7 +32,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     runtime: Runtime
     state: DeploymentState
-    there: bool
+    available: bool = False
+    """Its site is alive and it reports that it is ready."""
     degraded: bool
     accuracy: tuple[KnownAccuracy, ...]
     in_flight: int
@@ -48,6 +49,13 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Why it gets no queries, in words, if its site is cordoned."""
     standing: str = ""
     """`lost`, `cordoned`, `draining` or `degraded`; else its state."""
+    there: bool = False
+    """The same as `available`, under the only name that earlier releases read and send."""
+
+    def __post_init__(self) -> None:
+        available = self.available or self.there
+        msgspec.structs.force_setattr(self, "available", available)
+        msgspec.structs.force_setattr(self, "there", available)
 
 
 class ServedModels(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +81,7 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
         site=deployed.site,
         runtime=descriptor.runtime,
         state=descriptor.state,
-        there=bool(columns.available[row]),
+        available=bool(columns.available[row]),
         degraded=bool(columns.degraded[row]),
         accuracy=tuple(
             KnownAccuracy(
