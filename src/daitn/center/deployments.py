@@ -24,7 +24,7 @@ from daitn.control.placement.reconcile import (
     next_steps,
 )
 from daitn.identity.grants import GrantBook
-from daitn.objects.deployments import DeploymentDescriptor, DeploymentState
+from daitn.objects.deployments import DeploymentDescriptor, DeploymentState, standing_of
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, Refused, Unreachable
 from daitn.objects.grants import Signed, full_name
@@ -522,20 +522,18 @@ class DeploymentService:
     ) -> PlaceView:
         current = found is not None and found.manifest == desired.model.manifest
         state = found.state if found is not None and current else None
+        cordon = node.cordon if node else None
         return PlaceView(
             site=site,
             state=state,
             wanted=site in desired.places,
             detail=self._trouble.get((desired.name, site), ""),
-            standing=_out_of_service(node) or state or "asked",
+            standing=standing_of(
+                state or "asked",
+                None if cordon is msgspec.UNSET else cordon,
+                alive=node is not None,
+            ),
         )
-
-
-def _out_of_service(node: NodeDescriptor | None) -> str:
-    """Why a site, which may be lost, gets nothing new, in a word; empty if it does."""
-    if node is None:
-        return "lost"
-    return node.cordon.word if node.cordon else ""
 
 
 def _barred(node: NodeDescriptor) -> str:

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from daitn.objects.abilities import Abilities, Need, mask_of
 from daitn.objects.bounds import Price, Words
+from daitn.objects.cordons import Cordon
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
@@ -29,6 +30,7 @@ __all__ = [
     "ModelPolicy",
     "Runtime",
     "config_digest",
+    "standing_of",
 ]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -85,6 +87,16 @@ class DeploymentState(enum.StrEnum):
     DRAINING = "draining"
     """It finishes its queries in flight and accepts no new ones."""
     FAILED = "failed"
+
+
+def standing_of(state: str, cordon: Cordon | None, *, alive: bool, degraded: bool = False) -> str:
+    """A deployment's standing in a word: `lost`, `cordoned` or `draining` as its site is;
+    `degraded`; else its state as last reported. What a lost site reported no longer counts."""
+    if not alive:
+        return "lost"
+    if cordon is not None:
+        return cordon.word
+    return "degraded" if degraded else state
 
 
 class ModelPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ import io
 import msgspec
 import networkx as nx
 import numpy as np
+import pytest
 
 from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import Api, DeploymentState
@@ -197,6 +198,15 @@ def test_a_deployment_that_gets_no_queries_is_not_shown_as_ready() -> None:
     shown = {model.site: model.standing for model in served_models(state.snapshot()).models}
     assert shown == {site: site for site in shown}
     assert len(shown) == len(nodes)
+
+
+@pytest.mark.parametrize("state", DeploymentState)
+def test_a_deployment_at_a_lost_site_is_lost_whatever_its_state_was(state: DeploymentState) -> None:
+    """As `DeploymentView` says."""
+    known = state_of([facility("lost", deployment("doctor", state=state))])
+    known.lost(SiteId("lost"), NOW_S)
+    (shown,) = served_models(known.snapshot()).models
+    assert (shown.state, shown.standing) == (state, "lost")
 
 
 def test_earlier_releases_read_and_send_available_under_its_former_name() -> None:

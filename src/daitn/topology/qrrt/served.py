@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daitn.objects.deployments import DeploymentState, Runtime
+from daitn.objects.deployments import DeploymentState, Runtime, standing_of
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED
@@ -103,15 +103,10 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
         price_usd_per_1k_in=descriptor.price_usd_per_1k_in,
         price_usd_per_1k_out=descriptor.price_usd_per_1k_out,
         cordoned=deployed.cordoned,
-        standing=_standing(snapshot, row),
+        standing=standing_of(
+            descriptor.state,
+            deployed.cordon,
+            alive=deployed.site in snapshot.nodes,
+            degraded=bool(columns.degraded[row]),
+        ),
     )
-
-
-def _standing(snapshot: Qrrt, row: int) -> str:
-    deployed, columns = snapshot.rows[row], snapshot.columns
-    state = deployed.descriptor.state
-    if state is DeploymentState.READY and not columns.available[row]:
-        return "lost"
-    if deployed.cordon is not None:
-        return deployed.cordon.word
-    return "degraded" if columns.degraded[row] else state.value
