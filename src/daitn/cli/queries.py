@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from rich.console import RenderableType
 
+from daitn.cli.option_names import naming_options
 from daitn.cli.session import ANSWER_TIMEOUT_S, Session, connect
 from daitn.cli.tables import age, plain_table, standing, state_words
 from daitn.identity.signing import check_attestation
@@ -98,7 +99,8 @@ async def _findings_of(session: Session, unit: NodeDescriptor) -> list[Finding]:
 async def _queries_of(
     session: Session, site: SiteId, wanted: QueriesWanted
 ) -> tuple[QueryRecord, ...]:
-    payload = encode_checked(wanted)
+    with naming_options(wanted):
+        payload = encode_checked(wanted)
     try:
         answer = await session.fabric.request(
             keys.site_do(site, "queries"), payload, timeout_s=ANSWER_TIMEOUT_S

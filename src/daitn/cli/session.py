@@ -21,6 +21,7 @@ from rich.text import Text
 
 from daitn.cli.answering import answering_url, first_opened
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
+from daitn.cli.option_names import naming_options
 from daitn.files.failed_writes import MAKE_ROOM, STDOUT, is_full, naming
 from daitn.identity.signing import read_advert
 from daitn.identity.tls import certificate_files
@@ -169,13 +170,15 @@ class Session:
 
     async def ask(self, verb: str, question: object, answer: type[T]) -> T:
         """Query the control centre. Raises the `DaitnError` in the reply, or `Unreachable`; for a
-        site, like `ask_site`; and `InvalidInput` for a value that no receiver takes."""
+        site, like `ask_site`; and `InvalidInput` for a value that no receiver takes. An error
+        about a field names its option."""
         if self._site:
             return await self.ask_site(self._site, verb, question, answer)
         key = keys.center_do(verb)
-        payload = await self.fabric.request(
-            key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
-        )
+        with naming_options(question):
+            payload = await self.fabric.request(
+                key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
+            )
         return decode(payload, answer)
 
     async def ask_site(
@@ -185,9 +188,10 @@ class Session:
         site without the role that this request needs."""
         key = keys.site_do(site, verb)
         try:
-            payload = await self.fabric.request(
-                key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
-            )
+            with naming_options(question):
+                payload = await self.fabric.request(
+                    key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
+                )
         except Unreachable as error:
             if error.problem != unserved(key).problem:
                 raise

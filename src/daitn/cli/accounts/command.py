@@ -12,6 +12,7 @@ import typer
 
 from daitn.cli.accounts.export import write_table
 from daitn.cli.accounts.period import moment
+from daitn.cli.option_names import naming
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -207,7 +208,8 @@ def export(
     """
 
     async def work() -> int:
-        found = await _statement(center, account, from_, to)
+        with naming({"account": "--account"}):  # Elsewhere it is an argument.
+            found = await _statement(center, account, from_, to)
         return write_table(found.lines, found.accounts, output)
 
     screen.print(f"{output}: {counted(run(work()), 'row')}")
