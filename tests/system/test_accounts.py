@@ -41,7 +41,8 @@ class Scene:
         return openai.OpenAI(base_url=f"{url or self.url}/v1", api_key=key, max_retries=0)
 
     def token(self, owner: str, *options: str) -> str:
-        made = self.network.json("token", "create", "--owner", owner, "--gateway", "gate", *options)
+        make = ("token", "create", "--owner", owner, "--new-owner", "--gateway", "gate")
+        made = self.network.json(*make, *options)
         return str(made["token"])
 
     def ask(self, key: str, *, stream: bool = False) -> tuple[int, int]:
@@ -231,7 +232,8 @@ def test_a_key_of_two_gateways_spends_at_both_together_what_it_may(scene: Scene)
 def test_whoever_makes_a_key_for_several_gateways_is_told_what_each_counts_alone(
     scene: Scene,
 ) -> None:
-    make = ("token", "create", "--owner", "dora", "--gateway", "gate", "--tokens-per-minute", "9")
+    make = ("token", "create", "--owner", "dora", "--new-owner")
+    make = (*make, "--gateway", "gate", "--tokens-per-minute", "9")
     assert scene.network.daitn(*make).stderr == ""
     several = scene.network.daitn(*make, "--gateway", "porch")
     assert "2 gateways count tokens per minute each for itself" in several.stderr

@@ -73,7 +73,8 @@ class Scene:
         return {model.id for model in self.client(key).models.list().data}
 
     def token(self, owner: str, *options: str) -> str:
-        made = self.network.json("token", "create", "--owner", owner, "--gateway", "gate", *options)
+        make = ("token", "create", "--owner", owner, "--new-owner", "--gateway", "gate")
+        made = self.network.json(*make, *options)
         return str(made["token"])
 
     def described(self, site: str) -> NodeDescriptor:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from daitn.cli.identity import check_owner
 from daitn.cli.known_networks import network_of, remember
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -47,10 +48,19 @@ def dashboard(
 
     Example: daitn dashboard --open
     """
-    url = run(dashboard_url(center, owner, read_only))
+    url = run(_known_owners_url(center, owner, read_only))
     print_json(to_json({"url": url})) if as_json else screen.print(url, soft_wrap=True)
     if show:
         webbrowser.open(url)
+
+
+async def _known_owners_url(center: str, owner: str, read_only: bool) -> str:
+    if owner:
+        to_make = (
+            f"to admit a new one: `daitn token create --center-api --owner {owner} --new-owner`"
+        )
+        check_owner(center, owner, "--owner", to_make)
+    return await dashboard_url(center, owner, read_only)
 
 
 async def dashboard_url(center: str, owner: str = "", read_only: bool = False) -> str:

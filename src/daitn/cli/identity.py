@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import os
 from pathlib import Path
 
 from daitn.cli.known_networks import OPERATOR, network_of
 from daitn.identity.keys import SigningKey
-from daitn.identity.network import key_path, own_key, persons_certificates
+from daitn.identity.network import key_path, may_admit, own_key, persons_certificates
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, NotFound, Refused
 from daitn.objects.identifiers import SiteId
@@ -22,6 +23,7 @@ from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.roster import LiveRoster
 
 __all__ = [
+    "check_owner",
     "network_identity",
     "owner_identity",
     "person_identity",
@@ -31,6 +33,8 @@ __all__ = [
     "site_keys",
     "tls_folder",
 ]
+
+_MOST_NAMED = 10
 
 
 def tls_folder(endpoint: str) -> str:
@@ -125,6 +129,28 @@ def owner_identity(endpoint: str, owner: str) -> Identity | None:
     if folder is None or os.environ.get("DAITN_KEY"):
         return person_identity(endpoint)
     return _identity(folder, own_key(folder, Kind.OWNER, owner, clock.wall_s()))
+
+
+def check_owner(endpoint: str, owner: str, field: str, to_make: str) -> None:
+    """Raise `NotFound` if `owner`, whom a person named in `field`, would have to be made, because
+    no member and no site's owner in the roster is called so: the name may be misspelt. `to_make`:
+    how to make an owner on purpose."""
+    folder = _folder(endpoint)
+    if folder is None or os.environ.get("DAITN_KEY") or not may_admit(folder):
+        return  # It acts with a key that exists, or not at all.
+    members = read_roster(folder / ROSTER).opened().members
+    known = {member.name if member.kind is Kind.OWNER else member.owner for member in members}
+    if owner in known:
+        return
+    names = sorted(known - {""})
+    near = difflib.get_close_matches(owner, names)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    shown = ", ".join([*names[:_MOST_NAMED], *["..."] * (len(names) > _MOST_NAMED)])
+    raise NotFound(
+        f"this network has no owner {owner}",
+        field=field,
+        fix=f"{meant}known owners: {shown or 'none'}; {to_make}",
+    )
 
 
 async def refresh_roster(endpoint: str, carrier: Fabric, *, tell: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from daitn.cli.identity import owner_identity, person_identity
+from daitn.cli.identity import check_owner, owner_identity, person_identity
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -53,6 +53,13 @@ def create(
     owner: Annotated[
         str, typer.Option(help="Owner to act for; by default the holder of the key in DAITN_KEY.")
     ] = "",
+    new_owner: Annotated[
+        bool,
+        typer.Option(
+            "--new-owner",
+            help="The owner may be new: where the network was founded, it is admitted.",
+        ),
+    ] = False,
     days: Annotated[float, typer.Option(min=0.0001, max=366.0, help="Validity in days.")] = 30.0,
     per_s: Annotated[
         float, typer.Option("--per-s", min=0.001, help="Queries per second, on average.")
@@ -104,6 +111,8 @@ def create(
     if read_only and not center_api:
         raise typer.BadParameter("--read-only goes with --center-api")
     gateways = tuple(SiteId(checked_name(site, "--gateway")) for site in gateway)
+    if owner and not new_owner:
+        run(_check_known(center, owner))
     limits = UseLimits(
         usd_per_day=usd_per_day,
         usd_per_month=usd_per_month,
@@ -118,6 +127,10 @@ def create(
         if len(gateways) > 1 and limits.tokens_per_minute is not None:
             errors.print(f"{len(gateways)} gateways count tokens per minute each for itself")
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
+
+
+async def _check_known(center: str, owner: str) -> None:
+    check_owner(center, owner, "--owner", "to admit a new one, add --new-owner")
 
 
 async def _token(

@@ -39,6 +39,7 @@ __all__ = [
     "NetworkFolder",
     "inviting",
     "key_path",
+    "may_admit",
     "own_key",
     "persons_certificates",
 ]
@@ -269,6 +270,11 @@ def inviting(kind: Kind, name: str) -> str:
     return f"daitn network invite {option}"
 
 
+def may_admit(folder: Path) -> bool:
+    """Whether whoever asks may read the network's root key, and so admit members."""
+    return os.access(folder / _ROOT_KEY, os.R_OK)
+
+
 def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
     """The key with which a member acts from this folder.
 
@@ -276,7 +282,7 @@ def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
     Raises `Refused` if the folder has no such key, or the owner has another one.
     """
     path = key_path(folder, kind, name)
-    if kind is Kind.OWNER and os.access(folder / _ROOT_KEY, os.R_OK):
+    if kind is Kind.OWNER and may_admit(folder):
         members = NetworkFolder(folder).roster().members
         if not path.exists() and any((m.kind, m.name) == (kind, name) for m in members):
             raise Refused(
@@ -305,7 +311,7 @@ def persons_certificates(folder: Path) -> Path:
 
     Whoever may read the root key renews them, as the network's operator.
     """
-    if os.access(folder / _ROOT_KEY, os.R_OK):
+    if may_admit(folder):
         network = NetworkFolder(folder)
         for member in network.roster().members:
             own = key_path(folder, member.kind, member.name)
