@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from daitn.cli import tokens
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
+from daitn.objects.errors import Unreachable
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from tests.scenes.command_line import Ended, daitn
 
-NOBODY = "tcp/127.0.0.1:1"
+
+def unanswered(*_: object, **__: object) -> NoReturn:
+    raise Unreachable("nobody answers")
 
 
 @pytest.fixture
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetworkFolder:
     """A network founded here, whose site `lab` is acme's."""
     monkeypatch.setenv("DAITN_NETWORK", str(tmp_path / "network"))
-    monkeypatch.setenv("DAITN_CENTER", NOBODY)
+    monkeypatch.setattr(tokens, "connect", unanswered)
     now_s = clock.wall_s()
     founded = NetworkFolder.found(tmp_path / "network", "clinics", "ops", now_s)
     lab = Member(

@@ -233,9 +233,9 @@ def test_whoever_makes_a_key_for_several_gateways_is_told_what_each_counts_alone
     scene: Scene,
 ) -> None:
     make = ("token", "create", "--owner", "dora", "--new-owner")
-    make = (*make, "--gateway", "gate", "--tokens-per-minute", "9")
-    assert scene.network.daitn(*make).stderr == ""
-    several = scene.network.daitn(*make, "--gateway", "porch")
+    limited = ("--gateway", "gate", "--tokens-per-minute", "9")
+    assert scene.network.daitn(*make, *limited).stderr == ""
+    several = scene.network.daitn(*make, *limited, "--gateway", "porch")
     assert "2 gateways count tokens per minute each for itself" in several.stderr
     assert len(several.stdout.split()) == 1, "the token alone"
 
