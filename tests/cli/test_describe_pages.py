@@ -61,7 +61,9 @@ def node() -> SiteState:
         ),
         verifier=VerifierDescriptor(tests=(test,), recipes=("classifier",)),
     )  # fmt: skip
-    return SiteState(descriptor=descriptor, alive=True, changed_at_s=clock.now_s() - 60.0)
+    return SiteState(
+        descriptor=descriptor, alive=True, changed_at_s=1.0, since_s=clock.now_s() - 60.0
+    )
 
 
 def test_a_page_of_a_node_fits_a_screen_and_tells_times_as_people_do() -> None:

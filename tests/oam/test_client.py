@@ -174,6 +174,16 @@ async def test_events_go_on_after_the_control_centre_was_away(clinics: Room) -> 
         following.cancel()
 
 
+async def test_a_restart_of_the_control_centre_does_not_start_a_sites_life_anew(
+    clinics: Room,
+) -> None:
+    async with AsyncClient(clinics.url, clinics.token("ann")) as ann:
+        assert (await ann.site("east")).since_s is not None
+        await clinics.restart()
+        await until(lambda: "east" in clinics.center.center.snapshot().alive())
+        assert (await ann.site("east")).since_s is None, "it was there before"
+
+
 async def test_events_go_on_although_nobody_answered_for_long(
     clinics: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,3 +229,22 @@ def test_sites_that_only_others_speak_of_take_up_little() -> None:
     state.absorb(link("a", "b", rtt_s=0.1), NOW_S)
     state.absorb(data_site("b"), NOW_S)
     assert dict(state.snapshot(NOW_S).links[SiteId("a")]).keys() == {"b"}
+
+
+def test_since_when_a_site_is_alive_or_lost_is_kept_over_a_new_descriptor() -> None:
+    state = absorbed([data_site("a")])
+    state.absorb(data_site("a", version=2), NOW_S + 5)
+    assert state.snapshot(NOW_S).sites[SITES[0]].since_s == NOW_S
+    state.lost(SITES[0], NOW_S + 6)
+    state.absorb(data_site("a", version=3), NOW_S + 7)
+    assert state.snapshot(NOW_S).sites[SITES[0]].since_s == NOW_S + 6
+    state.appeared(SITES[0], NOW_S + 8)
+    assert state.snapshot(NOW_S).sites[SITES[0]].since_s == NOW_S + 8
+
+
+def test_since_when_a_site_is_alive_is_unknown_if_it_was_there_before() -> None:
+    state = DrrtState()
+    state.absorb(data_site("a"), NOW_S, was_there=True)
+    assert state.snapshot(NOW_S).sites[SITES[0]].since_s is None
+    state.lost(SITES[0], NOW_S + 1)
+    assert state.snapshot(NOW_S).sites[SITES[0]].since_s == NOW_S + 1

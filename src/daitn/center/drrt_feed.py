@@ -68,11 +68,11 @@ class DrrtFeed:
         self._state = DrrtState()
         self._dropped = ThrottledLog(log)
         self._subscription: Registration | None = None
-        self._started_s = 0.0
+        self._started_s, self._started_at_s = 0.0, 0.0
         self._known: frozenset[SiteId] = frozenset()
 
     async def start(self) -> None:
-        self._started_s = time.monotonic()
+        self._started_s, self._started_at_s = time.monotonic(), clock.now_s()
         self._known = frozenset(self._keys.sites())
         self._subscription = await self._fabric.subscribe(keys.ALL_SENSED, self._on_sensed)
         await self.membership.start()
@@ -98,7 +98,11 @@ class DrrtFeed:
         return self.membership.key_of(site)
 
     def described(self, node: NodeDescriptor) -> None:
-        self._state.absorb(node, clock.now_s())
+        """A site that was known and ran before this control centre started may have been there all
+        the time."""
+        back = node.site in self._known and time.monotonic() - self._started_s <= BACK_WITHIN_S
+        was_there = back and node.started_at_s < self._started_at_s
+        self._state.absorb(node, clock.now_s(), was_there=was_there)
 
     def came(self, site: SiteId) -> None:
         self._state.appeared(site, clock.now_s())

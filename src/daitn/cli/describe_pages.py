@@ -17,11 +17,18 @@ __all__ = ["dataset_page", "gaps", "node_page", "words_of"]
 _SHOWN_LABELS = 12
 
 
+def _state(site: SiteState) -> str:
+    state = "alive" if site.alive else "lost"
+    if site.since_s is None:
+        return f"{state}, since before the control centre started"
+    return f"{state}, since {age(site.since_s)}"
+
+
 def node_page(site: SiteState) -> RenderableType:
     """A node's descriptor, and its state."""
     node = site.descriptor
     rows: list[tuple[str, object]] = [
-        ("state", f"{'alive' if site.alive else 'lost'}, since {age(site.changed_at_s)}"),
+        ("state", _state(site)),
         ("owner, law", f"{node.owner}, {node.jurisdiction}"),
         ("roles", ", ".join(node.roles) or "-"),
         ("started", f"{age(node.started_at_s)}, {node.software}"),

@@ -26,6 +26,10 @@ class SiteState(msgspec.Struct, frozen=True, kw_only=True):
     descriptor: NodeDescriptor
     alive: bool
     changed_at_s: float
+    """When its descriptor, or whether it is alive, last changed."""
+    since_s: float | None = None
+    """When it came or was lost. Absent means unknown: it was there when the control centre started,
+    for however long."""
     load: LoadReading | None = None
 
 

@@ -77,8 +77,10 @@ class DrrtState:
         self._forget(now_s)
         return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links.known)
 
-    def absorb(self, fact: Fact, now_s: float) -> bool:
+    def absorb(self, fact: Fact, now_s: float, *, was_there: bool = False) -> bool:
         """Take in what a site published or measured. Returns whether a snapshot now differs.
+
+        `was_there`: a site that first describes itself may have been alive for long.
 
         Raises `InvalidInput` for a reading that is negative or not finite; the state is then
         unchanged.
@@ -87,7 +89,7 @@ class DrrtState:
             return self._absorb_link(fact, now_s)
         if isinstance(fact, LoadReading):
             return self._absorb_load(fact, now_s)
-        return self._absorb_descriptor(fact, now_s)
+        return self._absorb_descriptor(fact, now_s, was_there)
 
     def appeared(self, site: SiteId, now_s: float) -> bool:
         """A site connected (again). Returns whether a snapshot now differs."""
@@ -116,14 +118,15 @@ class DrrtState:
         self._lost_at_s.pop(site, None)
         if not alive:
             self._lost_at_s[site] = now_s
-        self._put_site(site, msgspec.structs.replace(state, alive=alive, changed_at_s=now_s))
+        changed = msgspec.structs.replace(state, alive=alive, changed_at_s=now_s, since_s=now_s)
+        self._put_site(site, changed)
         return True
 
-    def _absorb_descriptor(self, descriptor: NodeDescriptor, now_s: float) -> bool:
+    def _absorb_descriptor(self, descriptor: NodeDescriptor, now_s: float, was_there: bool) -> bool:
         site = descriptor.site
         state = self._sites.get(site)
         if state is None:
-            self._admit(descriptor, now_s)
+            self._admit(descriptor, now_s, was_there)
             return True
         if not is_later(descriptor, state.descriptor):
             return False
@@ -131,7 +134,7 @@ class DrrtState:
         self._put_site(site, changed)
         return True
 
-    def _admit(self, descriptor: NodeDescriptor, now_s: float) -> None:
+    def _admit(self, descriptor: NodeDescriptor, now_s: float, was_there: bool) -> None:
         """Admit a site with its first descriptor, and apply the facts that arrived early."""
         site = descriptor.site
         early = self._forget_early(site) or _Early(since_s=now_s)
@@ -140,7 +143,11 @@ class DrrtState:
         self._put_site(
             site,
             SiteState(
-                descriptor=descriptor, alive=early.alive, changed_at_s=now_s, load=early.load
+                descriptor=descriptor,
+                alive=early.alive,
+                changed_at_s=now_s,
+                since_s=None if was_there and early.alive else now_s,
+                load=early.load,
             ),
         )
         for link in early.links.values():
@@ -182,6 +189,7 @@ class DrrtState:
                 descriptor=state.descriptor,
                 alive=state.alive,
                 changed_at_s=state.changed_at_s,
+                since_s=state.since_s,
                 load=merged,
             ),
         )

@@ -106,7 +106,7 @@ function Facts({ site }: { site: SiteState }) {
       <Panel title="Now">
         <Figures>
           <Figure name="state"><Badge state={site.alive ? "alive" : "lost"} /></Figure>
-          <Figure name="since">{moment(site.changed_at_s)}</Figure>
+          <Figure name="since">{site.since_s == null ? "before the control centre started" : moment(site.since_s)}</Figure>
           {descriptor.cordon && (
             <Figure name={descriptor.cordon.draining ? "drained by" : "cordoned by"}>
               {descriptor.cordon.by}, {moment(descriptor.cordon.since_s)}: {descriptor.cordon.reason || "no reason given"}
