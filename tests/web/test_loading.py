@@ -33,6 +33,22 @@ UNREACHABLE = """
 """
 
 
+FAILING = """
+  const reached = globalThis.fetch;
+  globalThis.failed = 0;
+  globalThis.fail = () => Promise.reject(new TypeError());
+  globalThis.fetch = (url, init) => {
+    if (!globalThis.fail || !url.startsWith("/api/v1/jobs")) return reached(url, init);
+    globalThis.failed += 1;
+    return globalThis.fail();
+  };
+"""
+BROKEN_OFF = """fail = () => Promise.resolve(new Response(new ReadableStream({
+  start: (body) => { body.enqueue(new TextEncoder().encode("{")); body.error(new TypeError()); },
+})))"""
+NO_JSON = """fail = () => Promise.resolve(new Response("<html>"))"""
+
+
 @pytest.fixture
 def center() -> Iterator[Canned]:
     with canned({"/sites": page(facility("east")), "/jobs": page()}) as made:
@@ -121,3 +137,35 @@ def test_what_was_asked_for_over_a_lost_connection_is_not_waited_for(
     shown.evaluate("find()")
     expect(shown.get_by_role("link", name="first-1")).to_be_visible(timeout=20_000)
     expect(lost).to_have_count(0)
+
+
+def beats(center: Canned, shown: Page, times: int) -> None:
+    """Signs of life of the control centre, of which this list does not tell."""
+    for _ in range(times):
+        center.happens("deployment", {})
+        shown.wait_for_timeout(500)
+
+
+def test_a_request_that_always_fails_is_repeated_ever_less_often(
+    center: Canned, shown: Page
+) -> None:
+    shown.add_init_script(FAILING)
+    shown.goto(f"{center.url}/jobs")
+    expect(shown.get_by_text("The control centre does not answer")).to_be_visible()
+    wait_until(lambda: center.streams == 1)
+    beats(center, shown, 12)
+    assert 2 <= shown.evaluate("failed") <= 4, "the stream says that the control centre is there"
+
+
+@pytest.mark.parametrize("answer", [BROKEN_OFF, NO_JSON], ids=["broken off", "no JSON"])
+def test_an_unreadable_answer_is_requested_again_at_the_next_sign_of_life(
+    center: Canned, shown: Page, answer: str
+) -> None:
+    shown.add_init_script(FAILING + answer)
+    shown.goto(f"{center.url}/jobs")
+    expect(shown.get_by_text("did not arrive whole")).to_be_visible()
+    wait_until(lambda: center.streams == 1)
+    shown.wait_for_timeout(1000)  # What the opened stream has loaded again has failed, too.
+    shown.evaluate("fail = null")
+    beats(center, shown, 1)
+    expect(shown.get_by_text("No jobs yet")).to_be_visible()

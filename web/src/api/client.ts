@@ -50,7 +50,7 @@ export function noteSignedOut(): void {
 
 let unanswered = () => {};
 
-/** Calls `handle` whenever nobody takes a request. */
+/** Calls `handle` whenever nobody takes a request, or its answer does not arrive whole. */
 export function whenUnanswered(handle: () => void): void {
   unanswered = handle;
 }
@@ -98,7 +98,15 @@ async function ask<T>(
     if (!late.aborted) unanswered();
     throw new Failure(0, "the control centre does not answer", "", "see whether it runs");
   }
-  if (response.ok) return (response.status === 204 ? undefined : await response.json()) as T;
+  if (response.ok) {
+    try {
+      return (response.status === 204 ? undefined : await response.json()) as T;
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      if (!late.aborted) unanswered();
+      throw new Failure(0, "the control centre's answer did not arrive whole", "", "reload; see whether it runs");
+    }
+  }
   // A token that is refused ends no session.
   if (response.status === 401 && path !== "/session") noteSignedOut();
   const problem = (await response.json().catch(() => ({}))) as Partial<Schema["Problem"]>;

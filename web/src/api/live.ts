@@ -20,12 +20,21 @@ const SHARED = "SharedWorker" in globalThis;
 /** A worker that says nothing for longer has ended, or soon answers who joins it anew. */
 const SILENT_MS = 3 * PULSE_MS;
 
+/** Before what nobody answered is asked for the third time; doubled each time. */
+const PAUSE_MS = 10_000;
+const MOST_PAUSE_MS = 300_000;
+/** If nothing stayed unanswered for so long after a pause, all is well. */
+const ANSWERED_AFTER_MS = 60_000;
+
 type Heard = (event: LiveEvent) => void;
 const listeners = new Map<string, Set<Heard>>(["map", ...PAST_KINDS, "reset"].map((kind) => [kind, new Set()]));
 let session: string | null = null;
 let source: { close: () => void } | null = null;
 let last = "";
 let missed = false;
+let unanswered = false;
+let pauseMs = 0;
+let pausedUntil = 0;
 let ready = () => {};
 let attempt = anew();
 
@@ -56,9 +65,10 @@ export function follows(): void {
   missed ||= !connected.value;
 }
 
-// What nobody answered is asked again at the next sign of life, also if the stream never broke.
+// What nobody answered is asked again at the next sign of life, also if the stream never broke. What fails all the
+// same, while the control centre is there, is asked ever less often.
 whenUnanswered(() => {
-  missed = true;
+  unanswered = true;
 });
 
 /** Opens the stream of a session. Pages of another session, by its name, never hear of it. */
@@ -71,7 +81,8 @@ export function close(): void {
   session = null;
   detach();
   last = "";
-  missed = false;
+  missed = unanswered = false;
+  pauseMs = pausedUntil = 0;
   connected.value = null;
   attempt = anew();
 }
@@ -126,13 +137,27 @@ function hear({ connected: now, id, kind, data }: Told): void {
   last = id;
   connected.value = now;
   ready();
-  if (!now) missed = true;
-  else if (missed) {
-    missed = false;
+  if (!now) {
+    missed = true;
+    pauseMs = pausedUntil = 0;
+  } else if (missed || isDue()) {
+    missed = unanswered = false;
     tell("reset", id, "{}");
   }
   if (kind === SIGNED_OUT) noteSignedOut();
   else tell(kind, id, data);
+}
+
+/** Whether what nobody answered is to be asked again; the next time is then later. */
+function isDue(): boolean {
+  const now = performance.now();
+  if (unanswered && now >= pausedUntil) {
+    pausedUntil = now + pauseMs;
+    pauseMs = Math.min(Math.max(PAUSE_MS, 2 * pauseMs), MOST_PAUSE_MS);
+    return true;
+  }
+  if (now > pausedUntil + ANSWERED_AFTER_MS) pauseMs = 0;
+  return false;
 }
 
 function tell(kind: string, id: string, data: string): void {
