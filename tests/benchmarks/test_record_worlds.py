@@ -48,7 +48,7 @@ def test_the_same_seeds_give_the_same_numbers(case: Case, tmp_path: Path) -> Non
     assert without_seconds(once) == without_seconds(again)
 
 
-def test_it_goes_on_where_it_ended(case: Case, tmp_path: Path) -> None:
+def test_an_interrupted_recording_continues_to_the_same_result(case: Case, tmp_path: Path) -> None:
     begun = recorded(case, tmp_path, minutes=0)
     ended = recorded(case, tmp_path)
     assert len(begun.splits[0].nodes) == 1

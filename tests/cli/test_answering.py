@@ -56,7 +56,7 @@ async def test_where_none_is_there_the_endpoint_is_named() -> None:
 
 
 @pytest.mark.processes
-async def test_one_that_has_just_been_started_is_waited_for(
+async def test_a_command_waits_for_a_control_centre_that_is_starting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(answering, "_LISTENS_WITHIN_S", PATIENCE_S)
@@ -70,7 +70,9 @@ async def test_one_that_has_just_been_started_is_waited_for(
 
 
 @pytest.mark.processes
-async def test_the_only_one_is_named_where_it_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_names_a_control_centre_that_accepts_connections_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(answering, "_BUSY_WITHIN_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as still:
         named = f"tcp/127.0.0.1:{still.getsockname()[1]}"

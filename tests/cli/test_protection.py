@@ -37,7 +37,7 @@ def test_what_is_on_is_said_to_be_on(network: Path) -> None:
     assert "without" not in line
 
 
-def test_what_is_not_is_said_too(network: Path) -> None:
+def test_the_protection_line_names_what_is_off(network: Path) -> None:
     center, nodes = read_network(network)
     center = msgspec.structs.replace(center, insecure=True, listen=("tcp/127.0.0.1:7551",))
     line = _line(center, nodes, Available(mechanisms=(Mechanism.LIMITS,)))

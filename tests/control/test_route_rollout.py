@@ -103,7 +103,7 @@ def test_plans_do_not_change_each_other(seed: int, sites: int) -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(st.integers(0, 100_000), st.integers(1, 6), st.floats(0.5, 2.0))
-def test_what_was_played_out_before_and_who_is_given_up_changes_nothing_else(
+def test_reused_rollouts_and_abandoned_plans_leave_other_results_unchanged(
     seed: int, sites: int, share: float
 ) -> None:
     given = asked(seed, sites)

@@ -208,7 +208,7 @@ class TestStart:
         assert ((skills >= 0.0) & (skills <= 1.0)).all()
 
 
-def test_a_setting_tells_what_descriptors_say() -> None:
+def test_a_setting_has_the_shares_and_rates_of_the_descriptors() -> None:
     known = setting(topology(healthcare()), NAMES)
     site = known.index()["mplus/pairs"]
     label = known.labels.index("information")

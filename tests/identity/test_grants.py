@@ -94,7 +94,7 @@ def test_control_centres_alone_place(by: str) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
-def test_no_bit_of_it_can_be_changed(place: int, flip: int) -> None:
+def test_a_grant_with_any_changed_bit_is_rejected(place: int, flip: int) -> None:
     signed = MEMBERS.grant()
     raw = bytearray(signed.statement)
     raw[place % len(raw)] ^= flip

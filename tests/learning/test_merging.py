@@ -113,7 +113,7 @@ def test_rounds_of_merging_teach_what_no_site_can(tmp_path: Path) -> None:
     assert accuracy > 0.85 > 0.6 > alone
 
 
-def test_merging_one_model_leaves_what_it_says(tmp_path: Path) -> None:
+def test_merging_a_model_with_itself_keeps_its_scores(tmp_path: Path) -> None:
     sites, _, _ = digits(tmp_path, 2)
     base = fresh(tmp_path / "fresh", DIGITS)
     one = trained(base, DIGITS, sites[0], 300, tmp_path / "one")
@@ -301,7 +301,7 @@ def test_adapters_are_merged_and_their_base_stays(
         torch.testing.assert_close(tensor, (one[name] + 2 * two[name]) / 3, rtol=1e-4, atol=1e-5)
 
 
-def test_language_models_of_other_words_are_not_merged(tmp_path: Path) -> None:
+def test_language_models_with_different_vocabularies_are_not_merged(tmp_path: Path) -> None:
     config: dict[str, object] = {"layers": 1, "width": 16, "heads": 2, "vocabulary": 400}
     base = tmp_path / "fresh"
     base.mkdir()

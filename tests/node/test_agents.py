@@ -554,7 +554,9 @@ async def test_what_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
         assert AgentStore(tmp_path / "ours").all() == ()
 
 
-async def test_of_two_copies_one_goes_on(tmp_path: Path) -> None:
+async def test_of_two_copies_of_an_agent_only_the_one_further_ahead_continues(
+    tmp_path: Path,
+) -> None:
     async with living(tmp_path) as (home, _):
         start = await submitted(home, tmp_path)
         once, twice = measured(start, 1), measured(start, 2)
@@ -627,7 +629,7 @@ async def test_an_agent_that_is_sent_out_anew_again_and_again_has_one_task(
     assert not asyncio.all_tasks() - before
 
 
-async def test_who_waits_by_a_clock_that_was_ahead_does_not_wait_for_it(
+async def test_a_wait_dated_in_the_future_by_a_fast_clock_is_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host_module, "RETRY_AT_MOST_S", 0.05)

@@ -317,7 +317,7 @@ def test_a_log_of_which_the_end_is_lost_is_noticed(
     assert "in another form" in caplog.text
 
 
-def test_a_control_centre_that_lost_its_answer_or_its_memory_is_met_where_it_is(
+def test_audit_reports_resume_from_the_last_head_that_the_control_centre_has(
     tmp_path: Path,
 ) -> None:
     told = Told(tmp_path)

@@ -26,7 +26,7 @@ def test_a_start_is_later_than_all_that_was_said_in_the_life_before(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ["", "yesterday", "nan", "inf"])
-def test_what_cannot_be_read_is_no_start(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_start_time_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "started").write_text(content)
     assert started_at_s(tmp_path, 5.0) == 5.0
 

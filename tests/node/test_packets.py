@@ -201,7 +201,7 @@ async def test_a_sealed_query_is_answered_by_one_who_can_open_it_and_read_by_no_
         assert QUESTION.encode() not in msgspec.json.encode(reports)
 
 
-async def test_what_a_gateway_seals_to_usually_is_what_a_query_may_do_without(
+async def test_a_query_can_override_the_class_to_which_its_gateway_seals(
     scene: Scene,
 ) -> None:
     (sealed,) = await scene.ask(seal_to="clinics")

@@ -174,7 +174,7 @@ async def test_events_go_on_after_the_control_centre_was_away(clinics: Room) -> 
         following.cancel()
 
 
-async def test_a_restart_of_the_control_centre_does_not_start_a_sites_life_anew(
+async def test_since_when_a_site_is_alive_is_unknown_after_a_restart_of_the_control_centre(
     clinics: Room,
 ) -> None:
     async with AsyncClient(clinics.url, clinics.token("ann")) as ann:

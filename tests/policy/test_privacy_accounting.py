@@ -94,7 +94,7 @@ def test_a_visit_is_on_no_more_examples_than_it_was_given(samples: int, examples
     assert rate * samples * steps <= examples * (1 + 1e-9)
 
 
-def test_what_is_told_adds_up_and_a_budget_is_kept() -> None:
+def test_visits_compose_to_less_than_the_sum_of_epsilons_and_stay_in_the_budget() -> None:
     demand = PrivacyDemand(epsilon_total=3.0, epsilon_per_visit=1.0)
     noise = least_noise(0.25, 40, 1.0, DELTA)
     visit = spent_by([NoiseMechanism(rate=0.25, noise=noise, steps=40)])

@@ -34,7 +34,7 @@ def network(*links: tuple[str, str], able: tuple[str, ...], slots: int = 2) -> F
     return made
 
 
-def test_what_left_after_what_is_told_was_told_is_added_to_it() -> None:
+def test_packets_sent_after_a_load_report_are_added_to_it() -> None:
     load = OriginLoad()
     load.advertised(0.0, 0.0, distance_s=0.1, now_s=0.0)
     load.waiting = {b"a": 1.0, b"b": 2.0, b"c": 3.0}
@@ -46,7 +46,7 @@ def test_what_left_after_what_is_told_was_told_is_added_to_it() -> None:
     assert load.ahead() == 9, "a summary that says the same is no newer"
 
 
-def test_own_load_is_counted_where_it_is_and_the_rest_added() -> None:
+def test_own_queries_in_the_advertised_load_are_not_counted_twice() -> None:
     load = OriginLoad()
     load.waiting = {b"a": 1.0}
     load.advertised(0.5, 5.0, distance_s=0.0, now_s=2.0)
@@ -54,7 +54,7 @@ def test_own_load_is_counted_where_it_is_and_the_rest_added() -> None:
     assert load.ahead() == 4
 
 
-def test_answers_of_who_is_not_ranked_leave_nothing_behind() -> None:
+def test_load_reports_of_unranked_sites_are_not_stored() -> None:
     statistics = Statistics()
     statistics.load_reported("anybody", 3, 0.0)
     assert statistics.version == 0

@@ -63,7 +63,7 @@ def test_the_nearer_of_two_equals_is_taken_and_the_better_of_two_near_ones() -> 
         (PacketIntent(capability=Capability.ANSWER, subject=TOPIC, owners=("me",)), "owners"),
     ],
 )
-def test_what_a_want_does_not_admit_is_not_taken_and_told_by_field(
+def test_offers_that_an_intent_excludes_are_rejected_with_the_field(
     intent: PacketIntent, field: str
 ) -> None:
     rankings = Rankings(table(a=(offer(price_usd=1.0), 0.01)), Statistics())
@@ -219,7 +219,7 @@ def test_of_very_many_ways_the_best_are_ranked_and_some_by_each_neighbour() -> N
         assert (other.via, other.origin) == (f"n{number}", "o0498")
 
 
-def test_of_very_many_ways_that_are_out_the_first_are_told() -> None:
+def test_a_decision_lists_a_bounded_number_of_rejections() -> None:
     careful = PacketIntent(capability=Capability.ANSWER, subject=TOPIC, min_fit=0.9)
     told = (
         Rankings(crowded(500, 4), Statistics())

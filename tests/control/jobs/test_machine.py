@@ -549,7 +549,9 @@ ACTIONS = (
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(ACTIONS), max_size=60))
-def test_whatever_happens_the_job_comes_to_rest_and_replays_alike(actions: list[str]) -> None:
+def test_after_any_events_a_job_ends_or_waits_and_its_replay_is_identical(
+    actions: list[str],
+) -> None:
     world = World()
     for action in actions:
         if world.job.state.final and (action != "resume" or world.job.state not in RESUMED):

@@ -100,7 +100,7 @@ def test_a_job_goes_on_once_enough_agree_and_stops_the_rest() -> None:
     assert world.job.state is JobState.REACHED
 
 
-def test_a_liar_that_comes_last_is_not_even_heard() -> None:
+def test_a_contradicting_measurement_after_the_quorum_agrees_is_no_disagreement() -> None:
     world = Quorate({"c": 0.7})
     world.run()
     assert world.job.state is JobState.REACHED

@@ -150,7 +150,7 @@ def test_a_network_of_a_hundred_facilities_is_planned_and_stays_so(seed: int) ->
     assert planned(settled).cost_then <= cost_of(settled, placed) + 1e-9
 
 
-def test_who_is_asked_more_than_it_can_answer_is_not_let_go() -> None:
+def test_an_overloaded_facility_gets_a_replica_and_keeps_its_own() -> None:
     """Slow answers and a long queue: a late answer is better than none."""
     asked = PlacementProblem(
         models=("doctor",),

@@ -190,7 +190,7 @@ def test_full_deployments_say_when_a_slot_is_expected() -> None:
 
 
 @pytest.mark.parametrize(("per_token_s", "after_s"), [(80_000.0, 60.0), (0.0, 0.1)])
-def test_nobody_is_told_to_wait_for_ever_nor_not_at_all(per_token_s: float, after_s: float) -> None:
+def test_retry_after_has_a_lower_and_an_upper_bound(per_token_s: float, after_s: float) -> None:
     busy = figures("doctor", in_flight=4, first_token_s=0.001, per_token_s=per_token_s)
     state = one(queue=0)
     state.absorb_serving(serving("s1", busy), NOW_S)

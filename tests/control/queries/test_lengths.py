@@ -126,7 +126,7 @@ def test_embeddings_have_no_length() -> None:
     assert embedding.timed_tokens == 0
 
 
-def test_it_is_closer_than_limits_and_than_one_mean() -> None:
+def test_learned_lengths_are_closer_than_limits_and_than_the_overall_mean() -> None:
     """Two kinds of requests, ten times apart, and limits that say nothing."""
     rng = random.Random(1)
     known, all_ = AnswerLengths(), lengths.Moments()

@@ -169,7 +169,7 @@ async def test_an_owner_finds_its_own_only(world: World) -> None:
     assert (await mine.retrieve(kept.id)).id == kept.id
 
 
-async def test_another_model_may_go_on(world: World) -> None:
+async def test_another_model_can_continue_a_stored_response(world: World) -> None:
     network, asking = await alone(world)
     network.facility("well", f"{world.sites['well'].url}/v1", deployment("of-well"), keeps=True)
     first = await asking.responses.create(model="m", input="one", **ALONE)

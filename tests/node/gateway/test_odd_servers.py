@@ -730,7 +730,9 @@ async def test_a_stream_that_was_not_asked_for_is_put_together(world: World) -> 
 
 @pytest.mark.parametrize("wanted", [None, {"include_usage": True}])
 @pytest.mark.parametrize("mode", ["stream", "cascade", "ensemble", "packet"])
-async def test_counts_follow_where_they_are_wished(world: World, mode: str, wanted: Any) -> None:
+async def test_a_stream_has_token_counts_only_if_requested(
+    world: World, mode: str, wanted: Any
+) -> None:
     world.tell(Odd(response(whole("odd"))))
     network, gateway = await scene(world, mode, alone=mode == "stream")
 

@@ -65,7 +65,7 @@ def intent(api: Api, **fields: Any) -> Any:
     return parsed.intent(SiteId("gw"), "", "", parsed.name)
 
 
-def test_what_a_ranking_needs() -> None:
+def test_a_rerank_request_needs_text_and_for_pictures_image_input() -> None:
     plain = intent(Api.RERANK, query="q", documents=['{"a": 1}'], daitn={"strategy": "ensemble"})
     assert plain.needs == (Need.TEXT,)
     assert (plain.tokens_out, plain.constraints.strategy) == (0, Strategy.SINGLE)

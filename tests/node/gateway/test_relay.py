@@ -146,7 +146,7 @@ async def test_examinations_are_counted_at_no_price_and_relayed_queries_where_th
     assert [(row.key.price_in, row.count.answers) for row in rows["hub"]] == [(0.0, 1)]
 
 
-async def test_a_pass_opens_where_keys_are_wanted_and_a_relay_does_not_relay(
+async def test_a_pass_replaces_a_key_and_a_relay_forwards_no_relayed_query(
     split: Network, servers: Servers
 ) -> None:
     hub = await split.gateway("hub", keys=(KeyConfig(owner="ada", sha256="0" * 64),))

@@ -343,7 +343,7 @@ def test_the_bound_is_kept_for_a_while_after_an_origin_is_lost() -> None:
     assert here.routes_to("x")[0].neighbour == "b"
 
 
-def test_who_does_not_refresh_is_not_believed_for_long() -> None:
+def test_routes_that_are_not_refreshed_expire() -> None:
     here = table("a", "b")
     here.receive("a", says(entry("x", 1.0)), 1.0)
     for now_s in (30.0, 60.0, 90.0, 120.0):

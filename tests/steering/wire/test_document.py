@@ -68,7 +68,7 @@ def test_a_trace_is_laid_out_as_it_is_said() -> None:
     assert [int(row[1]) for row in rows[:-1]] == sizes
 
 
-def test_the_parts_are_as_long_as_it_is_said() -> None:
+def test_the_documented_lengths_of_packet_parts_match_the_code() -> None:
     parts = {row[2]: row[1] for row in _table("## Packet", "| offset |")}
     assert parts["header"] == str(packet.HEADER_BYTES)
     assert parts["seal"] == f"{packet.SEAL_BYTES} if `SIGNED`, else 0"

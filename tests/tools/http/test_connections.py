@@ -98,7 +98,9 @@ async def slowly(request: Request) -> Reply:
 
 
 @pytest.mark.parametrize("handler", [slowly, echo])
-async def test_who_has_sent_all_is_answered(handler: server_connection.Handler) -> None:
+async def test_a_client_that_closed_its_sending_side_is_answered(
+    handler: server_connection.Handler,
+) -> None:
     async with server(handler) as http:
         said = await sent_all(http, GET)
         assert said.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -114,7 +116,7 @@ async def test_who_has_sent_all_is_answered(handler: server_connection.Handler) 
         assert said.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_who_has_sent_all_gets_a_whole_stream() -> None:
+async def test_a_client_that_closed_its_sending_side_gets_the_whole_stream() -> None:
     stream = GET.replace(b"/a", b"/stream")
     for pause_s in (0.0, 0.35):  # Before it begins, and within.
         async with server(slowly) as http:
@@ -126,7 +128,7 @@ async def test_who_has_sent_all_gets_a_whole_stream() -> None:
             assert old.endswith(b"\r\n\r\none two")
 
 
-async def test_who_has_left_after_sending_all_is_noticed() -> None:
+async def test_a_request_is_cancelled_when_its_half_closed_client_disconnects() -> None:
     gone = asyncio.Event()
 
     async def patient(request: Request) -> Reply:
@@ -248,9 +250,9 @@ def test_all_this_holds_on_the_loop_that_nodes_use() -> None:
     uvloop = pytest.importorskip("uvloop")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for handler in (slowly, echo):
-            runner.run(test_who_has_sent_all_is_answered(handler))
-        runner.run(test_who_has_sent_all_gets_a_whole_stream())
-        runner.run(test_who_has_left_after_sending_all_is_noticed())
+            runner.run(test_a_client_that_closed_its_sending_side_is_answered(handler))
+        runner.run(test_a_client_that_closed_its_sending_side_gets_the_whole_stream())
+        runner.run(test_a_request_is_cancelled_when_its_half_closed_client_disconnects())
         runner.run(test_a_draining_server_ends_what_is_under_way_and_each_connection())
         runner.run(_leaves())
         with pytest.MonkeyPatch.context() as patch:

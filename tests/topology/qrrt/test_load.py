@@ -50,7 +50,7 @@ def test_the_same_figure_said_again_is_news() -> None:
     assert load.of(state.snapshot()).tolist() == [3.0]
 
 
-def test_a_facility_that_has_not_heard_of_ones_own_has_no_fewer_than_they() -> None:
+def test_the_load_of_a_facility_is_at_least_the_gateways_own_queries() -> None:
     state, load = topology(), GatewayLoad()
     load.of(state.snapshot())
     for _ in range(4):
