@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="", metavar="A:B", help="play those from A to B - 1")
     parser.add_argument("--within", type=float, default=1e9, metavar="S", help="stop after S s")
     parser.add_argument("--real", action="store_true", help="over real processes")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="real: this many runs")
     parser.add_argument("-v", "--verbose", action="store_true", help="with the processes' logs")
     given = parser.parse_args()
     if os.environ.get(_ONE_ORDER) != "0":
@@ -44,17 +45,17 @@ def main() -> int:
     seeds = range(int(first or 0), int(after or 20))
     if given.seed is not None:
         seeds = range(given.seed, given.seed + 1)
-    each = _each(seeds, level, real=given.real, whole=given.seed is not None)
+    each = _each(seeds, level, real=given.real, at_once=given.at_once, whole=given.seed is not None)
     until_s = time.monotonic() + given.within
     return _told(list(itertools.takewhile(lambda _: time.monotonic() < until_s, each)))
 
 
-def _each(seeds: range, level: int, *, real: bool, whole: bool) -> Iterator[Outcome]:
+def _each(seeds: range, level: int, *, real: bool, at_once: int, whole: bool) -> Iterator[Outcome]:
     """Play them; tell those with problems, or `whole`: all."""
     if real:  # Imported here: it needs scikit-learn, and the command line.
         from tests.faults.processes import each_real
 
-        outcomes = each_real(seeds)
+        outcomes = each_real(seeds, at_once)
     else:
         outcomes = _in_turn(seeds, level)
     for outcome in outcomes:
@@ -91,19 +92,22 @@ def _told(outcomes: list[Outcome]) -> int:
         f"{len(outcomes)} seeds, {jobs} jobs, {asked} queries, {sum(faults.values())} faults, "
         f"{messages} messages, {sums} secure sums, {two_faced} two-faced facilities found, "
         f"{virtual_s / 3600:.1f} h of virtual time in {seconds:.0f} s "
-        f"({_processor_s():.0f} s of processor time); {bad} seeds with problems"
+        f"({_processor_s(outcomes):.0f} s of processor time); {bad} seeds with problems"
     )
     print(", ".join(f"{kind} {n}" for kind, n in sorted(faults.items())))
     return 1 if bad else 0
 
 
-def _processor_s() -> float:
+def _processor_s(outcomes: list[Outcome]) -> float:
+    if of_runs := sum(outcome.processor_s for outcome in outcomes):
+        return of_runs
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 
 
 def _tell(outcome: Outcome, *, real: bool) -> None:
-    lines = [f"seed {outcome.seed}: {len(outcome.problems)} problems; run {outcome.trace}"]
+    run = outcome.logs or outcome.trace
+    lines = [f"seed {outcome.seed}: {len(outcome.problems)} problems; run {run}"]
     lines += [f"  {fault}" for fault in outcome.faults]
     lines += [f"  job {job}" for job in outcome.jobs]
     lines += [f"  PROBLEM {problem}" for problem in outcome.problems]

@@ -17,14 +17,14 @@ __all__ = ["RecordingRelay", "Relay"]
 class Relay:
     """Relays connections to `port` on this machine, from a port of its own.
 
-    `delay_s` is added to each direction; `silent` lets connections open and passes nothing on;
-    `cut` closes those that are open and refuses new ones.
+    `delay_s` is added to each direction, by default `far_s`; `silent` lets connections open and
+    passes nothing on; `cut` closes those that are open and refuses new ones.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, far_s: float = 0.0) -> None:
         self.target = port or free_port()
         self.port = free_port()
-        self.delay_s = 0.0
+        self.delay_s = self._far_s = far_s
         self.silent = False
         self._cut = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -49,7 +49,7 @@ class Relay:
     def mend(self) -> None:
         self._cut = False
         self.silent = False
-        self.delay_s = 0.0
+        self.delay_s = self._far_s
 
     async def _listen(self) -> None:
         await asyncio.start_server(self._accept, "127.0.0.1", self.port)
