@@ -47,7 +47,8 @@ def main() -> int:
         seeds = range(given.seed, given.seed + 1)
     each = _each(seeds, level, real=given.real, at_once=given.at_once, whole=given.seed is not None)
     until_s = time.monotonic() + given.within
-    return _told(list(itertools.takewhile(lambda _: time.monotonic() < until_s, each)))
+    outcomes = list(itertools.takewhile(lambda _: time.monotonic() < until_s, each))
+    return _told(outcomes, real=given.real)
 
 
 def _each(seeds: range, level: int, *, real: bool, at_once: int, whole: bool) -> Iterator[Outcome]:
@@ -77,32 +78,33 @@ def _in_turn(seeds: range, level: int) -> Iterator[Outcome]:
                 print(f"{number} of {len(seeds)} seeds", file=sys.stderr, flush=True)
 
 
-def _told(outcomes: list[Outcome]) -> int:
+def _told(outcomes: list[Outcome], *, real: bool) -> int:
     """Print what came of them."""
     faults = Counter(fault.kind for outcome in outcomes for fault in outcome.faults)
     seconds = sum(outcome.seconds for outcome in outcomes)
     bad = sum(bool(outcome.problems) for outcome in outcomes)
     jobs = sum(len(outcome.jobs) for outcome in outcomes)
+    told = f"{len(outcomes)} seeds, {jobs} jobs, {sum(faults.values())} faults, "
+    if not real:
+        told += _told_of_virtual(outcomes)
+    print(f"{told}in {seconds:.0f} s; {bad} seeds with problems")
+    print(", ".join(f"{kind} {n}" for kind, n in sorted(faults.items())))
+    return 1 if bad else 0
+
+
+def _told_of_virtual(outcomes: list[Outcome]) -> str:
     virtual_s = sum(outcome.virtual_s for outcome in outcomes)
     messages = sum(outcome.messages for outcome in outcomes)
     asked = sum(outcome.queries for outcome in outcomes)
     sums = sum(outcome.sums for outcome in outcomes)
     two_faced = sum(outcome.two_faced for outcome in outcomes)
-    print(
-        f"{len(outcomes)} seeds, {jobs} jobs, {asked} queries, {sum(faults.values())} faults, "
-        f"{messages} messages, {sums} secure sums, {two_faced} two-faced facilities found, "
-        f"{virtual_s / 3600:.1f} h of virtual time in {seconds:.0f} s "
-        f"({_processor_s(outcomes):.0f} s of processor time); {bad} seeds with problems"
-    )
-    print(", ".join(f"{kind} {n}" for kind, n in sorted(faults.items())))
-    return 1 if bad else 0
-
-
-def _processor_s(outcomes: list[Outcome]) -> float:
-    if of_runs := sum(outcome.processor_s for outcome in outcomes):
-        return of_runs
     used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
+    processor_s = used.user + used.system + used.children_user + used.children_system
+    return (
+        f"{asked} queries, {messages} messages, {sums} secure sums, "
+        f"{two_faced} two-faced facilities found, {virtual_s / 3600:.1f} h of virtual time "
+        f"with {processor_s:.0f} s of processor time "
+    )
 
 
 def _tell(outcome: Outcome, *, real: bool) -> None:

@@ -54,7 +54,19 @@ _MODEL = {
     "recipe": "classifier",
     "config": {"classes": ["benign", "malignant"], "hidden": [512], "batch": 1},
 }
-_KINDS = ("kill", "kill", "kill center", "stop", "cut", "silence", "slow", "fill", "rot")
+_KINDS = (
+    "kill",
+    "kill",
+    "kill center",
+    "kill worker",
+    "stop",
+    "cut",
+    "silence",
+    "slow",
+    "lossy",
+    "fill",
+    "rot",
+)
 
 
 class RealNetwork:
@@ -79,6 +91,9 @@ class RealNetwork:
                         processes.launch(where)
 
                 return launch
+            case "kill worker":
+                _kill_workers(processes.pid(where))
+                return lambda: None
             case "stop":
                 pid = processes.pid(where)
                 os.kill(pid, signal.SIGSTOP)
@@ -91,6 +106,9 @@ class RealNetwork:
                 return self._unsilenced(where)
             case "slow":
                 self.relays[where].delay_s = fault.size
+                return self.relays[where].mend
+            case "lossy":
+                self.relays[where].loss = fault.size
                 return self.relays[where].mend
             case "fill":
                 filler = self._state(self.small) / "filler"
@@ -223,6 +241,19 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def _kill_workers(pid: int) -> None:
+    """Kill what trains and measures for a node: whatever does so now, or the next to do so soon."""
+    until_s = time.monotonic() + 3.0
+    killed = False
+    while not killed and time.monotonic() < until_s:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if f"(of {pid})" in " ".join(process.cmdline()):
+                    process.kill()
+                    killed = True
+        time.sleep(0.05)
+
+
 def _fill(filler: Path) -> None:
     """Leave no room on a disk."""
     with suppress(OSError), filler.open("wb", buffering=0) as file:
@@ -287,7 +318,6 @@ class _Own:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._real: RealNetwork | None = None
-        self._used_s = 0.0
 
     def play(self, seed: int) -> Outcome:
         """Play a seed. What the harness does not expect is a problem of the seed, and the next one
@@ -302,8 +332,6 @@ class _Own:
             outcome.problems.append(traceback.format_exc())
             outcome.logs = self._logs(outcome)
             self.close()
-        used_s = _used_s()
-        outcome.processor_s, self._used_s = used_s - self._used_s, used_s
         outcome.seconds = time.monotonic() - began_s
         return outcome
 
@@ -330,16 +358,6 @@ def _begin() -> None:
 
 def _play(seed: int) -> Outcome:
     return _own.play(seed)
-
-
-def _used_s() -> float:
-    """Processor time of this process and of all that it started, also of what has ended."""
-    this = psutil.Process()
-    times = []
-    for process in (this, *this.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times.append(process.cpu_times())
-    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
 def each_real(seeds: range, at_once: int) -> Iterator[Outcome]:

@@ -85,10 +85,8 @@ class Outcome:
     trace: str = ""
     virtual_s: float = 0.0
     seconds: float = 0.0
-    processor_s: float = 0.0
-    """Of a run of real processes: of all of them."""
     logs: str = ""
-    """Folder of their logs, if there are problems."""
+    """Of a run of real processes: folder of their logs, if there are problems."""
     steps: int = 0
     messages: int = 0
     jobs: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Coroutine
 from typing import Any
@@ -13,18 +14,23 @@ from tests.scenes.waiting import PATIENCE_S
 
 __all__ = ["RecordingRelay", "Relay"]
 
+_AGAIN_S = 0.2
+"""After this, TCP sends again what was lost (RFC 6298; Linux' least)."""
+
 
 class Relay:
     """Relays connections to `port` on this machine, from a port of its own.
 
     `delay_s` is added to each direction, by default `far_s`; `silent` lets connections open and
-    passes nothing on; `cut` closes those that are open and refuses new ones.
+    passes nothing on; of what a link loses, a share of `loss`, it sends again later and later, as
+    TCP does; `cut` closes those that are open and refuses new ones.
     """
 
     def __init__(self, port: int = 0, far_s: float = 0.0) -> None:
         self.target = port or free_port()
         self.port = free_port()
         self.delay_s = self._far_s = far_s
+        self.loss = 0.0
         self.silent = False
         self._cut = False
         self._writers: set[asyncio.StreamWriter] = set()
@@ -49,6 +55,7 @@ class Relay:
     def mend(self) -> None:
         self._cut = False
         self.silent = False
+        self.loss = 0.0
         self.delay_s = self._far_s
 
     async def _listen(self) -> None:
@@ -87,12 +94,20 @@ class Relay:
                 self._saw(data, inward)
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
+                await self._lose()
                 while self.silent:  # noqa: ASYNC110 - a test sets it from another thread
                     await asyncio.sleep(0.02)
                 writer.write(data)
                 await writer.drain()
         with contextlib.suppress(ConnectionError, RuntimeError):
             writer.close()
+
+    async def _lose(self) -> None:
+        """Wait until what is under way has come through."""
+        again_s = _AGAIN_S
+        while random.random() < self.loss:
+            await asyncio.sleep(again_s)
+            again_s *= 2.0
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
