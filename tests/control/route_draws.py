@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from hypothesis import strategies as st
 
 from daitn.control.route.posterior import Belief, believed, drawn
 from daitn.control.route.priors import prior
-from daitn.control.route.value_model import Draws, Setting, Visits, after_visit, setting
+from daitn.control.route.value_model import Draws, Setting, after_visit, setting, visits_to
 from daitn.objects.identifiers import ObjectiveName
-from daitn.topology.arrays import Floats
+from daitn.topology.arrays import Flags, Floats, Indices
 
 from .instances import instance
 
-__all__ = ["Case", "any_cases", "each_own", "one_visit", "settings_of", "untaught_belief"]
+__all__ = ["Case", "Visit", "any_cases", "each_own", "settings_of", "untaught_belief"]
 
 NAMES = (ObjectiveName("broad"), ObjectiveName("expert"))
 
@@ -28,6 +30,19 @@ def untaught_belief(known: Setting) -> Belief:
     return believed(known, prior(known, {}), (), None)
 
 
+@dataclass(frozen=True)
+class Visit:
+    """A visit of each of N models."""
+
+    site: Indices
+    examples: Floats
+    before: Floats
+    total: Floats
+    exposure: Floats
+    """(N, D, L)."""
+    fresh: Flags
+
+
 class Case:
     """A random setting with draws from its prior, models, and a visit of each."""
 
@@ -38,7 +53,7 @@ class Case:
         count = len(self.draws)
         shape = (count, len(self.known.fields), len(self.known.labels))
         self.skills: Floats = rng.random(shape) * (rng.random(shape) < 0.8)
-        self.visit = Visits(
+        self.visit = Visit(
             site=rng.integers(0, sites, count),
             examples=np.full(count, examples),
             before=rng.choice([0.0, 30.0, 3_000.0], count),
@@ -48,17 +63,18 @@ class Case:
         )
 
 
-def each_own(known: Setting, draws: Draws, skills: Floats, visit: Visits) -> Floats:
+def each_own(known: Setting, draws: Draws, skills: Floats, visit: Visit) -> Floats:
     """Skills (N, D, L) of N models, (N, D, L), that make a visit each, under a draw each."""
-    every = np.repeat(skills[..., None], len(draws), axis=3)
-    found: Floats = np.einsum("ndln->ndl", after_visit(known, draws, every, visit))
-    return found
-
-
-def one_visit(visit: Visits, **changed: Floats) -> Visits:
-    """The same visit but for what is given."""
-    fields = {name: getattr(visit, name) for name in Visits.__dataclass_fields__}
-    return Visits(**(fields | changed))
+    visits = visits_to(
+        known,
+        visit.site,
+        visit.examples,
+        before=visit.before,
+        total=visit.total,
+        exposure=np.moveaxis(visit.exposure, 0, -1),
+        fresh=visit.fresh,
+    )
+    return np.moveaxis(after_visit(draws, np.moveaxis(skills, 0, -1), visits), -1, 0)
 
 
 any_cases = st.builds(

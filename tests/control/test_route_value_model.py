@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,14 +22,14 @@ from daitn.control.route.value_model import (
 from daitn.topology.arrays import Floats
 
 from . import plain_value_model as plain
-from .route_draws import NAMES, Case, any_cases, each_own, one_visit, untaught_belief
+from .route_draws import NAMES, Case, any_cases, each_own, untaught_belief
 from .route_world import BROAD, healthcare, topology
 
 SMALL = 1e-9
 
 
-def after(case: Case, draws: Draws | None = None, **changed: Floats) -> Floats:
-    visit = one_visit(case.visit, **changed)
+def after(case: Case, draws: Draws | None = None, **changed: Any) -> Floats:
+    visit = replace(case.visit, **changed)
     return each_own(case.known, draws or case.draws, case.skills, visit)
 
 
@@ -153,7 +154,7 @@ def test_a_visit_fades_the_more_the_less_alike_a_field_is(case: Case) -> None:
     """With the same seen of all fields."""
     alike = np.zeros_like(case.visit.exposure)
     skills = np.ones_like(case.skills)
-    taught = each_own(case.known, case.draws, skills, one_visit(case.visit, exposure=alike))
+    taught = each_own(case.known, case.draws, skills, replace(case.visit, exposure=alike))
     for row, site in enumerate(case.visit.site):
         own = case.known.field[site]
         apart = np.delete(case.known.apart[own], own)

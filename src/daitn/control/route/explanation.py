@@ -36,7 +36,7 @@ def site_beliefs(task: RouteTask) -> tuple[SiteBelief, ...]:
     options = promising(task, 0, options, _SITES)
     amounts = np.array([epochs(task, int(option), 1.0) for option in options], dtype=np.float64)
     whole = whole_values(known, draws, skills_after(known, draws, start.model, options, amounts))
-    believed, off = start.believed.T, start.off.T
+    believed, off = start.believed.T[:, None], start.off.T[:, None]
     gain = anchored(whole, believed, off) - anchored(believed, believed, off)
     weight = task.weight / task.weight.sum()
     mean = gain @ weight
@@ -48,8 +48,8 @@ def site_beliefs(task: RouteTask) -> tuple[SiteBelief, ...]:
             visits=int(task.visits[k]),
             examples=int(amounts[at]),
             expected_s=float(seconds[at]),
-            gain=_named(task, mean[at]),
-            gain_sd=_named(task, sd[at]),
+            gain=_named(task, mean[:, at]),
+            gain_sd=_named(task, sd[:, at]),
         )
         for at, k in enumerate(options.tolist())
     )

@@ -18,7 +18,6 @@ from daitn.control.route.task import RouteTask, Start
 from daitn.control.route.value_model import (
     Draws,
     Setting,
-    Visits,
     after_visit,
     anchored,
     whole_values,
@@ -172,7 +171,7 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
     option = np.array([k for k, _ in candidates], dtype=np.int64)
     examples = np.array([float(n) for _, n in candidates])
     stay = _effort(task, 0.0, option, examples)
-    now, at = _short(task, few, model.grid, start, rows)[0], -1
+    now, at = _short(task, few, model.grid[:, :, None], start, rows)[0], -1
     stops: list[Stop] = []
     while len(stops) < HORIZON and now.any():
         after = skills_after(known, few, model, option, examples)
@@ -186,7 +185,7 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
         best = int(((now - left).mean(axis=1) / np.maximum(effort, 1e-12)).argmax())
         stops.append(candidates[best])
         at = candidates[best][0]
-        model, now = model.made(known, at, float(examples[best]), after[best]), left[best]
+        model, now = model.made(known, at, float(examples[best]), after[:, :, best]), left[best]
     largest = _ranked(task, -known.records)
     rest = _round(largest, [epochs(task, k, 1.0) for k in largest])
     return (*stops, *rest)[:HORIZON]
@@ -195,16 +194,9 @@ def _greedy(task: RouteTask, row: int) -> tuple[Stop, ...]:
 def skills_after(
     known: Setting, draws: Draws, model: Taught, option: Indices, examples: Floats
 ) -> Floats:
-    """Skills (P, D, L, N) after each of P visits that one model might make."""
-    visits = Visits(
-        site=option,
-        examples=examples,
-        before=model.seen[option],
-        total=np.full(len(option), model.seen.sum()),
-        exposure=model.exposure[None],
-        fresh=np.full(len(option), model.fresh),
-    )
-    return after_visit(known, draws, model.grid, visits)
+    """Skills (D, L, P, N) after each of P visits that one model might make."""
+    visits = model.visited(known, option[:, None], examples[:, None])
+    return after_visit(draws, model.grid[:, :, None], visits)
 
 
 def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
@@ -230,7 +222,7 @@ def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices
     model = replace(start.model, skills=start.model.skills[first])
     after = skills_after(known, mode, model, options, records)
     left = _short(task, mode, after, start, first)[:, 0]
-    now = _short(task, mode, model.grid, start, first)[0, 0]
+    now = _short(task, mode, model.grid[:, :, None], start, first)[0, 0]
     effort = _effort(task, task.costs.start_s[row, options], options, records)
     rate = (now - left) / np.maximum(effort, 1e-12)
     best: Indices = options[np.argsort(-rate, kind="stable")[:most]]
@@ -238,9 +230,9 @@ def promising(task: RouteTask, row: int, options: Indices, most: int) -> Indices
 
 
 def _short(task: RouteTask, draws: Draws, skills: Floats, start: Start, rows: Indices) -> Floats:
-    """(P, N): total shortfall from the targets of skills (P, D, L, N) under `draws`, which are
+    """(P, N): total shortfall from the targets of skills (D, L, P, N) under `draws`, which are
     those of the task at `rows`."""
     whole = whole_values(task.known, draws, skills)
-    measured = anchored(whole, start.believed[rows].T, start.off[rows].T)
-    short: Floats = np.maximum(0.0, task.targets[:, None] - measured).sum(axis=1)
+    measured = anchored(whole, start.believed[rows].T[:, None], start.off[rows].T[:, None])
+    short: Floats = np.maximum(0.0, task.targets[:, None, None] - measured).sum(axis=0)
     return short

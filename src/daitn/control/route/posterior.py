@@ -27,6 +27,7 @@ from daitn.control.route.value_model import (
     after_visit,
     start_skills,
     values,
+    visits_to,
 )
 from daitn.objects.merging import Algorithm
 from daitn.topology.arrays import Floats, Indices
@@ -168,20 +169,25 @@ class Taught:
 
     @property
     def grid(self) -> Floats:
-        """(1, D, L, N): its skills in the form for `after_visit`."""
-        return self.skills.transpose(1, 2, 0)[None]
+        """(D, L, N): its skills in the form for `after_visit`."""
+        return self.skills.transpose(1, 2, 0)
 
     def after(self, known: Setting, draws: Draws, site: int, examples: float) -> Taught:
         """The state after one more visit."""
-        visit = Visits(
-            site=np.array([site]),
-            examples=np.array([examples]),
-            before=self.seen[[site]],
-            total=np.array([self.seen.sum()]),
-            exposure=self.exposure[None],
-            fresh=np.array([self.fresh]),
+        visit = self.visited(known, np.array([site]), np.array([examples]))
+        return self.made(known, site, examples, after_visit(draws, self.grid, visit))
+
+    def visited(self, known: Setting, site: Indices, examples: Floats) -> Visits:
+        """Visits that this model might make, of any shape."""
+        return visits_to(
+            known,
+            site,
+            examples,
+            before=self.seen[site],
+            total=np.full(site.shape, self.seen.sum()),
+            exposure=self.exposure.reshape(*self.exposure.shape, *[1] * site.ndim),
+            fresh=np.full(site.shape, self.fresh),
         )
-        return self.made(known, site, examples, after_visit(known, draws, self.grid, visit)[0])
 
     def made(self, known: Setting, site: int, examples: float, skills: Floats) -> Taught:
         """The state after one more visit, which resulted in the skills (D, L, N)."""
@@ -345,6 +351,7 @@ def _unpacked(known: Setting, theta: Floats, visited: Indices, level: Floats) ->
         ceiling=np.maximum(_share(ceiling), known.chance + 0.02),
         teaches=_share(teaches).reshape(len(theta), fields, objectives),
         level=_share(levels),
+        row=np.arange(len(theta)),
     )
 
 

@@ -19,6 +19,7 @@ from daitn.control.route.value_model import (
     Visits,
     anchored,
     effects,
+    visits_to,
     whole_values,
 )
 from daitn.topology.arrays import Flags, Floats, Indices
@@ -37,12 +38,9 @@ __all__ = [
 
 HORIZON = 24
 """Number of visits that a plan looks ahead."""
-_AT_ONCE = (2, 3, 4, 6, 9)
-"""Number of visits to simulate before the next check of which plans continue: each check costs as
-much as simulating a hundred rows, and most plans are given up early. They add up to `HORIZON`."""
-_FEWER = 0.75
-"""Draws under which all plans have reached the targets are left out once few enough others
-remain."""
+_AT_ONCE = 1 << 16
+"""Skills to simulate before the next check of which plans continue under which draws: few enough to
+stay in the processor's cache, and enough to outweigh what each check costs."""
 
 Stop = tuple[int, int]
 """Option and examples."""
@@ -104,22 +102,16 @@ _ARRAYS = tuple(name for name in PlanOutcomes.__dataclass_fields__ if name != "p
 
 @dataclass(frozen=True)
 class _Trajectories:
-    """What follows from P plans alone, visit by visit; arrays (P, H)."""
+    """What follows from P plans of up to H visits alone, visit by visit."""
 
-    option: Indices
-    examples: Floats
-    before: Floats
-    """Examples of earlier visits to the same option."""
-    total: Floats
-    """Examples of all earlier visits, including those that made the checkpoint."""
+    visits: Visits
+    """(P * H): all visits of the first plan, then those of the next; in single precision."""
     seconds: Floats
     cost_usd: Floats
-    examples_so_far: Floats
-    """Examples so far."""
+    examples: Floats
+    """(P, H): spent until the end of each visit."""
     length: Indices
     """(P,): number of allowed visits."""
-    fresh: Flags
-    """(P,): whether the checkpoint was never trained."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +151,7 @@ def play(
         visits=visits,
         seconds=seconds,
         cost_usd=cost_usd,
-        examples=np.where(nothing, 0.0, trajectories.examples_so_far[at]),
+        examples=np.where(nothing, 0.0, trajectories.examples[at]),
         missing=missing,
         effort=utility(each, task.weight[draws], task.caution),
         chance=(visits > 0) @ task.weight[draws] / task.weight[draws].sum(),
@@ -189,9 +181,10 @@ def expected(task: RouteTask, plans: Sequence[Plan], visits: Sequence[int]) -> t
     if not plans:
         return ()
     trajectories, usual = _trajectories(task, plans), task.weight / task.weight.sum()
-    state = _State.at_start(task, _starts_of(plans), np.arange(len(task.draws)))
-    _, measured = state.followed(task, trajectories, 0, max(visits))
-    found = measured @ usual
+    draws, most = np.arange(len(task.draws)), max(visits)
+    runs = _Runs.at_start(task, plans, draws, np.ones((len(plans), len(draws)), dtype=bool))
+    _, measured = runs.followed(task, trajectories, 0, most)
+    found = measured.reshape(-1, most, len(plans), len(draws)).transpose(2, 1, 0, 3) @ usual
     return tuple(
         Expected(
             found[k, :count],
@@ -226,29 +219,46 @@ def _trajectories(task: RouteTask, plans: Sequence[Plan]) -> _Trajectories:
     moved[:, 1:] = costs.move_s(option[:, :-1], option[:, 1:])
     seconds = np.cumsum(moved + costs.stay_s(option, examples), axis=1)
     cost_usd = np.cumsum(costs.price_usd[option] * examples, axis=1)
-    examples_so_far = np.cumsum(examples, axis=1)
-    seen = np.array([task.starts[plan.start].model.seen.sum() for plan in plans])
+    spent = np.cumsum(examples, axis=1)
     limits = task.limits
     good = np.arange(shape[1])[None] < count[:, None]
     good &= (
         (seconds <= limits.seconds)
         & (seconds < NEVER_S)
         & (cost_usd <= limits.cost_usd)
-        & (examples_so_far <= limits.examples)
+        & (spent <= limits.examples)
     )
     good &= task.open[option]
     good &= _permitted(task, plans, option)
-    length = np.where(good.all(axis=1), shape[1], good.argmin(axis=1))
     return _Trajectories(
-        option=option,
-        examples=examples,
-        before=_before(task, plans, option, examples),
-        total=examples_so_far - examples + seen[:, None],
+        visits=_visits(task, plans, option, examples),
         seconds=seconds,
         cost_usd=cost_usd,
-        examples_so_far=examples_so_far,
-        length=length,
-        fresh=np.array([task.starts[plan.start].model.fresh for plan in plans], dtype=bool),
+        examples=spent,
+        length=np.where(good.all(axis=1), shape[1], good.argmin(axis=1)),
+    )
+
+
+def _visits(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Visits:
+    """(P * H): all visits of all plans, and what each model has seen before them."""
+    known, models = task.known, [task.starts[plan.start].model for plan in plans]
+    seen = np.array([model.seen.sum() for model in models])
+    fresh = np.zeros(option.shape, dtype=bool)
+    fresh[:, 0] = [model.fresh for model in models]
+    fields = np.arange(len(known.fields))[:, None, None]
+    own = (known.field[option] == fields)[:, None]
+    taught = own * (np.moveaxis(known.share[option], -1, 0) * examples)
+    exposure = np.stack([model.exposure for model in models], axis=-1)[..., None]
+    exposure = exposure + (np.cumsum(taught, axis=-1) - taught)
+    return visits_to(
+        known,
+        option.ravel(),
+        examples.ravel(),
+        before=_before(task, plans, option, examples).ravel(),
+        total=(np.cumsum(examples, axis=1) - examples + seen[:, None]).ravel(),
+        exposure=exposure.reshape(*exposure.shape[:2], -1),
+        fresh=fresh.ravel(),
+        kind=np.float32,
     )
 
 
@@ -279,111 +289,76 @@ def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: F
 
 
 @dataclass(frozen=True)
-class _State:
-    """Models of some plans under some draws, P plans and N draws of all simulated ones, in single
-    precision."""
+class _Runs:
+    """Models of M runs, each of one plan under one draw, in single precision."""
 
     plan: Indices
     draw: Indices
-    """(P,), (N,): their positions among all simulated ones."""
+    """(M,): their positions among all simulated ones."""
     draws: Draws
+    """M, one for each run."""
     wanted: Floats
-    """(O, N): targets, minus the measurement error."""
+    """(O, M): targets, minus the measurement error."""
     skills: Floats
-    """(P, D, L, N); (1, ...) if all are alike, like the next three."""
-    exposure: Floats
-    """(P, D, L)."""
+    """(D, L, M)."""
     believed: Floats
     off: Floats
-    """(P, O, N): see `value_model.anchored`."""
+    """(O, M): see `value_model.anchored`."""
 
     @staticmethod
-    def at_start(task: RouteTask, start_of: Indices, rows: Indices) -> _State:
-        """The checkpoints from which plans continue, under the draws at `rows`."""
-        used = np.unique(start_of)
-        at = np.searchsorted(used, start_of) if len(used) > 1 else np.zeros(1, dtype=np.int64)
-        starts = [task.starts[start] for start in used]
+    def at_start(task: RouteTask, plans: Sequence[Plan], rows: Indices, open_: Flags) -> _Runs:
+        """The checkpoints from which plans continue under the draws at `rows`, where `open_`,
+        (P, N)."""
+        plan, draw = np.nonzero(open_)
+        row = rows[draw]
+        count = len(task.draws)
+        at = _starts_of(plans)[plan] * count + row
 
-        def stacked(each: Sequence[Floats]) -> Floats:
-            found: Floats = np.stack(each)[at].astype(np.float32)
-            return found
+        def joined(each: Sequence[Floats]) -> Floats:
+            """Of the arrays (..., N) of all checkpoints, the column of each run."""
+            return np.concatenate(each, axis=-1).take(at, axis=-1).astype(np.float32)
 
-        return _State(
-            plan=np.arange(len(start_of)),
-            draw=np.arange(len(rows)),
-            draws=task.draws.single.take(rows),
-            wanted=(task.targets - task.noise[rows]).T.astype(np.float32),
-            skills=stacked([start.model.grid[0][..., rows] for start in starts]),
-            exposure=np.stack([start.model.exposure for start in starts])[at],
-            believed=stacked([start.believed[rows].T for start in starts]),
-            off=stacked([start.off[rows].T for start in starts]),
+        return _Runs(
+            plan=plan,
+            draw=draw,
+            draws=task.draws.single.take(row),
+            wanted=(task.targets - task.noise).T.take(row, axis=-1).astype(np.float32),
+            skills=joined([start.model.grid for start in task.starts]),
+            believed=joined([start.believed.T for start in task.starts]),
+            off=joined([start.off.T for start in task.starts]),
         )
 
-    def only(self, going: Flags, draws: Indices) -> _State:
-        """The plans that are `going`, (P,), under the draws at these positions, (N',)."""
-        state = self
-        if not going.all():
-            at = np.flatnonzero(going)
-            alike = len(self.plan) > 1
-
-            def kept(each: Floats) -> Floats:
-                return each if alike and len(each) == 1 else each[at]
-
-            state = replace(
-                self,
-                plan=self.plan[at],
-                skills=kept(self.skills),
-                exposure=kept(self.exposure),
-                believed=kept(self.believed),
-                off=kept(self.off),
-            )
-        if len(draws) == len(self.draw):
-            return state
-        return replace(
-            state,
-            draw=state.draw[draws],
-            draws=state.draws.take(draws),
-            wanted=state.wanted[:, draws],
-            skills=state.skills[..., draws],
-            believed=state.believed[..., draws],
-            off=state.off[..., draws],
+    def only(self, kept: Flags) -> _Runs:
+        """Those that are `kept`, (M,)."""
+        if kept.all():
+            return self
+        at = np.flatnonzero(kept)
+        return _Runs(
+            plan=self.plan[at],
+            draw=self.draw[at],
+            draws=self.draws.take(at),
+            wanted=self.wanted.take(at, axis=-1),
+            skills=self.skills.take(at, axis=-1),
+            believed=self.believed.take(at, axis=-1),
+            off=self.off.take(at, axis=-1),
         )
 
     def followed(
         self, task: RouteTask, made: _Trajectories, first: int, count: int
-    ) -> tuple[_State, Floats]:
+    ) -> tuple[_Runs, Floats]:
         """After the next `count` visits of each plan, from visit `first` on, and the values after
-        each without measurement error, (P, count, O, N)."""
-        known, (plans, draws) = task.known, (len(self.plan), len(self.draw))
-        at = (self.plan[:, None], np.arange(first, first + count))
-        site, examples = made.option[at], made.examples[at]
-        taught = np.zeros((plans, count, *self.exposure.shape[1:]))
-        row, step = np.arange(plans)[:, None], np.arange(count)
-        taught[row, step, known.field[site]] = known.share[site] * examples[..., None]
-        seen = self.exposure[:, None] + np.cumsum(taught, axis=1)
-        fresh = np.zeros(site.shape, dtype=bool)
-        fresh[:, 0] = made.fresh[self.plan] & (first == 0)
-        visits = Visits(
-            site=site.ravel(),
-            examples=examples.ravel(),
-            before=made.before[at].ravel(),
-            total=made.total[at].ravel(),
-            exposure=(seen - taught).reshape(-1, *seen.shape[2:]),
-            fresh=fresh.ravel(),
-        )
-        keeps, adds = effects(known, self.draws, visits).factors()
-        keeps = keeps.reshape(plans, count, *keeps.shape[1:])
-        adds = adds.reshape(plans, count, *adds.shape[1:])
-        skills, field = self.skills, known.field[site]
-        after = np.empty_like(keeps)
+        each without measurement error, (O, count, M)."""
+        steps = np.arange(first, first + count)[:, None]
+        visits = made.visits.at(self.plan * made.seconds.shape[1] + steps)
+        keeps, adds = effects(self.draws, visits).factors()
+        skills, after = self.skills, keeps
         for each in range(count):
-            np.multiply(skills, keeps[:, each], out=after[:, each])
-            after[row[:, 0], each, field[:, each]] += adds[:, each]
-            skills = after[:, each]
-        whole = whole_values(known, self.draws, after.reshape(-1, *after.shape[2:]))
-        whole = whole.reshape(plans, count, -1, draws)
+            np.multiply(skills, keeps[:, :, each], out=after[:, :, each])
+            after[:, :, each] += adds[:, :, each]
+            skills = after[:, :, each]
+        whole = whole_values(task.known, self.draws, after)
         measured = anchored(whole, self.believed[:, None], self.off[:, None])
-        return replace(self, skills=skills, exposure=seen[:, -1]), measured
+        return replace(self, skills=skills), measured
 
 
 def _followed(
@@ -399,50 +374,40 @@ def _followed(
     Plans are followed a few visits at a time. One whose effort is certain to exceed `enough` is
     given up: it reaches under no draw under which it has not reached by then.
     """
-    start_of, shape = _starts_of(plans), (len(plans), len(draws))
+    shape, length = (len(plans), len(draws)), trajectories.length
     visits, open_ = np.zeros(shape, dtype=np.int64), np.ones(shape, dtype=bool)
-    missing = np.repeat([[_open(task, start)] for start in task.starts], shape[1], axis=1)[start_of]
+    short = np.array([_open(task, start) for start in task.starts])
+    missing = np.repeat(short[_starts_of(plans), None], shape[1], axis=1)
     if earlier is not None:
         known = earlier.outcomes
         visits[:, earlier.rows], missing[:, earlier.rows] = known.visits, known.missing
         open_[:, earlier.rows] = False
-    state = _State.at_start(task, start_of, draws)
     effort, weight = task.effort(trajectories.seconds, trajectories.cost_usd), task.weight[draws]
-    longest, depth = int(trajectories.length.max(initial=0)), 0
-    for wanted in _AT_ONCE:
-        count, at = min(wanted, longest - depth), state.plan
-        if count <= 0:
-            break
-        going = (trajectories.length[at] > depth) & open_[at].any(axis=1)
+    runs, depth = _Runs.at_start(task, plans, draws, open_), 0
+    while depth < length.max(initial=0):
+        going = length > depth
         if enough < np.inf:
-            goes_on = open_[at] & going[:, None]
+            at = np.flatnonzero(going)
+            goes_on = open_[at]
             least = _least(task, effort[at], visits[at], missing[at], goes_on, weight, depth)
-            going &= least <= enough
-        if not going.any():
+            going[at] = least <= enough
+        runs = runs.only(going[runs.plan] & open_[runs.plan, runs.draw])
+        if not len(runs.plan):
             break
-        state = state.only(going, _worth_following(open_[np.ix_(at[going], state.draw)]))
-        state, measured = state.followed(task, trajectories, depth, count)
-        left = np.maximum(0.0, state.wanted - measured).sum(axis=2)
-        made = np.minimum(trajectories.length[state.plan] - depth, count)
+        most = max(1, _AT_ONCE // runs.skills.size)
+        count = min(most, int(length[runs.plan].max()) - depth)
+        runs, measured = runs.followed(task, trajectories, depth, count)
+        left = np.maximum(0.0, runs.wanted[:, None] - measured).sum(axis=0)
         ends = left <= 0.0
-        ends |= (np.arange(1, count + 1) >= made[:, None])[..., None]
-        last = ends.argmax(axis=1)
-        left = np.take_along_axis(left, last[:, None], axis=1)[:, 0]
-        block = np.ix_(state.plan, state.draw)
-        still = open_[block]
-        missing[block] = np.where(still, left / task.short_at_start, missing[block])
-        done = still & (left <= 0.0)
-        visits[block] = np.where(done, depth + 1 + last, visits[block])
-        open_[block] = still & ~done
+        ends |= np.arange(depth + 1, depth + count + 1)[:, None] >= length[runs.plan]
+        last = ends.argmax(axis=0)
+        left = left[last, np.arange(len(last))]
+        missing[runs.plan, runs.draw] = left / task.short_at_start
+        reached = left <= 0.0
+        visits[runs.plan, runs.draw] = np.where(reached, depth + 1 + last, 0)
+        open_[runs.plan, runs.draw] = ~reached
         depth += count
     return visits, missing
-
-
-def _worth_following(open_: Flags) -> Indices:
-    """Positions of the draws to continue with: all, or those under which a plan has not reached,
-    once they are clearly fewer."""
-    left = np.flatnonzero(open_.any(axis=0))
-    return left if len(left) < _FEWER * open_.shape[1] else np.arange(open_.shape[1])
 
 
 def _least(

@@ -15,7 +15,7 @@ from daitn.control.route.merged import merged_skills
 from daitn.control.route.rollout import utility
 from daitn.control.route.rounds import NextRound
 from daitn.control.route.task import RouteTask
-from daitn.control.route.value_model import Visits, after_visit, anchored, whole_values
+from daitn.control.route.value_model import after_visit, anchored, visits_to, whole_values
 from daitn.objects.decisions import Round
 from daitn.topology.arrays import Floats, Indices
 
@@ -102,19 +102,20 @@ def _followed(task: RouteTask, planned: Round, most: int, draws: Indices) -> tup
     rounds = np.zeros(count, dtype=np.int64)
     missing = np.ones(count)
     for number in range(1, most + 1):
-        visit = Visits(
-            site=site,
-            examples=examples,
-            before=seen[site],
-            total=np.full(sites, seen.sum()),
-            exposure=exposure[None],
-            fresh=np.full(sites, fresh),
+        visit = visits_to(
+            known,
+            site[:, None],
+            examples[:, None],
+            before=seen[site][:, None],
+            total=np.full((sites, 1), seen.sum()),
+            exposure=exposure[..., None, None],
+            fresh=np.full((sites, 1), fresh),
         )
-        after = after_visit(known, parameters, skills, visit)
-        skills = merged_skills(skills[0], after, examples, planned.algorithm)[None]
+        after = np.moveaxis(after_visit(parameters, skills[:, :, None], visit), 2, 0)
+        skills = merged_skills(skills, after, examples, planned.algorithm)
         seen, exposure, fresh = seen.copy(), exposure + taught, False
         np.add.at(seen, site, examples)
-        measured = anchored(whole_values(known, parameters, skills)[0], believed, off) + noise
+        measured = anchored(whole_values(known, parameters, skills), believed, off) + noise
         short = np.maximum(0.0, task.targets[:, None] - measured).sum(axis=0)
         open_ = rounds == 0
         missing = np.where(open_, short / task.short_at_start, missing)

@@ -200,12 +200,12 @@ def most_taught(task: RouteTask) -> Floats:
     """(O,): optimistic bound on every objective's value, based on the descriptors."""
     known = task.known
     hope = hopeful(believed(known, task.belief.prior, (), None), _MOST_HOPE)
-    skills = np.zeros((1, len(known.fields), len(known.labels), 1))
+    skills = np.zeros((len(known.fields), len(known.labels), 1))
     for option in np.flatnonzero(task.open):
         field, learnable = known.field[option], known.rate[option] > 0.0
         level = hope.level[0, option] * np.where(learnable, 1.0, 1.0 - hope.labelled[0])
-        skills[0, field, :, 0] = np.maximum(skills[0, field, :, 0], level)
-    whole = whole_values(known, hope, skills)[0, :, 0]
+        skills[field, :, 0] = np.maximum(skills[field, :, 0], level)
+    whole = whole_values(known, hope, skills)[:, 0]
     measured = np.array([start.measured for start in task.starts])
     best = np.nanmax(np.vstack([measured, known.chance[None]]), axis=0)
     bound: Floats = np.maximum(whole, best) + 2.0 * task.errors
@@ -241,8 +241,7 @@ def _standard_errors(question: RouteQuestion) -> Floats:
 
 def _with_hope(belief: Belief) -> Draws:
     sets = (drawn(belief, _DRAWS), *(hopeful(belief, deviations) for deviations in _HOPES))
-    fields = Draws.__dataclass_fields__
-    return Draws(*(np.concatenate([getattr(one, name) for one in sets]) for name in fields))
+    return Draws.joined(sets)
 
 
 def _noise(errors: Floats, count: int) -> Floats:
@@ -320,7 +319,7 @@ def _start(
     known: Setting, draws: Draws, one: RouteStart, allowed: Flags, brought: Floats | None
 ) -> Start:
     model = taught(known, draws, one.visits, brought)
-    whole = whole_values(known, draws, model.grid)[0].T
+    whole = whole_values(known, draws, model.grid).T
     measured = np.array([one.values.get(name, np.nan) for name in known.objectives])
     return Start(
         model=model,

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ __all__ = [
     "setting",
     "start_skills",
     "values",
+    "visits_to",
     "whole_values",
 ]
 
@@ -123,7 +125,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Visits:
-    """P visits."""
+    """What the effects of visits depend on, whatever is believed.
+
+    Arrays end in the shape V of the visits. It is broadcast against N draws: (P, 1) for P visits
+    under each draw, (1,) for one, and (..., N) for visits under one draw each.
+    """
 
     site: Indices
     examples: Floats
@@ -131,10 +137,22 @@ class Visits:
     """Examples of earlier visits to the same option."""
     total: Floats
     """Examples of all earlier visits."""
-    exposure: Floats
-    """(P, D, L), or (1, D, L) for all: examples of each label in each field until now."""
     fresh: Flags
     """The model was never trained before, so there is nothing to average with."""
+    records: Floats
+    own: Floats
+    """(D, 1, V): 1 for the field of the visit, 0 for the others."""
+    frequent: Floats
+    """(L, V): learning rate of each label, relative to that of an average one, less 1."""
+    forgets: Floats
+    """(L, V): how fast the labels of the visit's own field fade."""
+    fades: NDArray[np.float32]
+    """(D, L, V): how fast other fields fade; 0 in the visit's own."""
+
+    def at(self, where: Indices) -> Visits:
+        """The visits at these positions of the last axis of V, in their shape."""
+        fields = self.__dataclass_fields__
+        return Visits(*(getattr(self, name).take(where, axis=-1) for name in fields))
 
 
 @dataclass(frozen=True)
@@ -161,7 +179,9 @@ class Draws:
     teaches: Floats
     """(N, D, O)."""
     level: Floats
-    """(N, S): quality of an option's data, in [0, 1]; near 0 if it teaches nothing."""
+    """(N', S): quality of an option's data, in [0, 1]; near 0 if it teaches nothing."""
+    row: Indices
+    """(N,): each set's row of `level`."""
 
     @cached_property
     def fades(self) -> Floats:
@@ -171,26 +191,38 @@ class Draws:
 
     @cached_property
     def covers(self) -> Floats:
-        """(D, O, 1, N): `teaches`, in the order in which skills are gone through."""
-        return np.ascontiguousarray(self.teaches.transpose(1, 2, 0))[:, :, None]
-
-    @cached_property
-    def level_of(self) -> Floats:
-        """(S, N): `level`, a row for each option."""
-        return np.ascontiguousarray(self.level.T)
+        """(D, O, N): `teaches`, in the order in which skills are gone through."""
+        return np.ascontiguousarray(self.teaches.transpose(1, 2, 0))
 
     @cached_property
     def single(self) -> Draws:
         """Likewise in single precision: half the data, exact to seven digits."""
-        fields = self.__dataclass_fields__
-        return Draws(*(getattr(self, name).astype(np.float32) for name in fields))
+        fields = {name: getattr(self, name).astype(np.float32) for name in _PARAMETERS}
+        return Draws(**fields, row=self.row)
+
+    def level_at(self, site: Indices) -> Floats:
+        """The level of each visit's option, its shape broadcast against (N,)."""
+        found: Floats = self.level[self.row, site]
+        return found
 
     def take(self, rows: Indices) -> Draws:
-        """Only these sets, in this order."""
-        return Draws(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        """These sets, in this order, any number of times. Levels, of many sites, are shared."""
+        taken = {name: getattr(self, name)[rows] for name in _PARAMETERS if name != "level"}
+        return Draws(**taken, level=self.level, row=self.row[rows])
+
+    @staticmethod
+    def joined(parts: Sequence[Draws]) -> Draws:
+        """All these sets, each of which has a row of levels."""
+        fields = {
+            name: np.concatenate([getattr(one, name) for one in parts]) for name in _PARAMETERS
+        }
+        return Draws(**fields, row=np.arange(sum(map(len, parts))))
 
     def __len__(self) -> int:
         return len(self.tau)
+
+
+_PARAMETERS = tuple(name for name in Draws.__dataclass_fields__ if name != "row")
 
 
 def setting(topology: MsDrrt, objectives: Sequence[ObjectiveName]) -> Setting:
@@ -249,119 +281,143 @@ def start_skills(known: Setting, draws: Draws, measured: Floats | None) -> Float
 
 @dataclass(frozen=True)
 class Effects:
-    """The effects of P visits on any model under N draws."""
+    """The effects of visits on any model. C is the shape of the visits, broadcast against the
+    draws."""
 
-    field: Indices
-    """(P,): the field of each visit."""
+    own: Floats
+    """(D, 1, V): 1 for the field of the visit, 0 for the others."""
     level: Floats
     decay: Floats
-    """(P, L, N): the level towards which a visit moves the skills in its field, and the share of
-    the gap that it leaves."""
+    """(L, C): the level towards which a visit moves the skills in its field, and the share of the
+    gap that it leaves."""
     share: Floats
-    """(P, 1, N) or (1, N): share of the change that remains after averaging with the arriving
-    model."""
+    """Share of the change that remains after averaging with the arriving model, broadcast to C."""
     left: NDArray[np.float32]
-    """(P, D, L, N): share of skills in other fields that remains after fading and averaging."""
+    """(D, L, C): share of skills in other fields that remains after fading and averaging; 1 in the
+    visit's own."""
 
     def on(self, skills: Floats) -> Floats:
-        """Skills (P, D, L, N) after each visit; before, they have the same shape, or (1, D, L,
-        N)."""
-        row = np.arange(len(self.field))
-        own = skills[row if len(skills) > 1 else 0, self.field]
+        """Skills (D, L, C) after each visit; before, they are broadcast to that."""
+        own = (skills * self.own).sum(axis=0)
         learnt = self.level + (own - self.level) * self.decay
-        after: Floats = skills * self.left
-        after[row, self.field] = own + self.share * (learnt - own)
-        return after
+        return np.where(self.own > 0.0, own + self.share * (learnt - own), skills * self.left)
 
     def factors(self) -> tuple[Floats, Floats]:
-        """The effects as factors on skills, (P, D, L, N), and additions to those in the visit's
-        field, (P, L, N): quicker for consecutive visits."""
+        """The effects as factors on skills and additions to them, both (D, L, C): quicker for
+        consecutive visits."""
         moved = self.share * (1.0 - self.decay)
-        keeps = self.left.astype(moved.dtype, copy=False)
-        keeps[np.arange(len(keeps)), self.field] = 1.0 - moved
-        return keeps, self.level * moved
+        return self.left - self.own * moved, self.own * (self.level * moved)
 
 
-def after_visit(known: Setting, draws: Draws, skills: Floats, visits: Visits) -> Floats:
-    """Skills (P, D, L, N) after each of P visits under each of N draws.
-
-    `skills` are those before, (P, D, L, N), or (1, D, L, N) for all visits.
-    """
-    return effects(known, draws, visits).on(skills)
-
-
-def effects(known: Setting, draws: Draws, visits: Visits) -> Effects:
-    """The effects of visits; they depend on what a model has seen, not on what it can do."""
-    site, field, kind = visits.site, known.field[visits.site], draws.tau.dtype
-    settled = ((visits.exposure + _UNSETTLED) / _SETTLED).astype(kind, copy=False)
+def visits_to(
+    known: Setting,
+    site: Indices,
+    examples: Floats,
+    *,
+    before: Floats,
+    total: Floats,
+    exposure: Floats,
+    fresh: Flags,
+    kind: type[np.floating[Any]] = np.float64,
+) -> Visits:
+    """Visits of any shape V to models that have seen `exposure` examples of each label in each
+    field, (D, L, V), for draws of the precision `kind`."""
+    field = known.field[site]
+    settled = ((exposure + _UNSETTLED) / _SETTLED).astype(kind, copy=False)
     settled **= -_SETTLES
     np.minimum(settled, _FASTEST, out=settled)
-    fading = draws.fades * visits.examples.astype(kind)[:, None]
-    share = (1.0 - draws.averaged)[None]
+    fields = np.arange(len(known.fields)).reshape(-1, *[1] * field.ndim)
+    own = (fields == field).astype(kind)[:, None]
+    seldom, pace = (np.moveaxis(each[site], -1, 0) for each in (known.seldom, known.pace))
+    apart = np.moveaxis(known.apart[field], -1, 0)[:, None]
+    return Visits(
+        site=site,
+        examples=examples.astype(kind, copy=False),
+        before=before.astype(kind, copy=False),
+        total=total.astype(kind, copy=False),
+        fresh=fresh,
+        records=known.records[site].astype(kind, copy=False),
+        own=own,
+        frequent=(pace - 1.0).astype(kind, copy=False),
+        forgets=((settled * own).sum(axis=0) * seldom).astype(kind, copy=False),
+        fades=(settled * apart).astype(np.float32),
+    )
+
+
+def after_visit(draws: Draws, skills: Floats, visits: Visits) -> Floats:
+    """Skills (D, L, C) after each visit; before, they are broadcast to that."""
+    return effects(draws, visits).on(skills)
+
+
+def effects(draws: Draws, visits: Visits) -> Effects:
+    """The effects of visits; they depend on what a model has seen, not on what it can do."""
+    fading = draws.fades * visits.examples
+    share = 1.0 - draws.averaged
     if visits.fresh.any():
-        share = np.where(visits.fresh[:, None], np.ones_like(share), share)[:, None]
-    growth = (known.pace[site] - 1.0).astype(kind)[..., None] * draws.labelled
+        share = np.where(visits.fresh, np.ones_like(share), share)
+    growth = visits.frequent * draws.labelled
     growth += 1.0
     growth /= draws.tau
-    growth *= _worth(known, draws, visits)[:, None]
-    own = settled[np.arange(len(site)) if len(settled) > 1 else 0, field]
-    speed = (own * known.seldom[site]).astype(kind)[..., None] * fading[:, None]
+    growth *= _worth(draws, visits)
+    speed = visits.forgets * fading
     speed += growth
-    growth *= draws.level_of[site][:, None]
+    growth *= draws.level_at(visits.site)
     growth /= np.maximum(speed, _LEAST)
     decay = np.exp(np.negative(speed, out=speed), out=speed)
-    apart = (settled * known.apart[field][:, :, None]).astype(np.float32)
-    left = apart[..., None] * -fading.astype(np.float32, copy=False)[:, None, None]
+    left = visits.fades * -fading.astype(np.float32, copy=False)
     np.exp(left, out=left)  # In single precision: several times as fast, exact to seven digits.
     left -= 1.0
-    left *= share.astype(np.float32, copy=False)[..., None, :, :]
+    left *= share.astype(np.float32, copy=False)
     left += 1.0
-    return Effects(field, growth, decay, share, left)
+    return Effects(visits.own, growth, decay, share, left)
 
 
-def _worth(known: Setting, draws: Draws, visits: Visits) -> Floats:
-    """(P, N): effective number of examples of a visit."""
-    kind, site = draws.tau.dtype, visits.site
-    told = (np.maximum(visits.examples, _LEAST), visits.total, visits.before, known.records[site])
-    examples, total, before, records = np.array(told, dtype=kind)[..., None]
-    horizon = records * draws.repeats
+def _worth(draws: Draws, visits: Visits) -> Floats:
+    """(C): effective number of examples of a visit."""
+    examples = np.maximum(visits.examples, _LEAST)
+    horizon = visits.records * draws.repeats
     warmed = examples / (examples + draws.warm)
-    asleep = draws.ripe * np.exp(-total / draws.ripe) * np.expm1(-examples / draws.ripe)
-    again = horizon * np.exp(-before / horizon) * np.expm1(-examples / horizon)
+    asleep = draws.ripe * np.exp(-visits.total / draws.ripe) * np.expm1(-examples / draws.ripe)
+    again = horizon * np.exp(-visits.before / horizon) * np.expm1(-examples / horizon)
     worth: Floats = warmed * (-1.0 - asleep / examples) * again
     return worth
 
 
 def whole_values(known: Setting, draws: Draws, skills: Floats) -> Floats:
-    """Value (P, O, N) on every objective, the mean over its test items, with skills
-    (P, D, L, N)."""
+    """Value (O, C) on every objective, the mean over its test items, with skills (D, L, C), the
+    last axis of which is that of the draws, or broadcast against it."""
     floor, ceiling = _floors(known, draws).T, draws.ceiling.T
     missed = _missed(draws, skills)
-    missed *= known.shares.astype(missed.dtype)[..., None]
-    found: Floats = missed.sum(axis=2)
-    found *= floor - ceiling
-    found += ceiling
+    missed *= _widened(known.shares.astype(missed.dtype)[..., None], skills.ndim)
+    found: Floats = missed.sum(axis=1)
+    found *= _widened(floor - ceiling, found.ndim)
+    found += _widened(ceiling, found.ndim)
     return found
 
 
 def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
     """Value (N, O, L) on every label of every objective, with skills (N, D, L)."""
-    covered = 1.0 - _missed(draws, skills.transpose(1, 2, 0)[None])[0].transpose(2, 0, 1)
+    covered = 1.0 - _missed(draws, skills.transpose(1, 2, 0)).transpose(2, 0, 1)
     floor = _floors(known, draws)[:, :, None]
     found: Floats = floor + (draws.ceiling[:, :, None] - floor) * covered
     return found
 
 
 def _missed(draws: Draws, skills: Floats) -> Floats:
-    """(P, O, L, N): the share of a label's items that no field covers."""
-    covers = draws.covers
-    missed: Floats = covers[0] * skills[:, 0, None]
+    """(O, L, C): the share of a label's items that no field covers."""
+    covers = _widened(draws.covers[:, :, None], skills.ndim + 1)
+    missed: Floats = covers[0] * skills[0]
     np.subtract(1.0, missed, out=missed)
     for field in range(1, len(covers)):
-        each = covers[field] * skills[:, field, None]
+        each = covers[field] * skills[field]
         np.subtract(1.0, each, out=each)
         missed *= each
     return missed
+
+
+def _widened(each: Floats, dimensions: int) -> Floats:
+    """With as many dimensions, the new ones before the last, which is that of the draws."""
+    return each.reshape(*each.shape[:-1], *[1] * (dimensions - each.ndim), each.shape[-1])
 
 
 def anchored(whole: Floats, believed: Floats, off: Floats) -> Floats:
