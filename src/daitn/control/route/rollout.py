@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -105,7 +106,7 @@ class _Trajectories:
     """What follows from P plans of up to H visits alone, visit by visit."""
 
     visits: Visits
-    """(P * H): all visits of the first plan, then those of the next; in single precision."""
+    """(H * P): the first visits of all plans, then the second ones; in single precision."""
     seconds: Floats
     cost_usd: Floats
     examples: Floats
@@ -205,33 +206,32 @@ def utility(each: Floats, weight: Floats, caution: float) -> Floats:
 
 
 def _trajectories(task: RouteTask, plans: Sequence[Plan]) -> _Trajectories:
-    longest = max((len(plan.stops) for plan in plans), default=0)
-    shape = (len(plans), max(1, longest))
-    option, examples = np.zeros(shape, dtype=np.int64), np.zeros(shape)
     count = np.array([len(plan.stops) for plan in plans], dtype=np.int64)
-    for k, plan in enumerate(plans):
-        if plan.stops:
-            where, amount = zip(*plan.stops, strict=True)
-            option[k, : len(where)], examples[k, : len(where)] = where, amount
+    shape = (len(plans), max(1, count.max(initial=0)))
+    made = np.arange(shape[1]) < count[:, None]
+    option, examples = np.zeros(shape, dtype=np.int64), np.zeros(shape)
+    flat = chain.from_iterable(chain.from_iterable(plan.stops for plan in plans))
+    stops = np.fromiter(flat, np.int64, 2 * count.sum())
+    option[made], examples[made] = stops[::2], stops[1::2]
+    start_of = _starts_of(plans)
     costs = task.costs
     moved = np.zeros(shape)
-    moved[:, 0] = costs.start_s[[plan.start for plan in plans], option[:, 0]]
+    moved[:, 0] = costs.start_s[start_of, option[:, 0]]
     moved[:, 1:] = costs.move_s(option[:, :-1], option[:, 1:])
     seconds = np.cumsum(moved + costs.stay_s(option, examples), axis=1)
     cost_usd = np.cumsum(costs.price_usd[option] * examples, axis=1)
     spent = np.cumsum(examples, axis=1)
     limits = task.limits
-    good = np.arange(shape[1])[None] < count[:, None]
-    good &= (
+    good = made & (
         (seconds <= limits.seconds)
         & (seconds < NEVER_S)
         & (cost_usd <= limits.cost_usd)
         & (spent <= limits.examples)
     )
     good &= task.open[option]
-    good &= _permitted(task, plans, option)
+    good &= _permitted(task, start_of, option)
     return _Trajectories(
-        visits=_visits(task, plans, option, examples),
+        visits=_visits(task, start_of, option.T, examples.T),
         seconds=seconds,
         cost_usd=cost_usd,
         examples=spent,
@@ -239,36 +239,43 @@ def _trajectories(task: RouteTask, plans: Sequence[Plan]) -> _Trajectories:
     )
 
 
-def _visits(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Visits:
-    """(P * H): all visits of all plans, and what each model has seen before them."""
-    known, models = task.known, [task.starts[plan.start].model for plan in plans]
-    seen = np.array([model.seen.sum() for model in models])
+def _visits(task: RouteTask, start_of: Indices, option: Indices, examples: Floats) -> Visits:
+    """(H * P): all visits, given as (H, P), and what each model has seen before them."""
+    known, models, rows = (
+        task.known,
+        [start.model for start in task.starts],
+        np.arange(len(start_of)),
+    )
+    seen = np.array([model.seen for model in models])[start_of]
+    total = seen.sum(axis=1) + np.cumsum(examples, axis=0) - examples
     fresh = np.zeros(option.shape, dtype=bool)
-    fresh[:, 0] = [model.fresh for model in models]
-    fields = np.arange(len(known.fields))[:, None, None]
-    own = (known.field[option] == fields)[:, None]
-    taught = own * (np.moveaxis(known.share[option], -1, 0) * examples)
-    exposure = np.stack([model.exposure for model in models], axis=-1)[..., None]
-    exposure = exposure + (np.cumsum(taught, axis=-1) - taught)
+    fresh[0] = np.array([model.fresh for model in models])[start_of]
+    taught = known.shown.take(option, axis=-1) * examples
+    before, exposure = np.empty_like(total), np.empty_like(taught)
+    known_by_now = np.stack([model.exposure for model in models], axis=-1).take(start_of, axis=-1)
+    for step, (at, count) in enumerate(zip(option, examples, strict=True)):
+        before[step], exposure[:, :, step] = seen[rows, at], known_by_now
+        seen[rows, at] += count
+        known_by_now += taught[:, :, step]
     return visits_to(
         known,
         option.ravel(),
         examples.ravel(),
-        before=_before(task, plans, option, examples).ravel(),
-        total=(np.cumsum(examples, axis=1) - examples + seen[:, None]).ravel(),
+        before=before.ravel(),
+        total=total.ravel(),
         exposure=exposure.reshape(*exposure.shape[:2], -1),
         fresh=fresh.ravel(),
         kind=np.float32,
     )
 
 
-def _permitted(task: RouteTask, plans: Sequence[Plan], option: Indices) -> Flags:
+def _permitted(task: RouteTask, start_of: Indices, option: Indices) -> Flags:
     """(P, H): whether each visit, and the measurement after it, respects the release rules."""
     good = np.ones(option.shape, dtype=bool)
     if not task.restricted:
         return good
-    allowed = np.array([task.starts[plan.start].allowed for plan in plans], dtype=bool)
-    rows = np.arange(len(plans))
+    allowed = np.array([start.allowed for start in task.starts], dtype=bool)[start_of]
+    rows = np.arange(len(start_of))
     for depth in range(option.shape[1]):
         at = option[:, depth]
         travels = allowed[rows, task.jurisdiction[at]]
@@ -276,16 +283,6 @@ def _permitted(task: RouteTask, plans: Sequence[Plan], option: Indices) -> Flags
         measured = np.any(allowed[:, None, :] & task.verified_in[None], axis=2).all(axis=1)
         good[:, depth] = travels & measured
     return good
-
-
-def _before(task: RouteTask, plans: Sequence[Plan], option: Indices, examples: Floats) -> Floats:
-    """(P, H): examples of earlier visits to the same option."""
-    before = np.stack([task.starts[plan.start].model.seen for plan in plans])
-    before = np.take_along_axis(before, option, axis=1)
-    earlier = np.tri(option.shape[1], k=-1, dtype=bool)
-    same = (option[:, :, None] == option[:, None, :]) & earlier
-    found: Floats = before + np.einsum("phk,pk->ph", same, examples)
-    return found
 
 
 @dataclass(frozen=True)
@@ -349,7 +346,7 @@ class _Runs:
         """After the next `count` visits of each plan, from visit `first` on, and the values after
         each without measurement error, (O, count, M)."""
         steps = np.arange(first, first + count)[:, None]
-        visits = made.visits.at(self.plan * made.seconds.shape[1] + steps)
+        visits = made.visits.at(steps * len(made.length) + self.plan)
         keeps, adds = effects(self.draws, visits).factors()
         skills, after = self.skills, keeps
         for each in range(count):

@@ -52,6 +52,7 @@ __all__ = [
     "values",
     "visits_to",
     "whole_values",
+    "widened",
 ]
 
 
@@ -72,6 +73,9 @@ _STAYS, _FORGOTTEN = 0.75, 0.15
 least error one visit ahead: 0.076 over four recorded families, 0.096 without, 0.090 with the full
 one."""
 _LEAST = 1e-9
+_ENDLESS = 80.0
+"""What is left after so many times the scale of a decay is nothing beside 1. Numbers that are too
+small to be normal ones would take ten times as long."""
 _HALVINGS = 30
 
 
@@ -109,14 +113,30 @@ class Setting:
 
     @cached_property
     def pace(self) -> Floats:
-        """(S, L): learning rate of a label at an option, 1 if all are equally frequent."""
-        paces: Floats = np.minimum(self.rate, _MOST_RATE) ** _SPARSE
+        """(L, S): learning rate of a label at an option, 1 if all are equally frequent."""
+        paces: Floats = np.minimum(self.rate.T, _MOST_RATE) ** _SPARSE
         return paces
 
     @cached_property
     def seldom(self) -> Floats:
-        """(S, L): near 1 if an option does not rehearse a label, near 0 if it does."""
-        return np.exp(-self.share / _REHEARSED)
+        """(L, S): near 1 if an option does not rehearse a label, near 0 if it does."""
+        return np.exp(-self.share.T / _REHEARSED)
+
+    @cached_property
+    def own(self) -> Floats:
+        """(D, 1, S): 1 for the field of an option, 0 for the others."""
+        return np.eye(len(self.fields))[:, None, self.field]
+
+    @cached_property
+    def others(self) -> Floats:
+        """(D, 1, S): how far each field is from that of an option."""
+        others: Floats = self.apart.T[:, None, self.field]
+        return others
+
+    @cached_property
+    def shown(self) -> Floats:
+        """(D, L, S): examples of each label in each field among one of an option."""
+        return self.own * self.share.T
 
     def index(self) -> dict[str, int]:
         """Option id to its position."""
@@ -322,14 +342,11 @@ def visits_to(
 ) -> Visits:
     """Visits of any shape V to models that have seen `exposure` examples of each label in each
     field, (D, L, V), for draws of the precision `kind`."""
-    field = known.field[site]
     settled = ((exposure + _UNSETTLED) / _SETTLED).astype(kind, copy=False)
     settled **= -_SETTLES
     np.minimum(settled, _FASTEST, out=settled)
-    fields = np.arange(len(known.fields)).reshape(-1, *[1] * field.ndim)
-    own = (fields == field).astype(kind)[:, None]
-    seldom, pace = (np.moveaxis(each[site], -1, 0) for each in (known.seldom, known.pace))
-    apart = np.moveaxis(known.apart[field], -1, 0)[:, None]
+    own = known.own.take(site, axis=-1).astype(kind, copy=False)
+    forgets = (settled * own).sum(axis=0) * known.seldom.take(site, axis=-1)
     return Visits(
         site=site,
         examples=examples.astype(kind, copy=False),
@@ -338,9 +355,9 @@ def visits_to(
         fresh=fresh,
         records=known.records[site].astype(kind, copy=False),
         own=own,
-        frequent=(pace - 1.0).astype(kind, copy=False),
-        forgets=((settled * own).sum(axis=0) * seldom).astype(kind, copy=False),
-        fades=(settled * apart).astype(np.float32),
+        frequent=(known.pace.take(site, axis=-1) - 1.0).astype(kind, copy=False),
+        forgets=forgets.astype(kind, copy=False),
+        fades=(settled * known.others.take(site, axis=-1)).astype(np.float32),
     )
 
 
@@ -363,6 +380,7 @@ def effects(draws: Draws, visits: Visits) -> Effects:
     speed += growth
     growth *= draws.level_at(visits.site)
     growth /= np.maximum(speed, _LEAST)
+    np.minimum(speed, _ENDLESS, out=speed)
     decay = np.exp(np.negative(speed, out=speed), out=speed)
     left = visits.fades * -fading.astype(np.float32, copy=False)
     np.exp(left, out=left)  # In single precision: several times as fast, exact to seven digits.
@@ -377,7 +395,8 @@ def _worth(draws: Draws, visits: Visits) -> Floats:
     examples = np.maximum(visits.examples, _LEAST)
     horizon = visits.records * draws.repeats
     warmed = examples / (examples + draws.warm)
-    asleep = draws.ripe * np.exp(-visits.total / draws.ripe) * np.expm1(-examples / draws.ripe)
+    ripened = np.exp(-np.minimum(visits.total / draws.ripe, _ENDLESS))
+    asleep = draws.ripe * ripened * np.expm1(-examples / draws.ripe)
     again = horizon * np.exp(-visits.before / horizon) * np.expm1(-examples / horizon)
     worth: Floats = warmed * (-1.0 - asleep / examples) * again
     return worth
@@ -388,10 +407,10 @@ def whole_values(known: Setting, draws: Draws, skills: Floats) -> Floats:
     last axis of which is that of the draws, or broadcast against it."""
     floor, ceiling = _floors(known, draws).T, draws.ceiling.T
     missed = _missed(draws, skills)
-    missed *= _widened(known.shares.astype(missed.dtype)[..., None], skills.ndim)
+    missed *= widened(known.shares.astype(missed.dtype)[..., None], skills.ndim)
     found: Floats = missed.sum(axis=1)
-    found *= _widened(floor - ceiling, found.ndim)
-    found += _widened(ceiling, found.ndim)
+    found *= widened(floor - ceiling, found.ndim)
+    found += widened(ceiling, found.ndim)
     return found
 
 
@@ -405,7 +424,7 @@ def values(known: Setting, draws: Draws, skills: Floats) -> Floats:
 
 def _missed(draws: Draws, skills: Floats) -> Floats:
     """(O, L, C): the share of a label's items that no field covers."""
-    covers = _widened(draws.covers[:, :, None], skills.ndim + 1)
+    covers = widened(draws.covers[:, :, None], skills.ndim + 1)
     missed: Floats = covers[0] * skills[0]
     np.subtract(1.0, missed, out=missed)
     for field in range(1, len(covers)):
@@ -415,7 +434,7 @@ def _missed(draws: Draws, skills: Floats) -> Floats:
     return missed
 
 
-def _widened(each: Floats, dimensions: int) -> Floats:
+def widened(each: Floats, dimensions: int) -> Floats:
     """With as many dimensions, the new ones before the last, which is that of the draws."""
     return each.reshape(*each.shape[:-1], *[1] * (dimensions - each.ndim), each.shape[-1])
 
