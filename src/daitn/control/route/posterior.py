@@ -11,8 +11,9 @@ decisions differ by what was measured between them and not by luck.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ from daitn.control.route.value_model import (
     Setting,
     Visits,
     after_visit,
+    effects,
     start_skills,
     values,
     visits_to,
@@ -104,6 +106,34 @@ class _Seen:
     rounds: tuple[tuple[int, Algorithm], ...]
     """(V,): the number of the round, 0 for none, and how it was merged. Only the last visit of a
     round is measured."""
+
+    @cached_property
+    def visits(self) -> Visits:
+        """(V, 1): the visits, each to the model that its site received."""
+        known, made = self.known, list[Visits]()
+
+        def received(row: int, model: Taught) -> Floats:
+            site, examples = self.site[row : row + 1], self.examples[row : row + 1]
+            made.append(model.visited(known, site, examples))
+            return model.grid
+
+        nothing = np.zeros((0, len(known.fields), len(known.labels)))
+        self.models(_unseen(known, nothing, self.start), received)
+        return Visits.joined(made).at(np.arange(len(made))[:, None])
+
+    def models(self, start: Taught, visited: Callable[[int, Taught], Floats]) -> list[Taught]:
+        """The model after each visit; `visited` returns its skills (D, L, N) as its site trained
+        it, given the row and the model before."""
+        models: list[Taught] = []
+        together: list[Taught] = []
+        for row, (site, examples) in enumerate(zip(self.site, self.examples, strict=True)):
+            parent, (number, algorithm) = int(self.parent[row]), self.rounds[row]
+            before = models[parent] if parent >= 0 else start
+            made = before.made(self.known, int(site), float(examples), visited(row, before))
+            together = together if number and row and self.rounds[row - 1][0] == number else []
+            together.append(made)
+            models.append(before.merged(together, algorithm) if number else made)
+        return models
 
 
 def believed(
@@ -212,7 +242,10 @@ class Taught:
 
 def untaught(known: Setting, draws: Draws, start: Floats | None) -> Taught:
     """A model before its first visit; `start` as in `believed`."""
-    skills = start_skills(known, draws, start)
+    return _unseen(known, start_skills(known, draws, start), start)
+
+
+def _unseen(known: Setting, skills: Floats, start: Floats | None) -> Taught:
     seen = 0.0 if start is None else _BROUGHT
     exposure = np.full((len(known.fields), len(known.labels)), seen)
     return Taught(skills, np.zeros(len(known.options)), exposure, fresh=start is None)
@@ -401,21 +434,12 @@ def _linearised(
 
 def _misses(draws: Draws, seen: _Seen) -> Floats:
     """(N, measurements): the errors of each set, in standard errors."""
-    known = seen.known
+    known, made = seen.known, effects(draws, seen.visits)
     start = untaught(known, draws, seen.start)
-    states: list[Taught] = []
+    models = seen.models(start, lambda row, model: made.of(row).on(model.grid))
     columns: list[Floats] = []
-    together: list[Taught] = []
     values_known, labels_known = np.isfinite(seen.error), np.isfinite(seen.label_error)
-    for row in range(len(seen.site)):
-        parent = int(seen.parent[row])
-        before = states[parent] if parent >= 0 else start
-        model = before.after(known, draws, int(seen.site[row]), float(seen.examples[row]))
-        number, algorithm = seen.rounds[row]
-        together = together if number and row and seen.rounds[row - 1][0] == number else []
-        together.append(model)
-        model = before.merged(together, algorithm) if number else model
-        states.append(model)
+    for row, model in enumerate(models):
         found = values(known, draws, model.skills)
         whole = np.einsum("nol,ol->no", found, known.shares)
         missed = (whole - seen.measured[row]) / seen.error[row]

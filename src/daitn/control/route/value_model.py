@@ -169,6 +169,13 @@ class Visits:
     fades: NDArray[np.float32]
     """(D, L, V): how fast other fields fade; 0 in the visit's own."""
 
+    @staticmethod
+    def joined(parts: Sequence[Visits]) -> Visits:
+        """All these visits along the last axis of V."""
+        fields = Visits.__dataclass_fields__
+        arrays = {name: [getattr(one, name) for one in parts] for name in fields}
+        return Visits(**{name: np.concatenate(each, axis=-1) for name, each in arrays.items()})
+
     def at(self, where: Indices) -> Visits:
         """The visits at these positions of the last axis of V, in their shape."""
         fields = self.__dataclass_fields__
@@ -315,6 +322,12 @@ class Effects:
     left: NDArray[np.float32]
     """(D, L, C): share of skills in other fields that remains after fading and averaging; 1 in the
     visit's own."""
+
+    def of(self, row: int) -> Effects:
+        """The effects of one of P visits, (P, 1), under N draws."""
+        share = self.share if self.share.ndim < self.decay.ndim - 1 else self.share[row]
+        own, left = self.own[:, :, row], self.left[:, :, row]
+        return Effects(own, self.level[:, row], self.decay[:, row], share, left)
 
     def on(self, skills: Floats) -> Floats:
         """Skills (D, L, C) after each visit; before, they are broadcast to that."""
