@@ -132,7 +132,7 @@ class RealNetwork:
 def drawn(rng: random.Random, real: RealNetwork) -> tuple[Fault, ...]:
     """A seed's faults."""
     faults = []
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(2, 6)):
         kind = rng.choice(_KINDS)
         where = rng.choice((*HOSPITALS, *_VERIFIERS))
         if kind == "kill center":
@@ -374,4 +374,5 @@ def each_real(seeds: range, at_once: int) -> Iterator[Outcome]:
                 else:
                     yield played.result()
         finally:
-            processes.shutdown(wait=False, cancel_futures=True)
+            for played in playing:
+                played.cancel()
