@@ -43,6 +43,11 @@ _AT_ONCE = 1 << 16
 """Skills to simulate before the next check of which plans continue under which draws: few enough to
 stay in the processor's cache, and enough to outweigh what each check costs."""
 
+_KEPT_BYTES = 1 << 23
+np.empty(_KEPT_BYTES, dtype=np.uint8)
+# Freed memory is kept for the next arrays instead of returned to the system: glibc keeps up to
+# twice the largest block that was freed before. Page faults would take a sixth of a decision.
+
 Stop = tuple[int, int]
 """Option and examples."""
 
