@@ -246,11 +246,8 @@ def _trajectories(task: RouteTask, plans: Sequence[Plan]) -> _Trajectories:
 
 def _visits(task: RouteTask, start_of: Indices, option: Indices, examples: Floats) -> Visits:
     """(H * P): all visits, given as (H, P), and what each model has seen before them."""
-    known, models, rows = (
-        task.known,
-        [start.model for start in task.starts],
-        np.arange(len(start_of)),
-    )
+    known, models = task.known, [start.model for start in task.starts]
+    rows = np.arange(len(start_of))
     seen = np.array([model.seen for model in models])[start_of]
     total = seen.sum(axis=1) + np.cumsum(examples, axis=0) - examples
     fresh = np.zeros(option.shape, dtype=bool)
