@@ -47,7 +47,7 @@ from daitn.sim.learning.families.nodes import data_node, needs, verifier_node
 from daitn.sim.learning.families.targets import provisional
 from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.policy import VisitChosen
-from daitn.sim.learning.world import GroundSite, LearningWorld, Verifier
+from daitn.sim.learning.world import GroundSite, GroundVerifier, LearningWorld
 from daitn.topology.arrays import Floats, Indices
 
 ROUNDS = (
@@ -238,7 +238,9 @@ def choice(of: Case, overhead_s: float, example_s: float) -> Choice:
         ),
         needs=needs(flops, of.recipe.estimate(of.config).size_bytes),
         sites=sites,
-        verifiers=(Verifier(unit, node, item_s=0.3 * example_s, access_bps=1e8, at=(0.5, 0.5)),),
+        verifiers=(
+            GroundVerifier(unit, node, item_s=0.3 * example_s, access_bps=1e8, at=(0.5, 0.5)),
+        ),
         tests=(test,),
         learner=_Untrained(),
         measured_before=True,

@@ -140,7 +140,7 @@ def trained(
     for _ in range(options.rounds):
         model = models.load(parts, settings)
 
-        def train(model: models.Model = model) -> None:
+        def train(model: models.CausalModel = model) -> None:
             training.train(
                 model, settings, pairs, options.examples, 0, lambda _: None, LEAST_RECORDS
             )

@@ -32,7 +32,13 @@ from benchmarks.worlds.recorder import Case, Recorder, repeatable
 from benchmarks.worlds.tables import TABLES, table_cases
 from benchmarks.worlds.targets import suggested
 from benchmarks.worlds.texts import TEXTS, text_cases
-from daitn.sim.learning.recordings import FORMAT, Header, RecordedModel, RecordedOn, Recording
+from daitn.sim.learning.recordings import (
+    FORMAT,
+    RecordedModel,
+    RecordedOn,
+    Recording,
+    RecordingHeader,
+)
 
 __all__ = ["FAMILIES", "cases", "record"]
 
@@ -102,8 +108,8 @@ def _recorded(recorders: list[Recorder], until_s: float) -> Iterator[RecordedMod
                 return
 
 
-def _header(family: str) -> Header:
-    return Header(
+def _header(family: str) -> RecordingHeader:
+    return RecordingHeader(
         format=FORMAT,
         family=family,
         recorded_on=RecordedOn(

@@ -32,7 +32,7 @@ from benchmarks.worlds.beyond import again, trainer
 from daitn.sim.learning.autonomous import AutonomousPolicy
 from daitn.sim.learning.baselines import obvious_policies
 from daitn.sim.learning.calibration import calibrated
-from daitn.sim.learning.comparison import Compared, Judged, compared
+from daitn.sim.learning.comparison import Judged, PolicyResult, compared
 from daitn.sim.learning.episode import run
 from daitn.sim.learning.families import FAMILIES as SYNTHETIC
 from daitn.sim.learning.families.recorded import (
@@ -229,7 +229,7 @@ def tell_calibration(recorded: Sequence[str], as_json: bool) -> None:
             )
 
 
-def told(group: str, rows: Sequence[Compared]) -> str:
+def told(group: str, rows: Sequence[PolicyResult]) -> str:
     """One family's table."""
     head = f"{group}: {rows[0].episodes} episodes, {rows[0].reachable} reachable"
     columns = (

@@ -29,8 +29,7 @@ from daitn.sim.learning.families.draft import log_uniform
 from daitn.sim.learning.families.nodes import needs
 from daitn.sim.learning.families.targets import provisional, settled
 from daitn.sim.learning.learner import Examined
-from daitn.sim.learning.recordings import Site as SiteData
-from daitn.sim.learning.recordings import Split
+from daitn.sim.learning.recordings import RecordedSite, Split
 from daitn.sim.learning.world import LearningWorld
 from daitn.topology.arrays import Floats, Indices
 
@@ -238,7 +237,7 @@ def _split(
         flops_per_example=6.0 * parameters,
         size_bytes=4 * parameters,
         sites=tuple(
-            SiteData(
+            RecordedSite(
                 site=f"site-{number:02}",
                 samples=int(held.sum()),
                 labels={label: int(n) for label, n in zip(classes, held, strict=True) if n},

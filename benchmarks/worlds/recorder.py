@@ -28,9 +28,9 @@ from daitn.node.disclosure import LossGate
 from daitn.objects.merging import LocalRule, MergeRule
 from daitn.sim.learning.recordings import (
     RecordedModel,
+    RecordedSite,
     Route,
     Score,
-    Site,
     Split,
     Test,
     TrainedSplit,
@@ -286,9 +286,9 @@ class Recorder:
         )
 
 
-def _described(recipe: Recipe, site: SiteData) -> Site:
+def _described(recipe: Recipe, site: SiteData) -> RecordedSite:
     profile = recipe.inspect(site.path)
-    return Site(
+    return RecordedSite(
         site=site.name,
         samples=profile.samples,
         labels=profile.labels,

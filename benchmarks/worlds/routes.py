@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from daitn.sim.learning.recordings import Route, Site
+from daitn.sim.learning.recordings import RecordedSite, Route
 
 __all__ = ["Effort", "planned", "repeated"]
 
@@ -34,7 +34,7 @@ class Effort:
 
 
 def planned(
-    sites: Sequence[Site], expert: str, effort: Effort, seed: str
+    sites: Sequence[RecordedSite], expert: str, effort: Effort, seed: str
 ) -> list[tuple[Route, bool]]:
     """Every route to record, with whether it is held out. `expert` is the expert's topic."""
     rng = random.Random(seed)
@@ -59,7 +59,7 @@ def repeated(routes: Sequence[tuple[Route, bool]], most: int) -> list[tuple[Rout
 
 
 def _fixed(
-    sites: Sequence[Site], expert: str, effort: Effort, rng: random.Random
+    sites: Sequence[RecordedSite], expert: str, effort: Effort, rng: random.Random
 ) -> Iterator[Route]:
     by_size = sorted(range(len(sites)), key=lambda index: (-sites[index].samples, index))
     special = [index for index in by_size if _is_special(sites[index], expert)] or by_size[-1:]
@@ -98,13 +98,13 @@ def _fixed(
             yield ((index, min(examples, effort.most_examples)),)
 
 
-def _rounds(sites: Sequence[Site], effort: Effort) -> Route:
+def _rounds(sites: Sequence[RecordedSite], effort: Effort) -> Route:
     by_size = sorted(range(len(sites)), key=lambda index: (-sites[index].samples, index))
     visits = [(index, min(sites[index].samples, effort.most_examples)) for index in by_size]
     return tuple(visits * effort.rounds)
 
 
-def _turns(sites: Sequence[Site], effort: Effort) -> Iterator[Route]:
+def _turns(sites: Sequence[RecordedSite], effort: Effort) -> Iterator[Route]:
     """Two sites that share as few labels as possible, in short turns and in long ones."""
     pairs = itertools.combinations(range(len(sites)), 2)
     one, other = min(pairs, key=lambda pair: _shared(sites[pair[0]], sites[pair[1]]))
@@ -114,7 +114,7 @@ def _turns(sites: Sequence[Site], effort: Effort) -> Iterator[Route]:
         yield tuple((index, short) for index in ([one, other] * turns)[:turns])
 
 
-def _shared(one: Site, other: Site) -> float:
+def _shared(one: RecordedSite, other: RecordedSite) -> float:
     """Overlap of two label histograms, in [0, 1]; smaller sites first where equal."""
     overlap = sum(
         min(count / one.samples, other.labels.get(label, 0) / other.samples)
@@ -123,12 +123,12 @@ def _shared(one: Site, other: Site) -> float:
     return round(overlap, 3) - 1e-9 * min(one.samples, other.samples)
 
 
-def _is_special(site: Site, expert: str) -> bool:
+def _is_special(site: RecordedSite, expert: str) -> bool:
     return any(topic == expert or topic.startswith(expert + "/") for topic in site.topics)
 
 
 def _random(
-    sites: Sequence[Site], effort: Effort, rng: random.Random, known: Sequence[Route]
+    sites: Sequence[RecordedSite], effort: Effort, rng: random.Random, known: Sequence[Route]
 ) -> Route:
     """A random route; one in three goes on from where a known one has got to, which is cheap."""
     route: list[tuple[int, int]] = []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.models import CausalModel
 from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.corpora.records import OPTIONS, MultipleChoice
@@ -23,7 +23,9 @@ __all__ = ["accuracy", "picks"]
 _ROWS_AT_ONCE = 64
 
 
-def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> Measured:
+def accuracy(
+    model: CausalModel, settings: CausalLmConfig, choices: Sequence[MultipleChoice]
+) -> Measured:
     """The share of items whose right option has the best score, with its binomial error."""
     chosen = picks(model, settings, choices)
     right = [pick == item.answer for pick, item in zip(chosen, choices, strict=True)]
@@ -44,7 +46,9 @@ def accuracy(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleC
 
 
 @torch.inference_mode()
-def picks(model: Model, settings: CausalLmConfig, choices: Sequence[MultipleChoice]) -> list[int]:
+def picks(
+    model: CausalModel, settings: CausalLmConfig, choices: Sequence[MultipleChoice]
+) -> list[int]:
     """The index of the option that the model chooses, per item; -1 means none."""
     codec = model.codec(settings)
     rows = [

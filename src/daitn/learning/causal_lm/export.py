@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from daitn.learning.causal_lm.chat import Chat
-from daitn.learning.causal_lm.models import Model, load_on
+from daitn.learning.causal_lm.models import CausalModel, load_on
 from daitn.learning.causal_lm.pretrained import Adapted
 from daitn.learning.causal_lm.settings import FORMS_FROM_SCRATCH, FORMS_IMPORTED, CausalLmConfig
 from daitn.learning.causal_lm.usage import folder_usage, gguf_usage, peft_usage
@@ -71,7 +71,7 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
     return folder_usage(settings, chat)
 
 
-def _write_gguf(adapted: Adapted, model: Model, chat: Chat, path: Path) -> None:
+def _write_gguf(adapted: Adapted, model: CausalModel, chat: Chat, path: Path) -> None:
     try:
         from daitn.learning.causal_lm.gguf_file import write_gguf
     except ModuleNotFoundError:
@@ -161,7 +161,7 @@ def _as_arcee(
 
 
 def _write_folder(
-    described: Any, weights: dict[str, Tensor], model: Model, chat: Chat, out: Path
+    described: Any, weights: dict[str, Tensor], model: CausalModel, chat: Chat, out: Path
 ) -> None:
     """A folder as written by `save_pretrained`, with tokenizer and chat template."""
     described = AutoConfig.for_model(**described.to_dict())

@@ -34,7 +34,7 @@ from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
 
 __all__ = [
-    "Model",
+    "CausalModel",
     "load",
     "load_on",
     "load_on_all",
@@ -49,7 +49,7 @@ _SEEN = "examples_seen"
 _MOST_SEEN_DIGITS = 15
 
 
-class Model(msgspec.Struct):
+class CausalModel(msgspec.Struct):
     """A loaded model."""
 
     network: LanguageModel
@@ -79,19 +79,19 @@ def write_fresh(settings: CausalLmConfig, seed: int, out: Path) -> None:
     byte_tokenizer().save(str(out / TOKENIZER))
 
 
-def load(model: Path, settings: CausalLmConfig) -> Model:
+def load(model: Path, settings: CausalLmConfig) -> CausalModel:
     """Load the model in the folder `model` on the engine's device. Raises like `load_on`."""
     return load_on(engine_device(), model, settings)
 
 
-def load_on_all(model: Path, settings: CausalLmConfig) -> tuple[Model, list[LanguageModel]]:
+def load_on_all(model: Path, settings: CausalLmConfig) -> tuple[CausalModel, list[LanguageModel]]:
     """Load the model in the folder `model` on the first of the engine's devices, and its network on
     the others. Raises like `load_on`."""
     first, *others = (load_on(device, model, settings) for device in engine_devices())
     return first, [other.network for other in others]
 
 
-def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Model:
+def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> CausalModel:
     """Load a model on `device`, after checking its parts against `settings`.
 
     Raises `NotFound` for a missing part, `Corrupt` for one that is unreadable or holds values that
@@ -105,7 +105,7 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
         adapter = model / ADAPTER
         examples = seen(adapter) if adapter.is_file() else 0
         chat = read_chat(model, settings.vocabulary)
-        return Model(adapted, tokenizer, adapted.end, examples, chat)
+        return CausalModel(adapted, tokenizer, adapted.end, examples, chat)
     header = read_header(model / WEIGHTS)
     with torch.device("meta"):
         expected = Transformer(settings, seed=None).state_dict()
@@ -118,10 +118,12 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Mode
     weights = read_tensors(model / WEIGHTS)
     network = Transformer(settings, seed=0)
     network.load_state_dict(weights)
-    return Model(network.to(device), tokenizer, None, _seen(header))
+    return CausalModel(network.to(device), tokenizer, None, _seen(header))
 
 
-def save(model: Model, settings: CausalLmConfig, came_from: Path, out: Path) -> tuple[str, ...]:
+def save(
+    model: CausalModel, settings: CausalLmConfig, came_from: Path, out: Path
+) -> tuple[str, ...]:
     """Write the parts that training changes; returns the names of the others."""
     weights = {name: weight.detach() for name, weight in model.network.trainable().items()}
     save_weights(weights, model.seen, out / (ADAPTER if settings.base else WEIGHTS))

@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.models import CausalModel
 from daitn.learning.causal_lm.network import LanguageModel
 from daitn.learning.causal_lm.rows import TokenRow, context_loss, continuation_scores, tensors
 from daitn.learning.causal_lm.settings import CausalLmConfig
@@ -36,7 +36,7 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train_privately(
-    model: Model,
+    model: CausalModel,
     settings: CausalLmConfig,
     pairs: Sequence[QaPair],
     terms: DpSgd,

@@ -20,7 +20,7 @@ from torch.nn import functional
 from daitn.learning.causal_lm.network import LanguageModel
 
 __all__ = [
-    "Reads",
+    "ReadRows",
     "Rows",
     "TokenRow",
     "context_loss",
@@ -109,7 +109,7 @@ def tensors(rows: Sequence[TokenRow]) -> Rows:
     )
 
 
-class Reads(msgspec.Struct, frozen=True):
+class ReadRows(msgspec.Struct, frozen=True):
     """Rows read in a few batches, each of rows of similar length."""
 
     batches: list[Rows]
@@ -130,16 +130,16 @@ class Reads(msgspec.Struct, frozen=True):
         return scores[order], lengths[order]
 
 
-def reads(rows: Sequence[TokenRow], device: torch.device) -> Reads:
+def reads(rows: Sequence[TokenRow], device: torch.device) -> ReadRows:
     """Lay rows out in the number of padded batches that makes reading them on `device` cheapest."""
     ascending = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     per_read = _PER_READ_TOKENS.get(device.type, _PER_READ_ELSEWHERE)
     cuts = _cuts([len(rows[index]) for index in ascending], per_read)
     if len(cuts) == 1:
-        return Reads([tensors(rows)], list(range(len(rows))))
+        return ReadRows([tensors(rows)], list(range(len(rows))))
     batches = [tensors([rows[index] for index in ascending[first:end]]) for first, end in cuts]
     order = sorted(range(len(rows)), key=ascending.__getitem__)
-    return Reads(batches, order)
+    return ReadRows(batches, order)
 
 
 def _cuts(lengths: Sequence[int], per_read: int) -> list[tuple[int, int]]:

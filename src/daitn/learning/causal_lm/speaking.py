@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from daitn.learning.answering.protocol import SAMPLING, Facts, Piece, Question, only_message
-from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.models import CausalModel
 from daitn.learning.causal_lm.network import LanguageModel
 from daitn.learning.causal_lm.rows import TokenRow, continuation_scores, tensors
 from daitn.learning.causal_lm.sampling import Sampler, Speech, draw
@@ -49,7 +49,7 @@ class CausalGenerator:
     recipe trains on single questions.
     """
 
-    def __init__(self, model: Model, settings: CausalLmConfig) -> None:
+    def __init__(self, model: CausalModel, settings: CausalLmConfig) -> None:
         self._model = model
         self._settings = settings
         self._codec = model.codec(settings)

@@ -26,10 +26,10 @@ from torch.nn import functional
 
 from daitn.learning.bounded import MOST_GRADIENT, batch_of
 from daitn.learning.causal_lm.dealing import Dealer
-from daitn.learning.causal_lm.models import Model
+from daitn.learning.causal_lm.models import CausalModel
 from daitn.learning.causal_lm.network import LanguageModel
 from daitn.learning.causal_lm.replicas import Replicas
-from daitn.learning.causal_lm.rows import Reads, TokenRow, context_loss, reads
+from daitn.learning.causal_lm.rows import ReadRows, TokenRow, context_loss, reads
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.corpora.records import QaPair
@@ -55,7 +55,7 @@ Group = Sequence[QaPair]
 
 
 def train(
-    model: Model,
+    model: CausalModel,
     settings: CausalLmConfig,
     pairs: Sequence[QaPair],
     examples: int,
@@ -138,7 +138,7 @@ class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
     rates: float
 
 
-def peak_of(settings: CausalLmConfig, model: Model) -> float:
+def peak_of(settings: CausalLmConfig, model: CausalModel) -> float:
     """The peak learning rate of a visit: the more a model has seen, the lower."""
     return settings.learning_rate / (1 + model.seen / settings.learning_rate_halves_after)
 
@@ -157,8 +157,8 @@ class _Piece(NamedTuple):
     """What is held in memory at once."""
 
     groups: Sequence[Group]
-    rows: Reads
-    dialogues: Reads | None
+    rows: ReadRows
+    dialogues: ReadRows | None
     """The records that are also read question first."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from daitn.sim.learning.episode import Episode
 from daitn.topology.arrays import Floats
 
-__all__ = ["Compared", "Judged", "compared"]
+__all__ = ["Judged", "PolicyResult", "compared"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Compared:
+class PolicyResult:
     """Comparison of one policy. Ratios are its own value over the other's: below 1 is better."""
 
     policy: str
@@ -73,7 +73,7 @@ class Compared:
     decision_p99_s: float
 
 
-def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> Compared:
+def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> PolicyResult:
     """Compare `policy` with all others that took part."""
     among = [world for world in judged if world.reachable]
     others = [name for name in judged[0].episodes if name != policy] if judged else []
@@ -91,7 +91,7 @@ def compared(judged: Sequence[Judged], policy: str, obvious: Sequence[str]) -> C
         [world.examples(policy) / (world.oracle_examples or np.nan) for world in hindsight]
     )
     took_s = np.array([s for world in judged for s in world.episodes[policy].decision_s])
-    return Compared(
+    return PolicyResult(
         policy=policy,
         episodes=len(judged),
         reachable=len(among),

@@ -16,7 +16,7 @@ from daitn.objects.descriptors import ANY
 from daitn.sim.learning.measuring import exact
 from daitn.sim.learning.topologies import Topologies
 from daitn.sim.learning.work import INITIALISE_S
-from daitn.sim.learning.world import BEGIN_S, GroundSite, LearningWorld, Verifier
+from daitn.sim.learning.world import BEGIN_S, GroundSite, GroundVerifier, LearningWorld
 from daitn.topology.arrays import Flags, Floats, Indices
 
 __all__ = ["Noiseless", "Travellers"]
@@ -120,7 +120,7 @@ class Noiseless:
 
     @cached_property
     def _ends(self) -> tuple[Floats, Floats]:
-        ends: list[GroundSite | Verifier] = [*self.world.sites, *self.world.verifiers]
+        ends: list[GroundSite | GroundVerifier] = [*self.world.sites, *self.world.verifiers]
         at = np.array([end.at for end in ends])
         access = np.array([end.access_bps for end in ends])
         return at, access

@@ -11,7 +11,6 @@ module reads nothing from disk; `benchmarks.worlds.files` opens those that come 
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -21,13 +20,13 @@ from daitn.objects.errors import Corrupt, NotFound
 
 __all__ = [
     "FORMAT",
-    "Header",
     "RecordedModel",
     "RecordedOn",
+    "RecordedSite",
     "Recording",
+    "RecordingHeader",
     "Route",
     "Score",
-    "Site",
     "Split",
     "Test",
     "TrainedSplit",
@@ -36,8 +35,6 @@ __all__ = [
 ]
 
 FORMAT = 1
-_LONG_ENOUGH = 64
-"""From this many examples on, the start is a small part of a visit's seconds."""
 
 Visit = tuple[int, int]
 """The index of a site in the split's `sites`, and how many examples the model saw there; negative
@@ -55,7 +52,7 @@ class RecordedOn(msgspec.Struct, frozen=True, kw_only=True):
     date: str
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class RecordingHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The first line."""
 
     format: int
@@ -64,7 +61,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     command: str
 
 
-class Site(msgspec.Struct, frozen=True, kw_only=True):
+class RecordedSite(msgspec.Struct, frozen=True, kw_only=True):
     """What a site would publish about its data, and in `flaw` what it would not."""
 
     site: str
@@ -98,7 +95,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     flops_per_example: float
     size_bytes: int
-    sites: tuple[Site, ...]
+    sites: tuple[RecordedSite, ...]
     tests: tuple[Test, ...]
     targets: dict[str, float]
     """Per objective: a value that about a quarter of the recorded routes reach, for all at once."""
@@ -142,19 +139,6 @@ class TrainedSplit:
         begun = {route[:-1] for route in self.nodes if route}
         return tuple(route for route in self.nodes if route not in begun)
 
-    def seconds_per_example(self) -> float:
-        """The median over visits that were not short.
-
-        Single visits' seconds may include other work: the first recordings used wall-clock time on
-        a busy machine. Raises `ValueError` if there was no such visit.
-        """
-        rates = [
-            node.seconds / route[-1][1]
-            for route, node in self.nodes.items()
-            if route and route[-1][1] >= _LONG_ENOUGH
-        ]
-        return statistics.median(rates)
-
     def asking(self, objective: str) -> TrainedSplit:
         """The same training judged by `broad` and another expert, which is renamed to `expert`.
 
@@ -185,7 +169,7 @@ class TrainedSplit:
 class Recording:
     """Everything recorded of one family."""
 
-    header: Header
+    header: RecordingHeader
     splits: tuple[TrainedSplit, ...]
 
 
@@ -197,7 +181,7 @@ class _Kind(msgspec.Struct):
 
 def read_recording(lines: Iterable[bytes]) -> Recording:
     """Read a recording, line by line. Raises `Corrupt` naming the line that cannot be read."""
-    header: Header | None = None
+    header: RecordingHeader | None = None
     splits: dict[str, Split] = {}
     nodes: dict[str, dict[Route, RecordedModel]] = {}
     for number, line in enumerate(lines, start=1):
@@ -226,7 +210,7 @@ def write_recording(recording: Recording) -> Iterable[bytes]:
         yield from map(msgspec.json.encode, trained.nodes.values())
 
 
-def _checked(header: Header) -> Header:
+def _checked(header: RecordingHeader) -> RecordingHeader:
     if header.format != FORMAT:
         raise ValueError(f"format {header.format}, not {FORMAT}")
     return header
@@ -240,7 +224,7 @@ def _corrupt(problem: str) -> Corrupt:
     )
 
 
-_HEADER = msgspec.json.Decoder(Header)
+_HEADER = msgspec.json.Decoder(RecordingHeader)
 _KIND = msgspec.json.Decoder(_Kind)
 _SPLIT = msgspec.json.Decoder(Split)
 _NODE = msgspec.json.Decoder(RecordedModel)

@@ -16,7 +16,15 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import WorkNeeds
 from daitn.sim.learning.learner import Examined, Learner
 
-__all__ = ["BEGIN_S", "DATASET", "GroundSite", "LearningWorld", "Verifier", "WorldStep", "link_bps"]
+__all__ = [
+    "BEGIN_S",
+    "DATASET",
+    "GroundSite",
+    "GroundVerifier",
+    "LearningWorld",
+    "WorldStep",
+    "link_bps",
+]
 
 BEGIN_S = 1_000_000.0
 """Start of every episode, on the virtual clock."""
@@ -60,7 +68,7 @@ class GroundSite:
 
 
 @dataclass(frozen=True)
-class Verifier:
+class GroundVerifier:
     """A verification unit."""
 
     name: SiteId
@@ -89,7 +97,7 @@ class LearningWorld:
     needs: WorkNeeds
     sites: tuple[GroundSite, ...]
     """The learner's data sets, in its order."""
-    verifiers: tuple[Verifier, ...]
+    verifiers: tuple[GroundVerifier, ...]
     tests: tuple[Examined, ...]
     """One per objective, in the intent's order."""
     learner: Learner
@@ -123,8 +131,8 @@ class LearningWorld:
         return {site.name: number for number, site in enumerate(self.sites)}
 
     @cached_property
-    def ends(self) -> dict[SiteId, GroundSite | Verifier]:
-        everybody: Sequence[GroundSite | Verifier] = (*self.sites, *self.verifiers)
+    def ends(self) -> dict[SiteId, GroundSite | GroundVerifier]:
+        everybody: Sequence[GroundSite | GroundVerifier] = (*self.sites, *self.verifiers)
         return {end.name: end for end in everybody}
 
     def transfer_s(self, source: SiteId, target: SiteId, together: int = 1) -> float:
@@ -148,7 +156,7 @@ class LearningWorld:
     def verify_s(self, verifier: SiteId, objective: int) -> float:
         """Seconds of measuring only."""
         end = self.ends[verifier]
-        assert isinstance(end, Verifier)
+        assert isinstance(end, GroundVerifier)
         return end.item_s * self.tests[objective].total
 
     @cached_property

@@ -17,7 +17,7 @@ from daitn.sim.steered.graph import Link
 from daitn.sim.steered.measures import Run, SteeredOutcome
 from daitn.sim.steered.scenario import Outage, Scenario, SteeredFacility, SteeredQuery
 
-__all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "Server"]
+__all__ = ["ATTEMPTS", "DETECT_S", "LOCAL", "Flight", "PlainNetwork", "Router", "SimulatedServer"]
 
 LOCAL = ""
 """Next hop of a query that is served locally."""
@@ -69,7 +69,7 @@ class Router(Protocol):
 
 
 @dataclass(eq=False)
-class Server:
+class SimulatedServer:
     """A facility at work, first come, first served."""
 
     facility: SteeredFacility
@@ -91,7 +91,7 @@ class PlainNetwork:
         """Links that are down, known or not."""
         self.views = dict.fromkeys(self.graph.sites, self.down)
         """Links that each site knows to be down."""
-        self.servers = {site: Server(f) for site, f in scenario.facilities.items()}
+        self.servers = {site: SimulatedServer(f) for site, f in scenario.facilities.items()}
         self.counts: Counter[str] = Counter()
         self.outcomes: dict[int, SteeredOutcome] = {}
         self._viewed_s = dict.fromkeys(self.graph.sites, -1.0)
@@ -174,14 +174,14 @@ class PlainNetwork:
         server.waiting.append(flight)
         self._begin(flight.here, server)
 
-    def _begin(self, site: str, server: Server) -> None:
+    def _begin(self, site: str, server: SimulatedServer) -> None:
         while server.waiting and len(server.serving) < server.facility.slots:
             flight = server.waiting.popleft()
             seconds = server.service_s(flight.query)
             server.serving[flight] = self.now_s + seconds
             self.clock.after(seconds, lambda f=flight: self._served(site, server, f))  # type: ignore[misc]
 
-    def _served(self, site: str, server: Server, flight: Flight) -> None:
+    def _served(self, site: str, server: SimulatedServer, flight: Flight) -> None:
         if self.servers[site] is server:
             del server.serving[flight]
             self._begin(site, server)
@@ -225,7 +225,7 @@ class PlainNetwork:
         self._sessions.update(failure.links)
         server = self.servers.get(failure.site)
         if server is not None:
-            self.servers[failure.site] = Server(server.facility)
+            self.servers[failure.site] = SimulatedServer(server.facility)
             for flight in (*server.serving, *server.waiting):
                 self.router.lost(flight)
         self._flood(failure, DETECT_S)

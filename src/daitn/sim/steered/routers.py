@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 
-from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork, Server
+from daitn.sim.steered.plain import LOCAL, Flight, PlainNetwork, SimulatedServer
 
 __all__ = ["Flooding", "NearestRouter", "Omniscient", "RandomWalk"]
 
@@ -129,7 +129,7 @@ class Omniscient(_Router):
         return max(free_s[0], arrives_s) + server.service_s(flight.query)
 
 
-def _free_s(server: Server, now_s: float) -> list[float]:
+def _free_s(server: SimulatedServer, now_s: float) -> list[float]:
     """When each slot becomes free, as a heap."""
     free_s = [*server.serving.values()]
     free_s += [now_s] * (server.facility.slots - len(free_s))

@@ -15,7 +15,7 @@ from daitn.sim.learning.families.nodes import data_node, verifier_node
 from daitn.sim.learning.families.targets import Terms
 from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.recordings import Split
-from daitn.sim.learning.world import GroundSite, Verifier
+from daitn.sim.learning.world import GroundSite, GroundVerifier
 
 __all__ = ["Conditions", "plain", "stressed"]
 
@@ -32,10 +32,12 @@ class Conditions:
     item_s: float
     terms: Terms
 
-    def verifier(self, tests: Sequence[Examined], labels: Sequence[Mapping[str, int]]) -> Verifier:
+    def verifier(
+        self, tests: Sequence[Examined], labels: Sequence[Mapping[str, int]]
+    ) -> GroundVerifier:
         """The unit that measures everything."""
         node = verifier_node(_UNIT, _HOME, tests, labels)
-        return Verifier(_UNIT, node, item_s=self.item_s, access_bps=3e7, at=(0.5, 0.5))
+        return GroundVerifier(_UNIT, node, item_s=self.item_s, access_bps=3e7, at=(0.5, 0.5))
 
 
 def plain(rng: np.random.Generator, split: Split) -> Conditions:

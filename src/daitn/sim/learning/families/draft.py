@@ -13,7 +13,7 @@ from daitn.sim.learning.families.nodes import data_node, verifier_node
 from daitn.sim.learning.families.targets import Terms
 from daitn.sim.learning.learner import Examined
 from daitn.sim.learning.power_law import Growth, PowerLaw
-from daitn.sim.learning.world import GroundSite, Verifier
+from daitn.sim.learning.world import GroundSite, GroundVerifier
 from daitn.topology.arrays import Floats
 
 __all__ = ["FLOPS_PER_EXAMPLE", "Draft", "SiteDraft", "drafted", "log_uniform"]
@@ -131,12 +131,12 @@ class Draft:
             for topic, items in zip(self.objectives, self.test_items, strict=True)
         )
 
-    def verifiers(self) -> tuple[Verifier, ...]:
+    def verifiers(self) -> tuple[GroundVerifier, ...]:
         tests = self.tests()
         labels = [dict(zip(test.labels, test.items, strict=True)) for test in tests]
         units = (SiteId(f"unit{number}") for number in range(len(self.verifier_places)))
         return tuple(
-            Verifier(
+            GroundVerifier(
                 name=name,
                 node=verifier_node(name, place, tests, labels),
                 item_s=self.item_s,
