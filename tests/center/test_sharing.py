@@ -12,13 +12,13 @@ import pytest
 from daitn.center.backup import back_up, restore
 from daitn.center.config import CenterConfig
 from daitn.center.sharing import ReleaseRecords, SharedStore
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound, Unreachable
 from daitn.objects.identifiers import Digest, JobId, OwnerId
 from daitn.objects.models import CHUNK_BYTES
 from daitn.tools.journal.leadership import Leadership, Term
 from daitn.tools.journal.sql import SqlJournal
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.manifests import digest_of
 from daitn.tools.mobility.releases import Releases
 from tests.scenes.postgres import postgres_server
 

@@ -31,6 +31,7 @@ from daitn.identity.signing import (
     sign_usage,
 )
 from daitn.objects.descriptors import Role
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import DaitnError, Refused
 from daitn.objects.findings import Attestation, Finding
 from daitn.objects.grants import Mandate, Signed
@@ -46,7 +47,6 @@ from daitn.objects.usage import (
     UsageRow,
     UsageSide,
     UsageStatement,
-    statement_digest,
 )
 from daitn.objects.wire import canonical, decode
 from tests.control.jobs.world import INTENT
@@ -308,11 +308,9 @@ def test_a_receiver_of_usage_names_it_by_what_its_site_signed() -> None:
     value = said_more(case, {"of_tomorrow": 1}, random.Random(0))
     sent = case.said(value)
     signed = check_usage(decode(sent, SignedUsage), KEY.public, sent)
-    assert statement_digest(signed) == statement_digest(msgspec.msgpack.encode(value))
+    assert digest_of(signed) == digest_of(msgspec.msgpack.encode(value))
     now = msgspec.msgpack.encode(sign_usage(STATEMENT, KEY))
-    assert statement_digest(check_usage(decode(now, SignedUsage), KEY.public, now)) == (
-        STATEMENT.digest
-    )
+    assert digest_of(check_usage(decode(now, SignedUsage), KEY.public, now)) == (STATEMENT.digest)
 
 
 @settings(max_examples=30)

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, StorageFull
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES, Manifest, Part
 from daitn.objects.wire import canonical
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES, digest_of
+from daitn.tools.mobility.manifests import MAX_MANIFEST_BYTES
 from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, StorageFull, Unreachable
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import ChunkRequest
@@ -26,7 +27,7 @@ from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.mobility.disk import DiskBlobStore
 from daitn.tools.mobility.exchange import IN_FLIGHT, MOST_FAILURES, Exchange, FetchChunk
-from daitn.tools.mobility.manifests import chunk_sizes, digest_of
+from daitn.tools.mobility.manifests import chunk_sizes
 from daitn.tools.mobility.memory import MemoryBlobStore
 from daitn.tools.mobility.protocol import BlobStore, Moved
 from daitn.tools.mobility.server import ChunkServer

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound, StorageFull
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES, Manifest, Part
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.manifests import digest_of
 from daitn.tools.mobility.whole import LEAST_CHUNKS
 
 BASE = os.urandom(LEAST_CHUNKS * CHUNK_BYTES + 7)

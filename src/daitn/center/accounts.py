@@ -31,6 +31,7 @@ from daitn.objects.accounts import (
 )
 from daitn.objects.audit import CountersignedHead
 from daitn.objects.descriptors import Role
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import NotFound, Refused, Unreachable
 from daitn.objects.grants import full_name
 from daitn.objects.identifiers import CENTER_SITE, OwnerId, SiteId
@@ -45,7 +46,6 @@ from daitn.objects.usage import (
     UsageRow,
     UsageSide,
     UsageStatement,
-    statement_digest,
 )
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
@@ -144,7 +144,7 @@ class Accounts:
             self._unsure = False
         name = _name(statement)
         known = self._stated.get(name, Stated())
-        digest = statement_digest(bytes(kept.statement))
+        digest = digest_of(bytes(kept.statement))
         now, entries, new = applied(known, statement, digest, clock.now_s())
         if now == known:
             return

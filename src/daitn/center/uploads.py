@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
@@ -15,7 +16,7 @@ from daitn.objects.requests import Blobs
 from daitn.objects.roster import Kind
 from daitn.objects.wire import decode, encode
 from daitn.tools.fabric.caller import caller, caller_name
-from daitn.tools.mobility.manifests import digest_of, read_manifest
+from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.protocol import BlobStore
 from daitn.tools.mobility.releases import Releases
 

@@ -23,6 +23,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
+from daitn.oam.doctor.fixes import kind_and_name
 from daitn.objects.addresses import is_url
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
@@ -130,7 +131,7 @@ def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
         warn_unreachable(config)
     state = Path(config.state)
     roster = LiveRoster(state, Path(config.roster) if config.roster else None)
-    own, known = _member(config, now_s=0.0), roster.member(*_identity(config))
+    own, known = _member(config, now_s=0.0), roster.member(*kind_and_name(config))
     if known is None or known.public_key != own.public_key:
         log.warning(
             "the roster of %s does not have the key of the %s %s yet: nobody listens to it until "
@@ -151,21 +152,15 @@ def live_roster(config: CenterConfig | NodeConfig) -> LiveRoster | None:
     return roster
 
 
-def _identity(config: CenterConfig | NodeConfig) -> tuple[Kind, str]:
-    if isinstance(config, NodeConfig):
-        return Kind.SITE, config.site
-    return Kind.CENTER, config.name
-
-
 def _equip(
     config: CenterConfig | NodeConfig, network: NetworkFolder, lasts_s: float = LASTS_S
 ) -> None:
     """Give a process of this machine its certificates, unless it has valid ones."""
-    network.equip(*_identity(config), Path(config.tls), lasts_s)
+    network.equip(*kind_and_name(config), Path(config.tls), lasts_s)
 
 
 def _member(config: CenterConfig | NodeConfig, now_s: float, hosts: tuple[str, ...] = ()) -> Member:
-    kind, name = _identity(config)
+    kind, name = kind_and_name(config)
     key = SigningKey.at(Path(config.state) / ProcessState.KEY)
     until_s = now_s + MEMBER_DAYS * DAY_S
     hosts = tuple(dict.fromkeys((*LOCAL_HOSTS, *reached_at(config), *hosts)))

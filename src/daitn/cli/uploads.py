@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from daitn.cli.session import Session, errors
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import InvalidInput, Unreachable
 from daitn.objects.identifiers import CENTER_SITE, Digest
 from daitn.objects.models import CHUNK_BYTES, Manifest, ModelRef
 from daitn.objects.requests import Blobs
 from daitn.objects.wire import canonical
 from daitn.tools.fabric import keys
-from daitn.tools.mobility.manifests import chunk_sizes, digest_of
+from daitn.tools.mobility.manifests import chunk_sizes
 from daitn.tools.mobility.parts import cut
 from daitn.tools.mobility.transport import Watch
 

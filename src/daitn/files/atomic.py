@@ -15,10 +15,28 @@ from typing import BinaryIO
 
 from daitn.files.failed_writes import naming
 
-__all__ = ["PARTIAL", "make_folder", "private_files", "put_in_place", "replace_file", "sync"]
+__all__ = [
+    "NO_FILE",
+    "PARTIAL",
+    "closed",
+    "make_folder",
+    "private_files",
+    "put_in_place",
+    "replace_file",
+    "sync",
+]
 
 PARTIAL = ".partial"
 """Suffix of the name of a file that is being written; such files are useless after a crash."""
+NO_FILE = -1
+"""In place of a file descriptor: it is closed, or was never opened."""
+
+
+def closed(file: int) -> int:
+    """`NO_FILE`, once a file descriptor is closed. Closing what it gave is harmless."""
+    if file != NO_FILE:
+        os.close(file)
+    return NO_FILE
 
 
 def replace_file(path: Path, data: bytes, *, private: bool = False) -> None:

@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from daitn.files.atomic import make_folder
+from daitn.files.atomic import closed, make_folder
 from daitn.files.failed_writes import failed_write
 from daitn.files.state_folder import NodeState, ProcessState
 from daitn.objects.errors import InvalidInput
@@ -53,9 +53,7 @@ class FolderLock:
 
     def release(self) -> None:
         """Release it. Releasing twice is harmless."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file = closed(self._file)
 
 
 def _check_deletes_nothing(folder: Path) -> None:

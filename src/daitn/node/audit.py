@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from daitn.files.atomic import make_folder, replace_file, sync
+from daitn.files.atomic import closed, make_folder, replace_file, sync
 from daitn.identity.audit import (
     check_countersigned,
     check_record,
@@ -159,9 +159,7 @@ class AuditLog:
 
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file = closed(self._file)
 
     def _write(self, line: bytes) -> None:
         """Write a line, whole or not at all while this process lives."""

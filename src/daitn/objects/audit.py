@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from blake3 import blake3
 
+from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.unknown_fields import Extensible
 from daitn.objects.wire import canonical
@@ -151,4 +152,4 @@ def entry_hash(entry: AuditEntry) -> bytes:
 
 def next_digest(previous: Digest, of_entry: bytes) -> Digest:
     """The digest of an entry with this hash that follows the entry with digest `previous`."""
-    return Digest(blake3(bytes.fromhex(previous) + of_entry).hexdigest())
+    return digest_of(bytes.fromhex(previous) + of_entry)

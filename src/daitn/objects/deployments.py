@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
-from blake3 import blake3
 
 from daitn.objects.abilities import Abilities, Need, mask_of
 from daitn.objects.bounds import Price, Words
 from daitn.objects.cordons import Cordon
+from daitn.objects.digests import digest_of
 from daitn.objects.grants import Signed
 from daitn.objects.identifiers import Digest, OwnerId, Word
 from daitn.objects.lineage import Entry
@@ -122,12 +122,12 @@ class DeploymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> Digest:
         """BLAKE3 of their canonical form, which the owner signs."""
-        return Digest(blake3(canonical(self)).hexdigest())
+        return digest_of(canonical(self))
 
 
 def config_digest(config: Mapping[str, object]) -> Digest:
     """BLAKE3 of a recipe's configuration."""
-    return Digest(blake3(canonical(config)).hexdigest())
+    return digest_of(canonical(config))
 
 
 class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Final
 
 import msgspec
-from blake3 import blake3
 
 from daitn.objects.compression import Compression
+from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.merging import MOST_MERGED, MergeRule
 from daitn.objects.privacy import PrivacySpent
@@ -185,7 +185,7 @@ class Entry(Extensible, frozen=True, kw_only=True):
     @property
     def digest(self) -> Digest:
         """BLAKE3 of the entry; later entries refer to it by this."""
-        return Digest(blake3(canonical(self)).hexdigest())
+        return digest_of(canonical(self))
 
 
 class SignedStatement(msgspec.Struct, frozen=True, kw_only=True):

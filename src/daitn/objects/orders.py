@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import msgspec
-from blake3 import blake3
 
+from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.moments import Moment
@@ -72,7 +72,7 @@ class SignedOrder(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> Digest:
         """BLAKE3 of the order, which identifies it: it has only one form, and contains a random
         number."""
-        return Digest(blake3(self.order).hexdigest())
+        return digest_of(self.order)
 
 
 class OrderUsage(msgspec.Struct, frozen=True, kw_only=True):

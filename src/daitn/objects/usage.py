@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
-from blake3 import blake3
 
 from daitn.objects.accounts import MOST, Whole
 from daitn.objects.bounds import Price
+from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
 from daitn.objects.wire import canonical
@@ -35,7 +35,6 @@ __all__ = [
     "UsageRow",
     "UsageSide",
     "UsageStatement",
-    "statement_digest",
 ]
 
 Prices = tuple[Price, Price]
@@ -189,12 +188,7 @@ class UsageStatement(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> Digest:
         """BLAKE3 of its canonical form, which its site signs."""
-        return statement_digest(canonical(self))
-
-
-def statement_digest(signed: bytes) -> Digest:
-    """The digest of a statement, by its signed bytes."""
-    return Digest(blake3(signed).hexdigest())
+        return digest_of(canonical(self))
 
 
 class SignedUsage(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,10 +13,10 @@ import msgspec
 
 from daitn.identity.dsse import AGAIN
 from daitn.identity.model_signing import SIGNATURE
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
-from daitn.tools.mobility.manifests import digest_of
 
 __all__ = [
     "ADDED",

@@ -30,12 +30,13 @@ from daitn.identity.dsse import AGAIN
 from daitn.identity.model_signing import SIGNATURE
 from daitn.identity.signing import check_model
 from daitn.identity.statements import check_statement
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, ancestry
 from daitn.objects.models import DO_NOT_USE, Manifest
 from daitn.objects.wire import canonical
-from daitn.tools.mobility.manifests import checked_manifest, digest_of
+from daitn.tools.mobility.manifests import checked_manifest
 
 __all__ = ["VerifiedModel", "verify_folder"]
 

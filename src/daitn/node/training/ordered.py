@@ -10,6 +10,7 @@ from daitn.control.jobs.ordered import check_ordered
 from daitn.files.items import ItemStore
 from daitn.identity.orders import OrderBook
 from daitn.objects.descriptors import NodeDescriptor
+from daitn.objects.digests import file_of
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
 from daitn.objects.orders import OrderUsage
@@ -43,13 +44,13 @@ class OrderedWork:
         if spent.order not in self._spent:
             self._forget_ended()
         spent = _with(spent, work)
-        self._store.put(_name(spent.order), spent)
+        self._store.put(file_of(spent.order), spent)
         self._spent[spent.order] = spent
 
     def _forget_ended(self) -> None:
         ended_s = self._orders.now_s() - _KEPT_S
         for order in [name for name, spent in self._spent.items() if spent.until_s <= ended_s]:
-            self._store.forget(_name(order))
+            self._store.forget(file_of(order))
             del self._spent[order]
 
     def _checked(self, work: Work, node: NodeDescriptor, *, counted: bool = False) -> OrderUsage:
@@ -86,8 +87,3 @@ def _with(spent: OrderUsage, work: Work, times: int = 1) -> OrderUsage:
         measurements=spent.measurements + measurements,
         merges=spent.merges + merges,
     )
-
-
-def _name(order: Digest) -> str:
-    """Name of its file; 160 bits."""
-    return order[:40]

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from daitn.files.atomic import make_folder, replace_file
+from daitn.files.atomic import NO_FILE, closed, make_folder, replace_file
 from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.wire import decode, encode
 
@@ -45,7 +45,7 @@ class CountLog(Generic[State, Record]):
     def __init__(self, folder: Path, state: type[State], record: type[Record]) -> None:
         self._folder = folder
         self._state, self._record = state, record
-        self._file = -1
+        self._file = NO_FILE
         self._full = False
         """Whether a record could not be written since the last begin."""
         self._generation = 0
@@ -67,7 +67,7 @@ class CountLog(Generic[State, Record]):
     def append(self, record: Record) -> None:
         """Add a record. If the disk has no room for it, it and those after it are in the next state
         at least: nothing is written after half a record."""
-        if self._file < 0 and not self._full:
+        if self._file == NO_FILE and not self._full:
             self.begin()
         if self._full:
             return
@@ -112,9 +112,7 @@ class CountLog(Generic[State, Record]):
                 self._path(earlier).unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file = closed(self._file)
 
     def _path(self, generation: int) -> Path:
         return self._folder / f"log.{generation}"

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from daitn.objects.errors import DaitnError, ErrorReport, InvalidInput
 from daitn.tools.fabric.delivery import (
@@ -126,9 +126,7 @@ class _Subscription:
     owner: list[_Subscription]
 
     async def close(self) -> None:
-        if self in self.owner:
-            self.owner.remove(self)
-        await self.mailbox.close()
+        await _end(self, self.owner, self.mailbox)
 
 
 @dataclass(eq=False)
@@ -167,9 +165,13 @@ class _Watch:
             self.mailbox.put((key, shown))
 
     async def close(self) -> None:
-        if self in self.owner:
-            self.owner.remove(self)
-        await self.mailbox.close()
+        await _end(self, self.owner, self.mailbox)
+
+
+async def _end(taker: T, owner: list[T], mailbox: Mailbox[Any]) -> None:
+    if taker in owner:
+        owner.remove(taker)
+    await mailbox.close()
 
 
 _Answer = bytes | ErrorReport | None

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from daitn.files.atomic import make_folder, sync
 from daitn.files.failed_writes import is_full
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest, Part
@@ -33,7 +34,6 @@ from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,
-    digest_of,
     read_manifest,
     with_chunks,
     wrong_bytes,

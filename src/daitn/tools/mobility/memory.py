@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound, StorageFull
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import Manifest, Part
@@ -13,7 +14,6 @@ from daitn.tools.mobility.leases import Leases
 from daitn.tools.mobility.manifests import (
     checked_digest,
     chunk_sizes,
-    digest_of,
     read_manifest,
     with_chunks,
     wrong_bytes,

@@ -16,6 +16,7 @@ import msgspec
 from daitn.files.items import ItemStore
 from daitn.objects.access import allows, narrowed
 from daitn.objects.descriptors import ANY, Role
+from daitn.objects.digests import file_of
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.identifiers import Digest, OwnerId
 from daitn.objects.roster import Kind, Member
@@ -44,7 +45,7 @@ class Released(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """The name under which it is stored."""
-        return _name(self.model)
+        return file_of(self.model)
 
 
 class ReleaseItems(Protocol):
@@ -74,7 +75,7 @@ class Releases:
             if store.has(released.model):
                 self._known[released.model] = released
             else:
-                self._items.forget(_name(released.model))
+                self._items.forget(file_of(released.model))
 
     def record(self, model: Digest, owner: str, release_to: tuple[str, ...] = (ANY,)) -> None:
         """Record a model's owner and where it may go. Rules add up. Raises `StorageFull`."""
@@ -84,7 +85,7 @@ class Releases:
             owners = tuple(dict.fromkeys((*before.owners, owner)))
             released = Released(model, owners, narrowed(before.release_to, release_to))
             if released != before:
-                self._items.put(_name(model), released)
+                self._items.put(file_of(model), released)
                 self._known[model] = released
 
     def clean_up(self, now_s: float) -> None:
@@ -96,7 +97,7 @@ class Releases:
                     self._gone_at_s.pop(model, None)
                 elif now_s - self._gone_at_s.setdefault(model, now_s) >= _GONE_S:
                     del self._known[model], self._gone_at_s[model]
-                    self._items.forget(_name(model))
+                    self._items.forget(file_of(model))
 
     def check_own(self, model: Digest, owner: OwnerId) -> None:
         """Raise `NotFound` unless a model is known to be this owner's."""
@@ -121,11 +122,6 @@ class Releases:
                 f"the model may travel to {', '.join(known.release_to) or 'nowhere'} only, and "
                 f"{member.name} is in {member.jurisdiction}"
             )
-
-
-def _name(model: Digest) -> str:
-    """Name of its file; 160 bits."""
-    return model[:40]
 
 
 def _refused(why: str) -> Refused:

@@ -20,10 +20,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from daitn.files.atomic import make_folder, put_in_place, replace_file
+from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES, Part
 from daitn.objects.wire import canonical
-from daitn.tools.mobility.manifests import digest_of
 
 __all__ = ["LEAST_CHUNKS", "WholeParts"]
 

@@ -1,7 +1,7 @@
 """Measures that show how these topologies differ from simple cycles (paper, section III)."""
 
 from daitn.topology.analysis.report import Analysis, LayerSize, analyse, analyse_graph
-from daitn.topology.analysis.routes import RouteCount, count_routes, feasible_routes
+from daitn.topology.analysis.routes import RouteCount, count_routes
 from daitn.topology.analysis.shape import DegreeSpread, Shape, shape_of
 from daitn.topology.analysis.treewidth import treewidth_at_most
 
@@ -14,7 +14,6 @@ __all__ = [
     "analyse",
     "analyse_graph",
     "count_routes",
-    "feasible_routes",
     "shape_of",
     "treewidth_at_most",
 ]
