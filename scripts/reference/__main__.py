@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from scripts.reference.pages import REFERENCE, rewritten
+from scripts.reference.rows import NoTable
 
 
 def main(check: bool) -> int:
@@ -12,7 +13,12 @@ def main(check: bool) -> int:
     stale = 0
     for page in sorted(REFERENCE.glob("*.md")):
         before = page.read_text()
-        after = rewritten(before)
+        try:
+            after = rewritten(before)
+        except NoTable as error:
+            print(f"{page}: {error}")
+            stale = 1
+            continue
         if after == before:
             continue
         if check:

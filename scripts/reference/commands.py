@@ -13,7 +13,7 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from daitn.cli.app import COMMANDS, found
-from scripts.reference.rows import Row
+from scripts.reference.rows import NoTable, Row
 
 __all__ = ["command_table", "commands"]
 
@@ -45,8 +45,13 @@ def _grouped(group: typer.Typer, path: str) -> Iterator[tuple[str, Command]]:
 
 
 def command_table(*words: str) -> list[Row]:
-    """The arguments and options of one command, but for those that most commands have."""
-    callback = dict(commands())[" ".join(words)]
+    """The arguments and options of one command, but for those that most commands have.
+
+    Raises `NoTable` if there is no such command.
+    """
+    callback = dict(commands()).get(" ".join(words))
+    if callback is None:
+        raise NoTable(f"no command is called by `{' '.join(words)}`: see COMMANDS in cli/app.py")
     hints = get_type_hints(callback, include_extras=True)
     rows: list[Row] = [("option", "meaning")]
     for parameter in inspect.signature(callback).parameters.values():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from scripts.reference.rows import NoTable
 from scripts.reference.tables import TABLES
 
 __all__ = ["REFERENCE", "marks", "rewritten"]
@@ -21,12 +22,14 @@ def marks(text: str) -> list[list[str]]:
 
 
 def rewritten(text: str) -> str:
-    """The page as the code says it now. Raises `LookupError` for a table that there is not."""
+    """The page as the code says it now. Raises `NoTable` for a table that there is not."""
     return _MARKED.sub(lambda match: _section(match["what"]), text)
 
 
 def _section(what: str) -> str:
     kind, *words = what.split()
+    if kind not in TABLES:
+        raise NoTable(f"no table is of the kind `{kind}`, only of {', '.join(TABLES)}")
     head, *rows = TABLES[kind](*words)
     lines = [_line(head), "|" + "---|" * len(head), *map(_line, rows)]
     return f"<!-- generated: {what} -->\n" + "\n".join(lines) + "\n<!-- end -->"

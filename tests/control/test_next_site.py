@@ -53,6 +53,7 @@ from daitn.objects.intents import TrainingIntent as Intent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.objects.merging import Algorithm
 from daitn.objects.models import ModelRef
+from daitn.topology.inbound import LINK_QUANTITIES
 
 NOW_S = 1_000.0
 NEEDS = WorkNeeds(
@@ -426,22 +427,35 @@ def test_release_rules_hold_of_what_it_learned_from() -> None:
 
 NAMES = ("a", "b", "c")
 TOPICS = ("medicine", "medicine/neurology", "finance")
-BOUNDS = {
+_TYPICAL = {
     Quantity.SAMPLES: 1_000.0,
     Quantity.QUALITY: 0.5,
     Quantity.AGE_S: 100.0,
-    Quantity.PRICE_USD_PER_1K: 1.0,
     Quantity.SPEED_FLOPS: 1e10,
     Quantity.MEMORY_BYTES: 5_000.0,
 }
+BOUNDS = {
+    quantity: _TYPICAL.get(quantity, 1.0)
+    for quantity in Quantity
+    if not (quantity.is_name or quantity in LINK_QUANTITIES)
+}
+UNSEEN = [*BOUNDS.keys() - {Quantity.SAMPLES, Quantity.PRICE_USD_PER_1K}]
+"""What only the site itself can tell: nothing of it is advertised."""
+
+
+@pytest.mark.parametrize("quantity", sorted(UNSEEN))
+@pytest.mark.parametrize("side", ["at_least", "at_most"])
+def test_what_only_the_site_can_tell_is_assumed_to_meet_the_intent(
+    quantity: Quantity, side: str
+) -> None:
+    required = msgspec.convert({"quantity": quantity, side: BOUNDS[quantity]}, Requirement)
+    assert first(job(0.3, 0.95, requirements=(required,)), GENERAL) == GENERAL.site
 
 
 @st.composite
 def requirement(draw: st.DrawFn) -> Requirement:
-    quantity = draw(
-        st.sampled_from([*BOUNDS, Quantity.OWNER, Quantity.SITE, Quantity.JURISDICTION])
-    )
-    if quantity in BOUNDS:
+    quantity = draw(st.sampled_from([each for each in Quantity if each not in LINK_QUANTITIES]))
+    if not quantity.is_name:
         bound = BOUNDS[quantity]
         if draw(st.booleans()):
             return Requirement(quantity=quantity, at_least=bound)
@@ -526,9 +540,8 @@ def test_no_visit_violates_what_the_owner_or_the_site_requires(
     assert visit.examples <= 9_000
     assert visit.expected_cost_usd <= 5.0
     there = network[visit.site]
-    unseen = (Quantity.QUALITY, Quantity.AGE_S, Quantity.SPEED_FLOPS, Quantity.MEMORY_BYTES)
     for one in required:
-        if there is here or one.quantity not in unseen:
+        if there is here or one.quantity not in UNSEEN:
             assert one.shortfall(value(one.quantity, there)) == 0
     assert there.datasets[0].topics[0].startswith("medicine")
     if there is here:

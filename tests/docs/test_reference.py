@@ -13,6 +13,7 @@ import pytest
 
 import daitn
 from daitn.cli.schemas import FILES, File, json_schema, structs_in
+from daitn.control.queries.scoring import QIRCE
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
@@ -27,6 +28,7 @@ from daitn.tools.fabric import keys
 from scripts.reference import commands
 from scripts.reference.fabric import handlers
 from scripts.reference.pages import REFERENCE, marks, rewritten
+from scripts.reference.rows import NoTable
 from scripts.reference.tables import TABLES, named
 
 SOURCES = Path(daitn.__file__).parent
@@ -103,6 +105,24 @@ def test_every_command_has_a_table() -> None:
     text = (REFERENCE / "command-line.md").read_text()
     for path in known:
         assert f"### `{path}`\n" in text
+
+
+@pytest.mark.parametrize(
+    ("mark", "problem"),
+    [
+        ("command topology show", "no command is called by `topology show`"),
+        ("commands daitn up", "no table is of the kind `commands`"),
+    ],
+)
+def test_a_mark_of_no_table_is_told_in_a_sentence(mark: str, problem: str) -> None:
+    with pytest.raises(NoTable, match=problem):
+        rewritten(f"<!-- generated: {mark} -->\n<!-- end -->")
+
+
+def test_preferences_name_every_scorer_with_its_weight() -> None:
+    told = re.sub(r"\s+", " ", field_docs(QueryConstraints)["prefer"])
+    for name, weight in QIRCE.weights.items():
+        assert f"`{name}` {weight:g}" in told
 
 
 def test_every_option_says_what_it_means() -> None:

@@ -39,7 +39,7 @@ amounts = st.sampled_from([0.0, 1.0, 449.0, 450.0, 12345.678, 3e9])
 @st.composite
 def requirements(draw: st.DrawFn) -> Requirement:
     quantity = draw(st.sampled_from(Quantity))
-    if quantity in (Quantity.JURISDICTION, Quantity.OWNER, Quantity.SITE):
+    if quantity.is_name:
         values = draw(st.lists(names | st.sampled_from(["a", "nih"]), min_size=1, unique=True))
         side = draw(st.sampled_from(["one_of", "none_of"]))
         return msgspec.convert({"quantity": quantity, side: values}, Requirement)

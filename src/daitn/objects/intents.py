@@ -82,6 +82,11 @@ class Quantity(enum.StrEnum):
     THROUGHPUT_BPS = "throughput_bps"
     """Throughput of the best link to the site, in bytes per second, recently measured."""
 
+    @property
+    def is_name(self) -> bool:
+        """Whether it takes names rather than numbers."""
+        return self in (Quantity.JURISDICTION, Quantity.OWNER, Quantity.SITE)
+
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A hard bound on one quantity: at least, at most, one of, or none of."""
@@ -108,7 +113,7 @@ class Requirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("state exactly one of at_least, at_most, one_of, none_of")
         if not all(math.isfinite(b) for b in (self.at_least, self.at_most) if b is not None):
             raise ValueError("a bound must be a finite number")
-        named = self.quantity in (Quantity.JURISDICTION, Quantity.OWNER, Quantity.SITE)
+        named = self.quantity.is_name
         if named != bool(self.one_of or self.none_of):
             allowed = "one_of or none_of" if named else "at_least or at_most"
             raise ValueError(f"{self.quantity} takes {allowed}")

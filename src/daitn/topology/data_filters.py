@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from daitn.objects.access import AccessRequest, allows, published_rulings, refusals
 from daitn.objects.decisions import Rejection
@@ -318,7 +319,7 @@ def requirement_rejection(candidate: DataCandidate, wanted: Wanted, index: int) 
         reason=f"{requirement} is required, it is {shown}",
         field=field,
         shortfall=shortfall,
-        unit=_UNITS.get(requirement.quantity, ""),
+        unit="" if requirement.quantity.is_name else _UNITS[requirement.quantity],
         relax_to=relax_to,
     )
 
@@ -349,6 +350,8 @@ def _value(candidate: DataCandidate, wanted: Wanted, quantity: Quantity) -> floa
             reading = candidate.inbound.rtt_s
         case Quantity.THROUGHPUT_BPS:
             reading = candidate.inbound.throughput_bps
+        case _:
+            assert_never(quantity)
     return None if reading is None else reading.value
 
 

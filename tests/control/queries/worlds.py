@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from daitn.control.queries.context import QueryContext
+from daitn.control.queries.scoring import QIRCE
 from daitn.objects.abilities import Abilities, Need, Reads, Says
 from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState, ModelPolicy
@@ -96,7 +97,7 @@ class World:
 
     def _wishes(self, strategy: Strategy) -> QueryConstraints:
         choose = self.rng.choice
-        scorers = self.rng.sample(["accuracy", "latency", "cost", "affinity"], choose([0, 0, 2]))
+        scorers = self.rng.sample(list(QIRCE.scorers), choose([0, 0, 2]))
         return QueryConstraints(
             strategy=strategy,
             min_accuracy=choose([None, None, None, 0.0, 0.6, self.usually(0.5, 0.99)]),
