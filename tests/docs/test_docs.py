@@ -22,6 +22,8 @@ from tests.docs.reader import WALKS, run_script
 from tests.scenes.tiny_llama import write_folder
 
 LONG_WITHIN_S = 2400.0
+DASHBOARD = "make --no-print-directory web/node_modules/checked"
+"""The hook that checks the dashboard."""
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 YAML_BLOCKS = [block for block in BLOCKS if block.kind]
@@ -66,6 +68,22 @@ def test_every_page_is_in_the_index() -> None:
     for page in pages():
         if page != DOCS / "README.md":
             assert f"({page.relative_to(DOCS)})" in index
+
+
+def test_hooks_run_what_make_check_runs() -> None:
+    """And when what they are configured by changes."""
+    hooks = yaml.safe_load((DOCS.parent / ".pre-commit-config.yaml").read_text())["repos"][0][
+        "hooks"
+    ]
+    entries = {hook["entry"] for hook in hooks}
+    makefile = (DOCS.parent / "Makefile").read_text()
+    recipes = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipes is not None
+    tools = re.findall(r"\$\(BIN\)/(.+)", recipes[1])
+    assert {f".venv/bin/{tool}" for tool in (*tools, "mypy")} | {DASHBOARD} == entries
+    for hook in hooks:
+        if hook["id"] not in ("reference", "dashboard"):
+            assert re.search(hook["files"], "pyproject.toml"), hook["id"]
 
 
 @pytest.mark.parametrize("block", YAML_BLOCKS, ids=_name)
