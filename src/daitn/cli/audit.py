@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +11,15 @@ import typer
 
 from daitn.cli.session import JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table
+from daitn.cli.times import moment, when
 from daitn.node.audit import Verified, entries
 from daitn.node.audit import verify as verified
 from daitn.node.training.privacy_ledger import Ledger, ledgers
 from daitn.oam.words import size
 from daitn.objects.audit import AuditEntry, AuditEvent
-from daitn.objects.errors import InvalidInput
 from daitn.objects.wire import to_json
 from daitn.policy.privacy_accounting import epsilon, spent_by
+from daitn.tools import clock
 
 __all__ = ["app"]
 
@@ -40,7 +40,7 @@ def show(
     since: Annotated[
         str,
         typer.Option(
-            help="Only entries from this local time on: `2026-11-27` or `2026-11-27 10:00`."
+            help="Only entries from this time on, UTC: 2026-11-27, or 7d, 24h, 2w before now."
         ),
     ] = "",
     as_json: JsonOption = False,
@@ -170,7 +170,7 @@ def _of_ledger(ledger: Ledger) -> Iterator[SpentPrivacy]:
 
 
 async def _found(path: Path, owner: str, since: str) -> tuple[AuditEntry, ...]:
-    from_s = _since_s(since)
+    from_s = moment(since, "--since", clock.wall_s(), 0.0)
     return tuple(
         entry for entry in entries(path) if entry.at_s >= from_s and owner in ("", entry.owner)
     )
@@ -180,20 +180,15 @@ async def _verified(path: Path, key: str) -> Verified:
     return verified(path, key)
 
 
-def _since_s(since: str) -> float:
-    if not since:
-        return 0.0
-    try:
-        return datetime.datetime.fromisoformat(since).timestamp()
-    except ValueError:
-        raise InvalidInput(
-            f"{since} is not a time", field="--since", fix="write it as 2026-11-27"
-        ) from None
-
-
 def _row(entry: AuditEntry) -> tuple[str, ...]:
-    at = datetime.datetime.fromtimestamp(entry.at_s).strftime("%Y-%m-%d %H:%M:%S")
-    cells = (at, entry.event.value, entry.owner, entry.data, entry.visit, _what(entry))
+    cells = (
+        when(entry.at_s),
+        entry.event.value,
+        entry.owner,
+        entry.data,
+        entry.visit,
+        _what(entry),
+    )
     return tuple(_printable(cell) for cell in cells)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from daitn.center.backup import BackupContents, back_up
 from daitn.center.backup import restore as restored
 from daitn.cli.network import read_center
 from daitn.cli.session import ConfigOption, JsonOption, print_json, run, screen
+from daitn.cli.times import when
 from daitn.objects.text import counted
 from daitn.objects.wire import to_json
 
@@ -33,9 +33,8 @@ def backup(
     if as_json:
         print_json(to_json(contents))
         return
-    at = datetime.datetime.fromtimestamp(contents.at_s, datetime.UTC)
     screen.print(
-        f"{folder}: control centre {contents.name} as of {at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"{folder}: control centre {contents.name} as of {when(contents.at_s)}, "
         f"{counted(contents.rows, 'row')}, {counted(len(contents.files), 'file')}"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,6 +24,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import places_words
+from daitn.cli.times import when
 from daitn.cli.tokens import api_of, network_facts
 from daitn.client import AsyncClient
 from daitn.client.events import EVENT_TYPES
@@ -54,7 +54,8 @@ def events(
 ) -> None:
     """Show recent events, oldest first: jobs, deployments, sites that come, go, or are cordoned.
 
-    A control centre that restarts forgets it. With --follow, --json prints an object per line.
+    Times are in UTC. A control centre that restarts forgets them. With --follow, --json prints an
+    object per line.
 
     Example: daitn events --follow
     """
@@ -123,8 +124,7 @@ class _Teller:
         if self._as_json:
             print_line(escaped_json(msgspec.json.encode(event).decode()))
         elif (sentence := _sentence(event)) != self._shown:
-            when = datetime.fromtimestamp(event.at_s).strftime("%Y-%m-%d %H:%M:%S")
-            screen.print(f"{when}  {sentence}", highlight=False)
+            screen.print(f"{when(event.at_s)}  {sentence}", highlight=False)
             self._shown = sentence
 
 

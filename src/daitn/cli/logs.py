@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import logging
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -40,6 +41,8 @@ class LogLines(logging.Formatter):
     Names and errors of other sites are part of many messages. Their control characters are
     escaped, and no line of theirs starts where a record does.
     """
+
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         return hanging(super().format(record))
@@ -80,6 +83,6 @@ def start_logging(form: LogFormat, *, verbose: bool, kind: str, site: str) -> No
     handler.setFormatter(
         JsonLines({"process": kind, "site": site})
         if form is LogFormat.JSON
-        else LogLines("%(asctime)s %(levelname)s %(name)s %(message)s")
+        else LogLines("%(asctime)s UTC %(levelname)s %(name)s %(message)s")
     )
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])

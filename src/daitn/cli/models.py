@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 import contextlib
-import datetime
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from daitn.cli.session import (
     run,
     screen,
 )
+from daitn.cli.times import moment
 from daitn.files.atomic import put_in_place
 from daitn.files.failed_writes import naming
 from daitn.identity.signing import check_model, read_advert
@@ -120,7 +120,7 @@ def verify_command(
         str,
         typer.Option(
             "--as-of",
-            help="Day on which to apply the roster, like 2026-10-01; by default today.",
+            help="Day (UTC) on which to apply the roster, like 2026-10-01; by default today.",
         ),
     ] = "",
     unsigned: Annotated[
@@ -312,20 +312,11 @@ async def _pinned(center: str, keys_file: Path | None) -> dict[SiteId, str] | No
 async def _signers(center: str, roster: Path | None, keys_file: Path | None, as_of: str) -> Signers:
     """The owners of keys: from a roster's file, or that of the network at `center`, and from
     keys."""
-    at_s = _day_s(as_of) if as_of else clock.wall_s()
+    now_s = clock.wall_s()
+    at_s = moment(as_of, "--as-of", now_s, now_s)
     known = read_keys(keys_file) if keys_file else {}
     path = roster or (None if keys_file else roster_file(center))
     return Signers(known) if path is None else rostered(path, at_s, known)
-
-
-def _day_s(text: str) -> float:
-    try:
-        day = datetime.date.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(
-            f"{text!r} is not a day", field="--as-of", fix="write it as 2026-10-01"
-        ) from None
-    return datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()
 
 
 async def _verified(folder: Path, signers: Signers, unsigned: bool) -> VerifiedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import zoneinfo
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +14,10 @@ from rich.console import Group
 from daitn.cli.describe_pages import words_of
 from daitn.cli.session import ExitCode, JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table
+from daitn.cli.times import moment
 from daitn.node.config import PolicyConfig, read_policy
 from daitn.objects.access import AccessRequest, DailyUsage, Ruling, refusals, rulings
 from daitn.objects.descriptors import ANY
-from daitn.objects.errors import InvalidInput
 from daitn.objects.opening_hours import is_open
 from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.wire import to_json
@@ -122,7 +121,9 @@ async def _read(file: Path) -> PolicyConfig:
 
 async def _explained(file: Path, request: AccessRequest, at: str, *, enough: bool) -> Explanation:
     policy = read_policy(file)
-    ruled = list(rulings(policy, policy.limits, request, DailyUsage(), _at_s(at, policy.time_zone)))
+    now_s = clock.wall_s()
+    at_s = moment(at, "--at", now_s, now_s, zone=zoneinfo.ZoneInfo(policy.time_zone))
+    ruled = list(rulings(policy, policy.limits, request, DailyUsage(), at_s))
     if not enough:
         ruled.append(_enough(policy, request.examples))
     lines = _lines(file)
@@ -146,20 +147,6 @@ def _enough(policy: PolicyConfig, examples: int) -> Ruling:
     allowed = examples >= least
     fix = "" if allowed else f"train on at least {least}"
     return Ruling("least_records", allowed, f"takes visits on at least {least} examples", fix=fix)
-
-
-def _at_s(at: str, time_zone: str) -> float:
-    if not at:
-        return clock.wall_s()
-    try:
-        moment = datetime.datetime.fromisoformat(at)
-    except ValueError:
-        raise InvalidInput(
-            f"{at} is not a time", field="--at", fix='write it as "2026-11-27 10:00"'
-        ) from None
-    return (
-        moment if moment.tzinfo else moment.replace(tzinfo=zoneinfo.ZoneInfo(time_zone))
-    ).timestamp()
 
 
 def _lines(file: Path) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import plain_table
+from daitn.cli.times import day
 from daitn.identity.network import MEMBER_DAYS, ROSTER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
@@ -39,7 +39,6 @@ __all__ = [
     "NetworkOption",
     "TellOption",
     "app",
-    "day",
     "root_folder",
     "tell",
 ]
@@ -283,11 +282,6 @@ async def tell(folder: NetworkFolder, center: str) -> None:
                 field="--tell",
                 fix="see its log: it may belong to another network",
             ) from None
-
-
-def day(at_s: float) -> str:
-    """The day of a time, as people write it."""
-    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).date().isoformat()
 
 
 async def _connected(center: str) -> frozenset[str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +10,6 @@ import msgspec
 import typer
 
 from daitn.cli.accounts.export import write_table
-from daitn.cli.accounts.period import moment
 from daitn.cli.option_names import naming
 from daitn.cli.session import (
     DEFAULT_CENTER,
@@ -26,6 +24,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import plain_table
+from daitn.cli.times import moment, when
 from daitn.control.accounting.checking import Checker
 from daitn.identity.audit import check_countersigned
 from daitn.objects.accounts import (
@@ -174,7 +173,7 @@ def statement(
     rows: list[tuple[object, ...]] = [
         (
             line.number,
-            _time(line.entry.at_s),
+            when(line.entry.at_s),
             line.entry.kind,
             line.entry.job,
             line.entry.what,
@@ -185,7 +184,7 @@ def statement(
     ]
     total = sum(line.entry.on(found.accounts) for line in found.lines)
     rows.append(("", "", "together", "", "", _usd(total), ""))
-    columns = ("entry", "at (UTC)", "for", "job", "what", "USD", "used")
+    columns = ("entry", "at", "for", "job", "what", "USD", "used")
     screen.print(plain_table("", columns, rows))
     if found.head is not None:
         screen.print(f"The ledger has {found.head.number} entries; digest {found.head.digest}.")
@@ -389,7 +388,3 @@ def _difference(one: UsageCompared) -> str:
 
 def _counted(count: Count) -> str:
     return f"{count.answers}/{count.tokens_in}/{count.tokens_out}"
-
-
-def _time(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -3,13 +3,13 @@ alone."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daitn.cli.handover.exporter import Exporter
 from daitn.cli.handover.folder import EXPORTER, read
+from daitn.cli.times import day
 from daitn.identity.roster import read_roster
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, InvalidInput, Refused
@@ -17,7 +17,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Lineage, Verification
 from daitn.objects.roster import Kind, Member, Roster
 
-__all__ = ["Signers", "date", "read_keys", "rostered"]
+__all__ = ["Signers", "read_keys", "rostered"]
 
 _MOST_KEYS_BYTES = 64 << 20
 _MOST_ROSTER_BYTES = 256 << 20
@@ -56,8 +56,8 @@ class Signers:
                 problem = f"{site} has not the role {role} in {_named(self.roster)}"
             elif entry.fact.at_s > listed[site].until_s:
                 problem = (
-                    f"{site} signed it on {date(entry.fact.at_s)}, and its membership ended on "
-                    f"{date(listed[site].until_s)}"
+                    f"{site} signed it on {day(entry.fact.at_s)}, and its membership ended on "
+                    f"{day(listed[site].until_s)}"
                 )
             if problem:
                 raise Corrupt(
@@ -90,8 +90,8 @@ class Signers:
             )
         if exporter.at_s > member.until_s:
             raise Corrupt(
-                f"{exporter.name} signed it on {date(exporter.at_s)}, and its membership ended on "
-                f"{date(member.until_s)}",
+                f"{exporter.name} signed it on {day(exporter.at_s)}, and its membership ended on "
+                f"{day(member.until_s)}",
                 field=EXPORTER,
                 fix="have a member export the model again",
             )
@@ -107,15 +107,15 @@ def rostered(path: Path, at_s: float, keys: Mapping[SiteId, str] | None = None) 
     roster = read_roster(path).opened()
     if at_s >= roster.until_s:
         raise Refused(
-            f"{_named(roster)} ended on {date(roster.until_s)}: it does not show who was revoked "
+            f"{_named(roster)} ended on {day(roster.until_s)}: it does not show who was revoked "
             f"since",
             field="--roster",
             fix="get the current one from the network's operator; or check what held on a day "
-            f"before: --as-of {date(roster.issued_at_s)}",
+            f"before: --as-of {day(roster.issued_at_s)}",
         )
     if at_s < roster.issued_at_s - _DAY_S:
         raise Refused(
-            f"{_named(roster)} was issued on {date(roster.issued_at_s)}, which is later",
+            f"{_named(roster)} was issued on {day(roster.issued_at_s)}, which is later",
             field="--as-of",
             fix="leave it out, or check this machine's clock",
         )
@@ -135,14 +135,6 @@ def read_keys(path: Path) -> dict[SiteId, str]:
 
 _DAY_S = 86400.0
 """A date stands for its beginning, and clocks differ."""
-
-
-def date(at_s: float) -> str:
-    """A day, for people."""
-    try:
-        return datetime.datetime.fromtimestamp(at_s, datetime.UTC).date().isoformat()
-    except (ValueError, OverflowError, OSError):
-        return "no day of the calendar"
 
 
 def _member(roster: Roster, public_key: str) -> Member | None:

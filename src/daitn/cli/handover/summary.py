@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from daitn.cli.handover.signers import Signers, date
+from daitn.cli.handover.signers import Signers
 from daitn.cli.handover.verifying import VerifiedModel
+from daitn.cli.times import day
 from daitn.objects.lineage import Verification
 from daitn.objects.text import counted
 
@@ -23,7 +24,7 @@ def summary(folder: Path, verified: VerifiedModel, signers: Signers) -> Iterator
     else:
         yield (
             f"handed over by {exporter.kind} {exporter.name} of the network {exporter.network} "
-            f"on {date(exporter.at_s)}"
+            f"on {day(exporter.at_s)}"
         )
         others = (
             "" if verified.own_statements == len(entries) else f"; {exporter.name} signed others"
@@ -43,7 +44,7 @@ def summary(folder: Path, verified: VerifiedModel, signers: Signers) -> Iterator
     if signers.roster is not None:
         yield (
             f"by roster {signers.roster.version} of {signers.roster.network}, in force until "
-            f"{date(signers.roster.until_s)}"
+            f"{day(signers.roster.until_s)}"
         )
     elif not signers.keys:
         yield "compare these keys with your network's, or name its roster with --roster:"

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -107,7 +108,9 @@ class ServerProcess:
         handler = RotatingFileHandler(
             self.log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace"
         )
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        form = logging.Formatter("%(asctime)s UTC %(message)s")
+        form.converter = time.gmtime
+        handler.setFormatter(form)
         log = logging.Logger("server", logging.INFO)
         log.addHandler(handler)
         rest = ""
