@@ -98,7 +98,7 @@ def _constants(name: str) -> list[Row]:
 
 
 def _errors() -> list[Row]:
-    return [("code", "when"), *((f"`{kind.__name__}`", kind.__doc__ or "") for kind in KINDS)]
+    return [("name", "when"), *((f"`{kind.__name__}`", kind.__doc__ or "") for kind in KINDS)]
 
 
 def _codes() -> list[Row]:

@@ -22,7 +22,7 @@ from daitn.oam.doctor.diagnoses import Diagnosis, Level
 from daitn.oam.doctor.network import check_clocks, check_endpoints, check_sites, check_ways
 from daitn.objects.cordons import Cordon, CordonReport
 from daitn.objects.descriptors import LeftOut
-from daitn.objects.errors import Unreachable
+from daitn.objects.errors import ClocksDiffer, Unreachable
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, Reading
 from daitn.tools import clock
@@ -404,7 +404,7 @@ async def test_clocks_are_compared_by_what_sites_answer() -> None:
 
     async def ask(site: SiteId) -> CordonReport:
         if site == "d":
-            raise Unreachable("the clock of d is 300 s behind, by its message", field="clock")
+            raise ClocksDiffer("d is 300 s late")
         if site == "e":
             raise Unreachable("nobody serves it")
         return CordonReport(site=site, cordon=None, clock_s=1000.0 + off_s[site])

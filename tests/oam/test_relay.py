@@ -19,7 +19,7 @@ from daitn.identity.envelopes import Purpose, enclose
 from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
 from daitn.oam.api import commanding, reading
-from daitn.objects.errors import InvalidInput, NotFound, Refused, Unreachable
+from daitn.objects.errors import InvalidInput, NotFound, Refused, Unreachable, Unserved
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
 from daitn.objects.messages import CertificateQuestion, RosterAnswer, RosterQuestion
@@ -76,7 +76,7 @@ async def test_what_a_member_signed_is_answered_as_over_the_fabric(clinics: Room
             await ask(fabric, keys.center_do("cancel"), encode(JobQuery(job=JobId("none-1"))))
         with pytest.raises(Refused, match="may not do this"):
             await ask(fabric, keys.center_do("steer"), encode(Steer()))
-        with pytest.raises(Unreachable, match="nobody serves daitn/site/west"):
+        with pytest.raises(Unserved, match="nobody serves daitn/site/west"):
             await ask(fabric, keys.site_do(SiteId("west"), "describe"), b"")
         digest = await ask(fabric, keys.center_do("store"), bytes(CHUNK_BYTES))
         assert len(digest) > 20

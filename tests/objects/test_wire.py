@@ -134,6 +134,25 @@ def test_errors_cross_the_network_whole(
     assert (error.problem, error.field, error.fix) == (problem, field, fix)
 
 
+@pytest.mark.parametrize("kind", [errors.Unserved, errors.ClocksDiffer])
+def test_earlier_releases_read_what_they_know_of_a_cause(kind: type[DaitnError]) -> None:
+    """They decide by the code: whether a job asks again, for instance."""
+
+    class Earlier(msgspec.Struct):
+        code: str
+        problem: str
+
+    sent = encode(ErrorReport.of(kind("no answer")))
+    assert decode(sent, Earlier) == Earlier("Unreachable", "no answer")
+    old = {"code": "Unreachable", "problem": "no answer"}
+    assert type(decode(encode(old), ErrorReport).error()) is errors.Unreachable
+
+
+def test_a_cause_is_one_of_its_code() -> None:
+    report = ErrorReport(code="Refused", problem="no", cause="Unserved")
+    assert type(report.error()) is errors.Refused
+
+
 def test_an_error_of_a_newer_peer_is_still_an_error() -> None:
     assert type(ErrorReport(code="Quantum", problem="decohered").error()) is DaitnError
 

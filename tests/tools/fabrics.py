@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from daitn.identity.keys import SigningKey
-from daitn.objects.errors import Unreachable
+from daitn.objects.errors import Unreachable, Unserved
 from daitn.objects.roster import Kind, Member
 from daitn.tools.fabric.memory import MemoryFabric, MemoryNetwork
 from daitn.tools.fabric.protocol import Carrier, Fabric
@@ -95,7 +95,7 @@ async def asked(fabric: Fabric, key: str, payload: bytes = b"") -> bytes:
         try:
             return await fabric.request(key, payload, timeout_s=PATIENCE_S)
         except Unreachable as error:
-            if "nobody serves" not in error.problem or time.monotonic() > end_s:
+            if not isinstance(error, Unserved) or time.monotonic() > end_s:
                 raise
         await asyncio.sleep(0.005)
 

@@ -38,7 +38,7 @@ from daitn.control.route.transfers import transfer_s
 from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
-from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, WorkFailed
+from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, Unserved, WorkFailed
 from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import (
@@ -57,7 +57,6 @@ from daitn.objects.value import MOST_MEASURED, VALUED_WITHIN_S
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.delivery import unserved
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.topology.cuts import Cuts
@@ -253,7 +252,7 @@ class JobExecutor:
                 self._note_status(job.id, command, answer)
                 return
             except Unreachable as error:
-                gone = error.problem == unserved(key).problem
+                gone = isinstance(error, Unserved)
                 log.warning("%s did not accept %s: %s", command.site, command.work.visit, error)
                 await asyncio.sleep(0.2 * attempt)
             except DaitnError as error:

@@ -64,7 +64,7 @@ from daitn.oam.doctor.network import (
 from daitn.oam.doctor.state import check_data, check_membership, check_state, kept_roster, running
 from daitn.objects.addresses import host_of, is_unspecified, is_url
 from daitn.objects.cordons import CordonQuestion, CordonReport
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import ClocksDiffer, DaitnError
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.requests import JobQuery
 from daitn.objects.roster import Kind, SignedRoster
@@ -385,7 +385,7 @@ async def _of_network(
             async with carrier(center) as fabric:  # Rosters prove themselves.
                 return findings, await newest_roster(fabric)
     except DaitnError as error:
-        check = "clock" if "clock" in error.problem else "center"
+        check = "clock" if isinstance(error, ClocksDiffer) else "center"
         findings.append(refused(check, center, error))
     return findings, None
 

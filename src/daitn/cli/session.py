@@ -34,6 +34,7 @@ from daitn.objects.errors import (
     Refused,
     StorageFull,
     Unreachable,
+    Unserved,
 )
 from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.text import escaped, escaped_json, hanging
@@ -192,9 +193,7 @@ class Session:
                 payload = await self.fabric.request(
                     key, encode_checked(question), timeout_s=ANSWER_TIMEOUT_S
                 )
-        except Unreachable as error:
-            if error.problem != unserved(key).problem:
-                raise
+        except Unserved:
             raise await self._why_unserved(site, verb, field) from None
         return decode(payload, answer)
 

@@ -9,6 +9,8 @@
     ├── Infeasible            no route can satisfy an intent as it stands
     ├── Refused               a data owner's policy says no
     ├── Unreachable           a site or the control centre did not answer in time
+    │   ├── Unserved          nobody is connected who answers this
+    │   └── ClocksDiffer      a message was too old or too new for its receiver's clock
     ├── Corrupt               bytes do not match the digest or signature that names them
     ├── StorageFull           a disk has no room
     ├── WorkFailed            a recipe failed while training or measuring
@@ -23,12 +25,15 @@ crosses the network as an `ErrorReport` and is raised again on the other side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from daitn.objects.text import without_folders
 
 __all__ = [
     "KINDS",
+    "ClocksDiffer",
     "ContextExceeded",
     "Corrupt",
     "DaitnError",
@@ -43,6 +48,7 @@ __all__ = [
     "StaleAppend",
     "StorageFull",
     "Unreachable",
+    "Unserved",
     "WorkFailed",
 ]
 
@@ -89,6 +95,14 @@ class Unreachable(DaitnError):
     """A site or the control centre did not answer in time."""
 
 
+class Unserved(Unreachable):
+    """Nobody is connected who answers this."""
+
+
+class ClocksDiffer(Unreachable):
+    """A message was too old or too new for its receiver's clock, and was not accepted."""
+
+
 class Corrupt(DaitnError):
     """Bytes do not match the digest or the signature that names them."""
 
@@ -128,38 +142,54 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
     """Dotted path of the offending field, or empty."""
     fix: str = ""
     """What to do about it."""
+    cause: str = ""
+    """A kind of `code`, such as `Unserved` of `Unreachable`; empty or unknown means just `code`."""
 
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:
         """The error as shown to others: without folders of this machine."""
         return cls(
-            code=_code(error),
+            code=_name(error, _CODES) or DaitnError.__name__,
             problem=without_folders(error.problem),
             field=without_folders(error.field),
             fix=without_folders(error.fix),
+            cause=_name(error, _CAUSES),
         )
 
     @classmethod
     def inside(cls, error: DaitnError) -> ErrorReport:
         """The whole error, for another process of the same site."""
-        return cls(code=_code(error), problem=error.problem, field=error.field, fix=error.fix)
+        return cls(
+            code=_name(error, _CODES) or DaitnError.__name__,
+            problem=error.problem,
+            field=error.field,
+            fix=error.fix,
+            cause=_name(error, _CAUSES),
+        )
 
     def error(self) -> DaitnError:
-        kind = _KINDS.get(self.code, DaitnError)
+        known = _CODES.get(self.code, DaitnError)
+        cause = _CAUSES.get(self.cause, known)
+        kind = cause if issubclass(cause, known) else known
         return kind(self.problem, field=self.field, fix=self.fix)
 
 
-KINDS: tuple[type[DaitnError], ...] = (
-    *DaitnError.__subclasses__(),
-    *InvalidInput.__subclasses__(),
-    *WorkFailed.__subclasses__(),
-)
+_CODES: dict[str, type[DaitnError]] = {
+    kind.__name__: kind
+    for kind in (
+        *DaitnError.__subclasses__(),
+        *InvalidInput.__subclasses__(),
+        *WorkFailed.__subclasses__(),
+    )
+}
+_CAUSES: dict[str, type[DaitnError]] = {
+    kind.__name__: kind for kind in Unreachable.__subclasses__()
+}
+"""Receivers take an unknown code for a plain `DaitnError`, and would not ask again. So these travel
+beside the code of their base, which every release knows."""
+KINDS: tuple[type[DaitnError], ...] = (*_CODES.values(), *_CAUSES.values())
 """All errors that cross the network under their own names."""
 
 
-_KINDS: dict[str, type[DaitnError]] = {kind.__name__: kind for kind in KINDS}
-
-
-def _code(error: DaitnError) -> str:
-    known = (kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _KINDS)
-    return next(known, DaitnError.__name__)
+def _name(error: DaitnError, kinds: Mapping[str, type[DaitnError]]) -> str:
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in kinds), "")

@@ -76,6 +76,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Dotted path of the offending field, or the parameter's name."""
     fix: str = ""
     """What to do about it."""
+    cause: str = ""
+    """A more precise name than that in `type`, where there is one."""
 
 
 class You(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ class HttpProblem(Exception):
         *,
         field: str = "",
         fix: str,
+        cause: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -63,6 +64,7 @@ class HttpProblem(Exception):
         self.detail = detail
         self.field = field
         self.fix = fix
+        self.cause = cause
         self.headers = dict(headers or {})
 
 
@@ -72,7 +74,13 @@ def problem_of(error: DaitnError) -> HttpProblem:
     status = next((code for kind, code in STATUSES.items() if isinstance(error, kind)), 500)
     wait = {"retry-after": str(error.wait_s)} if isinstance(error, TooOften) else {}
     return HttpProblem(
-        status, report.code, report.problem, field=report.field, fix=report.fix, headers=wait
+        status,
+        report.code,
+        report.problem,
+        field=report.field,
+        fix=report.fix,
+        cause=report.cause,
+        headers=wait,
     )
 
 
@@ -85,6 +93,7 @@ def problem_response(problem: HttpProblem) -> Response:
         detail=problem.detail,
         field=problem.field,
         fix=problem.fix,
+        cause=problem.cause,
     )
     headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
     return Response(msgspec.json.encode(body), problem.status, headers | problem.headers)

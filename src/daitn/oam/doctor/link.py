@@ -29,13 +29,12 @@ from daitn.oam.doctor.state import kept_key, kept_roster, running
 from daitn.objects.accounts import AccountQuestion
 from daitn.objects.addresses import host_of, is_encrypted, place_of
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import Corrupt, DaitnError, Unreachable
+from daitn.objects.errors import ClocksDiffer, Corrupt, DaitnError, Unreachable, Unserved
 from daitn.objects.messages import RosterAnswer, RosterQuestion
 from daitn.objects.roster import Roster, SignedRoster
 from daitn.objects.wire import decode, encode_request
 from daitn.tools import clock
 from daitn.tools.fabric import keys
-from daitn.tools.fabric.delivery import unserved
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
@@ -184,7 +183,7 @@ async def _check(
         with _presented(tls) as shown:
             return await _connected(site, shown, opening)
     except DaitnError as error:
-        check = "clock" if "clock" in error.problem else "center"
+        check = "clock" if isinstance(error, ClocksDiffer) else "center"
         return [refused(check, way.subject, error)]
 
 
@@ -265,7 +264,7 @@ async def _why(site: _Site, tls: str, error: Unreachable) -> list[Diagnosis]:
         fix = "nothing, if another node listens there; else correct `center`, and see whether the "
         fix += "operator's `daitn network roster` has the site"
         return [warning("center", site.subject, what, fix)]
-    if error.problem == unserved(keys.NEWER_ROSTER).problem:
+    if isinstance(error, Unserved):
         return site.finds(
             f"the control centre at {site.center} does not answer this site, as if its roster did "
             "not have the site's key",

@@ -16,7 +16,7 @@ from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
 from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import ClocksDiffer, DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.objects.requests import ReplicaView
 from daitn.objects.roster import Roster, SignedRoster
@@ -130,9 +130,9 @@ async def check_clocks(
             asked_s, began_s = wall_s(), time.monotonic()
             try:
                 report = await ask(site)
-            except DaitnError as error:
-                if "clock" in error.problem:  # It took no message of ours.
-                    return problem("clock", f"site {site}", error.problem, _FIX_CLOCK)
+            except ClocksDiffer as error:  # It took no message of ours.
+                return problem("clock", f"site {site}", error.problem, _FIX_CLOCK)
+            except DaitnError:
                 return None
             if not report.clock_s:
                 return None

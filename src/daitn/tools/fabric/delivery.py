@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from daitn.objects.errors import DaitnError, Unreachable
+from daitn.objects.errors import DaitnError, Unreachable, Unserved
 from daitn.tools.fabric.protocol import Handler
 
 __all__ = [
@@ -153,6 +153,9 @@ def reported(key: str) -> Iterator[None]:
     """
     try:
         yield
+    except Unserved as error:
+        # About the server's own request: whoever asked the server did reach it.
+        raise Unreachable(error.problem, field=error.field, fix=error.fix) from None
     except DaitnError:
         raise
     except Exception:
@@ -162,9 +165,9 @@ def reported(key: str) -> Iterator[None]:
         ) from None
 
 
-def unserved(key: str) -> Unreachable:
+def unserved(key: str) -> Unserved:
     """The error when nobody serves a key."""
-    return Unreachable(
+    return Unserved(
         f"nobody serves {key}",
         fix="check that the process that serves it is running and connected, and that you are "
         "still a member: members that are revoked, or whose key was replaced, are cut off",

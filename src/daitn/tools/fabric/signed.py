@@ -29,7 +29,14 @@ from cachetools import LRUCache
 
 from daitn.identity.envelopes import Envelope, Purpose, check_envelope, enclose, read_envelope
 from daitn.identity.keys import SigningKey
-from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Refused, Unreachable
+from daitn.objects.errors import (
+    ClocksDiffer,
+    Corrupt,
+    DaitnError,
+    ErrorReport,
+    Refused,
+    Unreachable,
+)
 from daitn.objects.roster import Member
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
@@ -359,7 +366,7 @@ class SignedFabric:
         late_s = self._wall_s() - envelope.at_ms / 1000
         if abs(late_s) > FRESH_S:
             # Not a refusal: it may be sent again once the clock is right.
-            raise Unreachable(
+            raise ClocksDiffer(
                 f"the clock of {who} is {abs(late_s):.0f} s {'behind' if late_s > 0 else 'ahead'}, "
                 "or its message was delayed",
                 fix="set the clocks of both machines",
@@ -455,7 +462,8 @@ def _read_signed(data: bytes) -> Envelope:
 
 
 def _impostor(key: str, trouble: DaitnError) -> Unreachable:
-    return Unreachable(
+    kind = ClocksDiffer if isinstance(trouble, ClocksDiffer) else Unreachable
+    return kind(
         f"no authorised process answered {key}; a rejected answer: {trouble.problem}",
         fix=trouble.fix or "check who is connected to the network",
     )
