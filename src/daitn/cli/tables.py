@@ -46,6 +46,8 @@ __all__ = [
     "state_words",
 ]
 
+_MOST_RUNS = 6
+"""Stages of a route in a cell: it must not widen with the job."""
 _COLOURS = {
     JobState.REACHED: "green",
     JobState.EXHAUSTED: "yellow",
@@ -150,12 +152,19 @@ def _route(job: JobView) -> Table:
 
 
 def route_words(job: JobView) -> str:
-    """The sites of a job's route, separated by `>`; those of a round together."""
+    """The sites of a job's route, separated by `>`; those of a round together, like visits to a
+    site in a row. A long route is cut in the middle."""
     stages = list[str]()
     for number, visits in itertools.groupby(job.route, key=lambda visit: visit.round):
         sites = [visit.site for visit in visits]
         stages += [f"{len(sites)} at once"] if number else sites
-    return " > ".join(stages)
+    runs = [(name, len(list(same))) for name, same in itertools.groupby(stages)]
+    words = [name if count == 1 else f"{name} x{count}" for name, count in runs]
+    if len(runs) > _MOST_RUNS:
+        ends = _MOST_RUNS // 2
+        cut = sum(count for _, count in runs[ends:-ends])
+        words[ends:-ends] = [f"{cut} more"]
+    return " > ".join(words)
 
 
 def assessment_table(assessment: Assessment) -> RenderableType:
