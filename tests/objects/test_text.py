@@ -16,7 +16,7 @@ from daitn.objects.errors import ErrorReport, InvalidInput, StorageFull
 from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.queries import QueryConstraints, QueryIntent
-from daitn.objects.text import decimals, plain, plain_words, without_folders
+from daitn.objects.text import decimals, plain, plain_words, some, without_folders
 from daitn.objects.wire import checked, decode, encode
 
 
@@ -137,3 +137,10 @@ def test_topics_and_owners_are_compared_in_one_form(form: Literal["NFC", "NFD"])
 def test_a_blank_topic_is_none() -> None:
     with pytest.raises(InvalidInput, match="blank"):
         intent(" \ufeff ", "me")
+
+
+def test_a_list_of_names_is_bounded() -> None:
+    assert some([]) == ""
+    assert some("abcde") == "a, b, c, d, e"
+    assert some(iter("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert some("abc", 2, between="; ") == "a; b; and 1 more"

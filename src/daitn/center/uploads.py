@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from daitn.objects.digests import digest_of
-from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.errors import InvalidInput, Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
 from daitn.objects.requests import Blobs
 from daitn.objects.roster import Kind
-from daitn.objects.wire import decode, encode
+from daitn.objects.wire import decode, encode, is_whole
 from daitn.tools.fabric.caller import caller, caller_name
 from daitn.tools.mobility.manifests import read_manifest
 from daitn.tools.mobility.protocol import BlobStore
@@ -84,7 +84,7 @@ class Uploads:
             )
         owner = caller()
         digest = await asyncio.to_thread(self.write, caller_name(), payload)
-        if owner is not None and owner.kind is Kind.OWNER and _is_manifest(payload):
+        if owner is not None and owner.kind is Kind.OWNER and is_whole(read_manifest, payload):
             self._releases.record(digest, owner.name)
         return digest.encode()
 
@@ -114,11 +114,3 @@ def _too_much(owner: str, taken_bytes: int, most_bytes: int) -> Refused:
         fix="submit the intents that need them (weights that no job needs are deleted after a "
         "day), or ask the operator to raise stored_bytes in the control centre's file",
     )
-
-
-def _is_manifest(data: bytes) -> bool:
-    try:
-        read_manifest(data)
-    except Corrupt:
-        return False
-    return True

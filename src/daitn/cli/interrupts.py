@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-__all__ = ["interrupts", "until"]
+from daitn.objects.errors import Unreachable
+
+__all__ = ["interrupts", "retried", "until"]
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,6 +33,19 @@ def interrupts() -> Iterator[asyncio.Event]:
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+async def retried(
+    opening: Callable[[], Awaitable[T]], again_s: float, stopping: asyncio.Event
+) -> T | None:
+    """What `opening` returns, tried again while it raises `Unreachable`; none if stopped before."""
+    while not stopping.is_set():
+        try:
+            return await opening()
+        except Unreachable as error:
+            log.warning("%s; trying again", error.problem)
+            await until(stopping, asyncio.sleep(again_s))
+    return None
 
 
 async def until(stopping: asyncio.Event, work: Coroutine[None, None, None]) -> None:

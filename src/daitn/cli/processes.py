@@ -19,7 +19,7 @@ from daitn.center.config import LIVE as CENTER_LIVE
 from daitn.center.config import CenterConfig
 from daitn.cli.embedded import EmbeddedNetwork
 from daitn.cli.founding import live_roster
-from daitn.cli.interrupts import interrupts, until
+from daitn.cli.interrupts import interrupts, retried, until
 from daitn.cli.logs import LogFormat, LogFormatOption, start_logging
 from daitn.cli.network import read_center, read_node
 from daitn.cli.protection import protection
@@ -36,7 +36,7 @@ from daitn.node.config import NodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
-from daitn.objects.errors import DaitnError, Unreachable
+from daitn.objects.errors import DaitnError
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
 from daitn.tools.fabric.identity import Identity
@@ -246,7 +246,8 @@ async def _serve(
     """
     if roster is not None:
         fall_back(Path(config.tls), clock.wall_s())
-    carrier = await _opened(settings, stopping)
+    # A client cannot work alone, so it waits for its control centre.
+    carrier = await retried(lambda: open_zenoh(settings), CENTER_AGAIN_S, stopping)
     if carrier is None:
         return
     try:
@@ -360,20 +361,6 @@ def _identity(roster: LiveRoster | None, state: str) -> Identity | None:
 
 def _signed(carrier: Carrier, identity: Identity | None) -> Fabric:
     return identity.signs(carrier) if identity else carrier
-
-
-async def _opened(settings: FabricSettings, stopping: asyncio.Event) -> ZenohFabric | None:
-    """The fabric; none if stopped before it opened.
-
-    A client cannot work alone, so it waits for its control centre.
-    """
-    while not stopping.is_set():
-        try:
-            return await open_zenoh(settings)
-        except Unreachable as error:
-            log.warning("%s; trying again", error.problem)
-            await until(stopping, asyncio.sleep(CENTER_AGAIN_S))
-    return None
 
 
 async def _up(config: Path, log_format: LogFormat) -> None:

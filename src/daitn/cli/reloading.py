@@ -22,6 +22,7 @@ from daitn.files.state_folder import ProcessState
 from daitn.node.config import ReadNodeConfig
 from daitn.node.config.live import NOTES
 from daitn.objects.errors import DaitnError
+from daitn.objects.text import some
 from daitn.tools.tasks import Tasks
 
 __all__ = ["ReadFile", "Reloading", "Running"]
@@ -139,7 +140,9 @@ class Reloading(Generic[T]):
             self._tell()
             log.info("taken over from the file: %s", ", ".join(changes.live))
         if changes.waiting:
-            log.warning("changed in the file, in force after a restart: %s", _some(changes.waiting))
+            log.warning(
+                "changed in the file, in force after a restart: %s", some(changes.waiting, 10)
+            )
         if not changes.live and not changes.waiting:
             log.info("nothing that counts has changed in the file")
         return changes
@@ -161,8 +164,3 @@ def _tell_left_out(before: object, stated: object) -> None:
         if entry not in known:
             told = "%s %s is not valid, and is left out after a restart: %s"
             log.error(told, entry.field, entry.name, entry.reason)
-
-
-def _some(fields: tuple[str, ...]) -> str:
-    more = f" and {len(fields) - 10} more" if len(fields) > 10 else ""
-    return ", ".join(fields[:10]) + more

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from daitn.center.config import CenterConfig
-from daitn.cli.interrupts import until
-from daitn.objects.errors import DaitnError, Unreachable
+from daitn.cli.interrupts import retried, until
+from daitn.objects.errors import DaitnError
 from daitn.tools.journal.leadership import Leadership, LeadershipTurn
 from daitn.tools.journal.protocol import failed_storage
 
@@ -33,7 +33,11 @@ async def take_turns(
     then this process has no session on the fabric, and nobody is answered. Raises as `Leadership`
     does, except while the database is away.
     """
-    leadership = await _opened(center, stopping)
+    leadership = await retried(
+        lambda: asyncio.to_thread(Leadership, center.database, center.replica, center.listen),
+        _DATABASE_AGAIN_S,
+        stopping,
+    )
     if leadership is None:
         return
     leadership.start()
@@ -74,15 +78,3 @@ async def _watch(turn: LeadershipTurn, stopping: asyncio.Event, ending: asyncio.
             async with asyncio.timeout(_LOOK_S):
                 await stopping.wait()
     ending.set()
-
-
-async def _opened(center: CenterConfig, stopping: asyncio.Event) -> Leadership | None:
-    while not stopping.is_set():
-        try:
-            return await asyncio.to_thread(
-                Leadership, center.database, center.replica, center.listen
-            )
-        except Unreachable as error:
-            log.warning("%s; trying again", error)
-            await until(stopping, asyncio.sleep(_DATABASE_AGAIN_S))
-    return None

@@ -8,9 +8,9 @@ from cachetools import LRUCache
 from daitn.identity.signing import check_entry
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.descriptors import NodeDescriptor
-from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest
 from daitn.objects.lineage import Entry
+from daitn.objects.wire import is_whole
 
 __all__ = ["EvidenceFilter"]
 
@@ -39,13 +39,5 @@ class EvidenceFilter:
     def _good(self, entry: Entry) -> bool:
         known = self._checked.get(entry.digest)
         if known is None:
-            known = self._checked[entry.digest] = _is_signed(entry)
+            known = self._checked[entry.digest] = is_whole(check_entry, entry)
         return known
-
-
-def _is_signed(entry: Entry) -> bool:
-    try:
-        check_entry(entry)
-    except Corrupt:
-        return False
-    return True

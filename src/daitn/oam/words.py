@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from daitn.objects.decisions import Rejection
-from daitn.objects.text import counted
+from daitn.objects.text import counted, some
 from daitn.objects.value import Valuation, ValueOfData
 
 __all__ = ["REJECTED_COLUMNS", "expected_words", "rejected_rows", "size", "value_words", "values"]
 
 _SHORT_S = 10.0
 """Shorter times are shown with tenths."""
-_NAMED = 5
-"""Number of candidates named in a line."""
 
 
 def size(count: float) -> str:
@@ -38,10 +36,9 @@ def rejected_rows(rejections: Iterable[Rejection]) -> list[tuple[str, ...]]:
     for (name, field), group in groups.items():
         nearest = min(group, key=lambda r: r.shortfall)
         candidates = list(dict.fromkeys(r.candidate for r in group))
-        more = f" and {len(candidates) - _NAMED} more" if len(candidates) > _NAMED else ""
         whose = f"{nearest.candidate}: " if len(candidates) > 1 else ""
         fix = f"{field}: {nearest.relax_to}" if field and nearest.relax_to else field or "-"
-        rows.append((", ".join(candidates[:_NAMED]) + more, name, whose + nearest.reason, fix))
+        rows.append((some(candidates), name, whose + nearest.reason, fix))
     return rows
 
 

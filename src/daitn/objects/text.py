@@ -33,6 +33,7 @@ __all__ = [
     "plain",
     "plain_fields",
     "plain_words",
+    "some",
     "typed",
     "without_folders",
 ]
@@ -64,6 +65,14 @@ def counted(count: int, thing: str) -> str:
     """A number of things: `1 visit`, `2 visits`, `2 queries`."""
     many = f"{thing[:-1]}ies" if thing.endswith("ry") else f"{thing}s"
     return f"{count} {thing if count == 1 else many}"
+
+
+def some(names: Iterable[str], most: int = 5, *, between: str = ", ") -> str:
+    """Names as a list of bounded length: `a, b and 3 more`."""
+    every = list(names)
+    end = between if between.strip() != "," else " "
+    more = f"{end}and {len(every) - most} more" if len(every) > most else ""
+    return between.join(every[:most]) + more
 
 
 def encodable(text: str) -> bool:

@@ -6,6 +6,7 @@ the insertion order of their dictionaries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, overload
@@ -22,6 +23,7 @@ __all__ = [
     "encode",
     "encode_checked",
     "encode_request",
+    "is_whole",
     "json_request",
     "to_json",
 ]
@@ -98,6 +100,15 @@ def decode(data: bytes, kind: Any) -> Any:
             f"received bytes are not a {name}: {_plain(str(error))}",
             fix="check that both ends run compatible versions of daitn",
         ) from None
+
+
+def is_whole(read: Callable[[T], object], data: T) -> bool:
+    """Whether `read` accepts the data, rather than raising `Corrupt`."""
+    try:
+        read(data)
+    except Corrupt:
+        return False
+    return True
 
 
 def checked(value: object, kind: type[T], what: str) -> T:

@@ -78,11 +78,7 @@ def function_tool(
     name: str, parameters: dict[str, Any], description: str | None, strict: bool | None
 ) -> dict[str, Any]:
     """A tool of the client. `None` means not stated."""
-    function: dict[str, Any] = {"name": name, "parameters": parameters}
-    if description is not None:
-        function["description"] = description
-    if strict is not None:
-        function["strict"] = strict
+    function = {"name": name, "parameters": parameters, **_stated(description, strict)}
     return {"type": "function", "function": function}
 
 
@@ -95,9 +91,10 @@ def schema_format(
     name: str, schema: dict[str, Any], strict: bool | None, description: str | None = None
 ) -> dict[str, Any]:
     """The form of an answer that a JSON schema describes."""
-    described: dict[str, Any] = {"name": name, "schema": schema}
-    if description is not None:
-        described["description"] = description
-    if strict is not None:
-        described["strict"] = strict
+    described = {"name": name, "schema": schema, **_stated(description, strict)}
     return {"type": "json_schema", "json_schema": described}
+
+
+def _stated(description: str | None, strict: bool | None) -> dict[str, Any]:
+    given = {"description": description, "strict": strict}
+    return {name: value for name, value in given.items() if value is not None}

@@ -13,7 +13,8 @@ from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, cove
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity, TrainingIntent
 from daitn.objects.merging import Algorithm
-from daitn.topology.fit import other_labels, some, topics_fit
+from daitn.objects.text import some
+from daitn.topology.fit import other_labels, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
 from daitn.topology.snapshot import SiteState

@@ -7,9 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from daitn.objects.descriptors import TestSetDescriptor
 
-__all__ = ["label_coverage", "other_labels", "pooled_labels", "some", "topic_fit", "topics_fit"]
-
-_SHOWN = 5
+__all__ = ["label_coverage", "other_labels", "pooled_labels", "topic_fit", "topics_fit"]
 """Names listed in a message."""
 
 
@@ -58,10 +56,3 @@ def label_coverage(labels: Mapping[str, int], items: Mapping[str, int]) -> float
 def other_labels(labels: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
     """Labels that the model does not distinguish; none if it accepts any."""
     return tuple(sorted(set(labels) - set(known))) if known else ()
-
-
-def some(names: Collection[str]) -> str:
-    """The first few names, for a message."""
-    shown = list(names)[:_SHOWN]
-    more = [f"{len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-    return ", ".join([*shown, *more])

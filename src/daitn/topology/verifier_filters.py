@@ -11,8 +11,8 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
-from daitn.objects.text import decimals
-from daitn.topology.fit import other_labels, some, topic_fit
+from daitn.objects.text import decimals, some
+from daitn.topology.fit import other_labels, topic_fit
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import SiteState, VerifierOption
 

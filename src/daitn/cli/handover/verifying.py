@@ -35,6 +35,7 @@ from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, ancestry
 from daitn.objects.models import DO_NOT_USE, Manifest
+from daitn.objects.text import some
 from daitn.objects.wire import canonical
 from daitn.tools.mobility.manifests import checked_manifest
 
@@ -45,8 +46,6 @@ _MOST_STATED_BYTES: Final = 256 << 20
 """Limit per statement; each is read separately."""
 _MOST_TEXT_BYTES: Final = 64 << 20
 """Maximum size of a file that may have been converted to another system's text format."""
-_SHOWN: Final = 5
-"""Files named in a sentence."""
 
 
 class VerifiedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,8 +153,7 @@ def _check_same(present: Set[str], named: Set[str], added: str, missing: str) ->
 
 def _several(names: Sequence[str]) -> str:
     """Some names with the right verb: `a is`, `a, b and 3 more are`."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more} {'is' if len(names) == 1 else 'are'}"
+    return f"{some(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _check_lineage(lineage: Lineage, model: Digest, signers: Signers) -> None:

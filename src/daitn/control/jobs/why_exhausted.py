@@ -13,7 +13,7 @@ from daitn.control.route.task import PROGRESS
 from daitn.objects.decisions import Decision
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Objective
-from daitn.objects.text import counted, figure
+from daitn.objects.text import counted, figure, some
 from daitn.topology.snapshot import MsDrrt
 
 __all__ = ["larger_budget", "limits", "unvisited", "why_exhausted"]
@@ -142,9 +142,8 @@ def _visited(job: Job) -> str:
     if not job.made:
         return "no site was visited"
     times = Counter(made.site for made in job.made)
-    shown = [f"{site} {count}x" for site, count in times.most_common(_SHOWN)]
-    more = [counted(len(times) - _SHOWN, "more site")] if len(times) > _SHOWN else []
-    return f"visited: {', '.join([*shown, *more])} ({counted(job.spent_examples, 'example')})"
+    each = some(f"{site} {count}x" for site, count in times.most_common())
+    return f"visited: {each} ({counted(job.spent_examples, 'example')})"
 
 
 def _left_out(job: Job) -> str:
@@ -154,9 +153,7 @@ def _left_out(job: Job) -> str:
 def _named(what: str, sites: Mapping[SiteId, str]) -> str:
     if not sites:
         return ""
-    shown = [f"{site} ({why})" for site, why in list(sites.items())[:_SHOWN]]
-    more = [f"{len(sites) - _SHOWN} more"] if len(sites) > _SHOWN else []
-    return f"{what}: {', '.join([*shown, *more])}"
+    return f"{what}: {some(f'{site} ({why})' for site, why in sites.items())}"
 
 
 def _help(job: Job, now_s: float, unvisited: Mapping[SiteId, str]) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from daitn.control.queries.context import QueryRefusal, TooLong
 from daitn.objects.decisions import Decision, Rejection, Relaxation
 from daitn.objects.queries import AUTO, QueryIntent
+from daitn.objects.text import some
 from daitn.topology.arrays import Flags
 from daitn.topology.qrrt.filters import (
     CONTEXT,
@@ -124,13 +125,13 @@ def _unknown(cut: QsQrrt, decision: Decision) -> QueryRefusal:
         return _later("unavailable", "no model is deployed in the network", None, decision)
     if intent.site is not None and intent.model in cut.snapshot.rows_of:
         sites = sorted(cut.snapshot.rows[row].site for row in cut.snapshot.rows_of[intent.model])
-        reason = f"model {intent.model} is not at {intent.site}; it is at {_some(sites)}"
+        reason = f"model {intent.model} is not at {intent.site}; it is at {some(sites)}"
     elif owned := [name for name in known if name.endswith(f"/{intent.model}")]:
-        reason = f"{intent.model} alone names no model here; there is {_some(owned)}"
+        reason = f"{intent.model} alone names no model here; there is {some(owned)}"
     else:
         alike = known if len(known) <= _COMPARED else []
         near = difflib.get_close_matches(intent.model, alike, n=_NAMED) or known
-        reason = f"there is no model {intent.model}; there is {_some(near) or 'none'}"
+        reason = f"there is no model {intent.model}; there is {some(near) or 'none'}"
     return QueryRefusal(
         code="model_not_found",
         reason=reason,
@@ -159,7 +160,7 @@ def _away(cut: QsQrrt, fails: NDArray[np.bool_], may: Flags, decision: Decision)
     rows = [cut.snapshot.rows[int(number)] for number in cut.numbers[may]]
     ids = sorted(f"{row.id} {row.cordoned}" if row.cordoned else row.id for row in rows)
     what = "disconnected, degraded, cordoned or failed recently"
-    reason = f"the eligible deployments are {what}: {_some(ids)}"
+    reason = f"the eligible deployments are {what}: {some(ids)}"
     return _later("unavailable", reason, rest_s, decision)
 
 
@@ -224,8 +225,3 @@ def _commonest(fails: NDArray[np.bool_]) -> Filter:
         if filter_.cause is FilterCause.WISH
     ]
     return FILTERS[-max(constraints)[1]]
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daitn.learning.recipe import DataFault, Fault
+from daitn.objects.text import some
 
-__all__ = ["NO_NUMBER", "Complaints", "some"]
+__all__ = ["NO_NUMBER", "Complaints", "some_columns"]
 
 NO_NUMBER = "cannot be read as a number"
 _SHOWN = 20
@@ -71,10 +72,10 @@ class Complaints:
         if not every:
             return
         shown = every[:_SHOWN]
-        more = f"; and {len(every) - len(shown)} more" if len(every) > len(shown) else ""
+        problems = some((problem for problem, _, _ in every), _SHOWN, between="; ")
         raise DataFault(
             self._fault if len(every) == len(self._general) == 1 else Fault.MALFORMED,
-            f"{self.path}: {'; '.join(problem for problem, _, _ in shown)}{more}",
+            f"{self.path}: {problems}",
             {"problems": len(every)},
             field=", ".join(dict.fromkeys(name for _, name, _ in shown)),
             fix="; ".join(dict.fromkeys(fix for _, _, fix in shown)),
@@ -86,7 +87,7 @@ class Complaints:
 
     def _about_text(self, columns: list[int]) -> tuple[str, str, str]:
         names = [self.names[column] for column in columns]
-        numbers = some(str(column + 1) for column in columns)
+        numbers = some_columns(str(column + 1) for column in columns)
         problem = f"column {numbers} is text" if len(names) == 1 else f"columns {numbers} are text"
         listed = ", ".join(names)
         if self.no_label:
@@ -111,8 +112,6 @@ class Complaints:
         )
 
 
-def some(names: Iterable[str]) -> str:
-    """The names as a list of bounded length."""
-    every = list(names)
-    more = f" and {len(every) - _SHOWN_COLUMNS} more" if len(every) > _SHOWN_COLUMNS else ""
-    return ", ".join(every[:_SHOWN_COLUMNS]) + more
+def some_columns(names: Iterable[str]) -> str:
+    """The names of columns or labels, as a list of bounded length."""
+    return some(names, _SHOWN_COLUMNS)

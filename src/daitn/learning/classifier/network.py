@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from daitn.learning.classifier.complaints import some
+from daitn.learning.classifier.complaints import some_columns
 from daitn.learning.classifier.config import (
     LEAST_DEVIATION,
     MOST_DEVIATIONS,
@@ -57,7 +57,7 @@ def class_indices(labels: Sequence[str], classes: Sequence[str], path: Path) -> 
     if unknown:
         raise DataFault(
             Fault.OTHER_LABELS,
-            f"{path} has labels that are not classes of the model: {some(unknown)}",
+            f"{path} has labels that are not classes of the model: {some_columns(unknown)}",
             field="model.config.classes",
             fix="list every class in any site's data",
         )

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daitn.learning.classifier.complaints import some
+from daitn.learning.classifier.complaints import some_columns
 from daitn.learning.classifier.config import ANY_COLUMN
 from daitn.learning.classifier.parts import Standard
 from daitn.learning.classifier.table import different_rows
@@ -61,7 +61,7 @@ def stated(ranges: Mapping[str, tuple[float, float]], columns: Sequence[str]) ->
     if missing:
         raise DataFault(
             Fault.OTHER_COLUMNS,
-            f"model.config.ranges has none for {some(missing)}",
+            f"model.config.ranges has none for {some_columns(missing)}",
             field="model.config.ranges",
             fix=f"state the range of every column, or one for all others as {ANY_COLUMN!r}",
         )

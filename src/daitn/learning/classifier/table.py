@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.learning.classifier.complaints import NO_NUMBER, Complaints, some
+from daitn.learning.classifier.complaints import NO_NUMBER, Complaints, some_columns
 from daitn.learning.classifier.layout import LABEL, Layout, label_column, lay_out
 from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 from daitn.learning.text_file import text_lines
@@ -173,7 +173,7 @@ def _remarks(table: Table) -> Iterator[str]:
     present = np.isfinite(table.features)
     empty = [name for name, has in zip(table.columns, present.T, strict=True) if not has.any()]
     if empty:
-        yield f"empty throughout, so that models learn nothing from it here: {some(empty)}"
+        yield f"empty throughout, so that models learn nothing from it here: {some_columns(empty)}"
     constant = [
         name
         for name, values in zip(table.columns, table.features.T, strict=True)
@@ -182,7 +182,7 @@ def _remarks(table: Table) -> Iterator[str]:
     if constant:
         yield (
             "the same value in every record, so that models learn nothing from it here; if it "
-            f"stands for a missing one, leave the cells empty: {some(constant)}"
+            f"stands for a missing one, leave the cells empty: {some_columns(constant)}"
         )
     numbered = [
         name
@@ -190,7 +190,7 @@ def _remarks(table: Table) -> Iterator[str]:
         if _looks_like_numbering(values)
     ]
     if numbered:
-        yield f"a different whole number in every record; `ignore` any id: {some(numbered)}"
+        yield f"a different whole number in every record; `ignore` any id: {some_columns(numbered)}"
 
 
 def _looks_like_numbering(values: NDArray[np.float32]) -> bool:
@@ -245,4 +245,4 @@ def _number(line: int, column: int, cell: str, complaints: Complaints) -> float:
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"; {what}: {some(names)}" if names else ""
+    return f"; {what}: {some_columns(names)}" if names else ""

@@ -16,12 +16,10 @@ import msgspec
 from daitn.files.atomic import make_folder, replace_file
 from daitn.learning.recipe import DataFault, Fault
 from daitn.learning.text_file import text_lines
-from daitn.objects.text import plain_fields
+from daitn.objects.text import plain_fields, some
 
 __all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
 
-_SHOWN = 5
-"""Number of complaints shown per file."""
 
 OPTIONS = 4
 """Options of a `multiple-choice/1` item; guessing scores 1 / OPTIONS."""
@@ -144,13 +142,14 @@ def _named_field(problem: str) -> str:
 
 def _malformed(path: Path, complaints: list[tuple[int, _Complaint]]) -> DataFault:
     """One error for all complaints, shortened to a readable length."""
-    shown = complaints[:_SHOWN]
-    problems = "; ".join(f"line {line}, field {c.field}: {c.problem}" for line, c in shown)
-    more = f"; and {len(complaints) - len(shown)} more" if len(complaints) > len(shown) else ""
+    problems = some(
+        (f"line {line}, field {each.field}: {each.problem}" for line, each in complaints),
+        between="; ",
+    )
     first_line, first = complaints[0]
     return DataFault(
         Fault.MALFORMED,
-        f"{path}, {problems}{more}",
+        f"{path}, {problems}",
         {"problems": len(complaints)},
         field=first.field,
         fix=f"{first.fix} at line {first_line} of {path}",

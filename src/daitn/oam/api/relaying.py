@@ -14,12 +14,12 @@ from daitn.identity.envelopes import read_envelope
 from daitn.oam.api.answers import ApiRole
 from daitn.oam.api.asking import Asked, Center
 from daitn.oam.api.problems import HttpProblem
-from daitn.objects.errors import Corrupt, NotFound, Refused
+from daitn.objects.errors import NotFound, Refused
 from daitn.objects.identifiers import is_name
 from daitn.objects.roster import SignedRoster
 from daitn.objects.steering import Steer
 from daitn.objects.value import ValueQuestion
-from daitn.objects.wire import decode
+from daitn.objects.wire import decode, is_whole
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.authority import CENTER_READING, CENTER_VERBS, READING, SITE_VERBS
 from daitn.tools.fabric.signed import SignedFabric
@@ -73,7 +73,7 @@ class Relay:
         site, verb = _asked(key)
         if member is None:
             return await fabric.request(key, payload, timeout_s=within_s)
-        if _is_signed(payload):
+        if is_whole(read_envelope, payload):
             assert isinstance(fabric, SignedFabric)
             return await fabric.relay(key, payload, member.public_key, timeout_s=within_s)
         if site is None and verb in _SIGNED_ALONE:
@@ -126,11 +126,3 @@ def _reads(site: str | None, verb: str, payload: bytes) -> bool:
         case "value":
             return not decode(payload, ValueQuestion).measure
     return verb in CENTER_READING
-
-
-def _is_signed(payload: bytes) -> bool:
-    try:
-        read_envelope(payload)
-    except Corrupt:
-        return False
-    return True

@@ -20,6 +20,7 @@ from daitn.objects.errors import ClocksDiffer, DaitnError
 from daitn.objects.identifiers import SiteId
 from daitn.objects.requests import ReplicaView
 from daitn.objects.roster import Roster, SignedRoster
+from daitn.objects.text import some
 from daitn.objects.wire import decode
 from daitn.topology.export import LinkView, TopologyView
 from daitn.topology.partitions import KNOWN_FOR_S
@@ -107,7 +108,7 @@ def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Diagnos
         names = [node.site for node in nodes if node.software == software]
         yield warning(
             "version",
-            ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
+            some(names),
             f"{software} runs there, {ours} here",
             "bring all to one version, one site at a time: `daitn drain SITE`, install, start, "
             "`daitn uncordon SITE`",

@@ -6,8 +6,19 @@ Lengths and positions are in user units; a position is a complex number, x + iy,
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 
-__all__ = ["STYLE", "box", "document", "element", "line", "pair", "shortened", "text"]
+__all__ = [
+    "STYLE",
+    "attributes_text",
+    "box",
+    "document",
+    "element",
+    "line",
+    "pair",
+    "shortened",
+    "text",
+]
 
 STYLE = """
 text{font-family:ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;
@@ -35,11 +46,15 @@ def document(body: str, width: float, height: float, label: str) -> str:
 
 def element(name: str, content: str | None = None, /, **attributes: object) -> str:
     """An element. `class_` becomes `class`, and `stroke_width` becomes `stroke-width`."""
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_escaped(_number(value))}"'
-        for key, value in attributes.items()
-    )
+    written = attributes_text({key: _escaped(_number(at)) for key, at in attributes.items()})
     return f"<{name}{written}/>" if content is None else f"<{name}{written}>{content}</{name}>"
+
+
+def attributes_text(escaped: Mapping[str, str]) -> str:
+    """Attributes of an element, with escaped values: `class_` becomes `class`."""
+    return "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{value}"' for key, value in escaped.items()
+    )
 
 
 def text(

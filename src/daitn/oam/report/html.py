@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from daitn.oam.pictures.drawing import attributes_text
 from daitn.objects.text import escaped
 
 __all__ = ["Safe", "Shown", "bullets", "inline", "joined", "section", "table", "tag"]
@@ -32,10 +33,7 @@ def inline(shown: Shown) -> Safe:
 
 def tag(name: str, *content: Shown, **attributes: str) -> Safe:
     """An element. `class_` becomes `class`."""
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(escaped(value))}"'
-        for key, value in attributes.items()
-    )
+    written = attributes_text({key: html.escape(escaped(at)) for key, at in attributes.items()})
     return Safe(f"<{name}{written}>{joined(content)}</{name}>")
 
 

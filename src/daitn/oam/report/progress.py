@@ -17,7 +17,7 @@ from daitn.oam.words import size
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import VisitView
 from daitn.objects.lineage import Merge
-from daitn.objects.text import counted
+from daitn.objects.text import counted, some
 
 __all__ = ["labels_section", "progress_section", "stages", "visits_section"]
 
@@ -45,10 +45,7 @@ class Stage:
     @property
     def where(self) -> str:
         names = [visit.site for visit in self.visits]
-        if len(names) == 1:
-            return names[0]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"{', '.join(names[:_NAMED])}{more}"
+        return some(names, _NAMED)
 
     @property
     def moved(self) -> float:
