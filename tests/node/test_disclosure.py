@@ -22,7 +22,15 @@ from daitn.learning.recipe import (
     Measured,
     Progress,
 )
-from daitn.node.disclosure import Disclosure, LossGate, TrainingStep, coarse, coarse_tally, withheld
+from daitn.node.disclosure import (
+    Disclosure,
+    LossGate,
+    TrainingStep,
+    coarse,
+    coarse_tally,
+    whole,
+    withheld,
+)
 from daitn.objects.errors import (
     Corrupt,
     DaitnError,
@@ -195,11 +203,36 @@ def test_labels_that_are_not_published_have_no_value() -> None:
 
 def test_what_is_no_share_of_items_is_clipped() -> None:
     """A loss, a perplexity: nothing that one item can move without bound."""
-    for value, told in ((7.3, 1.0), (-2.0, 0.0), (math.nan, 0.0), (math.inf, 0.0)):
+    for value, told in ((7.3, 1.0), (-2.0, 0.0)):
         assert coarse(value, 50) == told
     few = measured({"a": (3, 9)})
     with pytest.raises(InvalidInput, match="fewer than 10 items"):
         GATE.measured(few, ["a"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_metric_that_is_no_number_is_a_failure_and_not_the_worst_model(
+    value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job would go on looking for a better one, and spend its budget."""
+    broken = msgspec.structs.replace(measured({"a": (40, 50)}), value=value)
+    label = {"a": LabelMeasured(value=value, items=50)}
+    of_label = msgspec.structs.replace(measured({"a": (40, 50)}), by_label=label)
+    for one in (broken, of_label):
+        with pytest.raises(WorkFailed, match="measured no finite number") as told, GATE.failures():
+            GATE.measured(one, ["a"])
+        assert told.value.field == "model"
+    assert f"accuracy as {value}" in caplog.text
+
+
+def test_the_sites_own_log_has_the_full_error() -> None:
+    """Advice to read that log would point to itself."""
+    full = NotFound("/data/notes.csv does not exist", fix="restore it")
+    with pytest.raises(NotFound, match="a file is missing") as told, GATE.failures():
+        raise full
+    assert whole(told.value) is full
+    own = WorkFailed("the worker was killed", fix="try again")
+    assert whole(own) is own
 
 
 def test_quality_leaves_in_steps() -> None:

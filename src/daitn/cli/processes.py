@@ -32,7 +32,7 @@ from daitn.files.lock import FolderLock
 from daitn.files.state_folder import CenterState, ProcessState
 from daitn.identity.certificates import Issuer, fall_back, keep, requested
 from daitn.identity.keys import SigningKey
-from daitn.node.config import NodeConfig
+from daitn.node.config import NodeConfig, ReadNodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
@@ -372,9 +372,11 @@ async def _up(config: Path, log_format: LogFormat) -> None:
                 start = network.start(lambda name, done, of: screen.print(f"{done}/{of} {name}"))
                 await until(stopping, start)
             for site, entries in network.left_out.items():
+                missing = missing_files(next(one for one in network.nodes if one.site == site))
                 for entry in entries:
+                    why = missing.get(entry.field, entry.reason)
                     errors.print(
-                        f"{site} does without {entry.field} {entry.name}: {entry.reason}",
+                        f"{site} starts without {entry.field} ({entry.name}): {why}",
                         style="yellow",
                         markup=False,
                         highlight=False,
@@ -395,6 +397,23 @@ async def _up(config: Path, log_format: LogFormat) -> None:
                 await asyncio.sleep(0.5)
     finally:
         network.stop()
+
+
+def missing_files(node: NodeConfig) -> dict[str, str]:
+    """Which of its files do not exist, by the entry that names them. For its own terminal: what it
+    publishes names no path."""
+    if not isinstance(node, ReadNodeConfig):
+        return {}
+    entries = (
+        ("datasets", zip(node.dataset_positions, node.datasets, strict=True)),
+        ("tests", zip(node.test_positions, node.tests, strict=True)),
+    )
+    return {
+        f"{field}[{position}]": f"{entry.path} does not exist"
+        for field, several in entries
+        for position, entry in several
+        if not Path(entry.path).exists()
+    }
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -85,6 +85,7 @@ class Fault(enum.StrEnum):
     COLUMNS_NOT_CHOSEN = "columns-not-chosen"
     LOSS_NOT_FINITE = "loss-not-finite"
     SCORES_NOT_FINITE = "scores-not-finite"
+    METRIC_NOT_FINITE = "metric-not-finite"
 
 
 class DataFault(InvalidInput):

@@ -24,7 +24,7 @@ from daitn.node.config import (
     ReadNodeConfig,
     TestSetConfig,
 )
-from daitn.node.disclosure import in_steps
+from daitn.node.disclosure import in_steps, whole
 from daitn.node.entries import left_out
 from daitn.objects.access import allows
 from daitn.objects.descriptors import (
@@ -212,7 +212,7 @@ class _Inspection:
     def _leave_out(self, field: str, name: str, error: Exception, path: str = "") -> None:
         """Leave an entry out. Only the log has the full error, which may be private."""
         if isinstance(error, DaitnError):
-            log.error("%s %s is left out: %s", field, name, error)
+            log.error("%s %s is left out: %s", field, name, whole(error))
         else:
             log.exception("%s %s is left out", field, name, exc_info=error)
             error = WorkFailed(f"it cannot be described: {type(error).__name__}")

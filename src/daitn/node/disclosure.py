@@ -49,6 +49,7 @@ __all__ = [
     "coarse",
     "coarse_tally",
     "in_steps",
+    "whole",
     "withheld",
 ]
 
@@ -81,6 +82,8 @@ class Disclosure:
     """Minimum number of records behind anything that leaves."""
     label_values: bool = True
     """Whether measured values per label leave."""
+    field: str = "dataset"
+    """In errors about the data."""
 
     def check_profile(self, profile: DataProfile) -> None:
         """Raise `InvalidInput` if there are too few records to describe any of them together."""
@@ -161,13 +164,21 @@ class Disclosure:
     def measured(self, measured: Measured, labels: Collection[str]) -> Measured:
         """A metric as it may leave: in steps of several items, rounded down, and for `labels` only.
 
-        Raises `InvalidInput` if it was measured on too few items.
+        Raises `InvalidInput` if it was measured on too few items, or is not a finite number.
         """
         if measured.items < self.least_records:
             raise InvalidInput(
                 f"was measured on fewer than {self.least_records} items",
                 field="least_records",
                 fix="add items",
+            )
+        values = (measured.value, *(one.value for one in measured.by_label.values()))
+        if not all(map(math.isfinite, values)):
+            raise DataFault(
+                Fault.METRIC_NOT_FINITE,
+                f"the recipe measured {measured.metric} as {measured.value}, or that of a label, "
+                "which is not a finite number",
+                field="model",
             )
         parts = self._parts(measured) if measured.over_labels else []
         if not parts:
@@ -231,7 +242,7 @@ class Disclosure:
             yield
         except DaitnError as error:
             log.error("%s: %s", self.name, error)
-            raise withheld(error) from error
+            raise withheld(error, self.field) from error
 
 
 class TrainingStep(NamedTuple):
@@ -359,7 +370,14 @@ def _different(profile: DataProfile) -> int:
     return sum(profile.different.values()) or profile.samples
 
 
-def withheld(error: DaitnError) -> DaitnError:
+def whole(error: DaitnError) -> DaitnError:
+    """For this site's own log: the full error behind one that `Disclosure.failures` raised, whose
+    advice is to read this log."""
+    full = error.__cause__
+    return full if error.fix == _SEE_LOG and isinstance(full, DaitnError) else error
+
+
+def withheld(error: DaitnError, field: str = "dataset") -> DaitnError:
     """The part that may leave of an error raised while a recipe read records.
 
     The node's own words, and fixed sentences with counts: a recipe's words may hold a record.
@@ -368,9 +386,9 @@ def withheld(error: DaitnError) -> DaitnError:
         case ProcessFailed():
             return error
         case DataFault():
-            return _stated(error)
+            return _stated(error, field)
         case NotFound():
-            return NotFound("a file is missing", field="dataset", fix=_SEE_LOG)
+            return NotFound("a file is missing", field=field, fix=_SEE_LOG)
         case Corrupt():
             return Corrupt(
                 "the recipe cannot read the model's parts with this configuration",
@@ -380,7 +398,7 @@ def withheld(error: DaitnError) -> DaitnError:
         case InvalidInput():
             return InvalidInput(
                 "the recipe cannot use the data with this configuration",
-                field="dataset",
+                field=field,
                 fix=_SEE_LOG,
             )
         case StorageFull():
@@ -391,7 +409,8 @@ def withheld(error: DaitnError) -> DaitnError:
 class _Sentence(NamedTuple):
     problem: str
     """With the fault's counts as fields."""
-    field: str = "dataset"
+    field: str = ""
+    """Empty means the data."""
     fix: str = _SEE_LOG
 
 
@@ -435,14 +454,19 @@ _SENTENCES = {
     Fault.SCORES_NOT_FINITE: _Sentence(
         "the model's scores are not finite", "model", "train it again with a lower learning rate"
     ),
+    Fault.METRIC_NOT_FINITE: _Sentence(
+        "the recipe measured no finite number",
+        "model",
+        "train the model again with a lower learning rate, or correct `evaluate` of the recipe",
+    ),
 }
-_OF_THE_MODEL = frozenset({Fault.LOSS_NOT_FINITE, Fault.SCORES_NOT_FINITE})
+_OF_THE_MODEL = frozenset({Fault.LOSS_NOT_FINITE, Fault.SCORES_NOT_FINITE, Fault.METRIC_NOT_FINITE})
 
 
-def _stated(error: DataFault) -> DaitnError:
+def _stated(error: DataFault, data: str) -> DaitnError:
     problem, field, fix = _SENTENCES[error.fault]
     counts: defaultdict[str, int | str] = defaultdict(int)
     counts.update({name: int(count) for name, count in error.counts.items()})
     kind = WorkFailed if error.fault in _OF_THE_MODEL else InvalidInput
     counts["s"] = "" if counts["problems"] == 1 else "s"
-    return kind(problem.format_map(counts), field=field, fix=fix)
+    return kind(problem.format_map(counts), field=field or data, fix=fix)

@@ -29,7 +29,10 @@ class TestSetConfig(TableConfig, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def disclosure(self) -> Disclosure:
         return Disclosure(
-            f"test set {self.topic}", self.terms.least_records, self.terms.label_values
+            f"test set {self.topic}",
+            self.terms.least_records,
+            self.terms.label_values,
+            field="test set",
         )
 
     def __post_init__(self) -> None:

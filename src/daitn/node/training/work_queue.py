@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
+from daitn.node.disclosure import whole
 from daitn.node.training.begun import BegunVisits
 from daitn.node.training.metrics import WorkMetrics
 from daitn.node.training.tracing import work_span
@@ -232,7 +233,7 @@ class WorkQueue:
         try:
             result = await self._perform(work)
         except DaitnError as error:
-            log.warning("%s failed: %s", work.visit, error)
+            log.warning("%s failed: %s", work.visit, whole(error))
             return self._failed(work, ErrorReport.of(error))
         except Exception as error:
             log.exception("%s failed", work.visit)
