@@ -20,7 +20,7 @@ def mcp(
         typer.Option(
             min=0,
             max=65_535,
-            help="Port on 127.0.0.1; 0 picks a free one. By default 7449, or a free one if that is "
+            help="Port on 127.0.0.1; 0 picks a free one. By default 7450, or a free one if that is "
             "taken.",
         ),
     ] = None,
@@ -49,7 +49,7 @@ def mcp(
 
     Examples:
 
-      daitn mcp --port 7449
+      daitn mcp --port 7450
 
       daitn mcp --stdio
     """

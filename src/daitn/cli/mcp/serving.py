@@ -21,8 +21,7 @@ from daitn.objects.errors import DaitnError, InvalidInput
 __all__ = ["PATH", "USUAL_PORT", "listening", "made", "serve_http", "serve_stdio"]
 
 PATH = "/mcp"
-USUAL_PORT = 7449
-"""Also that of the metrics of a control centre, on the machine of one."""
+USUAL_PORT = 7450
 _LOOPBACK = "127.0.0.1"
 
 
