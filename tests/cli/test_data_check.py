@@ -105,3 +105,29 @@ def test_equal_records_count_once(tmp_path: Path, table: Path) -> None:
     shown = " ".join(daitn("data", "check", str(table), *options).stdout.split())
     assert "records 40" in shown
     assert "hiv: 50 (1 differ)" in shown
+
+
+def test_an_examination_is_recognised(tmp_path: Path) -> None:
+    item = {"topic": "t", "label": "l", "question": "q", "options": list("abcd"), "answer": 1}
+    path = tmp_path / "exam.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for _ in range(30)))
+    ended = daitn("data", "check", str(path))
+    told = " ".join(ended.stderr.split())
+    assert ended.returncode == 2
+    assert told.endswith("this looks like multiple-choice/1 fix use --test"), told
+    assert daitn("data", "check", str(path), "--test").returncode in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fix"),
+    [
+        ("outcome,a\nx,1\ny,2\n", "if outcome is not the label, ignore it or encode it as"),
+        ("label,a\nx,1\n,2\n", "give each record a label, or remove the record"),
+        ("label,a\nx,1\ny,2\nx,?\n", "correct a; a missing number is an empty cell"),
+    ],
+)
+def test_advice_fits_the_column(tmp_path: Path, rows: str, fix: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(rows)
+    ended = daitn("data", "check", str(path))
+    assert fix in " ".join(ended.stderr.split())

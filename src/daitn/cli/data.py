@@ -19,13 +19,15 @@ from daitn.cli.describe_pages import gaps
 from daitn.cli.session import JsonOption, errors, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.learning.consultant import Consultant
+from daitn.learning.corpora.records import is_examination
 from daitn.learning.corpora.split import Prepared
 from daitn.learning.installed import installed
 from daitn.learning.process import ReadingProcess
 from daitn.learning.recipe import LEAST_RECORDS, DataProfile, Selection
 from daitn.learning.trainer import Trainer
 from daitn.node.config import DatasetConfig, NodeConfig, PolicyConfig, TestSetConfig
-from daitn.node.descriptor import described_dataset, described_test_set
+from daitn.node.descriptor import QUESTIONS, described_dataset, described_test_set
+from daitn.node.disclosure import whole
 from daitn.objects.descriptors import (
     ANY,
     DatasetDescriptor,
@@ -240,7 +242,11 @@ async def _checked(
         return await described_dataset(nobody, data, "data", consultant, trainer)
     except DaitnError as error:
         # The file's owner sees what a site writes to its log.
-        full = error.__cause__ if isinstance(error.__cause__, DaitnError) else error
+        full = whole(error)
+        if not test and schema == QUESTIONS and is_examination(file):
+            raise InvalidInput(
+                "this looks like multiple-choice/1", field=str(file), fix="use --test"
+            ) from None
         problem, field = (text.replace(path, str(file)) for text in (full.problem, full.field))
         raise type(error)(problem, field=field, fix=full.fix) from None
     finally:

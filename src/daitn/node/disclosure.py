@@ -371,10 +371,10 @@ def _different(profile: DataProfile) -> int:
 
 
 def whole(error: DaitnError) -> DaitnError:
-    """For this site's own log: the full error behind one that `Disclosure.failures` raised, whose
-    advice is to read this log."""
+    """For the site's own log and terminal: the full error behind one that `Disclosure.failures`
+    raised, whose advice is often to read that log."""
     full = error.__cause__
-    return full if error.fix == _SEE_LOG and isinstance(full, DaitnError) else error
+    return full if isinstance(full, DaitnError) else error
 
 
 def withheld(error: DaitnError, field: str = "dataset") -> DaitnError:

@@ -13,9 +13,10 @@ from pathlib import Path
 from daitn.learning.recipe import DataFault, Fault
 from daitn.objects.text import some
 
-__all__ = ["NO_NUMBER", "Complaints", "some_columns"]
+__all__ = ["NO_LABEL", "NO_NUMBER", "Complaints", "some_columns"]
 
 NO_NUMBER = "cannot be read as a number"
+NO_LABEL = "should not be empty"
 _SHOWN = 20
 _SHOWN_COLUMNS = 10
 
@@ -91,7 +92,9 @@ class Complaints:
         problem = f"column {numbers} is text" if len(names) == 1 else f"columns {numbers} are text"
         listed = ", ".join(names)
         if self.no_label:
-            return problem, listed, f"of {listed}, ignore or encode as numbers all but the label"
+            one = f"if {listed} is not the label, ignore it or encode it as numbers"
+            several = f"of {listed}, ignore or encode as numbers those that are not the label"
+            return problem, listed, one if len(names) == 1 else several
         return problem, listed, f"encode as numbers, or ignore: `ignore: [{listed}]`"
 
     def _about_cells(self, column: int, problem: str) -> tuple[str, str, str]:
@@ -108,7 +111,9 @@ class Complaints:
         return (
             f"column {column + 1} has {many} {problem}, first in line {cells.first_line}",
             name,
-            f"correct {name}; a missing number is an empty cell",
+            "give each record a label, or remove the record"
+            if problem == NO_LABEL
+            else f"correct {name}; a missing number is an empty cell",
         )
 
 

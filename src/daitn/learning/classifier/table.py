@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.learning.classifier.complaints import NO_NUMBER, Complaints, some_columns
+from daitn.learning.classifier.complaints import NO_LABEL, NO_NUMBER, Complaints, some_columns
 from daitn.learning.classifier.layout import LABEL, Layout, label_column, lay_out
 from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 from daitn.learning.text_file import text_lines
@@ -124,7 +124,7 @@ def _whole_table(path: Path, label: str, selection: Selection) -> Table:
         if layout.label >= 0:
             labels.append(plain(cells[layout.label]))
             if not labels[-1]:
-                complaints.cell(line, layout.label, "should not be empty")
+                complaints.cell(line, layout.label, NO_LABEL)
         features.append(_numbers(line, layout, cells, complaints))
     if not features and not complaints:
         complaints.add(

@@ -16,9 +16,18 @@ import msgspec
 from daitn.files.atomic import make_folder, replace_file
 from daitn.learning.recipe import DataFault, Fault
 from daitn.learning.text_file import text_lines
+from daitn.objects.errors import DaitnError
 from daitn.objects.text import plain_fields, some
 
-__all__ = ["OPTIONS", "MultipleChoice", "QaPair", "read_choices", "read_pairs", "write_records"]
+__all__ = [
+    "OPTIONS",
+    "MultipleChoice",
+    "QaPair",
+    "is_examination",
+    "read_choices",
+    "read_pairs",
+    "write_records",
+]
 
 
 OPTIONS = 4
@@ -68,6 +77,16 @@ def read_pairs(path: Path) -> list[QaPair]:
 def read_choices(path: Path) -> list[MultipleChoice]:
     """Read a `multiple-choice/1` file; raises like `read_pairs`."""
     return _read(path, MultipleChoice, "multiple-choice/1", ("topic", "label", "question"))
+
+
+def is_examination(path: Path) -> bool:
+    """Whether the first line of a file is an item of `multiple-choice/1`."""
+    try:
+        line = next((line for line in text_lines(path) if line.strip()), "")
+        msgspec.json.decode(line, type=MultipleChoice)
+    except (DaitnError, msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def write_records(path: Path, records: Iterable[QaPair | MultipleChoice]) -> int:
