@@ -36,7 +36,7 @@ $(STATIC): web/node_modules/installed $(shell find web -path web/node_modules -p
 demo: .venv/installed $(STATIC)
 	$(BIN)/daitn demo -o out/demo $(DEMO)
 
-# From the quickest to the slowest, so that what is wrong is said soon.
+# Fastest first, so that failures show early.
 check: .venv/installed $(STATIC)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -114,7 +114,7 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a reordered lineage": (
         lambda out: with_entries(out, lambda e: [e[1], e[0], e[2]]), "not before it",
     ),
-    "an entry twice": (lambda out: with_entries(out, lambda e: [*e, e[-1]]), "there twice"),
+    "an entry twice": (lambda out: with_entries(out, lambda e: [*e, e[-1]]), "occurs twice"),
     "a statement less": (
         lambda out: (out / STATEMENTS).write_text((out / STATEMENTS).read_text().split("\n", 1)[1]),
         "2 statements of 3 entries",
@@ -330,7 +330,7 @@ def test_a_measurement_is_a_verifiers(handed: Handed, out: Path) -> None:
     entries = (*handed.entries, own)
     Cheat(handed, out).hands_over(Lineage(job=praise.job, entries=entries))
     error = refused(handed, out)
-    assert "clinic has not the role verifier" in error.problem
+    assert "clinic does not have the role verifier" in error.problem
     assert error.field == "entries[3]"
 
 

@@ -172,7 +172,7 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path) -> None:
     assert "no root key" in refused(2, "revoke", "site", "ghr", "--network", str(tmp_path))
     assert "no file nowhere" in refused(2, "join", "nowhere")
     Path("garbage").write_text("{}")
-    assert "no invitation, request or admission" in refused(2, "join", "garbage")
+    assert "not an invitation, request or admission" in refused(2, "join", "garbage")
     good("invite", "--site", "ghr", *SITE)
     assert "is not a request" in refused(2, "admit", "ghr.invitation")
     good("join", "ghr.invitation")

@@ -54,7 +54,7 @@ def test_so_is_standard_input(locale: str) -> None:
         capture_output=True,
     )
     assert ended.returncode == 2
-    assert b"TEXT: standard input is no text in UTF-8" in ended.stderr
+    assert b"TEXT: standard input is not UTF-8 text" in ended.stderr
 
 
 def test_a_path_that_is_no_text_can_be_printed() -> None:

@@ -60,7 +60,7 @@ async def problems(run: Run) -> list[str]:
 
 
 def _jobs(run: Run) -> Iterator[str]:
-    """No accepted job is lost, none is there twice, and each has ended and says why."""
+    """No accepted job is lost, none occurs twice, and each has ended and says why."""
     stored = _stored(run)
     for one in run.submissions:
         if one.accepted is None and not one.refused:

@@ -264,7 +264,7 @@ async def test_in_a_network_with_a_roster_a_query_needs_its_gateways_signature(
     with pytest.raises(ApiError, match=r"DENIED: .*not signed"):
         await scene.ask()
     scene.tap.change = lambda packet: sign_packet(unsigned(packet), SigningKey.generate())
-    with pytest.raises(ApiError, match="no gateway of this network"):
+    with pytest.raises(ApiError, match="not a gateway of this network"):
         await scene.ask()
 
 

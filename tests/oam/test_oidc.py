@@ -87,13 +87,13 @@ async def test_whoever_has_the_account_may_do_what_the_members_token_lets_it(
         you = (await shown.json())["you"]
     assert (you["member"], you["role"]) == ("ann", "viewer")
     clinics.revoke("ann")
-    assert "no owner or operator" in await told(await signed_in(clinics.http()))
+    assert "no longer an owner or operator" in await told(await signed_in(clinics.http()))
 
 
 @pytest.mark.parametrize(
     ("account", "detail"),
     [
-        ({"email": "eve@example.org", "email_verified": True}, "nobody here"),
+        ({"email": "eve@example.org", "email_verified": True}, "not known here"),
         ({"email": "ann@example.org"}, "not verified"),
         ({"email": "ann@example.org", "email_verified": "true"}, "not verified"),
         ({"sub": "ann@example.org"}, "does not say email"),
@@ -145,11 +145,11 @@ async def test_files_that_are_no_text_and_errors_of_the_provider_are_told(
 ) -> None:
     await named(provider, ANN)
     (tmp_path / "ann.token").write_bytes(b"\xff\xfe")
-    assert "no text" in await told(await signed_in(clinics.http()))
+    assert "not text" in await told(await signed_in(clinics.http()))
     (tmp_path / "secret").write_text("another")
     assert "400: invalid_grant" in await told(await signed_in(clinics.http()))
     (tmp_path / "secret").write_bytes(b"\xff\xfe")
-    assert "no text" in await told(await signed_in(clinics.http()))
+    assert "not text" in await told(await signed_in(clinics.http()))
 
 
 async def test_a_sign_in_is_of_the_browser_that_began_it(clinics: Room, provider: str) -> None:

@@ -42,7 +42,7 @@ def digest(letter: str) -> Digest:
 
 @dataclass
 class Members:
-    """Everybody's keys, the roster, and the time. `stranger` has a key and is no member."""
+    """Everybody's keys, the roster, and the time. `stranger` has a key and is not a member."""
 
     now_s: float = NOW_S
     keys: dict[str, SigningKey] = field(

@@ -79,7 +79,7 @@ def test_a_model_sets_out_from_a_forwarder_alone(shared: Network, tmp_path: Path
     ):
         ended = shared.daitn(*asked)
         assert ended.returncode == 3, ended.stderr
-        assert "--site: north has not the role forwarder, but data, compute" in said(ended)
+        assert "--site: north does not have the role forwarder, but data, compute" in said(ended)
         assert "give north the role" in said(ended)
     nowhere = shared.daitn("train", "-f", intent, "--autonomous", "--site", "nowhere")
     assert nowhere.returncode == 4

@@ -172,7 +172,7 @@ def test_a_revoked_site_loses_its_links_and_gets_no_certificate(network: Network
         return (network.folder / f"logs/{name}.log").read_text()
 
     def refused_by(name: str) -> bool:
-        return "ends: its certificate's holder is no member" in log_of(name)
+        return "ends: its certificate's holder is not a member" in log_of(name)
 
     wait_until(lambda: refused_by("center"))
     wait_until(lambda: refused_by("east"))

@@ -169,10 +169,10 @@ async def test_who_knows_that_it_is_no_member_does_not_connect_until_it_is_one(
             made = links_made(north)
             roster.remove(members["north"])
             await until_answering(False, north)
-            await until(lambda: "no member any more: it waits" in caplog.text)
+            await until(lambda: "no longer a member: it waits" in caplog.text)
             await asyncio.sleep(2 * links._CHECK_S)
             before = len(made)
-            assert caplog.text.count("no member any more: it waits") == 1
+            assert caplog.text.count("no longer a member: it waits") == 1
             await asyncio.sleep(2.0)
             assert len(made) == before
             roster.add(members["north"])

@@ -122,7 +122,8 @@ class Accounts:
         public_key = self._key_of(statement.site)
         if public_key is None:
             raise Unreachable(
-                f"the control centre has no descriptor of {statement.site} yet", fix="state again"
+                f"the control centre has no descriptor of {statement.site} yet",
+                fix="send the statement again",
             )
         written = check_usage(signed, public_key, payload)
         role = Role.GATEWAY if statement.side is UsageSide.GATEWAY else Role.FACILITY

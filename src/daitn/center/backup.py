@@ -9,7 +9,7 @@
 
 The journal is copied before the weights. Those that it names stay for as long as a job, a model or
 a deployment needs them, and unneeded ones for a day more, so that a copy that takes less has all of
-them. A backup holds the control centre's private key: whoever has it can speak as the control
+them. A backup holds the control centre's private key: anyone who has it can speak as the control
 centre.
 """
 

@@ -69,7 +69,7 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     network init`; it is reread when it changes. Empty means the one that `daitn network join` put
     into `state`, and newer ones from other members."""
     insecure: bool = False
-    """Run without a roster: whoever reaches the process may do anything. Only for experiments on
+    """Run without a roster: anyone who reaches the process may do anything. Only for experiments on
     one machine: all addresses must be local to this machine."""
     root: tuple[str, ...] = ()
     """For a domain's control centre: endpoints of the root control centre, whose advice to

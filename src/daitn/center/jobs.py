@@ -609,8 +609,8 @@ def _works_for(site: SiteId, job: Job) -> bool:
 
 
 def _is_due(job: Job, state: JobState, command: Command) -> bool:
-    """Whether a job still wants what it asked for in this state: a site is told to stop, and is
-    given what is awaited of it, however soon the job goes on."""
+    """Whether to carry out a command that a job issued in `state`. Stopping work, and starting work
+    that the job still awaits, remain due after the job has moved on to another state."""
     match command:
         case StopWork():
             return True

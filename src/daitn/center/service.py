@@ -110,7 +110,7 @@ class ControlCenter:
         self.api = ""
         """URL of its API, if there is one."""
         self.spent = SpentSecrets(self._journal, clock.wall_s)
-        """What signs nobody in to its API any more."""
+        """Credentials already used, which the API refuses."""
         self._releases = Releases(self._rules(state / ProcessState.RELEASES), self._store)
         self._uploads = Uploads(self._store, self._releases, config.stored_bytes)
         self._chunks = ChunkServer(fabric, CENTER_SITE, self._store, self._releases)

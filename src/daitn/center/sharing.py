@@ -42,7 +42,7 @@ class ReleaseRecords:
 
     def take_in(self, folder: Path) -> None:
         """Copy the rules from a folder from before the database was shared. A leader from before
-        the weights were shared has forgotten their rules: whoever has the weights also has
+        the weights were shared has forgotten their rules: anyone who has the weights also has
         these."""
         known = self._journal.all(_KIND)
         for item in ItemStore(folder, Released):

@@ -51,7 +51,7 @@ class WorkWatch:
         return (last.status.ahead if last else 0) != status.ahead
 
     def has(self, visit: VisitId) -> bool:
-        """Whether a site has ever told a status of this work: it has taken it."""
+        """Whether a site has ever reported on this work, and so has accepted it."""
         return visit in self._last
 
     def news(self, visits: Iterable[VisitId], now_s: float) -> dict[VisitId, JobNews]:
@@ -60,8 +60,7 @@ class WorkWatch:
         return {v: JobNews(last.status, now_s - last.since_s) for v, last in known if last}
 
     def silent(self, outstanding: Mapping[VisitId, Outstanding], now_s: float) -> set[VisitId]:
-        """Work about which there is no news for a while, each told once; forgets all other than
-        `outstanding`."""
+        """Work without news for a while; each is reported once. Forgets all but `outstanding`."""
         self._last = {v: last for v, last in self._last.items() if v in outstanding}
         found = set()
         for visit, last in self._last.items():

@@ -129,7 +129,7 @@ def _answered() -> Iterator[None]:
         try:
             yield
         finally:
-            # Otherwise the interpreter does it at its end, when nobody can say what fails.
+            # Otherwise the interpreter does it at its end, when no error can be reported.
             with naming(STDOUT):
                 sys.stdout.flush()
     except (DaitnError, OSError, KeyboardInterrupt) as error:
@@ -149,14 +149,14 @@ def _check_words(words: Sequence[str], environment: Mapping[str, str]) -> None:
                 option = words[position - 1] if position else ""
             field = option if option.startswith("-") and encodable(option) else "arguments"
             raise InvalidInput(
-                f"argument {position + 1} is no text in UTF-8",
+                f"argument {position + 1} is not UTF-8 text",
                 field=field,
                 fix="write it in UTF-8; rename a file whose name is not",
             )
     for name, value in environment.items():
         if name.startswith("DAITN_") and not encodable(value):
             raise InvalidInput(
-                "the environment variable is no text in UTF-8", field=name, fix="set it in UTF-8"
+                "the environment variable is not UTF-8 text", field=name, fix="set it in UTF-8"
             )
 
 
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Open standard streams that whoever started this process had closed. Otherwise Python has none
+    """Open standard streams that the parent of this process had closed. Otherwise Python has none
     to print on, and the first files or sockets take their numbers, which libuv does not expect."""
     for name, flags, mode in (
         ("stdin", os.O_RDONLY, "r"),

@@ -44,7 +44,7 @@ def dashboard(
     """Print the address of the dashboard, signed in.
 
     The address opens one session, within ten minutes; that lasts twelve hours. Its token stands
-    after the `#`, which browsers send to nobody.
+    after the `#`, which browsers do not send.
 
     Example: daitn dashboard --open
     """

@@ -112,7 +112,7 @@ def doctor(
 ) -> None:
     """Report problems of a file, this machine or a running network, and what to do.
 
-    It connects as the sites of the file do. Whoever holds the key of an operator or owner gets a
+    It connects as the sites of the file do. Anyone with the key of an operator or owner gets a
     report on the whole network too.
 
     It exits with 1 if there is a problem, and with 0 if there are warnings at most.

@@ -122,7 +122,7 @@ def _persons_key(folder: Path) -> Path:
 def owner_identity(endpoint: str, owner: str) -> Identity | None:
     """A model owner: the holder of the key that `DAITN_KEY` names, or of the owner's in the folder.
 
-    On the machine that founded the network, whoever may read its root key may be any owner. None
+    On the machine that founded the network, anyone who may read its root key may be any owner. None
     as for `person_identity`. Raises `Refused` if the folder has no key of this owner.
     """
     folder = _folder(endpoint)
@@ -156,7 +156,7 @@ def check_owner(endpoint: str, owner: str, field: str, to_make: str) -> None:
 async def refresh_roster(endpoint: str, carrier: Fabric, *, tell: bool) -> None:
     """Ask the control centre for a newer roster than that of the network's folder.
 
-    Else whoever joined would know nobody who was admitted later, and nobody at all once the roster
+    Else new members would know nobody who was admitted later, and nobody at all once the roster
     has ended. `tell`: also publish it, as it may have a member that was just made here.
     """
     folder = _folder(endpoint)

@@ -102,8 +102,8 @@ async def _signed_in(center: str, identity: Identity | None) -> AsyncIterator[As
 
 
 async def _token(center: str, identity: Identity, tls: str) -> Token:
-    """The source of tokens, once the control centre has told its name; none if nobody needs to sign
-    in."""
+    """The source of tokens, once the control centre has stated its name; none if nobody needs to
+    sign in."""
     async with AsyncClient(center, tls=tls) as stranger:
         session = await stranger.session()
     if not session.ways:

@@ -23,7 +23,7 @@ async def protection(center: CenterConfig, nodes: Sequence[NodeConfig]) -> str:
 
 def _line(center: CenterConfig, nodes: Sequence[NodeConfig], sandbox: Available) -> str:
     if center.insecure:
-        rights = "NO roster and NO capabilities: whoever reaches it commands it"
+        rights = "NO roster and NO capabilities: anyone who reaches it commands it"
     else:
         members = len(read_roster(Path(center.roster)).opened().members)
         rights = f"roster ({members} members) and capabilities (signed orders) on"

@@ -151,9 +151,7 @@ async def _read() -> str:
         # In some locales, Python reads other bytes as halves of surrogate pairs.
         if encodable(text := sys.stdin.read()):
             return text
-    raise InvalidInput(
-        "standard input is no text in UTF-8", field="TEXT", fix="convert it to UTF-8"
-    )
+    raise InvalidInput("standard input is not UTF-8 text", field="TEXT", fix="convert it to UTF-8")
 
 
 async def _query(gateway: str, key: str, body: dict[str, Any], center: str, as_json: bool) -> None:

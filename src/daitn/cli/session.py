@@ -145,7 +145,7 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
     """Interrupted."""
     UNREAD = 141
-    """Whoever read its output stopped, as `head` does; nothing is wrong."""
+    """The reader of its output stopped, as `head` does; nothing is wrong."""
 
 
 class Session:
@@ -208,9 +208,9 @@ class Session:
         role = SITE_VERBS[verb].role
         if role is None or role in roles:
             fix = "ask again; see the site's log"
-            return Unreachable(f"{site} runs, and does not answer this", field=field, fix=fix)
+            return Unreachable(f"{site} is running but did not answer", field=field, fix=fix)
         return Refused(
-            f"{site} has not the role {role}, but {', '.join(roles) or 'none'}",
+            f"{site} does not have the role {role}, but {', '.join(roles) or 'none'}",
             field=field,
             fix=f"name a site that has it, see `daitn get nodes`; or give {site} the role",
         )

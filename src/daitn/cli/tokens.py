@@ -89,8 +89,8 @@ def create(
     """Create a token that acts in a member's name, and print it.
 
     For gateways, OpenAI's clients show it as their API key; for a control centre's API, programs
-    send it as `authorization: Bearer TOKEN`. Whoever takes it checks the member's signature in it,
-    asks nobody, and keeps no copy. It cannot be taken back before it ends, except with its member's
+    send it as `authorization: Bearer TOKEN`. Receivers check the member's signature in it, ask
+    nobody, and keep no copy. It cannot be taken back before it ends, except with its member's
     key: `daitn network revoke owner NAME`.
 
     With limits in US dollars it may spend so much at all gateways that it names: the control centre

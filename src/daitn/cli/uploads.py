@@ -50,7 +50,7 @@ async def upload(
     """Upload a folder of parts to the control centre, without its files in `leave_out`.
 
     What the centre has of this owner is not sent again, so a second call goes on where a first one
-    ended. Shows progress unless `quiet`. Raises `InvalidInput` for a folder that is no model or
+    ended. Shows progress unless `quiet`. Raises `InvalidInput` for a folder that is not a model or
     changes meanwhile, and `Unreachable`.
     """
     manifest = await asyncio.to_thread(cut, recipe, folder, digest_of, leave_out)

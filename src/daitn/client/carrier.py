@@ -1,7 +1,7 @@
 """The part of the fabric that a control centre's API forwards, for client commands.
 
-Requests and answers are those of the fabric, signed end to end by whoever wraps this carrier: the
-control centre, or whoever sits between, can read them, and neither change nor make them.
+Requests and answers are those of the fabric, signed end to end by the fabric around this carrier:
+the control centre, or anyone in between, can read them, but neither change nor make them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def taken_over(
 
     `live`: the paths of fields that may change meanwhile, with `[]` for any position: with them all
     that is below. Where a list gets longer or shorter, it waits as a whole, unless it is live.
-    `notes`: fields that the file does not have; they are no changes of it.
+    `notes`: fields that the file does not have; they do not change it.
     """
     before, after = msgspec.to_builtins(running), msgspec.to_builtins(stated)
     changed = tuple(one for one in _changed(before, after, "", live) if not _is_live(one, notes))

@@ -17,12 +17,12 @@ _MOST_VALUES: Final = 100_000
 """A few lines of aliases of aliases stand for billions of values, which nobody could send."""
 
 _NAMELESS: Final = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
-"""Tags of `<<` and `=`, which are no values by themselves."""
+"""Tags of `<<` and `=`, which are not values by themselves."""
 
 
 def read_yaml(path: Path, what: str) -> object:
     """Read a YAML file as plain data; it cannot execute code. Raises `NotFound` and `InvalidInput`,
-    also for an empty file, keys that occur twice, text that is no Unicode, and aliases that repeat
+    also for an empty file, keys that occur twice, text that is not Unicode, and aliases that repeat
     too much."""
     try:
         text = path.read_text("utf-8")

@@ -153,7 +153,7 @@ class Issuer:
     def certify(self, request: str, member: Member, lasts_s: float = LASTS_S) -> Certificates:
         """The certificates of a member, for the key behind the request.
 
-        Raises `Corrupt` if it is no request that its key signed, `InvalidInput` for an invalid
+        Raises `Corrupt` unless it is a request that its key signed, `InvalidInput` for an invalid
         host in the roster.
         """
         public, _ = _read_request(request)
@@ -283,7 +283,7 @@ def _names(certificate: x509.Certificate) -> tuple[x509.Name, frozenset[x509.Gen
 def fall_back(folder: Path, now_s: float) -> None:
     """Present the membership's certificate again, if the daily one has expired or is damaged.
 
-    Else whoever was away for too long could not connect to get a new one.
+    Else members that were away too long could not connect to get a new one.
     """
     try:
         membership = (folder / MEMBERSHIP).read_bytes()
@@ -309,7 +309,7 @@ def has_entered(folder: Path) -> bool:
 
 
 def check_certificates(folder: Path) -> None:
-    """Raises `InvalidInput` naming the file in `folder` that is no certificate or no key, or whose
+    """Raises `InvalidInput` naming the file in `folder` that is not a certificate or key, or whose
     key is another one's."""
     path = folder / KEY
     try:

@@ -1,6 +1,6 @@
 """DSSE envelopes (secure-systems-lab/dsse, protocol 1.0.2) around in-toto statements.
 
-A signature covers the statement's very bytes, so that whoever checks it never encodes anything
+A signature covers the statement's very bytes, so that a verifier never encodes anything
 again, and a statement with fields that a reader does not know is as good as any.
 """
 
@@ -107,5 +107,5 @@ def statement(payload: bytes, field: str) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     named = dict(pairs)
     if len(named) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name occurs twice")
     return named

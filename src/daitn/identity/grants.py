@@ -103,7 +103,7 @@ class GrantBook:
         member = self.members().get(signed.public_key)
         if member is None or member.kind not in _SIGNERS[kind]:
             signers = " or ".join(_SIGNERS[kind])
-            raise _refused(f"whoever signed it is no {signers} in this network")
+            raise _refused(f"its signer is no {signers} in this network")
         if kind is NameGrant and member != (naming := self.naming()):
             assert naming is not None
             raise _refused(f"{naming.name} gives bare names, and {member.name} does not")
@@ -184,7 +184,7 @@ def split_token(token: str, prefix: str = TOKEN_PREFIX) -> tuple[str, str]:
     """A token's digest of the secret, and its mandate as text. Raises `Refused`."""
     secret, dot, text = token.removeprefix(prefix).partition(".")
     if not token.startswith(prefix) or not dot or len(token) > _MOST_TEXT:
-        raise _refused("this is no token of the kind that is asked for here")
+        raise _refused("this is not the kind of token required here")
     return _digest(secret), text
 
 

@@ -199,7 +199,7 @@ def read_letter(path: Path) -> Invitation | JoinRequest | AdmissionLetter:
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", field=str(path), fix="check the path") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = f"{path} is no invitation, request or admission: {error}"
+        problem = f"{path} is not an invitation, request or admission: {error}"
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}"
     raise InvalidInput(problem, field=str(path), fix="have the file sent again")

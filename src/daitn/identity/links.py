@@ -5,7 +5,7 @@ the roster: its **proof**. From both keys follows a secret that only the two end
 message ends in a tag that is made with it, so nobody can add, change or take over a message; order
 and freshness are the link's own matter (`tools/adjacency/link.py`).
 
-A proof is worth nothing to whoever repeats it: the secret takes the private key. An older proof
+A proof is worth nothing to anyone who repeats it: the secret takes the private key. An older proof
 than the one that counts is ignored, so repeating it does not break the link either.
 """
 

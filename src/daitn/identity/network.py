@@ -271,14 +271,14 @@ def inviting(kind: Kind, name: str) -> str:
 
 
 def may_admit(folder: Path) -> bool:
-    """Whether whoever asks may read the network's root key, and so admit members."""
+    """Whether this user may read the network's root key, and so admit members."""
     return os.access(folder / _ROOT_KEY, os.R_OK)
 
 
 def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
     """The key with which a member acts from this folder.
 
-    Whoever holds the root key may be any owner that nobody else is: the owner is made a member.
+    The holder of the root key may be any owner that nobody else is: the owner is made a member.
     Raises `Refused` if the folder has no such key, or the owner has another one.
     """
     path = key_path(folder, kind, name)
@@ -309,7 +309,7 @@ def own_key(folder: Path, kind: Kind, name: str, now_s: float) -> SigningKey:
 def persons_certificates(folder: Path) -> Path:
     """The folder of certificates for commands that act from `folder`.
 
-    Whoever may read the root key renews them, as the network's operator.
+    Anyone who may read the root key renews them, as the network's operator.
     """
     if may_admit(folder):
         network = NetworkFolder(folder)
@@ -354,7 +354,7 @@ def _check_key(before: Member | None, member: Member, replace: bool) -> None:
 def _check_hosts(member: Member, others: Iterable[Member]) -> None:
     """Raise `Refused` for a host that belongs to a member of another owner.
 
-    Else whoever asks for it could pass for that member to clients that know hosts only.
+    Else its requester could pass for that member to clients that know hosts only.
     """
     taken = {
         host.lower(): other

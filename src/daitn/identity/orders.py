@@ -79,7 +79,7 @@ class OrderBook:
             raise self._refused("nobody ordered it")
         owner = self.members().get(signed.public_key)
         if owner is None or owner.kind is not Kind.OWNER:
-            raise self._refused("whoever signed the order is no owner in this network")
+            raise self._refused("the signer of the order is not an owner in this network")
         check_signature(signed.public_key, signed.signature, _DOMAIN + signed.order)
         order = decode(signed.order, Order)
         if not reads(signed.order, order, later=False):  # What it forbids may be unknown here.

@@ -34,7 +34,7 @@ _PURPOSE = b"daitn roster 1\0"
 class RosterFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A roster in a file, with the key for checking it and its successors.
 
-    Whoever puts the file there decides which network the process belongs to.
+    The person who puts the file there decides which network the process belongs to.
     """
 
     root: str

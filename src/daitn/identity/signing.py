@@ -78,7 +78,7 @@ def sign_entry(
 def check_entry(entry: Entry) -> None:
     """Raise `Corrupt` unless the entry matches its author's signature.
 
-    Whoever has a model shows the same entries with every report and every piece of work.
+    Each holder of a model shows the same entries with every report and every piece of work.
     """
     message = canonical(_Signed(entry.previous, entry.fact, entry.more))
     check_signature_once(entry.public_key, entry.signature, message)

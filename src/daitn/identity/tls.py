@@ -95,7 +95,7 @@ def _trusting(folder: str) -> ssl.SSLContext:
 def trusting_members(folder: str, may_serve: Callable[[str], bool]) -> ssl.SSLContext:
     """Like `trusting`, but among the network's members it trusts only those whose key `may_serve`.
 
-    Whoever else has a certificate of the network for the server's host is refused in the handshake,
+    Anyone else with a certificate of the network for the server's host is refused in the handshake,
     before anything is sent. Servers with certificates of public authorities are not asked for keys.
     """
     context = _trusting(folder)

@@ -2,7 +2,7 @@
 
 A gradient is a sum over records, and a network can be made so that it can be solved for them: where
 a step is linear in it, the weights show it. So a visit is several steps, a gradient has a greatest
-norm, and the weights leave with noise (`daitn.learning.weight_noise`). That is no differential
+norm, and the weights leave with noise (`daitn.learning.weight_noise`). That is not differential
 privacy: what a model learned it can remember.
 """
 

@@ -133,7 +133,7 @@ def _sent(update: Tensor, how: Compression) -> _Sent:
             where = index.to(torch.int32)
             return _Sent({"values": values, "index": where}, full.reshape(update.shape))
         case _:
-            raise ValueError(f"{how} is no form of an update")
+            raise ValueError(f"{how} is not a form of an update")
 
 
 def _check_fits(part: str, header: Header, base: Header) -> None:

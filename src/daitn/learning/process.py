@@ -59,7 +59,7 @@ class WorkerProcess(ChildProcess[Reply]):
 
         Raises what the recipe raised, or `ProcessFailed`, as where there is no sign of life for
         `stall_s`. Whatever else ends the wait, be it a cancellation or an exception out of `watch`
-        or `kept`, ends the worker too: it is busy with something that nobody waits for.
+        or `kept`, ends the worker too: it is busy with something no longer awaited.
         """
         used_s = processor_s(self.pid, below=self.watchers)
         pulse = Pulse(time.monotonic(), used_s, stall_s=stall_s)

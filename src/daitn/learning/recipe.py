@@ -322,9 +322,9 @@ class Form(enum.StrEnum):
     MERGED = "merged"
     """As `hf`, of a model with adapters only: they are merged into its weights."""
     GGUF = "gguf"
-    """A file of llama.cpp, of the model with its adapters merged."""
+    """The model with its adapters merged, in llama.cpp's format."""
     XGBOOST = "xgboost"
-    """A file of xgboost, of boosted trees."""
+    """Boosted trees in xgboost's model format."""
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Weights in untrusted safetensors files: checked by their header before any is read.
 
-Reading them runs no code. Whoever loads a model compares the header with what its configuration
+Reading them runs no code. The loader of a model compares the header with what its configuration
 expects, so that nothing is allocated for a tensor that nobody asked for.
 """
 
@@ -93,7 +93,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def best(scores: Tensor) -> Tensor:
-    """The index of each row's best score; -1, which is no answer, if one is not finite.
+    """The index of each row's best score; -1, which means no answer, if one is not finite.
 
     Raises `DataFault` if that is so in most rows: a model made for it would otherwise fail
     visibly on a single item.

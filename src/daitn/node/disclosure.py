@@ -236,7 +236,7 @@ class Disclosure:
     def failures(self) -> Iterator[None]:
         """While a recipe reads records: log an error in full, and raise what may leave of it.
 
-        The full error is the cause of what is raised, for whoever runs this process.
+        The full error is the cause of what is raised, for the operator of this process.
         """
         try:
             yield
@@ -278,8 +278,8 @@ class LossGate:
     to single one out, could solve means for the loss of that record. So noise is added: as much
     as one record can add to a mean, and more.
 
-    A mean is told once: a visit that goes on from a savepoint repeats what it said, and the same
-    mean has the same noise, which more draws would average out.
+    A mean is published once: a visit that goes on from a savepoint repeats what it said, and the
+    same mean has the same noise, which more draws would average out.
     """
 
     def __init__(

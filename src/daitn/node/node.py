@@ -355,7 +355,7 @@ class Node:
         question = decode(payload, CordonQuestion)
         check_owner(self._config.owner, f"the site {self._config.site}")
         self._cordon.change(question, caller_name(), self._note_cordon)
-        await self._publish_if_changed()  # Who asks is then told of it by the control centre, too.
+        await self._publish_if_changed()  # The control centre then tells those who ask, too.
         report = CordonReport(
             site=self._config.site,
             cordon=self._cordon.cordon,

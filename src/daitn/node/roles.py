@@ -189,7 +189,7 @@ class Roles:
             )
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
-            # S311: the order of questions is no secret.
+            # S311: the order of questions is not secret.
             rng = random.Random()  # noqa: S311
             self._verifier = DeploymentVerifier(
                 config, fabric, self._membership, key, rng, admission

@@ -34,7 +34,7 @@ Most = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 class UsageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of the data may be used in a day of the policy's time zone.
 
-    An absent limit is no limit. They are not published.
+    An absent limit means no limit. They are not published.
     """
 
     visits_per_day: Most | None = None

@@ -155,10 +155,10 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         if sum(one.micro_usd for one in self.postings) != 0:
             raise ValueError("postings: they do not sum to zero")
         if len({one.account for one in self.postings}) != len(self.postings):
-            raise ValueError("postings: an account is there twice")
+            raise ValueError("postings: an account occurs twice")
 
     def on(self, accounts: Iterable[str]) -> int:
-        """The total gain of some accounts from it."""
+        """Sum of the postings on these accounts."""
         wanted = frozenset(accounts)
         return sum(one.micro_usd for one in self.postings if one.account in wanted)
 

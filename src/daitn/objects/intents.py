@@ -316,7 +316,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the job may spend. An absent limit is no limit."""
+    """What the job may spend. An absent limit means no limit."""
 
     duration_s: Positive | None = None
     """From submission to the end of the last verification."""
@@ -375,10 +375,10 @@ class TrainingIntent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         tests = [(objective.topic, objective.metric) for objective in self.objectives]
         for position in range(len(names)):
             if names[position] in names[:position]:
-                raise ValueError(f"objectives[{position}].name: {names[position]} is there twice")
+                raise ValueError(f"objectives[{position}].name: {names[position]} occurs twice")
             if tests[position] in tests[:position]:
                 topic, metric = tests[position]
-                raise ValueError(f"objectives[{position}]: {metric} on {topic} is there twice")
+                raise ValueError(f"objectives[{position}]: {metric} on {topic} occurs twice")
 
     @property
     def quorum(self) -> Quorum:

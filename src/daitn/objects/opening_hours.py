@@ -48,15 +48,15 @@ def window(text: str) -> Window:
         raise ValueError(f"hours: {text} is not of the form `Mon-Fri 18:00-08:00`")
     start, end = _minute(found["start"], text), _minute(found["end"], text)
     if start in (end, _MINUTES):
-        raise ValueError(f"hours: {text} is no span of time; a whole day is 00:00-24:00")
+        raise ValueError(f"hours: {text} is not a span of time; a whole day is 00:00-24:00")
     return Window(frozenset(_days(found["days"], text)), start, end)
 
 
 def is_open(hours: tuple[str, ...], time_zone: str, now_s: float) -> bool:
     """Whether the hours include the time `now_s`.
 
-    Hours in a zone that this machine does not know count as closed: whoever plans must not count on
-    them, and whoever guards data must not let anybody in by them.
+    Hours in a zone that this machine does not know count as closed: planners must not count on
+    them, and guards of data must not let anybody in by them.
     """
     if "*" in hours:
         return True

@@ -29,7 +29,7 @@ class Quorum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.quorum > self.of:
             raise ValueError(f"quorum: {self.quorum} of {self.of} cannot agree")
         if 2 * self.quorum <= self.of:
-            raise ValueError(f"quorum: {self.quorum} of {self.of} is no majority: raise it")
+            raise ValueError(f"quorum: {self.quorum} of {self.of} is not a majority: raise it")
 
 
 ONE = Quorum(quorum=1, of=1)

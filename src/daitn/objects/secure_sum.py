@@ -52,7 +52,7 @@ class SumTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         if list(self.members) != sorted(set(self.members)):
-            raise ValueError("members: not in order, or one is there twice")
+            raise ValueError("members: not in order, or one occurs twice")
         if not 2 * len(self.members) // 3 < self.least <= len(self.members):
             raise ValueError("least: is not between two thirds of the members and all")
 

@@ -1,7 +1,7 @@
 """What peers of earlier and later releases say that this one does not know.
 
 An unsigned message needs nothing: its reader ignores unknown fields. A signature, however, covers
-them too. Whoever receives a signed message therefore checks the bytes that it received (see
+them too. The receiver of a signed message therefore checks the bytes that it received (see
 `daitn.identity.received`). What is kept and passed on, in MessagePack and in JSON, is encoded again
 at every site on the way: it is `Extensible`.
 """
@@ -69,7 +69,7 @@ class Extensible(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_plain(text: bytes) -> bool:
-    """Whether some bytes are MessagePack as a release writes it: no name is there twice, and no
+    """Whether some bytes are MessagePack as a release writes it: no name occurs twice, and no
     value is longer than necessary."""
     return _read(text) is not _NOTHING
 
@@ -118,7 +118,7 @@ def _plain(text: memoryview, nested: int) -> object:
         size = sum(len(_ENCODER.encode(name)) + len(raw) for name, raw in fields.items())
         before = 3 if head == 0xDE else 5 if head == 0xDF else 1
         if len(text) != before + size:
-            raise ValueError("a name is there twice")
+            raise ValueError("a name occurs twice")
         # msgspec writes a longer head before fewer than 16 fields if some of 16 are left out.
         if before not in {_head_bytes(len(fields)), _head_bytes(16)}:
             raise ValueError("a length is longer than necessary")

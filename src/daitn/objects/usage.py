@@ -199,7 +199,7 @@ class SignedUsage(msgspec.Struct, frozen=True, kw_only=True):
     """The site's signature over its canonical form."""
     keys: Annotated[tuple[KeyRow, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
     """For a gateway: keys that other gateways accept too and that were used here lately, each with
-    its total spending here. Not part of the statement: it is no entry of the ledger and is not
+    its total spending here. Not part of the statement: it is not an entry of the ledger and is not
     stored."""
 
 

@@ -79,7 +79,7 @@ def encode_checked(value: object) -> bytes:
 
 def canonical(value: object) -> bytes:
     """MessagePack in one fixed order, for digests and signatures. Raises `InvalidInput` like
-    `encode`, and for keys that are no text."""
+    `encode`, and for keys that are not text."""
     try:
         return _CANONICAL.encode(value)
     except (OverflowError, RecursionError, UnicodeEncodeError, TypeError) as error:
@@ -126,7 +126,7 @@ def checked(value: object, kind: type[T], what: str) -> T:
 
 
 def to_json(value: object, *, indent: int = 2) -> str:
-    """JSON for people and scripts. Raises `InvalidInput` for text that is no Unicode."""
+    """JSON for people and scripts. Raises `InvalidInput` for text that is not Unicode."""
     try:
         return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
     except UnicodeEncodeError as error:

@@ -41,7 +41,7 @@ _WORDS = re.compile(
     r"|reduce (the length of )?(the|your) (messages|input|prompt)"
 )
 _RATES = re.compile(r"per (minute|min|hour|day)\b|\b[tr]p[md]\b")
-"""A rate limit is a different limit."""
+"""Text about rate limits, which is not about the context."""
 _NUMBER = re.compile(r"(?<![\w.-])\d+(?![\w-]|\.\d)")
 _SEPARATOR = re.compile(r"(?<=\d)[,_](?=\d{3}(?!\d))")
 _RANGE = re.compile(r"\[\d+, ?(\d+)\]")

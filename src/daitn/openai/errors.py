@@ -35,7 +35,7 @@ DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 """Errors from decoding untrusted JSON."""
 
 HALF_PAIR = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which is no character, although JSON can express it."""
+"""Half of a surrogate pair, which is not a character, although JSON can express it."""
 
 
 _MAX_WORDS, _MAX_NAME = 200, 50
@@ -231,7 +231,9 @@ def _json_problem(body: bytes) -> tuple[str, str] | None:
     path = _half_pair(value)
     if path is None:
         return None
-    return "has half of a surrogate pair, which is no character", path.removeprefix(".") or "body"
+    return "has half of a surrogate pair, which is not a character", path.removeprefix(
+        "."
+    ) or "body"
 
 
 def _no_constant(name: str) -> None:

@@ -1,12 +1,12 @@
 """The accountant of differential privacy: how much visits together reveal about a record.
 
 In Rényi differential privacy (Mironov 2017, arXiv:1702.07476) what several visits tell adds up,
-order by order, also where each is chosen by what earlier ones told, and a budget can be kept at the
-best order (Lécuyer 2021, arXiv:2103.01379). Neighbours are data sets of which one has one record
-more. The orders are whole numbers, for which the divergence of a step has a closed form (Mironov,
-Talwar and Zhang 2019, arXiv:1908.10530, section 3.3). The library `dp-accounting` takes fractions,
-too: below epsilon 10 it finds at most a hundredth less. It would bring SciPy (110 MB) and a version
-of `attrs` from 2023 to every data site.
+order by order, also where each is chosen by what earlier ones revealed, and a budget can be kept at
+the best order (Lécuyer 2021, arXiv:2103.01379). Neighbours are data sets of which one has one
+record more. The orders are whole numbers, for which the divergence of a step has a closed form
+(Mironov, Talwar and Zhang 2019, arXiv:1908.10530, section 3.3). The library `dp-accounting` takes
+fractions, too: below epsilon 10 it finds at most a hundredth less. It would bring SciPy (110 MB)
+and a version of `attrs` from 2023 to every data site.
 """
 
 from __future__ import annotations

@@ -375,7 +375,7 @@ class Custody:
             or entry.via != sender
             or packet.attempt < entry.packet.attempt
         ):
-            why = "nobody waits for this refusal any more"
+            why = "this refusal is no longer awaited"
             out.append(Drop(packet, DropCause.UNWANTED, why))
             return
         refusal = read_refusal(packet)

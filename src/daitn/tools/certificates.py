@@ -1,7 +1,7 @@
 """Renews a process's certificates while it runs.
 
 They come from the control centre, and from its own issuer at a control centre. New ones lie beside
-the key; whoever connects reads them for the next link, so that open links stay as they are.
+the key; each new connection reads them for the next link, so that open links stay as they are.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def is_due(folder: Path) -> bool:
 async def certified(folder: Path, fabric: Fabric) -> None:
     """Request certificates from the control centre and store them in `folder`.
 
-    Raises `Refused` for who is no member, and `Unreachable`.
+    Raises `Refused` for non-members, and `Unreachable`.
     """
     question = CertificateQuestion(request=requested(folder))
     reply = await fabric.request(

@@ -3,7 +3,7 @@ centres.
 
 Everything is checked when a descriptor arrives, or when time or the roster takes a signature's
 force; queries cost nothing. What may not answer is left out of the descriptor, so that it does not
-exist for whoever routes queries.
+exist for those that route queries.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def check_deployment(
     checked_name(deployment.name, "name")
     if deployment.grant is None:
         if deployment.owner != owner:
-            raise Refused(f"{deployment.owner} has not signed it", field="grant")
+            raise Refused(f"{deployment.owner} has not signed this deployment", field="grant")
         return None, None
     grant = check_grant(
         book,

@@ -1,8 +1,8 @@
 """The members on the network, and their descriptors, from signed adverts.
 
-The roster says which key a site has, and what its descriptor may claim; whoever is not in it does
-not exist. A site is available while a node with that key shows its token; another process under the
-same name cannot change that.
+The roster says which key a site has, and what its descriptor may claim; a site that is not in it
+does not exist. A site is available while a node with that key shows its token; another process
+under the same name cannot change that.
 
 Without a roster, on one machine only, a site's public key is trusted on first use and stored: an
 advert of the same site with another key is refused, before and after a restart.

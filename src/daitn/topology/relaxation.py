@@ -90,7 +90,7 @@ def relaxed(intent: TrainingIntent, rejection: Rejection) -> TrainingIntent:
 
 
 def _rounded(value: float, direction: str) -> str:
-    # Rounds outward. Converting to float is no step inward, because rounding to nearest keeps
+    # Rounds outward. Converting to float is not a step inward, because rounding to nearest keeps
     # order.
     bound = float(Context(prec=_DIGITS, rounding=direction).create_decimal(Decimal(repr(value))))
     return as_value(int(bound) if bound.is_integer() else bound)

@@ -363,7 +363,7 @@ def _usd(micro_usd: int) -> str:
 
 
 def _quantity_words(used: Quantities) -> str:
-    """Quantities in words, those that are there."""
+    """The non-zero quantities, in words."""
     parts = (
         (used.compute_ms, f"{used.compute_ms / 1000:.1f} s of computing"),
         (used.bytes_moved, f"{used.bytes_moved / 1e6:.2f} MB"),

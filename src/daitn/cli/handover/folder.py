@@ -66,8 +66,8 @@ _MOST_BYTES: Final = 64 << 20
 def files_in(folder: Path) -> dict[str, Path]:
     """Every file in a folder and in those below it, by its path there, with `/`.
 
-    Raises `NotFound` if it is no folder, and `Corrupt` if it holds anything but files and folders:
-    what a link leads to is not what was handed over.
+    Raises `NotFound` if it is not a folder, and `Corrupt` if it holds anything but files and
+    folders: what a link leads to is not what was handed over.
     """
     if not folder.is_dir():
         raise NotFound(f"no folder {folder}", field="FOLDER", fix="name what was exported")

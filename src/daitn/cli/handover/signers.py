@@ -53,7 +53,7 @@ class Signers:
             if site not in listed:
                 problem = f"{site} is not in {_named(self.roster)}"
             elif role not in listed[site].roles:
-                problem = f"{site} has not the role {role} in {_named(self.roster)}"
+                problem = f"{site} does not have the role {role} in {_named(self.roster)}"
             elif entry.fact.at_s > listed[site].until_s:
                 problem = (
                     f"{site} signed it on {day(entry.fact.at_s)}, and its membership ended on "

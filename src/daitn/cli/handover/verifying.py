@@ -166,7 +166,7 @@ def _check_lineage(lineage: Lineage, model: Digest, signers: Signers) -> None:
     times = Counter(entry.digest for entry in lineage.entries)
     theirs = {entry.digest for entry in ancestry(lineage, model).entries}
     for position, entry in enumerate(lineage.entries):
-        problem = "is there twice" if times[entry.digest] > 1 else ""
+        problem = "occurs twice" if times[entry.digest] > 1 else ""
         if entry.digest not in theirs:
             problem = "is of another model: nothing of this one builds on it"
         elif entry.fact.job != lineage.job:

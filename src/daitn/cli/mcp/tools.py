@@ -1,6 +1,6 @@
 """The tools for assistants: functions whose names, arguments and docstrings they read.
 
-Each asks the control centre anew, in the name of whoever runs the command, and answers JSON.
+Each asks the control centre anew, in the name of the user who runs the command, and answers JSON.
 """
 
 from __future__ import annotations

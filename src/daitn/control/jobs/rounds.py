@@ -1,7 +1,7 @@
 """A job's rounds: several sites train one model, and one site merges the results.
 
 (McMahan et al. 2017, arXiv:1602.05629.) A round goes on with the sites that are left when others
-fail, and with another aggregator when that fails. It is merged once nobody is at work for it, once
+fail, and with another aggregator when that fails. It is merged once no site works on it, once
 it has enough models, or once it is due and has half of them. Who is at work for it still is
 *overdue*, and what such a visit makes is merged in the next round, in which it counts the less the
 more rounds it is behind (Nguyen et al. 2022, "Federated learning with buffered asynchronous

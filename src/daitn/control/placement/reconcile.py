@@ -126,7 +126,7 @@ def hindrance(model: ModelDescriptor, node: NodeDescriptor, free_bytes: int | No
     checked."""
     facility = node.facility
     if facility is None:
-        return f"{node.site} is no facility"
+        return f"{node.site} is not a facility"
     if not facility.hosts:
         return f"{node.site} hosts no models of others"
     if model.recipe not in facility.recipes:

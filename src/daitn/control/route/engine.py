@@ -35,7 +35,7 @@ _WEIGHTS = {"time": 1.0, "cost": 1.0, "robustness": 1.0, "reach": 1.0}
 _ELSEWHERE = 0.85
 """To lead away from the model's current site, a route must take at most this share of the effort:
 what is advertised elsewhere is unverified and looks as good as possible. With 0.67, 0.85 and 0.95 a
-model reached its targets in 34, 35 and 33 of 38 worlds, which is no clear difference."""
+model reached its targets in 34, 35 and 33 of 38 worlds, not a clear difference."""
 _HOPES = ((0.0, 1.0), (1.0, 0.16), (2.0, 0.02))
 """Standard deviations by which visits are assumed to be quicker than expected, and the probability
 of that. A deadline excludes a job only if the last of them excludes it too."""

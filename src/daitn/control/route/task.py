@@ -222,7 +222,7 @@ def _standard_errors(question: RouteQuestion) -> Floats:
     """(O,): the last measured standard errors.
 
     Before any measurement, that of a share at the target over the test's items, and at least one
-    item: a perfect score is no certainty.
+    item: a perfect score is not certainty.
     """
     last: dict[str, float] = {}
     for visit in question.history:

@@ -133,7 +133,7 @@ def _read_arrays(path: Path, config: BoostedTreesConfig, columns: int) -> _Array
                 raise _mismatch(f"{path.name} holds other arrays")
             trees = file.get_slice("trees.group").get_shape()
             if len(trees) != 1:
-                raise _mismatch("trees.group is no list")
+                raise _mismatch("trees.group is not a list")
             splits = 2**config.depth - 1
             for name in names:
                 shape = [columns] if name in _SCALE else [*trees, splits]
@@ -158,7 +158,7 @@ def _check_trees(trees: Ensemble, config: BoostedTreesConfig, columns: int) -> N
     ):
         raise _mismatch("a tree reads a column, or adds to a class, that is not there")
     if not bool(np.isfinite(trees.threshold).all()) or not bool(
-        (np.abs(trees.leaf) <= MOST_LEAF).all()  # Not so for what is no number.
+        (np.abs(trees.leaf) <= MOST_LEAF).all()  # Not so for what is not a number.
     ):
         raise _mismatch("a tree has a value that is not finite, or too large")
 

@@ -155,10 +155,10 @@ def _beginning(base_scores: list[float], groups: int, depth: int) -> Iterator[En
     only the differences count."""
     scores = base_scores if len(base_scores) == groups else base_scores * groups
     if len(scores) != groups or not all(map(math.isfinite, scores)):
-        raise _no_tree("`base_score` is no number for each class")
+        raise _no_tree("`base_score` is not a number for each class")
     if groups == 1:
         if not 0.0 < scores[0] < 1.0:
-            raise _no_tree("`base_score` is no probability")
+            raise _no_tree("`base_score` is not a probability")
         scores = [math.log(scores[0] / (1.0 - scores[0]))]
     else:
         scores = [score - scores[0] for score in scores]

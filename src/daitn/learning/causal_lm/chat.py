@@ -124,7 +124,7 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             rendered = self._rendered(marked, tools, continues_answer=False).casefold()
         except InvalidInput:
-            return None  # It read what was said, and the mark was no part of it.
+            return None  # It read what was said, and the mark was not part of it.
         return next((place for place in missing if marks[place] not in rendered), None)
 
 

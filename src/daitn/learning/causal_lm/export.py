@@ -45,7 +45,9 @@ def export_model(model: Path, settings: CausalLmConfig, form: Form, out: Path) -
         )
     if settings.base and form not in FORMS_IMPORTED:
         raise InvalidInput(
-            f"a language model is no model of {form}", field="--format", fix="use --format merged"
+            f"a language model cannot be exported as {form}",
+            field="--format",
+            fix="use --format merged",
         )
     # Others read the weights themselves.
     settings = msgspec.structs.replace(settings, base_precision="stored")

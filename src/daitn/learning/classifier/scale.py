@@ -1,7 +1,7 @@
 """The scaling of a table's columns, which travels with the model that learned from them.
 
-It is told in steps too wide for one record: two models made around a change of one record seldom
-differ in it, and then by a step, whatever the record.
+It is published in steps too wide for one record: two models made around a change of one record
+seldom differ in it, and then by a step, whatever the record.
 """
 
 from __future__ import annotations

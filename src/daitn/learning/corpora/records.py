@@ -116,7 +116,7 @@ def _read(path: Path, kind: type[Record], schema: str, required: tuple[str, ...]
         try:
             record = decoder.decode(line)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            problem = str(error) if isinstance(error, msgspec.DecodeError) else "is no JSON"
+            problem = str(error) if isinstance(error, msgspec.DecodeError) else "is not JSON"
             fix = f"write one {schema} record"
             complaints.append((number, _Complaint(_named_field(problem), problem, fix)))
             continue
@@ -143,7 +143,9 @@ def _complaint(record: QaPair | MultipleChoice, required: tuple[str, ...]) -> _C
             return _Complaint(name, "is empty", "fill it in or drop the line")
     if isinstance(record, MultipleChoice):
         if not 0 <= record.answer < OPTIONS:
-            return _Complaint("answer", "is no option's", f"give an index from 0 to {OPTIONS - 1}")
+            return _Complaint(
+                "answer", "is not the index of an option", f"give an index from 0 to {OPTIONS - 1}"
+            )
         for index, option in enumerate(record.options):
             if not option.strip():
                 return _Complaint(f"options[{index}]", "is empty", "write the option")

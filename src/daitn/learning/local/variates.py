@@ -3,7 +3,7 @@ learning", arXiv:1910.06378, algorithm 1 with its option II.
 
 Sites whose data differ drift apart. Each knows where its own steps led last time (its variate c_i)
 and where those of all led (c, their mean), and corrects each step by c - c_i. A variate is what a
-visit left, over the sum of its step sizes: whoever has the two models can compute it, so that it
+visit left, over the sum of its step sizes: anyone with the two models can compute it, so that it
 tells no more than they do, and the noise on them is in it. It travels with the model that it comes
 from. So a site keeps no state: it is given the model that it made last time.
 

@@ -49,7 +49,7 @@ class _Phase(enum.IntEnum):
 class SumMember:
     """Holds a member's secrets for one sum. A new instance is another member with other secrets.
 
-    Every method raises `Refused` out of turn: what is told twice could be told of two sums.
+    Every method raises `Refused` out of turn: what is revealed twice could be about two sums.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SumMember:
             raise Refused(f"the sum is of {self._terms.numbers} numbers", field="numbers")
         for name, sealed in shares.items():
             if name not in self._keys:
-                raise Corrupt(f"{name} is no neighbour with keys", field=f"shares[{name}]")
+                raise Corrupt(f"{name} is not a neighbour with keys", field=f"shares[{name}]")
             try:
                 opened = self._box(name, self._name).decrypt(_NONCE, sealed, b"")
             except InvalidTag:
@@ -146,7 +146,7 @@ class SumMember:
         self._check_enough(summed)
         members, among = set(shared), set(summed)
         if self._name not in among or not among <= members <= set(self._terms.members):
-            raise Refused("this is no sum of its members", field="summed")
+            raise Refused("this is not a sum of its members", field="summed")
         if members & self._neighbours != self._held.keys() - {self._name}:
             raise Refused("the sum names other members than its masks are for", field="shared")
         own = Agreement(shared=tuple(sorted(members)), summed=tuple(sorted(among)), signature="")

@@ -78,5 +78,5 @@ def _wrong(name: SiteId) -> Corrupt:
     return Corrupt(
         f"the shares of a secret of {name} give another one",
         field=f"revealed[{name}]",
-        fix="begin a new sum: who shared out or revealed a wrong share cannot be told",
+        fix="begin a new sum: it is unknown who shared out or revealed a wrong share",
     )

@@ -48,7 +48,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """File in which an operator puts new rosters. Empty means the one that `daitn network join` put
     into `state`, and newer ones from other members."""
     insecure: bool = False
-    """Run without a roster: whoever reaches the process may do anything. Only for experiments on
+    """Run without a roster: anyone who reaches the process may do anything. Only for experiments on
     one machine: all addresses must be local to this machine."""
     threads: Annotated[int, msgspec.Meta(ge=1)] = 2
     """CPU threads for training."""

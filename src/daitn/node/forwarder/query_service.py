@@ -165,7 +165,7 @@ class QueryService:
         except Corrupt as error:
             raise _denied(str(error)) from None
         if self._gateway_of is not None and self._gateway_of(signer) is None:
-            raise _denied("whoever signed the packet is no gateway of this network")
+            raise _denied("the signer of the packet is not a gateway of this network")
         source = SiteId(packet.source())
         if self._key_of(source) not in (None, signer):
             raise _denied(f"the packet is not signed with the key of {source}")

@@ -23,7 +23,7 @@ class Translation(StreamTranslation, Protocol):
     """Translates one answer of a chat."""
 
     async def whole(self, body: bytes) -> bytes:
-        """A whole answer, once it has begun."""
+        """Translate a complete answer."""
         ...
 
     def error(self, status: int, body: bytes, request_id: str | None) -> tuple[int, bytes]:

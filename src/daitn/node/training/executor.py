@@ -283,7 +283,7 @@ class Executor:
                 refused = error
             else:
                 return
-        raise refused or Refused("this site trains nobody's models", field="owner")
+        raise refused or Refused("this site trains models for no one", field="owner")
 
     def _check_recipe(self, recipe: str) -> None:
         if recipe not in self._consultant.recipes:

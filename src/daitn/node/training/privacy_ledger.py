@@ -265,7 +265,7 @@ def _unreadable(path: Path, why: str) -> Corrupt:
         "the site's privacy ledger of this data set cannot be read",
         field="dataset",
         fix="have its administrator restore a backup that is not older than the latest visit: "
-        "without it, nobody knows what was revealed",
+        "without it, what was revealed is unknown",
     )
 
 

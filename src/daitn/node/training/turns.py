@@ -1,4 +1,4 @@
-"""A fair lock: whoever joined first is next, even if others were ready before."""
+"""A fair lock: the first to join is next, even if others were ready before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Turns"]
 class Turns:
     """A queue: of those ready, the one that joined first is next, whichever began to wait first.
 
-    Nobody waits for one that joined earlier and is not ready: a slow fetch delays only itself.
+    None waits for one that joined earlier but is not ready: a slow fetch delays only itself.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Turns:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Pass the turn to the next in order. It stays taken, so nobody cuts in."""
+        """Pass the turn to the next in order. It stays taken, so that none cuts in."""
         while self._waiting:
             _, ready = heapq.heappop(self._waiting)
             if not ready.done():

@@ -1,6 +1,6 @@
 """Events as server-sent events: a bounded log with any number of readers.
 
-A reader is a place in the log and nothing else: whoever is slow holds nobody up and has nothing
+A reader is a place in the log and nothing else: a slow one holds nobody up and has nothing
 kept for it. An event's id is the log's own random name and a number, so a browser that comes back
 with `Last-Event-ID` goes on where it was. Where the log does not reach back so far, or is another
 process's, the reader gets `reset`, and reads anew what it shows. The field `at` of an event is its
@@ -225,7 +225,7 @@ class Readers:
             }
         )
         place = self._log.place(last_id)
-        # An id alone is no event, but a reader that returns can name it.
+        # An id alone is not an event, but a reader that returns can name it.
         at = self._log.last if place is None else self._log.id(place)
         await stream.write(f"retry: {_RETRY_MS}\nid: {at}\n\n".encode())
         sent_s = clock.elapsed_s()
@@ -236,7 +236,7 @@ class Readers:
                 await stream.write(f"event: reset\nid: {self._log.last}\ndata: {{}}\n\n".encode())
                 continue
             text, place = found
-            # Events that others see are no sign of life for this reader.
+            # Events that others see are not a sign of life for this reader.
             left_s = sent_s + _HEARTBEAT_S - clock.elapsed_s()
             if not text and left_s > 0.0:
                 await self._log.changed(place, left_s)

@@ -45,7 +45,7 @@ def checked_claims(
     """The claims of a token that this issuer signed for this client, just now (OpenID Connect Core,
     3.1.3.7). Raises `Refused`."""
     if len(token) > ID_TOKEN_BYTES or token.count(".") != 2:
-        raise _refused("it is no signed token")
+        raise _refused("it is not a signed token")
     head, body, signature = token.split(".")
     header, claims = _json(head), _json(body)
     _check_signature(header, keys, f"{head}.{body}".encode(), _raw(signature))

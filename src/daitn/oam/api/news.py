@@ -19,7 +19,7 @@ __all__ = ["News"]
 
 
 class News:
-    """What a control centre is told about its network; a `Listener` of its sites."""
+    """What a control centre learns about its network; a `Listener` of its sites."""
 
     def __init__(self, center: Center, log: EventLog) -> None:
         self._center = center
@@ -28,14 +28,14 @@ class News:
         """Of all sites that have described themselves."""
         self._alive: set[SiteId] = set()
         self._returning: set[SiteId] = set()
-        """Sites that were known before the control centre started: that they return is no news."""
+        """Sites that were known before the control centre started: their return is not news."""
         self._returned_s = 0.0
         """When they are expected to have returned."""
         self._deployed: dict[str, DeploymentView] = {}
         self._started = False
 
     def start(self) -> None:
-        """Follow the control centre. What is there already is no news."""
+        """Follow the control centre. What already exists is not news."""
         self._returning = set(self._center.not_back())
         self._returned_s = clock.elapsed_s() + BACK_WITHIN_S
         self._center.observe(self, self.deployed)

@@ -2,7 +2,7 @@
 
 The provider says who somebody is. What that person may do here, its member said: the file names a
 token of the member for each account, and the session is opened with that, as if it had been shown.
-So neither the provider nor whoever runs the control centre can make anybody a member.
+So neither the provider nor the operator of the control centre can make anybody a member.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class OidcSignIn:
     def _token_of(self, account: str) -> str:
         path = self._config.people.get(account)
         if path is None:
-            raise _refused(f"{account} is nobody here", "name the account under api.oidc.people")
+            raise _refused(f"{account} is not known here", "name the account under api.oidc.people")
         try:
             return _line(path)
         except OSError as error:
@@ -287,7 +287,7 @@ def _line(path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except UnicodeDecodeError:
-        raise OSError(errno.EILSEQ, "it is no text") from None
+        raise OSError(errno.EILSEQ, "it is not text") from None
 
 
 def _secret(path: str) -> str:

@@ -162,7 +162,7 @@ def _in_query(parameter: Parameter, schema_of: dict[Any, Any]) -> dict[str, Any]
     schema = dict(schema_of[parameter.kind])
     options = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
     if len(options) == 1:
-        schema = dict(options[0])  # Whoever does not name it leaves it out.
+        schema = dict(options[0])  # Requests that do not name it leave it out.
     if parameter.default not in (None, msgspec.NODEFAULT):
         schema["default"] = parameter.default
     return {

@@ -99,7 +99,7 @@ def struct_of(text: bytes, kind: type[msgspec.Struct], request: Request) -> Any:
 
 def _unknown(plain: Any, read: Any, path: str = "") -> Iterator[str]:
     """Paths of fields that were not read. Messages between processes ignore them, as later releases
-    may add some; whoever writes a request by hand has misspelt them."""
+    may add some; in a request written by hand they are misspelt."""
     if isinstance(read, msgspec.Struct) and isinstance(plain, dict):
         fields = dict(zip(read.__struct_encode_fields__, read.__struct_fields__, strict=True))
         for name, value in plain.items():

@@ -1,8 +1,8 @@
 """Relays fabric requests that arrive by HTTP, for clients that can use only HTTPS.
 
-What a member signed is passed on as it is: whoever answers checks that signature, and this control
-centre can neither change nor make one. What nobody signed is asked in the name of whoever signed
-in, as all of the API is, and a token for reading asks only what changes nothing.
+What a member signed is passed on as it is: the answerer checks that signature, and this control
+centre can neither change nor make one. What nobody signed is asked in the name of the user who
+signed in, as all of the API is, and a token for reading asks only what changes nothing.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class ApiService:
         self._access.check_host(request)
         path = request.path
         if path != "/healthz":
-            # A refusal, or a page, would keep whoever asks from the one that leads.
+            # A refusal, or a page, would keep the requester from the leader.
             self._center.check_leads()
         if path in ("/healthz", "/readyz"):
             return Response(b'{"status":"ok"}', headers={"content-type": _JSON})

@@ -151,7 +151,7 @@ class SignIn:
 
     def _read(self, token: str) -> tuple[CenterMandate, Signed, Member]:
         if self._grants is None:
-            raise unknown("nobody signs in here: there is no roster")
+            raise unknown("nobody can sign in here: there is no roster")
         if token.startswith(TOKEN_PREFIX) and not token.startswith(CENTER_TOKEN_PREFIX):
             raise unknown("it is for gateways: `daitn token create --center-api` makes another")
         try:
@@ -169,7 +169,7 @@ class SignIn:
     def _member(self, public_key: str) -> Member:
         member = self._grants.members().get(public_key) if self._grants else None
         if member is None or member.kind not in _KINDS:
-            raise unknown("its member is no owner or operator of this network any more")
+            raise unknown("its member is no longer an owner or operator of this network")
         return member
 
     def sealed(self, domain: bytes, text: bytes) -> str:

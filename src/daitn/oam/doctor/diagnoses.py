@@ -20,7 +20,7 @@ class Level(enum.StrEnum):
     PROBLEM = "problem"
     """Something does not work."""
     SKIPPED = "skipped"
-    """It was not looked at, which is no fault."""
+    """It was not looked at, which is not a fault."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):

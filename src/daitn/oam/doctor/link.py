@@ -137,7 +137,7 @@ class _Site(Way):
 
     def finds(self, what: str, fix: str) -> list[Diagnosis]:
         """Why its control centre does not accept it: nothing if its own roster says already that it
-        is no member."""
+        is not a member."""
         if self.key.public not in self.own.opened().current(clock.wall_s()):
             return []
         return self.finds_at(what, fix)
@@ -260,7 +260,7 @@ async def _why(site: _Site, tls: str, error: Unreachable) -> list[Diagnosis]:
         if found := await _distrust(site, endpoint, tls):
             return found
     if Role.FORWARDER in site.node.roles:
-        what = f"nobody at {site.center} answers it as a control centre"
+        what = f"no control centre answers it at {site.center}"
         fix = "nothing, if another node listens there; else correct `center`, and see whether the "
         fix += "operator's `daitn network roster` has the site"
         return [warning("center", site.subject, what, fix)]

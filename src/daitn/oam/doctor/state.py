@@ -125,7 +125,7 @@ def check_membership(
         yield warning(
             "roster",
             subject,
-            "it runs without a roster: whoever reaches it may do anything",
+            "it runs without a roster: anyone who reaches it may do anything",
             "make a network: `daitn network init FOLDER --name NAME`; take `insecure` out of the "
             f"file; then `daitn network admit {shlex.quote(str(file))} --network FOLDER`",
         )

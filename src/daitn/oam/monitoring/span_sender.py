@@ -170,7 +170,7 @@ def _address(endpoint: str) -> URL:
         address.raw_host.encode("idna")
     except ValueError as error:  # A `UnicodeError` is one.
         raise InvalidInput(
-            f"it is no address of a collector: {error}",
+            f"it is not the address of a collector: {error}",
             field="traces.endpoint",
             fix="state its URL, for instance http://127.0.0.1:4318",
         ) from None

@@ -170,7 +170,7 @@ def _targets(facts: ReportFacts) -> Safe:
     columns = ("target", "before", "measured", "wanted", "", "test items", "measured by")
     note = (
         "± is one standard error. A value is the share of a private test set's items that the "
-        "model got right. It is no evidence of fitness for any use."
+        "model got right. It is not evidence of fitness for any use."
     )
     return section(
         "targets", "Targets", table(columns, rows, (1, 2, 3, 5)), tag("p", note, class_="soft")

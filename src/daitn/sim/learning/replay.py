@@ -40,7 +40,7 @@ class Merger(Protocol):
         rule: MergeRule,
         before: Route | None,
     ) -> Route:
-        """The name of the merged model: a one-step route that is no visit, from which training
+        """The name of the merged model: a one-step route that is not a visit, from which training
         continues. `before`: the merge whose outer step's state is continued."""
         ...
 

@@ -92,7 +92,7 @@ class End:
     def check_proof(self) -> None:
         """Take the link down if its other end is no longer a member."""
         if self._keys is not None and not self._keys.holds():
-            self.lose("it is no forwarder of this network any more")
+            self.lose("it is no longer a forwarder of this network")
 
     def say_hello(self) -> None:
         """Send a hello now, preceded by the proof while the other end may need one.

@@ -154,7 +154,7 @@ def reported(key: str) -> Iterator[None]:
     try:
         yield
     except Unserved as error:
-        # About the server's own request: whoever asked the server did reach it.
+        # About the server's own request: its requester did reach the server.
         raise Unreachable(error.problem, field=error.field, fix=error.fix) from None
     except DaitnError:
         raise

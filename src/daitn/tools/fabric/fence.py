@@ -2,7 +2,7 @@
 
 Zenoh reads its rules once, when a session opens; they name members by the literal names in their
 certificates, and what passes a router counts as the router's (measured with 1.10). So rules for
-each site would cut off whoever is admitted later. These rules name no member and always hold: what
+each site would cut off later members. These rules name no member and always hold: what
 others publish and serve through a control centre is a site's, and never the control centre's own.
 
 Everything that is not allowed is denied, because a rule that denies a key does not deny a wildcard

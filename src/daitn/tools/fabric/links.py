@@ -6,7 +6,7 @@ its certificate nor close a single one (measured with 1.10), so the link's socke
 both ends take it for broken. Measured: 0.6 ms until it is gone.
 
 Who is refused like that connects again after longer and longer pauses (`refused_links.py`), and not
-before its own roster has it, once it knows that it is no member.
+before its own roster has it, once it knows that it is not a member.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REFUSED: Final = (
     "longer and longer pauses, of a minute at most"
 )
 _NO_MEMBER: Final = (
-    "%s refuses links with this process, which is no member any more: it waits until the roster "
+    "%s refuses links with this process, which is no longer a member: it waits until the roster "
     "has its key again; ask the network's operator for an invitation"
 )
 
@@ -151,9 +151,9 @@ class LinkGuard:
             if self._listed(key):
                 self._met.add(key)
             elif key in self._met:
-                self._refuse(link, "is no member any more")
+                self._refuse(link, "is no longer a member")
         elif not self._listed(key):
-            self._refuse(link, "is no member")
+            self._refuse(link, "is not a member")
         elif self._brief and name != key:
             since_s = self._since_s.setdefault((link.src, link.dst), time.monotonic())
             if time.monotonic() - since_s > _ENTRY_S:
@@ -187,7 +187,7 @@ def _end(link: zenoh.Link) -> bool:
                 if found.type == socket.SOCK_STREAM and _ends(found) == ends:
                     found.shutdown(socket.SHUT_RDWR)
                     return True
-        except OSError:  # It was closed meanwhile, or is no connection.
+        except OSError:  # It was closed meanwhile, or is not a connection.
             continue
     return False
 

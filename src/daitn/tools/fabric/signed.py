@@ -177,7 +177,7 @@ class SignedFabric:
         """Relay a request as signed by another member. Returns the answer as bytes: that member
         checks it. `sender`: its public key.
 
-        Who answers hears the member, not whoever passes it on. Raises `Refused` for what that
+        Who answers hears the member, not the one who passes it on. Raises `Refused` for what that
         member did not sign as a request, and what `Carrier.request` raises.
         """
         sent = _read_signed(data)
@@ -303,7 +303,7 @@ class SignedFabric:
 
     def _received(self, data: bytes) -> Envelope:
         """A request. Raises `Unreachable` before anything else if this process leads no more: a
-        refusal would keep whoever asks from the one that leads."""
+        refusal would keep the requester from the leader."""
         self._epoch()
         return _read_signed(data)
 

@@ -223,9 +223,9 @@ class Leadership:
             try:
                 self.step()
             except DaitnError as error:
-                self._failures.warning(error.problem, "who leads cannot be told: %s", error)
+                self._failures.warning(error.problem, "the leader is unknown: %s", error)
             except Exception:
-                log.exception("who leads cannot be told")
+                log.exception("the leader is unknown")
             self._ended.wait(BEAT_S)
 
     def _renew(self, term: Term) -> None:

@@ -8,7 +8,7 @@
 
 **What survives what.** A blob is written beside its place and renamed, so a killed process leaves
 only complete blobs. A power cut is different: until the system has written its cache back, a
-renamed file can come back empty or truncated. Whoever uses a blob checks its digest, so such a one
+renamed file can come back empty or truncated. Each user of a blob checks its digest, so such a one
 is dropped and fetched again like a rotten one. Chunks that arrive are therefore not flushed one by
 one: their holders still have them. `pack` makes blobs that exist nowhere else; it flushes every
 chunk, their folders, and the manifest last, before it names the model. Measured on ext4 in a shared

@@ -55,7 +55,7 @@ def wrong_bytes(expected: Digest, got: Digest) -> Corrupt:
 def part_name_problem(name: str) -> str:
     """Why a part must not have this name; empty if the name is a plain file name."""
     if name in ("", ".", ".."):
-        return "is no file name"
+        return "is not a file name"
     if any(c in "/\\" or not c.isprintable() for c in name):
         return "holds a separator or an unprintable character"
     if len(name.encode(errors="replace")) > MAX_NAME_BYTES:

@@ -40,7 +40,7 @@ def cut(
 ) -> Manifest:
     """Pass every chunk of a folder's files to `write`, files in order of their names.
 
-    `leave_out`: names of files that are no parts; `carried`: further parts, as they were cut
+    `leave_out`: names of files that are not parts; `carried`: further parts, as they were cut
     before. Raises `InvalidInput` for a folder that is empty or holds anything but plain files.
     """
     paths = _files(folder, leave_out)

@@ -185,7 +185,7 @@ class ChunkTransport:
         except NotFound:
             pass
         except Corrupt:
-            # Keep bytes that match their digest but are no valid manifest: nobody has others.
+            # Keep bytes that match their digest but are not a valid manifest: nobody has others.
             if self._store.has(digest):
                 raise
         await self._collect(fetch, {digest: None}, lambda size_bytes: None)

@@ -2,7 +2,7 @@
 
 A query's trace goes from hop to hop as a `traceparent` header (W3C Trace Context,
 https://www.w3.org/TR/trace-context/). All work for a job belongs to one trace, whose ids follow
-from the job's: whoever knows the job knows them, and no message has to carry them.
+from the job's: anyone who knows the job knows them, and no message has to carry them.
 
 Gateways begin traces, and everybody continues those that are marked as sampled: the sampling is
 parent-based. What is not sampled costs a gateway one random number.

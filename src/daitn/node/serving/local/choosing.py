@@ -225,7 +225,7 @@ def _of_folder(config: ModelConfig) -> EnginePlan:
     if config.backend is not None:
         use_vllm, why = config.backend is Engine.VLLM, "its entry says so"
     elif not free:
-        use_vllm, why = False, "there is no GPU of NVIDIA's"
+        use_vllm, why = False, "there is no NVIDIA GPU"
     elif not program:
         use_vllm, why = False, "vLLM is not installed"
     else:

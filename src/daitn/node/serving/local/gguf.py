@@ -60,7 +60,7 @@ def read_gguf(path: Path, field: str) -> GgufFacts:
             f"there is no file {error.filename}", field=field, fix="check the path"
         ) from None
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no path"
+        why = getattr(error, "strerror", None) or "it is not a path"
         raise InvalidInput(
             f"{path} cannot be read: {why}", field=field, fix="name a file that may be read"
         ) from None

@@ -78,8 +78,8 @@ class _Running(NamedTuple):
 class LocalModel:
     """See `Backend`. It calls `changed` when its descriptor changes.
 
-    What runs it is chosen anew at each start. Where nothing can, as for want of memory, the log
-    says why, and it is tried again in a while.
+    What runs it is chosen anew at each start. If nothing can, for instance for lack of memory, the
+    log says why, and it is tried again later.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ class LocalModel:
                 field=field_of(self._config, "apis"),
                 fix="leave it out, or state `backend: vllm`",
             )
-        loaded_as = f"{self._config.name} of its own"  # Which is no name of a placed model.
+        loaded_as = f"{self._config.name} of its own"  # Not the name of a placed model.
         parts = await parts_of(
             Path(self._config.folder),
             self._folder,

@@ -88,7 +88,7 @@ class ServerProcess:
         return ending(code)
 
     async def stop(self) -> None:
-        """End it: first told, then killed."""
+        """End it: first ask, then kill."""
         self._leash.close()
         try:
             async with asyncio.timeout(_REAPED_WITHIN_S):

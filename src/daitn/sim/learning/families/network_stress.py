@@ -44,7 +44,7 @@ def large(seed: int) -> LearningWorld:
 
 
 def slow_links(seed: int) -> LearningWorld:
-    """Large models over slow lines, some of them good: a transfer takes as long as many epochs."""
+    """Large models over links that are mostly slow: a transfer takes as long as many epochs."""
     draft = drafted("slow links", seed)
     rng = draft.rng
     draft.size_bytes = int(log_uniform(rng, 1e8, 1e9))
