@@ -32,6 +32,7 @@ from daitn.learning.recipe import (
 from daitn.objects.abilities import Abilities, Says
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
+from daitn.objects.merging import LOCAL_RULES, Algorithm, LocalRule
 
 __all__ = ["CausalLm"]
 
@@ -85,6 +86,10 @@ class CausalLm:
                 fix="use the algorithm ewc or sequential",
             )
         return CausalLm(self._least_records, self._savepoints, task, self._privacy)
+
+    def trains_by(self, algorithm: Algorithm) -> bool:
+        """See `StatingAlgorithms`."""
+        return not LOCAL_RULES.get(algorithm, LocalRule()).distillation
 
     def privately(self, terms: DpSgd) -> CausalLm:
         """See `Private`."""
