@@ -33,6 +33,7 @@ from daitn.objects.intents import (
     Requirement,
     TrainingIntent,
 )
+from daitn.objects.needs import ModelNeeds
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.objects.wire import to_json
 from daitn.topology.cuts import Cuts
@@ -164,14 +165,10 @@ def cut_again_s(state: DrrtState, sites: int, rng: random.Random) -> float:
 
 
 def cut(snapshot: Drrt, cuts: Cuts | None = None) -> MsDrrt:
-    return (cuts or Cuts()).relevant_to(
-        snapshot,
-        INTENT,
-        data_schema="qa-pairs/1",
-        test_schema="multiple-choice/1",
-        now_s=NOW_S,
-        memory_bytes=1_000_000_000,
+    needs = ModelNeeds(
+        data_schema="qa-pairs/1", test_schema="multiple-choice/1", memory_bytes=1_000_000_000
     )
+    return (cuts or Cuts()).relevant_to(snapshot, INTENT, needs, now_s=NOW_S)
 
 
 def facts(

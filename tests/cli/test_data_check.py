@@ -49,6 +49,7 @@ def test_what_would_be_published_is_shown(table: Path) -> None:
     told = json.loads(daitn("data", "check", str(table), *options).stdout)
     assert told["published"]["labels"] == {"no": 20, "yes": 20}
     assert told["columns"] == ["größe"]
+    assert told["published"]["columns"] == 1
     assert told["remarks"] == []
     exam = [*options, "--test"]
     published = json.loads(daitn("data", "check", str(table), *exam).stdout)["published"]

@@ -29,6 +29,7 @@ from daitn.objects.quorum import Quorum
 from daitn.topology.relaxation import as_value, relaxed
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState
+from tests.topology.medicine import needs
 
 from .instances import instance
 from .route_world import MEDICINE, NOW_S, general, healthcare, intent, question, topology
@@ -58,16 +59,7 @@ def network(options: Iterable[DataOption], judges: bool = True) -> Drrt:
 
 
 def cutting(snapshot: Drrt, labels: tuple[str, ...] = ()) -> Cut:
-    return lambda asked: relevant_to(
-        snapshot,
-        asked,
-        data_schema="qa-pairs/1",
-        test_schema="multiple-choice/1",
-        now_s=NOW_S,
-        memory_bytes=1 << 20,
-        labels=labels,
-        labels_field="model.config.classes",
-    )
+    return lambda asked: relevant_to(snapshot, asked, needs(1 << 20, labels), now_s=NOW_S)
 
 
 def assessed(asked: TrainingIntent, cut: Cut) -> Assessment:

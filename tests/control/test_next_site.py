@@ -53,6 +53,7 @@ from daitn.objects.intents import TrainingIntent as Intent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.objects.merging import Algorithm
 from daitn.objects.models import ModelRef
+from daitn.objects.needs import ColumnsNeeded
 from daitn.topology.inbound import LINK_QUANTITIES
 
 NOW_S = 1_000.0
@@ -274,6 +275,15 @@ def test_what_a_site_announces_is_checked_before_a_model_sets_out() -> None:
     assert first(choosy, NEURO) == "ninds"
     assert reasons(choosy, NEURO, announced=poor) == ["quality"]
     assert first(choosy, NEURO, announced=poor) is None
+
+
+def test_a_table_of_another_width_is_left_out_as_soon_as_it_is_described() -> None:
+    columns = ColumnsNeeded(least=3, most=3, field="model.config.features")
+    narrow = job(0.79, 0.25)
+    narrow.needs = msgspec.structs.replace(narrow.needs, columns=columns)
+    described = {SiteId("ninds"): node("ninds", "medicine/neurology", columns=2)}
+    assert first(narrow, NEURO) == "ninds"
+    assert reasons(narrow, NEURO, announced=described) == ["columns"]
 
 
 def test_an_announced_verifier_is_known_before_it_measures() -> None:

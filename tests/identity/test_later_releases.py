@@ -25,6 +25,7 @@ from daitn.identity.signing import (
     check_report,
     check_usage,
     read_advert,
+    sign_advert,
     sign_attestation,
     sign_entry,
     sign_report,
@@ -349,6 +350,7 @@ def test_an_order_with_terms_unknown_here_is_refused() -> None:
 def test_messages_of_this_release_are_as_they_were() -> None:
     """The beginnings of what the release before this test signed."""
     signed = {
+        "advert": sign_advert(msgspec.structs.replace(GHR, public_key=KEY.public), KEY).signature,
         "report": sign_report(OUTCOME, KEY).signature,
         "attestation": sign_attestation(FINDING, KEY).signature,
         "usage": sign_usage(STATEMENT, KEY).signature,
@@ -356,6 +358,7 @@ def test_messages_of_this_release_are_as_they_were() -> None:
         "pass": sign_pass(SiteId("gate"), HERE, NOW_S, KEY)[-40:],
     }
     assert {name: signature[:40] for name, signature in signed.items()} == {
+        "advert": "TmfgPe+tNyJXDhsM0QjrMbVeIDlx1nkU0EP5oTvF",
         "report": "Nej32t/sl6vQf2gtnzy374nczLp6lZ8M2gev7oJ6",
         "attestation": "kxqYTDnSYvhPIupqqGqG09mJdNs1gpFTnLtlaBIa",
         "usage": "Lje9zVxQP8qS00XbZu5Q3Ffzf/VURVZzE02sntW9",

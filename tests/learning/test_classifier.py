@@ -31,6 +31,7 @@ from daitn.learning.recipe import (
     Trained,
 )
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.needs import MOST_COLUMNS, ColumnsNeeded
 
 TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
 
@@ -778,8 +779,27 @@ def test_the_estimate_says_which_labels_the_model_tells_apart() -> None:
     said = Classifier().estimate(TWO)
     assert list(said.labels) == TWO["classes"]
     assert said.labels_field == "model.config.classes"
-    # Of a column of another name nothing is published that could be compared.
-    assert Classifier().estimate(TWO | {"label": "diagnosis"}).labels == ()
+    # Only data whose owner names this column can be used, and its labels are those of this column.
+    assert Classifier().estimate(TWO | {"label": "diagnosis"}).labels == ("no", "yes")
+
+
+def test_the_estimate_says_how_many_columns_the_model_reads() -> None:
+    def said(**config: object) -> ColumnsNeeded:
+        columns = Classifier().estimate(TWO | config).columns
+        assert columns is not None
+        return columns
+
+    assert [columns for columns in range(1, 6) if said(features=3).fits(columns)] == [3]
+    assert said(features=3).field == "model.config.features"
+    assert said().fits(1)
+    assert said().fits(MOST_COLUMNS)
+    named = {"age": (0.0, 100.0), "size": (0.0, 2.0)}
+    assert [columns for columns in range(1, 6) if said(ranges=named).fits(columns)] == [1, 2]
+    assert said(ranges=named).field == "model.config.ranges"
+    assert said(ranges=named | {"*": (0.0, 1.0)}).fits(5)
+    assert said(ranges=named, features=2).fits(2)
+    with pytest.raises(InvalidInput, match="2 for 3 features"):
+        said(ranges=named, features=3)
 
 
 def test_the_estimate_is_what_the_model_then_has(tmp_path: Path) -> None:

@@ -116,6 +116,38 @@ def test_classes_that_the_data_does_not_have_are_told_before_a_job_starts(
     assert "labels benign, malignant are not among model.config.classes (0, 1)" in told
 
 
+@pytest.mark.parametrize("route", [[], [{"site": "east", "examples": 50}]])
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"features": 3}, "model.config.features is for 3"),
+        ({"ranges": {"radius": [0, 50], "area": [0, 900]}}, "model.config.ranges is for at most 2"),
+    ],
+)
+def test_columns_that_the_data_does_not_have_are_told_before_a_job_starts(
+    shared: Network, tmp_path: Path, config: dict[str, Any], field: str, route: list[dict[str, Any]]
+) -> None:
+    (known,) = {data["columns"] for data in shared.json("get", "datasets")}
+    model = {**INTENT["model"], "config": {**INTENT["model"]["config"], **config}}
+    intent = write_intent(tmp_path, model=model, route=route)
+    ended = shared.daitn("train", "-f", str(intent), "--dry-run")
+    assert ended.returncode == 3
+    told = " ".join(ended.stdout.split())
+    assert f"it has {known} columns to learn from, {field}; state" in told
+    assert f"the test set on oncology/breast has {known} columns, {field}; state" in told
+
+
+def test_a_base_without_its_weights_is_told_before_a_job_starts(
+    shared: Network, tmp_path: Path
+) -> None:
+    sizes = ("base_parameters", "adapted_parameters", "adapted_widths", "base_dtype")
+    config = {"base": "base.safetensors", **dict.fromkeys(sizes[:3], 1000), sizes[3]: "float32"}
+    intent = write_intent(tmp_path, model={"recipe": "causal-lm", "config": config})
+    ended = shared.daitn("train", "-f", str(intent), "--dry-run")
+    assert ended.returncode == 3, said(ended)
+    assert "state where it is in model.start" in " ".join(ended.stdout.split())
+
+
 def test_a_control_centre_that_is_not_there(shared: Network, tmp_path: Path) -> None:
     endpoint = f"tcp/127.0.0.1:{free_port()}"
     ended = shared.daitn("train", "-f", str(write_intent(tmp_path)), "--center", endpoint)

@@ -22,6 +22,7 @@ from daitn.objects.intents import (
     Requirement,
     TrainingIntent,
 )
+from daitn.objects.needs import ColumnsNeeded, ModelNeeds
 from daitn.objects.readings import LinkReading, Reading
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt
@@ -153,6 +154,27 @@ def intent(
     )
 
 
+def needs(
+    memory_bytes: int = 1_000_000_000,
+    labels: tuple[str, ...] = (),
+    private: bool = False,
+    columns: ColumnsNeeded | None = None,
+    metrics: tuple[str, ...] = (),
+    imported: bool = False,
+) -> ModelNeeds:
+    return ModelNeeds(
+        data_schema="qa-pairs/1",
+        test_schema="multiple-choice/1",
+        memory_bytes=memory_bytes,
+        labels=labels,
+        labels_field="model.config.classes" if labels else "",
+        columns=columns,
+        metrics=metrics,
+        private=private,
+        imported=imported,
+    )
+
+
 def cut(
     snapshot: Drrt,
     wanted: TrainingIntent,
@@ -160,15 +182,13 @@ def cut(
     labels: tuple[str, ...] = (),
     now_s: float = NOW_S,
     private: bool = False,
+    columns: ColumnsNeeded | None = None,
+    metrics: tuple[str, ...] = (),
+    imported: bool = False,
 ) -> MsDrrt:
     return relevant_to(
         snapshot,
         wanted,
-        data_schema="qa-pairs/1",
-        test_schema="multiple-choice/1",
+        needs(memory_bytes, labels, private, columns, metrics, imported),
         now_s=now_s,
-        memory_bytes=memory_bytes,
-        labels=labels,
-        labels_field="model.config.classes" if labels else "",
-        private=private,
     )

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget, Objective, PinnedVisit, Quantity, Requirement
+from daitn.objects.needs import ColumnsNeeded
 from daitn.objects.readings import LoadReading, Reading
 from daitn.topology.cuts import STALE_AFTER_S, Cuts
 from daitn.topology.inbound import Inbound, InboundLinks
 from daitn.topology.snapshot import Drrt, MsDrrt
 from daitn.topology.state import DrrtState
 
-from .medicine import LABELS, NOW_S, data_site, dataset, exam, intent, link, verifier_site
+from .medicine import LABELS, NOW_S, data_site, dataset, exam, intent, link, needs, verifier_site
 
 SITES = ("a", "b", "c", "d", "u", "v")
 EVERYTHING = (
@@ -99,7 +100,8 @@ class Network:
         )
         told = {"version": self.version, "jurisdiction": rng.choice(["US", "CA"])}
         if site in "uv":
-            tests = (exam("medicine", policy=policy), exam("medicine/neurology"))
+            columns = rng.choice([2, 3, msgspec.UNSET])
+            tests = (exam("medicine", policy=policy, columns=columns), exam("medicine/neurology"))
             described = verifier_site(site, *tests[: rng.choice([0, 1, 2])], **told)
             assert described.verifier is not None
             price = rng.choice([0.0, 2.0])
@@ -112,6 +114,7 @@ class Network:
                 name=name,
                 price_usd_per_1k=rng.choice([1.0, 3.0]),
                 labels=rng.choice([{}, LABELS]),
+                columns=rng.choice([2, 3, msgspec.UNSET]),
                 policy=policy,
             )
             for name in ("two", "one")[: rng.choice([1, 2])]
@@ -120,14 +123,8 @@ class Network:
 
 
 def cut(cuts: Cuts, snapshot: Drrt, which: int, now_s: float, memory_bytes: int = 10**9) -> MsDrrt:
-    return cuts.relevant_to(
-        snapshot,
-        INTENTS[which],
-        data_schema="qa-pairs/1",
-        test_schema="multiple-choice/1",
-        now_s=now_s,
-        memory_bytes=memory_bytes,
-    )
+    wanted = needs(memory_bytes, columns=ColumnsNeeded(most=5))
+    return cuts.relevant_to(snapshot, INTENTS[which], wanted, now_s=now_s)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -149,12 +146,7 @@ def test_what_a_job_has_left_and_what_it_is_called_cut_nothing() -> None:
     first = cut(cuts, snapshot, 0, NOW_S)
     spent = msgspec.structs.replace(INTENTS[0], name="other", budget=Budget(examples=7))
     again = cuts.relevant_to(
-        snapshot,
-        spent,
-        data_schema="qa-pairs/1",
-        test_schema="multiple-choice/1",
-        now_s=NOW_S,
-        memory_bytes=10**9,
+        snapshot, spent, needs(10**9, columns=ColumnsNeeded(most=5)), now_s=NOW_S
     )
     assert again == first
     assert all(one is other for one, other in zip(first.options, again.options, strict=True))

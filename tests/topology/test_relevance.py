@@ -13,12 +13,14 @@ from daitn.objects.descriptors import ComputeDescriptor, DataPolicy, NodeDescrip
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import (
+    Objective,
     PinnedVisit,
     Quantity,
     Requirement,
     Training,
 )
 from daitn.objects.merging import Algorithm
+from daitn.objects.needs import ColumnsNeeded
 from daitn.objects.privacy import PrivacyDemand, PrivacyWish
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.relaxation import relaxed
@@ -341,6 +343,86 @@ def test_a_test_set_with_labels_that_the_model_does_not_tell_apart_cannot_measur
     refused = told(relevant, "board")["verifier-labels"]
     assert "outlook" in refused.reason
     assert refused.field == "model.config.classes"
+
+
+class TestColumns:
+    """Tables and models of other widths do not fit; nothing is known of what an earlier release
+    describes."""
+
+    THREE = ColumnsNeeded(least=3, most=3, field="model.config.features", fix="count them")
+
+    def cut(
+        self, data: int | None, tested: int | None, needed: ColumnsNeeded, metric: str = "accuracy"
+    ) -> MsDrrt:
+        """A site `a` and a verifier `board` with tables of so many columns."""
+        of_data, of_test = (msgspec.UNSET if n is None else n for n in (data, tested))
+        site = data_site("a", dataset("a", "medicine", columns=of_data))
+        board = verifier_site("board", exam("medicine", columns=of_test, metrics=(metric,)))
+        objective = Objective(name="broad", topic="medicine", at_least=0.5, metric=metric)
+        return cut(drrt([site, board]), intent(objectives=(objective,)), columns=needed)
+
+    @pytest.mark.parametrize("data", [3, None])
+    @pytest.mark.parametrize("tested", [3, None])
+    def test_those_that_fit_or_are_unknown_pass(self, data: int | None, tested: int | None) -> None:
+        relevant = self.cut(data, tested, self.THREE)
+        assert not relevant.rejections
+        assert relevant.options
+        assert relevant.verifiers[BROAD]
+
+    def test_what_does_not_fit_is_named_with_the_field_and_what_to_do(self) -> None:
+        relevant = self.cut(2, 2, self.THREE)
+        assert not relevant.options
+        assert not relevant.verifiers[BROAD]
+        for candidate, name in (("a/questions", "columns"), ("board", "verifier-columns")):
+            refused = told(relevant, candidate)[name]
+            assert refused.field == "model.config.features"
+            assert "2 columns" in refused.reason
+            assert "model.config.features is for 3; count them" in refused.reason
+
+    def test_a_maximum_is_one_too(self) -> None:
+        few = ColumnsNeeded(most=2, field="model.config.ranges", fix="state more")
+        assert self.cut(1, 1, few).options
+        refused = told(self.cut(4, 2, few), "a/questions")["columns"]
+        assert "model.config.ranges is for at most 2; state more" in refused.reason
+        assert refused.shortfall == 2.0
+
+    def test_a_model_is_measured_on_as_many_columns_as_it_learned(self) -> None:
+        refused = told(self.cut(3, 2, ColumnsNeeded()), "a/questions")
+        assert set(refused) == {"measured-columns"}
+        assert "3 columns to learn from, and broad is measured on 2" in (
+            refused["measured-columns"].reason
+        )
+        assert self.cut(3, None, ColumnsNeeded()).options
+        assert self.cut(2, 3, ColumnsNeeded(), "unexposed").options  # Probes have one more.
+
+    def test_what_reads_no_columns_needs_none(self) -> None:
+        board = verifier_site("board", exam("medicine", columns=2))
+        site = data_site("a", dataset("a", "medicine", columns=3))
+        objective = Objective(name="broad", topic="medicine", at_least=0.5)
+        assert cut(drrt([site, board]), intent(objectives=(objective,))).options
+
+
+def test_a_metric_that_the_recipe_does_not_compute_is_not_measured() -> None:
+    board = verifier_site("board", exam("medicine", metrics=("fluency", "accuracy")))
+    asked = intent(
+        objectives=(Objective(name="b", topic="medicine", at_least=0.5, metric="fluency"),)
+    )
+    assert cut(drrt([board]), asked).verifiers[ObjectiveName("b")]
+    relevant = cut(drrt([board]), asked, metrics=("accuracy",))
+    assert not relevant.verifiers[ObjectiveName("b")]
+    refused = told(relevant, "board")["verifier-metric"]
+    assert refused.field == "objectives[0].metric"
+    assert "cannot measure fluency, which the recipe does not compute" in refused.reason
+    assert relaxed(asked, refused).objectives[0].metric == "accuracy"
+
+
+def test_a_model_that_no_site_can_make_needs_a_start() -> None:
+    relevant = cut(drrt(nodes()), intent(), imported=True)
+    assert not relevant.options
+    assert told(relevant, "cdc/questions")["start"].field == "model.start"
+    model = msgspec.structs.replace(intent().model, start="folder")
+    started = msgspec.structs.replace(intent(), model=model)
+    assert "start" not in told(cut(drrt(nodes()), started, imported=True), "cdc/questions")
 
 
 class TestPath:

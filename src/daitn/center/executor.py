@@ -283,17 +283,7 @@ class JobExecutor:
 def _cut(
     cuts: Cuts, snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float
 ) -> MsDrrt:
-    return cuts.relevant_to(
-        snapshot,
-        intent,
-        data_schema=needs.data_schema,
-        test_schema=needs.test_schema,
-        now_s=now_s,
-        memory_bytes=needs.memory_bytes,
-        labels=needs.labels,
-        labels_field=needs.labels_field,
-        private=needs.private,
-    )
+    return cuts.relevant_to(snapshot, intent, needs, now_s=now_s)
 
 
 def _assigned(

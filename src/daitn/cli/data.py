@@ -266,6 +266,8 @@ def _page(published: DatasetDescriptor | TestSetDescriptor, profile: DataProfile
         ("records", f"{_records(published):,}"),
         ("labels", ", ".join(f"{name}: {n:,}" for name, n in published.labels.items()) or "-"),
     ]
+    if published.columns is not msgspec.UNSET:
+        rows.append(("columns", f"{published.columns:,}"))
     if isinstance(published, DatasetDescriptor):
         rows.append(("quality", f"{published.quality:.3f}: {gaps(published)}"))
         if published.sketch is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 from rich.console import Group, RenderableType
 
 from daitn.cli.tables import age, plain_table
@@ -98,6 +99,8 @@ def dataset_page(dataset: DatasetDescriptor) -> RenderableType:
             "no" if dataset.sketch is None else f"of {dataset.sketch.texts} texts",
         ),
     ]
+    if dataset.columns is not msgspec.UNSET:
+        rows.append(("columns to learn from", dataset.columns))
     if dataset.licence:
         rows.append(("licence", dataset.licence))
     if dataset.description:

@@ -22,6 +22,7 @@ from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import MOST_MERGED, Algorithm, LocalRule, MergeRule
+from daitn.objects.needs import ColumnsNeeded
 
 __all__ = [
     "LEAST_RECORDS",
@@ -140,6 +141,10 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     measured on it. Empty means any."""
     labels_field: str = ""
     """The field of the intent that lists them, for instance `model.config.classes`."""
+    columns: ColumnsNeeded | None = None
+    """For a model that reads tables, and the same columns everywhere: how many it can read."""
+    imported: bool = False
+    """Whether it must start from an imported model, because `initialise` cannot make one."""
     private: bool = False
     """Whether it can be trained with differential privacy."""
     merges_fresh: bool = False
@@ -169,7 +174,7 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     quality: float
     """Share of the records in [0, 1] that are usable as they are."""
     columns: tuple[str, ...] = ()
-    """For a table: the columns that models learn from. Not published."""
+    """For a table: the columns that models learn from. Only their number is published."""
     remarks: tuple[str, ...] = ()
     """Notes for the data's owner. Not published."""
     metrics: tuple[str, ...] = ()

@@ -256,6 +256,7 @@ async def described_dataset(
             description=dataset.description,
             policy=dataset.terms.published,
             least_examples=gate.least_examples(profile),
+            columns=gate.columns(profile),
             sketch=await asyncio.to_thread(_sketch, dataset),
         )
     )
@@ -293,6 +294,7 @@ async def described_test_set(
             chance=test.chance,
             labels=gate.labels(profile.labels, profile.different),
             policy=test.terms.published,
+            columns=gate.columns(profile),
         )
     )
     return described, profile

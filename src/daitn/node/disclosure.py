@@ -157,6 +157,10 @@ class Disclosure:
         """The share of usable records, in steps."""
         return coarse(profile.quality, in_steps(profile.samples))
 
+    def columns(self, profile: DataProfile) -> int | msgspec.UnsetType:
+        """The number of a table's columns: it tells nothing about a record."""
+        return len(profile.columns) or msgspec.UNSET
+
     def sketch(self, texts: Iterable[str]) -> TopicSketch:
         """Sketch of the texts' wording, from features that occur in enough of them."""
         return sketch(texts, self.least_records)

@@ -151,6 +151,8 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     means it demands no privacy."""
     sketch: TopicSketch | None = None
     """Sketch of the wording of its questions, if its owner agrees to publish one."""
+    columns: Count | msgspec.UnsetType = msgspec.UNSET
+    """For a table: number of columns that models may learn from."""
 
 
 _FREE: Final = 0.0
@@ -194,6 +196,8 @@ class TestSetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Label histogram."""
     policy: DataPolicy = DataPolicy(recipes=(ANY,))
     """What its owner allows."""
+    columns: Count | msgspec.UnsetType = msgspec.UNSET
+    """For a table: number of columns beside the label."""
 
 
 class VerifierDescriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -20,6 +20,7 @@ from daitn.objects.lineage import MOST_STATEMENT_BYTES, MOST_VISITS, Entry
 from daitn.objects.merging import MOST_WALKERS, Algorithm
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.models import ModelRef
+from daitn.objects.needs import ModelNeeds
 from daitn.objects.orders import SignedOrder
 from daitn.objects.privacy import PrivacySpent
 from daitn.objects.quorum import Disagreement
@@ -110,21 +111,12 @@ _SENTENCES = {
 }
 
 
-class WorkNeeds(msgspec.Struct, frozen=True, kw_only=True):
+class WorkNeeds(ModelNeeds, frozen=True, kw_only=True):
     """What the recipe reported about the model at submission."""
 
-    data_schema: str
-    test_schema: str
     parameters: int
     flops_per_example: float
-    memory_bytes: int
     size_bytes: int
-    labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty means it accepts any."""
-    labels_field: str = ""
-    """The field of the intent that names them."""
-    private: bool = False
-    """Whether it can be trained with differential privacy."""
     merges: bool = False
     """Whether the recipe merges models that sites trained separately."""
     merges_fresh: bool = False

@@ -21,6 +21,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ANY, DatasetDescriptor, NodeDescriptor
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Budget, Quantity, TrainingIntent
+from daitn.objects.needs import ModelNeeds
 from daitn.topology.data_filters import (
     DataCandidate,
     Wanted,
@@ -33,7 +34,7 @@ from daitn.topology.inbound import LINK_QUANTITIES, Inbound, InboundLinks, is_fr
 from daitn.topology.partitions import severed
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import DataOption, Drrt, MsDrrt, SiteState, VerifierOption
-from daitn.topology.verifier_filters import Measurable, verifiers_for
+from daitn.topology.verifier_filters import Measurable, columns_measured, verifiers_for
 
 __all__ = ["STALE_AFTER_S", "Cuts"]
 
@@ -76,6 +77,7 @@ class _Testers:
     rejections: list[Rejection]
     places: Places
     tested: dict[ObjectiveName, dict[str, int]]
+    columns: dict[ObjectiveName, frozenset[int]]
 
 
 @dataclass(slots=True)
@@ -100,34 +102,25 @@ class Cuts:
         self,
         snapshot: Drrt,
         intent: TrainingIntent,
+        needs: ModelNeeds,
         *,
-        data_schema: str,
-        test_schema: str,
         now_s: float,
-        memory_bytes: int,
         stale_after_s: float = STALE_AFTER_S,
-        labels: tuple[str, ...] = (),
-        labels_field: str = "",
-        private: bool = False,
     ) -> MsDrrt:
         """Cut the topology for `intent`, see `relevance.relevant_to`."""
-        needs = (data_schema, test_schema, memory_bytes, stale_after_s, labels, labels_field)
-        known = self._intent(intent, (*needs, private))
+        known = self._intent(intent, (needs, stale_after_s))
         sites = sorted(snapshot.sites.items())
         request = AccessRequest(intent.owner, intent.model.recipe, intent.purpose, measures=True)
-        measured = Measurable(test_schema, request, now_s, labels, labels_field)
+        measured = Measurable(needs, request, now_s)
         testers = _testers(known, snapshot, sites, intent, measured)
         wanted = Wanted(
             intent=intent,
-            data_schema=data_schema,
-            memory_bytes=memory_bytes,
+            needs=needs,
             now_s=now_s,
             stale_after_s=stale_after_s,
             places=testers.places,
+            columns=testers.columns,
             severed=lambda one, other: severed(snapshot, one, other, now_s, stale_after_s),
-            labels=labels,
-            labels_field=labels_field,
-            private=private,
         )
         inbound: Mapping[SiteId, Inbound] = {}
         if any(one.quantity in LINK_QUANTITIES for one in intent.requirements):
@@ -144,13 +137,13 @@ class Cuts:
             rejections=tuple(rejections),
         )
 
-    def _intent(self, intent: TrainingIntent, needs: tuple[object, ...]) -> _Intent:
+    def _intent(self, intent: TrainingIntent, terms: tuple[object, ...]) -> _Intent:
         """No filter looks at the name of an intent, at the targets of its objectives, or at its
         budget, except whether it may spend money at all."""
         objectives = tuple(msgspec.structs.replace(o, at_least=0.0) for o in intent.objectives)
         budget = Budget(cost_usd=0.0) if intent.budget.cost_usd == 0.0 else Budget()
         alike = msgspec.structs.replace(intent, name="", budget=budget, objectives=objectives)
-        key = msgspec.msgpack.encode((alike, needs))
+        key = msgspec.msgpack.encode((alike, terms))
         known = self._intents.setdefault(key, _Intent())
         self._intents.move_to_end(key)
         return known
@@ -181,10 +174,18 @@ def _testers(
         rejections.extend(refused)
     places = _places(snapshot, verifiers)
     tested = {name: pooled_labels(v.test for v in found) for name, found in verifiers.items()}
-    if before is None or (before.places, before.tested) != (places, tested):
+    columns = {
+        name: columns_measured(verifiers[name], objective.metric)
+        for name, objective in zip(intent.objective_names(), intent.objectives, strict=True)
+    }
+    if before is None or (before.places, before.tested, before.columns) != (
+        places,
+        tested,
+        columns,
+    ):
         known.kept.clear()
     states = tuple(state for _, state in testing)
-    known.testers = _Testers(states, verifiers, rejections, places, tested)
+    known.testers = _Testers(states, verifiers, rejections, places, tested, columns)
     return known.testers
 
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
+import msgspec
+
 from daitn.objects.access import AccessRequest, allows, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, covers_topic
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity, TrainingIntent
 from daitn.objects.merging import Algorithm
-from daitn.objects.text import some
+from daitn.objects.needs import ModelNeeds
+from daitn.objects.text import counted, some
 from daitn.topology.fit import other_labels, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound
 from daitn.topology.relaxation import DROPPED, as_value, relaxed_requirement
@@ -73,21 +76,16 @@ class Wanted:
     """The requirements that data sets are checked against."""
 
     intent: TrainingIntent
-    data_schema: str
-    memory_bytes: int
+    needs: ModelNeeds
     now_s: float
     stale_after_s: float
     places: Mapping[ObjectiveName, frozenset[tuple[SiteId, str]]]
     """Site and jurisdiction of every verifier that can measure an objective, in the intent's
     order."""
+    columns: Mapping[ObjectiveName, frozenset[int]]
+    """Numbers of columns on which an objective can be measured; empty means any, or unknown."""
     severed: Callable[[SiteId, SiteId], bool] = lambda one, other: False
     """Whether there is no path between two sites."""
-    labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty means it accepts any."""
-    labels_field: str = ""
-    """The field of the intent that names them."""
-    private: bool = False
-    """Whether the model can be trained with differential privacy."""
 
 
 def lasting_rejections(candidate: DataCandidate, wanted: Wanted) -> list[Rejection]:
@@ -95,7 +93,10 @@ def lasting_rejections(candidate: DataCandidate, wanted: Wanted) -> list[Rejecti
     return [
         *_site(candidate),
         *_recipe(candidate, wanted),
+        *_start(candidate, wanted),
         *_labels(candidate, wanted),
+        *_columns(candidate, wanted),
+        *_measured_columns(candidate, wanted),
         *_access(candidate, wanted),
         *_privacy(candidate, wanted),
         *_topic(candidate, wanted),
@@ -131,11 +132,12 @@ def _site(candidate: DataCandidate) -> Iterator[Rejection]:
 def _recipe(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """A recipe is never relaxed: another recipe is another model."""
     recipe, dataset = wanted.intent.model.recipe, candidate.dataset
-    if dataset.data_schema != wanted.data_schema:
+    reads = wanted.needs.data_schema
+    if dataset.data_schema != reads:
         yield Rejection(
             candidate=candidate.id,
             filter="schema",
-            reason=f"recipe {recipe} reads {wanted.data_schema}, the data is {dataset.data_schema}",
+            reason=f"recipe {recipe} reads {reads}, the data is {dataset.data_schema}",
             field="model.recipe",
         )
     if recipe not in candidate.compute.recipes:
@@ -154,16 +156,63 @@ def _labels(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     Proposes no relaxation: another class is another model, and a label may be one of the model's in
     another spelling.
     """
-    unknown = other_labels(candidate.dataset.labels, wanted.labels)
+    needs = wanted.needs
+    unknown = other_labels(candidate.dataset.labels, needs.labels)
     if unknown:
         yield Rejection(
             candidate=candidate.id,
             filter="labels",
-            reason=f"its labels {some(unknown)} are not among {wanted.labels_field} "
-            f"({some(wanted.labels)})",
-            field=wanted.labels_field,
+            reason=f"its labels {some(unknown)} are not among {needs.labels_field} "
+            f"({some(needs.labels)})",
+            field=needs.labels_field,
             shortfall=float(len(unknown)),
             unit="labels",
+        )
+
+
+def _columns(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+    """Reject tables that are too wide or too narrow, which would end the visit too. Proposes no
+    relaxation: with other columns it is another model."""
+    columns, needed = candidate.dataset.columns, wanted.needs.columns
+    if needed is None or columns is msgspec.UNSET or needed.fits(columns):
+        return
+    yield Rejection(
+        candidate=candidate.id,
+        filter="columns",
+        reason=f"it has {counted(columns, 'column')} to learn from, {needed.field} is for "
+        f"{needed}; {needed.fix}",
+        field=needed.field,
+        shortfall=float(max(needed.least - columns, columns - needed.most)),
+        unit="columns",
+    )
+
+
+def _measured_columns(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+    """A model is measured on the columns that it learned from, so a test set must have as many."""
+    columns = candidate.dataset.columns
+    if wanted.needs.columns is None or columns is msgspec.UNSET:
+        return
+    for index, (name, measured) in enumerate(wanted.columns.items()):
+        if measured and columns not in measured:
+            numbers = " or ".join(map(str, sorted(measured)))
+            yield Rejection(
+                candidate=candidate.id,
+                filter="measured-columns",
+                reason=f"it has {counted(columns, 'column')} to learn from, and {name} is measured "
+                f"on {numbers}; have the owners offer the same columns",
+                field=f"objectives[{index}]",
+            )
+
+
+def _start(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+    """No site can make such a model."""
+    if wanted.needs.imported and not wanted.intent.model.start:
+        yield Rejection(
+            candidate=candidate.id,
+            filter="start",
+            reason="a model of this configuration is imported, not made by a site: state where it "
+            "is in model.start",
+            field="model.start",
         )
 
 
@@ -189,7 +238,7 @@ def _privacy(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     """What was revealed about records cannot be taken back, so nothing is relaxed."""
     demand, left = candidate.dataset.policy.privacy, candidate.dataset.private_visits_left
     wish = wanted.intent.training.privacy
-    if (demand or wish) and not wanted.private:
+    if (demand or wish) and not wanted.needs.private:
         whose = "its owner demands" if demand else "the intent asks for"
         yield Rejection(
             candidate=candidate.id,
@@ -245,14 +294,14 @@ def _topic(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
 
 def _memory(candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     has = candidate.compute.memory_bytes
-    if has < wanted.memory_bytes:
+    if has < wanted.needs.memory_bytes:
         yield Rejection(
             candidate=candidate.id,
             filter="memory",
-            reason=f"training needs {wanted.memory_bytes} bytes of memory, "
+            reason=f"training needs {wanted.needs.memory_bytes} bytes of memory, "
             f"{candidate.dataset.site} has {has}",
             field="model.config",
-            shortfall=float(wanted.memory_bytes - has),
+            shortfall=float(wanted.needs.memory_bytes - has),
             unit="bytes",
         )
 

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from daitn.objects.access import AccessRequest, Ruling, published_rulings, refusals
 from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
-from daitn.objects.text import decimals, some
+from daitn.objects.needs import ColumnsNeeded, ModelNeeds
+from daitn.objects.text import counted, decimals, some
 from daitn.topology.fit import other_labels, topic_fit
 from daitn.topology.relaxation import as_value
 from daitn.topology.snapshot import SiteState, VerifierOption
 
-__all__ = ["Measurable", "verifiers_for"]
+__all__ = ["Measurable", "columns_measured", "verifiers_for"]
 
 
 @dataclass(frozen=True)
 class Measurable:
     """Requirements for a test set on which the model can be measured."""
 
-    test_schema: str
+    needs: ModelNeeds
     request: AccessRequest
     """The request on which the policies of test sets rule."""
     now_s: float
-    labels: tuple[str, ...] = ()
-    """Labels that the model distinguishes; empty means it accepts any."""
-    labels_field: str = ""
-    """The field of the intent that names them."""
+
+    def computes(self, metric: str) -> bool:
+        """Whether the model's recipe computes a metric, as far as known."""
+        return not self.needs.metrics or metric in self.needs.metrics
+
+    def shared(self, test: TestSetDescriptor) -> tuple[str, ...]:
+        """The metrics of a test set that the recipe computes."""
+        return tuple(metric for metric in test.metrics if self.computes(metric))
 
 
 def verifiers_for(
@@ -70,21 +77,49 @@ _NEEDS: Final = {"unexposed": "a test set of probes, which have a column `member
 """What a test set needs for a metric that not every one of its schema has."""
 
 
-def _needs(metric: str) -> str:
-    return f"; {metric} takes {_NEEDS[metric]}" if metric in _NEEDS else ""
+_BESIDE: Final = {"unexposed": 1}
+"""Columns of a test set that the metric reads itself, and no model."""
+
+
+def _unmeasured(objective: Objective, test: TestSetDescriptor, wanted: Measurable) -> str:
+    """Why a verifier does not measure a metric on a test set, and what it does measure."""
+    metric, shared = objective.metric, wanted.shared(test)
+    if not wanted.computes(metric):
+        why = f"cannot measure {metric}, which the recipe does not compute"
+    else:
+        why = f"does not measure {metric} on {test.topic}"
+    needs = f"; {metric} takes {_NEEDS[metric]}" if metric in _NEEDS else ""
+    return f"{why}; it measures {', '.join(shared) or 'nothing'}{needs}"
 
 
 def _misses(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -> tuple[str, ...]:
     """The filters that a test set fails."""
     failed = (
         ("verifier-topic", test.topic != objective.topic),
-        ("verifier-metric", objective.metric not in test.metrics),
-        ("verifier-schema", test.test_schema != wanted.test_schema),
-        ("verifier-labels", bool(other_labels(test.labels, wanted.labels))),
+        ("verifier-metric", objective.metric not in wanted.shared(test)),
+        ("verifier-schema", test.test_schema != wanted.needs.test_schema),
+        ("verifier-labels", bool(other_labels(test.labels, wanted.needs.labels))),
+        ("verifier-columns", _odd_columns(test, objective, wanted)),
         ("verifier-policy", any(no.rule != "hours" for no in _refusals(test, wanted))),
         ("verifier-hours", any(no.rule == "hours" for no in _refusals(test, wanted))),
     )
     return tuple(name for name, fails in failed if fails)
+
+
+def _columns(test: TestSetDescriptor, metric: str) -> int | None:
+    """Number of columns that a model reads when it is measured by a metric; none if unknown."""
+    return None if test.columns is msgspec.UNSET else test.columns - _BESIDE.get(metric, 0)
+
+
+def _odd_columns(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -> bool:
+    columns, needed = _columns(test, objective.metric), wanted.needs.columns
+    return needed is not None and columns is not None and not needed.fits(columns)
+
+
+def columns_measured(options: Iterable[VerifierOption], metric: str) -> frozenset[int]:
+    """Numbers of columns on which test sets measure a metric; empty if one of them is unknown."""
+    found = {_columns(option.test, metric) for option in options}
+    return frozenset() if None in found else frozenset(n for n in found if n is not None)
 
 
 def _refusals(test: TestSetDescriptor, wanted: Measurable) -> tuple[Ruling, ...]:
@@ -166,7 +201,8 @@ def _test_rejections(
     if not ranked:
         reason = f"verifier {site} has no test set"
         return [Rejection(candidate=site, filter="verifier-topic", reason=reason, field=field)]
-    nearest = ranked[0]
+    nearest, needs = ranked[0], wanted.needs
+    of_columns = needs.columns or ColumnsNeeded()
     free = not _tested_already(intent, index, nearest.topic)
     possible = {
         "verifier-topic": Rejection(
@@ -182,15 +218,14 @@ def _test_rejections(
         "verifier-metric": Rejection(
             candidate=site,
             filter="verifier-metric",
-            reason=f"verifier {site} does not measure {objective.metric} on {nearest.topic}; "
-            f"it measures {', '.join(nearest.metrics) or 'nothing'}{_needs(objective.metric)}",
+            reason=f"verifier {site} {_unmeasured(objective, nearest, wanted)}",
             field=f"{field}.metric",
-            relax_to=as_value(nearest.metrics[0]) if nearest.metrics else "",
+            relax_to=as_value(shared[0]) if (shared := wanted.shared(nearest)) else "",
         ),
         "verifier-schema": Rejection(
             candidate=site,
             filter="verifier-schema",
-            reason=f"recipe {intent.model.recipe} is measured on {wanted.test_schema}, "
+            reason=f"recipe {intent.model.recipe} is measured on {needs.test_schema}, "
             f"the test set on {nearest.topic} is {nearest.test_schema}",
             field=field,
         ),
@@ -198,8 +233,16 @@ def _test_rejections(
             candidate=site,
             filter="verifier-labels",
             reason=f"the test set on {nearest.topic} has labels that are not among "
-            f"{wanted.labels_field}: {some(other_labels(nearest.labels, wanted.labels))}",
-            field=wanted.labels_field,
+            f"{needs.labels_field}: {some(other_labels(nearest.labels, needs.labels))}",
+            field=needs.labels_field,
+        ),
+        "verifier-columns": Rejection(
+            candidate=site,
+            filter="verifier-columns",
+            reason=f"the test set on {nearest.topic} has "
+            f"{counted(_columns(nearest, objective.metric) or 0, 'column')}, {of_columns.field} "
+            f"is for {of_columns}; {of_columns.fix}",
+            field=of_columns.field,
         ),
     }
     missed = [possible[name] for name in _misses(nearest, objective, wanted) if name in possible]

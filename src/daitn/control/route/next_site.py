@@ -179,13 +179,8 @@ def local_question(question: RouteQuestion, needs: WorkNeeds, view: LocalView) -
     topology = relevant_to(
         _snapshot(question, needs, view),
         intent,
-        data_schema=needs.data_schema,
-        test_schema=needs.test_schema,
+        needs,
         now_s=question.now_s,
-        memory_bytes=needs.memory_bytes,
-        labels=needs.labels,
-        labels_field=needs.labels_field,
-        private=needs.private,
     )
     return replace(question, topology=topology)
 

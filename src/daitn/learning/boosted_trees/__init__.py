@@ -11,7 +11,7 @@ from daitn.learning.answering.protocol import Generator
 from daitn.learning.boosted_trees.config import parse_config
 from daitn.learning.classifier.config import ASSUMED_COLUMNS, METRICS
 from daitn.learning.classifier.exposure import profile_of_test
-from daitn.learning.classifier.table import profile, published, read_table
+from daitn.learning.classifier.table import profile, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
@@ -28,6 +28,7 @@ from daitn.learning.recipe import (
 from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api
 from daitn.objects.merging import MERGE_RULES, Algorithm
+from daitn.objects.needs import ColumnsNeeded
 
 __all__ = ["BoostedTrees"]
 
@@ -68,8 +69,9 @@ class BoostedTrees:
             flops_per_example=_FLOPS * trees * settings.depth * ASSUMED_COLUMNS,
             memory_bytes=_ENGINE_BYTES + _COPIES * size_bytes,
             size_bytes=size_bytes,
-            labels=published(settings.classes, settings.label),
+            labels=settings.classes,
             labels_field="model.config.classes",
+            columns=ColumnsNeeded(),
             merges_fresh=True,
             packages=("xgboost",),
         )

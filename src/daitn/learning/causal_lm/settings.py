@@ -247,6 +247,7 @@ def footprint(settings: CausalLmConfig) -> Footprint:
         size_bytes=number * weights
         + _BYTES_PER_ADAPTER * adapters
         + _TOKENIZER_BYTES_PER_ENTRY * settings.vocabulary,
+        imported=settings.base is not None,
         # At each first site, a model from scratch learns another tokenizer.
         merges_fresh=settings.base is not None,
         packages=() if settings.base_precision == "stored" else (LIBRARY,),

@@ -15,7 +15,7 @@ from pathlib import Path
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.classifier.config import ASSUMED_COLUMNS, METRICS, parse_config
 from daitn.learning.classifier.exposure import profile_of_test
-from daitn.learning.classifier.table import profile, published, read_table
+from daitn.learning.classifier.table import profile, read_table
 from daitn.learning.recipe import (
     Config,
     DataProfile,
@@ -111,8 +111,9 @@ class Classifier:
             flops_per_example=6.0 * weights,
             memory_bytes=_ENGINE_BYTES + _FLOAT_BYTES * (parameters * _COPIES + activations),
             size_bytes=_FLOAT_BYTES * (parameters + 2 * columns),
-            labels=published(settings.classes, settings.label),
+            labels=settings.classes,
             labels_field="model.config.classes",
+            columns=settings.columns_needed(),
             private=bool(settings.ranges),
             merges_fresh=True,
             learning=_learning(settings.learning_rate),

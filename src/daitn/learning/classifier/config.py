@@ -11,6 +11,7 @@ import msgspec
 from daitn.learning.bounded import MOST_BATCH
 from daitn.learning.recipe import Config, Form
 from daitn.objects.errors import InvalidInput
+from daitn.objects.needs import MOST_COLUMNS, ColumnsNeeded
 from daitn.objects.text import plain, plain_fields
 
 __all__ = [
@@ -49,9 +50,10 @@ ANY_COLUMN = "*"
 """In `ranges`: every column that is not named."""
 
 # The bounds keep a visiting model from exhausting a site.
-Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=MOST_COLUMNS)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 ClassName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Ranges = dict[ClassName, tuple[float, float]]
 
 _NAMED_FIELD = re.compile(r"(?:required|unknown) field `([^`]*)`")
 
@@ -80,7 +82,7 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
     batch: Annotated[int, msgspec.Meta(ge=1, le=MOST_BATCH)] = 32
     """Examples per step; fewer if a visit would have fewer than eight steps."""
-    ranges: Annotated[dict[ClassName, tuple[float, float]], msgspec.Meta(max_length=100_000)] = {}
+    ranges: Annotated[Ranges, msgspec.Meta(max_length=MOST_COLUMNS)] = {}
     """Usual range of each column, for instance `{age: [0, 100]}`, by which it is scaled; `*` means
     all other columns. By default, columns are scaled by the records, which differential privacy
     does not allow."""
@@ -91,6 +93,33 @@ class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         for column, (low, high) in self.ranges.items():
             if not (math.isfinite(high - low) and low < high):
                 raise ValueError(f"ranges: {column} is from {low:g} to {high:g}")
+
+        if isinstance(self.features, int) and not self._scales(self.features):
+            raise ValueError(
+                f"ranges: there are {len(self.ranges)} for {self.features} features; state "
+                f"one for every column, or for all others as {ANY_COLUMN!r}"
+            )
+
+    def _scales(self, columns: int) -> bool:
+        """Whether `ranges`, if stated, can be of this many columns."""
+        return not self.ranges or ANY_COLUMN in self.ranges or columns <= len(self.ranges)
+
+    def columns_needed(self) -> ColumnsNeeded:
+        """How many feature columns a table must have."""
+        if isinstance(self.features, int):
+            return ColumnsNeeded(
+                least=self.features,
+                most=self.features,
+                field="model.config.features",
+                fix="state the number of feature columns, or `auto`",
+            )
+        if self._scales(MOST_COLUMNS):
+            return ColumnsNeeded(field="model.config.features")
+        return ColumnsNeeded(
+            most=len(self.ranges),
+            field="model.config.ranges",
+            fix=f"state the range of every column, or one for all others as `{ANY_COLUMN}`",
+        )
 
     def pull(self, *, merged: bool) -> float:
         """`proximal`, depending on whether models are merged."""

@@ -22,7 +22,7 @@ from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 from daitn.learning.text_file import text_lines
 from daitn.objects.text import plain
 
-__all__ = ["LABEL", "Table", "different_rows", "profile", "published", "read_table"]
+__all__ = ["LABEL", "Table", "different_rows", "profile", "read_table"]
 
 _MAX_LABELS = 1000
 """A histogram is published. A column with more values is not a label, and may identify its
@@ -160,12 +160,6 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
         columns=table.columns,
         remarks=tuple(_remarks(table)),
     )
-
-
-def published(classes: tuple[str, ...], label: str) -> tuple[str, ...]:
-    """The classes of a model by which matching data is found: for a table, only the labels that its
-    owner names are published, see `profile`."""
-    return classes if label == LABEL else ()
 
 
 def _remarks(table: Table) -> Iterator[str]:

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from daitn.learning.classifier.config import ClassName, name_classes, parse_as
-from daitn.learning.classifier.table import LABEL, profile, published, read_table
+from daitn.learning.classifier.table import LABEL, profile, read_table
 from daitn.learning.flower.arrays import Arrays, check_like
 from daitn.learning.recipe import (
     Config,
@@ -100,7 +100,7 @@ class FlowerApp:
             flops_per_example=6.0 * settings.parameters,
             memory_bytes=_ENGINE_BYTES + _COPIES * size_bytes,
             size_bytes=size_bytes,
-            labels=published(settings.classes, settings.label),
+            labels=settings.classes,
             labels_field="model.config.classes",
             merges_fresh=True,
             packages=("flwr",),

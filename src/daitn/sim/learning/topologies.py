@@ -57,14 +57,7 @@ class Topologies:
             states[unit.name] = SiteState(descriptor=unit.node, alive=True, changed_at_s=BEGIN_S)
         at_s = BEGIN_S + after_s
         drrt = Drrt(version=epoch + 1, at_s=at_s, sites=Map(states), links=self._links)
-        return relevant_to(
-            drrt,
-            world.intent,
-            data_schema=world.needs.data_schema,
-            test_schema=world.needs.test_schema,
-            now_s=at_s,
-            memory_bytes=world.needs.memory_bytes,
-        )
+        return relevant_to(drrt, world.intent, world.needs, now_s=at_s)
 
 
 def _links(world: LearningWorld) -> Map[SiteId, Map[SiteId, LinkReading]]:
