@@ -1,17 +1,22 @@
-"""Write the tables of the reference; with `--check` only say which pages are not up to date."""
+"""Write the tables and values of the docs; with `--check` only say which pages are not up to
+date, and which fields state a default as a number."""
 
 from __future__ import annotations
 
 import sys
 
-from scripts.reference.pages import REFERENCE, rewritten
+from scripts.reference.defaults import stale_defaults
+from scripts.reference.pages import DOCS, rewritten
 from scripts.reference.rows import NoTable
 
 
 def main(check: bool) -> int:
-    """The exit code: 1 where a page is not what the code says."""
+    """The exit code: 1 where a page, or a field's text, is not what the code says."""
     stale = 0
-    for page in sorted(REFERENCE.glob("*.md")):
+    for where, clause in stale_defaults():
+        print(f"{where}: {clause!r}: name the constant, as in {{objects.merging.PULL}}")
+        stale = 1
+    for page in sorted(DOCS.rglob("*.md")):
         before = page.read_text()
         try:
             after = rewritten(before)

@@ -1,4 +1,8 @@
-"""Pages with marks, and the tables that belong between them."""
+"""Pages with marks, and what belongs between them.
+
+`<!-- generated: KIND WORDS -->` begins a table and `<!-- = NAME -->` a value in a sentence, both up
+to `<!-- end -->`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from daitn.oam.stated import said
 from scripts.reference.rows import NoTable
-from scripts.reference.tables import TABLES
+from scripts.reference.tables import TABLES, named
 
-__all__ = ["REFERENCE", "marks", "rewritten"]
+__all__ = ["DOCS", "REFERENCE", "marks", "rewritten", "values"]
 
-REFERENCE: Final = Path(__file__).parents[2] / "docs/reference"
+DOCS: Final = Path(__file__).parents[2] / "docs"
+REFERENCE: Final = DOCS / "reference"
 _MARKED = re.compile(r"(?m)^<!-- generated: (?P<what>.+) -->\n(?:.*\n)*?<!-- end -->$")
+
+_STATED = re.compile(r"<!-- = (?P<name>[\w.]+) -->.*?<!-- end -->")
 
 
 def marks(text: str) -> list[list[str]]:
@@ -21,9 +29,20 @@ def marks(text: str) -> list[list[str]]:
     return [match["what"].split() for match in _MARKED.finditer(text)]
 
 
+def values(text: str) -> list[str]:
+    """The names of the values in a page's sentences."""
+    return [match["name"] for match in _STATED.finditer(text)]
+
+
 def rewritten(text: str) -> str:
-    """The page as the code says it now. Raises `NoTable` for a table that there is not."""
-    return _MARKED.sub(lambda match: _section(match["what"]), text)
+    """The page as the code says it now. Raises `NoTable` for a table that there is not, and
+    `LookupError` for such a value."""
+    text = _MARKED.sub(lambda match: _section(match["what"]), text)
+    return _STATED.sub(lambda match: _value(match["name"]), text)
+
+
+def _value(name: str) -> str:
+    return f"<!-- = {name} -->{said(name, named(name))}<!-- end -->"
 
 
 def _section(what: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any, Final, get_type_hints
 
@@ -12,6 +11,7 @@ import msgspec
 
 from daitn.oam.field_docs import field_docs
 from daitn.oam.monitoring.catalogue import CATALOGUE
+from daitn.oam.stated import value_of
 from daitn.objects.errors import KINDS
 from daitn.objects.layout import WireField
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces
@@ -37,8 +37,7 @@ _HEALTH: Final[dict[Cause | None, str]] = {
 
 def named(name: str) -> Any:
     """What a dotted name below `daitn` stands for: `node.config.NodeConfig`."""
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(f"daitn.{module}"), attribute)
+    return value_of(name, "")
 
 
 def _fields(name: str, prefix: str = "", *, wire: bool = False) -> list[Row]:

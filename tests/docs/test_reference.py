@@ -18,21 +18,27 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.oam.field_docs import field_docs
+from daitn.oam.stated import filled, stale
 from daitn.objects import agents, lineage, messages, requests, steering
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.header_names import AnswerHeader, PeerHeader
+from daitn.objects.intents import WALKERS
+from daitn.objects.merging import PULL
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
+from daitn.openai.needs import TOKENS_PER_LOW_DETAIL
 from daitn.steering.wire import intent, offers, replies
 from daitn.tools.fabric import keys
 from scripts.reference import commands
+from scripts.reference.defaults import stale_defaults
 from scripts.reference.fabric import handlers
-from scripts.reference.pages import REFERENCE, marks, rewritten
+from scripts.reference.pages import DOCS, REFERENCE, marks, rewritten, values
 from scripts.reference.rows import NoTable
 from scripts.reference.tables import TABLES, named
 
 SOURCES = Path(daitn.__file__).parent
 PAGES = sorted(REFERENCE.glob("*.md"))
+MARKED = [page for page in sorted(DOCS.rglob("*.md")) if "<!-- " in page.read_text()]
 MARKS = [words for page in PAGES for words in marks(page.read_text())]
 
 
@@ -58,10 +64,57 @@ SHOWN: tuple[type[msgspec.Struct], ...] = (
 """Whoever writes a file, a query or a packet needs these."""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.name)
 def test_a_page_is_what_the_code_says(page: Path) -> None:
     text = page.read_text()
     assert text == rewritten(text), "write it anew: python -m scripts.reference"
+
+
+@pytest.mark.parametrize("page", MARKED, ids=lambda page: page.name)
+def test_no_line_begins_with_a_value(page: Path) -> None:
+    """A comment there would end the paragraph."""
+    assert not re.search(r"(?m)^\s*<!-- = ", page.read_text())
+
+
+def test_a_value_in_a_sentence_is_that_of_the_code() -> None:
+    name = "openai.needs.TOKENS_PER_LOW_DETAIL"
+    mark = f"<!-- = {name} -->"
+    assert values(f"It is {mark}7<!-- end --> tokens.") == [name]
+    written = rewritten(f"It is {mark}7<!-- end --> tokens.")
+    assert written == f"It is {mark}{TOKENS_PER_LOW_DETAIL}<!-- end --> tokens."
+    with pytest.raises(LookupError):
+        rewritten("<!-- = openai.needs.NO_SUCH -->7<!-- end -->")
+
+
+def test_no_field_states_a_default_as_a_number() -> None:
+    assert list(stale_defaults()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "clause"),
+    [
+        ("For `gossip`: how many; by default 4.", "by default 4"),
+        ("By default `127.0.0.1:7489` for a node.", "By default `127.0.0.1:7489` for a node"),
+        ("In place of the defaults: `accuracy` 2.", "In place of the defaults: `accuracy` 2"),
+        ("FedProx, Li et al. 2020; by default {PULL} on routes.", ""),
+        ("At most 10^9. By default nothing.", ""),
+    ],
+)
+def test_a_default_stated_as_a_number_is_found(text: str, clause: str) -> None:
+    assert stale(text) == clause
+
+
+def test_a_name_in_a_text_is_replaced_by_its_value() -> None:
+    module = "daitn.objects.intents"
+    assert filled("by default {WALKERS}", module) == f"by default {WALKERS}"
+    assert filled("{objects.merging.PULL} and {age: [0, 100]}", module) == (
+        f"{PULL} and {{age: [0, 100]}}"
+    )
+    docs = field_docs(QueryConstraints)["prefer"]
+    for scorer, weight in QIRCE.weights.items():
+        assert f"`{scorer}` {weight:g}" in docs
+    with pytest.raises(LookupError):
+        filled("{NO_SUCH}", module)
 
 
 OF_MEASUREMENTS = {"benchmarks.md", "glossary.md"}

@@ -16,7 +16,7 @@ from daitn.tools.fabric.turns import PER_MINUTE
 from daitn.tools.http import check_served
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
-__all__ = ["LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
+__all__ = ["API_ADDRESS", "LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
 
 LIVE: Final = frozenset({"open_jobs", "requests_per_minute", "stored_bytes", "certificate_hours"})
 """Fields of its file that take effect in a running control centre."""
@@ -40,12 +40,16 @@ class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     holder may do what the token allows."""
 
 
+API_ADDRESS: Final = "127.0.0.1:7448"
+"""Where the API listens if the file does not say."""
+
+
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A control centre's HTTP API and dashboard."""
 
     listen: str | None = None
     """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty means none.
-    By default port 7448 on loopback, or a free port if that one is taken; `api-address` in `state`
+    By default {API_ADDRESS}, or a free port if that one is taken; `api-address` in `state`
     keeps it across restarts."""
     advertise: str = ""
     """URL at which others reach it, if it differs from `listen`."""

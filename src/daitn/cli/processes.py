@@ -43,6 +43,7 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
+from daitn.tools.monitoring.config import USUAL
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.roster import LiveRoster
@@ -54,8 +55,6 @@ __all__ = ["center", "node", "up"]
 
 log = logging.getLogger(__name__)
 
-USUAL_METRICS = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
-"""Default address for Prometheus."""
 CENTER_AGAIN_S = 1.0
 """Interval between a node's attempts to reach a control centre that it needs."""
 
@@ -290,7 +289,7 @@ def _metrics(
         site=_site(config),
         state=Path(config.state),
         tls=config.tls,
-        usual=USUAL_METRICS[_kind(config)],
+        usual=USUAL[_kind(config)],
     )
 
 

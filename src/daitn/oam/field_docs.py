@@ -1,4 +1,4 @@
-"""Descriptions of fields, from their docstrings."""
+"""Descriptions of fields, from their docstrings, with the values that these name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import inspect
 import itertools
 import textwrap
 
-__all__ = ["field_docs"]
+from daitn.oam.stated import filled
+
+__all__ = ["field_docs", "field_texts"]
 
 
 def field_docs(kind: type) -> dict[str, str]:
@@ -19,11 +21,13 @@ def field_docs(kind: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for each in kind.__mro__:
         if each.__module__.partition(".")[0] == "daitn":
-            docs = docs | {name: text for name, text in _own(each).items() if name not in docs}
+            own = field_texts(each)
+            docs |= {n: filled(own[n], each.__module__) for n in own if n not in docs}
     return docs
 
 
-def _own(kind: type) -> dict[str, str]:
+def field_texts(kind: type) -> dict[str, str]:
+    """The docstrings of a class's own fields, as they are in the source."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     assert isinstance(tree.body[0], ast.ClassDef)
     body = tree.body[0].body

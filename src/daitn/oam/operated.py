@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from daitn.center.config import ApiConfig, CenterConfig
+from daitn.center.config import API_ADDRESS, ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.files.atomic import replace_file
 from daitn.files.state_folder import CenterState
@@ -22,8 +21,6 @@ from daitn.tools.roster import LiveRoster
 __all__ = ["Operated"]
 
 log = logging.getLogger(__name__)
-
-_USUAL: Final = "127.0.0.1:7448"
 
 
 class Operated:
@@ -84,7 +81,7 @@ class Operated:
         try:
             return self._address.read_text(errors="replace")
         except FileNotFoundError:
-            return _USUAL
+            return API_ADDRESS
 
     async def _listening(self, listen: str) -> ApiService:
         """The API, at an address. Raises `InvalidInput`."""

@@ -34,6 +34,7 @@ from daitn.objects.value import Contributions
 
 __all__ = [
     "MOST_JOB_NAME",
+    "WALKERS",
     "Budget",
     "DataWanted",
     "ModelWanted",
@@ -50,7 +51,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(gt=0, le=10**12)]
 Name = Annotated[Line, msgspec.Meta(min_length=1, max_length=200)]
 Purpose = Annotated[Line, msgspec.Meta(max_length=200)]
-_WALKERS = 4
+WALKERS = 4
+"""Usual number of models that travel for one job and meet."""
 MOST_JOB_NAME = 40
 JobName = Annotated[Line, msgspec.Meta(min_length=1, max_length=MOST_JOB_NAME)]
 """Short, because job ids and visit ids are built from it."""
@@ -208,18 +210,19 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     epochs: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
     """In rounds: how often a site goes through its records per round."""
     walkers: Annotated[int, msgspec.Meta(ge=2, le=MOST_WALKERS)] | None = None
-    """For `gossip`: how many models travel, each with a share of the budget; by default 4."""
+    """For `gossip`: how many models travel, each with a share of the budget; by default
+    {WALKERS}."""
     merging: MergeTuning | None = None
     """In rounds: overrides the algorithm's numbers for merging, see below."""
     mu: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] | None = None
-    """In rounds: pull of each site towards the arriving weights; by default 0.03 with `fedprox`,
-    else as in the recipe's configuration."""
+    """In rounds: pull of each site towards the arriving weights; by default
+    {objects.merging.PULL} with `fedprox`, else as in the recipe's configuration."""
     consolidation: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] | None = None
     """For `ewc`: the same pull, in proportion to the weights' earlier importance; by default
-    0.1."""
+    {objects.merging.LOCAL_RULES.ewc.consolidation}."""
     distillation: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None
     """For `lwf`: weight of the arriving model's prediction for a record, relative to the record's
-    label; by default 1."""
+    label; by default {objects.merging.LOCAL_RULES.lwf.distillation}."""
     contributions: Contributions = Contributions.VISITS
     """How each data set's contribution is determined, see below."""
     credits_usd: Annotated[float, msgspec.Meta(gt=0.0, le=1e9)] | msgspec.UnsetType = msgspec.UNSET
@@ -298,7 +301,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def travelling(self) -> int:
         """How many models of the job travel at the same time."""
-        return (self.walkers or _WALKERS) if self.algorithm is Algorithm.GOSSIP else 1
+        return (self.walkers or WALKERS) if self.algorithm is Algorithm.GOSSIP else 1
 
     @property
     def local(self) -> LocalRule:

@@ -17,6 +17,7 @@ __all__ = [
     "MOST_BEHIND",
     "MOST_MERGED",
     "MOST_WALKERS",
+    "PULL",
     "RULES",
     "TOLERANT",
     "Algorithm",
@@ -267,9 +268,12 @@ it is not among `RULES`."""
 MERGE_RULES = {**RULES, Algorithm.GOSSIP: GOSSIP_RULE}
 """Merge rule of each algorithm that merges, in rounds or where models meet."""
 
+PULL = 0.03
+"""Usual pull of a visit towards the arriving weights (`proximal` of `classifier`, `fedprox`)."""
+
 LOCAL_RULES = {
     **dict.fromkeys(RULES, LocalRule(merged=True)),
-    Algorithm.FEDPROX: LocalRule(merged=True, mu=0.03),
+    Algorithm.FEDPROX: LocalRule(merged=True, mu=PULL),
     Algorithm.SCAFFOLD: LocalRule(merged=True, variates=True),
     Algorithm.FEDSEQ: LocalRule(),
     Algorithm.EWC: LocalRule(consolidation=0.1),

@@ -101,8 +101,8 @@ class QueryConstraints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     escalate_below: Share = 0.7
     """In a cascade: if the first answer is less confident than this, a better model is asked."""
     prefer: Annotated[dict[Name, float], msgspec.Meta(max_length=16)] = {}
-    """Weights of scorers for comparing deployments, in place of the defaults: `accuracy` 2,
-    `latency` 1, `cost` 1, `affinity` 0.5."""
+    """Weights of scorers for comparing deployments, in place of the defaults:
+    {control.queries.scoring.QIRCE.weights}."""
     session: Word = ""
     """Queries of one session go to the same deployment unless something prevents it."""
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3

@@ -20,6 +20,7 @@ from daitn.openai.http import BOM, JSON
 __all__ = [
     "DECODE_ERRORS",
     "HALF_PAIR",
+    "MOST_QUOTED",
     "ApiError",
     "Error",
     "ErrorFields",
@@ -38,7 +39,7 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair, which is not a character, although JSON can express it."""
 
 
-_MAX_WORDS, _MAX_NAME = 200, 50
+MOST_QUOTED, _MAX_NAME = 200, 50
 """Maximum characters quoted from an error's message, and from each of its names."""
 
 
@@ -57,8 +58,8 @@ class Error(msgspec.Struct):
         """The error as quoted to clients and in logs: on one line, and short."""
         named = ", ".join(str(name)[:_MAX_NAME] for name in (self.type, self.code) if name)
         text = " ".join(self.message.split())
-        if len(text) > _MAX_WORDS:
-            text = f"{text[:_MAX_WORDS]}…"
+        if len(text) > MOST_QUOTED:
+            text = f"{text[:MOST_QUOTED]}…"
         words = f"{text} ({named})" if text and named else text or named
         return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
 

@@ -24,6 +24,7 @@ from daitn.openai.requests import (
 __all__ = [
     "ASKED_BY",
     "PARTS",
+    "TOKENS_PER_LOW_DETAIL",
     "TOKENS_PER_PART",
     "PromptLength",
     "is_record",
@@ -49,7 +50,7 @@ PARTS: Final = {
 TOKENS_PER_PART: Final = {Need.IMAGE: 1000, Need.AUDIO: 1000, Need.VIDEO: 4000, Need.FILE: 4000}
 """A picture of a megapixel takes 765 tokens at OpenAI and 1,300 at Qwen2.5-VL; sound takes 10 to 25
 a second, and a page of a document some 1,000. Models differ, and lengths are not examined."""
-_TOKENS_PER_LOW_DETAIL = 85
+TOKENS_PER_LOW_DETAIL = 85
 """At OpenAI, for an image with `detail: low`."""
 _TOKENS_PER_PAIR = 4
 """Marks around a question and a document, as in XLM-RoBERTa."""
@@ -227,7 +228,7 @@ def _tokens_of_part(part: MessagePart) -> int:
     if need is None:
         return 0
     if need is Need.IMAGE and _read(_PICTURE, part.image_url, _ANY_PICTURE).detail == "low":
-        return _TOKENS_PER_LOW_DETAIL
+        return TOKENS_PER_LOW_DETAIL
     return TOKENS_PER_PART[need]
 
 

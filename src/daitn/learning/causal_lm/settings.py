@@ -20,6 +20,7 @@ __all__ = [
     "CHAT",
     "FORMS_FROM_SCRATCH",
     "FORMS_IMPORTED",
+    "KEEP",
     "LARGEST_GROUP",
     "NUMBER_BYTES",
     "TOKENIZER",
@@ -47,6 +48,8 @@ WEIGHTS = "weights.safetensors"
 """Part: the weights of a model made from scratch."""
 TOKENIZER = "tokenizer.json"
 """Part: the tokenizer, in the format of the library `tokenizers`."""
+KEEP = 0.5
+"""Share of the arriving weights that a visit on a route keeps."""
 BASE = "base.safetensors"
 """Part: the frozen weights of an imported model. Never changes, so it travels once."""
 BASE_CONFIG = "base_config.json"
@@ -124,8 +127,8 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     all earlier visits, so that late visits do not undo what early ones taught. 1 to 10^12."""
     keep: float | None = None
     """Share in [0, 1) of the arriving weights in the departing ones, from the second visit on; by
-    default 0.5 on routes and 0 in rounds, whose merge already averages. Averaging two fine-tuned
-    points: Wortsman et al. 2022, arXiv:2109.01903."""
+    default {KEEP} on routes and nothing in rounds, whose merge already averages. Averaging two
+    fine-tuned points: Wortsman et al. 2022, arXiv:2109.01903."""
     generation_share: float = 0.1
     """Share in [0, 1] of the examples that are also read question first, so that the model can
     answer."""
@@ -173,7 +176,7 @@ class CausalLmConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def kept(self, *, merged: bool) -> float:
         """`keep`, depending on whether models are merged."""
-        return (0.0 if merged else 0.5) if self.keep is None else self.keep
+        return (0.0 if merged else KEEP) if self.keep is None else self.keep
 
     def _check(self) -> None:
         for name, (least, most) in _BOUNDS.items():

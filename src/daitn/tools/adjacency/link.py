@@ -13,12 +13,12 @@ from typing import Final
 
 from daitn.tools.adjacency.framing import Frame, Hello, Nonces
 
-__all__ = ["LEAST_COST_S", "Link"]
+__all__ = ["LEAST_COST_S", "SMOOTHING", "Link"]
 
 LEAST_COST_S: Final = 1e-4
 _BEHIND: Final = 1 << 31
 """Numbers count modulo 2^32: a number further behind counts as ahead."""
-_SMOOTHING: Final = 1 / 8
+SMOOTHING: Final = 1 / 8
 """Weight of the newest round trip, as in TCP (RFC 6298)."""
 
 
@@ -91,6 +91,6 @@ class Link:
 
     def _measure(self, round_trip_s: float) -> None:
         sample_s = max(round_trip_s / 2, LEAST_COST_S)
-        weight = _SMOOTHING if self._measured else 1.0
+        weight = SMOOTHING if self._measured else 1.0
         self.cost_s += weight * (sample_s - self.cost_s)
         self._measured = True

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId, checked_name
 
-__all__ = ["AdjacencySettings"]
+__all__ = ["DEAD_S", "HELLO_S", "AdjacencySettings"]
+
+HELLO_S, DEAD_S = 0.05, 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +32,8 @@ class AdjacencySettings:
     listed: Callable[[str], bool] | None = None
     """Whether the roster has a key: encrypted links to others are ended. `None` means all are
     members."""
-    hello_s: float = 0.05
-    dead_s: float = 0.15
+    hello_s: float = HELLO_S
+    dead_s: float = DEAD_S
     """A neighbour that is silent for this long is down."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["MetricsConfig", "TracesConfig"]
+__all__ = ["USUAL", "MetricsConfig", "TracesConfig"]
+
+USUAL = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
+"""Addresses for metrics of processes whose files state none."""
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,8 +18,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: str | None = None
     """Address, for instance `127.0.0.1:7489`, or `https://10.0.0.5:7489` with the process's own
     certificate; empty means none. Anyone who reaches it can read names of models, data sets and
-    sites, and numbers, but no texts. By default `127.0.0.1:7489` for a node and `127.0.0.1:7449`
-    for a control centre, or a free port if that one is taken; `metrics.json` in `state` has the
+    sites, and numbers, but no texts. By default {USUAL.node} for a node and {USUAL.center} for a
+    control centre, or a free port if that one is taken; `metrics.json` in `state` has the
     address."""
 
 
