@@ -19,7 +19,7 @@ from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
 from daitn.oam.field_docs import field_docs
 from daitn.oam.stated import filled, stale
-from daitn.objects import agents, lineage, messages, requests, steering
+from daitn.objects import agents, lineage, messages, requests, statements, steering
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.header_names import AnswerHeader, PeerHeader
 from daitn.objects.intents import WALKERS
@@ -28,6 +28,7 @@ from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
 from daitn.openai.needs import TOKENS_PER_LOW_DETAIL
 from daitn.steering.wire import intent, offers, replies
+from daitn.steering.wire.replies import Reason
 from daitn.tools.fabric import keys
 from scripts.reference import commands
 from scripts.reference.defaults import stale_defaults
@@ -84,6 +85,21 @@ def test_a_value_in_a_sentence_is_that_of_the_code() -> None:
     assert written == f"It is {mark}{TOKENS_PER_LOW_DETAIL}<!-- end --> tokens."
     with pytest.raises(LookupError):
         rewritten("<!-- = openai.needs.NO_SUCH -->7<!-- end -->")
+
+
+@pytest.mark.parametrize(
+    ("page", "head", "names"),
+    [
+        ("run-a-forwarder.md", "| reason | meaning | what to check |", [*Reason.__members__]),
+        ("hand-a-model-over.md", "| `predicateType` | subject |", [*statements._TYPES.values()]),
+    ],
+)
+def test_a_table_with_advice_on_each_member_lacks_none(
+    page: str, head: str, names: list[str]
+) -> None:
+    _, _, table = (DOCS / "how-to" / page).read_text().partition(head)
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == names
 
 
 def test_no_field_states_a_default_as_a_number() -> None:

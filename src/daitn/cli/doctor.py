@@ -39,6 +39,7 @@ from daitn.node.config import NodeConfig, ReadNodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.node.config.live import NOTES
 from daitn.oam.doctor.diagnoses import (
+    Check,
     Diagnosis,
     Level,
     fine,
@@ -149,7 +150,7 @@ async def _examined(path: Path | None, site: str, center: str, offline: bool) ->
         try:
             configs = _configs(path, site)
         except DaitnError as error:
-            return [refused("file", str(path), error)]
+            return [refused(Check.FILE, str(path), error)]
         for config in configs:
             findings += await _of_process(config, path)
     if configs:
@@ -221,7 +222,7 @@ async def _of_process(config: Config, path: Path) -> list[Diagnosis]:
     findings.append(check_disk(subject, Path(config.state)))
     findings += check_membership(subject, config, path, clock.wall_s())
     if running(config):
-        findings.append(fine("process", subject, "it runs"))
+        findings.append(fine(Check.PROCESS, subject, "it runs"))
         findings += _of_running(subject, config)
     else:
         findings += await check_ports(subject, config)
@@ -243,16 +244,16 @@ def _of_file(subject: str, config: Config) -> Iterator[Diagnosis]:
         for field, listen, advertise in _servers(config):
             check_published(f"{field}.listen", listen, advertise)
     except DaitnError as error:
-        yield refused("file", subject, error)
+        yield refused(Check.FILE, subject, error)
     if isinstance(config, CenterConfig) and config.api.oidc is not None:
         # Imported here, because it would delay every other examination.
         from daitn.oam.api.oidc import unreadable
 
         for found in unreadable(config.api.oidc):
-            yield refused("file", subject, found)
+            yield refused(Check.FILE, subject, found)
     for entry in config.left_out if isinstance(config, ReadNodeConfig) else ():
         yield problem(
-            "file",
+            Check.FILE,
             subject,
             f"{entry.field} {entry.name} is left out: {entry.reason}",
             "correct the entry",
@@ -282,7 +283,7 @@ def _of_running(subject: str, config: Config) -> Iterator[Diagnosis]:
     _, changes = taken_over(runs_with, config, live, NOTES)
     if changes.waiting:
         yield warning(
-            "reload",
+            Check.RELOAD,
             subject,
             f"changed in its file, and not in force: {', '.join(changes.waiting)}",
             f"drain it: `daitn drain {config.site}`, and restart it"
@@ -291,13 +292,13 @@ def _of_running(subject: str, config: Config) -> Iterator[Diagnosis]:
         )
     if changes.live:
         yield warning(
-            "reload",
+            Check.RELOAD,
             subject,
             f"changed in its file, and not taken over yet: {', '.join(changes.live)}",
             f"`kill -HUP {running.pid}`",
         )
     if not changes.waiting and not changes.live:
-        yield fine("reload", subject, "it runs with what its file says")
+        yield fine(Check.RELOAD, subject, "it runs with what its file says")
 
 
 async def _of_centers(named: str, configs: Sequence[Config], path: Path) -> list[Diagnosis]:
@@ -307,7 +308,7 @@ async def _of_centers(named: str, configs: Sequence[Config], path: Path) -> list
         try:
             check_stated(_CENTER, connect=tuple(named.split(",")), tls="any")
         except DaitnError as error:
-            return [refused("center", named, error)]
+            return [refused(Check.CENTER, named, error)]
     main = named or _endpoint(configs)
     ways = list(_ways("" if is_url(named) else named, configs))
     centers = [one for one in (main, *(way.center for way in ways)) if one and not is_url(one)]
@@ -341,7 +342,7 @@ async def _of_people(
     try:
         if secured and not is_url(center) and not _is_known(center):
             left = skipped(
-                "network",
+                Check.NETWORK,
                 center,
                 "its sites, clocks, versions and links are not looked at: no operator's or owner's "
                 "key is known here",
@@ -350,7 +351,7 @@ async def _of_people(
             )
             return [left], None
     except DaitnError as error:
-        return [refused("center", center, error)], None
+        return [refused(Check.CENTER, center, error)], None
     return await _of_network(center, secured=secured)
 
 
@@ -371,7 +372,7 @@ async def _of_network(
     findings: list[Diagnosis] = []
     try:
         async with connect(center) as session:
-            findings.append(fine("center", center, "the control centre answers"))
+            findings.append(fine(Check.CENTER, center, "the control centre answers"))
             findings += check_replicas((await network_facts(session)).replicas)
             sites = (await session.ask("nodes", everything, NodeList)).nodes
             findings += check_sites(sites, __version__)
@@ -385,7 +386,7 @@ async def _of_network(
             async with carrier(center) as fabric:  # Rosters prove themselves.
                 return findings, await newest_roster(fabric)
     except DaitnError as error:
-        check = "clock" if isinstance(error, ClocksDiffer) else "center"
+        check = Check.CLOCK if isinstance(error, ClocksDiffer) else Check.CENTER
         findings.append(refused(check, center, error))
     return findings, None
 

@@ -41,35 +41,35 @@ class AuditEvent(enum.StrEnum):
     """What an entry is about."""
 
     STARTED = "started"
-    """The site's process started."""
+    """The site started."""
     BEGUN = "begun"
-    """A visit or a measurement was admitted and begins to read records."""
+    """A visit or a measurement was admitted and starts to read records: from now on it counts."""
     RESUMED = "resumed"
-    """A visit whose process ended resumes from its savepoint. It was already counted when it
+    """A visit continues from its savepoint after a crash or a restart; it was counted when it
     began."""
     MADE = "made"
-    """A fresh model was made, without any record."""
+    """A fresh model was created, without reading any record."""
     VISITED = "visited"
-    """A visit ended; the trained model may leave."""
+    """A visit ended; the model with this digest and size, and its loss, may leave."""
     MEASURED = "measured"
-    """A measurement ended; its values leave."""
+    """A measurement ended; these values leave."""
     REFUSED = "refused"
-    """A policy refused."""
+    """A policy refused work; nothing leaves but the reason in the entry."""
     FAILED = "failed"
-    """Work failed; an error leaves."""
+    """Work failed; nothing leaves but the error in the entry."""
     STOPPED = "stopped"
-    """Work was stopped from outside, or its process ended."""
+    """Work was stopped from outside, or its process ended; nothing leaves."""
     TORN = "torn"
-    """The process or the power ended while an entry was written; nothing about it had been
-    acknowledged."""
+    """A crash or a power failure interrupted an entry, of which nothing had been acknowledged; its
+    remains are set aside."""
     CORDONED = "cordoned"
-    """The site was cordoned by `owner`: it accepts nothing new."""
+    """The site was cordoned by the member in `owner`: it accepts nothing new."""
     DRAINED = "drained"
     """Likewise, and its deployments are to move elsewhere."""
     UNCORDONED = "uncordoned"
     """The cordon was lifted."""
     COUNTERSIGNED = "countersigned"
-    """A control centre signed an earlier entry's digest."""
+    """The control centre signed the state of the log."""
 
 
 class CountersignedHead(msgspec.Struct, frozen=True, kw_only=True):

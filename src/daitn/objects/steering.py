@@ -31,14 +31,15 @@ Weights = Annotated[dict[str, Weight], msgspec.Meta(max_length=16)]
 
 
 class ControlMode(enum.StrEnum):
-    """Who influences a forwarder's preferences."""
+    """What determines a forwarder's preferences."""
 
     STANDALONE = "standalone"
-    """Nobody; it relies on what its neighbours advertise and what it learns."""
+    """Only what its neighbours advertise and what it learns."""
     NON_STANDALONE = "non-standalone"
-    """A control centre advises it; without advice, it decides alone."""
+    """Also a control centre's advice; {ADVICE_LASTS_S} after the last one, it goes on alone."""
     HIERARCHICAL = "hierarchical"
-    """Like non-standalone; other domains see its domain as a whole, not its sites."""
+    """Likewise; a domain's centre repeats its `root`'s advice unless its own operator has set some.
+    Forwarders of other domains know what the `domain` offers, but none of its sites."""
 
 
 ADVICE_LASTS_S = 5.0

@@ -8,7 +8,59 @@ import msgspec
 
 from daitn.objects.errors import DaitnError
 
-__all__ = ["Diagnosis", "Level", "fine", "problem", "refused", "skipped", "warning"]
+__all__ = ["Check", "Diagnosis", "Level", "fine", "problem", "refused", "skipped", "warning"]
+
+
+class Check(enum.StrEnum):
+    """What is looked at."""
+
+    CENTER = "center"
+    """Control centres that cannot be reached, or do not accept a site's certificate or key."""
+    FILE = "file"
+    """Invalid fields."""
+    DATA = "data"
+    """Data that this user cannot read."""
+    LEFT_OUT = "left-out"
+    """Entries of its file that a node left out."""
+    STATE = "state"
+    """State folders that cannot be written."""
+    DISK = "disk"
+    """Low disk space."""
+    DATABASE = "database"
+    """Databases that cannot be written."""
+    PORT = "port"
+    """Addresses where a process cannot listen."""
+    PROCESS = "process"
+    """Which processes of the file run here now; their ports are not tried."""
+    ROSTER = "roster"
+    """Rosters that have expired, expire soon, are of another network, or older than the
+    network's."""
+    MEMBER = "member"
+    """Memberships that have ended or end soon, and keys of other members."""
+    CERTIFICATE = "certificate"
+    """Certificates that have expired, expire soon, or are for another key or network."""
+    SANDBOX = "sandbox"
+    """Missing ways to confine recipes."""
+    GPU = "gpu"
+    """GPUs that PyTorch cannot use."""
+    NETWORK = "network"
+    """Whether the whole network was looked at, and what it takes if not."""
+    STANDBY = "standby"
+    """Control centres that are silent, and the lack of one to take over."""
+    ALIVE = "alive"
+    """Sites that are lost."""
+    VERSION = "version"
+    """Sites that run another version."""
+    CLOCK = "clock"
+    """Clocks that differ."""
+    WAY = "way"
+    """Sites between which neither can connect, because of a NAT or a firewall."""
+    ENDPOINT = "endpoint"
+    """Gateways and facilities that others cannot reach, for instance at a loopback address."""
+    RELOAD = "reload"
+    """Changes to a file that are not yet in force."""
+    CORDON = "cordon"
+    """Sites that are out of service."""
 
 
 class Level(enum.StrEnum):
@@ -26,8 +78,7 @@ class Level(enum.StrEnum):
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """One check and its result."""
 
-    check: str
-    """Its name, for instance `disk`."""
+    check: Check
     subject: str
     """What was examined: a file, a folder, a site."""
     level: Level
@@ -36,27 +87,27 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """What to do, or how to have it looked at; empty if nothing is wrong."""
 
 
-def fine(check: str, subject: str, what: str) -> Diagnosis:
+def fine(check: Check, subject: str, what: str) -> Diagnosis:
     """Nothing is wrong."""
     return Diagnosis(check=check, subject=subject, level=Level.OK, what=what)
 
 
-def warning(check: str, subject: str, what: str, fix: str) -> Diagnosis:
+def warning(check: Check, subject: str, what: str, fix: str) -> Diagnosis:
     """See `Level`."""
     return Diagnosis(check=check, subject=subject, level=Level.WARNING, what=what, fix=fix)
 
 
-def problem(check: str, subject: str, what: str, fix: str) -> Diagnosis:
+def problem(check: Check, subject: str, what: str, fix: str) -> Diagnosis:
     """See `Level`."""
     return Diagnosis(check=check, subject=subject, level=Level.PROBLEM, what=what, fix=fix)
 
 
-def skipped(check: str, subject: str, what: str, fix: str) -> Diagnosis:
+def skipped(check: Check, subject: str, what: str, fix: str) -> Diagnosis:
     """See `Level`."""
     return Diagnosis(check=check, subject=subject, level=Level.SKIPPED, what=what, fix=fix)
 
 
-def refused(check: str, subject: str, error: DaitnError) -> Diagnosis:
+def refused(check: Check, subject: str, error: DaitnError) -> Diagnosis:
     """An error as a finding."""
     what = f"{error.field}: {error.problem}" if error.field else error.problem
     return problem(check, subject, what, error.fix)

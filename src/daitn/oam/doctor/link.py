@@ -22,7 +22,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.roster import RosterFile
 from daitn.identity.tls import certificate_files
 from daitn.node.config import NodeConfig
-from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, refused, warning
+from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, refused, warning
 from daitn.oam.doctor.fixes import member_again, renew
 from daitn.oam.doctor.network import JOIN_ANEW, check_roster, is_of_network
 from daitn.oam.doctor.state import kept_key, kept_roster, running
@@ -62,9 +62,9 @@ async def check_listening(center: str) -> Diagnosis:
     endpoints = center.split(",")
     reasons = await asyncio.gather(*map(_unreached, endpoints))
     if not all(reasons):
-        return fine("center", center, "somebody listens there")
+        return fine(Check.CENTER, center, "somebody listens there")
     return problem(
-        "center",
+        Check.CENTER,
         center,
         f"cannot reach the control centre at {', '.join(endpoints)}: "
         f"{'; '.join(dict.fromkeys(reasons))}",
@@ -144,7 +144,7 @@ class _Site(Way):
 
     def finds_at(self, what: str, fix: str) -> list[Diagnosis]:
         """A problem with where it connects to."""
-        return [problem("center", self.subject, what, fix)]
+        return [problem(Check.CENTER, self.subject, what, fix)]
 
 
 async def check_links(
@@ -183,7 +183,7 @@ async def _check(
         with _presented(tls) as shown:
             return await _connected(site, shown, opening)
     except DaitnError as error:
-        check = "clock" if isinstance(error, ClocksDiffer) else "center"
+        check = Check.CLOCK if isinstance(error, ClocksDiffer) else Check.CENTER
         return [refused(check, way.subject, error)]
 
 
@@ -237,7 +237,7 @@ async def _connected(site: _Site, tls: str, opening: Opening) -> list[Diagnosis]
         accepted = f"the control centre at {site.center} answers, and accepts its key"
         return [
             site.compared(theirs),
-            fine("center", site.subject, accepted),
+            fine(Check.CENTER, site.subject, accepted),
         ]
     finally:
         await carrier.close()
@@ -263,7 +263,7 @@ async def _why(site: _Site, tls: str, error: Unreachable) -> list[Diagnosis]:
         what = f"no control centre answers it at {site.center}"
         fix = "nothing, if another node listens there; else correct `center`, and see whether the "
         fix += "operator's `daitn network roster` has the site"
-        return [warning("center", site.subject, what, fix)]
+        return [warning(Check.CENTER, site.subject, what, fix)]
     if isinstance(error, Unserved):
         return site.finds(
             f"the control centre at {site.center} does not answer this site, as if its roster did "

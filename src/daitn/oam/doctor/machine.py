@@ -16,7 +16,7 @@ from daitn.learning.sandbox.policy import Mechanism
 from daitn.learning.sandbox.probe import available
 from daitn.node.config import NodeConfig
 from daitn.node.sandbox import SANDBOX_FIXES
-from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
+from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, warning
 from daitn.objects.addresses import place_of
 from daitn.objects.descriptors import Role
 from daitn.tools.http import bind
@@ -36,10 +36,10 @@ def check_disk(subject: str, folder: Path) -> Diagnosis:
     free = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.0f} GB at {nearest}"
     fix = "free room, or move `state` to a larger disk"
     if usage.free < _LEAST_BYTES:
-        return problem("disk", subject, free, fix)
+        return problem(Check.DISK, subject, free, fix)
     if usage.free < _LOW_SHARE * usage.total:
-        return warning("disk", subject, free, fix)
-    return fine("disk", subject, free)
+        return warning(Check.DISK, subject, free, fix)
+    return fine(Check.DISK, subject, free)
 
 
 async def check_ports(subject: str, config: CenterConfig | NodeConfig) -> list[Diagnosis]:
@@ -61,14 +61,14 @@ async def _free(subject: str, field: str, address: str) -> Diagnosis:
             f"stop the process that uses the port (`ss -ltnp 'sport = :{port}'`), or name another"
         )
         return problem(
-            "port",
+            Check.PORT,
             subject,
             f"{field}: cannot listen at {address}: {error.strerror}",
             f"{stop} address"
             if taken
             else "name an address of this machine, at a port that this user may use",
         )
-    return fine("port", subject, f"{field}: {address} is free")
+    return fine(Check.PORT, subject, f"{field}: {address} is free")
 
 
 def _bind(host: str, port: int) -> None:
@@ -88,11 +88,11 @@ async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Diagnosi
         return iter(())
     lacking = [mechanism for mechanism in Mechanism if mechanism not in found]
     if not lacking:
-        return iter((fine("sandbox", subject, f"recipes run in {', '.join(found)}"),))
+        return iter((fine(Check.SANDBOX, subject, f"recipes run in {', '.join(found)}"),))
     demanded = set(config.sandbox.required)
     return iter(
         (problem if mechanism in demanded else warning)(
-            "sandbox",
+            Check.SANDBOX,
             subject,
             f"{mechanism} does not work on this machine"
             + (", and the site's file demands it" if mechanism in demanded else ""),
@@ -105,25 +105,25 @@ async def check_sandboxes(subject: str, config: NodeConfig) -> Iterator[Diagnosi
 def check_accelerators(subject: str) -> Diagnosis:
     """Whether the available GPUs can be used for computing."""
     if not gpus.has_gpu():
-        return fine("gpu", subject, "no GPU driver is loaded: it computes on processors")
+        return fine(Check.GPU, subject, "no GPU driver is loaded: it computes on processors")
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return warning(
-            "gpu", subject, "a GPU is here, and PyTorch is not", "pip install 'daitn[train]'"
+            Check.GPU, subject, "a GPU is here, and PyTorch is not", "pip install 'daitn[train]'"
         )
     if version.endswith("+cpu"):
         return problem(
-            "gpu",
+            Check.GPU,
             subject,
             f"there is a GPU, but this build of PyTorch {version} supports only CPUs",
             "install the PyTorch of the machine's CUDA or ROCm: https://pytorch.org/get-started",
         )
     if not gpus.free_bytes() and Path("/dev/nvidiactl").exists():
         return problem(
-            "gpu",
+            Check.GPU,
             subject,
             "an NVIDIA driver is loaded, but `nvidia-smi` lists no GPU",
             "install the driver's programs, or pass the GPU into the container (`--gpus all`)",
         )
-    return fine("gpu", subject, f"PyTorch {version} finds a driver")
+    return fine(Check.GPU, subject, f"PyTorch {version} finds a driver")

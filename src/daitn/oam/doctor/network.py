@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from daitn.identity.roster import RosterFile, open_roster
-from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, warning
+from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, warning
 from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
@@ -59,23 +59,23 @@ def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]
         name = f"site {node.site}"
         if not site.alive:
             yield problem(
-                "alive",
+                Check.ALIVE,
                 name,
                 "it is not connected now",
                 "start it; see its log, and run `daitn doctor -c FILE` on its machine",
             )
         for entry in node.left_out:
             yield problem(
-                "left-out",
+                Check.LEFT_OUT,
                 name,
                 f"it left out {entry.field} {entry.name}: {entry.reason}",
                 "correct its file, and restart it",
             )
         if cordon := node.cordon:
-            yield warning("cordon", name, f"it {cordon}", f"`daitn uncordon {node.site}`")
+            yield warning(Check.CORDON, name, f"it {cordon}", f"`daitn uncordon {node.site}`")
     yield from _versions([site.descriptor for site in sites if site.alive], version)
     if sites and all(site.alive for site in sites):
-        yield fine("alive", "network", f"all {len(sites)} sites are connected")
+        yield fine(Check.ALIVE, "network", f"all {len(sites)} sites are connected")
 
 
 def check_replicas(replicas: Sequence[ReplicaView]) -> Iterator[Diagnosis]:
@@ -84,7 +84,7 @@ def check_replicas(replicas: Sequence[ReplicaView]) -> Iterator[Diagnosis]:
     for one in replicas:
         if one not in connected:
             yield warning(
-                "standby",
+                Check.STANDBY,
                 f"control centre {one.replica}",
                 f"it has not shown itself for {one.silent_s:.0f} s",
                 "start it; see its log, and whether it reaches the database",
@@ -92,13 +92,13 @@ def check_replicas(replicas: Sequence[ReplicaView]) -> Iterator[Diagnosis]:
     standing_by = sum(not one.leads for one in connected)
     if replicas and not standing_by:
         yield problem(
-            "standby",
+            Check.STANDBY,
             "network",
             "no standby would take over from the leading control centre",
             "start another one with the same database",
         )
     elif standing_by:
-        yield fine("standby", "network", f"{standing_by} would take over")
+        yield fine(Check.STANDBY, "network", f"{standing_by} would take over")
 
 
 def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Diagnosis]:
@@ -107,14 +107,14 @@ def _versions(nodes: Sequence[NodeDescriptor], version: str) -> Iterator[Diagnos
     for software in sorted(counted.keys() - {ours}):
         names = [node.site for node in nodes if node.software == software]
         yield warning(
-            "version",
+            Check.VERSION,
             some(names),
             f"{software} runs there, {ours} here",
             "bring all to one version, one site at a time: `daitn drain SITE`, install, start, "
             "`daitn uncordon SITE`",
         )
     if counted.keys() == {ours}:
-        yield fine("version", "network", f"all run {ours}")
+        yield fine(Check.VERSION, "network", f"all run {ours}")
 
 
 async def check_clocks(
@@ -132,7 +132,7 @@ async def check_clocks(
             try:
                 report = await ask(site)
             except ClocksDiffer as error:  # It took no message of ours.
-                return problem("clock", f"site {site}", error.problem, _FIX_CLOCK)
+                return problem(Check.CLOCK, f"site {site}", error.problem, _FIX_CLOCK)
             except DaitnError:
                 return None
             if not report.clock_s:
@@ -142,7 +142,9 @@ async def check_clocks(
 
     found = [finding for finding in await asyncio.gather(*map(check, sites)) if finding]
     if found and all(finding.level == "ok" for finding in found):
-        return [fine("clock", "network", f"the clocks of {len(found)} sites agree with this one")]
+        return [
+            fine(Check.CLOCK, "network", f"the clocks of {len(found)} sites agree with this one")
+        ]
     return [finding for finding in found if finding.level != "ok"]
 
 
@@ -150,10 +152,10 @@ def _clock(site: SiteId, ahead_s: float, error_s: float) -> Diagnosis:
     off_s = abs(ahead_s) - error_s
     what = f"its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this one"
     if off_s > _SKEW_MOST_S:
-        return problem("clock", f"site {site}", what, _FIX_CLOCK)
+        return problem(Check.CLOCK, f"site {site}", what, _FIX_CLOCK)
     if off_s > _SKEW_WARN_S:
-        return warning("clock", f"site {site}", what, _FIX_CLOCK)
-    return fine("clock", f"site {site}", what)
+        return warning(Check.CLOCK, f"site {site}", what, _FIX_CLOCK)
+    return fine(Check.CLOCK, f"site {site}", what)
 
 
 def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
@@ -172,7 +174,7 @@ def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
                 cut.setdefault(one, []).append(other)
                 cut.setdefault(other, []).append(one)
     if len(lasting) > 1 and not cut:
-        yield fine("way", "network", f"{len(links)} links between sites are measured")
+        yield fine(Check.WAY, "network", f"{len(links)} links between sites are measured")
     # Of two that cannot reach each other, blame the one that reaches fewer.
     while cut:
         site = max(sorted(cut), key=lambda name: len(cut[name]))
@@ -182,7 +184,7 @@ def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
             if not cut[other]:
                 del cut[other]
         yield problem(
-            "way",
+            Check.WAY,
             f"site {site}",
             f"it cannot reach {', '.join(sorted(others)[:5])}, nor they it: a NAT or a firewall "
             f"blocks both directions",
@@ -217,7 +219,7 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Diagnosis]:
             local = is_loopback(host_of(endpoint))
             why = "it is an address of that machine alone" if local else str(error) or "no answer"
             return problem(
-                "endpoint",
+                Check.ENDPOINT,
                 subject,
                 f"{endpoint} is not reached from here: {why}",
                 f"set `{what}.listen` to an address of its network, or `{what}.advertise` to the "
@@ -226,7 +228,7 @@ async def check_endpoints(nodes: Sequence[NodeDescriptor]) -> list[Diagnosis]:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        return fine("endpoint", subject, f"{endpoint} is reached from here")
+        return fine(Check.ENDPOINT, subject, f"{endpoint} is reached from here")
 
     return list(await asyncio.gather(*(check(*endpoint) for endpoint in endpoints)))
 
@@ -241,21 +243,21 @@ def check_roster(subject: str, own: RosterFile, theirs: SignedRoster, *, runs: b
         else:
             other = f"of {newest.network}"
         return problem(
-            "roster",
+            Check.ROSTER,
             subject,
             f"its roster is of the network {mine.network}, the control centre's is {other}",
             JOIN_ANEW,
         )
     if mine.version < newest.version and runs:
         return problem(
-            "roster",
+            Check.ROSTER,
             subject,
             f"its roster is version {mine.version}, the network has {newest.version}",
             "let it reach its control centre, which distributes the newest; or copy `roster.json` "
             "from the operator's folder into its `state`, and restart it",
         )
     which = f"roster {mine.version} of {mine.network}, the control centre has {newest.version}"
-    return fine("roster", subject, which)
+    return fine(Check.ROSTER, subject, which)
 
 
 def is_of_network(roster: SignedRoster, root: str) -> bool:

@@ -16,7 +16,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.roster import ROSTER, RosterFile, read_roster
 from daitn.identity.tls import certificate_files
 from daitn.node.config import NodeConfig
-from daitn.oam.doctor.diagnoses import Diagnosis, fine, problem, refused, warning
+from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, refused, warning
 from daitn.oam.doctor.fixes import join, kind_and_name, member_again, renew
 from daitn.objects.addresses import is_encrypted
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
@@ -49,25 +49,25 @@ def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Dia
     nearest = next(path for path in (state, *state.parents) if path.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
         yield problem(
-            "state",
+            Check.STATE,
             subject,
             f"{nearest} cannot be written by this user",
             f"run as its owner, or `chown` it; a service's user needs it: {state}",
         )
         return
-    yield fine("state", subject, f"{state} {'is there' if state.exists() else 'can be made'}")
+    yield fine(Check.STATE, subject, f"{state} {'is there' if state.exists() else 'can be made'}")
     if isinstance(config, CenterConfig):
         yield _database(subject, config, state)
 
 
 def _database(subject: str, config: CenterConfig, state: Path) -> Diagnosis:
     if not config.database and not (state / CenterState.DATABASE).exists():
-        return fine("database", subject, "there is none yet: the first start makes it")
+        return fine(Check.DATABASE, subject, "there is none yet: the first start makes it")
     try:
         check_database(config.database_url)
     except DaitnError as error:
-        return refused("database", subject, error)
-    return fine("database", subject, "the database can be written")
+        return refused(Check.DATABASE, subject, error)
+    return fine(Check.DATABASE, subject, "the database can be written")
 
 
 def check_data(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
@@ -77,7 +77,7 @@ def check_data(subject: str, config: NodeConfig) -> Iterator[Diagnosis]:
     for what, path in named:
         if not os.access(path, os.R_OK):
             yield problem(
-                "data",
+                Check.DATA,
                 subject,
                 f"{what}: {path} cannot be read",
                 "correct the path, or let the user who runs the node read it",
@@ -123,7 +123,7 @@ def check_membership(
     """Whether the process of a file is a member, with the rights of its file, and for how long."""
     if config.insecure:
         yield warning(
-            "roster",
+            Check.ROSTER,
             subject,
             "it runs without a roster: anyone who reaches it may do anything",
             "make a network: `daitn network init FOLDER --name NAME`; take `insecure` out of the "
@@ -134,18 +134,18 @@ def check_membership(
         kept = kept_roster(config)
         roster = kept.opened() if kept else None
     except DaitnError as error:
-        yield refused("roster", subject, error)
+        yield refused(Check.ROSTER, subject, error)
         return
     if roster is None:
         yield problem(
-            "roster",
+            Check.ROSTER,
             subject,
             "it has no roster and knows no members",
             f"join a network: {join(config)}; {member_again(config, file)}",
         )
         return
     lasts = "the operator runs `daitn network renew`"
-    yield _lasting("roster", subject, "the roster", roster.until_s - now_s, lasts)
+    yield _lasting(Check.ROSTER, subject, "the roster", roster.until_s - now_s, lasts)
     yield from _member(subject, config, roster, file, now_s)
     yield from _certificates(subject, config, file, now_s)
 
@@ -157,16 +157,16 @@ def _member(
     member = next((m for m in roster.members if (m.kind, m.name) == (kind, name)), None)
     again = member_again(config, file)
     if member is None:
-        yield problem("member", subject, f"roster {roster.version} has no {kind} {name}", again)
+        yield problem(Check.MEMBER, subject, f"roster {roster.version} has no {kind} {name}", again)
         return
     try:
         key = kept_key(config)
     except DaitnError as error:
-        yield refused("member", subject, error)
+        yield refused(Check.MEMBER, subject, error)
         return
     if key is not None and key.public != member.public_key:
         yield problem(
-            "member",
+            Check.MEMBER,
             subject,
             f"roster {roster.version} has {name} with another key",
             "restore the key that it had; or let the new one take its place: "
@@ -174,7 +174,7 @@ def _member(
         )
     left_s = member.until_s - now_s
     yield _lasting(
-        "member", subject, "its membership", left_s, f"the operator runs {renew(config)}"
+        Check.MEMBER, subject, "its membership", left_s, f"the operator runs {renew(config)}"
     )
     yield from _rights(subject, config, member, again)
 
@@ -185,7 +185,7 @@ def _rights(
     """What a site's file says beyond its membership."""
     if isinstance(config, NodeConfig) and (lacking := set(config.roles) - set(member.roles)):
         yield problem(
-            "member",
+            Check.MEMBER,
             subject,
             f"the roster does not grant it {', '.join(sorted(lacking))}",
             f"{again}; or remove the roles from its file",
@@ -201,7 +201,7 @@ def _certificates(
         addresses += config.center if isinstance(config, NodeConfig) else ()
         needed = [address for address in addresses if is_encrypted(address)]
         yield (problem if needed else warning)(
-            "certificate",
+            Check.CERTIFICATE,
             subject,
             f"there is no {folder}: it can use no `tls/` and `https://` addresses"
             + (f", as {needed[0]}" if needed else ""),
@@ -213,14 +213,14 @@ def _certificates(
         ends_s, membership_s = certificate_ends_at_s(folder), membership_ends_at_s(folder)
     except (DaitnError, OSError, ValueError) as error:
         yield problem(
-            "certificate",
+            Check.CERTIFICATE,
             subject,
             error.problem if isinstance(error, DaitnError) else f"{folder}: {error}",
             again,
         )
         return
     yield _lasting(
-        "certificate",
+        Check.CERTIFICATE,
         subject,
         "its certificate",
         ends_s - now_s,
@@ -230,7 +230,7 @@ def _certificates(
         soon_s=_CERTIFICATE_SOON_S,
     )
     yield _lasting(
-        "certificate",
+        Check.CERTIFICATE,
         subject,
         "what it shows to who connects",
         membership_s - now_s,
@@ -242,7 +242,7 @@ def _certificates(
 
 
 def _lasting(
-    check: str, subject: str, what: str, left_s: float, fix: str, soon_s: float = _SOON_S
+    check: Check, subject: str, what: str, left_s: float, fix: str, soon_s: float = _SOON_S
 ) -> Diagnosis:
     if left_s <= 0:
         return problem(check, subject, f"{what} ended {-left_s / DAY_S:.1f} days ago", fix)
