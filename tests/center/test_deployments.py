@@ -258,7 +258,7 @@ async def test_wishes_of_one_moment_do_not_fill_one_facility(world: World) -> No
     assert set().union(*(world.kept(name) for name in "abc")) == {"east", "north", "west"}
     world.service.deploy(wish("doctor-1", name="d"))
     assert world.view("d").places == ()
-    assert "not a facility" in world.view("d").why
+    assert "no facility" in world.view("d").why
     world.service.retire(RetireIntent(name="b"))
     await until(lambda: world.view("d").ready)
 
