@@ -123,7 +123,7 @@ async def test_sites_reach_each_other_directly_while_the_centre_is_dead() -> Non
         await answered(a, keys.site_echo(CENTER))
         await center.kill()
         await answered(a, keys.site_echo(B))
-        assert (await a.ask(keys.site_echo(CENTER), "hello")).startswith("Unreachable nobody")
+        assert (await a.ask(keys.site_echo(CENTER), "hello")).startswith("Unserved nobody")
 
 
 async def test_the_death_of_the_centre_does_not_look_like_the_death_of_a_site() -> None:
