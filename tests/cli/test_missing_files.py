@@ -26,3 +26,12 @@ def test_a_missing_file_is_named_by_its_entry_in_the_file(tmp_path: Path) -> Non
     (tmp_path / "node.yaml").write_text(NODE)
     node = read_node(tmp_path / "node.yaml", "")
     assert missing_files(node) == {"datasets[2]": f"{tmp_path / 'nothere.csv'} does not exist"}
+
+
+def test_a_path_that_no_file_can_have_is_named_too(tmp_path: Path) -> None:
+    """As is one in a folder that this user may not enter: neither ends the network."""
+    long = "x" * 300 + ".csv"
+    (tmp_path / "here.csv").write_text("a,label\n")
+    (tmp_path / "node.yaml").write_text(NODE.replace("nothere.csv", long))
+    (why,) = missing_files(read_node(tmp_path / "node.yaml", "")).values()
+    assert why.startswith(f"{tmp_path / long} cannot be found: ")

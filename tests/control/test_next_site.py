@@ -26,6 +26,7 @@ from daitn.control.route.next_site import (
     waits_for,
 )
 from daitn.control.route.question import RouteQuestion
+from daitn.objects.cordons import Cordon
 from daitn.objects.decisions import Route
 from daitn.objects.descriptors import (
     ComputeDescriptor,
@@ -284,6 +285,24 @@ def test_a_table_of_another_width_is_left_out_as_soon_as_it_is_described() -> No
     described = {SiteId("ninds"): node("ninds", "medicine/neurology", columns=2)}
     assert first(narrow, NEURO) == "ninds"
     assert reasons(narrow, NEURO, announced=described) == ["columns"]
+
+
+def test_it_waits_for_a_site_that_is_closed_or_cordoned_for_now() -> None:
+    """Its announcement says so, and leaves it no option until that passes."""
+    site = SiteId("ninds")
+    shut = DataPolicy(recipes=("causal-lm",), hours=("Sun 00:00-00:01",))
+    closed = {site: node(site, "medicine/neurology", policy=shut)}
+    plain = node(site, "medicine/neurology")
+    cordon = Cordon(by="ops", since_s=NOW_S, reason="an upgrade")
+    cordoned = {site: msgspec.structs.replace(plain, cordon=cordon)}
+    for announced, why in ((closed, "outside of their hours"), (cordoned, "cordoned")):
+        question, view = asked(job(0.79, 0.25), NEURO, announced=announced)
+        assert planned(question) is None
+        waiting = waits_for(question, view)
+        assert why in waiting
+        assert site in waiting
+        given_up = replace(question, excluded=(site,))
+        assert waits_for(given_up, view) == ""
 
 
 def test_an_announced_verifier_is_known_before_it_measures() -> None:

@@ -219,10 +219,26 @@ def test_a_metric_that_is_no_number_is_a_failure_and_not_the_worst_model(
     label = {"a": LabelMeasured(value=value, items=50)}
     of_label = msgspec.structs.replace(measured({"a": (40, 50)}), by_label=label)
     for one in (broken, of_label):
-        with pytest.raises(WorkFailed, match="measured no finite number") as told, GATE.failures():
+        with pytest.raises(WorkFailed, match="is not a finite number") as told, GATE.failures():
             GATE.measured(one, ["a"])
         assert told.value.field == "model"
     assert f"accuracy as {value}" in caplog.text
+    assert f"accuracy of label a as {value}" in caplog.text
+
+
+def test_a_label_without_items_has_no_metric() -> None:
+    """Recipes give NaN for it, as scikit-learn does."""
+    labels = {
+        "a": LabelMeasured(value=0.9, items=100),
+        "never": LabelMeasured(value=math.nan, items=0),
+    }
+    for over_labels in (True, False):
+        found = msgspec.structs.replace(
+            measured({"a": (90, 100)}), by_label=labels, over_labels=over_labels
+        )
+        given = GATE.measured(found, ["a", "never"])
+        assert given.value == 0.9
+        assert set(given.by_label) == {"a"}
 
 
 def test_the_sites_own_log_has_the_full_error() -> None:

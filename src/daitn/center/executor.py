@@ -60,6 +60,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric
 from daitn.tools.monitoring.tracing import OFF, Tracer
 from daitn.topology.cuts import Cuts
+from daitn.topology.passing import left_out_for_now
 from daitn.topology.snapshot import Drrt, MsDrrt
 
 __all__ = ["JobExecutor"]
@@ -67,10 +68,6 @@ __all__ = ["JobExecutor"]
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 5.0
-_AWAY = frozenset({"alive", "verifier-alive"})
-_CORDONED = frozenset({"cordoned", "verifier-cordoned"})
-_PASSING = _AWAY | _CORDONED | {"hours", "verifier-hours", "pinned"}
-"""Filters that a site fails only temporarily."""
 _MEASURING_S = 1.0
 """Assumed duration of a measurement, for weighing a verifier's queue before the job's first one."""
 START_ATTEMPTS = 3
@@ -354,23 +351,7 @@ def _sites_away(job: Job, topology: MsDrrt, not_back: tuple[SiteId, ...]) -> str
         return ""
     if not_back:
         return f"sites that are not back yet: {', '.join(not_back)}"
-    reasons: dict[str, set[str]] = {}
-    for rejection in topology.rejections:
-        reasons.setdefault(rejection.candidate, set()).add(rejection.filter)
-    passing = {
-        candidate.split("/")[0]: filters - {"pinned"}
-        for candidate, filters in reasons.items()
-        if filters - {"pinned"} and filters <= _PASSING
-    }
-    away = sorted(site for site, filters in passing.items() if filters & _AWAY)
-    cordoned = sorted(site for site in passing.keys() - away if passing[site] & _CORDONED)
-    closed = sorted(passing.keys() - {*away, *cordoned})
-    waits = (
-        ("sites that are away", away),
-        ("sites that are cordoned", cordoned),
-        ("sites outside of their hours", closed),
-    )
-    return "; ".join(f"{what}: {', '.join(sites)}" for what, sites in waits if sites)
+    return left_out_for_now(topology.rejections)
 
 
 def _refused(job: Job, command: StartWork, error: DaitnError) -> WorkOutcome:

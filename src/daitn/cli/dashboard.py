@@ -59,7 +59,7 @@ async def _known_owners_url(center: str, owner: str, read_only: bool) -> str:
         to_make = (
             f"to admit a new one: `daitn token create --center-api --owner {owner} --new-owner`"
         )
-        check_owner(center, owner, "--owner", to_make)
+        await check_owner(center, owner, "--owner", to_make)
     return await dashboard_url(center, owner, read_only)
 
 

@@ -131,7 +131,7 @@ def owner_identity(endpoint: str, owner: str) -> Identity | None:
     return _identity(folder, own_key(folder, Kind.OWNER, owner, clock.wall_s()))
 
 
-def check_owner(endpoint: str, owner: str, field: str, to_make: str) -> None:
+async def check_owner(endpoint: str, owner: str, field: str, to_make: str) -> None:
     """Raise `NotFound` if `owner`, whom a person named in `field`, would have to be made, because
     no member and no site's owner in the roster is called so: the name may be misspelt. `to_make`:
     how to make an owner on purpose."""

@@ -399,8 +399,8 @@ async def _up(config: Path, log_format: LogFormat) -> None:
 
 
 def missing_files(node: NodeConfig) -> dict[str, str]:
-    """Which of its files do not exist, by the entry that names them. For its own terminal: what it
-    publishes names no path."""
+    """Which of its files cannot be found, by the entry that names them, and why. For its own
+    terminal: what it publishes names no path."""
     if not isinstance(node, ReadNodeConfig):
         return {}
     entries = (
@@ -408,11 +408,23 @@ def missing_files(node: NodeConfig) -> dict[str, str]:
         ("tests", zip(node.test_positions, node.tests, strict=True)),
     )
     return {
-        f"{field}[{position}]": f"{entry.path} does not exist"
+        f"{field}[{position}]": why
         for field, several in entries
         for position, entry in several
-        if not Path(entry.path).exists()
+        if (why := _why_missing(entry.path))
     }
+
+
+def _why_missing(path: str) -> str:
+    """Why there is no such file for this user; empty if there is one."""
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return f"{path} does not exist"
+    except (OSError, ValueError) as error:
+        # A folder that this user may not enter, or a path that no file system has.
+        return f"{path} cannot be found: {getattr(error, 'strerror', None) or error}"
+    return ""
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -160,7 +160,7 @@ def route_words(job: JobView) -> str:
         stages += [f"{len(sites)} at once"] if number else sites
     runs = [(name, len(list(same))) for name, same in itertools.groupby(stages)]
     words = [name if count == 1 else f"{name} x{count}" for name, count in runs]
-    if len(runs) > _MOST_RUNS:
+    if len(runs) > _MOST_RUNS + 1:  # Of one more, its name is as short as "1 more".
         ends = _MOST_RUNS // 2
         cut = sum(count for _, count in runs[ends:-ends])
         words[ends:-ends] = [f"{cut} more"]

@@ -112,7 +112,7 @@ def create(
         raise typer.BadParameter("--read-only goes with --center-api")
     gateways = tuple(SiteId(checked_name(site, "--gateway")) for site in gateway)
     if owner and not new_owner:
-        run(_check_known(center, owner))
+        run(check_owner(center, owner, "--owner", "to admit a new one, add --new-owner"))
     limits = UseLimits(
         usd_per_day=usd_per_day,
         usd_per_month=usd_per_month,
@@ -127,10 +127,6 @@ def create(
         if len(gateways) > 1 and limits.tokens_per_minute is not None:
             errors.print(f"{len(gateways)} gateways count tokens per minute each for itself")
     print_json(to_json({"token": token})) if as_json else screen.print(token, soft_wrap=True)
-
-
-async def _check_known(center: str, owner: str) -> None:
-    check_owner(center, owner, "--owner", "to admit a new one, add --new-owner")
 
 
 async def _token(

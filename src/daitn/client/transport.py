@@ -263,7 +263,9 @@ def _error(status: int, content: bytes) -> DaitnError:
         return kind(f"HTTP {status}", fix="see the control centre's log")
     code = problem.type.removeprefix(_URN)
     named = {kind.__name__: kind for kind in (*KINDS, NotSignedIn)}
-    kind = named.get(problem.cause) or named.get(code) or _BY_STATUS.get(status, DaitnError)
+    kind = named.get(code) or _BY_STATUS.get(status, DaitnError)
+    cause = named.get(problem.cause, kind)
+    kind = cause if issubclass(cause, kind) else kind
     return kind(problem.detail, field=problem.field, fix=problem.fix)
 
 

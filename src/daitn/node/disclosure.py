@@ -176,14 +176,10 @@ class Disclosure:
                 field="least_records",
                 fix="add items",
             )
-        values = (measured.value, *(one.value for one in measured.by_label.values()))
-        if not all(map(math.isfinite, values)):
-            raise DataFault(
-                Fault.METRIC_NOT_FINITE,
-                f"the recipe measured {measured.metric} as {measured.value}, or that of a label, "
-                "which is not a finite number",
-                field="model",
-            )
+        # A label without items has no metric; recipes say NaN then.
+        with_items = {label: one for label, one in measured.by_label.items() if one.items}
+        measured = msgspec.structs.replace(measured, by_label=with_items)
+        _check_finite(measured)
         parts = self._parts(measured) if measured.over_labels else []
         if not parts:
             parts = [LabelMeasured(value=measured.value, items=measured.items)]
@@ -374,6 +370,20 @@ def _different(profile: DataProfile) -> int:
     return sum(profile.different.values()) or profile.samples
 
 
+def _check_finite(measured: Measured) -> None:
+    """Raise `DataFault` for a metric that is not a finite number."""
+    values = {"": measured.value, **{name: one.value for name, one in measured.by_label.items()}}
+    for label, value in values.items():
+        if not math.isfinite(value):
+            of = f" of label {label}" if label else ""
+            raise DataFault(
+                Fault.METRIC_NOT_FINITE,
+                f"the recipe measured {measured.metric}{of} as {value}, which is not a finite "
+                "number",
+                field="model",
+            )
+
+
 def whole(error: DaitnError) -> DaitnError:
     """For the site's own log and terminal: the full error behind one that `Disclosure.failures`
     raised, whose advice is often to read that log."""
@@ -459,7 +469,7 @@ _SENTENCES = {
         "the model's scores are not finite", "model", "train it again with a lower learning rate"
     ),
     Fault.METRIC_NOT_FINITE: _Sentence(
-        "the recipe measured no finite number",
+        "the metric is not a finite number",
         "model",
         "train the model again with a lower learning rate, or correct `evaluate` of the recipe",
     ),

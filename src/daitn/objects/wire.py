@@ -142,6 +142,8 @@ def _stated(value: Any) -> Any:
             for field in _fields(type(value)):
                 one = getattr(value, field.name)
                 default = _default(field)
+                if one is msgspec.UNSET:
+                    continue
                 if type(one) is not type(default) or one != default:
                     stated[field.encode_name] = _stated(one)
             return stated

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from daitn.objects.descriptors import TestSetDescriptor
 
 __all__ = ["label_coverage", "other_labels", "pooled_labels", "topic_fit", "topics_fit"]
-"""Names listed in a message."""
 
 
 def topic_fit(one: str, other: str) -> float:

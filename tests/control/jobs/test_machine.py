@@ -390,6 +390,29 @@ def test_a_verifier_that_keeps_failing_ends_the_job() -> None:
     assert state_of(world) is JobState.FAILED
 
 
+def test_a_model_that_cannot_be_measured_is_given_up_and_the_job_goes_on() -> None:
+    """Its training diverged: neither its verifier nor the job has failed."""
+    world = World()
+    visit = world.run_until(is_training)
+    assert isinstance(visit, StartWork)
+    world.feed(Reported(world.done(visit)))
+    verified = world.job.checkpoints[-1].model
+    verify = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
+    assert isinstance(verify, StartWork)
+    assert world.job.candidate is not None
+    made_at = world.job.candidate.made_at
+    assert made_at is not None
+    world.feed(Reported(failed(verify, "WorkFailed", "model")))
+    assert not state_of(world).final
+    assert "cannot be measured" in world.job.detail
+    assert "cannot be measured: mpvu-broad says" in world.job.problems[made_at]
+    assert world.job.failures[made_at] == 1
+    assert not world.job.verifier_failures
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    assert model_of(start) == verified
+
+
 def test_a_test_set_whose_policy_refuses_is_asked_again_after_a_wait() -> None:
     world = World()
     for _ in range(3):

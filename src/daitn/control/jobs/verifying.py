@@ -23,7 +23,7 @@ from daitn.control.jobs.outstanding import (
     take_outcome,
 )
 from daitn.control.jobs.stages import end, fail, plan, wait
-from daitn.objects.errors import ErrorReport
+from daitn.objects.errors import ErrorReport, WorkFailed
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import (
     CandidateLost,
@@ -165,7 +165,16 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     if error.code == "Refused" and outcome.site not in job.candidate.refused:
         job.candidate.refused.add(outcome.site)
         return (ChooseVerifiers(open_objectives(job)),)
+    if _is_of_model(error) and job.checkpoints and job.intent.quorum == ONE:
+        # The verifier has done its part: a visit that diverged must not end the job.
+        detail = f"{outcome.site} says that {error.problem}"
+        return _without_candidate(job, detail, now_s, "cannot be measured")
     return _count_verifier_failure(job, outcome.site, error, now_s)
+
+
+def _is_of_model(error: ErrorReport) -> bool:
+    """Whether it is the model that cannot be measured, by any verifier."""
+    return (error.code, error.field) == (WorkFailed.__name__, "model")
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -198,15 +207,17 @@ def on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     return _without_candidate(job, event.detail, now_s)
 
 
-def _without_candidate(job: Job, detail: str, now_s: float) -> Commands:
-    """Continue from the last verified checkpoint."""
+def _without_candidate(
+    job: Job, detail: str, now_s: float, what: str = "was lost before it was measured"
+) -> Commands:
+    """Continue from the last verified checkpoint. `what` is wrong with the model."""
     made_at = job.candidate.made_at if job.candidate else None
     if made_at is not None:
         job.failures[made_at] = job.failures.get(made_at, 0) + 1
-        job.problems[made_at] = f"its model was lost before it was measured: {detail}"
+        job.problems[made_at] = f"its model {what}: {detail}"
     job.without_progress += 1
     job.candidate = None
-    job.detail = "the unverified model was lost; continuing from the last verified checkpoint"
+    job.detail = f"the last model {what}; continuing from the last verified checkpoint"
     stops = stop_stage(job)
     if job.start is not None and not job.checkpoints:
         return (*stops, *wait(job, f"the owner's weights are unavailable: {detail}", now_s))

@@ -39,6 +39,7 @@ from daitn.objects.lineage import LineageFact, Verification
 from daitn.objects.quorum import ONE
 from daitn.objects.readings import LinkReading, Reading
 from daitn.topology.inbound import LINK_QUANTITIES
+from daitn.topology.passing import left_out_for_now
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 
@@ -208,6 +209,8 @@ def waits_for(question: RouteQuestion, view: LocalView) -> str:
         return f"sites that are not advertised now: {', '.join(away)}"
     if not advertised and not options:
         return "no data is advertised"
+    if closed := left_out_for_now(question.topology.rejections, question.excluded):
+        return closed
     refused = sorted(set(question.later) - set(question.excluded))
     return f"sites that refuse it now: {', '.join(refused)}" if refused else ""
 

@@ -71,7 +71,7 @@ class BoostedTrees:
             size_bytes=size_bytes,
             labels=settings.classes,
             labels_field="model.config.classes",
-            columns=ColumnsNeeded(),
+            columns=ColumnsNeeded(field="data", fix="`ignore` columns that say nothing"),
             merges_fresh=True,
             packages=("xgboost",),
         )

@@ -232,7 +232,7 @@ def _certificates(
     yield _lasting(
         Check.CERTIFICATE,
         subject,
-        "what it shows to who connects",
+        "what it shows to clients",
         membership_s - now_s,
         f"the operator runs {renew(config)}; it gets a new one within a day, and shows that once "
         "it is restarted"
