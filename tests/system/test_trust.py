@@ -316,7 +316,7 @@ async def test_not_even_a_control_centre_goes_beyond_what_an_owner_ordered(
     config = {**INTENT["model"]["config"], "label": "mrn"}
     refused = {
         "nobody ordered it": visit(1, None),
-        "no owner": visit(2, ordered(network, wanted, "center")),
+        "not an owner": visit(2, ordered(network, wanted, "center")),
         "cannot order for": visit(3, ordered(network, wanted, "curious")),
         "signature": visit(4, msgspec.structs.replace(order, order=order.order + b" ")),
         "has expired": visit(5, ended),
