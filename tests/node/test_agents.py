@@ -205,7 +205,7 @@ async def test_a_site_takes_over_no_model_that_its_owner_did_not_order(tmp_path:
     orders = {
         "nobody ordered it": None,
         "cannot order for acme": sign_order(intent, "net", 2000.0, CURIOUS),
-        "no owner": sign_order(intent, "net", 2000.0, SigningKey.generate()),
+        "not an owner": sign_order(intent, "net", 2000.0, SigningKey.generate()),
         "another intent": sign_order(INTENT, "net", 2000.0, ACME),
         "expired": sign_order(intent, "net", 999.0, ACME),
     }
