@@ -19,6 +19,7 @@ from daitn.objects.errors import (
     NotFound,
     Refused,
     Unreachable,
+    narrowed,
 )
 from daitn.objects.wire import json_request
 from daitn.tools.http import (
@@ -264,9 +265,7 @@ def _error(status: int, content: bytes) -> DaitnError:
     code = problem.type.removeprefix(_URN)
     named = {kind.__name__: kind for kind in (*KINDS, NotSignedIn)}
     kind = named.get(code) or _BY_STATUS.get(status, DaitnError)
-    cause = named.get(problem.cause, kind)
-    kind = cause if issubclass(cause, kind) else kind
-    return kind(problem.detail, field=problem.field, fix=problem.fix)
+    return narrowed(kind, problem.cause)(problem.detail, field=problem.field, fix=problem.fix)
 
 
 def _unreachable(error: HttpError) -> Unreachable:

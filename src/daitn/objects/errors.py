@@ -50,6 +50,7 @@ __all__ = [
     "Unreachable",
     "Unserved",
     "WorkFailed",
+    "narrowed",
 ]
 
 
@@ -148,12 +149,12 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, error: DaitnError) -> ErrorReport:
         """The error as shown to others: without folders of this machine."""
-        return cls(
-            code=_name(error, _CODES) or DaitnError.__name__,
-            problem=without_folders(error.problem),
-            field=without_folders(error.field),
-            fix=without_folders(error.fix),
-            cause=_name(error, _CAUSES),
+        whole = cls.inside(error)
+        return msgspec.structs.replace(
+            whole,
+            problem=without_folders(whole.problem),
+            field=without_folders(whole.field),
+            fix=without_folders(whole.fix),
         )
 
     @classmethod
@@ -168,9 +169,7 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def error(self) -> DaitnError:
-        known = _CODES.get(self.code, DaitnError)
-        cause = _CAUSES.get(self.cause, known)
-        kind = cause if issubclass(cause, known) else known
+        kind = narrowed(_CODES.get(self.code, DaitnError), self.cause)
         return kind(self.problem, field=self.field, fix=self.fix)
 
 
@@ -189,6 +188,12 @@ _CAUSES: dict[str, type[DaitnError]] = {
 beside the code of their base, which every release knows."""
 KINDS: tuple[type[DaitnError], ...] = (*_CODES.values(), *_CAUSES.values())
 """All errors that cross the network under their own names."""
+
+
+def narrowed(kind: type[DaitnError], cause: str) -> type[DaitnError]:
+    """The kind of error that a report's `cause` names, if it is one of `kind`; else `kind`."""
+    named = _CAUSES.get(cause, kind)
+    return named if issubclass(named, kind) else kind
 
 
 def _name(error: DaitnError, kinds: Mapping[str, type[DaitnError]]) -> str:

@@ -49,16 +49,17 @@ def encode_request(value: object) -> bytes:
     Some receivers refuse fields that they do not know. A sender that does not use what its release
     added says nothing that an earlier release could refuse. Raises like `encode`.
     """
-    try:
-        return _ENCODER.encode(_stated(value))
-    except (OverflowError, RecursionError, UnicodeEncodeError) as error:
-        raise _unsendable(value, error) from None
+    return _request(value, _ENCODER.encode)
 
 
 def json_request(value: object) -> bytes:
     """Likewise as JSON."""
+    return _request(value, msgspec.json.encode)
+
+
+def _request(value: object, write: Callable[[object], bytes]) -> bytes:
     try:
-        return msgspec.json.encode(_stated(value))
+        return write(_stated(value))
     except (OverflowError, RecursionError, UnicodeEncodeError) as error:
         raise _unsendable(value, error) from None
 
