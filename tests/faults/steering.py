@@ -31,6 +31,8 @@ class Wires:
         self.ports = ports
         self._pairs = pairs
         self._ends: dict[str, _Links] = {}
+        self._lossy: set[frozenset[str]] = set()
+        """Links that lost a message: they go down, however soon they are whole again."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -44,13 +46,14 @@ class Wires:
             await asyncio.sleep(_NOTICED_S)
             for one, other in self._pairs:
                 ends = [self._ends.get(name) for name in (one, other)]
-                whole = self._whole(ends)
+                whole = self._whole(ends) and frozenset((one, other)) not in self._lossy
                 for end, peer, far in zip(ends, (other, one), reversed(ends), strict=True):
                     if end is not None and not end.machine.dead:
                         call, context = end.notice, end.machine.context()
                         self.ports.loop.call_soon(
                             call, peer, far if whole else None, context=context
                         )
+            self._lossy.clear()
 
     def _whole(self, ends: Sequence[_Links | None]) -> bool:
         machines = [end.machine for end in ends if end is not None and not end.closed]
@@ -70,6 +73,7 @@ class Wires:
         end = self._ends.get(target)
         delay_s = None if end is None else self.ports.delay_s(source.machine, end.machine)
         if end is None or delay_s is None:
+            self._lossy.add(frozenset((source.machine.name, target)))
             return
         loop = self.ports.loop
         due_s = max(loop.time() + delay_s, source.last_due_s.get(target, 0.0) + 1e-6)

@@ -73,14 +73,18 @@ async def charged(run: Run) -> AsyncIterator[str]:
         for posting in entry.postings:
             if posting.account.startswith("gateway/") and posting.micro_usd > 0:
                 yield f"{posting.account} gained {posting.micro_usd} micro-USD by {entry.cause}"
-    asked = Counter[str]()
-    if run.asker is not None:
-        asked[run.asker.client] = sum(
-            query.status in (0, 200) or query.broken for query in run.asker.queries
+    asked, begun = Counter[str](), Counter[str]()
+    if (asker := run.asker) is not None:
+        asked[asker.client] = sum(
+            query.status in (0, 200) or query.broken for query in asker.queries
         )
+        # A facility counts what it began for a gateway that then took another one's answer.
+        texts = {query.text for query in asker.queries}
+        begun[asker.client] = sum(one.text in texts for one in run.world.lab.examined.answered)
     for owner in OWNERS:
         mine = [entry for entry in answers if _asked_by(entry) == owner]
-        excess = sum(entry.quantities.answers for entry in mine) - asked[owner]
+        paid = sum(entry.quantities.answers for entry in mine)
+        excess = paid - asked[owner]
         dear = [entry for entry in mine if _paid(entry, owner) > _price(entry)]
         if excess <= 0 and not dear:
             continue
@@ -93,7 +97,7 @@ async def charged(run: Run) -> AsyncIterator[str]:
             row.by_gateway.answers - (row.by_facility.answers if row.by_facility else 0)
             for row in rows
         )
-        if unconfirmed < excess:
+        if unconfirmed < paid - max(asked[owner], begun[owner]):
             yield f"{owner} paid for {excess} answers that it did not ask, and sees {unconfirmed}"
         if dear and all(row.agrees for row in rows):
             yield f"{owner} paid {len(dear)} times more than the price, and does not see it"
