@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.aats_reconvergence_graph import Graph, Ways, random_graph
+from benchmarks.aats_reconvergence_graph import Graph, NextHops, random_graph
 from benchmarks.aats_reconvergence_process import Event
 
 GOAL_MS = 200.0
@@ -143,7 +143,7 @@ class Network:
 
     def __init__(self, graph: Graph, hosts: list[Host], relayed: list[tuple[str, str]]) -> None:
         self.graph = graph
-        self.ways = Ways(graph)
+        self.ways = NextHops(graph)
         self.summaries = 0
         self._hosts = hosts
         self._host = {site: hosts[i % len(hosts)] for i, site in enumerate(graph.sites)}

@@ -46,7 +46,7 @@ def random_graph(sites: int, links: int, rng: random.Random) -> Graph:
     return Graph(names, tuple(sorted(made)))
 
 
-class Ways:
+class NextHops:
     """The next hop of each site towards each origin, as events tell."""
 
     def __init__(self, graph: Graph) -> None:

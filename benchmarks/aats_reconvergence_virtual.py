@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.aats_reconvergence_graph import Graph, Link, Ways, random_graph
+from benchmarks.aats_reconvergence_graph import Graph, Link, NextHops, random_graph
 from benchmarks.aats_reconvergence_process import cost_of
 from daitn.sim.forwarders import ForwarderNetwork
 
@@ -44,7 +44,7 @@ class Network:
 
     def whole(self, graph: Graph) -> bool:
         """Whether every site of the graph reaches every other by following next hops."""
-        ways = Ways(graph)
+        ways = NextHops(graph)
         for site in graph.sites:
             routes = self.network.sites[site].forwarder.routes
             for origin in graph.sites:

@@ -96,10 +96,10 @@ def test_what_was_expected_of_the_planned_and_of_obvious_routes() -> None:
 
     ways = expected_routes(made)
 
-    assert ways[0].way == "planned route"
+    assert ways[0].name == "planned route"
     assert ways[0].seconds == pytest.approx(sum(v.expected_s for v in made.route.visits))
     assert ways[0].chance == pytest.approx(made.route.chance)
-    others = {one.way for one in ways[1:]}
+    others = {one.name for one in ways[1:]}
     assert others
     assert others <= {"by size", "ring", "best fit first", "nearest first"} | {
         "greedy by expected gain"
@@ -112,8 +112,8 @@ def test_what_was_expected_of_the_planned_and_of_obvious_routes() -> None:
 
 def test_what_was_expected_is_told_in_a_sentence() -> None:
     ways = (
-        ExpectedRoute(way="planned route", seconds=22.4, chance=0.96, at_least=False),
-        ExpectedRoute(way="by size", seconds=31.0, chance=0.9, at_least=False),
+        ExpectedRoute(name="planned route", seconds=22.4, chance=0.96, at_least=False),
+        ExpectedRoute(name="by size", seconds=31.0, chance=0.9, at_least=False),
     )
 
     told = sentence(ways)

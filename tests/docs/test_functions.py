@@ -17,12 +17,10 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
 LINES = 60
 LONGER = {
-    "center/service.py: __init__": 110,
+    "center/service.py: __init__": 74,
     "cli/demo/command.py: _demo": 67,
     "cli/demo/command.py: demo": 67,
-    "cli/demo/report.py: make_report": 65,
     "cli/deploy.py: deploy": 71,
-    "cli/explain.py: explain": 61,
     "cli/joining.py: admit": 61,
     "cli/joining.py: invite_command": 86,
     "cli/models.py: export_model": 71,
@@ -30,13 +28,11 @@ LONGER = {
     "cli/tokens.py: create": 89,
     "cli/train.py: train": 68,
     "learning/causal_lm/training.py: train": 72,
-    "node/config/reading.py: check_node_config": 62,
     "node/gateway/gateway.py: __init__": 68,
-    "node/node.py: __init__": 103,
-    "node/roles.py: __init__": 88,
-    "node/serving/facility.py: __init__": 93,
+    "node/node.py: __init__": 80,
+    "node/roles.py: __init__": 72,
+    "node/serving/facility.py: __init__": 80,
     "node/training/executor.py: __init__": 68,
-    "node/training/visiting.py: visit": 63,
     "sim/learning/families/draft.py: drafted": 71,
 }
 """Longer than a screen, and by how much at most: shorten these, and add none."""

@@ -52,7 +52,7 @@ class Gateway:
         spent = UsageRecord(None, api_key=SECRET, nano_usd=round(usd * NANOS), until_s=until_s,
                             at_s=self.scene.at_s)  # fmt: skip
         self.counts.count(spent)
-        self.counts.shared.show(SECRET)
+        self.counts.shared.mark_used(SECRET)
         self.scene.spent.append((self.scene.at_s, self.name, usd))
         return True
 
@@ -64,7 +64,7 @@ class Gateway:
         if arrives:
             others = sums.take(self.name, rows, self.scene.at_s)
             if answered:
-                self.counts.shared.told(rows, others, self.spent)
+                self.counts.shared.reported(rows, others, self.spent)
 
 
 class Scene:

@@ -19,7 +19,7 @@ import yaml
 from daitn.cli.founding import found_network
 from daitn.cli.network import read_network
 from daitn.oam.doctor.diagnoses import Diagnosis, Level
-from daitn.oam.doctor.network import check_clocks, check_endpoints, check_sites, check_ways
+from daitn.oam.doctor.network import check_clocks, check_endpoints, check_paths, check_sites
 from daitn.objects.cordons import Cordon, CordonReport
 from daitn.objects.descriptors import LeftOut
 from daitn.objects.errors import ClocksDiffer, Unreachable
@@ -436,12 +436,12 @@ def cut_off(site: str, *others: str) -> Drrt:
 
 def test_the_site_behind_a_nat_is_named_and_not_those_it_cannot_reach() -> None:
     view = export(cut_off("a", "b", "c"))
-    (found,) = check_ways(msgspec.structs.replace(view, at_s=NOW_S + 200.0))
+    (found,) = check_paths(msgspec.structs.replace(view, at_s=NOW_S + 200.0))
     assert (found.level, found.subject) == (Level.PROBLEM, "site a")
     assert "b, c" in found.what
     assert "listen: []" in found.fix
     fine = export(drrt([data_site("a"), data_site("b")]))
-    (found,) = check_ways(msgspec.structs.replace(fine, at_s=NOW_S + 200.0))
+    (found,) = check_paths(msgspec.structs.replace(fine, at_s=NOW_S + 200.0))
     assert found.level is Level.OK
 
 

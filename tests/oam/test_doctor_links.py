@@ -20,7 +20,7 @@ from daitn.identity.keys import SigningKey
 from daitn.identity.network import NetworkFolder
 from daitn.identity.roster import write_roster
 from daitn.oam.doctor.diagnoses import Diagnosis, Level
-from daitn.oam.doctor.link import Way, check_links, check_listening
+from daitn.oam.doctor.link import CenterLink, check_links, check_listening
 from daitn.objects.errors import Unreachable
 from daitn.objects.messages import RosterAnswer
 from daitn.objects.roster import Kind, Member
@@ -229,7 +229,7 @@ async def test_a_silent_control_centre_is_told(
     assert "does not speak TLS" in other.what
 
 
-def way(folder: Path, center: str, name: str = "local") -> Way:
+def way(folder: Path, center: str, name: str = "local") -> CenterLink:
     """A site that is a member of the network in `folder`, which is made if missing."""
     node = read_node(node_file(folder, "door", center), "")
     path, now_s = folder / name, clock.wall_s()
@@ -242,7 +242,7 @@ def way(folder: Path, center: str, name: str = "local") -> Way:
     network.admit(member, now_s=now_s)
     network.equip(Kind.SITE, "door", Path(node.tls))
     write_roster(Path(node.state) / ProcessState.ROSTER, network.file())
-    return Way("site door", node, center)
+    return CenterLink("site door", node, center)
 
 
 @asynccontextmanager

@@ -244,7 +244,7 @@ def test_since_when_a_site_is_alive_or_lost_is_kept_over_a_new_descriptor() -> N
 
 def test_since_when_a_site_is_alive_is_unknown_if_it_was_there_before() -> None:
     state = DrrtState()
-    state.absorb(data_site("a"), NOW_S, was_there=True)
+    state.absorb(data_site("a"), NOW_S, alive_before=True)
     assert state.snapshot(NOW_S).sites[SITES[0]].since_s is None
     state.lost(SITES[0], NOW_S + 1)
     assert state.snapshot(NOW_S).sites[SITES[0]].since_s == NOW_S + 1

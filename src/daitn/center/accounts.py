@@ -73,7 +73,7 @@ class _Sum(msgspec.Struct, frozen=True):
         return _Sum(self.pair, self.count + row.count, dearest)
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+class _StoredUsage(msgspec.Struct, frozen=True, kw_only=True):
     """A `SignedUsage` as it was received, with what this release does not know, without `keys`."""
 
     statement: msgspec.Raw
@@ -131,7 +131,7 @@ class Accounts:
             raise Refused(
                 f"{statement.site} is not a {role}", field="side", fix="grant it that role"
             )
-        kept = _Kept(statement=msgspec.Raw(written), signature=signed.signature)
+        kept = _StoredUsage(statement=msgspec.Raw(written), signature=signed.signature)
         self._apply(signed.statement, kept)
         receipt = self._stated[_name(statement)].receipt
         if statement.side is UsageSide.GATEWAY and signed.keys:
@@ -139,7 +139,7 @@ class Accounts:
             receipt = msgspec.structs.replace(receipt, keys=others)
         return encode(receipt)
 
-    def _apply(self, statement: UsageStatement, kept: _Kept) -> None:
+    def _apply(self, statement: UsageStatement, kept: _StoredUsage) -> None:
         if self._unsure:  # Else what it has, and did not say so, would be paid again.
             self.start()
             self._unsure = False

@@ -92,7 +92,7 @@ class DeploymentService:
         self._free_bytes: dict[SiteId, int] = {}
         self._backoff = Backoff()
         self._asked_at_s: dict[tuple[str, SiteId, str], float] = {}
-        self._trouble: dict[tuple[str, SiteId], str] = {}
+        self._problems: dict[tuple[str, SiteId], str] = {}
         self._placed_at_s: dict[tuple[str, SiteId], float] = {}
         """When a place was last signed (monotonic), if a control centre chooses it."""
         self._optimised_at_s = 0.0
@@ -354,7 +354,7 @@ class DeploymentService:
         self._journal.put(_KIND, name, encode(retired))
         del self._desired[name]
         self._retired.add(name)
-        self._trouble = {of: why for of, why in self._trouble.items() if of[0] != name}
+        self._problems = {of: why for of, why in self._problems.items() if of[0] != name}
         self._changed(name)
 
     def _facilities(self) -> tuple[NodeDescriptor, ...]:
@@ -442,7 +442,7 @@ class DeploymentService:
         try:
             key = keys.site_do(step.site, verb)
             await self._fabric.request(key, payload, timeout_s=ASK_TIMEOUT_S)
-            self._note_trouble(name, step.site, "")
+            self._note_problem(name, step.site, "")
             if isinstance(step, Deploy):
                 self._placed_at_s[name, step.site] = asked_at_s
             else:
@@ -450,18 +450,18 @@ class DeploymentService:
             self._backoff.accepted(name, step.site)
         except DaitnError as error:
             log.warning("%s did not %s %s: %s", step.site, verb, name, error)
-            self._note_trouble(name, step.site, error.problem)
+            self._note_problem(name, step.site, error.problem)
             if isinstance(step, Deploy) and not isinstance(error, Unreachable):
                 self._backoff.refused(name, step.site, time.monotonic())
 
-    def _note_trouble(self, name: str, site: SiteId, problem: str) -> None:
+    def _note_problem(self, name: str, site: SiteId, problem: str) -> None:
         """Why a facility did not do what it was asked; empty: it did."""
-        if problem == self._trouble.get((name, site), ""):
+        if problem == self._problems.get((name, site), ""):
             return
         if problem:
-            self._trouble[name, site] = problem
+            self._problems[name, site] = problem
         else:
-            del self._trouble[name, site]
+            del self._problems[name, site]
         self._changed(name)
 
     def _deploy_request(self, step: Deploy) -> DeployModel:
@@ -527,7 +527,7 @@ class DeploymentService:
             site=site,
             state=state,
             wanted=site in desired.places,
-            detail=self._trouble.get((desired.name, site), ""),
+            detail=self._problems.get((desired.name, site), ""),
             standing=standing_of(
                 state or "asked",
                 None if cordon is msgspec.UNSET else cordon,

@@ -101,8 +101,8 @@ class DrrtFeed:
         """A site that was known and ran before this control centre started may have been there all
         the time."""
         back = node.site in self._known and time.monotonic() - self._started_s <= BACK_WITHIN_S
-        was_there = back and node.started_at_s < self._started_at_s
-        self._state.absorb(node, clock.now_s(), was_there=was_there)
+        alive_before = back and node.started_at_s < self._started_at_s
+        self._state.absorb(node, clock.now_s(), alive_before=alive_before)
 
     def came(self, site: SiteId) -> None:
         self._state.appeared(site, clock.now_s())

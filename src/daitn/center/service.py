@@ -124,35 +124,14 @@ class ControlCenter:
         )
         self._qrrt = QrrtFeed(fabric, self._feed.membership, CENTER_SITE, roster)
         self._published = PublishedModels(self._journal)
-        self._deployments = DeploymentService(
-            fabric,
-            self._journal,
-            self._published,
-            self._feed.membership,
-            self._qrrt,
-            roster.grants() if roster else None,
-            BareNames(self._journal, identity.network, identity.key, clock.wall_s)
-            if identity
-            else None,
-        )
+        self._deployments = self._new_deployments(identity)
         root = None
         if config.root:
             root = FabricSettings(mode="client", connect=config.root, tls=config.tls)
         self._advisor = Advisor(fabric, self._journal, root, identity)
         self._experience = Experience(self._journal)
         self._metrics = CenterMetrics()
-        self._executor = JobExecutor(
-            fabric,
-            self._feed.snapshot,
-            self._feed.not_back,
-            self._feed_job,
-            self._status_received,
-            self._is_taken,
-            self._settle,
-            self._experience,
-            self._metrics,
-            tracer,
-        )
+        self._executor = self._new_executor(tracer)
         self._jobs = JobService(self._journal, self._executor.carry_out, self._show)
         self._travels = TravelAccounts(
             self._journal,
@@ -165,32 +144,66 @@ class ControlCenter:
         self._updates = Newest(self._publish, self._tasks)
         self._estimates = Estimates(fabric, self._feed.snapshot)
         self._job_views = JobViews(self._jobs, self._owner_of)
-        self._job_commands = JobCommands(
+        self._job_commands = self._new_commands(config.open_jobs)
+        self._reports = WorkReports(self._jobs, self._witness, self._feed.key_of, self._network)
+        self._topology = TopologyViews(
+            self._feed.snapshot, self._qrrt.snapshot, self._executor, self._estimates
+        )
+        self._retention = self._new_retention()
+        self._turns = RequestRates(config.requests_per_minute)
+        self._verbs = {
+            verb: self._metrics.counted(verb, self._turns.limited(verb, do))
+            for verb, do in self._handlers().items()
+        }
+
+    def _new_deployments(self, identity: Identity | None) -> DeploymentService:
+        names = None
+        if identity is not None:
+            names = BareNames(self._journal, identity.network, identity.key, clock.wall_s)
+        return DeploymentService(
+            self._fabric,
+            self._journal,
+            self._published,
+            self._feed.membership,
+            self._qrrt,
+            self._roster.grants() if self._roster else None,
+            names,
+        )
+
+    def _new_executor(self, tracer: Tracer) -> JobExecutor:
+        return JobExecutor(
+            self._fabric,
+            self._feed.snapshot,
+            self._feed.not_back,
+            self._feed_job,
+            self._status_received,
+            self._is_taken,
+            self._settle,
+            self._experience,
+            self._metrics,
+            tracer,
+        )
+
+    def _new_commands(self, open_jobs: int) -> JobCommands:
+        return JobCommands(
             self._jobs,
             self._job_views.own,
             self._estimates,
             self._executor,
             self._releases,
             self._orders,
-            config.open_jobs,
+            open_jobs,
         )
-        self._reports = WorkReports(self._jobs, self._witness, self._feed.key_of, self._network)
-        self._topology = TopologyViews(
-            self._feed.snapshot, self._qrrt.snapshot, self._executor, self._estimates
-        )
-        self._retention = Retention(
-            fabric,
+
+    def _new_retention(self) -> Retention:
+        return Retention(
+            self._fabric,
             self._jobs,
             self._deployments,
             self._uploads,
             self._releases,
             lambda: self._feed.snapshot().alive(),
         )
-        self._turns = RequestRates(config.requests_per_minute)
-        self._verbs = {
-            verb: self._metrics.counted(verb, self._turns.limited(verb, do))
-            for verb, do in self._handlers().items()
-        }
 
     async def start(self) -> None:
         """Load the jobs, listen, and resume interrupted jobs once their sites are back."""

@@ -48,7 +48,7 @@ from daitn.oam.doctor.diagnoses import (
     skipped,
     warning,
 )
-from daitn.oam.doctor.link import Way, check_links, check_listening, newest_roster
+from daitn.oam.doctor.link import CenterLink, check_links, check_listening, newest_roster
 from daitn.oam.doctor.machine import (
     check_accelerators,
     check_disk,
@@ -58,9 +58,9 @@ from daitn.oam.doctor.machine import (
 from daitn.oam.doctor.network import (
     check_clocks,
     check_endpoints,
+    check_paths,
     check_replicas,
     check_sites,
-    check_ways,
 )
 from daitn.oam.doctor.state import check_data, check_membership, check_state, kept_roster, running
 from daitn.objects.addresses import host_of, is_unspecified, is_url
@@ -138,9 +138,9 @@ def _show(findings: Sequence[Diagnosis], everything: bool) -> None:
         screen.print(plain_table("", ("", "check", "of", "found", "what to do"), rows))
     counts = {level: sum(f.level is level for f in findings) for level in Level}
     named = ((Level.PROBLEM, "problem"), (Level.WARNING, "warning"), (Level.OK, "check"))
-    told = ", ".join(counted(counts[level], of) for level, of in named) + " in order"
+    summary = ", ".join(counted(counts[level], of) for level, of in named) + " in order"
     left = counts[Level.SKIPPED]
-    screen.print(f"{told}, {left} not looked at" if left else told)
+    screen.print(f"{summary}, {left} not looked at" if left else summary)
 
 
 async def _examined(path: Path | None, site: str, center: str, offline: bool) -> list[Diagnosis]:
@@ -310,8 +310,8 @@ async def _of_centers(named: str, configs: Sequence[Config], path: Path) -> list
         except DaitnError as error:
             return [refused(Check.CENTER, named, error)]
     main = named or _endpoint(configs)
-    ways = list(_ways("" if is_url(named) else named, configs))
-    centers = [one for one in (main, *(way.center for way in ways)) if one and not is_url(one)]
+    links = list(_center_links("" if is_url(named) else named, configs))
+    centers = [one for one in (main, *(link.center for link in links)) if one and not is_url(one)]
     listening = [await check_listening(one) for one in dict.fromkeys(centers)]
     findings = [found for found in listening if found.level is Level.PROBLEM]
     silent = {found.subject for found in findings}
@@ -320,17 +320,17 @@ async def _of_centers(named: str, configs: Sequence[Config], path: Path) -> list
         found, theirs = await _of_people(main, configs)
         findings += found
     rosters = {main: theirs} if theirs else {}
-    heard = [way for way in ways if way.center not in silent]
-    return findings + await check_links(heard, path, rosters, first_opened)
+    answering = [link for link in links if link.center not in silent]
+    return findings + await check_links(answering, path, rosters, first_opened)
 
 
-def _ways(named: str, configs: Sequence[Config]) -> Iterator[Way]:
+def _center_links(named: str, configs: Sequence[Config]) -> Iterator[CenterLink]:
     """The sites of a file with a roster and a control centre. Only people connect to its API."""
     for config in configs:
         if not isinstance(config, NodeConfig) or config.insecure:
             continue
         if center := named or ",".join(config.center):
-            yield Way(_subject(config), config, center)
+            yield CenterLink(_subject(config), config, center)
 
 
 async def _of_people(
@@ -380,7 +380,7 @@ async def _of_network(
             findings += await check_clocks(
                 [node.site for node in alive], lambda name: _report(session, name), clock.wall_s
             )
-            findings += check_ways(await session.ask("topology", everything, TopologyView))
+            findings += check_paths(await session.ask("topology", everything, TopologyView))
             findings += await check_endpoints(alive)
         if secured:
             async with carrier(center) as fabric:  # Rosters prove themselves.

@@ -23,7 +23,7 @@ from daitn.cli.tables import assessment_table, decided_table, decision_table, de
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import Decided, JobView
-from daitn.objects.requests import DecisionList, JobList, JobQuery
+from daitn.objects.requests import DecisionList, JobList, JobQuery, QueryExplained
 from daitn.objects.wire import to_json
 
 __all__ = ["explain"]
@@ -56,15 +56,7 @@ def explain(
     if ":" in job and decision is not None:
         raise typer.BadParameter("only jobs have numbered decisions", param_hint="--decision")
     if ":" in job:
-        explained = run(explained_query(center, job))
-        if as_json:
-            print_json(to_json(explained))
-        else:
-            screen.print(query_table(explained.query))
-            if explained.undecided:
-                screen.print(f"no decision to show: {explained.undecided}", highlight=False)
-            else:
-                screen.print(decision_table(explained.decision))
+        _show_query(run(explained_query(center, job)), as_json)
         return
     view, made = run(_job_with_decisions(center, site, job, decision))
     if decision is not None:
@@ -104,3 +96,14 @@ async def _job_with_decisions(
         has = f"decisions 1 to {len(made)}" if made else "no decision yet"
         raise NotFound(f"{job} has {has}", field="--decision", fix="name one of them")
     return view, made
+
+
+def _show_query(explained: QueryExplained, as_json: bool) -> None:
+    if as_json:
+        print_json(to_json(explained))
+        return
+    screen.print(query_table(explained.query))
+    if explained.undecided:
+        screen.print(f"no decision to show: {explained.undecided}", highlight=False)
+    else:
+        screen.print(decision_table(explained.decision))

@@ -240,10 +240,10 @@ def _round_table(title: str, planned: Round) -> Table:
     return plain_table(title, ("site", "work", "seconds", "USD"), rows)
 
 
-def algorithm_words(ways: Sequence[Compared]) -> str:
+def algorithm_words(algorithms: Sequence[Compared]) -> str:
     """The chosen algorithm, and what was expected of it and the others."""
-    words = [f"{way.plan} {expected_words(way.expected_s, way.chance)}" for way in ways]
-    return f"algorithm {ways[0].plan}: expected {'; '.join(words)}"
+    words = [f"{one.plan} {expected_words(one.expected_s, one.chance)}" for one in algorithms]
+    return f"algorithm {algorithms[0].plan}: expected {'; '.join(words)}"
 
 
 def _comparison(decision: Decision) -> Iterator[RenderableType]:

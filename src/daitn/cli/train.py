@@ -167,8 +167,8 @@ def resume(
     if as_json:
         print_json(to_json(view))
     else:
-        told = f": {view.detail}" if view.detail else ""
-        screen.print(f"job {job} is {view.state}{told}; follow it with: daitn watch {job}")
+        detail = f": {view.detail}" if view.detail else ""
+        screen.print(f"job {job} is {view.state}{detail}; follow it with: daitn watch {job}")
 
 
 def read_intent(path: Path) -> TrainingIntent:

@@ -29,7 +29,7 @@ __all__ = ["Feasible", "Judge", "smallest_changes"]
 class Feasible:
     """How a changed intent would be satisfied."""
 
-    way: str
+    plan: str
     """For instance `the route ghr:400`; empty means the targets hold as measured."""
     reaches: bool = False
     """Whether it is expected to reach every target, rather than only possibly."""
@@ -83,7 +83,7 @@ class _Trial:
 
     def first(self, changes: Sequence[_Change]) -> Relaxation | None:
         """The first sufficient one of increasingly loose changes; found by bisection."""
-        if not changes or (way := self.flips(changes[-1])) is None:
+        if not changes or (plan := self.flips(changes[-1])) is None:
             return None
         low, high = 0, len(changes) - 1
         while low < high:
@@ -92,26 +92,26 @@ class _Trial:
             if found is None:
                 low = middle + 1
             else:
-                high, way = middle, found
-        return self.relaxation(changes[high], way)
+                high, plan = middle, found
+        return self.relaxation(changes[high], plan)
 
     def any(self, changes: Iterable[_Change]) -> Relaxation | None:
         """The first sufficient one of independent changes."""
         for change in changes:
-            way = self.flips(change)
-            if way is not None:
-                return self.relaxation(change, way)
+            plan = self.flips(change)
+            if plan is not None:
+                return self.relaxation(change, plan)
         return None
 
-    def relaxation(self, change: _Change, way: Feasible) -> Relaxation:
+    def relaxation(self, change: _Change, plan: Feasible) -> Relaxation:
         stated = bool(self.question.intent.route)
-        sure = "is expected to" if way.reaches else "may"
+        sure = "is expected to" if plan.reaches else "may"
         effect = "can be followed" if stated else f"{sure} reach every target"
         return Relaxation(
             field=change.field,
             current=_current(self.question.intent, change.field),
             proposed=change.value,
-            effect=f"{way.way} {effect}" if way.way else "the targets hold as measured",
+            effect=f"{plan.plan} {effect}" if plan.plan else "the targets hold as measured",
         )
 
 
@@ -167,7 +167,7 @@ def _budget(trial: _Trial, field: str) -> Relaxation | None:
     if limit is None:
         return None
     unlimited = trial.flips(_Change(f"budget.{field}", DROPPED))
-    if unlimited is None or not unlimited.way:
+    if unlimited is None or not unlimited.plan:
         return None
     most = getattr(trial.question.spent, field) + unlimited.taken[field]
     ladder = [max(float(limit), most / 1e3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from daitn.node.behalf import Behalf
 from daitn.node.config import NodeConfig
 from daitn.node.cordon import CordonFile
 from daitn.node.descriptor import allowed_recipes, describe, stated_anew
+from daitn.node.forwarder.role import ForwarderRole
 from daitn.node.incarnation import MARKED_EVERY_S, mark, started_at_s
 from daitn.node.metrics import budgets
 from daitn.node.roles import Roles
@@ -39,7 +40,7 @@ from daitn.objects.audit import AuditEvent
 from daitn.objects.cordons import CordonQuestion, CordonReport
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.errors import DaitnError, WorkFailed
-from daitn.objects.identifiers import Digest
+from daitn.objects.identifiers import Digest, VisitId
 from daitn.objects.messages import (
     CancelWork,
     MergeWork,
@@ -57,7 +58,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.caller import caller_name, check_owner
 from daitn.tools.fabric.protocol import Fabric, Handler, Registration
 from daitn.tools.mobility.disk import DiskBlobStore
-from daitn.tools.mobility.releases import Releases
+from daitn.tools.mobility.releases import Release, Releases
 from daitn.tools.mobility.server import ChunkServer
 from daitn.tools.mobility.transport import ChunkTransport
 from daitn.tools.monitoring.metrics import Sample
@@ -142,34 +143,11 @@ class Node:
         )
         self._roles: Roles | None = None
         if Roles.has_any(config):
-            self._roles = Roles(
-                config,
-                self._consultant,
-                fabric,
-                self._store,
-                self._transport,
-                self._key,
-                admission,
-                self._changed.set,
-                roster,
-                releases.record,
-                tracer,
-                partial(self._cordon.check, config.site),
-            )
+            self._roles = self._new_roles(config, admission, roster, releases.record, tracer)
         self._agents: AgentsRole | None = None
         if self._roles is not None and self._roles.forwarder is not None:
-            self._agents = AgentsRole(
-                config.site,
-                state,
-                fabric,
-                self._roles.forwarder,
-                self._transport,
-                self._executor,
-                self._described,
-                AgentGuard(orders, self._key) if orders else None,
-                releases.record,
-                begun.forget,
-                self._roles.announced,
+            self._agents = self._new_agents_role(
+                self._roles.forwarder, self._roles.announced, orders, releases.record, begun.forget
             )
         self._work = WorkQueue(
             config.site,
@@ -184,6 +162,51 @@ class Node:
         self._tasks = Tasks()
         self._progress = Newest(self._send_progress, self._tasks)
         self.descriptor: NodeDescriptor | None = None
+
+    def _new_roles(
+        self,
+        config: NodeConfig,
+        admission: Admission,
+        roster: LiveRoster | None,
+        released: Release,
+        tracer: Tracer,
+    ) -> Roles:
+        return Roles(
+            config,
+            self._consultant,
+            self._fabric,
+            self._store,
+            self._transport,
+            self._key,
+            admission,
+            self._changed.set,
+            roster,
+            released,
+            tracer,
+            partial(self._cordon.check, config.site),
+        )
+
+    def _new_agents_role(
+        self,
+        forwarder: ForwarderRole,
+        announced: Callable[[], Iterable[NodeDescriptor]],
+        orders: OrderBook | None,
+        released: Release,
+        ended: Callable[[VisitId], None],
+    ) -> AgentsRole:
+        return AgentsRole(
+            self._config.site,
+            Path(self._config.state),
+            self._fabric,
+            forwarder,
+            self._transport,
+            self._executor,
+            self._described,
+            AgentGuard(orders, self._key) if orders else None,
+            released,
+            ended,
+            announced,
+        )
 
     async def start(self) -> None:
         """Inspect the data, probe the machine, then join the network. Raises `DaitnError`."""

@@ -24,7 +24,7 @@ from daitn.identity.passes import PassBook
 from daitn.identity.sealing import ReceiverKey
 from daitn.learning.consultant import Consultant
 from daitn.node.admission import Admission
-from daitn.node.config import ForwarderConfig, NodeConfig
+from daitn.node.config import ForwarderConfig, GatewayConfig, NodeConfig
 from daitn.node.forwarder.offers import serving_offers
 from daitn.node.forwarder.query_client import PacketQueryClient
 from daitn.node.forwarder.query_service import QueryService
@@ -169,24 +169,8 @@ class Roles:
         if config.forwarder is not None:
             self.forwarder = self._forwarder_role(config, config.forwarder, key)
         self._gateway: Gateway | None = None
-        if config.gateway is not None:
-            assert self._feed is not None
-            topics = TopicModel()
-            self._membership.listen(topics)
-            self._gateway = Gateway(
-                config.site,
-                config.gateway,
-                self._feed,
-                key,
-                passes.holder,
-                topics.classify,
-                self._query_client(config.forwarder, key),
-                config.tls,
-                config.owner,
-                self._mandates,
-                tracer,
-                self._counts(config, UsageSide.GATEWAY, config.gateway.states_every_s, key),
-            )
+        if self._feed is not None and config.gateway is not None:
+            self._gateway = self._new_gateway(config, config.gateway, self._feed, key, passes)
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
             # S311: the order of questions is not secret.
@@ -194,6 +178,31 @@ class Roles:
             self._verifier = DeploymentVerifier(
                 config, fabric, self._membership, key, rng, admission
             )
+
+    def _new_gateway(
+        self,
+        config: NodeConfig,
+        gateway: GatewayConfig,
+        feed: QrrtFeed,
+        key: SigningKey,
+        passes: PassBook,
+    ) -> Gateway:
+        topics = TopicModel()
+        self._membership.listen(topics)
+        return Gateway(
+            config.site,
+            gateway,
+            feed,
+            key,
+            passes.holder,
+            topics.classify,
+            self._query_client(config.forwarder, key),
+            config.tls,
+            config.owner,
+            self._mandates,
+            self._tracer,
+            self._counts(config, UsageSide.GATEWAY, gateway.states_every_s, key),
+        )
 
     def _counts(
         self, config: NodeConfig, side: UsageSide, every_s: float, key: SigningKey

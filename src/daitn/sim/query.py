@@ -18,9 +18,9 @@ from daitn.control.queries.attempts import (
     Failed,
     GiveUp,
     Late,
+    ReportFailed,
+    ReportLate,
     Stop,
-    TellFailed,
-    TellLate,
 )
 from daitn.control.queries.context import QueryContext
 from daitn.control.queries.failover import Failover
@@ -134,9 +134,9 @@ class SimulatedQuery:
                     stopped = self._under_way.pop(row)
                     self._sender.done(stopped)
                     self._sender.cancel(stopped)
-                case TellFailed(row=row):
+                case ReportFailed(row=row):
                     self._observe(row, _FAILED)
-                case TellLate(row=row, waited_s=waited_s):
+                case ReportLate(row=row, waited_s=waited_s):
                     served_s = self._served_s(row, waited_s)
                     tokens = round(self.context.intent.timed_tokens)
                     self._observe(row, self._seen(row, served_s, tokens))

@@ -42,7 +42,7 @@ STALE_AFTER_S = 900.0
 """Readings older than this are ignored. Delay, loss and throughput of Internet paths hold for
 minutes up to hours; a quarter of an hour lies between. Source: Zhang, Duffield, Paxson and Shenker,
 "On the constancy of Internet path properties", Internet Measurement Workshop 2001."""
-_MOST_KEPT = 100_000
+_MOST_CACHED = 100_000
 """Limit on cached data sets of all intents together, some 60 MB; the most recently used intents
 stay."""
 _NOWHERE = Inbound()
@@ -52,7 +52,7 @@ Places = dict[ObjectiveName, frozenset[tuple[SiteId, str]]]
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Cached:
     """Cached results on a data set for one intent."""
 
     dataset: DatasetDescriptor
@@ -85,7 +85,7 @@ class _Intent:
     """Cache of one intent."""
 
     testers: _Testers | None = None
-    kept: dict[tuple[SiteId, str], _Kept] = field(default_factory=dict)
+    kept: dict[tuple[SiteId, str], _Cached] = field(default_factory=dict)
 
 
 class Cuts:
@@ -150,7 +150,7 @@ class Cuts:
 
     def _make_room(self) -> None:
         kept = sum(len(known.kept) for known in self._intents.values())
-        while kept > _MOST_KEPT and len(self._intents) > 1:
+        while kept > _MOST_CACHED and len(self._intents) > 1:
             _, oldest = self._intents.popitem(last=False)
             kept -= len(oldest.kept)
 
@@ -240,7 +240,7 @@ def _data(
                 or found.alive != state.alive
                 or ANY not in dataset.policy.hours
             ):
-                found = _looked_at(candidate, wanted)
+                found = _evaluated(candidate, wanted)
             known.kept[site, dataset.name] = found
             failures = [*found.lasting, *path_rejections(candidate, wanted)]
             if wanted.intent.requirements:
@@ -251,14 +251,14 @@ def _data(
     return options, rejections
 
 
-def _looked_at(candidate: DataCandidate, wanted: Wanted) -> _Kept:
+def _evaluated(candidate: DataCandidate, wanted: Wanted) -> _Cached:
     required = {
         index: rejection
         for index, requirement in enumerate(wanted.intent.requirements)
         if requirement.quantity not in _CHANGING
         and (rejection := requirement_rejection(candidate, wanted, index)) is not None
     }
-    return _Kept(
+    return _Cached(
         candidate.dataset,
         candidate.state.descriptor,
         candidate.state.alive,
@@ -272,7 +272,7 @@ _CHANGING = frozenset({*LINK_QUANTITIES, Quantity.AGE_S})
 """Quantities that change without a new descriptor."""
 
 
-def _required(found: _Kept, candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
+def _required(found: _Cached, candidate: DataCandidate, wanted: Wanted) -> Iterator[Rejection]:
     for index, requirement in enumerate(wanted.intent.requirements):
         quantity = requirement.quantity
         if quantity not in _CHANGING:
@@ -286,7 +286,7 @@ def _required(found: _Kept, candidate: DataCandidate, wanted: Wanted) -> Iterato
 
 
 def _linked(
-    found: _Kept, candidate: DataCandidate, wanted: Wanted, index: int, quantity: Quantity
+    found: _Cached, candidate: DataCandidate, wanted: Wanted, index: int, quantity: Quantity
 ) -> Rejection | None:
     inbound = candidate.inbound
     reading = inbound.rtt_s if quantity is Quantity.RTT_S else inbound.throughput_bps
@@ -300,7 +300,7 @@ def _linked(
 
 
 def _option(
-    found: _Kept, candidate: DataCandidate, wanted: Wanted, testers: _Testers
+    found: _Cached, candidate: DataCandidate, wanted: Wanted, testers: _Testers
 ) -> DataOption:
     queue = _queue(candidate.state, wanted)
     if found.option is None:

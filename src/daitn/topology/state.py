@@ -77,10 +77,10 @@ class DrrtState:
         self._forget(now_s)
         return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links.known)
 
-    def absorb(self, fact: Fact, now_s: float, *, was_there: bool = False) -> bool:
+    def absorb(self, fact: Fact, now_s: float, *, alive_before: bool = False) -> bool:
         """Take in what a site published or measured. Returns whether a snapshot now differs.
 
-        `was_there`: a site that first describes itself may have been alive for long.
+        `alive_before`: a site that first describes itself may have been alive for long.
 
         Raises `InvalidInput` for a reading that is negative or not finite; the state is then
         unchanged.
@@ -89,7 +89,7 @@ class DrrtState:
             return self._absorb_link(fact, now_s)
         if isinstance(fact, LoadReading):
             return self._absorb_load(fact, now_s)
-        return self._absorb_descriptor(fact, now_s, was_there)
+        return self._absorb_descriptor(fact, now_s, alive_before)
 
     def appeared(self, site: SiteId, now_s: float) -> bool:
         """A site connected (again). Returns whether a snapshot now differs."""
@@ -122,11 +122,13 @@ class DrrtState:
         self._put_site(site, changed)
         return True
 
-    def _absorb_descriptor(self, descriptor: NodeDescriptor, now_s: float, was_there: bool) -> bool:
+    def _absorb_descriptor(
+        self, descriptor: NodeDescriptor, now_s: float, alive_before: bool
+    ) -> bool:
         site = descriptor.site
         state = self._sites.get(site)
         if state is None:
-            self._admit(descriptor, now_s, was_there)
+            self._admit(descriptor, now_s, alive_before)
             return True
         if not is_later(descriptor, state.descriptor):
             return False
@@ -134,7 +136,7 @@ class DrrtState:
         self._put_site(site, changed)
         return True
 
-    def _admit(self, descriptor: NodeDescriptor, now_s: float, was_there: bool) -> None:
+    def _admit(self, descriptor: NodeDescriptor, now_s: float, alive_before: bool) -> None:
         """Admit a site with its first descriptor, and apply the facts that arrived early."""
         site = descriptor.site
         early = self._forget_early(site) or _Early(since_s=now_s)
@@ -146,7 +148,7 @@ class DrrtState:
                 descriptor=descriptor,
                 alive=early.alive,
                 changed_at_s=now_s,
-                since_s=None if was_there and early.alive else now_s,
+                since_s=None if alive_before and early.alive else now_s,
                 load=early.load,
             ),
         )

@@ -22,9 +22,9 @@ from daitn.control.queries.attempts import (
     Failed,
     GiveUp,
     Late,
+    ReportFailed,
+    ReportLate,
     Stop,
-    TellFailed,
-    TellLate,
 )
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.retry_budget import LEAST_PER_S, WINDOW_S, RetryBudget
@@ -107,9 +107,9 @@ class Scene:
             case Stop(row=row):
                 assert self.answered is not None
                 self.under_way.remove(row)
-            case TellLate(row=row, waited_s=waited_s):
+            case ReportLate(row=row, waited_s=waited_s):
                 assert row in self.late or waited_s >= LATE_S
-            case TellFailed(row=row):
+            case ReportFailed(row=row):
                 assert row in self.account.failed
             case GiveUp():
                 assert not self.under_way
@@ -225,7 +225,7 @@ def test_a_broken_answer_is_asked_for_among_those_that_may_give_it(
 
     commands = scene.take(BrokenOff(broken, rows), 100.0)
 
-    assert commands[0] == TellFailed(broken)
+    assert commands[0] == ReportFailed(broken)
     while not scene.ended:
         scene.take(Failed(min(scene.under_way), Cause.FAILED), 100.0)
     assert set(scene.asked[before:]) <= set(rows)
@@ -240,7 +240,7 @@ def test_a_late_row_is_overtaken() -> None:
 
     assert scene.take(Begun(), 0.0) == (Ask(0, LATE_S),)
     assert scene.take(Late(0), 1.0) == (Ask(1),)
-    assert scene.take(Answered(1), 1.5) == (Stop(0), TellLate(0, 1.5))
+    assert scene.take(Answered(1), 1.5) == (Stop(0), ReportLate(0, 1.5))
     assert scene.account.hedged
 
 
@@ -254,21 +254,21 @@ def test_a_row_that_was_asked_just_now_is_not_late() -> None:
 
 def test_another_path_is_tried_once_and_only_where_queries_are_relayed() -> None:
     around = Failed(0, Cause.UNREACHABLE, paths=paths(relayed=(0,)))
-    for relays, then in ((True, (Ask(0, LATE_S),)), (False, (TellFailed(0), Ask(1, LATE_S)))):
+    for relays, then in ((True, (Ask(0, LATE_S),)), (False, (ReportFailed(0), Ask(1, LATE_S)))):
         scene = Scene(relays=relays)
         scene.take(Begun())
         assert scene.take(around) == then
     scene = Scene()
     scene.take(Begun())
     scene.take(around)
-    assert scene.take(around) == (TellFailed(0), Ask(1, LATE_S))
+    assert scene.take(around) == (ReportFailed(0), Ask(1, LATE_S))
 
 
 def test_who_refuses_is_told_of_once_another_row_answered() -> None:
     scene = Scene(rows=(0, 1))
     scene.take(Begun())
     assert scene.take(Failed(0, Cause.REFUSED)) == (Ask(1),)
-    assert scene.take(Answered(1)) == (TellFailed(0),)
+    assert scene.take(Answered(1)) == (ReportFailed(0),)
 
     alone = Scene(rows=(0,))
     alone.take(Begun())
@@ -285,8 +285,8 @@ def test_who_refuses_is_told_of_where_another_machine_of_the_query_had_an_answer
         scene.machine.handle(Begun(), 0.0)
     first.machine.handle(Failed(0, Cause.REFUSED), 0.0)
 
-    assert second.machine.handle(Answered(1), 0.0) == (TellFailed(0),)
-    assert third.machine.handle(Failed(2, Cause.REFUSED), 0.0)[0] == TellFailed(2)
+    assert second.machine.handle(Answered(1), 0.0) == (ReportFailed(0),)
+    assert third.machine.handle(Failed(2, Cause.REFUSED), 0.0)[0] == ReportFailed(2)
 
 
 def test_it_gives_up_for_load_where_all_are_full() -> None:

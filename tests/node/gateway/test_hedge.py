@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from daitn.control.queries.attempts import Attempts, Cause, Failed, GiveUp, TellFailed, TellLate
+from daitn.control.queries.attempts import Attempts, Cause, Failed, GiveUp, ReportFailed, ReportLate
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.node.gateway.attempts import AttemptRunner, Target
@@ -74,8 +74,8 @@ class Rows:
         self.when_given()
         return cast(Answer, self.given[-1])
 
-    def report(self, command: TellFailed | TellLate) -> None:
-        if isinstance(command, TellLate):
+    def report(self, command: ReportFailed | ReportLate) -> None:
+        if isinstance(command, ReportLate):
             self.overtaken.append(command.row)
 
     def error(self, why: GiveUp) -> Exception:

@@ -20,9 +20,9 @@ _CUT_SHORT = "..."
 
 
 class ExpectedRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One way to train."""
+    """One name to train."""
 
-    way: str
+    name: str
     """`planned route`, or the obvious plan: `by size`, `ring` and so on."""
     seconds: float
     """Approximate, until the targets hold or the plan ends; scaled by the planned route's visits as
@@ -44,19 +44,19 @@ def expected_routes(made: Decided) -> tuple[ExpectedRoute, ...]:
         return ()
     took_s = sum(visit.expected_s for visit in made.route.visits)
     cut_short = _CUT_SHORT in chosen
-    ways = {"planned route": chosen}
+    routes = {"planned route": chosen}
     for candidate in ranking:
         found = _WAY.search(candidate)
         if found and candidate != chosen:
-            ways.setdefault(found[1].partition(",")[0], candidate)
+            routes.setdefault(found[1].partition(",")[0], candidate)
     return tuple(
         ExpectedRoute(
-            way=way,
+            name=name,
             seconds=took_s * ranking[chosen]["time"] / ranking[candidate]["time"],
             chance=ranking[candidate]["reach"],
             at_least=cut_short,
         )
-        for way, candidate in ways.items()
+        for name, candidate in routes.items()
     )
 
 
@@ -65,22 +65,22 @@ def choices(made: Sequence[Decided]) -> tuple[str, ...]:
     found: dict[int, str] = {}
     before = ""
     for one in made:
-        ways = one.decision.algorithms
-        if ways and ways[0].plan != before:
-            before = ways[0].plan
-            found[one.visits_before] = algorithm_words(ways)
+        routes = one.decision.algorithms
+        if routes and routes[0].plan != before:
+            before = routes[0].plan
+            found[one.visits_before] = algorithm_words(routes)
     return tuple(f"after {counted(at, 'visit')}: {names}" for at, names in found.items())
 
 
-def sentence(ways: Sequence[ExpectedRoute]) -> str:
+def sentence(routes: Sequence[ExpectedRoute]) -> str:
     """For people: seconds, and the probability of reaching all targets."""
-    if not ways:
+    if not routes:
         return "the planner had no expectation for any route"
-    over = "over " if ways[0].at_least else ""
-    chosen, *others = (f"{over}{one.seconds:.0f} s" for one in ways)
-    parts = [f"{chosen} (chance {ways[0].chance:.0%})"]
+    over = "over " if routes[0].at_least else ""
+    chosen, *others = (f"{over}{one.seconds:.0f} s" for one in routes)
+    parts = [f"{chosen} (chance {routes[0].chance:.0%})"]
     parts += [
-        f"{one.way} {seconds} ({one.chance:.0%})"
-        for one, seconds in zip(ways[1:], others, strict=True)
+        f"{one.name} {seconds} ({one.chance:.0%})"
+        for one, seconds in zip(routes[1:], others, strict=True)
     ]
     return f"the planner expected {', '.join(parts)}"

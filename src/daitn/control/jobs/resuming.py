@@ -42,11 +42,11 @@ def with_what_is_left(job: Job) -> str:
         f"{figure(max(0.0, most - used))} of {figure(most)} left of budget.{name}"
         for name, used, most in limits(job, job.ended_at_s)
     ]
-    told = f"resumed, {', '.join(left)}" if left else "resumed"
+    words = f"resumed, {', '.join(left)}" if left else "resumed"
     if job.state is JobState.EXHAUSTED:
         larger = ", or ".join(larger_budget(job, job.ended_at_s))
-        told += f"; if that is too little: {_another(job, larger)}" if larger else ""
-    return told
+        words += f"; if that is too little: {_another(job, larger)}" if larger else ""
+    return words
 
 
 def _nothing_left(job: Job) -> tuple[str, str]:

@@ -212,11 +212,11 @@ def _usable(job: Job) -> list[Contribution]:
     it."""
     now = job.round
     assert now is not None
-    there = {(one.visit.site, one.visit.dataset) for last in now.made for one in last.chain}
+    visited = {(one.visit.site, one.visit.dataset) for last in now.made for one in last.chain}
     return [
         one
         for one in job.late
-        if (one.visit.site, one.visit.dataset) not in there
+        if (one.visit.site, one.visit.dataset) not in visited
         and (rounds := _behind(job, now.base, one)) is not None
         and rounds <= MOST_BEHIND
     ]

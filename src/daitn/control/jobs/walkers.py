@@ -100,9 +100,9 @@ def _state(jobs: Sequence[Job]) -> JobState:
     states = {job.state for job in jobs}
     if JobState.REACHED in states:
         return JobState.REACHED
-    going = [job for job in jobs if not job.state.final]
-    if going:
-        return min(going, key=_shortfall).state
+    running = [job for job in jobs if not job.state.final]
+    if running:
+        return min(running, key=_shortfall).state
     return next(state for state in _ENDS if state in states)
 
 

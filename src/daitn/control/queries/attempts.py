@@ -25,9 +25,9 @@ __all__ = [
     "Failed",
     "GiveUp",
     "Late",
+    "ReportFailed",
+    "ReportLate",
     "Stop",
-    "TellFailed",
-    "TellLate",
 ]
 
 
@@ -100,13 +100,13 @@ class Stop(msgspec.Struct, frozen=True):
     row: int
 
 
-class TellFailed(msgspec.Struct, frozen=True):
+class ReportFailed(msgspec.Struct, frozen=True):
     """Tell the topology that a row failed."""
 
     row: int
 
 
-class TellLate(msgspec.Struct, frozen=True):
+class ReportLate(msgspec.Struct, frozen=True):
     """Tell the topology that a row takes at least this long."""
 
     row: int
@@ -142,4 +142,4 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 
 Fact = Begun | Answered | Failed | Late | BrokenOff
-Command = Ask | Stop | TellFailed | TellLate | GiveUp
+Command = Ask | Stop | ReportFailed | ReportLate | GiveUp

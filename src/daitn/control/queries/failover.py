@@ -38,9 +38,9 @@ from daitn.control.queries.attempts import (
     Failed,
     GiveUp,
     Late,
+    ReportFailed,
+    ReportLate,
     Stop,
-    TellFailed,
-    TellLate,
 )
 from daitn.control.queries.retry_budget import RetryBudget
 from daitn.objects.errors import IllegalTransition
@@ -146,11 +146,11 @@ class Failover:
         for row, (asked_at_s, _) in self._under_way.items():
             commands.append(Stop(row))
             if self._is_late(row, waited_s := now_s - asked_at_s):
-                commands.append(TellLate(row, waited_s))
+                commands.append(ReportLate(row, waited_s))
         self._under_way.clear()
         # Another row answered this query, so the query was not at fault: bad queries alone cannot
         # get a deployment suspended for others.
-        commands += map(TellFailed, account.refused)
+        commands += map(ReportFailed, account.refused)
         account.refused = ()
         return tuple(commands)
 
@@ -178,7 +178,7 @@ class Failover:
         if fact.rows is not None:
             self._rows = deque(fact.rows)
         ask = self._next(now_s)
-        return (TellFailed(fact.row), *((ask,) if ask is not None else self._give_up()))
+        return (ReportFailed(fact.row), *((ask,) if ask is not None else self._give_up()))
 
     def _on_stale(self, fact: Fact, now_s: float) -> Commands:
         return _NOTHING
@@ -197,7 +197,7 @@ class Failover:
         if failed.cause is Cause.REFUSED and not account.answered:
             account.refused += (row,)
             return _NOTHING
-        return _NOTHING if failed.cause in _HARMLESS else (TellFailed(row),)
+        return _NOTHING if failed.cause in _HARMLESS else (ReportFailed(row),)
 
     def _next(self, now_s: float) -> Ask | None:
         """The next reachable row, if a retry is left."""

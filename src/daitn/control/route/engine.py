@@ -44,7 +44,7 @@ _EXPLAINED_ROUTES = 8
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Candidates:
     """Candidates, with the task and plans from which they come."""
 
     routes: tuple[PlannedRoute, ...] = ()
@@ -142,31 +142,31 @@ class Mtrce:
             )
         return "no visit fits what is left of the budget and the rules of the data owners"
 
-    def _routes(self, question: RouteQuestion, weights: Mapping[str, float]) -> _Found:
+    def _routes(self, question: RouteQuestion, weights: Mapping[str, float]) -> _Candidates:
         intent = question.intent
         measurable = all(map(question.topology.verifiers.get, intent.objective_names()))
         if not measurable or not question.topology.options:
-            return _Found()
+            return _Candidates()
         if not intent.route and question.holds:
-            return _Found()
+            return _Candidates()
         usual = route_task(question, weights)
         if intent.route:
-            return _Found(_pinned(question, weights), usual)
+            return _Candidates(_pinned(question, weights), usual)
         if worn_out(usual):
-            return _Found((), usual)
+            return _Candidates((), usual)
         within: tuple[PlannedRoute, ...] = ()
         for hope, luck in _hopes(question):
             task = route_task(question, weights, hope) if hope else usual
             outcome = best_plans(task, self.looks)
             found = _planned(question, task, outcome, luck)
             if (outcome.visits > 0).any():
-                return _Found(found, task, outcome)
+                return _Candidates(found, task, outcome)
             within = within or found
         free = usual.unbounded()
         outcome = best_plans(free, 0 if within else self.looks)
         beyond = _planned(question, free, outcome)
         routes = {found.id: found for found in (*beyond, *within)}
-        return _Found(tuple(routes.values()), usual, outcome)
+        return _Candidates(tuple(routes.values()), usual, outcome)
 
     def _weights(self, intent: TrainingIntent) -> dict[str, float]:
         field = "preferences[{index}].scorer"

@@ -19,11 +19,11 @@ from daitn.control.route.costs import overhead_s, slower
 from daitn.control.route.posterior import Belief, believed
 from daitn.control.route.priors import (
     SHAPE,
+    advertised_gain,
     ceiling_key,
     is_known,
     level_key,
     prior,
-    promised,
     teaches_key,
     untaught,
 )
@@ -157,7 +157,7 @@ def _bases(known: Setting, count: int) -> Floats:
     objectives, fields = len(known.objectives), len(known.fields)
     bases, first = np.zeros(count), len(SHAPE) + objectives
     bases[first : first + fields * objectives] = [
-        promised(known, d, o) for d in range(fields) for o in range(objectives)
+        advertised_gain(known, d, o) for d in range(fields) for o in range(objectives)
     ]
     return bases
 

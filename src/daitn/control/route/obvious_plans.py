@@ -199,10 +199,12 @@ def skills_after(
     return after_visit(draws, model.grid[:, :, None], visits)
 
 
-def _effort(task: RouteTask, way_s: Floats | float, option: Indices, examples: Floats) -> Floats:
-    """Effort of visits with `way_s` seconds of transfer."""
+def _effort(
+    task: RouteTask, transfer_s: Floats | float, option: Indices, examples: Floats
+) -> Floats:
+    """Effort of visits with `transfer_s` seconds of transfer."""
     costs = task.costs
-    seconds = way_s + costs.stay_s(option, examples)
+    seconds = transfer_s + costs.stay_s(option, examples)
     return task.effort(seconds, costs.price_usd[option] * examples)
 
 

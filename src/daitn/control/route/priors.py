@@ -21,12 +21,12 @@ __all__ = [
     "SHAPE",
     "UNTAUGHT",
     "Prior",
+    "advertised_gain",
     "ceiling_key",
     "guessed",
     "is_known",
     "level_key",
     "prior",
-    "promised",
     "teaches_key",
     "untaught",
 ]
@@ -95,7 +95,8 @@ def prior(known: Setting, taught: Mapping[str, Believed]) -> Prior:
     teaches = [
         [
             _shifted(
-                promised(known, d, o), taught.get(teaches_key(known, d, o), general["teaches"])
+                advertised_gain(known, d, o),
+                taught.get(teaches_key(known, d, o), general["teaches"]),
             )
             for o in objectives
         ]
@@ -142,7 +143,7 @@ def _sane(key: str, one: Believed) -> Believed:
     return Believed(mean, min(max(one.sd, _LEAST_SD), base.sd))
 
 
-def promised(known: Setting, field: int, objective: int) -> float:
+def advertised_gain(known: Setting, field: int, objective: int) -> float:
     """Logit of how much of an objective a field covers, by the similarity of their topics alone."""
     at, logit = zip(*_TEACHES_AT, strict=True)
     return float(np.interp(known.fit[field, objective], at, logit))

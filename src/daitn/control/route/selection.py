@@ -64,16 +64,16 @@ class ExpectedRounds:
 def expected_rounds(question: RouteQuestion, planning: Planning) -> ExpectedRounds | None:
     """The best rounds that an intent allows, from the latest model or one still to be made; none if
     there are none."""
-    ways = _round_ways(question, planning)
-    if not ways:
+    candidates = _round_candidates(question, planning)
+    if not candidates:
         return None
-    best = min(ways, key=lambda way: way.effort)
+    best = min(candidates, key=lambda one: one.effort)
     assert best.found is not None
     return ExpectedRounds(best.found, best.rounds, best.seconds, best.chance)
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Candidate:
     """One candidate: the route, or the rounds of an algorithm."""
 
     algorithm: Algorithm
@@ -95,16 +95,16 @@ def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> VisitOrRo
         found = next_round(question, training.algorithm, training.rule)
         return VisitOrRound(found.decision, round=found.round, why=found.why, waits=found.waits)
     planning = engine.planned(question)
-    ways = [_route_way(planning), *_round_ways(question, planning)]
-    if len(ways) == 1:
+    candidates = [_route_candidate(planning), *_round_candidates(question, planning)]
+    if len(candidates) == 1:
         return VisitOrRound(planning.decision, route=planning.route)
-    ways = _ranked(question, planning, ways)
+    candidates = _ranked(question, planning, candidates)
     algorithms = tuple(
-        Compared(plan=str(way.algorithm), expected_s=way.seconds, chance=way.chance)
-        for way in ways
-        if np.isfinite(way.effort)
+        Compared(plan=str(one.algorithm), expected_s=one.seconds, chance=one.chance)
+        for one in candidates
+        if np.isfinite(one.effort)
     )
-    best = ways[0].found
+    best = candidates[0].found
     if best is None:
         decision = msgspec.structs.replace(planning.decision, algorithms=algorithms)
         return VisitOrRound(decision, route=planning.route)
@@ -117,37 +117,37 @@ def next_step(question: RouteQuestion, engine: Mtrce | None = None) -> VisitOrRo
     return VisitOrRound(decision, round=best.round)
 
 
-def _route_way(planning: Planning) -> _Way:
+def _route_candidate(planning: Planning) -> _Candidate:
     route, decision = planning.route, planning.decision
     chosen = next((one for one in decision.ranking if one.candidate == decision.chosen), None)
     if route is None or chosen is None or chosen.expected_s is None:
-        return _Way(Algorithm.SEQUENTIAL, np.inf, 0.0, 0.0)
-    return _Way(Algorithm.SEQUENTIAL, planning.effort, chosen.expected_s, route.chance)
+        return _Candidate(Algorithm.SEQUENTIAL, np.inf, 0.0, 0.0)
+    return _Candidate(Algorithm.SEQUENTIAL, planning.effort, chosen.expected_s, route.chance)
 
 
-def _round_ways(question: RouteQuestion, planning: Planning) -> list[_Way]:
+def _round_candidates(question: RouteQuestion, planning: Planning) -> list[_Candidate]:
     """The possible rounds now, in the order in which algorithms are considered."""
     intent = question.intent
     rules = intent.training.rules
     if not rules or intent.route or not question.merges or planning.task is None:
         return []
     parts = _PARTS if intent.training.rule is None else _AS_STATED
-    ways: list[_Way] = []
+    candidates: list[_Candidate] = []
     among = members(question)
     for algorithm, rule in rules.items():
         if algorithm in question.unfit:
             continue
         found = [next_round(question, algorithm, rule, part, among) for part in parts]
-        sizes = [way for one in found if (way := _played(planning.task, algorithm, one, FEW))]
-        best = min(sizes, key=lambda way: way.effort, default=None)
+        sizes = [size for one in found if (size := _played(planning.task, algorithm, one, FEW))]
+        best = min(sizes, key=lambda one: one.effort, default=None)
         if best is not None and best.found is not None:
-            ways.append(_played(planning.task, algorithm, best.found) or best)
-    return ways
+            candidates.append(_played(planning.task, algorithm, best.found) or best)
+    return candidates
 
 
 def _played(
     task: RouteTask, algorithm: Algorithm, found: NextRound, most_draws: int | None = None
-) -> _Way | None:
+) -> _Candidate | None:
     if found.round is None or len(found.round.visits) < _LEAST_SITES:
         return None
     outcome = play_rounds(task, found, most_draws)
@@ -155,20 +155,22 @@ def _played(
         return None
     reached = outcome.rounds[outcome.rounds > 0]
     usual = round(float(reached.mean())) if len(reached) else 0
-    return _Way(algorithm, outcome.effort, outcome.seconds, outcome.chance, found, usual)
+    return _Candidate(algorithm, outcome.effort, outcome.seconds, outcome.chance, found, usual)
 
 
-def _ranked(question: RouteQuestion, planning: Planning, ways: list[_Way]) -> list[_Way]:
+def _ranked(
+    question: RouteQuestion, planning: Planning, candidates: list[_Candidate]
+) -> list[_Candidate]:
     """Best first: stalled ones last, and the current one before a slightly better one."""
     done = steps(question.history)
     present = done[-1].algorithm if done else Algorithm.SEQUENTIAL
     stalled = _stalled(question, planning)
 
-    def effort(way: _Way) -> tuple[bool, float]:
-        stays = (1.0 - _EVIDENCE) if way.algorithm is present else 1.0
-        return way.algorithm in stalled or not np.isfinite(way.effort), way.effort * stays
+    def effort(one: _Candidate) -> tuple[bool, float]:
+        stays = (1.0 - _EVIDENCE) if one.algorithm is present else 1.0
+        return one.algorithm in stalled or not np.isfinite(one.effort), one.effort * stays
 
-    return sorted(ways, key=effort)
+    return sorted(candidates, key=effort)
 
 
 def _stalled(question: RouteQuestion, planning: Planning) -> frozenset[Algorithm]:

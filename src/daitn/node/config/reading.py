@@ -55,32 +55,11 @@ def check_node_config(plain: object, folder: Path) -> ReadNodeConfig:
         else _Lists({}, {}, {}, {})
     )
     config = checked(stated, NodeConfig, "node")
-    checked_name(config.site, "site")
-    if config.site == CENTER_SITE:
-        raise InvalidInput(
-            f"{CENTER_SITE} is reserved for the control centre",
-            field="site",
-            fix="use another name",
-        )
+    _check_names(config)
     _check_roles(config, plain)
     _check_addresses(config)
-    if config.forwarder is not None and config.forwarder.domain:
-        checked_name(config.forwarder.domain, "forwarder.domain")
+    _check_forwarding(config)
     forwarder = config.forwarder and checked_sealing(config.forwarder, folder)
-    if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
-        raise InvalidInput(
-            "autonomous queries need a forwarder",
-            field="gateway.autonomous",
-            fix="add the role forwarder, or remove autonomous",
-        )
-    if not config.center and Role.FORWARDER not in config.roles:
-        raise InvalidInput(
-            "the node has no control centre",
-            field="center",
-            fix="state its endpoints, or add the role forwarder, which needs none",
-        )
-    for position, site in enumerate(config.verifiers):
-        checked_name(site, f"verifiers[{position}]")
     facility = config.facility and msgspec.structs.replace(
         config.facility,
         upstreams=tuple(lists.upstreams.values()),
@@ -190,6 +169,36 @@ def _resolved(folder: Path, path: str) -> str:
         return os.path.realpath(folder / path)
     except ValueError:
         raise InvalidInput("is not a path", field="path", fix="state the path of a file") from None
+
+
+def _check_names(config: NodeConfig) -> None:
+    checked_name(config.site, "site")
+    if config.site == CENTER_SITE:
+        raise InvalidInput(
+            f"{CENTER_SITE} is reserved for the control centre",
+            field="site",
+            fix="use another name",
+        )
+    if config.forwarder is not None and config.forwarder.domain:
+        checked_name(config.forwarder.domain, "forwarder.domain")
+    for position, site in enumerate(config.verifiers):
+        checked_name(site, f"verifiers[{position}]")
+
+
+def _check_forwarding(config: NodeConfig) -> None:
+    """What works only where the node is a forwarder."""
+    if config.gateway is not None and config.gateway.autonomous and config.forwarder is None:
+        raise InvalidInput(
+            "autonomous queries need a forwarder",
+            field="gateway.autonomous",
+            fix="add the role forwarder, or remove autonomous",
+        )
+    if not config.center and Role.FORWARDER not in config.roles:
+        raise InvalidInput(
+            "the node has no control centre",
+            field="center",
+            fix="state its endpoints, or add the role forwarder, which needs none",
+        )
 
 
 def _check_roles(config: NodeConfig, plain: object) -> None:

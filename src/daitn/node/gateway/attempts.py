@@ -16,9 +16,9 @@ from daitn.control.queries.attempts import (
     Failed,
     GiveUp,
     Late,
+    ReportFailed,
+    ReportLate,
     Stop,
-    TellFailed,
-    TellLate,
 )
 from daitn.control.queries.failover import Failover
 from daitn.node.gateway.deployment_answer import Answer
@@ -36,7 +36,7 @@ class Target(Protocol):
         """Query a row."""
         ...
 
-    def report(self, command: TellFailed | TellLate) -> None:
+    def report(self, command: ReportFailed | ReportLate) -> None:
         """Report a failed or late row to the topology."""
         ...
 
@@ -137,7 +137,7 @@ class AttemptRunner:
                     self._stop(stopped)
                 case GiveUp():
                     self._failure = command
-                case TellFailed() | TellLate():
+                case ReportFailed() | ReportLate():
                     self._target.report(command)
         return row
 

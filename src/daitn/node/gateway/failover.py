@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from daitn.control.queries.attempts import Cause, Failed, GiveUp, TellFailed, TellLate
+from daitn.control.queries.attempts import Cause, Failed, GiveUp, ReportFailed, ReportLate
 from daitn.control.queries.failover import Failover
 from daitn.control.queries.hedging import late_after_s
 from daitn.control.queries.retry_budget import RetryBudget
@@ -90,10 +90,10 @@ class _Deployments:
         except AttemptFailed as failed:
             return self._failed(row, failed)
 
-    def report(self, command: TellFailed | TellLate) -> None:
+    def report(self, command: ReportFailed | ReportLate) -> None:
         query, deployment = self._query, self._query.snapshot.rows[command.row]
         observation = _FAILED
-        if isinstance(command, TellLate):
+        if isinstance(command, ReportLate):
             observation = observed_late(query, command.row, command.waited_s, stream=self._stream)
         self._topology.observe(deployment.site, deployment.name, observation)
 

@@ -83,8 +83,8 @@ class KeyLimits:
         if key.gateways == 1:
             _check_spent(key.limits, own, wall_s, "at this gateway")
             return
-        heard, fresh = self._counts.shared.heard(key.secret)
-        then, others = (heard.own, heard.others) if heard else (KeySpent(), KeySpent())
+        report, fresh = self._counts.shared.report(key.secret)
+        then, others = (report.own, report.others) if report else (KeySpent(), KeySpent())
         then, others = then.at(wall_s), others.at(wall_s)
         _check_spent(key.limits, own + others, wall_s, "at all its gateways")
         if not fresh:
@@ -125,7 +125,7 @@ class Metering:
         if key is not None:
             self.limits.take(key, charged.tokens_in + charged.tokens_out)
             if spends and key.gateways > 1:
-                self._counts.shared.show(key.secret)
+                self._counts.shared.mark_used(key.secret)
         self._counts.count(
             UsageRecord(
                 key=_kind(caller, charged),

@@ -19,7 +19,7 @@ from daitn.identity.sealing import ReceiverKey
 from daitn.learning.answering.host import AnsweringHost
 from daitn.learning.consultant import Consultant
 from daitn.learning.memory import Loading
-from daitn.node.config import NodeConfig
+from daitn.node.config import FacilityConfig, NodeConfig
 from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.serving.backends.openai_server import OpenAiBackend
 from daitn.node.serving.backends.protocol import Backend
@@ -122,26 +122,13 @@ class Facility:
         self._lifecycle = ModelLifecycle(
             config, consultant, store, transport, self._host, changed, grants, released
         )
-        receiver = None
+        sealed: Unsealer | None = None
         self._sealing: Signed | None = None
         if grants is not None and key is not None:
             receiver = ReceiverKey.at(Path(config.state) / NodeState.SEALING_KEY)
-            self._sealing = sign_statement(
-                SealingKey(
-                    network=grants.network,
-                    site=config.site,
-                    public=receiver.public,
-                    until_s=clock.wall_s() + SEALING_LASTS_S,
-                ),
-                key,
-            )
-        sealed = None if receiver is None else Unsealer(config.site, receiver)
-        self._responses = StoredResponses(
-            Path(config.state) / NodeState.RESPONSES,
-            config.facility.kept_responses if config.facility.keeps_queries else 0,
-            config.facility.kept_bytes,
-            config.facility.kept_days * 86400.0,
-        )
+            self._sealing = _sealing_key(grants.network, config.site, receiver, key)
+            sealed = Unsealer(config.site, receiver)
+        self._responses = _stored_responses(config.facility, Path(config.state))
         self._meter: FacilityMeter | None = None
         if counts is not None:
             price = config.facility.price_usd_per_hour
@@ -332,3 +319,21 @@ class Facility:
             except DaitnError as error:
                 log.debug("cannot publish the serving load: %s", error)
         await asyncio.sleep(POLL_INTERVAL_S)
+
+
+def _sealing_key(network: str, site: SiteId, receiver: ReceiverKey, key: SigningKey) -> Signed:
+    """The key with which others seal questions to this site, signed by the site."""
+    until_s = clock.wall_s() + SEALING_LASTS_S
+    public = receiver.public
+    return sign_statement(
+        SealingKey(network=network, site=site, public=public, until_s=until_s), key
+    )
+
+
+def _stored_responses(config: FacilityConfig, state: Path) -> StoredResponses:
+    return StoredResponses(
+        state / NodeState.RESPONSES,
+        config.kept_responses if config.keeps_queries else 0,
+        config.kept_bytes,
+        config.kept_days * 86400.0,
+    )

@@ -83,12 +83,7 @@ class Visiting:
         """Train in the work's own `folder`, when its turn at `place` comes. The data's policy has
         admitted `attempt`."""
         began = time.perf_counter()
-        if dataset.terms.secure_aggregation and not work.secure:
-            raise Refused(
-                f"the owner of data set {dataset.name} releases what models learn only in sums",
-                field="training.secure_aggregation",
-                fix="state `secure_aggregation: true`, with an algorithm that averages in rounds",
-            )
+        _check_sums(work, dataset)
         sums = summing(work, self.sums)
         limits = await self.bounds.limits(work, work.examples)
         private = await self._plan(work, dataset)
@@ -228,3 +223,13 @@ class Visiting:
             else:
                 seconds = trained.seconds + begun.worked_s
                 return msgspec.structs.replace(trained, seconds=seconds), losses, out
+
+
+def _check_sums(work: VisitWork, dataset: DatasetConfig) -> None:
+    """Raise `Refused` for a visit whose result would leave alone, against its owner's terms."""
+    if dataset.terms.secure_aggregation and not work.secure:
+        raise Refused(
+            f"the owner of data set {dataset.name} releases what models learn only in sums",
+            field="training.secure_aggregation",
+            fix="state `secure_aggregation: true`, with an algorithm that averages in rounds",
+        )

@@ -29,7 +29,7 @@ _HEAD = struct.Struct(">II")
 _LONGEST = 1 << 16
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _SavedState(msgspec.Struct, frozen=True):
     generation: int
     state: msgspec.Raw
 
@@ -54,15 +54,15 @@ class CountLog(Generic[State, Record]):
     def read(self) -> tuple[State | None, list[Record]]:
         """The state, if there is one, and the records since. Raises `Corrupt`."""
         path = self._folder / "counts"
-        kept = decode(path.read_bytes(), _Kept) if path.exists() else None
-        since = kept.generation if kept else 0
+        saved = decode(path.read_bytes(), _SavedState) if path.exists() else None
+        since = saved.generation if saved else 0
         records: list[Record] = []
         for generation in self._generations():
             self._generation = max(self._generation, generation)
             if generation >= since:
                 records += self._records(self._path(generation))
         self._generation = max(self._generation, since)
-        return (decode(bytes(kept.state), self._state) if kept else None), records
+        return (decode(bytes(saved.state), self._state) if saved else None), records
 
     def append(self, record: Record) -> None:
         """Add a record. If the disk has no room for it, it and those after it are in the next state
@@ -99,9 +99,9 @@ class CountLog(Generic[State, Record]):
     def keep(self, state: State, generation: int) -> None:
         """Store the state as it was when that generation began; on disk when this returns. Raises
         `StorageFull`."""
-        kept = _Kept(generation, msgspec.Raw(encode(state)))
+        saved = _SavedState(generation, msgspec.Raw(encode(state)))
         try:
-            replace_file(self._folder / "counts", encode(kept), private=True)
+            replace_file(self._folder / "counts", encode(saved), private=True)
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",

@@ -9,7 +9,7 @@ import msgspec
 
 from daitn.objects.usage import MOST_ROWS, KeyRow, KeySpent
 
-__all__ = ["Heard", "SharedKeys"]
+__all__ = ["KeyReport", "SharedKeys"]
 
 MOST_KEYS = 10_000
 """Limit on keys with remembered reports."""
@@ -17,7 +17,7 @@ _FRESH = 2.0
 """A report is fresh for this many intervals between statements."""
 
 
-class Heard(msgspec.Struct, frozen=True):
+class KeyReport(msgspec.Struct, frozen=True):
     """A control centre's report on a key."""
 
     own: KeySpent
@@ -34,37 +34,37 @@ class SharedKeys:
     def __init__(self, every_s: float, now_s: Callable[[], float]) -> None:
         """`every_s`: interval between statements. `now_s`: a monotonic clock."""
         self._fresh_s, self._now_s = _FRESH * every_s, now_s
-        self._heard: dict[str, Heard] = {}
-        self._shown: dict[str, None] = {}
+        self._reports: dict[str, KeyReport] = {}
+        self._used: dict[str, None] = {}
         """Keys used since the last statement."""
         self.hurry = asyncio.Event()
         """Set when a statement should be sent at once."""
 
-    def heard(self, key: str) -> tuple[Heard | None, bool]:
+    def report(self, key: str) -> tuple[KeyReport | None, bool]:
         """The report on a key used here, and whether it is fresh; a new one is requested soon, and
         at once if it is not."""
-        found = self._heard.get(key)
+        found = self._reports.get(key)
         fresh = found is not None and self._now_s() - found.at_s <= self._fresh_s
-        if not fresh and key not in self._shown:
+        if not fresh and key not in self._used:
             self.hurry.set()
-        self.show(key)
+        self.mark_used(key)
         return found, fresh
 
-    def show(self, key: str) -> None:
+    def mark_used(self, key: str) -> None:
         """Report the spending of a key."""
-        if len(self._shown) < MOST_KEYS:
-            self._shown[key] = None
+        if len(self._used) < MOST_KEYS:
+            self._used[key] = None
 
     @property
     def is_stated(self) -> bool:
-        return not self._shown
+        return not self._used
 
     def begin(self, spent: Callable[[str], KeySpent]) -> tuple[KeyRow, ...]:
-        """For the keys used here, what was spent here, to be reported; see `told`."""
+        """For the keys used here, what was spent here, to be reported; see `reported`."""
         self.hurry.clear()
-        return tuple(KeyRow(key, spent(key)) for key in list(self._shown)[:MOST_ROWS])
+        return tuple(KeyRow(key, spent(key)) for key in list(self._used)[:MOST_ROWS])
 
-    def told(
+    def reported(
         self,
         stated: Iterable[KeyRow],
         others: Iterable[KeyRow],
@@ -75,9 +75,9 @@ class SharedKeys:
         elsewhere, now_s = {row.key: row.spent for row in others}, self._now_s()
         for row in stated:
             if spent(row.key).total == row.spent.total:
-                self._shown.pop(row.key, None)
+                self._used.pop(row.key, None)
             if row.key in elsewhere:
-                self._heard.pop(row.key, None)
-                self._heard[row.key] = Heard(row.spent, elsewhere[row.key], now_s)
-        for key in list(self._heard)[: max(0, len(self._heard) - MOST_KEYS)]:
-            del self._heard[key]
+                self._reports.pop(row.key, None)
+                self._reports[row.key] = KeyReport(row.spent, elsewhere[row.key], now_s)
+        for key in list(self._reports)[: max(0, len(self._reports) - MOST_KEYS)]:
+            del self._reports[key]

@@ -39,7 +39,7 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 
-__all__ = ["Way", "check_links", "check_listening", "newest_roster"]
+__all__ = ["CenterLink", "check_links", "check_listening", "newest_roster"]
 
 Opening = Callable[[FabricSettings], Awaitable[Carrier]]
 """Opens a session. Raises `Unreachable`."""
@@ -103,7 +103,7 @@ async def newest_roster(carrier: Fabric) -> SignedRoster:
 
 
 @dataclass(frozen=True)
-class Way:
+class CenterLink:
     """How a site connects to its control centre."""
 
     subject: str
@@ -113,7 +113,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class _Site(Way):
+class _Site(CenterLink):
     """A site as its own process sees itself."""
 
     file: Path
@@ -148,7 +148,7 @@ class _Site(Way):
 
 
 async def check_links(
-    ways: Sequence[Way], file: Path, theirs: Mapping[str, SignedRoster], opening: Opening
+    links: Sequence[CenterLink], file: Path, theirs: Mapping[str, SignedRoster], opening: Opening
 ) -> list[Diagnosis]:
     """Whether the control centres, at which somebody listens, accept the sites of a file.
 
@@ -157,26 +157,26 @@ async def check_links(
     """
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def check(way: Way) -> list[Diagnosis]:
+    async def check(link: CenterLink) -> list[Diagnosis]:
         async with turns:
-            return await _check(way, file, theirs.get(way.center), opening)
+            return await _check(link, file, theirs.get(link.center), opening)
 
-    return [found for one in await asyncio.gather(*map(check, ways)) for found in one]
+    return [found for one in await asyncio.gather(*map(check, links)) for found in one]
 
 
 async def _check(
-    way: Way, file: Path, theirs: SignedRoster | None, opening: Opening
+    link: CenterLink, file: Path, theirs: SignedRoster | None, opening: Opening
 ) -> list[Diagnosis]:
     try:
-        own, key = kept_roster(way.node), kept_key(way.node)
-        tls = way.node.tls if any(map(is_encrypted, way.center.split(","))) else ""
+        own, key = kept_roster(link.node), kept_key(link.node)
+        tls = link.node.tls if any(map(is_encrypted, link.center.split(","))) else ""
         if tls:
             certificate_files(tls)
     except DaitnError:
         return []
     if own is None or key is None:
         return []
-    site = _Site(way.subject, way.node, way.center, file, key, own, running(way.node))
+    site = _Site(link.subject, link.node, link.center, file, key, own, running(link.node))
     try:
         if theirs is not None and (found := _foreign(site, theirs)):
             return found
@@ -184,7 +184,7 @@ async def _check(
             return await _connected(site, shown, opening)
     except DaitnError as error:
         check = Check.CLOCK if isinstance(error, ClocksDiffer) else Check.CENTER
-        return [refused(check, way.subject, error)]
+        return [refused(check, link.subject, error)]
 
 
 def _foreign(site: _Site, theirs: SignedRoster) -> list[Diagnosis]:

@@ -31,10 +31,10 @@ __all__ = [
     "JOIN_ANEW",
     "check_clocks",
     "check_endpoints",
+    "check_paths",
     "check_replicas",
     "check_roster",
     "check_sites",
-    "check_ways",
     "is_of_network",
 ]
 
@@ -158,7 +158,7 @@ def _clock(site: SiteId, ahead_s: float, error_s: float) -> Diagnosis:
     return fine(Check.CLOCK, f"site {site}", what)
 
 
-def check_ways(topology: TopologyView) -> Iterator[Diagnosis]:
+def check_paths(topology: TopologyView) -> Iterator[Diagnosis]:
     """Sites to which others cannot connect: behind a NAT or a firewall, according to both sides'
     measurements."""
     links = {(link.source, link.target): link for link in topology.links}

@@ -54,7 +54,7 @@ class SpanSender:
         """The address for logs: without a password."""
         self._encoder = encoder
         self._waiting = deque[Span]()
-        self._trouble = ""
+        self._problem = ""
         """Of the last attempt; empty if it succeeded."""
         self._pause_s = EVERY_S
         self._session = aiohttp.ClientSession(
@@ -99,9 +99,9 @@ class SpanSender:
 
     async def _send_batch(self, batch: list[Span]) -> bool:
         """Returns whether there is nothing to try again."""
-        status, trouble = await self._post(self._encoder.request(batch))
-        self._note(trouble)
-        return not trouble or (status != 0 and status not in _LATER)
+        status, problem = await self._post(self._encoder.request(batch))
+        self._note(problem)
+        return not problem or (status != 0 and status not in _LATER)
 
     async def _post(self, body: bytes) -> tuple[int, str]:
         """The collector's status, 0 without one, and what is wrong; empty if nothing is."""
@@ -114,13 +114,13 @@ class SpanSender:
         except (aiohttp.ClientError, OSError, ValueError) as error:  # `TimeoutError` is an OSError.
             return 0, str(error) or "it does not answer"
 
-    def _note(self, trouble: str) -> None:
+    def _note(self, problem: str) -> None:
         """Log what changes."""
-        if trouble and trouble != self._trouble:
-            log.warning("the collector %s takes no spans: %s", self._shown, trouble)
-        elif self._trouble and not trouble:
+        if problem and problem != self._problem:
+            log.warning("the collector %s takes no spans: %s", self._shown, problem)
+        elif self._problem and not problem:
             log.info("the collector %s takes spans again", self._shown)
-        self._trouble = trouble
+        self._problem = problem
 
 
 def _trusted() -> ssl.SSLContext:

@@ -123,7 +123,7 @@ class AutonomousRouting:
     def _advise(self) -> None:
         """The centre receives the facilities' load and advises weights to all forwarders."""
         network, graph, centre = self.network, self.scenario.graph, self.scenario.centre
-        ways = graph.ways(frozenset(), frozenset((centre,)))
+        ways = graph.next_hops(frozenset(), frozenset((centre,)))
         busy = slots = 0
         for site, facility in self.scenario.facilities.items():
             simulated = network.sites[site]

@@ -58,7 +58,7 @@ class Centralised:
         """Attempts in flight, to their deployment."""
         self._broken: dict[tuple[int, int], frozenset[Link]] = {}
         """Links at which an attempt was returned."""
-        far_s = network.graph.ways(frozenset(), frozenset((network.scenario.centre,)))
+        far_s = network.graph.next_hops(frozenset(), frozenset((network.scenario.centre,)))
         self._far_s = {site: way[0] for site, way in far_s.items()}
         self._hops = {
             site: len(network.graph.path(frozenset(), site, network.scenario.centre)) - 1
@@ -89,7 +89,7 @@ class Centralised:
         )
         pushed = 0 if self._asked else len(network.graph.sites) - 1
         network.control(self._hops[site] + pushed, len(msgspec.msgpack.encode(serving)))
-        to_centre = network.graph.ways(network.down, frozenset((network.scenario.centre,)))
+        to_centre = network.graph.next_hops(network.down, frozenset((network.scenario.centre,)))
         if site in to_centre:
             network.clock.after(to_centre[site][0], lambda: self._hear(serving))
         network.clock.after(self._reported_every_s, lambda: self._report(site))
@@ -131,7 +131,7 @@ class Centralised:
         _, snapshot, down = self._known_at(decider)
         down |= self._broken.get((query.number, flight.attempt), frozenset())
         rtt_s = [
-            2.0 * graph.ways(down, frozenset((row.site,))).get(query.source, (np.inf, ""))[0]
+            2.0 * graph.next_hops(down, frozenset((row.site,))).get(query.source, (np.inf, ""))[0]
             for row in snapshot.rows
         ]
         context = QueryContext(
@@ -166,7 +166,7 @@ class Centralised:
     def _give_back(self, flight: Flight, link: Link) -> None:
         """The site before a link that is down informs the source."""
         network, query = self.network, flight.query
-        way = network.graph.ways(network.views[flight.here], frozenset((query.source,)))
+        way = network.graph.next_hops(network.views[flight.here], frozenset((query.source,)))
         if flight.here not in way or flight not in self._gone:
             return
         key = query.number, flight.attempt

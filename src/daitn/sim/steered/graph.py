@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
-__all__ = ["Graph", "Link", "Ways"]
+__all__ = ["Graph", "Link", "NextHops"]
 
 Link = frozenset[str]
-Ways = Mapping[str, tuple[float, str]]
+NextHops = Mapping[str, tuple[float, str]]
 """Site to its distance in seconds and the next site on the path; empty at the target."""
 
 
@@ -23,9 +23,9 @@ class Graph:
             self.neighbours.setdefault(a, {})[b] = delay_s
             self.neighbours.setdefault(b, {})[a] = delay_s
         self.sites = sorted(self.neighbours)
-        self._kept: dict[tuple[frozenset[Link], frozenset[str]], Ways] = {}
+        self._kept: dict[tuple[frozenset[Link], frozenset[str]], NextHops] = {}
 
-    def ways(self, down: frozenset[Link], targets: frozenset[str]) -> Ways:
+    def next_hops(self, down: frozenset[Link], targets: frozenset[str]) -> NextHops:
         """From every site that reaches one of `targets`, the path to the nearest (Dijkstra)."""
         kept = self._kept.get((down, targets))
         if kept is not None:
@@ -45,7 +45,7 @@ class Graph:
 
     def path(self, down: frozenset[Link], source: str, target: str) -> tuple[str, ...]:
         """The sites of the shortest path, including both ends; empty means there is none."""
-        ways = self.ways(down, frozenset((target,)))
+        ways = self.next_hops(down, frozenset((target,)))
         if source not in ways:
             return ()
         path = [source]
@@ -55,9 +55,9 @@ class Graph:
 
     def sum_s(self, site: str) -> float:
         """Sum of the distances to all others."""
-        return sum(far_s for far_s, _ in self.ways(frozenset(), frozenset((site,))).values())
+        return sum(far_s for far_s, _ in self.next_hops(frozenset(), frozenset((site,))).values())
 
     def about(self, site: str, number: int) -> list[str]:
         """The nearest sites, including itself."""
-        ways = self.ways(frozenset(), frozenset((site,)))
+        ways = self.next_hops(frozenset(), frozenset((site,)))
         return sorted(ways, key=lambda neighbour: (ways[neighbour][0], neighbour))[:number]

@@ -86,4 +86,4 @@ def _had_a_route(scenario: Scenario, query: SteeredQuery) -> bool:
     for failure in scenario.failures:
         if failure.at_s < until_s and failure.until_s > query.at_s:
             down |= frozenset(failure.links)
-    return query.source in scenario.graph.ways(down, scenario.capable(query.topic))
+    return query.source in scenario.graph.next_hops(down, scenario.capable(query.topic))

@@ -192,12 +192,12 @@ class PlainNetwork:
         if here == source:
             self._answered(flight, by)
             return
-        way = self.graph.ways(self.views[here], frozenset((source,))).get(here)
-        if way is None:
+        next_hop = self.graph.next_hops(self.views[here], frozenset((source,))).get(here)
+        if next_hop is None:
             self.router.lost(flight)
             return
         self.counts["ANSWER"] += 1
-        neighbour = way[1]
+        neighbour = next_hop[1]
         self.cross(
             here,
             neighbour,
@@ -238,7 +238,7 @@ class PlainNetwork:
         """Every site learns of it eventually, from the nearest reachable end."""
         down, at_s = self.down, self.now_s
         ends = frozenset(site for link in failure.links for site in link)
-        for site, (far_s, _) in self.graph.ways(down, ends).items():
+        for site, (far_s, _) in self.graph.next_hops(down, ends).items():
             self.clock.after(after_s + far_s, lambda s=site: self._learn(s, down, at_s))  # type: ignore[misc]
         self.control(2 * len(self.graph.links), LINK_STATE_BYTES)
 

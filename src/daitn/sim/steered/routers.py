@@ -36,8 +36,10 @@ class NearestRouter(_Router):
 
     def onwards(self, flight: Flight) -> tuple[str, ...]:
         targets = self.capable[flight.query.topic]
-        way = self.network.graph.ways(self.network.views[flight.here], targets).get(flight.here)
-        return () if way is None else (way[1],)
+        next_hop = self.network.graph.next_hops(self.network.views[flight.here], targets).get(
+            flight.here
+        )
+        return () if next_hop is None else (next_hop[1],)
 
 
 class RandomWalk(_Router):
@@ -92,11 +94,11 @@ class Omniscient(_Router):
         network, query = self.network, flight.query
         best_s, best_arrives_s = float("inf"), 0.0
         for site in sorted(self.capable[query.topic]):
-            way = network.graph.ways(network.down, frozenset((site,))).get(query.source)
-            if way is None:
+            next_hop = network.graph.next_hops(network.down, frozenset((site,))).get(query.source)
+            if next_hop is None:
                 continue
-            arrives_s = network.now_s + way[0]
-            end_s = self._end_s(site, flight, arrives_s) + way[0]
+            arrives_s = network.now_s + next_hop[0]
+            end_s = self._end_s(site, flight, arrives_s) + next_hop[0]
             if end_s < best_s:
                 best_s, best_arrives_s, flight.target = end_s, arrives_s, site
         if flight.target:
@@ -108,8 +110,8 @@ class Omniscient(_Router):
             self._coming[flight.target].pop(flight, None)
             return (LOCAL,)
         targets = frozenset((flight.target,)) if flight.target else frozenset[str]()
-        way = self.network.graph.ways(self.network.down, targets).get(flight.here)
-        return () if way is None else (way[1],)
+        next_hop = self.network.graph.next_hops(self.network.down, targets).get(flight.here)
+        return () if next_hop is None else (next_hop[1],)
 
     def lost(self, flight: Flight) -> None:
         if flight.target:

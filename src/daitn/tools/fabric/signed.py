@@ -129,7 +129,7 @@ class SignedFabric:
         """The answer to one request."""
         sent = self._asking(key, payload)
         given: list[Envelope] = []
-        trouble: list[DaitnError] = []
+        errors: list[DaitnError] = []
 
         def accepts(data: bytes) -> bool:
             try:
@@ -137,7 +137,7 @@ class SignedFabric:
                 self._check_answer(envelope, key, sent)
             except DaitnError as error:
                 self._note("an answer", key, error)
-                trouble.append(error)
+                errors.append(error)
                 return False
             given.append(envelope)
             return True
@@ -145,7 +145,7 @@ class SignedFabric:
         try:
             await self._carrier.request(key, encode(sent), timeout_s=timeout_s, accepts=accepts)
         except Unreachable as error:
-            raise _impostor(key, trouble[-1]) if trouble else self._unheard(error) from None
+            raise _impostor(key, errors[-1]) if errors else self._unheard(error) from None
         (envelope,) = given
         return envelope
 
@@ -461,9 +461,9 @@ def _read_signed(data: bytes) -> Envelope:
         ) from None
 
 
-def _impostor(key: str, trouble: DaitnError) -> Unreachable:
-    kind = ClocksDiffer if isinstance(trouble, ClocksDiffer) else Unreachable
+def _impostor(key: str, error: DaitnError) -> Unreachable:
+    kind = ClocksDiffer if isinstance(error, ClocksDiffer) else Unreachable
     return kind(
-        f"no authorised process answered {key}; a rejected answer: {trouble.problem}",
-        fix=trouble.fix or "check who is connected to the network",
+        f"no authorised process answered {key}; a rejected answer: {error.problem}",
+        fix=error.fix or "check who is connected to the network",
     )

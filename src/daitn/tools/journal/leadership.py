@@ -311,10 +311,10 @@ class Leadership:
 def check_alone(url: str) -> None:
     """Raise `InvalidInput` if several control centres share a database: nothing stops a writer
     without leadership. Raises like `SqlJournal`."""
-    there = [one.replica for one in read_replicas(url) if not one.is_silent]
-    if there:
+    running = [one.replica for one in read_replicas(url) if not one.is_silent]
+    if running:
         raise InvalidInput(
-            f"control centres that take turns have this database: {', '.join(there)}",
+            f"control centres that take turns have this database: {', '.join(running)}",
             field="replica",
             fix="state a name of its own for this one, which is none of theirs; or stop them, and "
             "start this one once they have been silent for a while",

@@ -60,7 +60,7 @@ class Source:
     bytes_in: int = 0
     busy_s: float = 0.0
     """Time during which requests were outstanding."""
-    trouble: str = ""
+    problem: str = ""
     given_up: bool = False
 
     def has_room(self, now_s: float) -> bool:
@@ -81,9 +81,9 @@ class Source:
             self.progress_at_s = now_s
         return asked_at_s
 
-    def strike(self, trouble: str, now_s: float) -> None:
+    def failed(self, problem: str, now_s: float) -> None:
         self.failures += 1
-        self.trouble = trouble
+        self.problem = problem
         self.window = 1
         self.struck_at_s = now_s
         self.rest_until_s = now_s + _REST_S * 2 ** (self.failures - 1)
@@ -164,15 +164,15 @@ class Exchange:
             self._abandoned.append(FetchChunk(site, ask.digest))
         return first
 
-    def lacks(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
+    def lacks(self, ask: FetchChunk, problem: str, now_s: float) -> None:
         """The holder reports that it does not have the chunk."""
-        source = self._unmet(ask, trouble, now_s)
+        source = self._unmet(ask, problem, now_s)
         source.lacking.add(ask.digest)
         source.window = 1
 
-    def wrong(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
+    def wrong(self, ask: FetchChunk, problem: str, now_s: float) -> None:
         """The holder sent bytes that do not match the chunk."""
-        source = self._unmet(ask, trouble, now_s)
+        source = self._unmet(ask, problem, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
         source.window = 1
         source.wrong += 1
@@ -180,14 +180,14 @@ class Exchange:
             source.given_up = True
             self._abandon(source, now_s)
 
-    def silent(self, ask: FetchChunk, trouble: str, now_s: float) -> None:
+    def silent(self, ask: FetchChunk, problem: str, now_s: float) -> None:
         """The holder was unreachable."""
         asked_at_s = self.sources[ask.site].asked_at_s.get(ask.digest, now_s)
-        source = self._unmet(ask, trouble, now_s)
+        source = self._unmet(ask, problem, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
         # When a holder dies all its outstanding requests fail at once: that is one failure.
         if asked_at_s > source.struck_at_s:
-            self._strike(source, trouble, now_s)
+            self._count_failure(source, problem, now_s)
 
     def _next(self, source: Source, now_s: float) -> Digest | None:
         for digest in self._waiting:
@@ -224,9 +224,9 @@ class Exchange:
             (site,) = sites
             yield digest, self.sources[site].asked_at_s[digest]
 
-    def _unmet(self, ask: FetchChunk, trouble: str, now_s: float) -> Source:
+    def _unmet(self, ask: FetchChunk, problem: str, now_s: float) -> Source:
         source = self.sources[ask.site]
-        source.trouble = trouble
+        source.problem = problem
         source.settle(ask.digest, now_s)
         self._release(ask)
         return source
@@ -241,8 +241,8 @@ class Exchange:
             del self._asked[ask.digest]
             self._waiting[ask.digest] = None
 
-    def _strike(self, source: Source, trouble: str, now_s: float) -> None:
-        source.strike(trouble, now_s)
+    def _count_failure(self, source: Source, problem: str, now_s: float) -> None:
+        source.failed(problem, now_s)
         if source.given_up:
             self._abandon(source, now_s)
 
@@ -258,9 +258,9 @@ class Exchange:
                 for digest in source.asked_at_s:
                     self._failed.setdefault(digest, set()).add(source.site)
                 self._abandon(source, now_s)
-                trouble = f"sent nothing for {source.timeout_s:g} s"
+                problem = f"sent nothing for {source.timeout_s:g} s"
                 source.timeout_s *= 2
-                self._strike(source, trouble, now_s)
+                self._count_failure(source, problem, now_s)
 
     def _moments(self, now_s: float) -> Iterator[float]:
         for source in self.sources.values():

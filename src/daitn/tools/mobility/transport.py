@@ -36,26 +36,26 @@ link of 0.1 MB/s delivers a chunk within it."""
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stored:
     size_bytes: int
 
 
 @dataclass(frozen=True)
-class _Lacking:
-    trouble: str
+class _Missing:
+    problem: str
 
 
 @dataclass(frozen=True)
-class _Wrong:
-    trouble: str
+class _Corrupted:
+    problem: str
 
 
 @dataclass(frozen=True)
-class _Silent:
-    trouble: str
+class _Stalled:
+    problem: str
 
 
-_Outcome = _Kept | _Lacking | _Wrong | _Silent
+_Outcome = _Stored | _Missing | _Corrupted | _Stalled
 
 
 class _Fetch:
@@ -247,29 +247,29 @@ class ChunkTransport:
                 take=partial(self._keep, ask.digest, size_bytes),
             )
         except (NotFound, Corrupt) as error:
-            return _Lacking(error.problem)
+            return _Missing(error.problem)
         except DaitnError as error:
-            return _Silent(error.problem)
+            return _Stalled(error.problem)
         if isinstance(kept, StorageFull):
             raise kept
         return kept
 
     def _keep(
         self, digest: Digest, size_bytes: int | None, data: bytes
-    ) -> _Kept | _Wrong | StorageFull:
+    ) -> _Stored | _Corrupted | StorageFull:
         """Store what arrived; the error of a full disk is returned, since a holder may raise the
         same one."""
         if size_bytes is None and len(data) > MAX_MANIFEST_BYTES:
-            return _Wrong(f"sent a manifest of {len(data)} bytes")
+            return _Corrupted(f"sent a manifest of {len(data)} bytes")
         if size_bytes is not None and len(data) != size_bytes:
-            return _Wrong(f"sent {len(data)} bytes for a chunk of {size_bytes}")
+            return _Corrupted(f"sent {len(data)} bytes for a chunk of {size_bytes}")
         try:
             self._store.write(data, digest)
         except Corrupt:
-            return _Wrong("sent bytes that are not the chunk")
+            return _Corrupted("sent bytes that are not the chunk")
         except StorageFull as error:
             return error
-        return _Kept(len(data))
+        return _Stored(len(data))
 
     def _report(self, exchange: Exchange) -> None:
         self._received_bytes += sum(source.bytes_in for source in exchange.sources.values())
@@ -285,15 +285,15 @@ def _settle(
 ) -> None:
     now_s = _now_s()
     match outcome:
-        case _Kept(size_bytes):
+        case _Stored(size_bytes):
             if exchange.arrived(ask, size_bytes, now_s):
                 kept(size_bytes)
-        case _Lacking(trouble):
-            exchange.lacks(ask, trouble, now_s)
-        case _Wrong(trouble):
-            exchange.wrong(ask, trouble, now_s)
-        case _Silent(trouble):
-            exchange.silent(ask, trouble, now_s)
+        case _Missing(problem):
+            exchange.lacks(ask, problem, now_s)
+        case _Corrupted(problem):
+            exchange.wrong(ask, problem, now_s)
+        case _Stalled(problem):
+            exchange.silent(ask, problem, now_s)
 
 
 async def _some(
@@ -329,7 +329,7 @@ def _key(model: ModelRef) -> tuple[Digest, int]:
 def _unreachable(digest: Digest, fetch: _Fetch) -> Unreachable:
     what = "the manifest" if digest == fetch.model.manifest else f"chunk {digest}"
     tried = "; ".join(
-        f"{site}: {source.trouble or 'was not asked'}"
+        f"{site}: {source.problem or 'was not asked'}"
         for site, source in fetch.exchange.sources.items()
     )
     return Unreachable(

@@ -28,7 +28,7 @@ __all__ = [
     "QrrtView",
     "QueryCut",
     "QueryOption",
-    "WayView",
+    "ReachabilityView",
     "export_qrrt",
     "export_query",
     "qrrt_to_graphml",
@@ -96,7 +96,7 @@ class FacilityView(msgspec.Struct, frozen=True, kw_only=True):
     keeps_queries: bool
 
 
-class WayView(msgspec.Struct, frozen=True, kw_only=True):
+class ReachabilityView(msgspec.Struct, frozen=True, kw_only=True):
     """Measurement by `source` of its link to `target`."""
 
     source: SiteId
@@ -114,7 +114,7 @@ class QrrtView(msgspec.Struct, frozen=True, kw_only=True):
     facilities: tuple[FacilityView, ...]
     deployments: tuple[ServedModel, ...]
     """By model, then facility."""
-    reachability: tuple[WayView, ...]
+    reachability: tuple[ReachabilityView, ...]
     """Links among gateways and facilities."""
 
 
@@ -130,7 +130,7 @@ def export_qrrt(snapshot: Qrrt, now_s: float) -> QrrtView:
         facilities=facilities,
         deployments=served_models(snapshot).models,
         reachability=tuple(
-            _way(link, now_s)
+            _reachability(link, now_s)
             for source, targets in sorted(snapshot.links.items())
             for target, link in sorted(targets.items())
             if source in ends and target in ends
@@ -158,8 +158,8 @@ def qrrt_to_graphml(view: QrrtView) -> str:
         vertices[deployed] = _served_attributes(served)
         edges.append((f"facility:{served.site}", deployed, {"coupling": "at"}))
         edges.append((deployed, model, {"coupling": "serves"}))
-    for way in view.reachability:
-        edges.append((f"site:{way.source}", f"site:{way.target}", _way_attributes(way)))
+    for link in view.reachability:
+        edges.append((f"site:{link.source}", f"site:{link.target}", _link_attributes(link)))
     return graphml(f"qrrt-{view.version}", vertices, edges)
 
 
@@ -241,8 +241,8 @@ def _facilities(snapshot: Qrrt) -> tuple[FacilityView, ...]:
     )
 
 
-def _way(link: LinkReading, now_s: float) -> WayView:
-    return WayView(
+def _reachability(link: LinkReading, now_s: float) -> ReachabilityView:
+    return ReachabilityView(
         source=link.source,
         target=link.target,
         rtt_s=AgedReading.of(link.rtt_s, now_s),
@@ -292,9 +292,9 @@ def _served_attributes(served: ServedModel) -> Attributes:
     }
 
 
-def _way_attributes(way: WayView) -> Attributes:
+def _link_attributes(link: ReachabilityView) -> Attributes:
     attributes: Attributes = {"coupling": "link"}
-    for name, reading in (("rtt_s", way.rtt_s), ("loss", way.loss)):
+    for name, reading in (("rtt_s", link.rtt_s), ("loss", link.loss)):
         if reading is not None:
             attributes |= {name: float(reading.value), f"{name}_age_s": float(reading.age_s)}
     return attributes

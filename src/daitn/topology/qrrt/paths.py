@@ -72,10 +72,10 @@ def paths_from(
     )
     if before is not None:
         _copy(before[1], paths)
-    paths.rtt_s[fresh] = [way.rtt_s for way in found]
-    paths.direct_rtt_s[fresh] = [way.direct_rtt_s for way in found]
-    paths.relay[fresh] = [index.get(way.relay, -1) for way in found]
-    paths.measured[fresh] = [way.measured for way in found]
+    paths.rtt_s[fresh] = [path.rtt_s for path in found]
+    paths.direct_rtt_s[fresh] = [path.direct_rtt_s for path in found]
+    paths.relay[fresh] = [index.get(path.relay, -1) for path in found]
+    paths.measured[fresh] = [path.measured for path in found]
     return paths
 
 
@@ -120,7 +120,7 @@ def _may_see(node: NodeDescriptor | None, constraints: QueryConstraints) -> bool
     )
 
 
-class _Way(NamedTuple):
+class _Path(NamedTuple):
     """Path from the origin to one site."""
 
     rtt_s: float
@@ -139,10 +139,10 @@ def _best(
     nearest: Sequence[tuple[float, SiteId]],
     now_s: float,
     broken: bool,
-) -> _Way:
+) -> _Path:
     """`nearest`: relays, sorted by their distance from the origin."""
     if site == origin:
-        return _Way(_SAME_SITE_RTT_S, _SAME_SITE_RTT_S, _NO_SITE, measured=True)
+        return _Path(_SAME_SITE_RTT_S, _SAME_SITE_RTT_S, _NO_SITE, measured=True)
     known_s = _rtt_s(snapshot, origin, site, now_s)
     direct_s = math.inf if broken else ASSUMED_RTT_S if known_s is None else known_s
     best_s, by = direct_s, _NO_SITE
@@ -155,7 +155,7 @@ def _best(
         through_s = first_s + second_s + RELAY_S
         if through_s < min(_BETTER_BY * direct_s, best_s):
             best_s, by = through_s, relay
-    return _Way(best_s, direct_s, by, measured=known_s is not None or by != _NO_SITE)
+    return _Path(best_s, direct_s, by, measured=known_s is not None or by != _NO_SITE)
 
 
 def _rtt_s(snapshot: Qrrt, source: SiteId, target: SiteId, now_s: float) -> float | None:
