@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_named_and_the_usual_one_is_no_must(
         ended = daitn("mcp", "--port", str(taken))
         assert ended.returncode == 2
         assert f"cannot listen on 127.0.0.1:{taken}" in ended.stderr
-        monkeypatch.setattr(serving, "USUAL_PORT", taken)
+        monkeypatch.setattr(serving, "MCP_PORT", taken)
         with serving.listening(None) as door:
             assert door.getsockname()[1] not in (0, taken)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from daitn.files.state_folder import CenterState, ProcessState
+from daitn.objects.default_addresses import CENTER
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import CENTER_SITE, SiteId, checked_name
 from daitn.objects.wire import checked
@@ -16,7 +17,7 @@ from daitn.tools.fabric.turns import PER_MINUTE
 from daitn.tools.http import check_served
 from daitn.tools.monitoring.config import MetricsConfig, TracesConfig
 
-__all__ = ["API_ADDRESS", "LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
+__all__ = ["LIVE", "ApiConfig", "CenterConfig", "OidcConfig", "check_center_config"]
 
 LIVE: Final = frozenset({"open_jobs", "requests_per_minute", "stored_bytes", "certificate_hours"})
 """Fields of its file that take effect in a running control centre."""
@@ -40,17 +41,13 @@ class OidcConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     holder may do what the token allows."""
 
 
-API_ADDRESS: Final = "127.0.0.1:7448"
-"""Where the API listens if the file does not say."""
-
-
 class ApiConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A control centre's HTTP API and dashboard."""
 
     listen: str | None = None
     """Address (`127.0.0.1:7448`), or `https://` and one; port 0 picks a free one. Empty means none.
-    By default {API_ADDRESS}, or a free port if that one is taken; `api-address` in `state`
-    keeps it across restarts."""
+    By default {objects.default_addresses.API}, or a free port if that one is taken; `api-address`
+    in `state` keeps it across restarts."""
     advertise: str = ""
     """URL at which others reach it, if it differs from `listen`."""
     requests_per_s: Annotated[float, msgspec.Meta(gt=0.0)] = 50.0
@@ -64,7 +61,7 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str = CENTER_SITE
     """Its name in the roster; each control centre of a network has its own."""
-    listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("tls/127.0.0.1:7447",)
+    listen: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = (CENTER,)
     """Endpoints at which nodes and owners reach it."""
     state: str = "daitn-center"
     """Folder for the key, the roster, jobs, and start weights of owners."""
@@ -115,7 +112,7 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.database or f"sqlite:///{Path(self.state, CenterState.DATABASE)}"
 
     @property
-    def listens(self) -> tuple[tuple[str, str], ...]:
+    def listen_addresses(self) -> tuple[tuple[str, str], ...]:
         """Addresses at which it listens as its file says, each with its field."""
         servers = (("metrics", self.metrics), ("api", self.api))
         return (
@@ -127,7 +124,7 @@ class CenterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def check_center_config(plain: object, folder: Path) -> CenterConfig:
     """Check plain data from a file. Raises `InvalidInput` naming the field."""
     if isinstance(plain, dict) and plain.get("insecure") is True:
-        plain = {"listen": ["tcp/127.0.0.1:7447"], **plain}
+        plain = {"listen": [CENTER.replace("tls/", "tcp/")], **plain}
     config = checked({} if plain is None else plain, CenterConfig, "center")
     checked_name(config.name, "name")
     if config.replica:

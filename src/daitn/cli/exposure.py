@@ -38,7 +38,7 @@ def check_alone(config: CenterConfig | NodeConfig) -> None:
             field="insecure",
             fix="remove one of roster and insecure",
         )
-    for field, address in (*config.listens, *_scouts(config)):
+    for field, address in (*config.listen_addresses, *_scouts(config)):
         if not is_loopback(host_of(address)):
             raise InvalidInput(
                 f"without a roster, a process may not be reached from outside at {address}",
@@ -53,7 +53,7 @@ def check_encrypted(config: CenterConfig | NodeConfig) -> None:
 
     An upstream server's is its facility's affair: the log warns of a key that travels in the open.
     """
-    for field, address in (*config.listens, *_connects(config)):
+    for field, address in (*config.listen_addresses, *_connects(config)):
         check_endpoint(field, address)
     facility = config.facility if isinstance(config, NodeConfig) else None
     for upstream in facility.upstreams if facility else ():
@@ -82,7 +82,7 @@ def warn_unreachable(config: NodeConfig) -> None:
 
 def reached_at(config: CenterConfig | NodeConfig) -> tuple[str, ...]:
     """The hosts at which others reach a process, as far as its file names them."""
-    addresses = [address for _, address in config.listens]
+    addresses = [address for _, address in config.listen_addresses]
     parts = (config.facility, config.gateway) if isinstance(config, NodeConfig) else (config.api,)
     addresses += [part.advertise for part in parts if part and part.advertise]
     return tuple(host for host in map(host_of, addresses) if not is_unspecified(host))

@@ -36,6 +36,7 @@ from daitn.node.config import NodeConfig, ReadNodeConfig
 from daitn.node.config.live import LIVE as NODE_LIVE
 from daitn.oam.monitoring.exposition import MetricsServer
 from daitn.oam.monitoring.traces import Traces
+from daitn.objects.default_addresses import METRICS
 from daitn.objects.errors import DaitnError
 from daitn.tools import clock
 from daitn.tools.certificates import CertificateRenewal, certified, is_due
@@ -43,7 +44,6 @@ from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Carrier, Fabric
 from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import ZenohFabric, open_zenoh
-from daitn.tools.monitoring.config import USUAL
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import Tracer
 from daitn.tools.roster import LiveRoster
@@ -289,7 +289,7 @@ def _metrics(
         site=_site(config),
         state=Path(config.state),
         tls=config.tls,
-        usual=USUAL[_kind(config)],
+        usual=METRICS[_kind(config)],
     )
 
 

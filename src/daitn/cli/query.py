@@ -21,6 +21,7 @@ from daitn.cli.session import DEFAULT_CENTER, CenterOption, carrier, errors, pri
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.identity.tls import trusting_members
 from daitn.objects.addresses import check_endpoint
+from daitn.objects.default_addresses import GATEWAY
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import (
     DaitnError,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_GATEWAY", "query"]
 
-DEFAULT_GATEWAY = "http://127.0.0.1:7480"
+DEFAULT_GATEWAY = f"http://{GATEWAY}"
 CONNECT_TIMEOUT_S = 5.0
 SHOWN_HEADERS = (
     "model",

@@ -26,6 +26,7 @@ from daitn.files.failed_writes import MAKE_ROOM, STDOUT, is_full, naming
 from daitn.identity.signing import read_advert
 from daitn.identity.tls import certificate_files
 from daitn.objects.addresses import check_endpoint, is_url
+from daitn.objects.default_addresses import CENTER
 from daitn.objects.errors import (
     DaitnError,
     Infeasible,
@@ -106,7 +107,7 @@ errors = PlainConsole(stderr=True, width=_columns(sys.stderr))
 wide = PlainConsole(width=UNBROKEN)
 """For output whose lines must not be broken even on a terminal."""
 
-DEFAULT_CENTER = "tls/127.0.0.1:7447"
+DEFAULT_CENTER = CENTER
 ANSWER_TIMEOUT_S = 60.0
 
 CenterOption = Annotated[

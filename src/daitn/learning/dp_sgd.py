@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,9 +20,15 @@ from torch import Tensor
 from daitn.learning.recipe import DpSgd
 from daitn.learning.weight_noise import normal
 
-__all__ = ["clip_factors", "drawn", "noisy_mean", "shares"]
+__all__ = ["StepsDone", "clip_factors", "drawn", "noisy_mean", "shares"]
 
 _RANGE = 2.0**32
+
+
+class StepsDone(msgspec.Struct, frozen=True, kw_only=True):
+    """Progress of a visit at a savepoint."""
+
+    steps: int
 
 
 def drawn(terms: DpSgd, step: int, records: int) -> NDArray[np.int64]:

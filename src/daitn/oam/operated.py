@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from daitn.center.config import API_ADDRESS, ApiConfig, CenterConfig
+from daitn.center.config import ApiConfig, CenterConfig
 from daitn.center.service import ControlCenter
 from daitn.files.atomic import replace_file
 from daitn.files.state_folder import CenterState
 from daitn.oam.api.server import ApiService
+from daitn.objects.default_addresses import API
 from daitn.tools.http import served
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.roster import LiveRoster
@@ -81,7 +82,7 @@ class Operated:
         try:
             return self._address.read_text(errors="replace")
         except FileNotFoundError:
-            return API_ADDRESS
+            return API
 
     async def _listening(self, listen: str) -> ApiService:
         """The API, at an address. Raises `InvalidInput`."""

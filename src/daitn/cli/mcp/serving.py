@@ -16,12 +16,12 @@ from mcp.types import ToolAnnotations
 
 from daitn import __version__
 from daitn.cli.mcp.tools import INSTRUCTIONS, Tools
+from daitn.objects.default_addresses import MCP_PORT
 from daitn.objects.errors import DaitnError, InvalidInput
 
-__all__ = ["PATH", "USUAL_PORT", "listening", "made", "serve_http", "serve_stdio"]
+__all__ = ["PATH", "listening", "made", "serve_http", "serve_stdio"]
 
 PATH = "/mcp"
-USUAL_PORT = 7450
 _LOOPBACK = "127.0.0.1"
 
 
@@ -76,7 +76,7 @@ def listening(port: int | None) -> socket.socket:
     """A socket at a port of this machine, where 0 means any free one; without a port, at the usual
     one, or at a free one if that is taken. Raises `InvalidInput` for a port that is taken."""
     try:
-        return socket.create_server((_LOOPBACK, USUAL_PORT if port is None else port))
+        return socket.create_server((_LOOPBACK, MCP_PORT if port is None else port))
     except OSError as error:
         if port is None:
             return socket.create_server((_LOOPBACK, 0))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -22,17 +21,11 @@ from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.causal_lm.tokens import Codec
 from daitn.learning.causal_lm.training import optimiser_of, peak_of, schedule
 from daitn.learning.corpora.records import QaPair
-from daitn.learning.dp_sgd import clip_factors, drawn, noisy_mean, shares
+from daitn.learning.dp_sgd import StepsDone, clip_factors, drawn, noisy_mean, shares
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import DpSgd, Progress, Savepoints, Trained
 
 __all__ = ["clipped_sums", "train_privately"]
-
-
-class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """Progress of a visit at a savepoint."""
-
-    steps: int
 
 
 def train_privately(
@@ -55,7 +48,7 @@ def train_privately(
     optimiser = optimiser_of(weights, peak)
     done = 0
     if savepoints is not None and (kept := savepoints.latest()) is not None:
-        done = restore(kept, _SoFar, weights, optimiser).steps
+        done = restore(kept, StepsDone, weights, optimiser).steps
     for step in range(done, terms.steps):
         for options in optimiser.param_groups:
             options["lr"] = peak * schedule((step + 1) / terms.steps)
@@ -68,7 +61,7 @@ def train_privately(
         examples = terms.examples * (step + 1) // terms.steps
         watch(Progress(examples=examples, of_examples=terms.examples, loss=0.0))
         if savepoints is not None and savepoints.due():
-            savepoints.keep(state_bytes(_SoFar(steps=step + 1), weights, optimiser))
+            savepoints.keep(state_bytes(StepsDone(steps=step + 1), weights, optimiser))
     if model.seen and settings.keep:
         with torch.no_grad():
             for weight, before in zip(weights, arrived, strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +16,7 @@ from torch.nn import functional
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.learning.classifier.network import trainable
 from daitn.learning.classifier.parts import State
-from daitn.learning.dp_sgd import clip_factors, drawn, noisy_mean
+from daitn.learning.dp_sgd import StepsDone, clip_factors, drawn, noisy_mean
 from daitn.learning.engine import engine_device
 from daitn.learning.optimising import restore, state_bytes
 from daitn.learning.recipe import DpSgd, Progress, Savepoints
@@ -25,12 +24,6 @@ from daitn.learning.recipe import DpSgd, Progress, Savepoints
 __all__ = ["clipped_sums", "fit_privately"]
 
 Layers = Sequence[tuple[Tensor, Tensor]]
-
-
-class _SoFar(msgspec.Struct, frozen=True, kw_only=True):
-    """Progress of a visit at a savepoint."""
-
-    steps: int
 
 
 def fit_privately(
@@ -57,7 +50,7 @@ def fit_privately(
     pull = config.pull(merged=merged)
     done = 0
     if savepoints is not None and (kept := savepoints.latest()) is not None:
-        done = restore(kept, _SoFar, tensors, optimiser).steps
+        done = restore(kept, StepsDone, tensors, optimiser).steps
     for step in range(done, terms.steps):
         rows = torch.from_numpy(drawn(terms, step, len(targets))).to(device)
         sums = clipped_sums(inputs[rows], targets[rows], layers, terms.clip)
@@ -68,7 +61,7 @@ def fit_privately(
         examples = terms.examples * (step + 1) // terms.steps
         watch(Progress(examples=examples, of_examples=terms.examples, loss=0.0))
         if savepoints is not None and savepoints.due():
-            savepoints.keep(state_bytes(_SoFar(steps=step + 1), tensors, optimiser))
+            savepoints.keep(state_bytes(StepsDone(steps=step + 1), tensors, optimiser))
     state.layers = [(weight.detach().cpu(), bias.detach().cpu()) for weight, bias in layers]
 
 

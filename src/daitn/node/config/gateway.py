@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.default_addresses import GATEWAY
 from daitn.objects.grants import UseLimits
 
 __all__ = ["GatewayConfig", "KeyConfig"]
@@ -31,7 +32,7 @@ class KeyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An entry point for queries."""
 
-    listen: str = "127.0.0.1:7480"
+    listen: str = GATEWAY
     """`host:port` for OpenAI's API; port 0 picks a free one. `https://host:port` uses the
     site's certificate."""
     advertise: str = ""

@@ -109,7 +109,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return "" if self.insecure else str(Path(self.state) / ProcessState.TLS)
 
     @property
-    def listens(self) -> tuple[tuple[str, str], ...]:
+    def listen_addresses(self) -> tuple[tuple[str, str], ...]:
         """Addresses at which it listens as its file says, each with its field."""
         servers = (
             ("metrics", self.metrics),

@@ -44,7 +44,7 @@ def check_disk(subject: str, folder: Path) -> Diagnosis:
 
 async def check_ports(subject: str, config: CenterConfig | NodeConfig) -> list[Diagnosis]:
     """Whether a process that is not running could listen as its file says."""
-    return [await _free(subject, field, address) for field, address in config.listens]
+    return [await _free(subject, field, address) for field, address in config.listen_addresses]
 
 
 async def _free(subject: str, field: str, address: str) -> Diagnosis:

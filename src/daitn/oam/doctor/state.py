@@ -197,7 +197,7 @@ def _certificates(
 ) -> Iterator[Diagnosis]:
     folder, again = Path(config.tls), member_again(config, file)
     if not folder.is_dir():
-        addresses = [address for _, address in config.listens]
+        addresses = [address for _, address in config.listen_addresses]
         addresses += config.center if isinstance(config, NodeConfig) else ()
         needed = [address for address in addresses if is_encrypted(address)]
         yield (problem if needed else warning)(

@@ -20,7 +20,6 @@ _Kinds = frozenset[Kind]
 
 _CENTER: Final = frozenset({Kind.CENTER})
 _SITES: Final = frozenset({Kind.SITE})
-_NETWORK: Final = frozenset({Kind.CENTER, Kind.SITE})
 _OPERATORS: Final = frozenset({Kind.OPERATOR})
 _PEOPLE: Final = frozenset({Kind.OWNER, Kind.OPERATOR})
 _ALL: Final = frozenset(Kind)

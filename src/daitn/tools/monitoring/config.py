@@ -6,10 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["USUAL", "MetricsConfig", "TracesConfig"]
-
-USUAL = {"center": "127.0.0.1:7449", "node": "127.0.0.1:7489"}
-"""Addresses for metrics of processes whose files state none."""
+__all__ = ["MetricsConfig", "TracesConfig"]
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,9 +15,9 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: str | None = None
     """Address, for instance `127.0.0.1:7489`, or `https://10.0.0.5:7489` with the process's own
     certificate; empty means none. Anyone who reaches it can read names of models, data sets and
-    sites, and numbers, but no texts. By default {USUAL.node} for a node and {USUAL.center} for a
-    control centre, or a free port if that one is taken; `metrics.json` in `state` has the
-    address."""
+    sites, and numbers, but no texts. By default {objects.default_addresses.METRICS.node} for a node
+    and {objects.default_addresses.METRICS.center} for a control centre, or a free port if that one
+    is taken; `metrics.json` in `state` has the address."""
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
