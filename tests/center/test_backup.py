@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
+import sqlite3
 import stat
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from blake3 import blake3
 
 from daitn.center.backup import back_up, checked_backup, restore
 from daitn.center.config import CenterConfig
+from daitn.center.database_owner import claim_database
 from daitn.files.lock import FolderLock
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.identity.keys import SigningKey
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, StorageFull
 from daitn.objects.identifiers import JobId
 from daitn.tools.journal.sql import SqlJournal
 
@@ -31,8 +40,7 @@ def center(tmp_path: Path) -> CenterConfig:
     (blobs / "cdef").write_bytes(b"weights" * 1000)
     (state / "models" / "partial").mkdir()
     (state / "models" / "partial" / "1").write_bytes(b"half")
-    (state / "key").write_bytes(b"secret")
-    (state / "key").chmod(0o600)
+    SigningKey.at(state / "key")
     (state / "releases").write_text("{}")
     journal = SqlJournal(f"sqlite:///{state / 'jobs.db'}")
     journal.append(JOB, 0, [b"submitted", b"planned"], 1.0)
@@ -118,3 +126,148 @@ def test_there_has_to_be_a_control_centre(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no control centre"):
         back_up(config(tmp_path / "nothing"), tmp_path / "backup")
     assert not (tmp_path / "backup").exists()
+
+
+def altered(backup: Path, to: Path, **changes: Any) -> Path:
+    """A copy of a backup with other contents listed, and digests as they are."""
+    shutil.copytree(backup, to)
+    listed = msgspec.json.decode((to / "backup.json").read_bytes())
+    for name in listed["files"]:
+        if (to / name).is_file():
+            listed["files"][name] = blake3((to / name).read_bytes()).hexdigest()
+    for field, value in changes.items():
+        listed[field] = listed[field] | value if isinstance(value, dict) else value
+    (to / "backup.json").write_bytes(msgspec.json.encode(listed))
+    return to
+
+
+def of_later_schema(backup: Path) -> None:
+    with contextlib.closing(sqlite3.connect(backup / "journal.db")) as database:
+        database.execute("update alembic_version set version_num = '0099'")
+        database.commit()
+
+
+def test_nothing_is_left_of_a_restore_that_fails(
+    center: CenterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = back_up(center, tmp_path / "backup")
+    target = config(tmp_path / "target")
+    of_later_schema(tmp_path / "backup")
+    with pytest.raises(InvalidInput, match="schema 0099"):
+        restore(target, altered(tmp_path / "backup", tmp_path / "later"))
+    shutil.rmtree(tmp_path / "backup")
+    back_up(center, tmp_path / "backup")
+    real, left = shutil.copy2, [2]
+
+    def full(source: Path, to: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to))
+        real(source, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copy2", full)
+        with pytest.raises(StorageFull, match="No space left"):
+            restore(target, tmp_path / "backup")
+
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["lock"]
+    assert restore(target, tmp_path / "backup").files.keys() == made.files.keys()
+
+
+def test_no_process_starts_with_a_folder_whose_restore_was_killed(
+    center: CenterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back_up(center, tmp_path / "backup")
+    target = config(tmp_path / "target")
+    if os.fork() == 0:
+        monkeypatch.setattr(shutil, "copy2", lambda source, to: os._exit(9))
+        restore(target, tmp_path / "backup")
+    os.wait()
+
+    with pytest.raises(InvalidInput, match="did not end") as refused:
+        FolderLock(Path(target.state))
+    assert "daitn restore" in refused.value.fix
+    with pytest.raises(NotFound, match="no control centre"):
+        back_up(target, tmp_path / "another")
+    restore(target, tmp_path / "backup")
+    with FolderLock(Path(target.state)):
+        assert SigningKey.at(tmp_path / "target" / "key").public == key_of(center)
+
+
+def key_of(center: CenterConfig) -> str:
+    return SigningKey.at(Path(center.state) / "key").public
+
+
+def test_what_lies_on_another_disk_is_backed_up_too(center: CenterConfig, tmp_path: Path) -> None:
+    state, disk = Path(center.state), tmp_path / "disk"
+    disk.mkdir()
+    for name in ("models", "key"):
+        (state / name).rename(disk / name)
+        (state / name).symlink_to(disk / name)
+    (state / "loop").symlink_to(state)
+
+    made = back_up(center, disk / "models" / "backup")
+
+    assert {"state/key", "state/models/blobs/ab/cdef"} < made.files.keys()
+    assert not any("loop" in name or "backup" in name for name in made.files)
+    (state / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InvalidInput, match=r"gone leads to .*nowhere"):
+        back_up(center, tmp_path / "again")
+    assert not list(tmp_path.glob("again*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"software": "99.0"}, "made by daitn 99.0"),
+        ({"name": "other"}, "a backup of the control centre other"),
+        ({"rows": -5}, "rows instead of -5"),
+        ({"files": {"state/../evil": "0" * 64}}, "not in the state folder"),
+        ({"files": {"/etc/passwd": "0" * 64}}, "not in the state folder"),
+        ({"files": {"jobs.db": "0" * 64}}, "not in the state folder"),
+        ({"files": {"state/": "0" * 64}}, "not in the state folder"),
+        ({"files": None}, "backup.json is damaged"),
+    ],
+)
+def test_a_backup_that_lists_what_cannot_be_is_refused(
+    center: CenterConfig, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    back_up(center, tmp_path / "backup")
+    crafted = altered(tmp_path / "backup", tmp_path / "crafted", **changes)
+    with pytest.raises(DaitnError, match=words):
+        restore(config(tmp_path / "target"), crafted)
+    left = [path.name for path in tmp_path.glob("target/*")]
+    assert left in ([], ["lock"])
+
+
+@pytest.mark.parametrize("missing", ["state/key", "journal.db"])
+def test_a_backup_without_its_key_or_its_journal_is_refused(
+    center: CenterConfig, tmp_path: Path, missing: str
+) -> None:
+    back_up(center, tmp_path / "backup")
+    listed = msgspec.json.decode((tmp_path / "backup" / "backup.json").read_bytes())
+    del listed["files"][missing]
+    (tmp_path / "backup" / "backup.json").write_bytes(msgspec.json.encode(listed))
+    (tmp_path / "backup" / missing).unlink()
+    with pytest.raises(Corrupt, match=f"does not list {missing}"):
+        restore(config(tmp_path / "target"), tmp_path / "backup")
+
+
+@pytest.mark.parametrize("text", [b"", b'{"software": "\xff"}', b"[" * 100_000, b"{}"])
+def test_a_list_of_contents_that_cannot_be_read_is_named(
+    center: CenterConfig, tmp_path: Path, text: bytes
+) -> None:
+    back_up(center, tmp_path / "backup")
+    (tmp_path / "backup" / "backup.json").write_bytes(text)
+    with pytest.raises(Corrupt, match=r"backup\.json is damaged"):
+        restore(config(tmp_path / "target"), tmp_path / "backup")
+
+
+def test_a_database_is_of_one_control_centre(center: CenterConfig, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    claim_database(url, Path(center.state))
+    claim_database(url, Path(center.state))
+    SigningKey.at(tmp_path / "other" / "key")
+    with pytest.raises(InvalidInput, match="belongs to another control centre") as refused:
+        claim_database(url, tmp_path / "other")
+    assert refused.value.field == "database"

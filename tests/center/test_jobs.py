@@ -13,6 +13,7 @@ import pytest
 
 from daitn.center import jobs as jobs_module
 from daitn.center import work_watch
+from daitn.center.job_views import JobViews
 from daitn.center.jobs import JobService
 from daitn.center.stored_events import StoredEvent
 from daitn.control.jobs import view as view_module
@@ -22,6 +23,8 @@ from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.orders import sign_order
 from daitn.identity.signing import check_report, sign_entry, sign_report
 from daitn.identity.statements import check_statement
+from daitn.oam.doctor.diagnoses import Level
+from daitn.oam.doctor.network import check_jobs
 from daitn.objects.decisions import Route
 from daitn.objects.errors import Corrupt, StorageFull, Unreachable
 from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
@@ -39,6 +42,7 @@ from daitn.objects.jobs import (
 from daitn.objects.lineage import Origin, SignedStatement
 from daitn.objects.messages import WorkOutcome, WorkReport, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
+from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import canonical, decode, encode
 from daitn.tools import clock
 from daitn.tools.journal.memory import MemoryJournal
@@ -448,6 +452,32 @@ async def test_the_id_of_a_job_that_cannot_be_read_back_is_taken(scene: Scene) -
     assert again.new_id("qa") == "qa-2"
     again.submit(Submitted(job=again.new_id("qa"), intent=INTENT, needs=NEEDS))
     assert again.new_id("qa") == "qa-3"
+    await again.close()
+
+
+async def test_a_job_whose_events_are_damaged_is_named_and_the_others_can_be_seen(
+    scene: Scene,
+) -> None:
+    """Of two that have ended, and are read back only when somebody asks."""
+    for name in ("qa-1", "qa-2"):
+        scene.submit(name)
+        scene.service.cancel(JobId(name))
+        scene.service.settled([scene.service.get(JobId(name))])
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+    again.start()
+    first, second, third, *rest = scene.journal.events(JobId("qa-1"))
+    scene.journal._events[JobId("qa-1")] = (first, second, third[:7], *rest)
+    views = JobViews(again, lambda site: None)
+
+    listed = decode(await views.on_jobs("", encode(JobQuery(job=JobId("")))), JobList)
+
+    assert [job.job for job in listed.jobs] == ["qa-2"]
+    assert [*again.unreadable] == ["qa-1"]
+    with pytest.raises(Corrupt, match="job qa-1 cannot be read: its event 3 is damaged") as raised:
+        await views.on_jobs("", encode(JobQuery(job=JobId("qa-1"))))
+    assert "backup" in raised.value.fix
+    (found,) = check_jobs(tuple(again.unreadable))
+    assert (found.level, found.subject) == (Level.PROBLEM, "job qa-1")
     await again.close()
 
 

@@ -384,7 +384,7 @@ def read_only(folder: Path) -> str:
     ("made", "error", "said"),
     [
         (newer, InvalidInput, "schema 9999.*later one"),
-        (no_database, Corrupt, "damaged or not a database.*backup"),
+        (no_database, Corrupt, "damaged or not a journal.*backup"),
         (no_folder, InvalidInput, "cannot be opened.*create the folder"),
         (read_only, InvalidInput, "cannot be written.*write access"),
         (lambda folder: "sqlite://", InvalidInput, "not durable.*sqlite:///PATH"),
@@ -400,6 +400,50 @@ def test_a_database_that_cannot_be_used_says_what_to_do(
         SqlJournal(made(tmp_path))
     assert raised.value.field == "database"
     assert raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("DELETE FROM events WHERE seq = 2", "of job-a, the event 2 is missing"),
+        ("UPDATE events SET seq = 102 WHERE seq = 2", "of job-a, the event 2 is missing"),
+        ("UPDATE events SET seq = 0 WHERE seq = 1", "of job-a, the event 1 is missing"),
+        ("UPDATE events SET event = 'text' WHERE seq = 2", "'text', where bytes belong"),
+        ("UPDATE events SET event = 7 WHERE seq = 2", "7, where bytes belong"),
+        ("UPDATE records SET value = 'text'", "'text', where bytes belong"),
+        ("UPDATE ledger SET entry = 'text'", "'text', where bytes belong"),
+        ("UPDATE ledger SET entry = x'00'", "the ledger's entry 1 is damaged"),
+        ("DROP TABLE records", "no such table: records"),
+        ("INSERT INTO alembic_version VALUES ('0002')", "it names 0003, 0002"),
+        ("DELETE FROM alembic_version", "it names none"),
+        ("DROP TABLE alembic_version", "it names none"),
+    ],
+)
+def test_a_damaged_database_says_what_is_damaged(tmp_path: Path, damage: str, words: str) -> None:
+    path = tmp_path / "jobs.db"
+    journal = SqlJournal(url_of(path))
+    journal.append(A, 0, [b"1", b"2", b"3"], 1.0, [entry("visit/1")])
+    journal.put("model", "a", b"record")
+    journal.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(damage)
+        connection.commit()
+
+    with pytest.raises(Corrupt) as raised:
+        read_all(url_of(path))
+
+    assert words in raised.value.problem
+    assert raised.value.field == "database"
+    assert "backup" in raised.value.fix
+
+
+def read_all(url: str) -> None:
+    journal = SqlJournal(url)
+    try:
+        journal.counts(), journal.events(A), journal.all("model")
+        journal.ledger(LedgerQuestion())
+    finally:
+        journal.close()
 
 
 def test_a_newer_database_is_left_as_it_is(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ centre.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ from blake3 import blake3
 
 from daitn import __version__
 from daitn.center.config import CenterConfig
+from daitn.center.database_owner import claim_database
 from daitn.center.sharing import copy_shared
 from daitn.files.atomic import (
     PARTIAL,
@@ -34,11 +37,13 @@ from daitn.files.atomic import (
     replace_file,
     sync,
 )
+from daitn.files.failed_writes import failed_write
 from daitn.files.lock import FolderLock
 from daitn.files.state_folder import CenterState, ProcessState
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound, StorageFull
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.tools import clock
 from daitn.tools.journal.copying import copy_journal, is_empty
+from daitn.tools.journal.opening import open_database
 
 __all__ = ["BackupContents", "back_up", "checked_backup", "restore"]
 
@@ -70,7 +75,7 @@ def back_up(config: CenterConfig, folder: Path) -> BackupContents:
     there is no control centre, `StorageFull`, and as `SqlJournal` does.
     """
     state = Path(config.state)
-    if not (state / ProcessState.KEY).exists():
+    if not (state / ProcessState.KEY).exists() or (state / ProcessState.RESTORING).exists():
         raise NotFound(
             f"there is no control centre in {state}",
             field="state",
@@ -93,45 +98,76 @@ def back_up(config: CenterConfig, folder: Path) -> BackupContents:
         shutil.rmtree(partial, ignore_errors=True)
         make_folder(partial)
         partial.chmod(0o700)
-        at_s = clock.wall_s()
-        rows = copy_journal(config.database_url, f"sqlite:///{partial / _JOURNAL}")
-        _copy_state(config, partial / _STATE)
-        if config.replica:
-            copy_shared(config.database, partial / _STATE)
-        contents = BackupContents(
-            software=__version__,
-            name=config.name,
-            at_s=at_s,
-            rows=rows,
-            files={str(path.relative_to(partial)): _digest(path) for path in _files(partial)},
-        )
+        contents = _copied(config, partial)
         replace_file(partial / _CONTENTS, msgspec.json.format(msgspec.json.encode(contents)))
         put_in_place(partial, folder)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise _unwritable(folder, error) from None
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error, "FOLDER") from None
+        raise
     return contents
 
 
+def _copied(config: CenterConfig, partial: Path) -> BackupContents:
+    at_s = clock.wall_s()
+    rows = copy_journal(config.database_url, f"sqlite:///{partial / _JOURNAL}")
+    _copy_state(config, partial / _STATE)
+    if config.replica:
+        copy_shared(config.database, partial / _STATE)
+    return BackupContents(
+        software=__version__,
+        name=config.name,
+        at_s=at_s,
+        rows=rows,
+        files={str(path.relative_to(partial)): _digest(path) for path in _files(partial)},
+    )
+
+
 def checked_backup(folder: Path) -> BackupContents:
-    """The contents of a backup. Raises `NotFound`, or `Corrupt` if a file has changed."""
+    """The contents of a backup. Raises `NotFound`, `InvalidInput` if a later version made it, or
+    `Corrupt` if a file is missing or has changed."""
+    listed = folder / _CONTENTS
     try:
-        contents = msgspec.json.decode((folder / _CONTENTS).read_bytes(), type=BackupContents)
+        contents = msgspec.json.decode(listed.read_bytes(), type=BackupContents)
     except FileNotFoundError:
         raise NotFound(
             f"there is no complete backup in {folder}",
             field="FOLDER",
             fix=f"name a folder that `daitn backup` made; it has {_CONTENTS}",
         ) from None
-    except msgspec.DecodeError as error:
-        raise _damaged(folder / _CONTENTS, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(listed, str(error)) from None
+    except OSError as error:
+        raise _damaged(listed, error.strerror or str(error)) from None
+    if _release(contents.software) > _release(__version__):
+        raise InvalidInput(
+            f"{folder} was made by daitn {contents.software}, which is later than {__version__}",
+            field="FOLDER",
+            fix=f"install daitn {contents.software} or a later version, and restore with that",
+        )
+    for name in (_JOURNAL, f"{_STATE}/{ProcessState.KEY}"):
+        if name not in contents.files:
+            raise _damaged(listed, f"it does not list {name}")
     for name, digest in contents.files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise _damaged(path, "it is missing")
-        if _digest(path) != digest:
-            raise _damaged(path, "its digest is another")
+        _check_file(folder, name, digest)
     return contents
+
+
+def _check_file(folder: Path, name: str, digest: str) -> None:
+    parts = name.split("/")
+    if name != _JOURNAL and (parts[0] != _STATE or {"", ".", ".."}.intersection(parts)):
+        raise _damaged(folder / _CONTENTS, f"it lists {name}, which is not in the state folder")
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+        raise _damaged(path, "it is missing")
+    if _digest(path) != digest:
+        raise _damaged(path, "its digest is another")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """A version's numbers, to compare; what follows them is ignored."""
+    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
 def restore(config: CenterConfig, folder: Path) -> BackupContents:
@@ -140,11 +176,19 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
     Where the file names a replica, and its database has entries, that is the one which the others
     have: then the state folder alone is made. Raises `InvalidInput` if the state folder or the
     database holds anything else, as `checked_backup` does, and `StorageFull`. Nothing is
-    overwritten; what was begun and not ended is to be removed before another try.
+    overwritten, and nothing is left of a restore that fails; one that was killed begins anew.
     """
     contents = checked_backup(folder)
+    if contents.name != config.name:
+        raise InvalidInput(
+            f"{folder} is a backup of the control centre {contents.name}, not of {config.name}",
+            field="name",
+            fix=f"state `name: {contents.name}` in the control centre's file",
+        )
     state = Path(config.state)
-    with private_files(), FolderLock(state):
+    with private_files(), FolderLock(state, restores=True):
+        if (state / ProcessState.RESTORING).exists():
+            _clear(state)
         empty = not config.database or is_empty(config.database)
         found = sorted(path.name for path in state.iterdir() if path.name != ProcessState.LOCK)
         if found or not (empty or config.replica):
@@ -155,31 +199,68 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
                 fix="name an empty state folder and database in the control centre's file, or "
                 "move the existing ones away",
             )
+        replace_file(state / ProcessState.RESTORING, b"")
         try:
-            for name in contents.files:
-                within = Path(name)
-                if within.parts[0] == _STATE:
-                    _copy(folder / within, state.joinpath(*within.parts[1:]))
-            if empty:
-                # Opening a database writes to it, and a backup must stay unchanged.
-                read = state / _JOURNAL
-                _copy(folder / _JOURNAL, read)
-                copy_journal(f"sqlite:///{read}", config.database_url)
-                read.unlink()
-        except OSError as error:
-            raise _unwritable(state, error) from None
+            _restore_files(contents, folder, state)
+            _restore_journal(config, state, contents if empty else None)
+        except BaseException as error:
+            _clear(state)
+            if isinstance(error, OSError):
+                raise _unwritable(state, error, "state") from None
+            raise
+        (state / ProcessState.RESTORING).unlink()
+        sync(state)
     return contents
+
+
+def _restore_files(contents: BackupContents, folder: Path, state: Path) -> None:
+    """Copy the state folder, and the journal beside it: opening a database writes to it, and a
+    backup must stay unchanged. A journal that this version cannot read fails first."""
+    read = state / _JOURNAL
+    _copy(folder / _JOURNAL, read)
+    open_database(f"sqlite:///{read}").dispose()
+    for name in contents.files:
+        within = Path(name)
+        if within.parts[0] == _STATE:
+            _copy(folder / within, state.joinpath(*within.parts[1:]))
+
+
+def _restore_journal(config: CenterConfig, state: Path, contents: BackupContents | None) -> None:
+    """Put the journal into the empty database; without `contents`, there is one that is shared."""
+    read = state / _JOURNAL
+    if config.database:
+        claim_database(config.database, state)
+    if contents is not None:
+        rows = copy_journal(f"sqlite:///{read}", config.database_url)
+        if rows != contents.rows:
+            raise _damaged(read, f"it has {rows} rows instead of {contents.rows}")
+    read.unlink()
+
+
+def _clear(state: Path) -> None:
+    """Remove what a restore made, its mark last."""
+    for path in state.iterdir():
+        if path.name in (ProcessState.LOCK, ProcessState.RESTORING):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    sync(state)
+    (state / ProcessState.RESTORING).unlink(missing_ok=True)
 
 
 def _copy_state(config: CenterConfig, target: Path) -> None:
     state = Path(config.state)
-    for path in _files(state):
+    for path in _files(state, beside=target.parent):
         within = path.relative_to(state)
         of_database = within.name.startswith(CenterState.DATABASE)
         if not of_database and not _LEFT_OUT.intersection(within.parts):
             try:
                 _copy(path, target / within)
             except FileNotFoundError:
+                if path.is_symlink():
+                    raise _leads_nowhere(path) from None
                 continue  # No longer needed, and deleted meanwhile.
 
 
@@ -190,12 +271,27 @@ def _copy(source: Path, target: Path) -> None:
     sync(target)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and not path.name.endswith(PARTIAL)
-    )
+def _files(folder: Path, beside: Path | None = None) -> Iterator[Path]:
+    """All files, those behind links too, as a state folder may lie on several disks; none of
+    `beside`, which is being written. Raises `OSError`."""
+    seen = {folder.resolve()} | ({beside.resolve()} if beside else set())
+    for at, folders, files in os.walk(folder, followlinks=True, onerror=_raised):
+        # Folders before links to them, so that each is found under its own name.
+        folders.sort(key=lambda name: (Path(at, name).is_symlink(), name))
+        for name in tuple(folders):
+            real = Path(at, name).resolve()
+            if real in seen:
+                folders.remove(name)
+            seen.add(real)
+        for name in sorted(files):
+            path = Path(at, name)
+            if not name.endswith(PARTIAL) and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _raised(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _digest(path: Path) -> str:
@@ -206,13 +302,18 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def _leads_nowhere(link: Path) -> InvalidInput:
+    return InvalidInput(
+        f"the link {link} leads to {os.readlink(link)}, which is not there",
+        field="state",
+        fix="mount its disk, or remove the link",
+    )
+
+
 def _damaged(path: Path, why: str) -> Corrupt:
     return Corrupt(f"{path} is damaged: {why}", field=str(path), fix="take another backup")
 
 
-def _unwritable(folder: Path, error: OSError) -> StorageFull:
-    return StorageFull(
-        f"{folder} cannot be written: {error.strerror}",
-        field="FOLDER",
-        fix="free space there, and check that this user can write to it",
-    )
+def _unwritable(folder: Path, error: OSError, field: str) -> DaitnError:
+    fix = "check that the place exists, and that this user can write to it"
+    return failed_write(error.filename or folder, error, field=field, fix=fix)

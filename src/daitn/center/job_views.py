@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 from daitn.center.jobs import JobService
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.valuing import value_of
-from daitn.objects.errors import NotFound
+from daitn.objects.errors import Corrupt, NotFound
 from daitn.objects.identifiers import JobId, OwnerId, SiteId
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import Lineage
@@ -51,7 +52,8 @@ class JobViews:
         own = (job for job in self._jobs.before(None) if visible(self._jobs.owner(job)))
         shown: list[JobView] = []
         for job in list(itertools.islice(own, MOST_LISTED)):
-            shown.append(self._jobs.view(job))
+            with contextlib.suppress(Corrupt):  # It is set aside: the others can be read.
+                shown.append(self._jobs.view(job))
             await asyncio.sleep(0)  # Ended ones are read back.
         return encode(JobList(jobs=tuple(reversed(shown))))
 
@@ -116,6 +118,8 @@ class JobViews:
     def own(self, id_: JobId) -> Job:
         """A job that the caller may see and command. Raises `NotFound`, also for another
         owner's."""
+        if id_ in self._jobs.unreadable and visible(OwnerId("")):  # Nobody knows its owner.
+            raise self._jobs.unreadable[id_]
         if not self._jobs.has(id_) or not visible(self._jobs.owner(id_)):
             raise no_such("job", id_, field="job", see="daitn get jobs")
         return self._jobs.get(id_)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from functools import partial
 
 from daitn.center.ended_jobs import EndedJobs, models_of
-from daitn.center.stored_events import StoredEvent, stored_events
+from daitn.center.stored_events import StoredEvent, stored_events, unreadable
 from daitn.center.work_watch import WorkWatch
 from daitn.control.jobs.commands import Command, Commands, Settle, StartWork, StopWork
 from daitn.control.jobs.job import Job
@@ -26,6 +26,7 @@ from daitn.control.jobs.rounds import due_at_s
 from daitn.control.jobs.view import view
 from daitn.control.jobs.walkers import statements_of
 from daitn.objects.errors import (
+    Corrupt,
     DaitnError,
     ErrorReport,
     IllegalTransition,
@@ -103,8 +104,9 @@ class JobService:
         """Ended jobs that are being finalised."""
         self._open: dict[JobId, Job] = {}
         """Jobs with something left to do; only these are examined periodically."""
-        self._unread: set[JobId] = set()
-        """Jobs in the journal that cannot be read; their ids are taken."""
+        self.unreadable: dict[JobId, Corrupt] = {}
+        """Jobs in the journal that cannot be read, as far as that was noticed; their ids are
+        taken."""
         self._stored: dict[JobId, int] = {}
         self._away_until_s = 0.0
         """Nothing that can wait is written or read before (monotonic): the database did not answer
@@ -130,10 +132,12 @@ class JobService:
         for job in facts:
             try:
                 self._restore_unless_ended(job)
-            except Exception:
+            except Corrupt as error:
                 # One job that cannot be read must not stop the others.
-                self._unread.add(job)
-                log.exception("job %s cannot be read back and is ignored", job)
+                self._set_aside(job, error)
+            except Exception as error:
+                log.exception("job %s cannot be read back", job)
+                self._set_aside(job, unreadable(job, f"its events contradict each other: {error}"))
         self._post_missing()
         self._tasks.repeat(self._tick, "jobs' deadlines")
 
@@ -146,6 +150,11 @@ class JobService:
         if stops := tuple(one for one in left if isinstance(one, StopWork)):
             self._unsent[id_] = stops
 
+    def _set_aside(self, id_: JobId, error: Corrupt) -> None:
+        if id_ not in self.unreadable:
+            self.unreadable[id_] = error
+            log.error("%s", error)
+
     def _post_missing(self) -> None:
         """Post the costs of facts stored by an earlier version."""
         posted = self._journal.posted()
@@ -153,7 +162,8 @@ class JobService:
             outline = self._ended.get(id_)
             entries = outline.entries if outline else len(self._jobs[id_].entries)
             if posted.get(id_, 0) < entries:
-                self._journal.post(self.get(id_).entries)
+                with contextlib.suppress(Corrupt):  # It is set aside.
+                    self._journal.post(self.get(id_).entries)
 
     def unsettled(self) -> tuple[Job, ...]:
         """Ended jobs in memory without a stored outline."""
@@ -337,10 +347,16 @@ class JobService:
         job = self._jobs.get(id_)
         if job is not None:
             return job
+        if id_ in self.unreadable:
+            raise self.unreadable[id_]
         if id_ not in self._known:
             raise NotFound(f"there is no job {id_}", field="job", fix="see `daitn get jobs`")
         self._forget_ended()
-        self._restore(id_)
+        try:
+            self._restore(id_)
+        except Corrupt as error:
+            self._set_aside(id_, error)
+            raise
         return self._jobs[id_]
 
     def ordered(self, order: SignedOrder | None) -> JobView | None:
@@ -411,7 +427,7 @@ class JobService:
     def new_id(self, name: str) -> JobId:
         """The next free id for an intent of this name."""
         numbered = (JobId(f"{name}-{number}") for number in itertools.count(1))
-        taken = (self._known, self._unread, self._unsure)
+        taken = (self._known, self.unreadable, self._unsure)
         return next(id_ for id_ in numbered if not any(id_ in ids for ids in taken))
 
     def _feed_each(self, what: Hashable, event_for: Callable[[Job], JobEvent | None]) -> None:

@@ -386,6 +386,7 @@ class ControlCenter:
                 jobs=sum(visible(job.intent.owner) for job in unfinished),
                 deployments=len(self._deployments.all().deployments),
                 replicas=self._turn.replicas() if self._turn else (),
+                unreadable_jobs=tuple(self._jobs.unreadable) if visible(OwnerId("")) else (),
             )
         )
 

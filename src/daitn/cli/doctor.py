@@ -58,6 +58,7 @@ from daitn.oam.doctor.machine import (
 from daitn.oam.doctor.network import (
     check_clocks,
     check_endpoints,
+    check_jobs,
     check_paths,
     check_replicas,
     check_sites,
@@ -373,7 +374,9 @@ async def _of_network(
     try:
         async with connect(center) as session:
             findings.append(fine(Check.CENTER, center, "the control centre answers"))
-            findings += check_replicas((await network_facts(session)).replicas)
+            facts = await network_facts(session)
+            findings += check_replicas(facts.replicas)
+            findings += check_jobs(facts.unreadable_jobs)
             sites = (await session.ask("nodes", everything, NodeList)).nodes
             findings += check_sites(sites, __version__)
             alive = [site.descriptor for site in sites if site.alive]

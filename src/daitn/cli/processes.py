@@ -135,6 +135,7 @@ class _Stop:
 
 async def _run_center(path: Path | None, start_logs: Callable[..., None]) -> None:
     # Imported here, because it would delay the start of every other command by half a second.
+    from daitn.center.database_owner import claim_database
     from daitn.center.service import ControlCenter
     from daitn.cli.replicas import take_turns
     from daitn.oam.operated import Operated
@@ -177,6 +178,8 @@ async def _run_center(path: Path | None, start_logs: Callable[..., None]) -> Non
                 from daitn.tools.journal.leadership import check_alone
 
                 await asyncio.to_thread(check_alone, config.database)
+            if config.database:
+                await asyncio.to_thread(claim_database, config.database, Path(config.state))
             await serve(None, stop.requested, stop.hurried)
 
 

@@ -7,8 +7,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from daitn.center.config import CenterConfig
+from daitn.center.database_owner import claim_database
 from daitn.cli.interrupts import retried, until
 from daitn.objects.errors import DaitnError
 from daitn.tools.journal.leadership import Leadership, LeadershipTurn
@@ -34,7 +36,7 @@ async def take_turns(
     does, except while the database is away.
     """
     leadership = await retried(
-        lambda: asyncio.to_thread(Leadership, center.database, center.replica, center.listen),
+        lambda: asyncio.to_thread(_candidate, center),
         _DATABASE_AGAIN_S,
         stopping,
     )
@@ -52,6 +54,11 @@ async def take_turns(
             log.info("%s leads no more", center.replica)
     finally:
         await asyncio.to_thread(leadership.close)
+
+
+def _candidate(center: CenterConfig) -> Leadership:
+    claim_database(center.database, Path(center.state))
+    return Leadership(center.database, center.replica, center.listen)
 
 
 async def _lead(

@@ -23,10 +23,10 @@ class FolderLock:
     Raises `InvalidInput` when another process has it, when the folder cannot be written, or when
     somebody else's files in it would be deleted, and `StorageFull` when its disk has no room: two
     processes over one journal or one work log would undo each other's work. With `waits`, another
-    process is waited for.
+    process is waited for. Only a process that `restores` gets a folder whose restore did not end.
     """
 
-    def __init__(self, folder: Path, *, waits: bool = False) -> None:
+    def __init__(self, folder: Path, *, waits: bool = False, restores: bool = False) -> None:
         try:
             make_folder(folder)
             _check_deletes_nothing(folder)
@@ -44,6 +44,13 @@ class FolderLock:
                 field="state",
                 fix="stop it, or give each process a state folder of its own",
             ) from None
+        if not restores and (folder / ProcessState.RESTORING).exists():
+            self.release()
+            raise InvalidInput(
+                f"a restore into {folder} did not end, so part of its files is missing",
+                field="state",
+                fix="restore the backup again with `daitn restore`, or name another folder",
+            )
 
     def __enter__(self) -> FolderLock:
         return self

@@ -17,6 +17,8 @@ class ProcessState:
     """Its private key, readable by its owner only."""
     LOCK: Final = "lock"
     """Locked by the process that uses the folder."""
+    RESTORING: Final = "restoring"
+    """Exists while a backup is being restored: until then no process starts with the folder."""
     ROSTER: Final = "roster.json"
     """The newest roster that it has seen; it accepts no older one."""
     TLS: Final = "tls"

@@ -157,6 +157,8 @@ class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
     deployments: int
     replicas: tuple[ReplicaView, ...] = ()
     """All that share its database; none if it is alone."""
+    unreadable_jobs: tuple[JobId, ...] = ()
+    """For operators: jobs that cannot be read from the database."""
 
 
 class DecisionList(msgspec.Struct, frozen=True, kw_only=True):

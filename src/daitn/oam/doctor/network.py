@@ -17,7 +17,7 @@ from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import ClocksDiffer, DaitnError
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.requests import ReplicaView
 from daitn.objects.roster import Roster, SignedRoster
 from daitn.objects.text import some
@@ -31,6 +31,7 @@ __all__ = [
     "JOIN_ANEW",
     "check_clocks",
     "check_endpoints",
+    "check_jobs",
     "check_paths",
     "check_replicas",
     "check_roster",
@@ -76,6 +77,17 @@ def check_sites(sites: Sequence[SiteState], version: str) -> Iterator[Diagnosis]
     yield from _versions([site.descriptor for site in sites if site.alive], version)
     if sites and all(site.alive for site in sites):
         yield fine(Check.ALIVE, "network", f"all {len(sites)} sites are connected")
+
+
+def check_jobs(unreadable: Sequence[JobId]) -> Iterator[Diagnosis]:
+    """Whether the control centre can read all of its jobs."""
+    for job in unreadable:
+        yield problem(
+            Check.DATABASE,
+            f"job {job}",
+            "its events in the control centre's database are damaged, and it is set aside",
+            f"see `daitn describe job {job}`; restore the latest backup in which it is whole",
+        )
 
 
 def check_replicas(replicas: Sequence[ReplicaView]) -> Iterator[Diagnosis]:

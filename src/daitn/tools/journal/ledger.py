@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion, chained
 from daitn.objects.audit import START
+from daitn.objects.errors import Corrupt
 from daitn.objects.identifiers import Digest
 from daitn.objects.wire import canonical, decode
 from daitn.tools.journal.tables import LEDGER, POSTINGS
@@ -101,5 +102,12 @@ def posted(connection: sa.Connection) -> dict[str, int]:
 
 
 def _line(row: Any) -> LedgerLine:
-    entry = decode(row.entry, LedgerEntry)
+    try:
+        entry = decode(row.entry, LedgerEntry)
+    except Corrupt as error:
+        raise Corrupt(
+            f"the ledger's entry {row.number} is damaged: {error.problem}",
+            field="database",
+            fix="restore the latest backup of the control centre in which the ledger is whole",
+        ) from error
     return LedgerLine(number=row.number, entry=entry, digest=Digest(row.digest))

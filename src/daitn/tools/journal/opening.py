@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    StatementError,
+)
 
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
 from daitn.tools.journal.silence import impatient
-from daitn.tools.journal.tables import SCHEMA
+from daitn.tools.journal.tables import METADATA, SCHEMA
 
-__all__ = ["SILENT_S", "check_database", "open_database", "plain_errors"]
+__all__ = ["SILENT_S", "check_database", "damaged", "open_database", "plain_errors"]
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_S: Final = 10.0
@@ -29,6 +36,10 @@ _LIBPQ: Final = {
 "Parameter Key Words" of libpq."""
 SILENT_S: Final = 10.0
 """By default; a database operation waits this long for a silent server."""
+_DAMAGED: Final = re.compile(
+    r"malformed|not a database|no such (table|column)|(relation|column) \S+ does not exist"
+)
+"""What a driver says of a file that is no database, and of a table or column that is missing."""
 _VERSION: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
@@ -83,6 +94,8 @@ def plain_errors(url: sa.URL) -> Iterator[None]:
         raise
     except DBAPIError as error:
         raise _explained(str(error.orig), url) from error
+    except StatementError as error:  # A value that no column of its type holds.
+        raise damaged(url, str(error.orig)) from error
 
 
 def _engine(url: str, silent_s: float = SILENT_S) -> sa.Engine:
@@ -144,9 +157,7 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    known = None
-    if sa.inspect(connection).has_table("alembic_version"):
-        known = connection.scalar(sa.select(_VERSION.c.version_num))
+    known = _schema(connection)
     if known == SCHEMA:
         # SQLite can begin a transaction on a read-only file; find out now.
         connection.execute(sa.update(_VERSION).values(version_num=known))
@@ -169,11 +180,35 @@ def _migrate(connection: sa.Connection) -> None:
         ) from None
 
 
+def _schema(connection: sa.Connection) -> str | None:
+    """The schema of a database; none if it is empty. Raises `Corrupt` if it has tables of a journal
+    without saying which."""
+    tables = set(sa.inspect(connection).get_table_names())
+    known: Sequence[str] = ()
+    if "alembic_version" in tables:
+        known = connection.scalars(sa.select(_VERSION.c.version_num)).all()
+    elif not tables.intersection(METADATA.tables):
+        return None
+    if len(known) != 1:
+        names = ", ".join(map(str, known)) or "none"
+        raise damaged(connection.engine.url, f"its tables are of one schema, it names {names}")
+    return known[0]
+
+
 def _bad_url(problem: str) -> InvalidInput:
     return InvalidInput(
         problem,
         field="database",
         fix="use sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
+    )
+
+
+def damaged(url: sa.URL, problem: str) -> Corrupt:
+    """The error for a database that holds what no journal does."""
+    return Corrupt(
+        f"{url.render_as_string(hide_password=True)} is damaged or not a journal: {problem}",
+        field="database",
+        fix="restore it from a backup, or name another database",
     )
 
 
@@ -186,12 +221,8 @@ def _explained(problem: str, url: sa.URL) -> DaitnError:
             field="database",
             fix="free space on its disk; what was acknowledged is kept",
         )
-    if any(phrase in plain for phrase in ("malformed", "not a database")):
-        return Corrupt(
-            f"{shown} is damaged or not a database: {problem}",
-            field="database",
-            fix="restore it from a backup, or name another file",
-        )
+    if _DAMAGED.search(plain):
+        return damaged(url, problem)
     if any(phrase in plain for phrase in ("readonly", "read-only", "permission denied")):
         return InvalidInput(
             f"{shown} cannot be written: {problem}",

@@ -10,6 +10,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from daitn.tools.journal.tables import Bytes
+
 __all__ = ["BLOBS", "LEADERSHIP", "REPLICAS", "SHARED"]
 
 SHARED: Final = sa.MetaData()
@@ -39,5 +41,5 @@ BLOBS: Final = sa.Table(
     "blobs",
     SHARED,
     sa.Column("digest", sa.Text, primary_key=True),
-    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Column("data", Bytes, nullable=False),
 )

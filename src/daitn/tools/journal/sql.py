@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from daitn.objects.accounts import LedgerEntry, LedgerLine, LedgerQuestion
 from daitn.objects.identifiers import JobId
 from daitn.tools.journal import ledger, metrics
-from daitn.tools.journal.opening import SILENT_S, open_database, plain_errors
+from daitn.tools.journal.opening import SILENT_S, damaged, open_database, plain_errors
 from daitn.tools.journal.protocol import check_expected, stale
 from daitn.tools.journal.tables import EVENTS, JOBS, RECORDS
 from daitn.tools.monitoring.metrics import FAST_S, Histogram, Sample
@@ -73,22 +73,26 @@ class SqlJournal:
 
     def events(self, job: JobId) -> tuple[bytes, ...]:
         query = (
-            sa.select(EVENTS.c.event)
+            sa.select(EVENTS.c.seq, EVENTS.c.event)
             .join(JOBS, JOBS.c.id == EVENTS.c.job_id)
             .where(JOBS.c.job == job)
             .order_by(EVENTS.c.seq)
         )
         with self._reading() as connection:
-            return tuple(connection.scalars(query))
+            rows = connection.execute(query).all()
+        for number, (seq, _) in enumerate(rows, start=1):
+            if seq != number:
+                raise damaged(self._engine.url, f"of {job}, the event {number} is missing")
+        return tuple(event for _, event in rows)
 
     def jobs(self) -> tuple[JobId, ...]:
         with self._reading() as connection:
             return tuple(connection.scalars(sa.select(JOBS.c.job).order_by(JOBS.c.id)))
 
     def counts(self) -> dict[JobId, int]:
-        # The latest event's number is the last entry of its job in the index.
-        latest = sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.job_id == JOBS.c.id)
-        query = sa.select(JOBS.c.job, latest.scalar_subquery()).order_by(JOBS.c.id)
+        # Not the latest number: where an event is missing, it is not that of the events.
+        number = sa.select(sa.func.count()).where(EVENTS.c.job_id == JOBS.c.id)
+        query = sa.select(JOBS.c.job, number.scalar_subquery()).order_by(JOBS.c.id)
         with self._reading() as connection:
             return {JobId(row[0]): row[1] for row in connection.execute(query)}
 

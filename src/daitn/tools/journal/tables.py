@@ -5,16 +5,35 @@ A change here needs a migration in `migrations/versions` and a new `SCHEMA`.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-__all__ = ["EVENTS", "JOBS", "LEDGER", "METADATA", "POSTINGS", "RECORDS", "SCHEMA"]
+from daitn.objects.errors import Corrupt
+
+__all__ = ["EVENTS", "JOBS", "LEDGER", "METADATA", "POSTINGS", "RECORDS", "SCHEMA", "Bytes"]
 
 SCHEMA: Final = "0003"
 """The revision of the newest migration."""
 
 METADATA: Final = sa.MetaData()
+
+
+class Bytes(sa.TypeDecorator[bytes]):
+    """Bytes. SQLite's columns hold values of any type: another one raises `Corrupt` when read."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> bytes | None:
+        if value is None or isinstance(value, bytes):
+            return value
+        raise Corrupt(
+            f"a value in the database is {value!r:.40}, where bytes belong",
+            field="database",
+            fix="restore it from a backup",
+        )
+
 
 JOBS: Final = sa.Table(
     "jobs",
@@ -30,7 +49,7 @@ EVENTS: Final = sa.Table(
     sa.Column("job_id", sa.Integer, sa.ForeignKey("jobs.id"), primary_key=True),
     sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("at_s", sa.Double, nullable=False),
-    sa.Column("event", sa.LargeBinary, nullable=False),
+    sa.Column("event", Bytes, nullable=False),
 )
 """`seq` counts from 1 in every job; two writers cannot both add the same one."""
 
@@ -39,7 +58,7 @@ RECORDS: Final = sa.Table(
     METADATA,
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("value", Bytes, nullable=False),
 )
 
 LEDGER: Final = sa.Table(
@@ -50,7 +69,7 @@ LEDGER: Final = sa.Table(
     sa.Column("job", sa.Text, nullable=False),
     sa.Column("at_s", sa.Double, nullable=False),
     sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("entry", sa.LargeBinary, nullable=False),
+    sa.Column("entry", Bytes, nullable=False),
     sa.Index("ledger_job", "job"),
     sa.Index("ledger_at_s", "at_s"),
 )
