@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
+from daitn.center import database_owner as owner_module
 from daitn.center import sharing as sharing_module
 from daitn.cli import replicas as replicas_module
 from daitn.objects.errors import DaitnError
@@ -33,6 +34,7 @@ def shared(database: Database) -> Iterator[None]:
     with (
         mock.patch.object(replicas_module, "Leadership", standing),
         mock.patch.object(sharing_module, "BlobRows", blobs),
+        mock.patch.object(owner_module, "SqlJournal", database.connect),
     ):
         yield
 

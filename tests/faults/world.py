@@ -175,6 +175,9 @@ class World:
         machine = self._machine(name, ahead_s)
         self.leapt_s += max(0.0, ahead_s - self._ahead_s.get(name, 0.0))
         self._ahead_s[name] = ahead_s
+        if name in self.centers:  # Whoever takes over goes by another clock.
+            others = (self._ahead_s.get(other, 0.0) for other in self.centers if other != name)
+            self.leapt_s += max((abs(ahead_s - other) for other in others), default=0.0)
         if len(self.centers) > 1 and name in self.centers:
             self._run(machine, self._stand_by(machine))
             return
