@@ -82,7 +82,16 @@ def open_roster(
     Raises `Corrupt` for a wrong signature or other bytes, `Refused` for an expired roster, one of
     another network, or an older version (a rollback).
     """
-    check_signature(root_public, signed.signature, _PURPOSE + signed.roster)
+    try:
+        check_signature(root_public, signed.signature, _PURPOSE + signed.roster)
+    except Corrupt:
+        raise Corrupt(
+            "the network's root key did not sign this roster: it was changed, or the key is that "
+            "of another network",
+            field="roster",
+            fix="get the roster again from the network's operator, and compare its root key with "
+            "theirs",
+        ) from None
     roster = decode(signed.roster, Roster)
     if not reads(signed.roster, roster, later=True):
         raise Corrupt("the roster is not in canonical form", field="roster", fix="sign it again")

@@ -12,7 +12,7 @@ from daitn.cli.handover.folder import EXPORTER, read
 from daitn.cli.times import day
 from daitn.identity.roster import read_roster
 from daitn.objects.descriptors import Role
-from daitn.objects.errors import Corrupt, InvalidInput, Refused
+from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Lineage, Verification
 from daitn.objects.roster import Kind, Member, Roster
@@ -28,44 +28,70 @@ class Signers:
     """The admissible signers."""
 
     keys: Mapping[SiteId, str] = field(default_factory=dict)
-    """Sites' public keys that the reader knows, whatever a roster says."""
+    """Public keys that the reader knows, of sites that the roster lacks."""
     roster: Roster | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `InvalidInput` for keys that contradict the roster."""
+        if self.roster is None:
+            return
+        listed, owners = self._listed(), {m.public_key: m for m in self.roster.members}
+        for site, key in self.keys.items():
+            owner = owners.get(key)
+            problem = ""
+            if site in listed and listed[site].public_key != key:
+                problem = f"{site} has another key in {_named(self.roster)}"
+            elif owner is not None and (owner.kind, owner.name) != (Kind.SITE, site):
+                problem = (
+                    f"the key of {site} is {owner.kind} {owner.name}'s in {_named(self.roster)}"
+                )
+            if problem:
+                raise InvalidInput(
+                    problem,
+                    field="--keys",
+                    fix=f"leave {site} out: the roster decides whose key is whose",
+                )
+
+    def _listed(self) -> dict[SiteId, Member]:
+        members = self.roster.members if self.roster else ()
+        return {SiteId(m.name): m for m in members if m.kind is Kind.SITE}
 
     @property
     def sites(self) -> dict[SiteId, str]:
         """The sites' public keys."""
-        members = self.roster.members if self.roster else ()
-        listed = {SiteId(m.name): m.public_key for m in members if m.kind is Kind.SITE}
-        return {**listed, **self.keys}
+        return {**self.keys, **{site: m.public_key for site, m in self._listed().items()}}
 
     def check_lineage(self, lineage: Lineage) -> None:
-        """Raise `Corrupt` for an entry of a site that the roster lacks, or to which it does not
-        grant such work, or that signed it after its membership had ended."""
+        """Raise `Corrupt` for an entry of a site that the roster and the keys lack, or to which the
+        roster does not grant such work, or that signed it after its membership had ended."""
         if self.roster is None:
             return
-        listed = {SiteId(m.name): m for m in self.roster.members if m.kind is Kind.SITE}
+        listed, named = self._listed(), _named(self.roster)
         for position, entry in enumerate(lineage.entries):
             site = entry.fact.site
             role = Role.VERIFIER if isinstance(entry.fact, Verification) else Role.DATA
-            if site in self.keys:
-                continue
-            problem = ""
+            problem, fix = (
+                "",
+                "get the current roster; if it does not grant this either, do not use ",
+            )
+            fix += "the model"
             if site not in listed:
-                problem = f"{site} is not in {_named(self.roster)}"
+                if site in self.keys:
+                    continue
+                problem = f"{site} is not in {named}"
+                fix = (
+                    "if the site was revoked, or never was in the network, do not use the model; "
+                    "if it left on good terms, give its key with --keys"
+                )
             elif role not in listed[site].roles:
-                problem = f"{site} does not have the role {role} in {_named(self.roster)}"
+                problem = f"{site} does not have the role {role} in {named}"
             elif entry.fact.at_s > listed[site].until_s:
                 problem = (
                     f"{site} signed it on {day(entry.fact.at_s)}, and its membership ended on "
                     f"{day(listed[site].until_s)}"
                 )
             if problem:
-                raise Corrupt(
-                    problem,
-                    field=f"entries[{position}]",
-                    fix="if the site was revoked, or never was in the network, do not use the "
-                    "model; if it left on good terms, give its key with --keys",
-                )
+                raise Corrupt(problem, field=f"entries[{position}]", fix=fix)
 
     def check_exporter(self, exporter: Exporter) -> None:
         """Raise `Corrupt` unless the exporter is in the roster."""
@@ -104,7 +130,10 @@ def rostered(path: Path, at_s: float, keys: Mapping[SiteId, str] | None = None) 
     """
     if path.is_file() and path.stat().st_size > _MOST_ROSTER_BYTES:
         raise InvalidInput(f"{path} is too large", field="--roster", fix="name a roster.json")
-    roster = read_roster(path).opened()
+    try:
+        roster = read_roster(path).opened()
+    except Corrupt as error:
+        raise Corrupt(f"{path}: {error.problem}", field="--roster", fix=error.fix) from None
     if at_s >= roster.until_s:
         raise Refused(
             f"{_named(roster)} ended on {day(roster.until_s)}: it does not show who was revoked "
@@ -127,6 +156,10 @@ def read_keys(path: Path) -> dict[SiteId, str]:
 
     Raises `NotFound` or `InvalidInput`.
     """
+    if not path.is_file():
+        raise NotFound(
+            f"there is no file {path}", field="--keys", fix="name a JSON file {site: key}"
+        )
     try:
         return read(path, dict[SiteId, str], _MOST_KEYS_BYTES)
     except Corrupt as error:
