@@ -144,7 +144,7 @@ def test_a_text_with_the_line_ends_of_another_system_is_told_from_another_text(
     for text in texts if name == "all" else [name]:
         with_crlf(out / text)
     error = refused(handed, out)
-    assert error.field == ("README.md" if name == "all" else name)
+    assert error.field == ("model.sig" if name == "all" else name)
     assert "line ends" in error.problem
     assert "core.autocrlf=false" in error.fix
 
@@ -190,6 +190,10 @@ class Cheat:
         (self.out / "lineage.json").write_text(to_json(lineage))
         stated = lines or tuple(sign_statement(e, self.network, key) for e in lineage.entries)
         (self.out / STATEMENTS).write_bytes(b"".join(line + b"\n" for line in stated))
+        self.signs(key)
+
+    def signs(self, key: SigningKey) -> None:
+        """Sign the folder as it is."""
         member = self.handed.members["ada"]
         of = (self.handed.model.manifest, "parts")
         write_exporter(self.out, key, member, self.network, of, NOW_S)
@@ -310,7 +314,7 @@ def test_a_revoked_signer_is_refused(handed: Handed, out: Path) -> None:
         assert "revoked" in error.fix
     without = {one: m for one, m in handed.members.items() if one != "clinic"}
     left = rostered(handed.roster(without), NOW_S)
-    known = Signers({handed.entries[0].fact.site: handed.key.public}, left.roster)
+    known = Signers({CLINIC: handed.key.public}, left.roster)
     assert verify_folder(out, known).entries == handed.entries
 
 

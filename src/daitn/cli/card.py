@@ -2,42 +2,93 @@
 
 from __future__ import annotations
 
-from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
-from daitn.objects.requests import TrainedModel
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from daitn.objects.identifiers import Digest, JobId
+from daitn.objects.lineage import Entry, LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.text import counted
 
-__all__ = ["model_card"]
+__all__ = ["MEASURED", "USE", "SignedFacts", "Words", "is_prose", "measured_row", "model_card"]
+
+USE: Final = "## Use"
+MEASURED: Final = "## Measured"
+_FENCE: Final = re.compile(r"(`{3,})[a-z]*")
+_CODE: Final = re.compile(r"`[^`]+`")
+_MARKUP: Final = re.compile(r"``|[\r`#|<>~\\\[]|^\s*[=-]")
+"""What makes headings, tables, pictures, comments and code of text, or hides what follows."""
 
 
-def model_card(trained: TrainedModel, usage: str = "") -> str:
+@dataclass(frozen=True)
+class SignedFacts:
+    """What sites signed about a model."""
+
+    job: JobId
+    model: Digest
+    entries: tuple[Entry, ...]
+    """The model's ancestors only."""
+
+    @property
+    def every(self) -> list[LineageFact]:
+        """All of them, oldest first."""
+        return [entry.fact for entry in self.entries]
+
+    @property
+    def visits(self) -> list[Visit]:
+        """Where it learned."""
+        return [fact for fact in self.every if isinstance(fact, Visit)]
+
+    @property
+    def measured(self) -> list[Verification]:
+        """The figures of these very weights."""
+        return [f for f in self.every if isinstance(f, Verification) and f.model == self.model]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What only the exporter says."""
+
+    owner: str
+    parameters: int
+    recipe: str
+    """The manifest's; the exporter's word in a form without a manifest."""
+    size_bytes: int = 0
+    """Likewise."""
+    state: str = ""
+    targets: Sequence[str] = ()
+    """Of each measured figure; empty for one that was no objective."""
+    usage: str = ""
+    """How to use the model, as its recipe says."""
+    at: str = ""
+    """When it was exported, ISO 8601."""
+    version: str = ""
+    """Of the software that exported it."""
+
+
+def model_card(facts: SignedFacts, words: Words) -> str:
     """Markdown: what the model is, its verified measurements, and where it learned.
 
-    Figures are those that verifiers signed for these very weights. The lineage must hold the
-    model's ancestors only. `usage`: how to use it, as its recipe says.
+    Figures are those that verifiers signed for these very weights.
     """
-    job = trained.job
-    assert job.model is not None
-    facts = [entry.fact for entry in trained.lineage.entries]
-    visits = [fact for fact in facts if isinstance(fact, Visit)]
+    measured, visits = facts.measured, facts.visits
+    owner, usage = words.owner.replace("`", "'"), words.usage.rstrip()
     lines = [
-        f"# {job.job}",
+        f"# {facts.job}",
         "",
-        f"Trained by DA-ITN for {job.owner} with the recipe `{job.recipe}` "
-        f"({job.needs.parameters:,} parameters, {job.model.size_bytes:,} bytes), "
-        f"{_counted(visits)}. State of the job: {job.state}.",
+        f"Trained by DA-ITN for `{owner}` with the recipe `{words.recipe}` "
+        f"({words.parameters:,} parameters, {words.size_bytes:,} bytes), "
+        f"{_counted(visits)}. State of the job: {words.state}.",
         "",
-        *(["## Use", "", usage.rstrip(), ""] if usage else []),
-        "## Measured",
+        *([USE, "", _inert(usage), ""] if usage else []),
+        MEASURED,
         "",
         "| metric | topic | measured | standard error | items | target | verifier |",
         "|---|---|---|---|---|---|---|",
     ]
-    targets = {(o.metric, o.topic): f"{o.target}" for o in job.objectives}
     lines += [
-        f"| {v.metric} | {v.topic} | {v.value:.4f} | {v.standard_error:.4f} | {v.items} "
-        f"| {targets.get((v.metric, v.topic), '')} | {v.site} |"
-        for v in facts
-        if isinstance(v, Verification) and v.model == job.model.manifest
+        target.join(measured_row(one)) for one, target in zip(measured, words.targets, strict=True)
     ]
     lines += [
         "",
@@ -63,12 +114,46 @@ def model_card(trained: TrainedModel, usage: str = "") -> str:
         "",
         "## Lineage",
         "",
-        f"Model digest `{job.model.manifest}` (BLAKE3 of its manifest). `lineage.json` holds "
-        f"{_entries(len(facts))}, each signed by its site:",
+        f"Model digest `{facts.model}` (BLAKE3 of its manifest). `lineage.json` holds "
+        f"{_entries(len(facts.entries))}, each signed by its site:",
         "",
     ]
-    lines += [f"- {_entry_line(fact)}" for fact in facts]
+    lines += [f"- {_entry_line(fact)}" for fact in facts.every]
     return "\n".join(lines) + "\n"
+
+
+def measured_row(fact: Verification) -> tuple[str, str]:
+    """A row of the card's figures: what stands before its target, and after it."""
+    return (
+        f"| {fact.metric} | {fact.topic} | {fact.value:.4f} | {fact.standard_error:.4f} "
+        f"| {fact.items} | ",
+        f" | {fact.site} |",
+    )
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text in Markdown is prose and blocks of code, so that it cannot pass for another
+    part of the card, or hide one."""
+    fence = ""
+    for line in text.split("\n"):
+        if fence:
+            if fence in line and line != fence:
+                return False
+            fence = "" if line == fence else fence
+        elif opened := _FENCE.fullmatch(line):
+            fence = opened[1]
+        elif _MARKUP.search(_CODE.sub("", line)) or "``" in line:
+            return False
+    return not fence and "\r" not in text
+
+
+def _inert(usage: str) -> str:
+    """A recipe's text, as code if it is more than prose."""
+    if is_prose(usage):
+        return usage
+    runs = [len(run) for run in re.findall("`+", usage)]
+    fence = "`" * (max([2, *runs]) + 1)
+    return f"{fence}\n{usage.replace(chr(13), '')}\n{fence}"
 
 
 def _epsilon(visit: Visit) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "DsseSignature",
     "opened",
     "pae",
+    "plain_json",
     "read_dsse",
     "sealed",
     "statement",
@@ -93,15 +94,20 @@ def opened(envelope: Dsse, public: str, field: str) -> dict[str, Any]:
 
 
 def statement(payload: bytes, field: str) -> dict[str, Any]:
-    """The JSON object in a payload. Raises `Corrupt`, also for duplicate keys, on which readers
-    would differ."""
-    try:
-        statement = json.loads(payload, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(f"no statement: {error}", field=field, fix=AGAIN) from None
+    """The JSON object in a payload. Raises `Corrupt`, as `plain_json` does."""
+    statement = plain_json(payload, field, "statement")
     if not isinstance(statement, dict):
         raise Corrupt("no statement, but another value", field=field, fix=AGAIN)
     return statement
+
+
+def plain_json(data: bytes, field: str, kind: str = "JSON") -> Any:
+    """The value of a JSON text of some kind. Raises `Corrupt`, also for duplicate keys, on which
+    readers would differ."""
+    try:
+        return json.loads(data, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"no {kind}: {error}", field=field, fix=AGAIN) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -107,17 +107,14 @@ def sign_files(name: str, files: Mapping[str, str], key: SigningKey) -> bytes:
     )
     payload, private = msgspec.json.encode(statement), _private(key)
     signature = DsseSignature(sig=private.sign(pae(payload), ec.ECDSA(hashes.SHA256())))
-    hint = hashlib.sha256(_pem(private.public_key())).hexdigest()
-    bundle = _Bundle(
-        media_type=_MEDIA_TYPE,
-        verification_material=_Material(public_key=_PublicKey(hint=hint)),
-        dsse_envelope=Dsse(payload=payload, payload_type=IN_TOTO, signatures=(signature,)),
-    )
-    return msgspec.json.encode(bundle)
+    envelope = Dsse(payload=payload, payload_type=IN_TOTO, signatures=(signature,))
+    return _written(envelope, _pem(private.public_key()))
 
 
 def signed_files(bundle: bytes, pem: bytes) -> dict[str, str]:
-    """The SHA-256 of each file, by its path, as signed with the key in `pem`. Raises `Corrupt`."""
+    """The SHA-256 of each file, by its path, as signed with the key in `pem`.
+
+    Raises `Corrupt`, also for a bundle or a key with anything besides."""
     try:
         read = msgspec.json.decode(bundle, type=_Bundle)
         public = load_pem_public_key(pem)
@@ -128,13 +125,34 @@ def signed_files(bundle: bytes, pem: bytes) -> dict[str, str]:
             raise ValueError("it is another kind of bundle")
         if len(envelope.signatures) != 1:
             raise ValueError("it has more than one signature")
+        if _pem(public) != pem:
+            raise ValueError("its key's file holds more than the key")
         public.verify(envelope.signatures[0].sig, pae(envelope.payload), ec.ECDSA(hashes.SHA256()))
+        if _rewritten(read, pem) != bundle:
+            raise ValueError("it holds something that is not signed")
         return _files(statement(envelope.payload, SIGNATURE))
     except InvalidSignature:
         problem = "the signature does not match: another key made it, or it was changed"
     except (ValueError, TypeError, RecursionError, UnsupportedAlgorithm) as error:
         problem = f"no signature of a folder: {error}"
     raise Corrupt(problem, field=SIGNATURE, fix=AGAIN)
+
+
+def _rewritten(bundle: _Bundle, pem: bytes) -> bytes:
+    """The bundle as `sign_files` writes it: its signature does not cover what is around it."""
+    envelope = bundle.dsse_envelope
+    signature = DsseSignature(sig=envelope.signatures[0].sig)
+    return _written(msgspec.structs.replace(envelope, signatures=(signature,)), pem)
+
+
+def _written(envelope: Dsse, pem: bytes) -> bytes:
+    hint = hashlib.sha256(pem).hexdigest()
+    bundle = _Bundle(
+        media_type=_MEDIA_TYPE,
+        verification_material=_Material(public_key=_PublicKey(hint=hint)),
+        dsse_envelope=envelope,
+    )
+    return msgspec.json.encode(bundle)
 
 
 def _files(statement: dict[str, Any]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Models handed to people outside the network: the documents that accompany the weights, and their
-checks.
+checks, of which `table.py` has one for each file.
 
 ::
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from daitn.cli.handover.folder import EXPORTER, EXPORTER_KEY, read_bytes
+from daitn.cli.handover.folder import EXPORTER, EXPORTER_KEY, other_line_ends, read_bytes
 from daitn.identity.dsse import AGAIN, opened, read_dsse, sealed
 from daitn.identity.keys import SigningKey
 from daitn.identity.model_signing import SIGNATURE, public_pem, sign_files, signed_files
@@ -69,8 +69,7 @@ def read_exporter(folder: Path) -> tuple[Exporter, dict[str, str]]:
     this statement names, whoever owns it. Raises `NotFound` and `Corrupt`."""
     pem = read_bytes(folder / EXPORTER_KEY, EXPORTER_KEY, _MOST_BYTES)
     pem = pem.replace(b"\r\n", b"\n")  # It is the same key; the files' hashes tell of other ends.
-    bundle = read_bytes(folder / SIGNATURE, SIGNATURE, _MOST_SIGNATURE_BYTES)
-    hashes = signed_files(bundle, pem)
+    hashes = signed_files(_bundle(folder), pem)
     envelope = read_dsse(read_bytes(folder / EXPORTER, EXPORTER, _MOST_BYTES), EXPORTER)
     public = envelope.signatures[0].keyid
     statement = opened(envelope, public, EXPORTER)
@@ -90,3 +89,13 @@ def read_exporter(folder: Path) -> tuple[Exporter, dict[str, str]]:
     if exporter.public_key != public:
         raise Corrupt("signed with a key other than the one it names", field=EXPORTER, fix=AGAIN)
     return exporter, hashes
+
+
+def _bundle(folder: Path) -> bytes:
+    """The signature of a folder, which alone nothing signs: it is one line."""
+    data = read_bytes(folder / SIGNATURE, SIGNATURE, _MOST_SIGNATURE_BYTES)
+    if data.endswith(b"\r\n"):
+        raise other_line_ends(SIGNATURE)
+    if not data.endswith(b"\n"):
+        raise Corrupt("its end is missing", field=SIGNATURE, fix=AGAIN)
+    return data[:-1]

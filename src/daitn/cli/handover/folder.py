@@ -11,31 +11,37 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from daitn.identity.dsse import AGAIN
+from daitn.cli.handover.comparing import difference
+from daitn.identity.dsse import AGAIN, plain_json
 from daitn.identity.model_signing import SIGNATURE
 from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
+from daitn.objects.wire import to_json
 
 __all__ = [
     "ADDED",
     "BESIDE",
     "BILL",
     "CARD",
+    "CONFIG",
     "DATASETS",
     "EXPORTER",
     "EXPORTER_KEY",
     "LINEAGE",
     "MANIFEST",
+    "PROGRAM",
     "PROVENANCE",
     "SIGNED",
     "STATEMENTS",
     "WRITTEN",
     "files_in",
     "hashed",
+    "other_line_ends",
     "read",
     "read_bytes",
+    "read_whole",
 ]
 
 T = TypeVar("T")
@@ -49,13 +55,15 @@ EXPORTER: Final = f"{PROVENANCE}/exporter.dsse.json"
 STATEMENTS: Final = f"{PROVENANCE}/statements.intoto.jsonl"
 BILL: Final = f"{PROVENANCE}/bom.cdx.json"
 DATASETS: Final = f"{PROVENANCE}/datasets"
+CONFIG: Final = "config.json"
+PROGRAM: Final = "predict.py"
 ADDED: Final = frozenset({LINEAGE, CARD, MANIFEST, SIGNATURE, PROVENANCE})
 """Files that an export adds to a model's parts."""
 SIGNED: Final = frozenset({SIGNATURE, EXPORTER, EXPORTER_KEY, STATEMENTS})
 """Absent if nobody signed."""
 WRITTEN: Final = SIGNED | {LINEAGE, CARD, MANIFEST, BILL}
 """Files that an export writes, beside those in `DATASETS`."""
-BESIDE: Final = frozenset({"config.json", "predict.py"})
+BESIDE: Final = frozenset({CONFIG, PROGRAM})
 """Files that recipes may add to their parts."""
 _MOST_FILES: Final = 20_000
 _DEEPEST: Final = 8
@@ -112,6 +120,31 @@ def read(path: Path, kind: type[T], most_bytes: int = _MOST_BYTES) -> T:
         return msgspec.json.decode(read_bytes(path, str(path), most_bytes), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{path}: {error}", field=str(path), fix=AGAIN) from None
+
+
+def read_whole(folder: Path, name: str, kind: type[T]) -> T:
+    """A JSON file of an export, of which nothing is ignored. Raises like `read`, and `Corrupt` for
+    what nobody would check."""
+    value = read(folder / name, kind)
+    stated = plain_json(read_bytes(folder / name, name), name)
+    known = plain_json(to_json(value).encode(), name)
+    if found := difference(stated, known, whole=False):
+        raise Corrupt(
+            f"{found.path} is nothing that an export says there, and is not signed",
+            field=f"{name}:{found.path}",
+            fix=AGAIN,
+        )
+    return value
+
+
+def other_line_ends(name: str) -> Corrupt:
+    """The error about a file that is as it was, but for its line ends."""
+    return Corrupt(
+        f"{name} is what the exporter signed but for its line ends, which are CRLF now",
+        field=name,
+        fix="copy the folder anew as it is, without turning text into that of another system "
+        "(git: `core.autocrlf=false`; FTP: binary; unzip: without `-a`)",
+    )
 
 
 def hashed(path: Path, chunk: Callable[[Digest], object] | None = None) -> str:

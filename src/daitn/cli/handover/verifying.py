@@ -10,6 +10,9 @@ from typing import Final
 
 import msgspec
 
+from daitn.cli.card import SignedFacts
+from daitn.cli.handover.comparing import difference
+from daitn.cli.handover.documents import Documents
 from daitn.cli.handover.exporter import Exporter, read_exporter
 from daitn.cli.handover.folder import (
     ADDED,
@@ -22,11 +25,13 @@ from daitn.cli.handover.folder import (
     WRITTEN,
     files_in,
     hashed,
-    read,
+    other_line_ends,
     read_bytes,
+    read_whole,
 )
 from daitn.cli.handover.signers import Signers
-from daitn.identity.dsse import AGAIN
+from daitn.cli.handover.table import Checked
+from daitn.identity.dsse import AGAIN, opened, read_dsse
 from daitn.identity.model_signing import SIGNATURE
 from daitn.identity.signing import check_model
 from daitn.identity.statements import check_statement
@@ -34,7 +39,8 @@ from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, Refused
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.lineage import Entry, Lineage, ancestry
-from daitn.objects.models import DO_NOT_USE, Manifest
+from daitn.objects.models import DO_NOT_USE, Manifest, Part
+from daitn.objects.statements import statement_of
 from daitn.objects.text import some
 from daitn.objects.wire import canonical
 from daitn.tools.mobility.manifests import checked_manifest
@@ -62,6 +68,8 @@ class VerifiedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Number of statements signed by the entries' own sites; the exporter signed the others."""
     roster_version: int = 0
     """Version of the roster against which the keys were checked; 0 means none."""
+    files: dict[str, Checked]
+    """Whose word each file is, by its path."""
 
     @property
     def converted(self) -> bool:
@@ -73,7 +81,8 @@ class VerifiedModel(msgspec.Struct, frozen=True, kw_only=True):
 def verify_folder(
     folder: Path, signers: Signers | None = None, *, unsigned: bool = False
 ) -> VerifiedModel:
-    """Check an exported folder: its signature, its lineage, its statements and its weights.
+    """Check an exported folder: its signature, its lineage, its weights, and whatever else it says
+    of them.
 
     `signers`: whose keys are whose; none: whoever signed is believed. With a roster, somebody in it
     must have signed the folder, unless `unsigned`. Raises `NotFound` for a missing file, `Corrupt`
@@ -82,11 +91,11 @@ def verify_folder(
     signers = signers or Signers()
     files = files_in(folder)
     exporter, hashes = _exporter(folder, files, signers, unsigned)
-    lineage = read(folder / LINEAGE, Lineage)
+    lineage = read_whole(folder, LINEAGE, Lineage)
     if exporter is not None and exporter.form != PARTS:
         manifest, model = None, exporter.model
     else:
-        manifest = checked_manifest(read(folder / MANIFEST, Manifest))
+        manifest = checked_manifest(read_whole(folder, MANIFEST, Manifest))
         model = digest_of(canonical(manifest))
     if exporter is not None and exporter.model != model:
         raise Corrupt(
@@ -98,7 +107,9 @@ def verify_folder(
     own = _check_statements(folder, lineage, exporter)
     if manifest is not None:
         _check_names(folder, files, manifest)
-    _check_contents(files, hashes, manifest)
+    found = _check_contents(files, hashes, manifest)
+    facts = SignedFacts(lineage.job, model, lineage.entries)
+    documents = Documents(folder, found, facts, manifest, signed=exporter is not None)
     return VerifiedModel(
         job=lineage.job,
         model=model,
@@ -106,6 +117,7 @@ def verify_folder(
         exporter=exporter,
         own_statements=own,
         roster_version=signers.roster.version if signers.roster else 0,
+        files=documents.check(),
     )
 
 
@@ -116,10 +128,11 @@ def _exporter(
     if files.keys().isdisjoint(SIGNED):
         if signers.roster is not None and not unsigned:
             raise Refused(
-                "the folder is unsigned: whoever gave it to you may have left something out",
+                "the folder is unsigned: whoever gave it to you may have changed what no site "
+                "signed, or left something out",
                 field=SIGNATURE,
                 fix="have a member of the network export it again; for unsigned exports of "
-                "earlier releases, --unsigned checks the rest",
+                "earlier releases, --unsigned checks what sites signed, and names the rest",
             )
         return None, None
     exporter, hashes = read_exporter(folder)
@@ -195,7 +208,16 @@ def _check_statements(folder: Path, lineage: Lineage, exporter: Exporter | None)
     for number, (line, entry) in enumerate(zip(lines, lineage.entries, strict=True), 1):
         field = f"{STATEMENTS}:{number}"
         signer = check_statement(line, entry, exporter.network, exporter.public_key, field)
-        own += signer == entry.public_key
+        if signer == entry.public_key:
+            own += 1
+            continue
+        stated = opened(read_dsse(line, field), signer, field)
+        if found := difference(stated, statement_of(entry, exporter.network)):
+            raise Corrupt(
+                f"{exporter.name} adds {found.path} to what {entry.fact.site} signed",
+                field=field,
+                fix=DO_NOT_USE,
+            )
     return own
 
 
@@ -219,30 +241,25 @@ def _check_names(folder: Path, files: Mapping[str, Path], manifest: Manifest) ->
 
 def _check_contents(
     files: Mapping[str, Path], hashes: Mapping[str, str] | None, manifest: Manifest | None
-) -> None:
-    """Raise `Corrupt` for a file that differs from the signed one."""
+) -> dict[str, str]:
+    """The SHA-256 of each file. Raise `Corrupt` for one that differs from the signed one."""
     parts = {part.name: part for part in manifest.parts} if manifest else {}
-    for name, path in files.items():
-        part = parts.get(name)
-        if name == SIGNATURE or (part is None and hashes is None):
-            continue
-        chunks: list[Digest] = []
-        same = part is None or path.stat().st_size == part.size_bytes
-        if same:
-            found = hashed(path, chunks.append if part is not None else None)
-            same = hashes is None or hashes[name] == found
-        by = "the exporter signed"
-        if part is not None and (not same or tuple(chunks) != part.chunks):
-            same, by = False, "the manifest says"
-        if not same and hashes is not None and _has_other_line_ends(path, hashes[name]):
-            raise Corrupt(
-                f"{name} is what the exporter signed but for its line ends, which are CRLF now",
-                field=name,
-                fix="copy the folder anew as it is, without turning text into that of another "
-                "system (git: `core.autocrlf=false`; FTP: binary; unzip: without `-a`)",
-            )
-        if not same:
-            raise Corrupt(f"{name} is not what {by}", field=name, fix=AGAIN)
+    return {name: _checked(name, path, parts.get(name), hashes) for name, path in files.items()}
+
+
+def _checked(name: str, path: Path, part: Part | None, hashes: Mapping[str, str] | None) -> str:
+    by = "the exporter signed" if part is None else "the manifest says"
+    chunks: list[Digest] = []
+    if part is None or path.stat().st_size == part.size_bytes:
+        found = hashed(path, chunks.append if part is not None else None)
+        signed = found if hashes is None or name == SIGNATURE else hashes[name]
+        if part is None or tuple(chunks) == part.chunks:
+            if found == signed:
+                return found
+            by = "the exporter signed"
+    if hashes is not None and name in hashes and _has_other_line_ends(path, hashes[name]):
+        raise other_line_ends(name)
+    raise Corrupt(f"{name} is not what {by}", field=name, fix=AGAIN)
 
 
 def _has_other_line_ends(path: Path, signed: str) -> bool:
