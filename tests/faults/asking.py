@@ -34,6 +34,7 @@ _EVERY_S = 2.0
 PRICES_USD_PER_1K = 1.0, 2.0
 """Of tokens read, and written."""
 _ALL = encode(JobQuery(job=JobId("")))
+_REPLICAS = 2
 
 
 @dataclass
@@ -85,12 +86,13 @@ class Asker:
             await asyncio.sleep(_EVERY_S * self.rng.uniform(0.2, 1.8))
 
     async def ready(self) -> bool:
-        """Whether the deployment answers everywhere it is wanted."""
+        """Whether the deployment answers at as many places as its owner wants."""
         try:
             given = decode(await self.run._ask("ops", "deployments", _ALL), DeploymentList)
         except DaitnError:
             return False
-        return all(view.ready for view in given.deployments if view.name == self.name)
+        mine = (view for view in given.deployments if view.name == self.name)
+        return all(view.ready and view.replicas >= _REPLICAS for view in mine)
 
     async def _deployed(self) -> None:
         while True:
@@ -109,7 +111,10 @@ class Asker:
     def _intent(self, model: ModelDescriptor) -> DeployIntent:
         read, written = PRICES_USD_PER_1K
         intent = DeployIntent(
-            model=model.name, replicas=2, price_usd_per_1k_in=read, price_usd_per_1k_out=written
+            model=model.name,
+            replicas=_REPLICAS,
+            price_usd_per_1k_in=read,
+            price_usd_per_1k_out=written,
         )
         now_s = EPOCH_S + self.run.loop.time()
         grant = DeploymentGrant(

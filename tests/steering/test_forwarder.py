@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
-from daitn.steering.forwarder import ForwarderSettings
+from daitn.steering.commands import Deliver, Drop, DropCause, Send
+from daitn.steering.forwarder import Forwarder, ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer
 from daitn.steering.wire.packet import Action, Packet, PacketKind
@@ -170,6 +171,44 @@ def test_a_query_goes_no_further_than_its_hop_limit_and_ends_by_its_deadline() -
     network.run(5.0)
     assert answers(network) == {1: Reason.HOPS.name, 2: Reason.DEADLINE.name}
     assert max(network.returned, key=lambda r: r.at_s).taken_s == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, -1.0, 0.0, 60.0, 110.0])
+def test_an_object_has_its_time_though_its_source_has_another_clock(ahead_s: float) -> None:
+    """As long as signed messages allow for the difference, too."""
+    source_s, here_s = 1e9, 1e9 + ahead_s
+    there = Forwarder("b", here_s)
+    there.routes.offer((able(),), here_s)
+    there.link_up("a", 0.001, here_s)
+    packet = query(1, deadline_ms=int(1000 * source_s) + 500)
+    sent = packet.stepped("a", int(1000 * source_s), Action.FORWARDED, 0)
+    assert sent.budget_s(here_s) == 0.5
+    far = query(2, deadline_ms=int(1000 * source_s) + 10**10)
+    assert far.stepped("a", int(1000 * source_s), Action.FORWARDED, 0).budget_s(here_s) == 1e7
+
+    (delivered,) = there.packet("a", sent, here_s + 0.01)
+
+    assert isinstance(delivered, Deliver)
+    assert not [one for one in there.tick(here_s + 0.5) if isinstance(one, Drop)]
+    assert [one.cause for one in there.tick(here_s + 0.52) if isinstance(one, Drop)] == [
+        DropCause.EXPIRED
+    ]
+
+
+@pytest.mark.parametrize(("sent_s", "ahead_s"), [(0.0, 121.0), (0.0, 3600.0), (0.6, 0.0)])
+def test_an_object_whose_deadline_has_passed_is_not_served(sent_s: float, ahead_s: float) -> None:
+    """By a clock that is far from its source's, or since it set out after it."""
+    source_s, here_s = 1e9, 1e9 + ahead_s
+    there = Forwarder("b", here_s)
+    there.routes.offer((able(),), here_s)
+    there.link_up("a", 0.001, here_s)
+    packet = query(1, deadline_ms=int(1000 * source_s) + 500)
+    sent = packet.stepped("a", int(1000 * (source_s + sent_s)), Action.FORWARDED, 0)
+
+    (refused,) = there.packet("a", sent, here_s + 0.7)
+
+    assert isinstance(refused, Send)
+    assert read_refusal(refused.packet).reason is Reason.DEADLINE
 
 
 def test_an_overdue_query_is_sent_again_to_another() -> None:

@@ -20,7 +20,14 @@ from daitn.steering.ranking import NextHopChoice, Ranking
 from daitn.steering.ranking_cache import Rankings
 from daitn.steering.routes.names import domain_of, site_of
 from daitn.steering.routes.table import RouteTable
-from daitn.steering.settings import DIRECT_HOPS, ForwarderSettings, end_s, is_transient, overdue_s
+from daitn.steering.settings import (
+    CLOCKS_DIFFER_S,
+    DIRECT_HOPS,
+    ForwarderSettings,
+    end_s,
+    is_transient,
+    overdue_s,
+)
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability
 from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
@@ -148,7 +155,7 @@ class Custody:
 
     def _check(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
         """Why a new object is not admitted; None if it is."""
-        if packet.deadline_ms and packet.deadline_ms <= now_s * 1000:
+        if packet.deadline_ms and self._is_late(sender, packet, now_s):
             return Refusal(Reason.DEADLINE, f"it arrived at {self.site} after its deadline")
         if sender != LOCAL:
             packet.check_path()  # Whatever is kept here must be readable later.
@@ -162,6 +169,13 @@ class Custody:
         if not self.pending.make_room(packet):
             return Refusal(Reason.FULL, f"{self.site} has no room for more objects", 1.0)
         return None
+
+    def _is_late(self, sender: str, packet: Packet, now_s: float) -> bool:
+        """Whether the deadline of a new object has passed, by a clock that may be another one."""
+        if sender == LOCAL:
+            return packet.deadline_ms <= now_s * 1000
+        passed_s = now_s - packet.deadline_ms / 1000
+        return passed_s >= CLOCKS_DIFFER_S or not packet.budget_s(now_s)
 
     def _is_home(self, packet: Packet) -> bool:
         """Whether an object returns to its home."""

@@ -9,8 +9,17 @@ from daitn.steering.pending import PendingEntry
 from daitn.steering.wire.packet import Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal
 
-__all__ = ["DIRECT_HOPS", "ForwarderSettings", "end_s", "is_transient", "overdue_s"]
+__all__ = [
+    "CLOCKS_DIFFER_S",
+    "DIRECT_HOPS",
+    "ForwarderSettings",
+    "end_s",
+    "is_transient",
+    "overdue_s",
+]
 
+CLOCKS_DIFFER_S = 120.0
+"""By another site's clock, a deadline has passed this much later: as for signatures."""
 DIRECT_HOPS = 16
 """A packet with no more hops left than this takes no detours: where links are much shorter than
 waits, it could wander from site to site until it has none."""
@@ -49,11 +58,17 @@ class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def end_s(entry: PendingEntry, settings: ForwarderSettings) -> float:
-    """The time until which an answer is awaited."""
-    deadline_ms = entry.packet.deadline_ms
-    if not deadline_ms:
+    """The time until which an answer is awaited.
+
+    A deadline is of the source's clock. Elsewhere the object is awaited for as long as it had when
+    it set out, by that clock: its source ends it.
+    """
+    packet = entry.packet
+    if not packet.deadline_ms:
         return entry.since_s + settings.pending_s
-    return min(entry.since_s + settings.deadline_s, deadline_ms / 1000)
+    if LOCAL in entry.upstreams:
+        return min(entry.since_s + settings.deadline_s, packet.deadline_ms / 1000)
+    return entry.since_s + min(settings.deadline_s, packet.budget_s(entry.since_s))
 
 
 def overdue_s(entry: PendingEntry, settings: ForwarderSettings, now_s: float) -> float:

@@ -261,6 +261,17 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
                 return hop.site
         return ""
 
+    def budget_s(self, now_s: float) -> float:
+        """The time from when it set out until its deadline, both by its source's clock, which is
+        within three weeks of this one; 0 if it has no path or no deadline, or set out late."""
+        if not self.trace or not self.deadline_ms:
+            return 0.0
+        (_, at_ms, _) = _HOP.unpack_from(self.trace)
+        now_ms = int(now_s * 1000)
+        ago_ms = (now_ms - at_ms + (1 << 31)) % (1 << 32) - (1 << 31)
+        left_ms: int = self.deadline_ms - now_ms + ago_ms
+        return max(0, left_ms) / 1000
+
     def stepped(self, site: str, at_ms: int, action: Action, advertised_score: int) -> Packet:
         """The packet after one more hop. Raises `Corrupt` if there is no room for it.
 
