@@ -23,6 +23,7 @@ from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, StorageFull
 from daitn.objects.identifiers import JobId
 from daitn.tools.journal.sql import SqlJournal
+from tests.scenes.postgres import postgres_server
 
 JOB = JobId("doctor-1")
 
@@ -271,3 +272,20 @@ def test_a_database_is_of_one_control_centre(center: CenterConfig, tmp_path: Pat
     with pytest.raises(InvalidInput, match="belongs to another control centre") as refused:
         claim_database(url, tmp_path / "other")
     assert refused.value.field == "database"
+
+
+def test_a_replica_is_restored_only_to_the_database_of_its_network(
+    center: CenterConfig, tmp_path: Path
+) -> None:
+    back_up(center, tmp_path / "backup")
+    SigningKey.at(tmp_path / "other" / "key")
+    with postgres_server() as server:
+        theirs, ours = server.database(), server.database()
+        for url, state in ((theirs, tmp_path / "other"), (ours, Path(center.state))):
+            claim_database(url, state)
+        target = CenterConfig(state=str(tmp_path / "d"), insecure=True, replica="d")
+        with pytest.raises(InvalidInput, match="belongs to another control centre"):
+            restore(msgspec.structs.replace(target, database=theirs), tmp_path / "backup")
+        assert [path.name for path in (tmp_path / "d").iterdir()] == ["lock"]
+        restore(msgspec.structs.replace(target, database=ours), tmp_path / "backup")
+        assert key_of(target) == key_of(center)
