@@ -89,6 +89,9 @@ def _told(outcomes: list[Outcome], *, real: bool) -> int:
         told += _told_of_virtual(outcomes)
     print(f"{told}in {seconds:.0f} s; {bad} seeds with problems")
     print(", ".join(f"{kind} {n}" for kind, n in sorted(faults.items())))
+    vain = Counter(fault.kind for outcome in outcomes for fault in outcome.in_vain)
+    if vain:
+        print("with nothing to harm:", ", ".join(f"{kind} {n}" for kind, n in sorted(vain.items())))
     return 1 if bad else 0
 
 

@@ -21,6 +21,8 @@ class Injector:
     """The run's bad luck."""
 
     def __init__(self, world: World, rng: random.Random) -> None:
+        self.in_vain: list[Fault] = []
+        """Faults of machines that were down already."""
         self._world = world
         self._rng = rng
         self._later: list[asyncio.Future[None]] = []
@@ -59,7 +61,8 @@ class Injector:
     def _begin(self, fault: Fault) -> None:
         world = self._world
         machine = world.machines.get(fault.where)
-        if machine is None:  # It is down already.
+        if machine is None:
+            self.in_vain.append(fault)
             return
         match fault.kind:
             case "kill":

@@ -79,8 +79,8 @@ class RealNetwork:
         self.relays = relays
         self.small = small
 
-    def begin(self, fault: Fault) -> Callable[[], None]:
-        """Let it happen; what is returned mends it."""
+    def begin(self, fault: Fault) -> Callable[[], None] | None:
+        """Let it happen. What is returned mends it; none if it found nothing to harm."""
         processes, where = self.network.processes, fault.where
         match fault.kind:
             case "kill" | "kill center":
@@ -92,8 +92,7 @@ class RealNetwork:
 
                 return launch
             case "kill worker":
-                _kill_workers(processes.pid(where))
-                return lambda: None
+                return (lambda: None) if _kill_workers(processes.pid(where)) else None
             case "stop":
                 pid = processes.pid(where)
                 os.kill(pid, signal.SIGSTOP)
@@ -114,8 +113,7 @@ class RealNetwork:
                 filler = self._state(self.small) / "filler"
                 _fill(filler)
                 return lambda: filler.unlink(missing_ok=True)
-        _rot(self._state(where), fault.size)
-        return lambda: None
+        return (lambda: None) if _rot(self._state(where), fault.size) else None
 
     def _unsilenced(self, where: str) -> Callable[[], None]:
         def mend() -> None:
@@ -157,11 +155,14 @@ def run_real(outcome: Outcome, real: RealNetwork) -> None:
     due: list[tuple[float, Callable[[], None]]] = []
     for fault in outcome.faults:
         _wait_until(submitted_s + fault.at_s, due)
-        if real.network.processes.started(fault.where):
-            due.append((submitted_s + fault.at_s + fault.lasts_s, real.begin(fault)))
+        mend = real.begin(fault) if real.network.processes.started(fault.where) else None
+        if mend is None:
+            outcome.in_vain.append(fault)
+        else:
+            due.append((submitted_s + fault.at_s + fault.lasts_s, mend))
     _wait_until(submitted_s + _TROUBLE_S, due)
-    for _, mend in due:
-        mend()
+    for _, ending in due:
+        ending()
     real.network.mend()
     job = _ended(real.network, accepted)
     outcome.jobs = [f"{job['job']} {job['state']}: {job['detail']}"]
@@ -241,8 +242,9 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _kill_workers(pid: int) -> None:
-    """Kill what trains and measures for a node: whatever does so now, or the next to do so soon."""
+def _kill_workers(pid: int) -> bool:
+    """Kill what trains and measures for a node: whatever does so now, or the next to do so soon.
+    Returns whether there was any."""
     until_s = time.monotonic() + 3.0
     killed = False
     while not killed and time.monotonic() < until_s:
@@ -252,6 +254,7 @@ def _kill_workers(pid: int) -> None:
                     process.kill()
                     killed = True
         time.sleep(0.05)
+    return killed
 
 
 def _fill(filler: Path) -> None:
@@ -261,8 +264,8 @@ def _fill(filler: Path) -> None:
             pass
 
 
-def _rot(state: Path, where: float) -> None:
-    """Turn over a bit of one of the blobs on a disk."""
+def _rot(state: Path, where: float) -> bool:
+    """Turn over a bit of one of the blobs on a disk, if there is one."""
     blobs = sorted((state / "models" / "blobs").glob("*/*"))
     if blobs:
         blob = blobs[int(where * len(blobs))]
@@ -270,6 +273,7 @@ def _rot(state: Path, where: float) -> None:
             data = bytearray(blob.read_bytes())
             data[len(data) // 2] ^= 1
             blob.write_bytes(bytes(data))
+    return bool(blobs)
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class Outcome:
 
     seed: int
     faults: tuple[Fault, ...] = ()
+    in_vain: list[Fault] = field(default_factory=list)
+    """Those that found nothing to harm."""
     problems: list[str] = field(default_factory=list)
     """What must not be, each in a sentence."""
     trace: str = ""
@@ -159,6 +161,7 @@ class Run:
         if self.sums:
             faults = tuple(sorted((*faults, *self._leaving()), key=lambda fault: fault.at_s))
         self.outcome.faults = faults
+        self.outcome.in_vain = injector.in_vain
         homes = [""] * rng.randint(1, 4)
         homes += [HOME] * (rng.randint(1, 2) if world.travels else 0)
         asking = [
