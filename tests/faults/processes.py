@@ -163,6 +163,11 @@ def run_real(outcome: Outcome, real: RealNetwork) -> None:
     _wait_until(submitted_s + _TROUBLE_S, due)
     for _, ending in due:
         ending()
+    for (
+        ended
+    ) in real.network.processes.ended():  # One that starts on a full disk ends, and says so.
+        if "No space left on device" not in ended.problem:
+            outcome.problems.append(f"a process ended by itself: {ended.problem}")
     real.network.mend()
     job = _ended(real.network, accepted)
     outcome.jobs = [f"{job['job']} {job['state']}: {job['detail']}"]

@@ -6,6 +6,7 @@ from collections import Counter
 from functools import partial
 from random import Random
 
+import msgspec
 import pytest
 
 from daitn.sim.forwarders import ForwarderNetwork
@@ -209,6 +210,35 @@ def test_an_object_whose_deadline_has_passed_is_not_served(sent_s: float, ahead_
 
     assert isinstance(refused, Send)
     assert read_refusal(refused.packet).reason is Reason.DEADLINE
+
+
+def test_an_object_that_is_sent_again_has_the_time_that_is_left_of_it() -> None:
+    """Not from when it came first; and what its source tried before says nothing of its clock."""
+    start_s = 1e9
+    there = Forwarder("b", start_s)
+    there.routes.offer((able(),), start_s)
+    there.link_up("a", 0.001, start_s)
+    first = query(1, deadline_ms=int(1000 * start_s) + 30_000)
+    there.packet("a", first.stepped("a", int(1000 * start_s), Action.FORWARDED, 0), start_s)
+    later_s = start_s + 22.0
+    again = msgspec.structs.replace(first, attempt=1).stepped("c", 0, Action.TRIED, 0)
+    again = again.stepped("a", int(1000 * later_s), Action.FORWARDED, 0)
+
+    there.packet("a", again, later_s)
+
+    assert not [one for one in there.tick(start_s + 29.9) if isinstance(one, Drop)]
+    assert [one for one in there.tick(start_s + 30.1) if isinstance(one, Drop)]
+
+
+@pytest.mark.parametrize("trace", [b"\x01", b"\x05ab", bytes(7)])
+def test_a_malformed_path_is_told_of_an_object_with_a_deadline_too(trace: bytes) -> None:
+    there = Forwarder("b", 1e9)
+    there.link_up("a", 0.001, 1e9)
+    for deadline_ms in (0, int(1e12) + 500):
+        packet = query(1 + bool(deadline_ms), deadline_ms=deadline_ms)
+        (dropped,) = there.packet("a", msgspec.structs.replace(packet, trace=trace), 1e9)
+        assert isinstance(dropped, Drop)
+        assert dropped.cause is DropCause.MALFORMED
 
 
 def test_an_overdue_query_is_sent_again_to_another() -> None:

@@ -155,10 +155,10 @@ class Custody:
 
     def _check(self, sender: str, owner: str, packet: Packet, now_s: float) -> Refusal | None:
         """Why a new object is not admitted; None if it is."""
-        if packet.deadline_ms and self._is_late(sender, packet, now_s):
-            return Refusal(Reason.DEADLINE, f"it arrived at {self.site} after its deadline")
         if sender != LOCAL:
             packet.check_path()  # Whatever is kept here must be readable later.
+        if packet.deadline_ms and self._is_late(sender, packet, now_s):
+            return Refusal(Reason.DEADLINE, f"it arrived at {self.site} after its deadline")
         if packet.visited(self.site):
             return Refusal(Reason.LOOP, f"it has visited {self.site} before")
         if self.closed and sender != LOCAL and not self._is_home(packet):
@@ -211,6 +211,7 @@ class Custody:
         elif packet.attempt > entry.packet.attempt and LOCAL not in entry.upstreams:
             self.statistics.answered(entry.via, entry.origin, key, entry.expected_s, now_s)
             self.pending.replace(entry, packet)
+            entry.since_s = now_s
             self._resteer(key, entry, now_s, out)
 
     # Steering

@@ -65,6 +65,7 @@ class PendingEntry(msgspec.Struct, gc=False):
     upstreams: tuple[str, ...]
     """Neighbours that await its answer; `LOCAL` if it set out here."""
     since_s: float
+    """When it arrived, as last sent by its source."""
     phase: Phase = Phase.HELD
     via: str = ""
     origin: str = ""

@@ -262,15 +262,19 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         return ""
 
     def budget_s(self, now_s: float) -> float:
-        """The time from when it set out until its deadline, both by its source's clock, which is
-        within three weeks of this one; 0 if it has no path or no deadline, or set out late."""
-        if not self.trace or not self.deadline_ms:
-            return 0.0
-        (_, at_ms, _) = _HOP.unpack_from(self.trace)
-        now_ms = int(now_s * 1000)
-        ago_ms = (now_ms - at_ms + (1 << 31)) % (1 << 32) - (1 << 31)
-        left_ms: int = self.deadline_ms - now_ms + ago_ms
-        return max(0, left_ms) / 1000
+        """The time from when its source sent it until its deadline, both by the source's clock,
+        which is within three weeks of this one; 0 if it has no deadline, no source, or was sent
+        late. The trace must have been checked."""
+        trace, at = self.trace, 0
+        while self.deadline_ms and at < len(trace):
+            size, at_ms, action = _HOP.unpack_from(trace, at)
+            if action != Action.TRIED:
+                now_ms = int(now_s * 1000)
+                ago_ms = (now_ms - at_ms + (1 << 31)) % (1 << 32) - (1 << 31)
+                left_ms: int = self.deadline_ms - now_ms + ago_ms
+                return max(0, left_ms) / 1000
+            at += _HOP.size + size
+        return 0.0
 
     def stepped(self, site: str, at_ms: int, action: Action, advertised_score: int) -> Packet:
         """The packet after one more hop. Raises `Corrupt` if there is no room for it.
