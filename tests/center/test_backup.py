@@ -20,6 +20,8 @@ from daitn.center.config import CenterConfig
 from daitn.center.database_owner import claim_database
 from daitn.files.lock import FolderLock
 from daitn.identity.keys import SigningKey
+from daitn.oam.doctor.diagnoses import Level
+from daitn.oam.doctor.state import check_state, running
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, StorageFull
 from daitn.objects.identifiers import JobId
 from daitn.tools.journal.sql import SqlJournal
@@ -188,6 +190,9 @@ def test_no_process_starts_with_a_folder_whose_restore_was_killed(
     with pytest.raises(InvalidInput, match="did not end") as refused:
         FolderLock(Path(target.state))
     assert "daitn restore" in refused.value.fix
+    (told,) = check_state("center", target)
+    assert (told.level, "did not end" in told.what) == (Level.PROBLEM, True)
+    assert not running(target)
     with pytest.raises(NotFound, match="no control centre"):
         back_up(target, tmp_path / "another")
     restore(target, tmp_path / "backup")
@@ -206,10 +211,13 @@ def test_what_lies_on_another_disk_is_backed_up_too(center: CenterConfig, tmp_pa
         (state / name).rename(disk / name)
         (state / name).symlink_to(disk / name)
     (state / "loop").symlink_to(state)
+    (state / "a").mkdir()
+    (state / "a" / "link").symlink_to(disk / "models")
 
     made = back_up(center, disk / "models" / "backup")
 
-    assert {"state/key", "state/models/blobs/ab/cdef"} < made.files.keys()
+    blob = "blobs/ab/cdef"
+    assert {"state/key", f"state/models/{blob}", f"state/a/link/{blob}"} < made.files.keys()
     assert not any("loop" in name or "backup" in name for name in made.files)
     (state / "gone").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InvalidInput, match=r"gone leads to .*nowhere"):
@@ -266,12 +274,34 @@ def test_a_list_of_contents_that_cannot_be_read_is_named(
 
 def test_a_database_is_of_one_control_centre(center: CenterConfig, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
-    claim_database(url, Path(center.state))
-    claim_database(url, Path(center.state))
+    for _ in range(2):
+        claim_database(msgspec.structs.replace(center, database=url))
     SigningKey.at(tmp_path / "other" / "key")
-    with pytest.raises(InvalidInput, match="belongs to another control centre") as refused:
-        claim_database(url, tmp_path / "other")
+    with pytest.raises(InvalidInput, match="belongs to the control centre center with") as refused:
+        claim_database(msgspec.structs.replace(config(tmp_path / "other"), database=url))
     assert refused.value.field == "database"
+
+
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
+def test_a_backup_moves_to_a_database_that_the_file_names(
+    center: CenterConfig, tmp_path: Path, kind: str
+) -> None:
+    back_up(center, tmp_path / "backup")
+    with contextlib.ExitStack() as servers:
+        url = f"sqlite:///{tmp_path / 'named.db'}"
+        if kind == "PostgreSQL":
+            url = servers.enter_context(postgres_server()).database()
+        target = msgspec.structs.replace(config(tmp_path / "target"), database=url)
+        with pytest.raises(Corrupt, match="rows instead of 7"):
+            restore(target, altered(tmp_path / "backup", tmp_path / "crafted", rows=7))
+        restore(target, tmp_path / "backup")
+        claim_database(target)
+        journal = SqlJournal(url)
+        assert journal.events(JOB) == (b"submitted", b"planned")
+        journal.close()
+        SigningKey.at(tmp_path / "other" / "key")
+        with pytest.raises(InvalidInput, match="belongs to the control centre"):
+            claim_database(msgspec.structs.replace(target, state=str(tmp_path / "other")))
 
 
 def test_a_replica_is_restored_only_to_the_database_of_its_network(
@@ -281,10 +311,10 @@ def test_a_replica_is_restored_only_to_the_database_of_its_network(
     SigningKey.at(tmp_path / "other" / "key")
     with postgres_server() as server:
         theirs, ours = server.database(), server.database()
-        for url, state in ((theirs, tmp_path / "other"), (ours, Path(center.state))):
-            claim_database(url, state)
+        for url, owner in ((theirs, config(tmp_path / "other")), (ours, center)):
+            claim_database(msgspec.structs.replace(owner, database=url))
         target = CenterConfig(state=str(tmp_path / "d"), insecure=True, replica="d")
-        with pytest.raises(InvalidInput, match="belongs to another control centre"):
+        with pytest.raises(InvalidInput, match="belongs to the control centre"):
             restore(msgspec.structs.replace(target, database=theirs), tmp_path / "backup")
         assert [path.name for path in (tmp_path / "d").iterdir()] == ["lock"]
         restore(msgspec.structs.replace(target, database=ours), tmp_path / "backup")

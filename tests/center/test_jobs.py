@@ -481,6 +481,25 @@ async def test_a_job_whose_events_are_damaged_is_named_and_the_others_can_be_see
     await again.close()
 
 
+async def test_a_database_that_fails_at_the_start_is_no_damage_to_a_job(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts again, like any process whose database is away."""
+    scene.submit("qa-1")
+    again = JobService(scene.journal, scene.act, scene.shown.append)
+
+    def fails(job: JobId) -> tuple[bytes, ...]:
+        raise Unreachable("the database is away", field="database")
+
+    with monkeypatch.context() as away:
+        away.setattr(scene.journal, "events", fails)
+        with pytest.raises(Unreachable):
+            again.start()
+
+    assert not again.unreadable
+    await again.close()
+
+
 async def test_work_is_handed_in_by_one_task_however_long_a_site_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

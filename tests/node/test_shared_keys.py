@@ -64,7 +64,7 @@ class Gateway:
         if arrives:
             others = sums.take(self.name, rows, self.scene.at_s)
             if answered:
-                self.counts.shared.reported(rows, others, self.spent)
+                self.counts.shared.acknowledge(rows, others, self.spent)
 
 
 class Scene:

@@ -414,9 +414,9 @@ def test_a_database_that_cannot_be_used_says_what_to_do(
         ("UPDATE ledger SET entry = 'text'", "'text', where bytes belong"),
         ("UPDATE ledger SET entry = x'00'", "the ledger's entry 1 is damaged"),
         ("DROP TABLE records", "no such table: records"),
-        ("INSERT INTO alembic_version VALUES ('0002')", "it names 0003, 0002"),
-        ("DELETE FROM alembic_version", "it names none"),
-        ("DROP TABLE alembic_version", "it names none"),
+        ("INSERT INTO alembic_version VALUES ('0002')", "`alembic_version` names 0003, 0002"),
+        ("DELETE FROM alembic_version", "`alembic_version` names none"),
+        ("DROP TABLE alembic_version", "`alembic_version` names none"),
     ],
 )
 def test_a_damaged_database_says_what_is_damaged(tmp_path: Path, damage: str, words: str) -> None:

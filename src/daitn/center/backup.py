@@ -167,7 +167,11 @@ def _check_file(folder: Path, name: str, digest: str) -> None:
 
 def _release(version: str) -> tuple[int, ...]:
     """A version's numbers, to compare; what follows them is ignored."""
-    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    found = [int(number) for number in numbers[0].split(".")] if numbers else []
+    while found and not found[-1]:
+        found.pop()
+    return tuple(found)
 
 
 def restore(config: CenterConfig, folder: Path) -> BackupContents:
@@ -176,7 +180,8 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
     Where the file names a replica, and its database has entries, that is the one which the others
     have: then the state folder alone is made. Raises `InvalidInput` if the state folder or the
     database holds anything else, as `checked_backup` does, and `StorageFull`. Nothing is
-    overwritten, and nothing is left of a restore that fails; one that was killed begins anew.
+    overwritten, and nothing is left of a restore that fails. One that was killed begins anew; if it
+    had filled a database that the file names by then, that has to be emptied.
     """
     contents = checked_backup(folder)
     if contents.name != config.name:
@@ -190,7 +195,8 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
         if (state / ProcessState.RESTORING).exists():
             _clear(state)
         empty = not config.database or is_empty(config.database)
-        found = sorted(path.name for path in state.iterdir() if path.name != ProcessState.LOCK)
+        ours = (ProcessState.LOCK, ProcessState.RESTORING + PARTIAL)
+        found = sorted(path.name for path in state.iterdir() if path.name not in ours)
         if found or not (empty or config.replica):
             where = f"{state} holds {', '.join(found[:3])}" if found else "the database has entries"
             raise InvalidInput(
@@ -228,12 +234,10 @@ def _restore_files(contents: BackupContents, folder: Path, state: Path) -> None:
 def _restore_journal(config: CenterConfig, state: Path, contents: BackupContents | None) -> None:
     """Put the journal into the empty database; without `contents`, there is one that is shared."""
     read = state / _JOURNAL
-    if config.database:
-        claim_database(config.database, state)
     if contents is not None:
-        rows = copy_journal(f"sqlite:///{read}", config.database_url)
-        if rows != contents.rows:
-            raise _damaged(read, f"it has {rows} rows instead of {contents.rows}")
+        copy_journal(f"sqlite:///{read}", config.database_url, contents.rows)
+    if config.database:
+        claim_database(config)
     read.unlink()
 
 
@@ -271,27 +275,24 @@ def _copy(source: Path, target: Path) -> None:
     sync(target)
 
 
-def _files(folder: Path, beside: Path | None = None) -> Iterator[Path]:
+def _files(
+    folder: Path, beside: Path | None = None, above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
     """All files, those behind links too, as a state folder may lie on several disks; none of
-    `beside`, which is being written. Raises `OSError`."""
-    seen = {folder.resolve()} | ({beside.resolve()} if beside else set())
-    for at, folders, files in os.walk(folder, followlinks=True, onerror=_raised):
-        # Folders before links to them, so that each is found under its own name.
-        folders.sort(key=lambda name: (Path(at, name).is_symlink(), name))
-        for name in tuple(folders):
-            real = Path(at, name).resolve()
-            if real in seen:
-                folders.remove(name)
-            seen.add(real)
-        for name in sorted(files):
-            path = Path(at, name)
-            if not name.endswith(PARTIAL) and (path.is_file() or path.is_symlink()):
-                yield path
-
-
-def _raised(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+    `beside`, which is being written. `above`: where it came from, as links may lead in circles.
+    Raises `OSError`."""
+    real = folder.resolve()
+    if real in above or (beside is not None and real == beside.resolve()):
+        return
+    try:
+        entries = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return  # No longer needed, and deleted meanwhile.
+    for path in entries:
+        if path.is_dir():
+            yield from _files(path, beside, above | {real})
+        elif not path.name.endswith(PARTIAL) and (path.is_file() or path.is_symlink()):
+            yield path
 
 
 def _digest(path: Path) -> str:

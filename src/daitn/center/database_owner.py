@@ -1,7 +1,8 @@
 """Which control centre a database belongs to.
 
-Control centres that take turns have one key, and are of one network. Any other one that is started
-over their database, by a mistake in its file, would lead their jobs and show them to its owners.
+Control centres that take turns have one name in one network, and usually one key. Any other one
+that is started over their database, by a mistake in its file, would lead their jobs and show them
+to its owners.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from daitn.center.config import CenterConfig
 from daitn.files.state_folder import ProcessState
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import read_roster
@@ -23,41 +25,45 @@ _KIND, _NAME = "control-centre", "owner"
 
 
 class DatabaseOwner(msgspec.Struct, frozen=True, kw_only=True):
-    """A control centre by its key, and its network by that of its root."""
+    """A control centre by its key, and by its name in the network with this root key."""
 
     key: str
+    name: str
     root: str = ""
     """Empty without a roster."""
 
     @classmethod
-    def of(cls, state: Path) -> DatabaseOwner:
-        """The control centre with this state folder. Raises `InvalidInput` if its files are
+    def of(cls, config: CenterConfig) -> DatabaseOwner:
+        """A control centre whose state folder is there. Raises `InvalidInput` if its files are
         unusable."""
+        state = Path(config.state)
         roster = state / ProcessState.ROSTER
         root = read_roster(roster).root if roster.exists() else ""
-        return cls(key=SigningKey.at(state / ProcessState.KEY).public, root=root)
+        key = SigningKey.at(state / ProcessState.KEY).public
+        return cls(key=key, name=config.name, root=root)
 
     def is_same(self, other: DatabaseOwner) -> bool:
-        """Whether both may have one database: a key may be replaced within a network."""
-        return self.key == other.key or (self.root != "" and self.root == other.root)
+        """Whether both may have one database: within a network, a key may be replaced."""
+        within = self.root != "" and (self.root, self.name) == (other.root, other.name)
+        return within or self.key == other.key
 
 
-def claim_database(url: str, state: Path) -> None:
-    """Record the control centre with this state folder as the owner of a database, unless it has
-    one. Raises `InvalidInput` if that is another one, and as `SqlJournal` does. Blocking."""
-    owner = DatabaseOwner.of(state)
-    journal = SqlJournal(url)
+def claim_database(config: CenterConfig) -> None:
+    """Record a control centre as the owner of its database, unless that has one. Raises
+    `InvalidInput` if it belongs to another one, and as `SqlJournal` does. Blocking."""
+    owner = DatabaseOwner.of(config)
+    journal = SqlJournal(config.database_url)
     try:
-        stored = journal.get(_KIND, _NAME)
-        known = owner if stored is None else decode(stored, DatabaseOwner)
+        known = decode(journal.put_once(_KIND, _NAME, encode(owner)), DatabaseOwner)
         if not owner.is_same(known):
             raise InvalidInput(
-                f"the database belongs to another control centre, with the key "
-                f"{key_mark(known.key)}; this one has {key_mark(owner.key)}",
+                f"the database belongs to the control centre {known.name} with the key "
+                f"{key_mark(known.key)}; this one, {owner.name}, has {key_mark(owner.key)}",
                 field="database",
                 fix="name the database of this control centre, or the state folder of that one",
             )
-        if stored is None or owner != known:
-            journal.put(_KIND, _NAME, encode(owner))
+        new = msgspec.structs.replace(owner, root=owner.root or known.root)
+        if new != known:
+            journal.put(_KIND, _NAME, encode(new))
     finally:
         journal.close()

@@ -19,7 +19,7 @@ import msgspec
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.valuing import kept_for_value
 from daitn.control.jobs.view import view
-from daitn.objects.errors import DaitnError
+from daitn.objects.errors import Corrupt, DaitnError
 from daitn.objects.identifiers import Digest, JobId, OwnerId
 from daitn.objects.jobs import JobState, JobSummary
 from daitn.objects.wire import decode, encode
@@ -79,7 +79,12 @@ class EndedJobs:
     def start(self, facts: Mapping[JobId, int]) -> None:
         """Load those that include all of their job's facts; `facts`: the number of a job's
         facts."""
-        for name, stored in self._journal.all(_KIND).items():
+        try:
+            outlines = self._journal.all(_KIND)
+        except Corrupt as error:
+            log.error("ended jobs are read from their events: %s", error)
+            return
+        for name, stored in outlines.items():
             job = JobId(name)
             try:
                 outline = decode(stored, EndedJob)

@@ -136,6 +136,8 @@ class JobService:
                 # One job that cannot be read must not stop the others.
                 self._set_aside(job, error)
             except Exception as error:
+                if failed_storage(error):
+                    raise
                 log.exception("job %s cannot be read back", job)
                 self._set_aside(job, unreadable(job, f"its events contradict each other: {error}"))
         self._post_missing()
@@ -162,8 +164,11 @@ class JobService:
             outline = self._ended.get(id_)
             entries = outline.entries if outline else len(self._jobs[id_].entries)
             if posted.get(id_, 0) < entries:
-                with contextlib.suppress(Corrupt):  # It is set aside.
-                    self._journal.post(self.get(id_).entries)
+                try:
+                    lacking = self.get(id_).entries
+                except Corrupt:  # It is set aside.
+                    continue
+                self._journal.post(lacking)
 
     def unsettled(self) -> tuple[Job, ...]:
         """Ended jobs in memory without a stored outline."""

@@ -179,7 +179,7 @@ async def _run_center(path: Path | None, start_logs: Callable[..., None]) -> Non
 
                 await asyncio.to_thread(check_alone, config.database)
             if config.database:
-                await asyncio.to_thread(claim_database, config.database, Path(config.state))
+                await asyncio.to_thread(claim_database, config)
             await serve(None, stop.requested, stop.hurried)
 
 

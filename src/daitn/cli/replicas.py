@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from daitn.center.config import CenterConfig
 from daitn.center.database_owner import claim_database
@@ -57,7 +56,7 @@ async def take_turns(
 
 
 def _candidate(center: CenterConfig) -> Leadership:
-    claim_database(center.database, Path(center.state))
+    claim_database(center)
     return Leadership(center.database, center.replica, center.listen)
 
 

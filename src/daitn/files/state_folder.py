@@ -18,7 +18,8 @@ class ProcessState:
     LOCK: Final = "lock"
     """Locked by the process that uses the folder."""
     RESTORING: Final = "restoring"
-    """Exists while a backup is being restored: until then no process starts with the folder."""
+    """Exists while a backup is being restored: no process starts with the folder until that has
+    ended."""
     ROSTER: Final = "roster.json"
     """The newest roster that it has seen; it accepts no older one."""
     TLS: Final = "tls"

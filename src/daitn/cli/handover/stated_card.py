@@ -15,7 +15,7 @@ _TRAINED: Final = re.compile(
     r"Trained by DA-ITN for .* parameters, (?P<size>[0-9,]{1,30}) bytes\), .* "
     r"State of the job: (?P<state>[a-z]+)\."
 )
-_TARGET: Final = re.compile(r"(-?[0-9]{1,20}(\.[0-9]{1,20})?(e-?[0-9]{1,3})?)?")
+_TARGET: Final = re.compile(r"(-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?)?")
 _LONGEST: Final = 2000
 """Characters of the sentence about the training."""
 _BEFORE: Final = 4

@@ -83,7 +83,7 @@ class KeyLimits:
         if key.gateways == 1:
             _check_spent(key.limits, own, wall_s, "at this gateway")
             return
-        report, fresh = self._counts.shared.report(key.secret)
+        report, fresh = self._counts.shared.report_on(key.secret)
         then, others = (report.own, report.others) if report else (KeySpent(), KeySpent())
         then, others = then.at(wall_s), others.at(wall_s)
         _check_spent(key.limits, own + others, wall_s, "at all its gateways")

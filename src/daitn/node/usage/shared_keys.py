@@ -40,7 +40,7 @@ class SharedKeys:
         self.hurry = asyncio.Event()
         """Set when a statement should be sent at once."""
 
-    def report(self, key: str) -> tuple[KeyReport | None, bool]:
+    def report_on(self, key: str) -> tuple[KeyReport | None, bool]:
         """The report on a key used here, and whether it is fresh; a new one is requested soon, and
         at once if it is not."""
         found = self._reports.get(key)
@@ -60,11 +60,11 @@ class SharedKeys:
         return not self._used
 
     def begin(self, spent: Callable[[str], KeySpent]) -> tuple[KeyRow, ...]:
-        """For the keys used here, what was spent here, to be reported; see `reported`."""
+        """For the keys used here, what was spent here, to be reported; see `acknowledge`."""
         self.hurry.clear()
         return tuple(KeyRow(key, spent(key)) for key in list(self._used)[:MOST_ROWS])
 
-    def reported(
+    def acknowledge(
         self,
         stated: Iterable[KeyRow],
         others: Iterable[KeyRow],

@@ -68,7 +68,7 @@ class Stating:
                 answer = await self._fabric.request(key, encode(signed), timeout_s=_TIMEOUT_S)
                 receipt = decode(answer, UsageReceipt)
                 self._counts.acknowledged(statement, receipt)
-                shared.reported(of_keys, receipt.keys, self._spent)
+                shared.acknowledge(of_keys, receipt.keys, self._spent)
             except InvalidInput as error:
                 if error.field == "series":
                     self._counts.refused()

@@ -37,7 +37,7 @@ def running(config: CenterConfig | NodeConfig) -> bool:
     if not (Path(config.state) / ProcessState.LOCK).exists():
         return False
     try:
-        FolderLock(Path(config.state)).release()
+        FolderLock(Path(config.state), restores=True).release()
     except InvalidInput:
         return True
     return False
@@ -53,6 +53,14 @@ def check_state(subject: str, config: CenterConfig | NodeConfig) -> Iterator[Dia
             subject,
             f"{nearest} cannot be written by this user",
             f"run as its owner, or `chown` it; a service's user needs it: {state}",
+        )
+        return
+    if (state / ProcessState.RESTORING).exists():
+        yield problem(
+            Check.STATE,
+            subject,
+            f"a restore into {state} did not end, so part of its files is missing",
+            "restore the backup again with `daitn restore`",
         )
         return
     yield fine(Check.STATE, subject, f"{state} {'is there' if state.exists() else 'can be made'}")

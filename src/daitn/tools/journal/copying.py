@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.types import NullType
 
 from daitn.objects.errors import InvalidInput
-from daitn.tools.journal.opening import open_database, plain_errors
-from daitn.tools.journal.tables import METADATA
+from daitn.tools.journal.opening import damaged, open_database, plain_errors
+from daitn.tools.journal.tables import METADATA, Bytes
 
 __all__ = ["copy_journal", "is_empty"]
 
@@ -16,12 +18,13 @@ _ROWS: Final = 1000
 """Rows read and written at once."""
 
 
-def copy_journal(source: str, target: str) -> int:
+def copy_journal(source: str, target: str, rows: int | None = None) -> int:
     """Copy the journal at one SQLAlchemy URL to another, which must be empty. Returns the rows.
 
     Everything is read in one transaction, which sees the database as it was when that began: a
-    control centre goes on to write meanwhile. Raises `InvalidInput` if the target is in use, and
-    as `SqlJournal` does.
+    control centre goes on to write meanwhile. Damaged values are copied as they are. Raises
+    `InvalidInput` if the target is in use, `Corrupt` unless there are as many `rows` as expected,
+    and as `SqlJournal` does.
     """
     reading, writing = open_database(source), open_database(target)
     snapshot = reading.execution_options(reads=True)
@@ -40,7 +43,10 @@ def copy_journal(source: str, target: str) -> int:
                     field="database",
                     fix="name an empty database, or another one: nothing is overwritten",
                 )
-            return sum(_copied(table, read, written) for table in METADATA.sorted_tables)
+            copied = sum(_copied(table, read, written) for table in METADATA.sorted_tables)
+            if rows is not None and copied != rows:
+                raise damaged(reading.url, f"it has {copied} rows instead of {rows}")
+            return copied
     finally:
         reading.dispose()
         writing.dispose()
@@ -65,8 +71,14 @@ def _holds_nothing(connection: sa.Connection) -> bool:
 
 def _copied(table: sa.Table, read: sa.Connection, written: sa.Connection) -> int:
     count = 0
-    for rows in read.execute(sa.select(table)).mappings().partitions(_ROWS):
-        written.execute(sa.insert(table), [dict(row) for row in rows])
+    columns = (sa.type_coerce(column, NullType()).label(column.name) for column in table.c)
+    blobs = [column.name for column in table.c if isinstance(column.type, Bytes)]
+    for rows in read.execute(sa.select(*columns)).mappings().partitions(_ROWS):
+        values = [dict(row) for row in rows]
+        for value, name in itertools.product(values, blobs):
+            if not isinstance(value[name], bytes):
+                value[name] = str(value[name]).encode()  # Damaged, and so it stays.
+        written.execute(sa.insert(table), values)
         count += len(rows)
     key = table.autoincrement_column
     if count and key is not None and written.dialect.name == "postgresql":

@@ -57,6 +57,10 @@ class MemoryJournal:
         with self._lock:
             self._records[kind, name] = value
 
+    def put_once(self, kind: str, name: str, value: bytes) -> bytes:
+        with self._lock:
+            return self._records.setdefault((kind, name), value)
+
     def get(self, kind: str, name: str) -> bytes | None:
         return self._records.get((kind, name))
 

@@ -14,7 +14,6 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     NoSuchModuleError,
-    StatementError,
 )
 
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
@@ -36,6 +35,8 @@ _LIBPQ: Final = {
 "Parameter Key Words" of libpq."""
 SILENT_S: Final = 10.0
 """By default; a database operation waits this long for a silent server."""
+_MIGRATING: Final = 0xDA17
+"""PostgreSQL's number for the lock of whoever migrates a journal."""
 _DAMAGED: Final = re.compile(
     r"malformed|not a database|no such (table|column)|(relation|column) \S+ does not exist"
 )
@@ -75,7 +76,7 @@ def check_database(url: str) -> None:
     engine = _engine(url)
     try:
         with plain_errors(engine.url), engine.begin() as connection:
-            if sa.inspect(connection).has_table("alembic_version"):
+            if _schema(connection) is not None:
                 same = sa.update(_VERSION).values(version_num=_VERSION.c.version_num)
                 connection.execute(same)
     finally:
@@ -94,8 +95,6 @@ def plain_errors(url: sa.URL) -> Iterator[None]:
         raise
     except DBAPIError as error:
         raise _explained(str(error.orig), url) from error
-    except StatementError as error:  # A value that no column of its type holds.
-        raise damaged(url, str(error.orig)) from error
 
 
 def _engine(url: str, silent_s: float = SILENT_S) -> sa.Engine:
@@ -157,12 +156,15 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
 
 def _migrate(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Of two that find no table, both would create it.
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
     known = _schema(connection)
     if known == SCHEMA:
         # SQLite can begin a transaction on a read-only file; find out now.
         connection.execute(sa.update(_VERSION).values(version_num=known))
         return
-        # Imported here: it takes 0.2 s, and a current schema does not need it.
+    # Imported here: it takes 0.2 s, and a current schema does not need it.
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -191,7 +193,9 @@ def _schema(connection: sa.Connection) -> str | None:
         return None
     if len(known) != 1:
         names = ", ".join(map(str, known)) or "none"
-        raise damaged(connection.engine.url, f"its tables are of one schema, it names {names}")
+        raise damaged(
+            connection.engine.url, f"it has a journal's tables, but `alembic_version` names {names}"
+        )
     return known[0]
 
 

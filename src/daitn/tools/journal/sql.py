@@ -99,6 +99,13 @@ class SqlJournal:
     def put(self, kind: str, name: str, value: bytes) -> None:
         self.post((), {(kind, name): value})
 
+    def put_once(self, kind: str, name: str, value: bytes) -> bytes:
+        """Store a record unless there is one, also if others do so now. Returns the stored one."""
+        with self._writing() as connection:
+            _put(connection, kind, name, value, replaces=False)
+        stored = self.get(kind, name)
+        return value if stored is None else stored
+
     def post(
         self,
         entries: Sequence[LedgerEntry],
@@ -154,15 +161,17 @@ class SqlJournal:
             yield connection
 
 
-def _put(connection: sa.Connection, kind: str, name: str, value: bytes) -> None:
+def _put(
+    connection: sa.Connection, kind: str, name: str, value: bytes, *, replaces: bool = True
+) -> None:
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-    connection.execute(
-        insert(RECORDS)
-        .values(kind=kind, name=name, value=value)
-        .on_conflict_do_update(
-            index_elements=[RECORDS.c.kind, RECORDS.c.name], set_={"value": value}
-        )
-    )
+    new = insert(RECORDS).values(kind=kind, name=name, value=value)
+    key = [RECORDS.c.kind, RECORDS.c.name]
+    if replaces:
+        new = new.on_conflict_do_update(index_elements=key, set_={"value": value})
+    else:
+        new = new.on_conflict_do_nothing(index_elements=key)
+    connection.execute(new)
 
 
 def _position(connection: sa.Connection, job: JobId) -> tuple[int | None, int]:

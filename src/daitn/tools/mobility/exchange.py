@@ -53,7 +53,7 @@ class Source:
     lacking: set[Digest] = field(default_factory=set)
     progress_at_s: float = 0.0
     rest_until_s: float = 0.0
-    struck_at_s: float = float("-inf")
+    failed_at_s: float = float("-inf")
     failures: int = 0
     wrong: int = 0
     mean_s: float | None = None
@@ -81,11 +81,11 @@ class Source:
             self.progress_at_s = now_s
         return asked_at_s
 
-    def failed(self, problem: str, now_s: float) -> None:
+    def note_failure(self, problem: str, now_s: float) -> None:
         self.failures += 1
         self.problem = problem
         self.window = 1
-        self.struck_at_s = now_s
+        self.failed_at_s = now_s
         self.rest_until_s = now_s + _REST_S * 2 ** (self.failures - 1)
         self.given_up = self.failures >= MOST_FAILURES
 
@@ -186,7 +186,7 @@ class Exchange:
         source = self._unmet(ask, problem, now_s)
         self._failed.setdefault(ask.digest, set()).add(ask.site)
         # When a holder dies all its outstanding requests fail at once: that is one failure.
-        if asked_at_s > source.struck_at_s:
+        if asked_at_s > source.failed_at_s:
             self._count_failure(source, problem, now_s)
 
     def _next(self, source: Source, now_s: float) -> Digest | None:
@@ -242,7 +242,7 @@ class Exchange:
             self._waiting[ask.digest] = None
 
     def _count_failure(self, source: Source, problem: str, now_s: float) -> None:
-        source.failed(problem, now_s)
+        source.note_failure(problem, now_s)
         if source.given_up:
             self._abandon(source, now_s)
 
