@@ -123,7 +123,7 @@ class AutonomousRouting:
     def _advise(self) -> None:
         """The centre receives the facilities' load and advises weights to all forwarders."""
         network, graph, centre = self.network, self.scenario.graph, self.scenario.centre
-        ways = graph.next_hops(frozenset(), frozenset((centre,)))
+        next_hops = graph.next_hops(frozenset(), frozenset((centre,)))
         busy = slots = 0
         for site, facility in self.scenario.facilities.items():
             simulated = network.sites[site]
@@ -133,9 +133,9 @@ class AutonomousRouting:
             network.counts["control messages"] += hops
             network.counts["control bytes"] += hops * REPORT_BYTES
         advice = (Preference(scorer="latency", weight=latency_weight(busy / slots)),)
-        farthest_s = max(ways[site][0] for site in self.scenario.facilities)
+        farthest_s = max(next_hops[site][0] for site in self.scenario.facilities)
         for site in graph.sites:
-            network.clock.after(farthest_s + ways[site][0], self._telling(site, advice))
+            network.clock.after(farthest_s + next_hops[site][0], self._telling(site, advice))
             network.counts["control messages"] += 1
             network.counts["control bytes"] += ADVICE_BYTES
         network.clock.after(ADVISED_EVERY_S, self._advise)

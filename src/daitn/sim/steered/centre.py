@@ -59,7 +59,7 @@ class Centralised:
         self._broken: dict[tuple[int, int], frozenset[Link]] = {}
         """Links at which an attempt was returned."""
         far_s = network.graph.next_hops(frozenset(), frozenset((network.scenario.centre,)))
-        self._far_s = {site: way[0] for site, way in far_s.items()}
+        self._far_s = {site: hop[0] for site, hop in far_s.items()}
         self._hops = {
             site: len(network.graph.path(frozenset(), site, network.scenario.centre)) - 1
             for site in network.graph.sites
@@ -166,13 +166,13 @@ class Centralised:
     def _give_back(self, flight: Flight, link: Link) -> None:
         """The site before a link that is down informs the source."""
         network, query = self.network, flight.query
-        way = network.graph.next_hops(network.views[flight.here], frozenset((query.source,)))
-        if flight.here not in way or flight not in self._gone:
+        hops = network.graph.next_hops(network.views[flight.here], frozenset((query.source,)))
+        if flight.here not in hops or flight not in self._gone:
             return
         key = query.number, flight.attempt
         self._broken[key] = self._broken.get(key, frozenset()) | {link}
         network.control(flight.hops, PLAN_BYTES)
-        network.clock.after(way[flight.here][0], lambda: self._again(flight))
+        network.clock.after(hops[flight.here][0], lambda: self._again(flight))
 
     def _again(self, flight: Flight) -> None:
         """Its source decides again, replacing this attempt."""

@@ -45,11 +45,11 @@ class Graph:
 
     def path(self, down: frozenset[Link], source: str, target: str) -> tuple[str, ...]:
         """The sites of the shortest path, including both ends; empty means there is none."""
-        ways = self.next_hops(down, frozenset((target,)))
-        if source not in ways:
+        next_hops = self.next_hops(down, frozenset((target,)))
+        if source not in next_hops:
             return ()
         path = [source]
-        while (neighbour := ways[path[-1]][1]) != "":
+        while (neighbour := next_hops[path[-1]][1]) != "":
             path.append(neighbour)
         return tuple(path)
 
@@ -59,5 +59,5 @@ class Graph:
 
     def about(self, site: str, number: int) -> list[str]:
         """The nearest sites, including itself."""
-        ways = self.next_hops(frozenset(), frozenset((site,)))
-        return sorted(ways, key=lambda neighbour: (ways[neighbour][0], neighbour))[:number]
+        found = self.next_hops(frozenset(), frozenset((site,)))
+        return sorted(found, key=lambda neighbour: (found[neighbour][0], neighbour))[:number]
