@@ -135,9 +135,14 @@ class Node:
 
 
 async def opened(
-    fabric: Fabric, folder: Path, *listeners: Listener, verifiers: tuple[SiteId, ...] = ()
+    fabric: Fabric,
+    folder: Path,
+    *listeners: Listener,
+    verifiers: tuple[SiteId, ...] = (),
+    here: SiteId | None = None,
 ) -> Membership:
-    opened = Membership(fabric, FileKeys(folder / "keys"), *listeners, verifiers=verifiers)
+    known = FileKeys(folder / "keys")
+    opened = Membership(fabric, known, *listeners, verifiers=verifiers, here=here)
     await opened.start()
     return opened
 
@@ -237,6 +242,22 @@ async def test_a_token_that_flaps_is_no_loss(
 
     await until(is_lost)
     assert GHR in listening.alive(), "what was lost after it is not lost before it"
+
+
+async def test_a_site_does_not_lose_itself(
+    network: Network, hub: Fabric, heard: Heard, tmp_path: Path
+) -> None:
+    """Once it is cut off from the control centre, no token reaches it, not even its own."""
+    opening = await opened(hub, tmp_path, heard, here=GHR)
+    own = await Node(hub, GHR).start()
+    other = await Node(await network.open("b"), NINDS).start()
+    await until(lambda: opening.alive() == {GHR, NINDS})
+    await own.stop()
+    await other.stop()
+    await until(lambda: heard.of(NINDS)[-1:] == [("lost", 1)])
+    assert opening.alive() == {GHR}
+    assert heard.of(GHR) == [("described", 1), ("came", 1)]
+    await opening.close()
 
 
 async def test_a_node_that_started_anew_in_between_is_told(

@@ -135,6 +135,7 @@ class Roles:
             FileKeys(Path(config.state) / NodeState.KNOWN_KEYS),
             roster=roster,
             verifiers=config.verifiers,
+            here=config.site,
         )
         passes = PassBook(config.site, self._admitted_key)
         grants = None if roster is None else roster.grants()

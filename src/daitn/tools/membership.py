@@ -142,12 +142,15 @@ class Membership:
         *listeners: Listener,
         roster: LiveRoster | None = None,
         verifiers: Collection[SiteId] = (),
+        here: SiteId | None = None,
     ) -> None:
         """`roster`: the members; `None` means trust on first use. `verifiers`: the only sites that
         may be verifiers; the role is removed from others. Empty means any site with that role
-        may."""
+        may. `here`: the site of this process, if it is one, which is available as long as the
+        process runs: once it is cut off, it sees no token, not even its own."""
         self._roster = roster
         self._verifiers = verifiers
+        self._here = here
         self._fabric = fabric
         self._known = known
         self._listeners = list(listeners)
@@ -234,7 +237,7 @@ class Membership:
         if alive:
             self._coming.add(site)
             self._tasks.anew(site, self._request_advert(site), f"advert of {site}")
-        else:
+        elif site != self._here:
             self._coming.discard(site)
             self._tasks.anew(site, self._lose(site), f"loss of {site}")
 
