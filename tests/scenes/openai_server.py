@@ -298,8 +298,10 @@ async def serve(settings: Settings) -> None:
 class OpenAiServer:
     """The server as a process of its own."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, within: str = "", **settings: Any) -> None:
+        """`within`: a network namespace, whose loopback address it listens at."""
         self._settings = settings
+        self._prefix = ("ip", "netns", "exec", within) if within else ()
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
 
@@ -319,7 +321,13 @@ class OpenAiServer:
         """Start it; again at the same port after `stop` or `kill`."""
         settings = {**self._settings, **({"port": self.port} if self.port else {})}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.scenes.openai_server", json.dumps(settings)],
+            [
+                *self._prefix,
+                sys.executable,
+                "-m",
+                "tests.scenes.openai_server",
+                json.dumps(settings),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-__all__ = ["CENTER", "PRIVATE", "regions"]
+__all__ = ["CENTER", "PRIVATE", "cut", "mend", "regions"]
 
 CENTER = "10.99.77.1"
 """Of region `a`, on what stands for the Internet; this process is there, too."""
@@ -52,6 +52,17 @@ def regions() -> Iterator[dict[str, str]]:
         yield {region: f"{_PREFIX}-{region}" for region in "abc"}
     finally:
         _clear(spaces)
+
+
+def cut(region: str) -> None:
+    """Let nothing more in or out of a region behind a NAT; nobody is told, and no connection is
+    closed."""
+    _within(f"nat-{region}", "iptables -I FORWARD -j DROP")
+
+
+def mend(region: str) -> None:
+    """Undo `cut`."""
+    _within(f"nat-{region}", "iptables -D FORWARD -j DROP")
 
 
 def _plug(space: str, address: str) -> None:
