@@ -11,7 +11,7 @@ import pytest
 
 from daitn.learning.boosted_trees import BoostedTrees
 from daitn.learning.classifier import Classifier
-from daitn.learning.classifier.exposure import MEMBER, UNEXPOSED, mistaken
+from daitn.learning.exposure import MEMBER, UNEXPOSED, mistaken
 from daitn.learning.recipe import DataFault
 
 CONFIG = {"classes": ["a", "b"], "hidden": [64], "learning_rate": 0.01, "batch": 20}
@@ -98,3 +98,11 @@ def test_a_plain_test_set_is_none_of_probes(scene: dict[str, Path]) -> None:
     recipe.initialise(CONFIG, 1, model)
     with pytest.raises(DataFault, match="no column member"):
         recipe.evaluate(model, CONFIG, scene["test"], UNEXPOSED)
+
+
+def test_losses_that_are_not_finite_say_nothing_of_membership() -> None:
+    """A model made to have none for members must not pass for one that reveals nothing of them."""
+    losses, member = np.array([0.1, 0.2, 0.3, np.nan, 0.9, np.inf]), np.arange(6) < 3
+    assert mistaken(losses, member).tolist() == [0.0, 0.0, 1.0, 0.5, 0.0, 0.5]
+    with pytest.raises(DataFault, match="not finite"):
+        mistaken(np.where(member, np.nan, np.inf), member)

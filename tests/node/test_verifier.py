@@ -239,6 +239,22 @@ async def test_a_test_set_of_equal_items_examines_nobody(
     assert unit.told.empty()
 
 
+async def test_probes_are_put_to_no_deployment(
+    tmp_path: Path, server: OpenAiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever saw them could have them in his data; and their answers are made up."""
+    caplog.set_level("INFO")
+    items = [item for pairs in clinic().values() for item in choices(pairs, "exam")][:160]
+    told = [msgspec.structs.replace(item, member=n % 2 == 0) for n, item in enumerate(items)]
+    write_records(tmp_path / "probes.jsonl", told)
+    unit = Unit(tmp_path, tmp_path / "probes.jsonl", Nodes())
+    unit.nodes.facility("mdf", server.url)
+    async with unit.at_work():
+        await _until(lambda: "its items are probes" in caplog.text)
+    assert server.control()["requests"] == 0
+    assert unit.told.empty()
+
+
 async def test_a_policy_bounds_the_rounds_and_the_owner_sees_them(
     unit: Unit, server: OpenAiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ class Fault(enum.StrEnum):
     MALFORMED = "malformed"
     """Counts: `problems`."""
     OTHER_COLUMNS = "other-columns"
+    NO_PROBES = "no-probes"
     OTHER_WIDTH = "other-width"
     """Counts: `model`, `data`."""
     OTHER_LABELS = "other-labels"

@@ -444,6 +444,11 @@ _SENTENCES = {
         "give the columns the same names at every site; add a missing one, empty where its values "
         "are not known, and have the site `ignore` the others",
     ),
+    Fault.NO_PROBES: _Sentence(
+        "the test set does not say in `member` which records sites have, which must be about half",
+        "member",
+        "measure `unexposed` on a test set of probes",
+    ),
     Fault.OTHER_WIDTH: _Sentence(
         "the model takes {model} features, the data has {data}",
         "model.config.features",

@@ -73,7 +73,7 @@ def verifiers_for(
     return tuple(options), rejections
 
 
-_NEEDS: Final = {"unexposed": "a test set of probes, which have a column `member`"}
+_NEEDS: Final = {"unexposed": "a test set of probes, which have a column or field `member`"}
 """What a test set needs for a metric that not every one of its schema has."""
 
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import log_probabilities
 from daitn.learning.boosted_trees.parts import TreesState
-from daitn.learning.classifier.evaluation import check_metric, measured, unexposed
-from daitn.learning.classifier.exposure import UNEXPOSED, probes
+from daitn.learning.classifier.evaluation import check_metric, measured
+from daitn.learning.classifier.exposure import probes
 from daitn.learning.classifier.network import class_indices
 from daitn.learning.classifier.table import Table
+from daitn.learning.exposure import UNEXPOSED, unexposed
 from daitn.learning.recipe import Measured
 
 __all__ = ["check_metric", "measure", "scores"]

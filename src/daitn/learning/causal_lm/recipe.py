@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 
 from daitn.learning.answering.protocol import Generator, Room
+from daitn.learning.causal_lm.probes import members, no_probes
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
+from daitn.learning.exposure import UNEXPOSED
 from daitn.learning.recipe import (
     LEAST_RECORDS,
     Config,
@@ -44,13 +46,14 @@ class CausalLm:
     """A causal language model, from scratch or as adapters on an imported one.
 
     Learns from `qa-pairs/1` and is measured on `multiple-choice/1`: it chooses the option that
-    makes the question most likely. `daitn.learning.recipe.Recipe` documents the methods.
+    makes the question most likely. Probes among the items measure what it reveals of records.
+    `daitn.learning.recipe.Recipe` documents the methods.
     """
 
     name = "causal-lm"
     data_schema = "qa-pairs/1"
     test_schema = "multiple-choice/1"
-    metrics: tuple[str, ...] = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy", "unexposed")
     apis: tuple[Api, ...] = (Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS)
     abilities = Abilities(says=(Says.TEXT, Says.VECTOR), tools=False, json_schema=False)
 
@@ -115,14 +118,18 @@ class CausalLm:
         )
 
     def inspect_test(self, test: Path) -> DataProfile:
-        """See `Recipe.inspect_test`. A usable item has four distinct options."""
+        """See `Recipe.inspect_test`. A usable item has four distinct options; `unexposed` is
+        measured if all are probes."""
         choices = read_choices(test)
+        why_not = no_probes(choices)
         usable = sum(len(set(item.options)) == len(item.options) for item in choices)
         return DataProfile(
             samples=len(choices),
             labels=dict(sorted(Counter(item.label for item in choices).items())),
             different=_different((item.label, item.question, item.options) for item in choices),
             quality=usable / len(choices),
+            metrics=tuple(m for m in self.metrics if not (m == UNEXPOSED and why_not)),
+            remarks=(f"{UNEXPOSED} is not measured on it: {why_not}",) if why_not else (),
         )
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
@@ -202,6 +209,9 @@ class CausalLm:
         choices = read_choices(test)
         from daitn.learning.causal_lm import evaluation, models
 
+        if metric == UNEXPOSED:
+            member = members(choices, test)
+            return evaluation.exposure(models.load(model, settings), settings, choices, member)
         return evaluation.accuracy(models.load(model, settings), settings, choices)
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:

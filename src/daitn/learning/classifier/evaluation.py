@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 
 from daitn.learning.classifier.config import METRICS, ClassifierConfig
-from daitn.learning.classifier.exposure import UNEXPOSED, mistaken, probes
+from daitn.learning.classifier.exposure import probes
 from daitn.learning.classifier.network import class_indices, forward, scaled
 from daitn.learning.classifier.parts import Standard, State, settle
 from daitn.learning.classifier.table import Table
+from daitn.learning.exposure import UNEXPOSED, unexposed
 from daitn.learning.recipe import LabelMeasured, Measured
 from daitn.learning.weights import best
 from daitn.objects.errors import InvalidInput
 
-__all__ = ["check_metric", "evaluate", "measured", "unexposed"]
+__all__ = ["check_metric", "evaluate", "measured"]
 
 
 def check_metric(metric: str, recipe: str = "classifier") -> None:
@@ -54,12 +55,6 @@ def evaluate(
     return measured(metric, right, targets.numpy(), config.classes)
 
 
-def unexposed(losses: NDArray[np.float64], member: NDArray[np.bool_]) -> Measured:
-    """How often an attack by these losses is wrong about membership, with the error of that."""
-    share, error = _accuracy(mistaken(losses, member))
-    return Measured(metric=UNEXPOSED, value=share, items=len(losses), standard_error=error)
-
-
 def measured(
     metric: str,
     right: NDArray[np.bool_],
@@ -86,7 +81,7 @@ def measured(
     )
 
 
-def _accuracy(right: NDArray[np.bool_] | NDArray[np.float64]) -> tuple[float, float]:
+def _accuracy(right: NDArray[np.bool_]) -> tuple[float, float]:
     """The share of right guesses, and the standard error of a binomial proportion."""
     share = float(right.mean())
     return share, float(np.sqrt(share * (1 - share) / len(right)))

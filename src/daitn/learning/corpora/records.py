@@ -57,6 +57,8 @@ class MultipleChoice(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, str, str, str]
     answer: int
     """Index of the right option."""
+    member: bool | msgspec.UnsetType = msgspec.UNSET
+    """Of a probe: whether data owners train on the question with its right option."""
 
     def __post_init__(self) -> None:
         plain_fields(self, "topic", "label")

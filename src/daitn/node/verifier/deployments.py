@@ -468,7 +468,11 @@ class DeploymentVerifier:
 def _read(config: TestSetConfig) -> _Test | None:
     """The test set; none if it cannot be read, which must not stop the others."""
     try:
-        test = _Test(config, list(dict.fromkeys(read_choices(Path(config.path)))))
+        items = read_choices(Path(config.path))
+        if any(item.member is not msgspec.UNSET for item in items):
+            log.info("no deployment is examined on %s: its items are probes", config.topic)
+            return None
+        test = _Test(config, list(dict.fromkeys(items)))
         config.disclosure.check_count(len(test.items))
         return test
     except DaitnError as error:
