@@ -22,9 +22,9 @@ async def test_it_does_one_thing_after_another_and_others_do_not_wait_for_it() -
         go_on.wait(30.0)
         order.append(1)
 
-    waiting = [asyncio.create_task(jobs.of(first))]
-    waiting += [asyncio.create_task(jobs.of(partial(order.append, at))) for at in (2, 3)]
-    assert await asked.of(lambda: 7) == 7
+    waiting = [asyncio.create_task(jobs.of(lambda: first))]
+    waiting += [asyncio.create_task(jobs.of(partial(partial, order.append, at))) for at in (2, 3)]
+    assert await asked.of(lambda: lambda: 7) == 7
     assert order == []
     go_on.set()
     await asyncio.gather(*waiting)
@@ -33,10 +33,23 @@ async def test_it_does_one_thing_after_another_and_others_do_not_wait_for_it() -
     asked.close()
 
 
+async def test_what_waits_is_prepared_once_its_turn_has_come() -> None:
+    """It decides by what is known then, and holds nothing until then."""
+    thinking, go_on, known = Thinking("jobs"), threading.Event(), [1]
+    first = asyncio.create_task(thinking.of(lambda: partial(go_on.wait, 30.0)))
+    second = asyncio.create_task(thinking.of(lambda: partial(sum, tuple(known))))
+    await asyncio.sleep(0)
+    known.append(2)
+    go_on.set()
+    assert await first
+    assert await second == 3
+    thinking.close()
+
+
 async def test_it_computes_in_the_name_of_whoever_asks_and_raises_what_that_raises() -> None:
     thinking = Thinking("asked")
     SPEAKER.set("ann")
-    assert await thinking.of(SPEAKER.get) == "ann"
+    assert await thinking.of(lambda: SPEAKER.get) == "ann"
     with pytest.raises(ZeroDivisionError):
-        await thinking.of(lambda: 1 // 0)
+        await thinking.of(lambda: lambda: 1 // 0)
     thinking.close()

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from daitn.center.experience import Experience
 from daitn.center.metrics import CenterMetrics
@@ -123,7 +124,8 @@ class JobExecutor:
             case ComputeRoute():
                 with self._traced(job, "route"):
                     planned = await self._route(job)
-                self._feed(job.id, planned)
+                if planned is not None:
+                    self._feed(job.id, planned)
             case ChooseVerifiers(objectives):
                 with self._traced(job, "verifiers"):
                     chosen = await self._verifiers(job, objectives)
@@ -151,19 +153,22 @@ class JobExecutor:
     async def _assess(
         self, intent: TrainingIntent, needs: WorkNeeds, thinking: Thinking
     ) -> Assessment:
-        snapshot, now_s = self._snapshot(), clock.now_s()
-        tried = Cuts()  # Nobody asks again for changes of an intent.
+        def prepared() -> Callable[[], Assessment]:
+            snapshot, now_s = self._snapshot(), clock.now_s()
+            tried = Cuts()  # Nobody asks again for changes of an intent.
 
-        def cut(changed: TrainingIntent) -> MsDrrt:
-            return _cut(tried, snapshot, changed, needs, now_s)
+            def cut(changed: TrainingIntent) -> MsDrrt:
+                return _cut(tried, snapshot, changed, needs, now_s)
 
-        def assessed() -> Assessment:
-            topology = self._cut_once(snapshot, intent, needs, now_s)
-            question = first_question(intent, needs, topology, now_s)
-            return assess(self._with_experience(question, needs), cut)
+            def assessed() -> Assessment:
+                topology = self._cut_once(snapshot, intent, needs, now_s)
+                question = first_question(intent, needs, topology, now_s)
+                return assess(self._with_experience(question, needs), cut)
+
+            return assessed
 
         with self._timed("assess"):
-            return await thinking.of(assessed)
+            return await thinking.of(prepared)
 
     def _traced(self, job: Job, name: str) -> AbstractContextManager[object]:
         return decision_span(self._tracer, job, name) or nullcontext()
@@ -189,8 +194,11 @@ class JobExecutor:
         return await self._cut(intent, needs, self.asked)
 
     async def _cut(self, intent: TrainingIntent, needs: WorkNeeds, thinking: Thinking) -> MsDrrt:
-        snapshot, now_s = self._snapshot(), clock.now_s()
-        return await thinking.of(lambda: self._cut_once(snapshot, intent, needs, now_s))
+        def prepared() -> Callable[[], MsDrrt]:
+            snapshot, now_s = self._snapshot(), clock.now_s()
+            return lambda: self._cut_once(snapshot, intent, needs, now_s)
+
+        return await thinking.of(prepared)
 
     def _cut_once(
         self, snapshot: Drrt, intent: TrainingIntent, needs: WorkNeeds, now_s: float
@@ -199,19 +207,31 @@ class JobExecutor:
         with self._cutting:
             return _cut(self._cuts, snapshot, intent, needs, now_s)
 
-    async def _route(self, job: Job) -> Planned:
-        now_s, snapshot = clock.now_s(), self._snapshot()
-        asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
+    async def _route(self, job: Job) -> Planned | None:
+        """The next visits of a job; none if it has ended before its turn came."""
+        away, not_back = "", tuple[SiteId, ...]()
 
-        def planned() -> tuple[RouteQuestion, VisitOrRound]:
-            topology = self._cut_once(snapshot, asked.intent, job.needs, now_s)
-            question = replace(asked, topology=topology)
-            return question, next_step(question)
+        def prepared() -> Callable[[], tuple[RouteQuestion, VisitOrRound] | None]:
+            nonlocal away, not_back
+            if job.state.final:
+                return lambda: None
+            now_s, snapshot = clock.now_s(), self._snapshot()
+            # Sites that join during planning are missing in the plan.
+            away, not_back = _holders_away(job, snapshot), self._not_back()
+            asked = self._with_experience(route_question(job, NOWHERE, now_s), job.needs)
 
-        # Sites that join during planning are missing in the plan.
-        away, not_back = _holders_away(job, snapshot), self._not_back()
+            def planned() -> tuple[RouteQuestion, VisitOrRound]:
+                topology = self._cut_once(snapshot, asked.intent, job.needs, now_s)
+                question = replace(asked, topology=topology)
+                return question, next_step(question)
+
+            return planned
+
         with self._timed("route"):
-            question, step = await self._thinking.of(planned)
+            found = await self._thinking.of(prepared)
+        if found is None:
+            return None
+        question, step = found
         if away:
             return Planned(route=None, decision=step.decision, waiting_for=away)
         if step.route is not None or step.round is not None:
@@ -222,7 +242,7 @@ class JobExecutor:
             route=None,
             decision=step.decision,
             waiting_for="" if step.why else away,
-            why=why or await self._thinking.of(lambda: Mtrce().why_none(question)),
+            why=why or await self._thinking.of(lambda: partial(Mtrce().why_none, question)),
             unvisited=unvisited(job, question.topology, step.decision),
         )
 

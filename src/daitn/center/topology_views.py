@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from daitn.center.estimates import Estimates
 from daitn.center.executor import JobExecutor
@@ -19,6 +21,9 @@ from daitn.topology.qrrt.snapshot import Qrrt
 from daitn.topology.snapshot import Drrt, NodeList, SitePage
 
 __all__ = ["TopologyViews"]
+
+
+Topology = TypeVar("Topology")
 
 
 class TopologyViews:
@@ -63,20 +68,18 @@ class TopologyViews:
 
     async def on_topology(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `TopologyView`: the DRRT."""
-        snapshot = self._drrt()
-        return await self._executor.asked.of(lambda: encode(export(snapshot)))
+        return await self._executor.asked.of(lambda: partial(_encoded, export, self._drrt()))
 
     async def on_relevant(self, key: str, payload: bytes) -> bytes:
         """`AssessIntent` -> `RelevantView`: the MS-DRRT of an intent."""
         intent = decode(payload, AssessIntent).intent
         check_owner(intent.owner, f"an intent of {intent.owner}")
         relevant = await self._executor.cut(intent, await self._estimates.needs(intent))
-        return await self._executor.asked.of(lambda: encode(export_relevant(relevant)))
+        return await self._executor.asked.of(lambda: partial(_encoded, export_relevant, relevant))
 
     async def on_analysis(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `Analysis`: the DRRT in numbers."""
-        snapshot = self._drrt()
-        return encode(await self._executor.asked.of(lambda: analyse(snapshot)))
+        return await self._executor.asked.of(lambda: partial(_encoded, analyse, self._drrt()))
 
     async def on_served(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `ServedModels`: every deployment, with accuracy and speed."""
@@ -85,3 +88,7 @@ class TopologyViews:
     async def on_qrrt(self, key: str, payload: bytes) -> bytes:
         """`JobQuery` -> `QrrtView`: the QRRT."""
         return encode(export_qrrt(self._qrrt(), clock.now_s()))
+
+
+def _encoded(view: Callable[[Topology], object], topology: Topology) -> bytes:
+    return encode(view(topology))
