@@ -18,6 +18,7 @@ from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf import json_format
+from huggingface_hub import ModelCard
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from securesystemslib.dsse import Envelope
@@ -36,6 +37,7 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.lineage import Lineage, SignedStatement, Verification, Visit
 from daitn.objects.statements import statement_of
 from tests.cli.handed import NETWORK, Handed, copied, elsewhere
+from tests.cli.test_export import JOB
 from tests.docs.pages import DOCS, blocks
 
 
@@ -53,6 +55,30 @@ def test_openssf_model_signing_verifies_the_folder(out: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"2")
     with pytest.raises(ValueError, match=r"weights\.safetensors"):
         by_model_signing(out, key)
+
+
+def test_the_hugging_face_hub_reads_the_card_and_its_figures(out: Path) -> None:
+    card = ModelCard.load(out / "README.md")
+    assert card.data.library_name == "daitn"
+    assert card.data.tags == ["daitn", "classifier"]
+    assert card.data.model_name == str(JOB)
+    (result,) = card.data.eval_results or ()
+    assert result.task_type == "tabular-classification"
+    assert result.dataset_name == "colds at exam"
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.75)
+    assert card.text.lstrip().startswith(f"# {JOB}\n")
+    again = ModelCard(str(card))
+    assert again.data.to_dict() == card.data.to_dict(), "as it would be pushed"
+
+
+async def test_the_hugging_face_hub_reads_the_card_of_a_model_that_nobody_measured(
+    handed: Handed, tmp_path: Path
+) -> None:
+    handed.entries = handed.entries[:2]
+    await elsewhere(handed).export(tmp_path / "unmeasured")
+    card = ModelCard.load(tmp_path / "unmeasured" / "README.md")
+    assert card.data.model_name == str(JOB)
+    assert card.data.eval_results == []
 
 
 async def test_an_exporter_has_one_key_of_model_signing_for_all_its_exports(

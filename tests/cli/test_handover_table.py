@@ -148,8 +148,11 @@ LIES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "praise in the card": (
         replaced("README.md", "## Where", "Accuracy: 0.999\n\n## Where"), "README.md:", "0.999",
     ),
+    "a better figure for programs that read the card": (
+        replaced("README.md", '"value": 0.75', '"value": 0.99'), "README.md:4", "model-index",
+    ),
     "another owner in the card": (
-        replaced("README.md", "for `acme`", "for `ada`"), "README.md:3", "acme",
+        replaced("README.md", "for `acme`", "for `ada`"), "README.md:8", "acme",
     ),
     "another state": (
         replaced("README.md", "the job: reached", "the job: great"), "README.md", "unknown state",

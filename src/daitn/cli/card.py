@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,27 @@ from daitn.objects.identifiers import Digest, JobId
 from daitn.objects.lineage import Entry, LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.text import counted
 
-__all__ = ["MEASURED", "USE", "SignedFacts", "Words", "is_prose", "measured_row", "model_card"]
+__all__ = [
+    "MEASURED",
+    "METADATA_LINES",
+    "USE",
+    "SignedFacts",
+    "Words",
+    "is_prose",
+    "measured_row",
+    "model_card",
+]
 
 USE: Final = "## Use"
 MEASURED: Final = "## Measured"
+METADATA_LINES: Final = 5
+"""Lines of metadata, with their marks, before the text."""
+_TASKS: Final = {
+    "boosted-trees": "tabular-classification",
+    "causal-lm": "text-generation",
+    "classifier": "tabular-classification",
+}
+"""What models of a recipe are for, in the words of the Hugging Face Hub."""
 _FENCE: Final = re.compile(r"(`{3,})[a-z]*")
 _CODE: Final = re.compile(r"`[^`]+`")
 _MARKUP: Final = re.compile(r"``|[\r`#|<>~\\\[]|^\s*[=-]")
@@ -68,13 +86,15 @@ class Words:
 
 
 def model_card(facts: SignedFacts, words: Words) -> str:
-    """Markdown: what the model is, its verified measurements, and where it learned.
+    """Markdown: what the model is, its verified measurements, and where it learned. Before it, the
+    same for programs, as metadata of the Hugging Face Hub.
 
     Figures are those that verifiers signed for these very weights.
     """
     measured, visits = facts.measured, facts.visits
     owner, usage = words.owner.replace("`", "'"), words.usage.rstrip()
     lines = [
+        *_metadata(facts, words.recipe),
         f"# {facts.job}",
         "",
         f"Trained by DA-ITN for `{owner}` with the recipe `{words.recipe}` "
@@ -120,6 +140,27 @@ def model_card(facts: SignedFacts, words: Words) -> str:
     ]
     lines += [f"- {_entry_line(fact)}" for fact in facts.every]
     return "\n".join(lines) + "\n"
+
+
+def _metadata(facts: SignedFacts, recipe: str) -> list[str]:
+    """YAML, of which JSON is a part: no name can end a value."""
+    task = {"type": _TASKS.get(recipe, "other")}
+    results = [
+        {
+            "task": task,
+            "dataset": {"type": "private", "name": f"{fact.topic} at {fact.site}"},
+            "metrics": [{"type": fact.metric, "value": fact.value}],
+        }
+        for fact in facts.measured
+    ]
+    index = [{"name": facts.job, "results": results}]
+    return [
+        "---",
+        "library_name: daitn",
+        f"tags: {json.dumps(['daitn', recipe])}",
+        f"model-index: {json.dumps(index)}",
+        "---",
+    ]
 
 
 def measured_row(fact: Verification) -> tuple[str, str]:

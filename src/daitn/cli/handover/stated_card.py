@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Final
 
-from daitn.cli.card import MEASURED, USE, SignedFacts, Words, is_prose, measured_row
+from daitn.cli.card import MEASURED, METADATA_LINES, USE, SignedFacts, Words, is_prose, measured_row
 from daitn.objects.jobs import JobState
 
 __all__ = ["card_words"]
@@ -18,8 +18,8 @@ _TRAINED: Final = re.compile(
 _TARGET: Final = re.compile(r"(-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?)?")
 _LONGEST: Final = 2000
 """Characters of the sentence about the training."""
-_BEFORE: Final = 4
-"""Lines before the first section: the title, and the sentence about the training."""
+_BEFORE: Final = METADATA_LINES + 4
+"""Lines before the first section: metadata, the title, and the sentence about the training."""
 
 
 def card_words(text: str, facts: SignedFacts, words: Words, *, sized: bool) -> Words:
@@ -28,10 +28,10 @@ def card_words(text: str, facts: SignedFacts, words: Words, *, sized: bool) -> W
     Raises `ValueError` for a text that is no card of an export.
     """
     lines = text.split("\n")
-    sentence = lines[2][:_LONGEST] if len(lines) > _BEFORE else ""
+    sentence = lines[_BEFORE - 2][:_LONGEST] if len(lines) > _BEFORE else ""
     trained = _TRAINED.fullmatch(sentence)
     if trained is None:
-        raise ValueError("its third line does not say by whom the model was trained")
+        raise ValueError(f"its line {_BEFORE - 1} does not say by whom the model was trained")
     if trained["state"] not in set(JobState):
         raise ValueError(f"it names an unknown state of the job, {trained['state']!a}")
     if MEASURED not in lines:
