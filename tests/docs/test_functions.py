@@ -45,6 +45,7 @@ CALLED_BY_OTHERS = {
     "eof_received": "asyncio",
     "on_broken_pipe": "rich",
     "on_header": "httptools",
+    "process_result_value": "SQLAlchemy",
     "Client": "Python programs of users",
 }
 """What no module here names, and who uses it."""

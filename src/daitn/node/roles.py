@@ -174,8 +174,7 @@ class Roles:
             self._gateway = self._new_gateway(config, config.gateway, self._feed, key, passes)
         self._verifier: DeploymentVerifier | None = None
         if Role.VERIFIER in config.roles:
-            # S311: the order of questions is not secret.
-            rng = random.Random()  # noqa: S311
+            rng = random.Random()  # noqa: S311 - the order of questions is not secret
             self._verifier = DeploymentVerifier(
                 config, fabric, self._membership, key, rng, admission
             )
