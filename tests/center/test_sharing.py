@@ -12,6 +12,7 @@ import pytest
 from daitn.center.backup import back_up, restore
 from daitn.center.config import CenterConfig
 from daitn.center.sharing import ReleaseRecords, SharedStore
+from daitn.identity.keys import SigningKey
 from daitn.objects.digests import digest_of
 from daitn.objects.errors import Corrupt, NotFound, Unreachable
 from daitn.objects.identifiers import Digest, JobId, OwnerId
@@ -116,8 +117,7 @@ def test_a_backup_has_what_any_of_them_took_as_files_of_one_that_is_alone(
     taken.close()
     state = tmp_path / "other"
     state.mkdir()
-    (state / "key").write_bytes(b"secret")
-    (state / "key").chmod(0o600)
+    key = SigningKey.at(state / "key")
     other = CenterConfig(state=str(state), database=database, replica="b")
     back_up(other, tmp_path / "backup")
     alone = CenterConfig(state=str(tmp_path / "alone"))
@@ -130,7 +130,7 @@ def test_a_backup_has_what_any_of_them_took_as_files_of_one_that_is_alone(
     # And it joins others with an empty database, or with theirs.
     third = CenterConfig(state=str(tmp_path / "third"), database=database, replica="c")
     restore(third, tmp_path / "backup")
-    assert (tmp_path / "third" / "key").read_bytes() == b"secret"
+    assert SigningKey.at(tmp_path / "third" / "key").public == key.public
     with closing(SqlJournal(database)) as journal:
         records = ReleaseRecords(journal)
         records.take_in(tmp_path / "alone" / "releases")

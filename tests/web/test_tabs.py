@@ -67,11 +67,22 @@ def sees_jobs(tab: Page, name: str) -> None:
 
 
 def end_workers(chromium: Browser) -> None:
-    """As a browser does that is short of memory."""
+    """As a browser does that is short of memory. One that has just begun may not be listed yet, and
+    is not closed at once."""
     devtools = chromium.new_browser_cdp_session()
-    for target in devtools.send("Target.getTargets")["targetInfos"]:
-        if target["type"] == "shared_worker":
-            devtools.send("Target.closeTarget", {"targetId": target["targetId"]})
+
+    def workers() -> set[str]:
+        targets = devtools.send("Target.getTargets")["targetInfos"]
+        return {one["targetId"] for one in targets if one["type"] == "shared_worker"}
+
+    def are_closed() -> bool:
+        left = ended & workers()
+        for target in left:
+            devtools.send("Target.closeTarget", {"targetId": target})
+        return not left
+
+    ended = wait_until(workers)
+    wait_until(are_closed)
 
 
 def test_many_tabs_load_and_hear_of_everything_by_one_stream(
