@@ -207,8 +207,7 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
             )
         replace_file(state / ProcessState.RESTORING, b"")
         try:
-            _restore_files(contents, folder, state)
-            _restore_journal(config, state, contents if empty else None)
+            _restored(config, contents, folder, journal=empty)
         except BaseException as error:
             _clear(state)
             if isinstance(error, OSError):
@@ -219,26 +218,26 @@ def restore(config: CenterConfig, folder: Path) -> BackupContents:
     return contents
 
 
-def _restore_files(contents: BackupContents, folder: Path, state: Path) -> None:
-    """Copy the state folder, and the journal beside it: opening a database writes to it, and a
-    backup must stay unchanged. A journal that this version cannot read fails first."""
+def _restored(
+    config: CenterConfig, contents: BackupContents, folder: Path, *, journal: bool
+) -> None:
+    """Copy the state folder, and the `journal` unless there is one that is shared."""
+    state = Path(config.state)
     read = state / _JOURNAL
-    _copy(folder / _JOURNAL, read)
-    open_database(f"sqlite:///{read}").dispose()
+    if journal:
+        # Opening a database writes to it, and a backup must stay unchanged. One that this version
+        # cannot read fails before anything else is copied.
+        _copy(folder / _JOURNAL, read)
+        open_database(f"sqlite:///{read}").dispose()
     for name in contents.files:
         within = Path(name)
         if within.parts[0] == _STATE:
             _copy(folder / within, state.joinpath(*within.parts[1:]))
-
-
-def _restore_journal(config: CenterConfig, state: Path, contents: BackupContents | None) -> None:
-    """Put the journal into the empty database; without `contents`, there is one that is shared."""
-    read = state / _JOURNAL
-    if contents is not None:
+    if journal:
         copy_journal(f"sqlite:///{read}", config.database_url, contents.rows)
+        read.unlink()
     if config.database:
         claim_database(config)
-    read.unlink()
 
 
 def _clear(state: Path) -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from daitn.learning.recipe import DataFault, Fault, Measured
+from daitn.learning.recipe import DataFault, DataProfile, Fault, Measured
 
-__all__ = ["MEMBER", "UNEXPOSED", "halved", "mistaken", "unexposed"]
+__all__ = ["MEMBER", "UNEXPOSED", "halved", "mistaken", "unexposed", "without_probes"]
 
 UNEXPOSED = "unexposed"
 """The metric: the share of probes about which the attack is wrong, 0.5 at best."""
@@ -32,6 +33,15 @@ def halved(member: Sequence[bool] | NDArray[np.bool_]) -> bool:
     """Whether about half of the probes are members."""
     share = float(np.mean(member))
     return min(share, 1.0 - share) >= _LEAST_SHARE
+
+
+def without_probes(found: DataProfile, metrics: tuple[str, ...], why_not: str) -> DataProfile:
+    """A test set on which everything but `unexposed` is measured, and why."""
+    return msgspec.structs.replace(
+        found,
+        metrics=tuple(metric for metric in metrics if metric != UNEXPOSED),
+        remarks=(*found.remarks, f"{UNEXPOSED} is not measured on it: {why_not}"),
+    )
 
 
 def mistaken(losses: NDArray[np.float64], member: NDArray[np.bool_]) -> NDArray[np.float64]:

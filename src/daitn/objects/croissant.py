@@ -7,10 +7,9 @@ owner decides on are under `daitn:`. Source: MLCommons, Croissant Format Specifi
 
 from __future__ import annotations
 
-import datetime
-
 from daitn.objects.descriptors import DatasetDescriptor
 from daitn.objects.errors import InvalidInput
+from daitn.objects.moments import timestamp
 
 __all__ = ["NAMESPACE", "to_croissant"]
 
@@ -93,7 +92,7 @@ def to_croissant(dataset: DatasetDescriptor) -> dict[str, object]:
 
 def _date(at_s: float) -> str:
     try:
-        return datetime.datetime.fromtimestamp(at_s, datetime.UTC).isoformat()
+        return timestamp(at_s)
     except (ValueError, OverflowError, OSError):
         raise InvalidInput(
             f"{at_s} is not a valid date",

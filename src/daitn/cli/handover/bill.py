@@ -6,7 +6,6 @@ verifications of this very model, and the data sets those of the visits behind i
 
 from __future__ import annotations
 
-import datetime
 import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -18,7 +17,7 @@ from daitn.objects.identifiers import Word
 from daitn.objects.lineage import Verification, Visit
 from daitn.objects.text import LINE_PATTERN, counted
 
-__all__ = ["TIME", "bill_of", "timestamp", "words_of"]
+__all__ = ["TIME", "bill_of", "words_of"]
 
 _MODEL: Final = "model"
 _FOR: Final = "Trained by DA-ITN for "
@@ -114,11 +113,6 @@ def words_of(bill: object) -> Words:
         at=stated.timestamp,
         version=stated.tools.components[0].version,
     )
-
-
-def timestamp(at_s: float) -> str:
-    """A time as documents for machines have it."""
-    return datetime.datetime.fromtimestamp(at_s, datetime.UTC).isoformat()
 
 
 def _model(facts: SignedFacts, words: Words, data: list[str]) -> dict[str, Any]:

@@ -70,11 +70,8 @@ class Signers:
         for position, entry in enumerate(lineage.entries):
             site = entry.fact.site
             role = Role.VERIFIER if isinstance(entry.fact, Verification) else Role.DATA
-            problem, fix = (
-                "",
-                "get the current roster; if it does not grant this either, do not use ",
-            )
-            fix += "the model"
+            problem = ""
+            fix = "get the current roster; if it does not grant this either, do not use the model"
             if site not in listed:
                 if site in self.keys:
                     continue

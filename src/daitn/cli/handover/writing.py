@@ -11,7 +11,7 @@ import msgspec
 
 from daitn import __version__
 from daitn.cli.card import SignedFacts, Words, model_card
-from daitn.cli.handover.bill import bill_of, timestamp
+from daitn.cli.handover.bill import bill_of
 from daitn.cli.handover.descriptions import description_of, path_of
 from daitn.cli.handover.exporter import signature_of, write_exporter
 from daitn.cli.handover.folder import (
@@ -33,6 +33,7 @@ from daitn.objects.descriptors import DatasetDescriptor
 from daitn.objects.errors import Corrupt
 from daitn.objects.lineage import Entry, Origin, Visit
 from daitn.objects.models import Manifest
+from daitn.objects.moments import timestamp
 from daitn.objects.requests import TrainedModel
 from daitn.objects.roster import Member
 from daitn.objects.wire import to_json

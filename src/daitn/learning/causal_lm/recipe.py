@@ -12,7 +12,7 @@ from daitn.learning.answering.protocol import Generator, Room
 from daitn.learning.causal_lm.probes import members, no_probes
 from daitn.learning.causal_lm.settings import CausalLmConfig, footprint
 from daitn.learning.corpora.records import read_choices, read_pairs
-from daitn.learning.exposure import UNEXPOSED
+from daitn.learning.exposure import UNEXPOSED, without_probes
 from daitn.learning.recipe import (
     LEAST_RECORDS,
     Config,
@@ -123,14 +123,14 @@ class CausalLm:
         choices = read_choices(test)
         why_not = no_probes(choices)
         usable = sum(len(set(item.options)) == len(item.options) for item in choices)
-        return DataProfile(
+        found = DataProfile(
             samples=len(choices),
             labels=dict(sorted(Counter(item.label for item in choices).items())),
             different=_different((item.label, item.question, item.options) for item in choices),
             quality=usable / len(choices),
-            metrics=tuple(m for m in self.metrics if not (m == UNEXPOSED and why_not)),
-            remarks=(f"{UNEXPOSED} is not measured on it: {why_not}",) if why_not else (),
+            metrics=self.metrics,
         )
+        return without_probes(found, self.metrics, why_not) if why_not else found
 
     def initialise(self, config: Config, seed: int, out: Path) -> None:
         """See `Recipe.initialise`."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from daitn.learning.classifier.table import Table, profile
-from daitn.learning.exposure import MEMBER, UNEXPOSED, halved
+from daitn.learning.exposure import MEMBER, UNEXPOSED, halved, without_probes
 from daitn.learning.recipe import DataFault, DataProfile, Fault, Selection
 
 __all__ = ["probes", "profile_of_test"]
@@ -21,9 +20,7 @@ def profile_of_test(path: Path, selection: Selection, metrics: tuple[str, ...]) 
     found = profile(path, selection)
     if MEMBER in found.columns:
         return found
-    remark = f"{UNEXPOSED} is not measured on it: it has no column {MEMBER}, as probes have"
-    others = tuple(metric for metric in metrics if metric != UNEXPOSED)
-    return msgspec.structs.replace(found, metrics=others, remarks=(*found.remarks, remark))
+    return without_probes(found, metrics, f"it has no column {MEMBER}, as probes have")
 
 
 def probes(table: Table, path: Path) -> tuple[Table, NDArray[np.bool_]]:

@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    IntegrityError,
-    NoSuchModuleError,
-)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, StorageFull, Unreachable
 from daitn.tools.journal.silence import impatient
