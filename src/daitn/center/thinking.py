@@ -10,9 +10,7 @@ whenever the event loop let go of it, as it does for each statement of the journ
 slowest commands of a busy control centre take a third to a half of the time, and decisions no
 longer: `benchmarks.center_load`, in turns.
 
-What waits for its turn holds no topology: of 2,000 sites that report every five seconds, each of a
-few hundred waiting decisions would hold two megabytes that nobody else needs any more, and decide
-by what was known when it was asked for.
+What waits for its turn holds no topology, and decides by what is known when its turn has come.
 """
 
 from __future__ import annotations

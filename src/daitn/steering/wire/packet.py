@@ -268,7 +268,7 @@ class Packet(msgspec.Struct, frozen=True, gc=False):
         trace, at = self.trace, 0
         while self.deadline_ms and at < len(trace):
             size, at_ms, action = _HOP.unpack_from(trace, at)
-            if action != Action.TRIED:
+            if action != _TRIED:
                 now_ms = int(now_s * 1000)
                 ago_ms = (now_ms - at_ms + (1 << 31)) % (1 << 32) - (1 << 31)
                 left_ms: int = self.deadline_ms - now_ms + ago_ms
@@ -330,6 +330,7 @@ _ACTIONS = {int(action): action for action in Action}
 _FLAGS = tuple(Flag(bits) for bits in range(16))
 _SIGNED, _DIGEST = int(Flag.SIGNED), int(Flag.DIGEST)
 _DELIVERED = Action.DELIVERED
+_TRIED = int(Action.TRIED)
 
 
 def encode_packet(packet: Packet) -> bytes:
