@@ -33,7 +33,7 @@ T = TypeVar("T")
 AT_S = 1_795_745_400.0
 AT = "2026-11-27 02:10:00 UTC"
 CLI = Path(daitn.__file__).parent / "cli"
-FOR_MACHINES = {"accounts/export.py", "handover/bill.py", "logs.py"}
+FOR_MACHINES = {"accounts/export.py", "logs.py"}
 """They write RFC 3339, with the zone."""
 
 
