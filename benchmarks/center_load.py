@@ -4,11 +4,11 @@
 The whole control centre runs in a separate process, on SQLite, behind a real Zenoh router. One
 other process plays all sites, over one session, and sends the commands. Each site has a liveliness
 token and a signed descriptor with data and a computer, every 50th is a verifier, and all report
-their load and their distance to two others every five seconds. They report work that they receive
-as done, signed, after half a minute (`--work`). A visit improves the job's model a little, so its
-targets are reached after three to five. Whenever a job ends, another is submitted, so the number of
-open jobs is constant. Sites sign what they sign themselves, but the network is insecure, as on one
-machine: no envelope is signed or checked.
+their load and their distance to eight others, in turn, every five seconds. They report work that
+they receive as done, signed, after half a minute (`--work`). A visit improves the job's model a
+little, so its targets are reached after three to five. Whenever a job ends, another is submitted,
+so the number of open jobs is constant. Sites sign what they sign themselves, but the network is
+insecure, as on one machine: no envelope is signed or checked.
 
 The output shows the latencies of commands as their sender sees them (`submit`, `get` one job,
 `list` the latest 50, `explain` its decisions, `dry run` of an intent, `cancel`), the control
@@ -63,7 +63,8 @@ from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.ports import free_port
 from daitn.tools.tasks import Tasks
 
-SENSED_EVERY_S = 5.0
+SENSED_EVERY_S, PEERS = 5.0, 8
+"""As real sites do."""
 ASKED_EVERY_S = 0.25
 ASSESSED_EVERY_S = 2.0
 TIMEOUT_S = 60.0
@@ -86,6 +87,7 @@ class Sites:
         rng = random.Random(count)
         self._fabric = fabric
         self._rng = rng
+        self._rounds = 0
         self._keys = {named(index): SigningKey.generate() for index in range(count)}
         self._adverts = {}
         for index, (name, key) in enumerate(self._keys.items()):
@@ -109,20 +111,23 @@ class Sites:
         await self._tasks.close()
 
     async def _sense(self) -> None:
-        for name in self._names:
+        count = len(self._names)
+        for index, name in enumerate(self._names):
             now_s = time.time()
 
             def reading(value: float, at_s: float = now_s, of: SiteId = name) -> Reading:
                 return Reading(value, at_s, of)
 
+            first = index + 1 + self._rounds * PEERS
             links = tuple(
                 LinkReading(
                     source=name,
-                    target=other,
+                    target=self._names[other % count],
                     rtt_s=reading(self._rng.uniform(0.001, 0.09)),
                     throughput_bps=reading(self._rng.uniform(1e6, 1e9)),
                 )
-                for other in self._rng.sample(self._names, 2)
+                for other in range(first, first + PEERS)
+                if (other - index) % count
             )
             load = LoadReading(
                 site=name,
@@ -132,7 +137,8 @@ class Sites:
             )
             sensed = Sensed(site=name, links=links, load=load)
             await self._fabric.publish(keys.site_sensed(name), encode(sensed))
-            await asyncio.sleep(SENSED_EVERY_S / len(self._names))
+            await asyncio.sleep(SENSED_EVERY_S / count)
+        self._rounds += 1
 
     async def _on_request(self, key: str, payload: bytes) -> bytes:
         name, verb = keys.site_of(key), keys.verb_of(key)

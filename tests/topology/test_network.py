@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daitn.objects.identifiers import SiteId
-from daitn.topology.network import LinkTable
+from daitn.topology.network import LEAST_LINKS, LinkTable
 
 from .medicine import NOW_S, link
 
@@ -38,3 +38,37 @@ def test_a_site_is_forgotten_with_its_links_and_no_others(told: list[tuple[str, 
     for site in "abcd":
         table.forget(SiteId(site))
     assert not table._sources
+
+
+def test_a_source_beyond_its_share_loses_the_links_measured_longest_ago() -> None:
+    table = LinkTable(most=2 * LEAST_LINKS)
+    for at in range(3 * LEAST_LINKS):
+        for source in ("one", "other"):
+            assert table.absorb(link(source, f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+    for targets in table.known.values():
+        assert LEAST_LINKS * 7 / 8 <= len(targets) <= LEAST_LINKS
+        newest = range(3 * LEAST_LINKS - len(targets), 3 * LEAST_LINKS)
+        assert set(targets) == {f"site-{at}" for at in newest}
+
+
+def test_a_source_cannot_crowd_out_the_links_of_others() -> None:
+    table = LinkTable(most=4 * LEAST_LINKS)
+    modest = {f"site-{at}" for at in range(LEAST_LINKS)}
+    for target in modest:
+        table.absorb(link("modest", target, rtt_s=0.1, at_s=0), NOW_S)
+    for at in range(1, 1000):
+        table.absorb(link("greedy", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+    assert set(table.known[SiteId("modest")]) == modest
+    assert len(table.known[SiteId("greedy")]) <= 2 * LEAST_LINKS
+
+
+def test_the_links_of_the_site_that_decides_by_them_are_all_kept() -> None:
+    table = LinkTable(SiteId("gateway"), most=1)
+    for at in range(3 * LEAST_LINKS):
+        table.absorb(link("gateway", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+    table.absorb(link("other", "gateway", rtt_s=0.1, at_s=0), NOW_S)
+    for at in range(1, 3 * LEAST_LINKS):
+        table.absorb(link("other", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+    assert len(table.known[SiteId("gateway")]) == 3 * LEAST_LINKS
+    assert "gateway" in table.known[SiteId("other")]
+    assert len(table.known[SiteId("other")]) <= LEAST_LINKS + 1

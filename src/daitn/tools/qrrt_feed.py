@@ -68,7 +68,7 @@ class QrrtFeed:
         self._origin = origin
         self._roster = roster
         self._entitled = None if roster is None else EntitledNodes(roster.grants())
-        self._state = QrrtState(scoped=roster is not None)
+        self._state = QrrtState(scoped=roster is not None, origin=origin)
         self._evidence = EvidenceFilter()
         self._registrations: list[Registration] = []
         self._asking = Tasks()

@@ -19,13 +19,38 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 
-__all__ = ["LinkTable", "is_later", "merged_link", "merged_load", "usable"]
+__all__ = [
+    "LEAST_LINKS",
+    "MOST_LINKS",
+    "LinkTable",
+    "is_later",
+    "merged_link",
+    "merged_load",
+    "usable",
+]
+
+MOST_LINKS = 262_144
+"""Limit on links in a table: all pairs of 512 sites, some 230 MB. All pairs of 2,000 sites would
+take 3.5 GB, and most of their readings would be stale: a site that probes eight others every five
+seconds needs 21 minutes for all."""
+LEAST_LINKS = 64
+"""Of each source, however many there are."""
+_ROOM = 1 / 8
+"""Share of a full source's links that is dropped at once, so that the search for the oldest is
+rare."""
 
 
 class LinkTable:
-    """The latest readings per source and target, whatever their order of arrival."""
+    """The latest readings per source and target, whatever their order of arrival.
 
-    def __init__(self) -> None:
+    Each source may have an equal share of `most` links, so that none can crowd out others. When a
+    new link goes beyond it, those that the source measured longest ago are dropped, but none from
+    or to `origin`: the site that decides by them.
+    """
+
+    def __init__(self, origin: SiteId | None = None, most: int = MOST_LINKS) -> None:
+        self._origin = origin
+        self._most = most
         self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
         """Source to target to the source's measurement."""
         self._sources: dict[SiteId, set[SiteId]] = {}
@@ -45,6 +70,7 @@ class LinkTable:
         self.known = self.known.set(source, targets.set(target, merged))
         if known is None:
             self._sources.setdefault(target, set()).add(source)
+            self._keep_newest(source)
         return True
 
     def forget(self, site: SiteId) -> None:
@@ -66,6 +92,17 @@ class LinkTable:
         if not sources:
             del self._sources[target]
 
+    def _keep_newest(self, source: SiteId) -> None:
+        """Drop the oldest links of a source that has more than its share."""
+        targets = self.known[source]
+        share = max(LEAST_LINKS, self._most // len(self.known))
+        if len(targets) <= share or source == self._origin:
+            return
+        by_age = sorted(targets, key=lambda target: _measured_at_s(targets[target]))
+        for target in by_age[: len(targets) - share + int(_ROOM * share)]:
+            if target != self._origin:
+                self.delete(source, target)
+
 
 def is_later(node: NodeDescriptor, known: NodeDescriptor) -> bool:
     """Whether a node's statement is later than what is known of it; counting restarts with the
@@ -74,7 +111,7 @@ def is_later(node: NodeDescriptor, known: NodeDescriptor) -> bool:
 
 
 def merged_link(known: LinkReading | None, received: LinkReading, now_s: float) -> LinkReading:
-    """Per field the later reading; `known` itself if nothing in `heard` is later.
+    """Per field the later reading; `known` itself if nothing in `received` is later.
 
     Raises `InvalidInput` for a reading that is negative or not finite.
     """
@@ -101,7 +138,7 @@ def merged_link(known: LinkReading | None, received: LinkReading, now_s: float) 
 
 
 def merged_load(known: LoadReading | None, received: LoadReading) -> LoadReading:
-    """Per field the later reading; `known` itself if nothing in `heard` is later."""
+    """Per field the later reading; `known` itself if nothing in `received` is later."""
     if known is None:
         return received
     queue = _later(known.queue, received.queue) or received.queue
@@ -127,6 +164,12 @@ def usable(reading: Reading, now_s: float, name: str) -> Reading:
     if reading.at_s > now_s:
         return Reading(reading.value, now_s, reading.origin)
     return reading
+
+
+def _measured_at_s(link: LinkReading) -> float:
+    """When a link was last measured, in seconds since the epoch."""
+    readings = (link.rtt_s, link.throughput_bps, link.loss)
+    return max((reading.at_s for reading in readings if reading is not None), default=0.0)
 
 
 def _later(known: Reading | None, received: Reading | None) -> Reading | None:

@@ -19,8 +19,8 @@ when they join at once. Beyond this the oldest are dropped, since anybody can in
 class Links(LinkTable):
     """Links between any sites; those of strangers are bounded."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, origin: SiteId | None = None) -> None:
+        super().__init__(origin)
         self._strange: OrderedDict[tuple[SiteId, SiteId], None] = OrderedDict()
 
     def absorb_from(self, link: LinkReading, described: Container[SiteId], now_s: float) -> bool:

@@ -81,9 +81,10 @@ _RATE_STEP = 0.002
 class QrrtState:
     """Absorbs what nodes publish and measure. Times are seconds since the Unix epoch."""
 
-    def __init__(self, *, scoped: bool = False) -> None:
+    def __init__(self, *, scoped: bool = False, origin: SiteId | None = None) -> None:
         """`scoped`: whether a model's name belongs to its owner, so that a bare name needs a
-        `name_grant`; else it means every deployment of that name."""
+        `name_grant`; else it means every deployment of that name. `origin`: the site that queries
+        set out from, all of whose links are kept."""
         self._scoped = scoped
         self._version = 0
         self._changed_at_s = 0.0
@@ -92,7 +93,7 @@ class QrrtState:
         self._alive: set[SiteId] = set()
         self._gone_at_s: OrderedDict[SiteId, float] = OrderedDict()
         """Since when nodes have been gone, or described but never available; longest first."""
-        self._links = Links()
+        self._links = Links(origin)
         self._demand: Map[SiteId, Demand] = Map()
         self._gateways: tuple[SiteId, ...] = ()
         self._rows: list[Deployed] = []
