@@ -4,7 +4,7 @@
 The whole control centre runs in a separate process, on SQLite, behind a real Zenoh router. One
 other process plays all sites, over one session, and sends the commands. Each site has a liveliness
 token and a signed descriptor with data and a computer, every 50th is a verifier, and all report
-their load and their distance to eight others, in turn, every five seconds. They report work that
+their load and their distance to eight peers, in turn, every five seconds. They report work that
 they receive as done, signed, after half a minute (`--work`). A visit improves the job's model a
 little, so its targets are reached after three to five. Whenever a job ends, another is submitted,
 so the number of open jobs is constant. Sites sign what they sign themselves, but the network is
@@ -62,6 +62,7 @@ from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.ports import free_port
 from daitn.tools.tasks import Tasks
+from daitn.topology.network import MOST_LINKS
 
 SENSED_EVERY_S, PEERS = 5.0, 8
 """As real sites do."""
@@ -112,22 +113,21 @@ class Sites:
 
     async def _sense(self) -> None:
         count = len(self._names)
+        peers = min(count - 1, MOST_LINKS // count)
         for index, name in enumerate(self._names):
             now_s = time.time()
 
             def reading(value: float, at_s: float = now_s, of: SiteId = name) -> Reading:
                 return Reading(value, at_s, of)
 
-            first = index + 1 + self._rounds * PEERS
             links = tuple(
                 LinkReading(
                     source=name,
-                    target=self._names[other % count],
+                    target=self._names[(index + 1 + place % peers) % count],
                     rtt_s=reading(self._rng.uniform(0.001, 0.09)),
                     throughput_bps=reading(self._rng.uniform(1e6, 1e9)),
                 )
-                for other in range(first, first + PEERS)
-                if (other - index) % count
+                for place in range(PEERS * self._rounds, PEERS * (self._rounds + 1))
             )
             load = LoadReading(
                 site=name,

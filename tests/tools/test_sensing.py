@@ -19,6 +19,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.memory import MemoryNetwork
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
 from daitn.tools.sensing.sensing import Sensing
+from daitn.topology.network import MOST_LINKS
 from tests.scenes.leaping_loop import LeapingLoop
 from tests.scenes.waiting import until
 
@@ -127,6 +128,66 @@ def test_a_longer_way_takes_longer(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         assert runner.run(measured()) == [0.0, pytest.approx(0.04)]
+
+
+class Crowd:
+    """Sites that are only announced, and one that senses."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.names = [SiteId(f"site-{number}") for number in range(count)]
+        self._folder = folder
+
+    async def probed(self, site: SiteId, *, of_all: bool = False) -> tuple[Sensing, set[SiteId]]:
+        """The sites that one would probe in a whole turn."""
+        sensing = Sensing(
+            MemoryNetwork().open(site),
+            site,
+            rng=random.Random(1),
+            folder=self._folder,
+            peers_per_round=len(self.names),
+            of_all=of_all,
+        )
+        for name in self.names:
+            await sensing._alive(keys.site_alive(name, "1"), True)
+        return sensing, set(sensing.due())
+
+
+async def test_in_a_large_network_a_site_probes_a_fixed_sample(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path, 2000)
+    sensing, one = await crowd.probed(crowd.names[0])
+    share = MOST_LINKS // 2000
+    assert share - 32 < len(one) <= share
+    _, again = await crowd.probed(crowd.names[0])
+    assert again == one
+    gone = next(iter(one))
+    await sensing._alive(keys.site_alive(gone, "1"), False)
+    left = set(sensing.due())
+    assert gone not in left
+    assert len(one - left) == 1, "one that goes changes one place"
+    # Both ends of most links measure them, as is needed to tell that one is cut.
+    some = sorted(one)[:20]
+    back = [name for name in some if crowd.names[0] in (await crowd.probed(name))[1]]
+    assert len(back) > 0.7 * len(some)
+
+
+async def test_a_sample_has_the_sites_from_which_models_came(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path, 2000)
+    sensing, sampled = await crowd.probed(crowd.names[0])
+    holder = next(name for name in crowd.names[1:] if name not in sampled)
+    sensing.learn_transfer(holder, 10**6, 1.0)
+    assert holder in sensing.due()
+    for name in crowd.names[1:]:
+        sensing.learn_transfer(name, 10**6, 1.0)
+    assert len(sensing.due()) <= MOST_LINKS // 2000
+
+
+@pytest.mark.parametrize(("count", "of_all"), [(512, False), (2000, True)])
+async def test_a_site_probes_all_others_if_few_or_asked_to(
+    tmp_path: Path, count: int, of_all: bool
+) -> None:
+    crowd = Crowd(tmp_path, count)
+    _, probed = await crowd.probed(crowd.names[0], of_all=of_all)
+    assert probed == set(crowd.names[1:])
 
 
 async def test_an_unreachable_site_is_a_loss_and_then_recovers(sites: Sites) -> None:

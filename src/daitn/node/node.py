@@ -111,6 +111,7 @@ class Node:
             edition=lambda: self.descriptor.edition if self.descriptor else (0.0, 0),
             folder=state,
             rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
+            of_all=config.gateway is not None,
         )
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer

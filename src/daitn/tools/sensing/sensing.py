@@ -7,6 +7,8 @@ throughput by short transfers and by real model transfers, load by asking the ma
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import heapq
 import logging
 import random
 import time
@@ -26,6 +28,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
 from daitn.tools.tasks import Tasks
+from daitn.topology.network import LEAST_LINKS, MOST_LINKS
 
 __all__ = ["Sensing"]
 
@@ -37,6 +40,8 @@ PROBE_TIMEOUT_S = 5.0
 SOONER = 0.1
 """After a new site appeared, the next round starts after this share of a period: soon, but not once
 for every site of a starting network."""
+MOST_HOLDERS = 16
+"""Sites from which models came last: they are probed however large the network is."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,10 +49,13 @@ _LOG = logging.getLogger(__name__)
 class Sensing:
     """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`.
 
-    A round probes at most `peers_per_round` sites: new ones first, then all in turn, so that a
-    site's traffic does not grow with the network. `queue` counts unfinished accepted work;
-    `edition` tells the site's descriptor; `folder` is where models are stored. `now_s` stamps
-    readings (seconds since the Unix epoch), `elapsed_s` times probes.
+    A round probes at most `peers_per_round` sites: new ones first, then the others in turn, so that
+    a site's traffic does not grow with the network. In a network of more than 512 sites it probes a
+    fixed sample of them, so that readings stay fresh and their number stays within what topologies
+    keep; with `of_all`, which is meant for sites that choose among all others, it probes all.
+    `queue` counts unfinished accepted work; `edition` tells the site's descriptor; `folder` is
+    where models are stored. `now_s` stamps readings (seconds since the Unix epoch), `elapsed_s`
+    times probes.
     """
 
     def __init__(
@@ -63,6 +71,7 @@ class Sensing:
         elapsed_s: Callable[[], float] = time.perf_counter,
         period_s: float = 5.0,
         peers_per_round: int = 8,
+        of_all: bool = False,
     ) -> None:
         self._fabric = fabric
         self._site = site
@@ -74,8 +83,13 @@ class Sensing:
         self._elapsed_s = elapsed_s
         self._period_s = period_s
         self._peers_per_round = peers_per_round
+        self._of_all = of_all
         self._peers: dict[SiteId, set[str]] = {}
         """With the key marks of the nodes that show its token."""
+        self._sample: tuple[SiteId, ...] | None = None
+        """Of the peers; none if it is to be drawn anew."""
+        self._holders: dict[SiteId, None] = {}
+        """From which models came, latest last."""
         self._links: dict[SiteId, LinkEstimate] = {}
         self._last = SiteId("")
         self._news = asyncio.Event()
@@ -121,15 +135,34 @@ class Sensing:
     def learn_transfer(self, source: SiteId, size_bytes: int, seconds: float) -> None:
         """A part of a model arrived from `source`: better evidence of throughput than a probe."""
         self._link(source).learn_transfer(size_bytes, seconds, self._now_s())
+        self._holders.pop(source, None)
+        self._holders[source] = None
+        if len(self._holders) > MOST_HOLDERS:
+            del self._holders[next(iter(self._holders))]
 
     def due(self) -> tuple[SiteId, ...]:
         """The sites that the next round probes: those never measured, then the others in turn."""
-        peers = sorted(self._peers)
+        peers = sorted({*self._sampled(), *(self._holders.keys() & self._peers.keys())})
         new = [peer for peer in peers if peer not in self._links]
         known = [peer for peer in peers if peer in self._links]
         in_turn = [peer for peer in known if peer > self._last]
         in_turn += [peer for peer in known if peer <= self._last]
         return tuple([*new, *in_turn][: self._peers_per_round])
+
+    def _sampled(self) -> tuple[SiteId, ...]:
+        """The same while the network is, and mostly those that probe this site, too."""
+        if self._sample is None:
+            count = len(self._peers)
+            share = max(LEAST_LINKS, MOST_LINKS // (count + 1))
+            size = count if self._of_all or count <= share else share - MOST_HOLDERS
+            self._sample = tuple(heapq.nsmallest(size, self._peers, key=self._rank))
+        return self._sample
+
+    def _rank(self, peer: SiteId) -> bytes:
+        """Rendezvous hashing: a site that comes or goes changes one place of a sample (Thaler and
+        Ravishankar 1998)."""
+        pair = "\n".join(sorted((self._site, peer)))
+        return hashlib.blake2b(pair.encode(), digest_size=8).digest()
 
     def _link(self, peer: SiteId) -> LinkEstimate:
         return self._links.setdefault(peer, LinkEstimate(self._site, peer))
@@ -207,6 +240,7 @@ class Sensing:
         peer = keys.site_of(key)
         if peer == self._site:
             return
+        self._sample = None
         marks = self._peers.setdefault(peer, set())
         if alive:
             marks.add(keys.mark_of(key))
