@@ -106,7 +106,6 @@ class Node:
         self._sensing = Sensing(
             fabric,
             config.site,
-            now_s=clock.now_s,
             queue=lambda: self._work.queue,
             edition=lambda: self.descriptor.edition if self.descriptor else (0.0, 0),
             folder=state,
