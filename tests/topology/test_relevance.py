@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from daitn.objects.intents import (
 from daitn.objects.merging import Algorithm
 from daitn.objects.needs import ColumnsNeeded
 from daitn.objects.privacy import PrivacyDemand, PrivacyWish
+from daitn.objects.quorum import Quorum
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.topology.relaxation import relaxed
 from daitn.topology.snapshot import Drrt, MsDrrt
@@ -545,3 +547,30 @@ def test_a_pull_that_privacy_does_not_cover_is_named() -> None:
     assert told(cut(snapshot, asked, private=True), "kept/questions")["privacy"].field == (
         "training.mu"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"items": 60}, "has 60 items, and a quorum needs 100"),
+        ({"items": 60, "metrics": ("rmse",)}, "the sampling error of rmse is unknown"),
+    ],
+)
+def test_a_quorum_takes_verifiers_that_can_be_compared(change: dict[str, Any], why: str) -> None:
+    tests = [
+        msgspec.structs.replace(exam(topic), **change)
+        for topic in ("medicine", "medicine/neurology")
+    ]
+    metric = change.get("metrics", ("accuracy",))[0]
+    asked = msgspec.structs.replace(
+        intent(),
+        objectives=tuple(msgspec.structs.replace(o, metric=metric) for o in intent().objectives),
+    )
+    snapshot = drrt([*nodes()[:9], verifier_site("small", *tests)])
+    assert "small" in cut(snapshot, asked).verifier_sites(BROAD)
+    quorate = msgspec.structs.replace(asked, verification=Quorum(quorum=2, of=3))
+    relevant = cut(snapshot, quorate)
+    assert "small" not in relevant.verifier_sites(BROAD)
+    refused = told(relevant, "small")["verifier-quorum"]
+    assert why in refused.reason
+    assert refused.field == "verification.quorum"

@@ -5,6 +5,10 @@ differ by no more than honest ones do in all but one of a thousand pairs. A test
 so these chances are per pair of verifiers and not per measurement. The value that counts is the
 median of those who agree with the median of all: while a majority is honest, it lies between what
 honest ones measured, or within sampling error of one of them.
+
+What a verifier states about its measurement makes nobody agree: verifiers with fewer than
+`LEAST_ITEMS` items are not compared, so fewer count as that many; and a pair has the error of its
+smaller test set twice, so that a large number of items leaves its neighbours no less room.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from statistics import median
 import msgspec
 
 from daitn.objects.lineage import Verification
+from daitn.objects.quorum import LEAST_ITEMS, PLAIN_SHARES
 
 __all__ = ["Consensus", "agree", "agreed"]
 
@@ -50,16 +55,19 @@ def agreed(measurements: Sequence[Verification]) -> Consensus:
 
 
 def agree(one: Verification, other: Verification) -> bool:
-    """Whether sampling and rounding explain the difference of two values.
-
-    By the numbers of items alone: who states a large error could agree with everybody."""
-    error = math.hypot(_error(one), _error(other))
-    step = _STEP_ITEMS / max(1, min(one.items, other.items))
+    """Whether sampling and rounding explain the difference of two values."""
+    error = math.sqrt(2.0) * max(_error(one), _error(other))
+    step = _STEP_ITEMS / min(_items(one), _items(other))
     return abs(one.value - other.value) <= _DEVIATIONS * error + step
 
 
 def _error(fact: Verification) -> float:
     """Standard error of a share, after Agresti and Coull (1998): not 0 even if all are right."""
-    items = max(1, fact.items)
+    items = _items(fact)
     share = (min(1.0, max(0.0, fact.value)) * items + 2) / (items + 4)
     return math.sqrt(share * (1 - share) / (items + 4))
+
+
+def _items(fact: Verification) -> int:
+    """Of a share with this measurement's sampling error."""
+    return max(LEAST_ITEMS, fact.items) if fact.metric in PLAIN_SHARES else LEAST_ITEMS

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, SiteId
 
-__all__ = ["MOST_VERIFIERS", "ONE", "Disagreement", "Quorum"]
+__all__ = [
+    "BALANCED",
+    "LEAST_ITEMS",
+    "MOST_VERIFIERS",
+    "ONE",
+    "PLAIN_SHARES",
+    "Disagreement",
+    "Quorum",
+    "comparable_items",
+]
+
+LEAST_ITEMS: Final = 100
+"""Verifiers are compared only if their test sets have this many items: with fewer, honest values
+differ by more than 0.28, so that a lie of that size would pass."""
+PLAIN_SHARES: Final = frozenset({"accuracy", "unexposed"})
+"""Metrics to which each item counts equally."""
+BALANCED: Final = "balanced_accuracy"
+"""The mean of such shares, one of each label's items."""
 
 MOST_VERIFIERS = 15
 """Verifiers that measure one objective of one model."""
@@ -34,6 +52,20 @@ class Quorum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 ONE = Quorum(quorum=1, of=1)
 """One verifier decides alone."""
+
+
+def comparable_items(metric: str, items: int, labels: Mapping[str, int]) -> int:
+    """Number of items of which a share has at most the sampling error of this metric on a test set
+    with these `labels`; 0 if the error is unknown, or if some items have labels too rare to show.
+
+    Balanced accuracy is the mean of K shares, each of its own n items: its variance is at most
+    (1/n1 + ... + 1/nK) / 4K^2, that of a share of N items at most 1/4N.
+    """
+    if metric in PLAIN_SHARES:
+        return items
+    if metric != BALANCED or not labels or sum(labels.values()) < items:
+        return 0
+    return int(len(labels) ** 2 / sum(1 / max(1, count) for count in labels.values()))
 
 
 class Disagreement(msgspec.Struct, frozen=True, kw_only=True):

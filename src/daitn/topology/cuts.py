@@ -22,6 +22,7 @@ from daitn.objects.descriptors import ANY, DatasetDescriptor, NodeDescriptor
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Budget, Quantity, TrainingIntent
 from daitn.objects.needs import ModelNeeds
+from daitn.objects.quorum import ONE
 from daitn.topology.data_filters import (
     DataCandidate,
     Wanted,
@@ -111,7 +112,7 @@ class Cuts:
         known = self._intent(intent, (needs, stale_after_s))
         sites = sorted(snapshot.sites.items())
         request = AccessRequest(intent.owner, intent.model.recipe, intent.purpose, measures=True)
-        measured = Measurable(needs, request, now_s)
+        measured = Measurable(needs, request, now_s, compared=intent.quorum != ONE)
         testers = _testers(known, snapshot, sites, intent, measured)
         wanted = Wanted(
             intent=intent,

@@ -14,6 +14,7 @@ from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
 from daitn.objects.needs import ColumnsNeeded, ModelNeeds
+from daitn.objects.quorum import BALANCED, LEAST_ITEMS, PLAIN_SHARES, comparable_items
 from daitn.objects.text import counted, decimals, some
 from daitn.topology.fit import other_labels, topic_fit
 from daitn.topology.relaxation import as_value
@@ -30,6 +31,8 @@ class Measurable:
     request: AccessRequest
     """The request on which the policies of test sets rule."""
     now_s: float
+    compared: bool
+    """Whether verifiers are compared, as a quorum has to."""
 
     def computes(self, metric: str) -> bool:
         """Whether the model's recipe computes a metric, as far as known."""
@@ -100,10 +103,26 @@ def _misses(test: TestSetDescriptor, objective: Objective, wanted: Measurable) -
         ("verifier-schema", test.test_schema != wanted.needs.test_schema),
         ("verifier-labels", bool(other_labels(test.labels, wanted.needs.labels))),
         ("verifier-columns", _odd_columns(test, objective, wanted)),
+        ("verifier-quorum", wanted.compared and _comparable(test, objective.metric) < LEAST_ITEMS),
         ("verifier-policy", any(no.rule != "hours" for no in _refusals(test, wanted))),
         ("verifier-hours", any(no.rule == "hours" for no in _refusals(test, wanted))),
     )
     return tuple(name for name, fails in failed if fails)
+
+
+def _comparable(test: TestSetDescriptor, metric: str) -> int:
+    return comparable_items(metric, test.items, test.labels)
+
+
+def _incomparable(test: TestSetDescriptor, metric: str) -> str:
+    """Why a quorum cannot compare what is measured on a test set."""
+    if metric not in (*PLAIN_SHARES, BALANCED):
+        return f"the sampling error of {metric} is unknown"
+    if metric == BALANCED and sum(test.labels.values()) < test.items:
+        return f"some labels of its test set on {test.topic} are too rare to be measured"
+    worth = "" if metric in PLAIN_SHARES else f", for {metric} worth {_comparable(test, metric)}"
+    have = counted(test.items, "item")
+    return f"its test set on {test.topic} has {have}{worth}, and a quorum needs {LEAST_ITEMS}"
 
 
 def _columns(test: TestSetDescriptor, metric: str) -> int | None:
@@ -243,6 +262,13 @@ def _test_rejections(
             f"{counted(_columns(nearest, objective.metric) or 0, 'column')}, {of_columns.field} "
             f"is for {of_columns}; {of_columns.fix}",
             field=of_columns.field,
+        ),
+        "verifier-quorum": Rejection(
+            candidate=site,
+            filter="verifier-quorum",
+            reason=f"verifier {site} cannot be compared with others: "
+            f"{_incomparable(nearest, objective.metric)}",
+            field="verification.quorum",
         ),
     }
     missed = [possible[name] for name in _misses(nearest, objective, wanted) if name in possible]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ from daitn.objects.jobs import (
     Woke,
 )
 from daitn.objects.lineage import Lineage
-from daitn.objects.messages import VisitWork
+from daitn.objects.messages import VisitWork, WorkOutcome
 from daitn.objects.models import ModelRef
 from daitn.objects.privacy import NoiseMechanism, PrivacySpent, PrivacyWish
 from daitn.objects.wire import decode, encode
@@ -295,7 +296,7 @@ def test_a_visit_that_is_less_private_than_ordered_is_not_believed(
     fact = msgspec.structs.replace(honest.entry.fact, privacy=spent)
     report = msgspec.structs.replace(honest, entry=msgspec.structs.replace(honest.entry, fact=fact))
     work = msgspec.structs.replace(start.work, privacy=wish)
-    assert (mismatch(Outstanding(start.site, work), report) == "") == kept
+    assert (mismatch(Outstanding(start.site, work), report, world.now_s) == "") == kept
 
 
 def test_nobody_reports_for_another_site() -> None:
@@ -318,10 +319,9 @@ def test_a_verification_of_another_model_is_not_believed() -> None:
     for change in ({"model": Digest("d" * 64)}, {"value": float("nan")}, {"topic": "cooking"}):
         fact = msgspec.structs.replace(honest.entry.fact, **change)
         entry = msgspec.structs.replace(honest.entry, fact=fact)
-        assert mismatch(
-            Outstanding(verify.site, verify.work), msgspec.structs.replace(honest, entry=entry)
-        )
-    assert not mismatch(Outstanding(verify.site, verify.work), honest)
+        report = msgspec.structs.replace(honest, entry=entry)
+        assert mismatch(Outstanding(verify.site, verify.work), report, world.now_s)
+    assert not mismatch(Outstanding(verify.site, verify.work), honest, world.now_s)
 
 
 def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> None:
@@ -619,38 +619,74 @@ def _disturb(world: World, action: str) -> None:
         world.step()
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0])
+ODD = (math.nan, math.inf, -math.inf, -1.0, 1e300, 2**64 - 1)
+
+
+def with_fact(report: WorkOutcome, **changes: object) -> WorkOutcome:
+    """The report with another fact."""
+    assert report.entry is not None
+    fact = msgspec.structs.replace(report.entry.fact, **changes)
+    entry = msgspec.structs.replace(report.entry, fact=fact)
+    return msgspec.structs.replace(report, entry=entry)
+
+
 @pytest.mark.parametrize("kind", [is_training, is_verification])
-def test_what_is_no_number_time_or_count_is_not_believed(
-    kind: Callable[[Command], bool], number: float
-) -> None:
+def test_no_number_is_believed_that_cannot_be(kind: Callable[[Command], bool]) -> None:
+    """Each number of each kind of fact: whatever is added later is bounded, too."""
     world = World()
     start = world.run_until(kind)
     assert isinstance(start, StartWork)
-    honest = world.done(start)
+    given, honest = Outstanding(start.site, start.work), world.done(start)
     assert honest.entry is not None
     plain = msgspec.to_builtins(honest.entry.fact)
-    times = {name for name in plain if name.endswith("_s") or name == "seconds"}
-    counts = {"bytes_in", "items", "size_bytes"} & plain.keys()
-    assert "seconds" in times
-    assert "bytes_in" in counts
-    for name in times | (counts if number == -1.0 else set()):
-        fact = msgspec.structs.replace(honest.entry.fact, **{name: number})
-        entry = msgspec.structs.replace(honest.entry, fact=fact)
-        report = msgspec.structs.replace(honest, entry=entry)
-        assert mismatch(Outstanding(start.site, start.work), report), name
+    names = {name for name, value in plain.items() if isinstance(value, int | float)}
+    assert {"at_s", "seconds", "bytes_in"} < names
+    assert {"loss", "examples", "size_bytes"} < names or {"value", "items"} < names
+    for name in names:
+        for number in ODD:
+            assert mismatch(given, with_fact(honest, **{name: number}), world.now_s), (name, number)
 
 
-def test_what_a_metric_measures_may_be_below_0() -> None:
+@pytest.mark.parametrize("value", [-0.5, 1.01, 3.0])
+def test_a_metric_is_a_share(value: float) -> None:
     world = World()
     verify = world.run_until(is_verification)
     assert isinstance(verify, StartWork)
-    honest = world.done(verify)
-    assert honest.entry is not None
-    fact = msgspec.structs.replace(honest.entry.fact, value=-0.5, by_label={"a": -0.5})
-    entry = msgspec.structs.replace(honest.entry, fact=fact)
-    report = msgspec.structs.replace(honest, entry=entry)
-    assert not mismatch(Outstanding(verify.site, verify.work), report)
+    given, honest = Outstanding(verify.site, verify.work), world.done(verify)
+    for change in ({"value": value}, {"by_label": {"a": value}}, {"standard_error": value}):
+        assert mismatch(given, with_fact(honest, **change), world.now_s)
+
+
+@pytest.mark.parametrize("days", [-30, 2, 300_000])
+def test_a_fact_is_dated_when_its_work_was_done(days: int) -> None:
+    world = World()
+    world.now_s = 1_800_000_000.0
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    given, honest = Outstanding(start.site, start.work, world.now_s), world.done(start)
+    assert not mismatch(given, honest, world.now_s)
+    dated = with_fact(honest, at_s=world.now_s + days * 86_400.0)
+    assert "dated" in mismatch(given, dated, world.now_s)
+
+
+def test_a_model_is_of_the_size_and_at_the_site_that_its_entry_names() -> None:
+    world = World()
+    start = world.run_until(is_training)
+    assert isinstance(start, StartWork)
+    given, honest = Outstanding(start.site, start.work), world.done(start)
+    assert honest.model is not None
+    for change in ({"size_bytes": 2**62}, {"size_bytes": 2}, {"holders": ()}):
+        model = msgspec.structs.replace(honest.model, **change)
+        assert mismatch(given, msgspec.structs.replace(honest, model=model), world.now_s)
+
+
+def test_a_fresh_model_is_of_the_ordered_recipe_and_seed() -> None:
+    world = World()
+    start = world.run_until(lambda command: isinstance(command, StartWork))
+    assert isinstance(start, StartWork)
+    given, honest = Outstanding(start.site, start.work), world.done(start)
+    for change in ({"recipe": "other/1"}, {"seed": 99}):
+        assert "another model" in mismatch(given, with_fact(honest, **change), world.now_s)
 
 
 def test_nothing_is_planned_with_times_longer_than_the_job_runs() -> None:

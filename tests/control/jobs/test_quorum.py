@@ -18,7 +18,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, Reported, VerifierAssignment, Woke, WorkStalled
 from daitn.objects.lineage import LineageFact, Verification
 from daitn.objects.messages import VerifyWork, Work
-from daitn.objects.quorum import Quorum
+from daitn.objects.quorum import LEAST_ITEMS, Quorum, comparable_items
 from daitn.objects.wire import canonical, decode, encode
 
 from .world import INTENT, World, failed, is_verification
@@ -215,7 +215,66 @@ def test_what_counts_lies_among_the_honest() -> None:
         assert len(found.agreeing) >= 2
 
 
-def test_few_items_do_not_make_a_lie_agree_with_everybody_for_free() -> None:
-    """It agrees, but the middle one of the three stays an honest one's."""
-    found = agreed([measurement("a", 0.6), measurement("b", 0.62), measurement("c", 0.99, 5)])
-    assert found.fact.value == 0.62
+@pytest.mark.parametrize("items", [0, 1, 5, 100, 10**12])
+@pytest.mark.parametrize("lie", [0.0, 0.95, 1.0])
+def test_no_number_of_items_makes_a_lie_agree(lie: float, items: int) -> None:
+    assert not agree(measurement("a", 0.6), measurement("b", lie, items))
+
+
+def test_a_large_number_of_items_leaves_an_honest_neighbour_as_much_room() -> None:
+    """Else who lies slightly, and states very many, has honest ones accused."""
+    for value in (0.5, 0.65, 0.68):
+        one = measurement("a", 0.55)
+        alike = agree(one, measurement("b", value))
+        assert agree(one, measurement("b", value, 10**9)) >= alike
+
+
+class Few(Quorate):
+    """One of the three states few items, and any value."""
+
+    def fact(self, site: SiteId, work: Work) -> LineageFact:
+        fact = super().fact(site, work)
+        if isinstance(fact, Verification) and site == "a":
+            return msgspec.structs.replace(fact, value=1.0, items=1)
+        return fact
+
+
+def test_a_verifier_with_few_items_ends_no_job() -> None:
+    alone = World()
+    alone.run()
+    world = Few()
+    world.run()
+    assert len(world.job.made) == len(alone.job.made)
+    assert {one.site for one in world.job.disagreements} == {"a"}
+
+
+def balanced(rng: random.Random, prior: dict[str, int]) -> Verification:
+    """What an honest verifier with these items per label measures, at a skill of 0.9 and 0.5."""
+    right = [sum(rng.random() < skill for _ in range(n)) / n for n, skill in zip(
+        prior.values(), (0.9, 0.5), strict=True)]  # fmt: skip
+    fact = measurement("a", sum(right) / len(right), sum(prior.values()))
+    return msgspec.structs.replace(fact, metric="balanced_accuracy")
+
+
+@pytest.mark.parametrize("prior", [{"a": 100, "b": 100}, {"a": 760, "b": 40}, {"a": 150, "b": 60}])
+def test_honest_verifiers_agree_on_balanced_accuracy(prior: dict[str, int]) -> None:
+    """As rarely apart as promised, wherever a quorum compares them."""
+    assert comparable_items("balanced_accuracy", sum(prior.values()), prior) >= LEAST_ITEMS
+    rng = random.Random(1)
+    apart = sum(not agree(balanced(rng, prior), balanced(rng, prior)) for _ in range(3000))
+    assert apart <= 9
+
+
+@pytest.mark.parametrize(
+    ("metric", "items", "labels"),
+    [
+        ("accuracy", 99, {"a": 99}),
+        ("rmse", 1000, {"a": 1000}),
+        ("balanced_accuracy", 200, {"a": 190}),  # Ten of a rare label are not shown.
+        ("balanced_accuracy", 200, {"a": 180, "b": 20}),
+    ],
+)
+def test_what_cannot_be_compared_counts_as_too_few(
+    metric: str, items: int, labels: dict[str, int]
+) -> None:
+    assert comparable_items(metric, items, labels) < LEAST_ITEMS

@@ -384,8 +384,8 @@ def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object],
     fact = msgspec.structs.replace(outcome.entry.fact, **change)
     entry = msgspec.structs.replace(outcome.entry, fact=fact)
     lie = msgspec.structs.replace(outcome, entry=entry)
-    assert says in mismatch(Outstanding(merge.site, merge.work), lie)
-    assert mismatch(Outstanding(merge.site, merge.work), outcome) == ""
+    assert says in mismatch(Outstanding(merge.site, merge.work), lie, world.now_s)
+    assert mismatch(Outstanding(merge.site, merge.work), outcome, world.now_s) == ""
 
 
 def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:

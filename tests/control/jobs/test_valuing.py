@@ -60,7 +60,7 @@ class ValuedWorld(RoundsWorld):
         found = super().fact(site, work)
         if isinstance(work, VerifyWork):
             place = 0 if work.topic == "medicine" else 1
-            value = self.worth(work.model.manifest)[place]
+            value = max(0.0, self.worth(work.model.manifest)[place])
             measured: LineageFact = msgspec.structs.replace(found, value=value, standard_error=0.01)
             return measured
         if isinstance(work, MergeWork):

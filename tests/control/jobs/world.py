@@ -189,7 +189,8 @@ class World:
             return Verification(
                 job=work.job, visit=work.visit, site=site, at_s=self.now_s, seconds=1.0,
                 transfer_s=0.1, bytes_in=5, model=work.model.manifest, topic=work.topic,
-                metric=work.metric, value=self.skill[name], items=100, standard_error=0.02,
+                metric=work.metric, value=max(0.0, self.skill[name]), items=100,
+                standard_error=0.02,
             )  # fmt: skip
         if isinstance(work, MergeWork):
             return Merge(

@@ -86,7 +86,7 @@ def take_outcome(job: Job, event: Reported) -> WorkOutcome | None:
     if given is None or given.site != outcome.site:
         return None
     del job.outstanding[outcome.visit]
-    wrong = mismatch(given, outcome)
+    wrong = mismatch(given, outcome, job.at_s)
     if not wrong:
         if outcome.state is WorkState.DONE:
             _finished(job, given, outcome)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -18,27 +18,39 @@ from daitn.objects.messages import (
     WorkOutcome,
     WorkState,
 )
+from daitn.objects.models import ModelRef
 from daitn.objects.privacy import PrivacySpent, PrivacyWish
 from daitn.policy.privacy_accounting import NOTHING, fits, spent_by
 
 __all__ = ["mismatch"]
 
-_SIGNED = frozenset({"value", "by_label"})
+_MOST: Final = 1e14
+"""Limit on any number that a site states, be it bytes or seconds: sums of those of 4,096 visits
+still fit in 64 bits, in which messages are written."""
+_DATED_WITHIN_S: Final = 86_400.0
+"""A fact is dated by its site's clock, at the time of its work give or take a day: other dates lie
+outside its site's membership when its reader checks the lineage."""
+_SHARES: Final = frozenset({"value", "by_label", "standard_error"})
+"""What metrics are: shares, in [0, 1]."""
 
 
-def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
-    """How a report deviates from the work that its site was given; empty if it does not.
+def mismatch(given: Outstanding, outcome: WorkOutcome, now_s: float) -> str:
+    """How a report that came at `now_s` deviates from the work that its site was given; empty if it
+    does not.
 
     Sites belong to other people: a report that names another model, another test or more examples
-    than ordered must reach neither the lineage nor the bill.
+    than ordered must reach neither the lineage nor the bill. Nor must a number that later sums,
+    views or readers of the lineage could not hold.
     """
     if outcome.state is not WorkState.DONE:
         return ""
     if outcome.entry is None:
         return "it has no lineage entry"
     fact = outcome.entry.fact
-    if not _has_numbers(fact):
-        return "it states a number that is none, or a time or count below 0"
+    if (odd := _odd_number(fact)) is not None:
+        return f"it states a number that cannot be: {odd}"
+    if not given.since_s - _DATED_WITHIN_S <= fact.at_s <= now_s + _DATED_WITHIN_S:
+        return "its entry is dated on another day than its work"
     order = given.work.order.digest if given.work.order else ""
     if not isinstance(fact, Verification) and fact.order != order:
         return "its entry is about another order"
@@ -52,23 +64,35 @@ def mismatch(given: Outstanding, outcome: WorkOutcome) -> str:
         return _of_verification(given.work, fact)
     if outcome.model is None:
         return "it has no model"
-    if outcome.model.size_bytes <= 0:
-        return "its model has no size"
     if isinstance(given.work, MergeWork):
-        return _of_merge(given.work, fact, outcome.model.manifest)
-    return _of_visit(given.work, fact, outcome.model.manifest)
+        wrong = _of_merge(given.work, fact, outcome.model.manifest)
+    else:
+        wrong = _of_visit(given.work, fact, outcome.model.manifest)
+    return wrong or _of_model(given, outcome.model, fact)
 
 
-def _has_numbers(fact: LineageFact) -> bool:
-    """Whether all numbers of a fact are finite, and none is negative except measured metrics. The
-    loss of a diverged training may be either."""
+def _odd_number(fact: LineageFact) -> str | None:
+    """A number of a fact that no honest site states, by its name; none if there is none. NaN is
+    within no limit."""
     plain = msgspec.to_builtins(fact)
-    return all(
-        math.isfinite(number) and (number >= 0.0 or name in _SIGNED)
-        for name, value in plain.items()
-        if name != "loss"
-        for number in _numbers(value)
-    )
+    for name, value in plain.items():
+        most = 1.0 if name in _SHARES else _MOST
+        # A seed is the owner's, and compared with the ordered one.
+        if name != "seed" and not all(0.0 <= number <= most for number in _numbers(value)):
+            return str(name)
+    return None
+
+
+def _of_model(given: Outstanding, model: ModelRef, fact: LineageFact) -> str:
+    if not 0 < model.size_bytes <= _MOST:
+        return "its model has no size that a model has"
+    if isinstance(fact, Visit | Merge) and model.size_bytes != fact.size_bytes:
+        return "its model has another size than its entry names"
+    # For a secure sum, nobody may fetch it.
+    secret = isinstance(given.work, VisitWork) and given.work.secure
+    if given.site not in model.holders and not secret:
+        return "its model is not where it was made"
+    return ""
 
 
 def _numbers(plain: object) -> Iterator[float]:
@@ -120,6 +144,8 @@ def _of_visit(work: VisitWork, fact: LineageFact, made: str) -> str:
     if not isinstance(fact, Origin if fresh else Visit):
         return "it is not the ordered kind of visit"
     if isinstance(fact, Origin):
+        if (fact.recipe, fact.seed) != (work.recipe, work.seed):
+            return "it made another model than was ordered"
         return "" if fact.model == made else "its model is not the one that its entry names"
     if fact.model_out != made:
         return "its model is not the one that its entry names"

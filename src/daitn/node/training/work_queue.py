@@ -26,6 +26,7 @@ from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Entry
 from daitn.objects.messages import Work, WorkOutcome, WorkProgress, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
+from daitn.objects.wire import canonical
 from daitn.tools.monitoring.log_ids import identified
 from daitn.tools.monitoring.metrics import Sample
 from daitn.tools.monitoring.tracing import OFF, Tracer
@@ -131,7 +132,7 @@ class WorkQueue:
         if logged is None:
             self._log.put(LoggedWork(work=work))
             self._spawn(work)
-        elif logged.work != work:
+        elif canonical(logged.work) != canonical(work):  # Unlike `==`, also with a NaN in it.
             raise InvalidInput(
                 f"{work.visit} is already the id of other work here",
                 field="visit",
