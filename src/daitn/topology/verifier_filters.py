@@ -125,6 +125,15 @@ def _incomparable(test: TestSetDescriptor, metric: str) -> str:
     return f"its test set on {test.topic} has {have}{worth}, and a quorum needs {LEAST_ITEMS}"
 
 
+def _no_quorum(site: SiteId, test: TestSetDescriptor, metric: str) -> Rejection:
+    return Rejection(
+        candidate=site,
+        filter="verifier-quorum",
+        reason=f"verifier {site} cannot be compared with others: {_incomparable(test, metric)}",
+        field="verification.quorum",
+    )
+
+
 def _columns(test: TestSetDescriptor, metric: str) -> int | None:
     """Number of columns that a model reads when it is measured by a metric; none if unknown."""
     return None if test.columns is msgspec.UNSET else test.columns - _BESIDE.get(metric, 0)
@@ -263,13 +272,7 @@ def _test_rejections(
             f"is for {of_columns}; {of_columns.fix}",
             field=of_columns.field,
         ),
-        "verifier-quorum": Rejection(
-            candidate=site,
-            filter="verifier-quorum",
-            reason=f"verifier {site} cannot be compared with others: "
-            f"{_incomparable(nearest, objective.metric)}",
-            field="verification.quorum",
-        ),
+        "verifier-quorum": _no_quorum(site, nearest, objective.metric),
     }
     missed = [possible[name] for name in _misses(nearest, objective, wanted) if name in possible]
     return missed + [_denied(site, no, field) for no in _refusals(nearest, wanted)]
