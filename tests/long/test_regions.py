@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,13 @@ class Region:
         return {site for site, region in REGION.items() if region == self.name}
 
 
+LINK = re.compile(r"^(\S+ \S+) UTC INFO \S+ the link to (\S+) is (up|down)", re.MULTILINE)
+"""What a forwarder logs of a link: when, to whom, and what happened."""
+DEAD_S = 21.0
+"""After so long, all connections over a cut have been given up: Zenoh gives them up after 10 s, and
+closing them may take as long."""
+APART_S = 5.0
+"""Neighbours on a busy machine lose each other for moments."""
 B = Region("b", hospital="north", door="desk", facility="ward", model="nurse")
 C = Region("c", hospital="west", door="booth", facility="booth", model="porter")
 
@@ -128,6 +138,19 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         yield scene
 
 
+def apart_s(scene: Scene, region: Region, since_s: float) -> float:
+    """The longest time since then for which the two forwarders of a region had lost each other."""
+    log = (scene.network.folder / "logs" / f"{region.door}.log").read_text()
+    told = [(logged_s(at), way) for at, site, way in LINK.findall(log) if site == region.facility]
+    later = [(at_s, way) for at_s, way in told if at_s > since_s]
+    spells = pairwise([*later, (time.time(), "now")])
+    return max((until_s - at_s for (at_s, way), (until_s, _) in spells if way == "down"), default=0)
+
+
+def logged_s(at: str) -> float:
+    return datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC).timestamp()
+
+
 def ways(scene: Scene) -> dict[str, Any]:
     """What doctor says in region `a` of the ways between sites."""
     ended = run_in(scene.spaces["a"], "doctor", "--all", "--json", network=scene.folder)
@@ -189,7 +212,7 @@ def test_a_region_that_is_cut_goes_on_and_merges_again(
         scene.network.json("train", "-f", str(intent), "--insist")
         scene.held.first()
         cut(region.name)
-        cut_s = time.monotonic()
+        cut_s, cut_at_s = time.monotonic(), time.time()
         try:
             wait_until(lambda: {*scene.alive()} == {*before} - region.sites)
             lost_s = time.monotonic() - cut_s
@@ -206,6 +229,9 @@ def test_a_region_that_is_cut_goes_on_and_merges_again(
             waiting = job()
             assert [visit["site"] for visit in waiting["route"]] == ["east"]
             assert waiting["ended_at_s"] is None
+            # Connections over the cut that are given up hold up none within the region.
+            time.sleep(max(0.0, cut_s + DEAD_S - time.monotonic()))
+            assert apart_s(scene, region, cut_at_s) < APART_S
         finally:
             mend(region.name)
         mended_s = time.monotonic()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,9 @@ from tests.scenes.turns import LongestTurn
 from tests.scenes.waiting import PATIENCE_S, until
 
 from .scene import LOOPBACK, NEVER_S, SILENT_S, A, B, C, Heard, adjacent
+
+_EXPIRES_S = 10.0
+"""How long Zenoh keeps a connection on which nothing arrives."""
 
 
 def through(relay: Relay) -> tuple[str, ...]:
@@ -197,6 +200,30 @@ async def test_a_broken_link_is_noticed_at_both_ends_and_comes_back(silent: bool
             assert at_b.messages == [(A, b"after")]
             assert at_a.links[-3:] == [("up", B), ("down", B), ("up", B)]
             assert b.stats()[A].up
+
+
+@pytest.mark.long
+async def test_connections_that_died_do_not_hold_up_the_others() -> None:
+    """Zenoh gives them up after 10 s, with much in them that nobody has acknowledged."""
+    at_a = Heard()
+    lost = [SiteId(f"lost-{number}") for number in range(3)]
+    async with AsyncExitStack() as stack:
+        relays = {site: stack.enter_context(Relay()) for site in lost}
+        for site, relay in relays.items():
+            await stack.enter_async_context(
+                adjacent(site, Heard(), {A: ()}, listen=behind(relay), dead_s=SILENT_S)
+            )
+        c = await stack.enter_async_context(adjacent(C, Heard(), {A: ()}, dead_s=SILENT_S))
+        ways = {site: through(relay) for site, relay in relays.items()} | {C: c.endpoints}
+        a = await stack.enter_async_context(adjacent(A, at_a, ways, dead_s=SILENT_S))
+        await until(lambda: all(at_a.is_up(site) for site in ways))
+        for site, relay in relays.items():
+            relay.silent = True
+            for _ in range(15):
+                a.send(site, bytes(1 << 20))
+        await asyncio.sleep(_EXPIRES_S + 2 * SILENT_S)
+        assert ("down", C) not in at_a.links
+        assert all(("down", site) in at_a.links for site in lost)
 
 
 async def test_the_cost_follows_the_delay() -> None:

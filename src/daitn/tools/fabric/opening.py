@@ -12,6 +12,7 @@ import zenoh
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
 from daitn.tools.fabric.fence import access_control
+from daitn.tools.fabric.lingering import NoLinger
 from daitn.tools.fabric.presented import PresentedCertificate
 from daitn.tools.fabric.settings import FabricSettings
 
@@ -37,6 +38,8 @@ class OpenedSession(NamedTuple):
     """Endpoints at which it listens, with the actual ports in place of 0."""
     presented: PresentedCertificate | None
     """`None` means it opens no encrypted links. Close it after the session."""
+    no_linger: NoLinger | None = None
+    """Hold it as long as the session."""
 
 
 async def open_session(settings: FabricSettings, connect_timeout_s: float | None) -> OpenedSession:
@@ -45,10 +48,11 @@ async def open_session(settings: FabricSettings, connect_timeout_s: float | None
         connect_timeout_s = _CLIENT_TIMEOUT_S
     opening = asyncio.ensure_future(asyncio.to_thread(_open, settings, connect_timeout_s))
     try:
-        return await asyncio.shield(opening)
+        opened = await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(_abandon)
         raise
+    return opened._replace(no_linger=NoLinger(opened.session))
 
 
 def _abandon(opening: asyncio.Future[OpenedSession]) -> None:
