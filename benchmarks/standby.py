@@ -47,7 +47,7 @@ def main() -> None:
         "SIGTERM": _ended,
     }
     found: dict[str, list[Measured]] = {name: [] for name in faults}
-    with tempfile.TemporaryDirectory() as folder, pair(Path(folder)) as two:
+    with tempfile.TemporaryDirectory() as folder, pair(Path(folder), Pair) as two:
         intent = write_intent(
             Path(folder), route=_ROUTE, objectives=_NEVER, budget={"duration_s": 86400}
         )

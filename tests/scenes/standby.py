@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -159,8 +159,11 @@ class Pair:
         return (self._folder / "logs" / file).read_text()
 
 
+AnyPair = TypeVar("AnyPair", bound=Pair)
+
+
 @contextmanager
-def pair(folder: Path, kind: type[Pair] = Pair) -> Iterator[Pair]:
+def pair(folder: Path, kind: type[AnyPair]) -> Iterator[AnyPair]:
     """A running one."""
     with postgres_server() as server:
         made = kind(folder, server)
