@@ -11,10 +11,10 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.wire import checked
 from tests.faults.world import TOPIC
 
-__all__ = ["drawn_intent", "in_secret"]
+__all__ = ["DIRECTED", "drawn_intent", "in_secret"]
 
 _TRAVELLING = ("sequential", "sequential", "gossip")
-_DIRECTED = (
+DIRECTED = (
     *(
         "sequential",
         "sequential",
@@ -39,7 +39,7 @@ def drawn_intent(
     rng: random.Random, owner: str, number: int, verifiers: int, travels: bool
 ) -> TrainingIntent:
     """What an owner of a run wants, drawn."""
-    algorithm = rng.choice(_TRAVELLING if travels else _DIRECTED)
+    algorithm = rng.choice(_TRAVELLING if travels else DIRECTED)
     training: dict[str, Any] = {"algorithm": algorithm}
     if algorithm == "gossip":
         training["walkers"] = rng.randint(2, 3)

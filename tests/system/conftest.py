@@ -41,18 +41,25 @@ class Network:
 
     def mend(self) -> None:
         """Start what a test killed; returns when the control centre sees all sites."""
-        sites = {node.site for node in self.processes.nodes}
-        since = dict.fromkeys(sites, 0.0)
-        for name in (CENTER_SITE, *sorted(sites)):
-            if not self.processes.started(name):
-                since[name] = time.time()
-                self.processes.launch(name)
+        since = self.launch_missing()
+        wait_until(lambda: self.sees(since))
 
-        def back() -> bool:
-            alive = self._alive()
-            return all(alive.get(site, -1.0) >= since[site] for site in sites)
+    def launch_missing(self) -> dict[str, float]:
+        """Start what does not run; returns what that is, and when it was started."""
+        missing = [n for n in (CENTER_SITE, *self._sites()) if not self.processes.started(n)]
+        since = {}
+        for name in missing:
+            since[name] = time.time()
+            self.processes.launch(name)
+        return since
 
-        wait_until(back)
+    def sees(self, since: dict[str, float]) -> bool:
+        """Whether the control centre sees all sites; those of `since` as they were started then."""
+        alive = self._alive()
+        return all(alive.get(site, -1.0) >= since.get(site, 0.0) for site in self._sites())
+
+    def _sites(self) -> list[str]:
+        return sorted(node.site for node in self.processes.nodes)
 
     def _alive(self) -> dict[str, float]:
         """Sites that the control centre sees, and when they started: it may not have missed yet
