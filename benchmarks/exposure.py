@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer
 
+from daitn.control.privacy_accounting import least_noise, schedule
 from daitn.learning.boosted_trees import BoostedTrees
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import DpSgd
-from daitn.policy.privacy_accounting import least_noise, schedule
 
 __all__ = ["CLASSIFIER", "PRIVATE", "Probed", "probed_tumours"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits
 
+from daitn.control.privacy_accounting import least_noise, schedule
 from daitn.learning.classifier import Classifier
 from daitn.learning.recipe import DpSgd
-from daitn.policy.privacy_accounting import least_noise, schedule
 
 DELTA = 1e-5
 EPSILONS = (1.0, 3.0, 8.0, None)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from daitn.control.privacy_accounting import epsilon, spent_by
 from daitn.identity.keys import SigningKey
 from daitn.node.audit import entries
 from daitn.node.config import DatasetConfig
@@ -21,7 +22,6 @@ from daitn.objects.errors import Corrupt, Refused, StorageFull
 from daitn.objects.identifiers import VisitId
 from daitn.objects.messages import VisitWork
 from daitn.objects.privacy import PrivacyDemand, PrivacyWish
-from daitn.policy.privacy_accounting import epsilon, spent_by
 from tests.node.test_bounds import visit
 from tests.scenes.clinic_site import clinic_config, clinic_descriptor
 from tests.scenes.visited_site import CONFIG, Told, VisitedSite

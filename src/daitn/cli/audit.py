@@ -12,13 +12,13 @@ import typer
 from daitn.cli.session import JsonOption, print_json, run, screen
 from daitn.cli.tables import plain_table
 from daitn.cli.times import moment, when
+from daitn.control.privacy_accounting import epsilon, spent_by
 from daitn.node.audit import Verified, entries
 from daitn.node.audit import verify as verified
 from daitn.node.training.privacy_ledger import Ledger, ledgers
 from daitn.oam.words import size
 from daitn.objects.audit import AuditEntry, AuditEvent
 from daitn.objects.wire import to_json
-from daitn.policy.privacy_accounting import epsilon, spent_by
 from daitn.tools import clock
 
 __all__ = ["app"]

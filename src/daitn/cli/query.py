@@ -32,6 +32,7 @@ from daitn.objects.errors import (
     Unreachable,
     WorkFailed,
 )
+from daitn.objects.header_names import AnswerHeader
 from daitn.objects.queries import AUTO, Privacy, Strategy, Trust
 from daitn.objects.text import encodable, escaped
 from daitn.objects.wire import to_json
@@ -48,16 +49,16 @@ __all__ = ["DEFAULT_GATEWAY", "query"]
 DEFAULT_GATEWAY = f"http://{GATEWAY}"
 CONNECT_TIMEOUT_S = 5.0
 SHOWN_HEADERS = (
-    "model",
-    "facility",
-    "path",
-    "topic",
-    "strategy",
-    "cost-usd",
-    "overhead-ms",
-    "decision",
+    AnswerHeader.MODEL,
+    AnswerHeader.FACILITY,
+    AnswerHeader.PATH,
+    AnswerHeader.TOPIC,
+    AnswerHeader.STRATEGY,
+    AnswerHeader.COST_USD,
+    AnswerHeader.OVERHEAD_MS,
+    AnswerHeader.DECISION,
 )
-"""`daitn-*` headers of an answer to display."""
+"""Headers of an answer to display."""
 
 
 def query(
@@ -196,7 +197,11 @@ def _end_text(shown: dict[str, str]) -> None:
 
 def _shown_headers(answer: ClientResponse) -> dict[str, str]:
     headers = answer.headers
-    return {name: headers[f"daitn-{name}"] for name in SHOWN_HEADERS if f"daitn-{name}" in headers}
+    return {
+        header.removeprefix("daitn-"): headers[header]
+        for header in SHOWN_HEADERS
+        if header in headers
+    }
 
 
 PostRequest = Callable[[Mapping[str, Any]], AbstractAsyncContextManager["ClientResponse"]]

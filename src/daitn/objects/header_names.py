@@ -56,5 +56,5 @@ class PeerHeader:
     secret."""
     ORIGIN_PASS = "daitn-origin-pass"  # noqa: S105
     """For a relayed query: the first gateway's pass for the facility."""
-    PATH = "daitn-path"
+    RELAYED = "daitn-path"
     """Set by a gateway that relays through another one, which then relays no further."""

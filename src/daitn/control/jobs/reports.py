@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from daitn.control.jobs.job import Outstanding
+from daitn.control.privacy_accounting import NOTHING, fits, spent_by
 from daitn.objects.compression import Compression
 from daitn.objects.lineage import LineageFact, Merge, Origin, Verification, Visit
 from daitn.objects.merging import OuterStep
@@ -20,7 +21,6 @@ from daitn.objects.messages import (
 )
 from daitn.objects.models import ModelRef
 from daitn.objects.privacy import PrivacySpent, PrivacyWish
-from daitn.policy.privacy_accounting import NOTHING, fits, spent_by
 
 __all__ = ["mismatch"]
 

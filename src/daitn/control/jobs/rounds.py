@@ -163,9 +163,9 @@ def due_at_s(job: Job) -> float | None:
     """When the current round should wait no longer, in seconds since the epoch; none if it waits
     indefinitely.
 
-    Before half of its sites have reported, when the plan says. Afterwards at `_PATIENCE` times what
-    the slowest other is expected to take at the pace of these: a recipe that is slower than its
-    estimate is so at all sites.
+    Before half of its sites have reported, when the plan says. Afterwards, at `_LATE_TIMES` times
+    what the slowest remaining site is expected to take at the pace of those that reported: a recipe
+    that is slower than its estimate is so at all sites.
     """
     now = job.round
     if now is None or now.due or now.within_s is None or job.state is not JobState.VISITING:

@@ -13,8 +13,8 @@ from daitn.node.mandates import Mandates
 from daitn.objects.errors import Refused
 from daitn.objects.grants import Mandate
 from daitn.objects.identifiers import SiteId
+from daitn.objects.rates import Bucket
 from daitn.openai.errors import ApiError
-from daitn.steering.buckets import Bucket
 
 __all__ = ["ApiKeys", "Authenticator", "Tokens"]
 

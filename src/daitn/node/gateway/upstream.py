@@ -202,7 +202,7 @@ class Upstream:
             headers[PeerHeader.MANDATE] = caller.mandate
         if relay is not None:
             headers[PeerHeader.PASS] = self._pass(relay)
-            headers[PeerHeader.PATH] = self._site
+            headers[PeerHeader.RELAYED] = self._site
             headers[PeerHeader.ORIGIN_PASS] = self._pass(site)
             return headers
         headers[PeerHeader.PASS] = self._pass(site)

@@ -15,6 +15,16 @@ from pathlib import Path
 
 import msgspec
 
+from daitn.control.privacy_accounting import (
+    NOTHING,
+    Curve,
+    epsilon,
+    fits,
+    schedule,
+    spent_by,
+    stricter,
+    visits_left,
+)
 from daitn.files.atomic import make_folder, replace_file
 from daitn.files.state_folder import NodeState
 from daitn.identity.keys import SigningKey
@@ -26,16 +36,6 @@ from daitn.objects.errors import Corrupt, Refused, StorageFull
 from daitn.objects.messages import VisitWork
 from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacySpent
 from daitn.objects.wire import decode, encode
-from daitn.policy.privacy_accounting import (
-    NOTHING,
-    Curve,
-    epsilon,
-    fits,
-    schedule,
-    spent_by,
-    stricter,
-    visits_left,
-)
 from daitn.tools import clock
 
 __all__ = ["Charge", "Ledger", "PrivacyLedger", "PrivatePlan", "ledgers"]

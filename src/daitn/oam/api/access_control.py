@@ -17,7 +17,7 @@ from daitn.oam.api.routes import ApiRoute
 from daitn.oam.api.sign_in import ANYBODY, SESSION_S, SignIn, unknown
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import NotFound
-from daitn.steering.buckets import Bucket
+from daitn.objects.rates import Bucket
 from daitn.tools import clock
 from daitn.tools.http import Request
 

@@ -27,7 +27,7 @@ class Reason(enum.IntEnum):
     LOOP = 2
     """It is pending at that site, or has been there before."""
     FULL = 3
-    """Too many objects are pending there."""
+    """Too many objects are pending there, or its queue of queries is full."""
     RATE = 4
     """Its owner sends more than is admitted there."""
     FAILED = 5

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacyWish
-from daitn.policy.privacy_accounting import (
+from daitn.control.privacy_accounting import (
     NOTHING,
     epsilon,
     fits,
@@ -20,6 +19,7 @@ from daitn.policy.privacy_accounting import (
     stricter,
     visits_left,
 )
+from daitn.objects.privacy import NoiseMechanism, PrivacyDemand, PrivacyWish
 
 DELTA = 1e-5
 
