@@ -16,7 +16,7 @@ from daitn.steering.reports import pending_reports
 from daitn.steering.timers import Timers
 from daitn.steering.wire.intent import Capability, PacketIntent, encode_intent
 from daitn.steering.wire.offers import Offer, RouteEntry, Update
-from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind, encode_packet
+from daitn.steering.wire.packet import Action, Packet, PacketKind, encode_packet
 from daitn.steering.wire.replies import Reason, answer_to, read_refusal
 
 TOPIC = "medicine/neurology"
@@ -40,19 +40,14 @@ def packet(number: int, kind: PacketKind = PacketKind.QUERY, **changes: object) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "flags", "all_of_it"),
-    [
-        (PacketKind.QUERY, Flag(0), False),
-        (PacketKind.QUERY, Flag.TRACED, True),
-        (PacketKind.PROBE, Flag(0), True),
-    ],
+    ("kind", "all_of_it"), [(PacketKind.QUERY, False), (PacketKind.PROBE, True)]
 )
 def test_all_that_was_known_is_remembered_of_what_is_to_be_traced(
-    kind: PacketKind, flags: Flag, all_of_it: bool
+    kind: PacketKind, all_of_it: bool
 ) -> None:
     core = forwarder(100)
     core.link_up("gate", 0.01, 0.0)
-    core.packet("gate", packet(1, kind, flags=flags), 1.0)
+    core.packet("gate", packet(1, kind), 1.0)
     entry = core.custody.pending.get((packet(1).object_id, 0))
     assert entry is not None
     (step,) = entry.steps
@@ -124,11 +119,10 @@ def heavy(part: str, number: int) -> Packet:
         PacketIntent(Capability.ANSWER, TOPIC, jurisdictions=places, tokens_out=number)
     )
     made = Packet(
-        PacketKind.QUERY,
+        PacketKind.PROBE if part == "decisions" else PacketKind.QUERY,
         number.to_bytes(16, "big"),
         intent,
         bytes(7000) if part == "payload" else b"?",
-        flags=Flag.TRACED if part == "decisions" else Flag(0),
         hop_limit=64,
     )
     for step in range(60 if part == "trace" else 0):

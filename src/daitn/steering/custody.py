@@ -30,7 +30,7 @@ from daitn.steering.settings import (
 )
 from daitn.steering.statistics import Statistics
 from daitn.steering.wire.intent import Capability
-from daitn.steering.wire.packet import Action, Flag, Packet, PacketKind
+from daitn.steering.wire.packet import Action, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, answer_to, read_refusal, refusal_to
 
 __all__ = ["Custody"]
@@ -41,7 +41,6 @@ _FINAL = frozenset((Reason.DENIED, Reason.HOPS, Reason.DEADLINE, Reason.MALFORME
 _ANSWER, _REFUSAL, _PROBE = PacketKind.ANSWER, PacketKind.REFUSAL, PacketKind.PROBE
 _FORWARDED, _DELIVERED = Action.FORWARDED, Action.DELIVERED
 _UNDER_WAY, _ANSWERED, _REFUSED = Phase.UNDER_WAY, Phase.ANSWERED, Phase.REFUSED
-_TRACED = Flag.TRACED
 _NONE_TAKEN: Mapping[str, str] = MappingProxyType({})
 
 
@@ -254,7 +253,7 @@ class Custody:
         choice = ranking.choose(packet.advertised_score, packet.visited, local, taken, detour)
         if choice is None and entry.phase is Phase.HELD and entry.steps:
             return
-        full = choice is None or packet.kind is _PROBE or (packet.flags and _TRACED in packet.flags)
+        full = choice is None or packet.kind is _PROBE
         outline = ranking.outline
         known = ranking.decision(self.rankings.intent(packet.intent)) if full else outline
         self.pending.add_step(entry, RoutingStep(now_s, choice, known), outline)
@@ -437,11 +436,8 @@ class Custody:
         """Finish an object, and store its reply for a while."""
         if self._held:
             self._held.pop(key, None)
-        flags = entry.packet.flags
-        traced = flags and _TRACED in flags
-        kept_s = self.settings.traced_s if traced else self.settings.kept_s
         entry.phase = phase
-        self.pending.settle(key, entry, reply, now_s + kept_s)
+        self.pending.settle(key, entry, reply, now_s + self.settings.kept_s)
 
     def _reply(
         self, upstreams: Sequence[str], reply: Packet, taken_s: float, out: list[Command]

@@ -42,8 +42,6 @@ class ForwarderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum time that it waits if the object has a deadline."""
     kept_s: float = 30.0
     """How long a reply is stored for late copies of its object."""
-    traced_s: float = 600.0
-    """Likewise for traced objects."""
     rest_s: float = 0.2
     """The wait before the first retry of a refused object; it doubles with each further one."""
     most_objects: int = 100_000

@@ -21,7 +21,7 @@ HOPS = st.lists(
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
     """Packets that a forwarder accepts, on which some forwarders stepped before."""
-    flags = Flag(draw(st.integers(0, 15)))
+    flags = Flag(draw(st.integers(0, 7)))
     exact = 32 if Flag.DIGEST in flags else None
     seal = 96 if Flag.SIGNED in flags else 0
     packet = Packet(

@@ -104,10 +104,6 @@ def sealed(packet: Packet) -> Packet:
     )
 
 
-def flagged(packet: Packet) -> Packet:
-    return msgspec.structs.replace(packet, flags=packet.flags | Flag.TRACED)
-
-
 def traced(packet: Packet) -> Packet:
     """Three hops on, at the second of which it had to turn back."""
     once = packet.stepped("gateway-1", 1_767_225_590_000, Action.FORWARDED, 3_000_000_000)
@@ -120,7 +116,7 @@ PACKETS = {
     "query": QUERY,
     "query, signed": sign_packet(QUERY, SIGNER),
     "query, sealed": sealed(QUERY),
-    "query, sealed, signed, traced": traced(sign_packet(flagged(sealed(QUERY)), SIGNER)),
+    "query, sealed, signed, traced": traced(sign_packet(sealed(QUERY), SIGNER)),
     "model, by digest, signed": sign_packet(
         Packet(
             PacketKind.MODEL, ID, encode_intent(WANTS["data"]), DIGEST, Flag.DIGEST, 64, branch=3
@@ -131,9 +127,7 @@ PACKETS = {
     "answer": Packet(PacketKind.ANSWER, ID, b"", b"An excess of endolymph.", branch=1, attempt=2),
     "answer, sealed": sealed(Packet(PacketKind.ANSWER, ID, b"", b"An excess of endolymph.")),
     "answer to a query": answer_to(traced(QUERY), b"An excess of endolymph."),
-    "refusal of a query": refusal_to(
-        traced(flagged(QUERY)), Refusal(Reason.FAILED, "out of memory", 1.5)
-    ),
+    "refusal of a query": refusal_to(traced(QUERY), Refusal(Reason.FAILED, "out of memory", 1.5)),
     "probe, traced": traced(
         Packet(PacketKind.PROBE, ID, INTENT, advertised_score=0xFFFFFFFF, attempt=0xFFFF)
     ),
@@ -217,7 +211,7 @@ def malformed() -> list[tuple[str, str, bytes, str]]:
         ("packet", "a version from the future", put(2, "02"), "version"),
         ("packet", "kind 0", put(3, "00"), "kind"),
         ("packet", "kind 6", put(3, "06"), "kind"),
-        ("packet", "an unknown flag", put(4, "0010"), "flags"),
+        ("packet", "an unknown flag", put(4, "0008"), "flags"),
         ("packet", "hop limit 65", put(6, "41"), "hop_limit"),
         ("packet", "an intent that is too long", put(40, "2001"), "intent"),
         ("packet", "a trace that is too long", put(42, "1401"), "trace"),

@@ -143,8 +143,6 @@ class Flag(enum.IntFlag):
     """A public key and a signature follow the payload."""
     DIGEST = 4
     """The payload is the BLAKE3-256 digest of bytes that the packet's sender holds."""
-    TRACED = 8
-    """Forwarders record what they knew and why they chose, for `daitn trace`."""
 
 
 class Action(enum.IntEnum):
@@ -327,7 +325,7 @@ def _site_name(name: bytes) -> str | None:
 
 _KINDS = {int(kind): kind for kind in PacketKind}
 _ACTIONS = {int(action): action for action in Action}
-_FLAGS = tuple(Flag(bits) for bits in range(16))
+_FLAGS = tuple(Flag(bits) for bits in range(8))
 _SIGNED, _DIGEST = int(Flag.SIGNED), int(Flag.DIGEST)
 _DELIVERED = Action.DELIVERED
 _TRIED = int(Action.TRIED)
