@@ -33,7 +33,7 @@ from daitn.objects.intents import (
     Requirement,
     TrainingIntent,
 )
-from daitn.objects.needs import ModelNeeds
+from daitn.objects.model_needs import ModelNeeds
 from daitn.objects.readings import LinkReading, LoadReading, Reading
 from daitn.objects.wire import to_json
 from daitn.topology.cuts import Cuts

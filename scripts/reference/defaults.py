@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from daitn.oam.docstring_values import stale
 from daitn.oam.field_docs import field_texts
-from daitn.oam.stated import stale
 from scripts.reference.pages import DOCS, marks
 from scripts.reference.tables import named
 

@@ -10,7 +10,7 @@ from daitn.node.gateway.gateway import STUCK_AFTER_S
 from daitn.oam.field_docs import field_docs
 from daitn.objects.abilities import Need
 from daitn.openai.http import HEALTH, READY
-from daitn.openai.needs import ASKED_BY, TOKENS_PER_PART
+from daitn.openai.query_needs import ASKED_BY, TOKENS_PER_PART
 from scripts.reference.rows import Row
 
 __all__ = ["blocks_table", "health_table", "needs_table", "paths_table", "translated_table"]

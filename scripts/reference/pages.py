@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from daitn.oam.stated import said
+from daitn.oam.docstring_values import said
 from scripts.reference.rows import NoTable
 from scripts.reference.tables import TABLES, named
 

@@ -9,9 +9,9 @@ from typing import Any, Final, get_type_hints
 
 import msgspec
 
+from daitn.oam.docstring_values import value_of
 from daitn.oam.field_docs import field_docs
 from daitn.oam.monitoring.catalogue import CATALOGUE
-from daitn.oam.stated import value_of
 from daitn.objects.errors import KINDS
 from daitn.objects.layout import WireField
 from daitn.objects.merging import RULES, TOLERANT, OuterStep, Reduces

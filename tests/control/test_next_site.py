@@ -53,8 +53,8 @@ from daitn.objects.intents import (
 from daitn.objects.intents import TrainingIntent as Intent
 from daitn.objects.jobs import Checkpoint, VisitView, WorkNeeds
 from daitn.objects.merging import Algorithm
+from daitn.objects.model_needs import ColumnsNeeded
 from daitn.objects.models import ModelRef
-from daitn.objects.needs import ColumnsNeeded
 from daitn.topology.inbound import LINK_QUANTITIES
 
 NOW_S = 1_000.0

@@ -17,8 +17,8 @@ from daitn.control.queries.scoring import QIRCE
 from daitn.learning.causal_lm.settings import CausalLmConfig
 from daitn.learning.classifier.config import ClassifierConfig
 from daitn.node.forwarder.query_service import PacketQuestion, PacketReply
+from daitn.oam.docstring_values import filled, stale
 from daitn.oam.field_docs import field_docs
-from daitn.oam.stated import filled, stale
 from daitn.objects import agents, lineage, messages, requests, statements, steering
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.header_names import AnswerHeader, PeerHeader
@@ -26,7 +26,7 @@ from daitn.objects.intents import WALKERS
 from daitn.objects.merging import PULL
 from daitn.objects.queries import QueryConstraints
 from daitn.openai.codes import CODES
-from daitn.openai.needs import TOKENS_PER_LOW_DETAIL
+from daitn.openai.query_needs import TOKENS_PER_LOW_DETAIL
 from daitn.steering.wire import intent, offers, replies
 from daitn.steering.wire.replies import Reason
 from daitn.tools.fabric import keys
@@ -78,13 +78,13 @@ def test_no_line_begins_with_a_value(page: Path) -> None:
 
 
 def test_a_value_in_a_sentence_is_that_of_the_code() -> None:
-    name = "openai.needs.TOKENS_PER_LOW_DETAIL"
+    name = "openai.query_needs.TOKENS_PER_LOW_DETAIL"
     mark = f"<!-- = {name} -->"
     assert values(f"It is {mark}7<!-- end --> tokens.") == [name]
     written = rewritten(f"It is {mark}7<!-- end --> tokens.")
     assert written == f"It is {mark}{TOKENS_PER_LOW_DETAIL}<!-- end --> tokens."
     with pytest.raises(LookupError):
-        rewritten("<!-- = openai.needs.NO_SUCH -->7<!-- end -->")
+        rewritten("<!-- = openai.query_needs.NO_SUCH -->7<!-- end -->")
 
 
 @pytest.mark.parametrize(

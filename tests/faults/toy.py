@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from safetensors.numpy import load_file
 
-from daitn.learning.answering.hosted import AnsweringProcess
+from daitn.learning.answering.hosted_model import AnsweringProcess
 from daitn.learning.answering.protocol import Generator
 from daitn.learning.child.outside import ProcessFailed
 from daitn.learning.commands import (

@@ -17,7 +17,7 @@ from tests.scenes.waiting import PATIENCE_S, until
 from tests.scenes.workers import children_of
 
 from daitn.learning.answering.host import AnsweringHost
-from daitn.learning.answering.hosted import AnsweringProcess
+from daitn.learning.answering.hosted_model import AnsweringProcess
 from daitn.learning.answering.protocol import Generator, Message, Piece, Question
 from daitn.learning.child.outside import ProcessFailed
 from daitn.objects.errors import (

@@ -31,7 +31,7 @@ from daitn.learning.recipe import (
     Trained,
 )
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
-from daitn.objects.needs import MOST_COLUMNS, ColumnsNeeded
+from daitn.objects.model_needs import MOST_COLUMNS, ColumnsNeeded
 
 TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
 

@@ -14,7 +14,7 @@ from daitn.control.jobs.commands import Command, StartWork
 from daitn.identity.keys import SigningKey
 from daitn.identity.orders import OrderBook, sign_order
 from daitn.identity.signing import sign_entry
-from daitn.node.training.ordered import OrderedWork
+from daitn.node.training.order_ledger import OrderedWork
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, DaitnError, Refused
 from daitn.objects.identifiers import Digest

@@ -1,4 +1,4 @@
-"""The dashboard's map over a network of any size: the control centre's own picture, events and
+"""The dashboard's map over a network of any size: the control centre's own map, events and
 files, and sites that are only told of."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from daitn.oam.api.answers import ApiRole, MapView, SessionView
 from daitn.oam.api.asking import SignedIn
 from daitn.oam.api.events import EventLog, Readers
-from daitn.oam.api.picture import ROLE_NAMES, Picture
+from daitn.oam.api.live_map import ROLE_NAMES, LiveMap
 from daitn.oam.static import Dashboard
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import OwnerId, SiteId
@@ -37,7 +37,7 @@ class LargeMap:
 
     def __init__(self, sites: int, links_each: int) -> None:
         self._state = DrrtState()
-        self._picture = Picture()
+        self._map = LiveMap()
         self._random = random.Random(sites)
         self._clock = itertools.count(1000)
         self._loop = asyncio.new_event_loop()
@@ -52,7 +52,7 @@ class LargeMap:
             for other in self._random.sample(range(sites), links_each):
                 if other != number:
                     self._measure(number, other, at_s)
-        self._picture.follow(self._state.snapshot(at_s))
+        self._map.follow(self._state.snapshot(at_s))
 
     @property
     def url(self) -> str:
@@ -63,8 +63,8 @@ class LargeMap:
         self._do(self._change(loads, joins))
 
     def load(self, site: str) -> float:
-        """What the picture has of a site."""
-        sites = self._picture.sites
+        """What the map has of a site."""
+        sites = self._map.sites
         return sites.load[sites.name.index(site)]
 
     async def _change(self, loads: int, joins: tuple[int, ...]) -> None:
@@ -74,7 +74,7 @@ class LargeMap:
         known = len(self._state.snapshot(at_s).sites)
         for number in self._random.sample(range(known), loads):
             self._load(number, at_s)
-        delta = self._picture.follow(self._state.snapshot(at_s))
+        delta = self._map.follow(self._state.snapshot(at_s))
         if delta is not None:
             self._log.put("map", delta)
 
@@ -114,14 +114,14 @@ class LargeMap:
             case "/api/v1/session":
                 return _json(SessionView(you=None, ways=()))
             case "/api/v1/map":
-                picture = self._picture
+                live_map = self._map
                 view = MapView(
                     event=self._log.last,
-                    version=picture.version,
-                    at_s=picture.at_s,
+                    version=live_map.version,
+                    at_s=live_map.at_s,
                     role_names=ROLE_NAMES,
-                    sites=picture.sites,
-                    links=picture.links,
+                    sites=live_map.sites,
+                    links=live_map.links,
                 )
                 answer = _json(view)
                 joining, self.joining_meanwhile = self.joining_meanwhile, ()

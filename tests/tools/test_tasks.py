@@ -116,7 +116,7 @@ async def test_a_round_that_fails_does_not_end_the_others(
 
 def test_every_loop_that_never_ends_is_watched_over() -> None:
     """Somebody goes on after a round that fails: `Tasks.repeat`, or the loop named here."""
-    own = {("tasks.py", "_rounds"), ("hosted.py", "_run"), ("model.py", "_keep_running")}
+    own = {("tasks.py", "_rounds"), ("hosted_model.py", "_run"), ("model.py", "_keep_running")}
     endless = set()
     for path in Path(daitn.__file__).parent.rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text())):

@@ -22,7 +22,7 @@ from daitn.objects.intents import (
     Requirement,
     TrainingIntent,
 )
-from daitn.objects.needs import ColumnsNeeded, ModelNeeds
+from daitn.objects.model_needs import ColumnsNeeded, ModelNeeds
 from daitn.objects.readings import LinkReading, Reading
 from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt

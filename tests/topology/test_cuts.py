@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget, Objective, PinnedVisit, Quantity, Requirement
-from daitn.objects.needs import ColumnsNeeded
+from daitn.objects.model_needs import ColumnsNeeded
 from daitn.objects.readings import LoadReading, Reading
 from daitn.topology.cuts import STALE_AFTER_S, Cuts
 from daitn.topology.inbound import Inbound, InboundLinks

@@ -21,7 +21,7 @@ from daitn.objects.intents import (
     Training,
 )
 from daitn.objects.merging import Algorithm
-from daitn.objects.needs import ColumnsNeeded
+from daitn.objects.model_needs import ColumnsNeeded
 from daitn.objects.privacy import PrivacyDemand, PrivacyWish
 from daitn.objects.quorum import Quorum
 from daitn.objects.readings import LinkReading, LoadReading, Reading

@@ -27,7 +27,7 @@ from daitn.center.published import PublishedModels
 from daitn.center.reports import WorkReports
 from daitn.center.retention import Retention
 from daitn.center.sharing import ReleaseRecords, SharedStore
-from daitn.center.spent import SpentSecrets
+from daitn.center.spent_secrets import SpentSecrets
 from daitn.center.topology_views import TopologyViews
 from daitn.center.travels import TravelAccounts
 from daitn.center.uploads import Uploads

@@ -63,7 +63,7 @@ class Look(enum.StrEnum):
 _LISTED = 20
 
 OriginOption = Annotated[
-    str, typer.Option("--site", help="For jobs of models that travel on their own: their origin.")
+    str, typer.Option("--site", help="For jobs of models that travel on their own: their home.")
 ]
 
 

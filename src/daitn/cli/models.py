@@ -79,7 +79,7 @@ def export_command(
     job: Annotated[str, typer.Argument(help="The job that trained it.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="A new or empty folder.")],
     site: Annotated[
-        str, typer.Option("--site", help="Its origin, if the model travelled on its own.")
+        str, typer.Option("--site", help="Its home, if the model travelled on its own.")
     ] = "",
     form: Annotated[
         Form,
@@ -159,8 +159,8 @@ async def export_model(
 
     `recipes` runs recipes: without it, parts are all that can be had, and nothing is added to them.
     `keys_`: the sites' public keys; without them, those in the session's roster. Only in a network
-    without a roster is the control centre's directory asked for them, and the sites that it does
-    not know are asked themselves. Raises `Corrupt` for a model that is
+    without a roster are they those of the control centre's sites; the sites that it does not know
+    are asked themselves. Raises `Corrupt` for a model that is
     not the one that its lineage ends with, and `InvalidInput` for a form that its recipe does not
     have.
     """
@@ -235,8 +235,8 @@ def _hand(identity: Identity | None) -> Hand | None:
 async def _datasets(fabric: Fabric) -> tuple[DatasetDescriptor, ...]:
     """The available data sets, as known to the control centre; none if nobody answers."""
     with contextlib.suppress(DaitnError):
-        directory = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
-        return tuple(d for node in directory.nodes for d in node.descriptor.datasets)
+        nodes = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        return tuple(d for node in nodes.nodes for d in node.descriptor.datasets)
     return ()
 
 
@@ -324,11 +324,11 @@ async def _verified(folder: Path, signers: Signers, unsigned: bool) -> VerifiedM
 
 
 async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
-    """The sites' public keys, from the control centre's directory, or else from each site."""
+    """The sites' public keys, as the control centre knows them, or else from each site."""
     known: dict[SiteId, str] = {}
     with contextlib.suppress(NotFound, Unreachable):
-        directory = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
-        known = {n.descriptor.site: n.descriptor.public_key for n in directory.nodes}
+        nodes = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        known = {n.descriptor.site: n.descriptor.public_key for n in nodes.nodes}
     for site in set(sites) - known.keys():
         with contextlib.suppress(NotFound, Unreachable):
             key = keys.site_do(site, "describe")

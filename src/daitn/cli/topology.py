@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
-from daitn.cli import relevant as cutting
+from daitn.cli import topology_query
 from daitn.cli.session import (
     DEFAULT_CENTER,
     CenterOption,
@@ -71,7 +71,7 @@ def show(
         screen.print(_topology_table(view))
 
 
-app.command("query")(cutting.query)
+app.command("query")(topology_query.query)
 
 
 @app.command()

@@ -41,7 +41,7 @@ _ORDER_LASTS_S = 30 * 86400.0
 """In addition to the intent's own duration: jobs wait for absent sites."""
 
 HomeOption = Annotated[
-    str, typer.Option("--site", help="Its origin, if the model travels on its own.")
+    str, typer.Option("--site", help="Its home, if the model travels on its own.")
 ]
 
 
@@ -76,7 +76,7 @@ def train(
         ),
     ] = False,
     site: Annotated[
-        str, typer.Option("--site", help="With --autonomous: the forwarder that is its origin.")
+        str, typer.Option("--site", help="With --autonomous: the forwarder that is its home.")
     ] = "",
     center: CenterOption = DEFAULT_CENTER,
     as_json: JsonOption = False,

@@ -22,7 +22,7 @@ from daitn.objects.abilities import Abilities
 from daitn.objects.deployments import Api
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import MOST_MERGED, Algorithm, LocalRule, MergeRule
-from daitn.objects.needs import ColumnsNeeded
+from daitn.objects.model_needs import ColumnsNeeded
 
 __all__ = [
     "LEAST_RECORDS",

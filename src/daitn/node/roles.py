@@ -1,4 +1,4 @@
-"""A node's roles for queries and other AI objects: facility, gateway, forwarder, examiner.
+"""A node's roles for queries and other AI objects: facility, gateway, forwarder, verifier.
 
 They share the membership and the live QRRT.
 """

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import textwrap
 
-from daitn.oam.stated import filled
+from daitn.oam.docstring_values import filled
 
 __all__ = ["field_docs", "field_texts"]
 

@@ -52,7 +52,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     home: SiteId
     """The site where its owner is."""
     epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
-    """How often the origin restarted it after a loss."""
+    """How often the home restarted it after a loss."""
     facts: Annotated[tuple[DatedFact, ...], msgspec.Meta(max_length=100_000)]
     """The job's facts, oldest first."""
     choices: Annotated[tuple[SiteId, ...], msgspec.Meta(max_length=1024)] = ()

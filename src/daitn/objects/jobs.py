@@ -19,8 +19,8 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.lineage import MOST_STATEMENT_BYTES, MOST_VISITS, Entry
 from daitn.objects.merging import MOST_WALKERS, Algorithm
 from daitn.objects.messages import WorkOutcome
+from daitn.objects.model_needs import ModelNeeds
 from daitn.objects.models import ModelRef
-from daitn.objects.needs import ModelNeeds
 from daitn.objects.orders import SignedOrder
 from daitn.objects.privacy import PrivacySpent
 from daitn.objects.quorum import Disagreement

@@ -46,7 +46,7 @@ class Chooser(Protocol):
 
 
 class QirceChooser:
-    """The live code. `heard` receives every decision."""
+    """The live code. `listener` receives every decision."""
 
     def __init__(
         self, listener: Callable[[QueryContext, QueryPlan | QueryRefusal], None] | None = None

@@ -21,7 +21,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import ANY, DatasetDescriptor, NodeDescriptor
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Budget, Quantity, TrainingIntent
-from daitn.objects.needs import ModelNeeds
+from daitn.objects.model_needs import ModelNeeds
 from daitn.objects.quorum import ONE
 from daitn.topology.data_filters import (
     DataCandidate,

@@ -15,7 +15,7 @@ from daitn.objects.descriptors import ComputeDescriptor, DatasetDescriptor, cove
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.intents import Quantity, TrainingIntent
 from daitn.objects.merging import Algorithm
-from daitn.objects.needs import ModelNeeds
+from daitn.objects.model_needs import ModelNeeds
 from daitn.objects.text import counted, some
 from daitn.topology.fit import other_labels, topics_fit
 from daitn.topology.inbound import LINK_QUANTITIES, Inbound

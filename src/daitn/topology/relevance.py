@@ -8,7 +8,7 @@ field of the intent that would have to change and the value at which this filter
 from __future__ import annotations
 
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.needs import ModelNeeds
+from daitn.objects.model_needs import ModelNeeds
 from daitn.topology.cuts import STALE_AFTER_S, Cuts
 from daitn.topology.snapshot import Drrt, MsDrrt
 

@@ -13,7 +13,7 @@ from daitn.objects.decisions import Rejection
 from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
-from daitn.objects.needs import ColumnsNeeded, ModelNeeds
+from daitn.objects.model_needs import ColumnsNeeded, ModelNeeds
 from daitn.objects.quorum import BALANCED, LEAST_ITEMS, PLAIN_SHARES, comparable_items
 from daitn.objects.text import counted, decimals, some
 from daitn.topology.fit import other_labels, topic_fit

@@ -14,7 +14,7 @@ import aiohttp
 import openai
 import pytest
 
-from daitn.learning.answering import hosted
+from daitn.learning.answering import hosted_model
 from daitn.learning.causal_lm import CausalLm
 from daitn.node.config import UpstreamConfig
 from daitn.node.serving import lifecycle as hosting
@@ -170,7 +170,7 @@ async def test_models_read_their_large_parts_where_the_site_keeps_them(
     site: Site, holder: Holder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "LEAST_CHUNKS", 1)
-    monkeypatch.setattr(hosted, "RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr(hosted_model, "RESTART_PAUSE_S", 0.0)
     alto = holder.model("alto")
     for name in ("singer", "second"):
         await site.ready(name, alto)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daitn.learning.answering.commands import Load
-from daitn.learning.answering.hosted import AnsweringProcess, Generation, HostedModel
+from daitn.learning.answering.hosted_model import AnsweringProcess, Generation, HostedModel
 from daitn.learning.answering.protocol import Facts, Question, Room
 from daitn.learning.memory import PROCESS_BYTES, Loading
 from daitn.learning.pulse import STALL_S

@@ -28,7 +28,7 @@ from daitn.learning.recipe import (
 from daitn.objects.abilities import Abilities, Reads, Says
 from daitn.objects.deployments import Api
 from daitn.objects.merging import MERGE_RULES, Algorithm
-from daitn.objects.needs import ColumnsNeeded
+from daitn.objects.model_needs import ColumnsNeeded
 
 __all__ = ["BoostedTrees"]
 

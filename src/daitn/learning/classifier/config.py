@@ -12,7 +12,7 @@ from daitn.learning.bounded import MOST_BATCH
 from daitn.learning.recipe import Config, Form
 from daitn.objects.errors import InvalidInput
 from daitn.objects.merging import PULL
-from daitn.objects.needs import MOST_COLUMNS, ColumnsNeeded
+from daitn.objects.model_needs import MOST_COLUMNS, ColumnsNeeded
 from daitn.objects.text import plain, plain_fields
 
 __all__ = [

@@ -326,10 +326,10 @@ class ForwarderRole:
                         asked[asyncio.create_task(self._ask(site, question))] = site
                 if not asked:
                     break
-                told, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-                for task in told:
+                done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     found[asked.pop(task)] = task.result()
-                ahead = [site for task in told for site in _next_sites(task.result())]
+                ahead = [site for task in done for site in _next_sites(task.result())]
         finally:
             for task in asked:
                 task.cancel()

@@ -13,7 +13,7 @@ from daitn.objects.deployments import Api
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Strategy
 from daitn.openai.errors import DECODE_ERRORS, bad_request
-from daitn.openai.needs import PromptLength, length_of, needs_of
+from daitn.openai.query_needs import PromptLength, length_of, needs_of
 from daitn.openai.requests import (
     QueryFields,
     RankingFields,

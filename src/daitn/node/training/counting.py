@@ -10,7 +10,7 @@ import msgspec
 from daitn.node.admission import Admission, Attempt, request_of
 from daitn.node.config import DatasetConfig, TestSetConfig
 from daitn.node.training.begun import BegunVisit, BegunVisits
-from daitn.node.training.ordered import OrderedWork
+from daitn.node.training.order_ledger import OrderedWork
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.messages import VisitWork, Work
 from daitn.tools import clock

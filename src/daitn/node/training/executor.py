@@ -28,7 +28,7 @@ from daitn.node.training.feedback import Feedback
 from daitn.node.training.merging import RoundMerging
 from daitn.node.training.models import WorkModels
 from daitn.node.training.offered import OfferedData
-from daitn.node.training.ordered import OrderedWork, order_of
+from daitn.node.training.order_ledger import OrderedWork, order_of
 from daitn.node.training.privacy_ledger import PrivacyLedger
 from daitn.node.training.progress import OnProgress, ProgressReporter
 from daitn.node.training.sums import SecureSums

@@ -11,7 +11,7 @@ from daitn.learning.trainer import Trainer
 from daitn.node.training.bounds import WorkBounds, about, within
 from daitn.node.training.counting import WorkCounter
 from daitn.node.training.models import WorkModels, summed
-from daitn.node.training.ordered import order_of
+from daitn.node.training.order_ledger import order_of
 from daitn.node.training.progress import ProgressReporter
 from daitn.node.training.sums import SecureSums, summing
 from daitn.node.training.turns import Turns

@@ -57,8 +57,8 @@ class WorkModels:
     async def fetch(
         self, work: Work, model: ModelRef, folder: Path, watch: Callable[[int, int], None]
     ) -> Moved:
-        """Write a model's parts to a folder, which is created. Calls `told(done, total)`, in bytes,
-        before and during the transfer.
+        """Write a model's parts to a folder, which is created. Calls `watch(done, total)`, in
+        bytes, before and during the transfer.
 
         Raises as `ModelTransport.fetch` does.
         """

@@ -25,7 +25,7 @@ from daitn.node.training.bounds import WorkBounds, about, within
 from daitn.node.training.counting import WorkCounter
 from daitn.node.training.models import WorkModels, summed
 from daitn.node.training.offered import OfferedData
-from daitn.node.training.ordered import order_of
+from daitn.node.training.order_ledger import order_of
 from daitn.node.training.privacy_ledger import PrivacyLedger, PrivatePlan
 from daitn.node.training.private_plan import plan_private
 from daitn.node.training.progress import ProgressReporter

@@ -86,7 +86,7 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 class _State(msgspec.Struct, frozen=True):
-    """Contents of the examiner's file."""
+    """Contents of the verifier's file."""
 
     manifests: dict[str, Digest | None]
     rounds: dict[str, tuple[tuple[int, int], ...]]
@@ -172,7 +172,7 @@ class DeploymentVerifier:
         if self._tests:
             read = [await asyncio.to_thread(_read, test) for test in self._tests]
             tests = [test for test in read if test is not None]
-            self._tasks.repeat(partial(self._examine_forever, tests), "examiner")
+            self._tasks.repeat(partial(self._examine_forever, tests), "verifier")
 
     async def close(self) -> None:
         await self._tasks.close()

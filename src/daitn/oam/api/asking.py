@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from daitn.center.spent import SpentSecrets
+from daitn.center.spent_secrets import SpentSecrets
 from daitn.oam.api.answers import ApiRole, PastEvent, You
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.grants import Signed

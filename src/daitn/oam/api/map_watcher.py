@@ -11,7 +11,7 @@ import msgspec
 from daitn.oam.api.answers import MapView
 from daitn.oam.api.asking import Center
 from daitn.oam.api.events import EventLog
-from daitn.oam.api.picture import ROLE_NAMES, Picture
+from daitn.oam.api.live_map import ROLE_NAMES, LiveMap
 
 __all__ = ["EVERY_S", "UNREAD_EVERY_S", "EncodedMap", "MapWatcher"]
 
@@ -33,15 +33,15 @@ class EncodedMap(NamedTuple):
 
 
 class MapWatcher:
-    """Keeps the picture of the map, and reports its changes."""
+    """Keeps the map, and reports its changes."""
 
     def __init__(self, center: Center, log: EventLog) -> None:
         self._center = center
         self._log = log
-        self._picture = Picture()
+        self._live = LiveMap()
         self._lock = asyncio.Lock()
         self._followed = False
-        """Whether the picture shows anything yet."""
+        """Whether the map shows anything yet."""
         self._map = EncodedMap("", b"", b"")
 
     async def look(self) -> None:
@@ -59,11 +59,11 @@ class MapWatcher:
             return self._map
 
     async def _follow(self) -> None:
-        if self._picture.worn:
-            self._picture, self._followed = Picture(), False
+        if self._live.worn:
+            self._live, self._followed = LiveMap(), False
             self._log.forget()
         snapshot = self._center.snapshot()
-        delta = await asyncio.to_thread(self._picture.follow, snapshot)
+        delta = await asyncio.to_thread(self._live.follow, snapshot)
         if delta is not None:
             self._map = EncodedMap("", b"", b"")
         if not self._followed:
@@ -73,15 +73,15 @@ class MapWatcher:
             self._log.put("map", delta)
 
     def _encoded(self, event: str) -> EncodedMap:
-        picture = self._picture
+        live = self._live
         text = msgspec.json.encode(
             MapView(
                 event=event,
-                version=picture.version,
-                at_s=picture.at_s,
+                version=live.version,
+                at_s=live.at_s,
                 role_names=ROLE_NAMES,
-                sites=picture.sites,
-                links=picture.links,
+                sites=live.sites,
+                links=live.links,
             )
         )
         return EncodedMap(event, text, gzip.compress(text, _LEVEL, mtime=0))

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from daitn.center.spent import SpentSecrets
+from daitn.center.spent_secrets import SpentSecrets
 from daitn.files.state_folder import CenterState
 from daitn.identity.grants import (
     CENTER_TOKEN_PREFIX,

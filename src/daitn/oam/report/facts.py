@@ -115,7 +115,7 @@ async def gather(
     """Collect everything known about a job.
 
     `ask`: the control centre. `keys`: sites' public keys by the network's roster; none where there
-    is no roster. `ask_center`: of a job whose model travels on its own, when `ask` asks its origin.
+    is no roster. `ask_center`: of a job whose model travels on its own, when `ask` asks its home.
     Raises `NotFound`, `Refused` or `Unreachable`.
     """
     query = JobQuery(job=job)
@@ -143,7 +143,7 @@ async def gather(
 
 
 async def _sites(ask: Asks) -> tuple[SiteState, ...]:
-    """The network's directory; empty if no control centre provides it."""
+    """The nodes that the control centre knows; empty if none provides them."""
     with contextlib.suppress(NotFound, Refused, Unreachable):
         return (await ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
     return ()

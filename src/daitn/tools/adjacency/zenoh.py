@@ -120,10 +120,10 @@ class ZenohAdjacency:
     def declare(self) -> None:
         """Start to receive, and announce this site. Blocking."""
         site = self._settings.site
-        heard = zenoh.handlers.Callback(self._heard, indirect=False)
+        received = zenoh.handlers.Callback(self._received, indirect=False)
         alive = zenoh.handlers.Callback(self._seen, indirect=False)
         self._declared = [
-            self._session.declare_subscriber(f"daitn/adjacent/{site}/from/*", heard),
+            self._session.declare_subscriber(f"daitn/adjacent/{site}/from/*", received),
             self._session.liveliness().declare_subscriber("daitn/adjacent/*", alive),
             self._session.liveliness().declare_token(f"daitn/adjacent/{site}"),
         ]
@@ -187,7 +187,7 @@ class ZenohAdjacency:
             if end.outbox is not None:
                 end.sender.wake(end.outbox)
 
-    def _heard(self, sample: zenoh.Sample) -> None:
+    def _received(self, sample: zenoh.Sample) -> None:
         """Called on one of Zenoh's threads."""
         name = str(sample.key_expr).rpartition("/")[2]
         end = self._ends.get(name)

@@ -128,10 +128,10 @@ class ZenohFabric:
 
         mailbox = Mailbox(pattern, take, bound=PUBLICATIONS_BOUND, size=publication_size)
 
-        def heard(sample: zenoh.Sample) -> None:
+        def received(sample: zenoh.Sample) -> None:
             mailbox.put((str(sample.key_expr), bytes(sample.payload)))
 
-        declare = partial(self._session.declare_subscriber, pattern, _direct(heard))
+        declare = partial(self._session.declare_subscriber, pattern, _direct(received))
         return await self._declared(declare, mailbox)
 
     async def request(

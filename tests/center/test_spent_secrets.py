@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daitn.center import spent as module
-from daitn.center.spent import SpentSecrets
+from daitn.center import spent_secrets as module
+from daitn.center.spent_secrets import SpentSecrets
 from daitn.objects.errors import StorageFull
 from daitn.tools.fabric.turns import TooOften
 from daitn.tools.journal.memory import MemoryJournal

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daitn.oam.api.answers import MapDelta, MapLink, MapSites
-from daitn.oam.api.picture import Picture
+from daitn.oam.api.live_map import LiveMap
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
@@ -58,7 +58,7 @@ class Changes(RuleBasedStateMachine):
         super().__init__()
         self.now_s = 1000.0
         self.state = DrrtState(forget_after_s=FORGOTTEN_S)
-        self.picture, self.page = Picture(), Page()
+        self.map, self.page = LiveMap(), Page()
         self.version = 0
 
     @rule(site=sites, owner=st.sampled_from(["x", "y"]))
@@ -108,7 +108,7 @@ class Changes(RuleBasedStateMachine):
     def a_page_follows(self) -> None:
         self.now_s += 1.0
         snapshot = self.state.snapshot(self.now_s)
-        delta = self.picture.follow(snapshot)
+        delta = self.map.follow(snapshot)
         if delta is not None:
             self.page.apply(delta)
         shown = self.page.shown()
@@ -127,12 +127,12 @@ class Changes(RuleBasedStateMachine):
             assert link.rtt_s is not None
             assert rtt_s is not None
             assert abs(rtt_s - link.rtt_s.value) <= 0.21 * max(rtt_s, link.rtt_s.value)
-        assert self.picture.follow(snapshot) is None
+        assert self.map.follow(snapshot) is None
 
     @invariant()
-    def the_page_is_the_picture(self) -> None:
-        assert self.page.sites == self.picture.sites
-        live = {link[:2]: link for link in self.picture.links}
+    def the_page_is_the_map(self) -> None:
+        assert self.page.sites == self.map.sites
+        live = {link[:2]: link for link in self.map.links}
         state = self.page.sites.state
         assert {k: v for k, v in live.items() if 2 not in (state[k[0]], state[k[1]])} == {
             k: v for k, v in self.page.links.items() if 2 not in (state[k[0]], state[k[1]])

@@ -18,7 +18,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, Reading
 from daitn.topology.snapshot import Drrt, SiteState
 
-__all__ = ["ROLE_NAMES", "Picture"]
+__all__ = ["ROLE_NAMES", "LiveMap"]
 
 ROLE_NAMES: Final = tuple(str(role) for role in Role)
 _BITS: Final = {role: 1 << place for place, role in enumerate(Role)}
@@ -28,7 +28,7 @@ _LINK_STEP: Final = 0.2
 """Smallest differences shown: of a load, and of a link's figures in proportion."""
 
 
-class Picture:
+class LiveMap:
     """What was shown of a topology so far. For one thread at a time."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Picture:
 
     @property
     def worn(self) -> bool:
-        """Whether most of its numbers belong to sites that are gone, so that a new picture is
+        """Whether most of its numbers belong to sites that are gone, so that a new map is
         due."""
         gone = len(self.sites.name) - len(self._number)
         return gone > max(_MOST_GONE, len(self._number))
