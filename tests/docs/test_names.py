@@ -12,8 +12,12 @@ from tests.docs.sources import ALONE, sources
 
 OF_TWO_MACHINES = "Commands"
 """Tuples of the commands of one state machine: each has its own `Command`."""
+OF_TWO_RECIPES = "WEIGHTS"
+"""Each recipe names its own parts."""
 
 
+_SHORT = 12
+"""Characters of a value that two modules may state by chance."""
 K = TypeVar("K")
 
 
@@ -43,14 +47,19 @@ def test_no_type_is_defined_twice() -> None:
 
 
 def test_no_constant_is_stated_twice() -> None:
-    """Of two constants with one name, value and meaning, a change of one would forget the other."""
+    """Of two constants with one name and value, a change of one would forget the other. Numbers and
+    short texts must have one meaning, too: many things are 60 s."""
     found = defaultdict(list)
     for path, tree in sources():
-        for node, after in pairwise(tree.body):
-            match node, after:
-                case (
-                    ast.Assign([ast.Name(name)], ast.Constant(value)),
-                    ast.Expr(ast.Constant(str(meaning))),
-                ):
-                    found[name, value, meaning].append(path)
+        for node, after in pairwise([*tree.body, ast.Pass()]):
+            match node:
+                case ast.Assign([ast.Name(name)], ast.Constant(value)) | ast.AnnAssign(
+                    ast.Name(name), _, ast.Constant(value)
+                ) if name != OF_TWO_RECIPES:
+                    meaning = ast.unparse(after) if isinstance(after, ast.Expr) else ""
+                    if isinstance(value, str) and len(value) > _SHORT:
+                        meaning = ""
+                    elif not meaning:
+                        continue
+                    found[name.lstrip("_"), value, meaning].append(path)
     assert twice(found) == {}

@@ -25,10 +25,11 @@ from daitn.identity.invitations import (
     write_letter,
 )
 from daitn.identity.keys import SigningKey
-from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder, own_key
+from daitn.identity.network import MEMBER_DAYS, NetworkFolder, own_key
 from daitn.identity.roster import ROSTER, RosterFile, write_roster
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound, Refused
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member, SignedRoster
 from daitn.objects.wire import canonical
 

@@ -15,9 +15,10 @@ import yaml
 
 from daitn.cli.network import own_network
 from daitn.cli.session import ExitCode
-from daitn.identity.network import DAY_S, NetworkFolder
+from daitn.identity.network import NetworkFolder
 from daitn.identity.roster import ROSTER
 from daitn.objects.identifiers import CENTER_SITE
+from daitn.objects.moments import DAY_S
 from daitn.tools import clock
 from tests.scenes.command_line import daitn
 from tests.scenes.ports import free_port

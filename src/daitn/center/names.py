@@ -11,14 +11,15 @@ from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Refused
 from daitn.objects.grants import NameGrant, PlaceGrant, Signed, full_name
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, checked_name
+from daitn.objects.moments import DAY_S
 from daitn.objects.wire import decode, encode
 from daitn.tools.journal.protocol import Journal
 
 __all__ = ["PLACE_LASTS_S", "BareNames"]
 
-NAME_LASTS_S = 90 * 86400.0
+NAME_LASTS_S = 90 * DAY_S
 """Facilities ask again long before; a name no longer offered is free after this time."""
-NAME_LASTS_AT_MOST_S = 366 * 86400.0
+NAME_LASTS_AT_MOST_S = 366 * DAY_S
 """Maximum, regardless of the owner's grant: otherwise a name that nobody offers would be taken for
 ever."""
 MOST_NAMES = 1024

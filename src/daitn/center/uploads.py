@@ -12,6 +12,7 @@ from daitn.objects.digests import digest_of
 from daitn.objects.errors import InvalidInput, Refused
 from daitn.objects.identifiers import Digest
 from daitn.objects.models import CHUNK_BYTES
+from daitn.objects.moments import DAY_S
 from daitn.objects.requests import Blobs
 from daitn.objects.roster import Kind
 from daitn.objects.wire import decode, encode, is_whole
@@ -22,7 +23,7 @@ from daitn.tools.mobility.releases import Releases
 
 __all__ = ["UNNEEDED_S", "Uploads"]
 
-UNNEEDED_S: Final = 86400.0
+UNNEEDED_S: Final = DAY_S
 """Weights that no job, model or deployment needs stay for a day: an upload may take hours before
 its intent is submitted."""
 _FILE_BYTES: Final = 16 << 10

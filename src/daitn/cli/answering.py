@@ -25,7 +25,7 @@ __all__ = ["answering_url", "first_opened"]
 
 T = TypeVar("T")
 
-_FIELD: Final = "--center (DAITN_CENTER)"
+CENTER_FIELD: Final = "--center (DAITN_CENTER)"
 _OF_SEVERAL: Final = "of several that take turns name all, with commas"
 _LISTENS_WITHIN_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.1
@@ -60,7 +60,7 @@ async def _opened(settings: FabricSettings, timeout_s: float) -> ZenohFabric:
     try:
         return await open_zenoh(settings, connect_timeout_s=timeout_s)
     except Unreachable as error:
-        raise Unreachable(error.problem, field=_FIELD, fix=error.fix) from None
+        raise Unreachable(error.problem, field=CENTER_FIELD, fix=error.fix) from None
 
 
 async def _answers(carrier: Carrier) -> None:
@@ -96,7 +96,7 @@ async def _listens(endpoint: str) -> None:
         why = getattr(error, "strerror", "") or str(error) or "no answer"
         raise Unreachable(
             f"cannot reach the control centre at {endpoint}: {why}",
-            field=_FIELD,
+            field=CENTER_FIELD,
             fix="check that it is running, that the endpoint is right and that no firewall blocks "
             f"it; {_OF_SEVERAL}",
         ) from None
@@ -116,7 +116,7 @@ async def answering_url(urls: str) -> str:
                     await stranger.session()
         except TimeoutError:
             fix = f"check that it runs; {_OF_SEVERAL}"
-            raise Unreachable(f"{url} does not answer", field=_FIELD, fix=fix) from None
+            raise Unreachable(f"{url} does not answer", field=CENTER_FIELD, fix=fix) from None
         return url
 
     if "," not in urls:

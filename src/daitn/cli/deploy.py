@@ -23,7 +23,6 @@ from daitn.cli.session import (
 )
 from daitn.cli.tables import deployment_table, placement_table, places_words
 from daitn.identity.grants import sign_statement
-from daitn.identity.network import DAY_S
 from daitn.identity.orders import OrderBook
 from daitn.identity.signing import check_model
 from daitn.objects.access import narrowed
@@ -32,6 +31,7 @@ from daitn.objects.errors import InvalidInput, Refused, Unreachable
 from daitn.objects.grants import DeploymentGrant
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.lineage import Merge, Origin, Visit, ancestry, descent, released
+from daitn.objects.moments import DAY_S
 from daitn.objects.placement import (
     AUTO_REPLICAS,
     DeployIntent,
@@ -40,7 +40,7 @@ from daitn.objects.placement import (
     PlacementView,
     RetireIntent,
 )
-from daitn.objects.requests import JobQuery, ModelList, TrainedModel
+from daitn.objects.requests import EVERYTHING, JobQuery, ModelList, TrainedModel
 from daitn.objects.wire import to_json
 from daitn.tools import clock
 from daitn.tools.fabric.identity import Identity
@@ -153,7 +153,7 @@ async def _deploy(center: str, intent: DeployIntent, days: float, wait: bool) ->
     if not intent.model:
         raise InvalidInput("no model is named", field="MODEL", fix="see `daitn get models`")
     async with connect(center) as session:
-        listed = await session.ask("models", JobQuery(job=JobId("")), ModelList)
+        listed = await session.ask("models", EVERYTHING, ModelList)
         model = next((model for model in listed.models if model.name == intent.model), None)
     owner = model.owner if model else ""
     async with connect(center, owner=owner) as session:
@@ -231,7 +231,7 @@ async def _ready(session: Session, view: DeploymentView) -> DeploymentView:
                     fix="see the facilities' logs; deployment continues in the background",
                 )
             await asyncio.sleep(LOOK_EVERY_S)
-            listed = await session.ask("deployments", JobQuery(job=JobId("")), DeploymentList)
+            listed = await session.ask("deployments", EVERYTHING, DeploymentList)
             view = next((v for v in listed.deployments if v.name == view.name), view)
     return view
 
@@ -243,4 +243,4 @@ async def _retire(center: str, intent: RetireIntent) -> DeploymentView:
 
 async def _plan(center: str) -> PlacementView:
     async with connect(center) as session:
-        return await session.ask("placement", JobQuery(job=JobId("")), PlacementView)
+        return await session.ask("placement", EVERYTHING, PlacementView)

@@ -35,15 +35,13 @@ from daitn.objects.findings import Finding
 from daitn.objects.identifiers import JobId, SiteId, checked_name
 from daitn.objects.lineage import Entry, Verification
 from daitn.objects.queries import Trust
-from daitn.objects.requests import JobList, JobQuery, ModelList
+from daitn.objects.requests import EVERYTHING, JobList, JobQuery, ModelList
 from daitn.objects.text import decimals
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModel, ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
 
 __all__ = ["describe"]
-
-_ALL = JobQuery(job=JobId(""))
 
 
 class Described(enum.StrEnum):
@@ -151,7 +149,7 @@ async def _described(
             case Described.FACILITY:
                 facility = await _facility(session, name)
                 return facility, _facility_page(facility)
-        sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+        sites = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
     if kind is Described.NODE:
         nodes = {str(site.descriptor.site): site for site in sites}
         if name not in nodes:
@@ -175,8 +173,8 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> NotFound:
 
 
 async def _model(session: Session, name: str) -> ModelDescription:
-    models = (await session.ask("models", _ALL, ModelList)).models
-    sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+    models = (await session.ask("models", EVERYTHING, ModelList)).models
+    sites = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
     deployed = await _deployments(session, sites)
     names = {model.name for model in models} | {each.known.name for each in deployed}
     if name not in names:
@@ -205,7 +203,7 @@ async def _model(session: Session, name: str) -> ModelDescription:
 
 
 async def _facility(session: Session, name: str) -> FacilityDescription:
-    sites = (await session.ask("nodes", _ALL, NodeList)).nodes
+    sites = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
     facilities = {str(s.descriptor.site): s for s in sites if s.descriptor.facility}
     if name not in facilities:
         raise _unknown("facility", name, facilities)
@@ -226,7 +224,7 @@ async def _deployments(session: Session, sites: tuple[SiteState, ...]) -> tuple[
         if site.descriptor.facility
         for deployed in site.descriptor.facility.deployments
     }
-    served = (await session.ask("served", _ALL, ServedModels)).models
+    served = (await session.ask("served", EVERYTHING, ServedModels)).models
     return tuple(
         Deployment(descriptor=descriptors[known.name, known.site], known=known)
         for known in served

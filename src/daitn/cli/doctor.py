@@ -67,8 +67,8 @@ from daitn.oam.doctor.state import check_data, check_membership, check_state, ke
 from daitn.objects.addresses import host_of, is_unspecified, is_url
 from daitn.objects.cordons import CordonQuestion, CordonReport
 from daitn.objects.errors import ClocksDiffer, DaitnError
-from daitn.objects.identifiers import JobId, SiteId
-from daitn.objects.requests import JobQuery
+from daitn.objects.identifiers import SiteId
+from daitn.objects.requests import EVERYTHING
 from daitn.objects.roster import Kind, SignedRoster
 from daitn.objects.text import counted
 from daitn.objects.wire import decode, encode_request, to_json
@@ -369,7 +369,6 @@ async def _of_network(
     center: str, *, secured: bool = False
 ) -> tuple[list[Diagnosis], SignedRoster | None]:
     """What people may see of a network, and its roster if it is `secured`."""
-    everything = JobQuery(job=JobId(""))
     findings: list[Diagnosis] = []
     try:
         async with connect(center) as session:
@@ -377,13 +376,13 @@ async def _of_network(
             facts = await network_facts(session)
             findings += check_replicas(facts.replicas)
             findings += check_jobs(facts.unreadable_jobs)
-            sites = (await session.ask("nodes", everything, NodeList)).nodes
+            sites = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
             findings += check_sites(sites, __version__)
             alive = [site.descriptor for site in sites if site.alive]
             findings += await check_clocks(
                 [node.site for node in alive], lambda name: _report(session, name), clock.wall_s
             )
-            findings += check_paths(await session.ask("topology", everything, TopologyView))
+            findings += check_paths(await session.ask("topology", EVERYTHING, TopologyView))
             findings += await check_endpoints(alive)
         if secured:
             async with carrier(center) as fabric:  # Rosters prove themselves.

@@ -22,8 +22,8 @@ from daitn.identity.network import persons_certificates
 from daitn.oam.monitoring.targets import read_targets
 from daitn.objects.descriptors import LeftOut, NodeDescriptor
 from daitn.objects.errors import Unreachable, WorkFailed
-from daitn.objects.identifiers import CENTER_SITE, JobId, SiteId
-from daitn.objects.requests import JobQuery
+from daitn.objects.identifiers import CENTER_SITE, SiteId
+from daitn.objects.requests import EVERYTHING
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.identity import Identity
 from daitn.tools.fabric.protocol import Fabric
@@ -226,9 +226,8 @@ class EmbeddedNetwork:
 
 async def _known(fabric: Fabric) -> dict[SiteId, NodeDescriptor]:
     """Descriptors of the sites that the control centre knows; none while it does not answer."""
-    question = JobQuery(job=JobId(""))
     try:
-        found = await Session(fabric).ask("nodes", question, NodeList)
+        found = await Session(fabric).ask("nodes", EVERYTHING, NodeList)
     except Unreachable:
         return {}
     return {state.descriptor.site: state.descriptor for state in found.nodes if state.alive}

@@ -20,11 +20,12 @@ from daitn.cli.network import own_network
 from daitn.files.state_folder import ProcessState
 from daitn.identity.certificates import LASTS_S, requested
 from daitn.identity.keys import SigningKey
-from daitn.identity.network import DAY_S, MEMBER_DAYS, NetworkFolder
+from daitn.identity.network import MEMBER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, write_roster
 from daitn.node.config import NodeConfig
 from daitn.oam.doctor.fixes import kind_and_name
 from daitn.objects.addresses import is_url
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member
 from daitn.tools import clock
 from daitn.tools.roster import LiveRoster

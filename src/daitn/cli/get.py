@@ -32,7 +32,7 @@ from daitn.cli.tables import (
 from daitn.cli.tokens import network_facts
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import JobView
-from daitn.objects.requests import JobList, JobQuery, ModelList, NetworkFacts
+from daitn.objects.requests import EVERYTHING, JobList, JobQuery, ModelList, NetworkFacts
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList, SiteState
@@ -128,8 +128,8 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
         return jobs, _jobs_table(jobs)
     if kind is Listing.MODELS:
         async with connect(center) as session:
-            models = (await session.ask("models", JobQuery(job=JobId("")), ModelList)).models
-            served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
+            models = (await session.ask("models", EVERYTHING, ModelList)).models
+            served = await session.ask("served", EVERYTHING, ServedModels)
         return {"trained": models, "deployed": served.models}, models_table(models, served)
     if kind is Listing.CENTERS:
         async with connect(center) as session:
@@ -137,7 +137,7 @@ async def _listed(kind: Listing, center: str, site: str) -> tuple[object, Render
         return facts.replicas, _centers_table(facts)
     if kind is Listing.FACILITIES:
         async with connect(center) as session:
-            served = await session.ask("served", JobQuery(job=JobId("")), ServedModels)
+            served = await session.ask("served", EVERYTHING, ServedModels)
         sites = tuple(s for s in await _sites(center) if s.descriptor.facility is not None)
         return sites, facilities_table(sites, served)
     sites = await _sites(center)
@@ -161,7 +161,7 @@ async def _ask_jobs(center: str, site: str, job: str) -> JobList:
 
 async def _sites(center: str) -> tuple[SiteState, ...]:
     async with connect(center) as session:
-        return (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+        return (await session.ask("nodes", EVERYTHING, NodeList)).nodes
 
 
 def _jobs_table(jobs: tuple[JobView, ...]) -> RenderableType:

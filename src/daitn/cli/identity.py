@@ -14,7 +14,7 @@ from daitn.identity.network import key_path, may_admit, own_key, persons_certifi
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, NotFound, Refused
 from daitn.objects.identifiers import SiteId
-from daitn.objects.roster import Kind
+from daitn.objects.roster import ADMISSION_FIX, Kind
 from daitn.objects.wire import encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -105,8 +105,7 @@ def rostered_name(endpoint: str, identity: Identity) -> str:
     raise Refused(
         f"the roster of {identity.network} does not have this key",
         field="sender",
-        fix="ask the network's operator for an invitation: the key was revoked, replaced by "
-        "another one, or never admitted",
+        fix=ADMISSION_FIX,
     )
 
 

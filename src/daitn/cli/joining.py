@@ -30,13 +30,14 @@ from daitn.identity.invitations import (
     write_letter,
 )
 from daitn.identity.keys import SigningKey, key_mark
-from daitn.identity.network import DAY_S, MEMBER_DAYS, TLS, NetworkFolder, key_path
+from daitn.identity.network import MEMBER_DAYS, TLS, NetworkFolder, key_path
 from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
 from daitn.node.config import NodeConfig
 from daitn.objects.addresses import check_reachable
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import InvalidInput, Refused
 from daitn.objects.identifiers import CENTER_SITE, checked_name, checked_owner
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import to_json
 from daitn.tools import clock

@@ -43,7 +43,7 @@ from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobView
 from daitn.objects.lineage import ancestry
 from daitn.objects.models import DO_NOT_USE, Manifest
-from daitn.objects.requests import JobQuery, TrainedModel
+from daitn.objects.requests import EVERYTHING, JobQuery, TrainedModel
 from daitn.objects.wire import to_json
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -235,7 +235,7 @@ def _hand(identity: Identity | None) -> Hand | None:
 async def _datasets(fabric: Fabric) -> tuple[DatasetDescriptor, ...]:
     """The available data sets, as known to the control centre; none if nobody answers."""
     with contextlib.suppress(DaitnError):
-        nodes = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        nodes = await Session(fabric).ask("nodes", EVERYTHING, NodeList)
         return tuple(d for node in nodes.nodes for d in node.descriptor.datasets)
     return ()
 
@@ -327,7 +327,7 @@ async def _keys(fabric: Fabric, sites: Iterable[SiteId]) -> dict[SiteId, str]:
     """The sites' public keys, as the control centre knows them, or else from each site."""
     known: dict[SiteId, str] = {}
     with contextlib.suppress(NotFound, Unreachable):
-        nodes = await Session(fabric).ask("nodes", JobQuery(job=JobId("")), NodeList)
+        nodes = await Session(fabric).ask("nodes", EVERYTHING, NodeList)
         known = {n.descriptor.site: n.descriptor.public_key for n in nodes.nodes}
     for site in set(sites) - known.keys():
         with contextlib.suppress(NotFound, Unreachable):

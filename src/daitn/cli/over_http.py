@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from daitn.cli.answering import CENTER_FIELD
 from daitn.cli.identity import (
     owner_identity,
     person_identity,
@@ -26,6 +27,7 @@ from daitn.client.transport import Token
 from daitn.identity.grants import new_center_token
 from daitn.objects.addresses import check_endpoint, is_url
 from daitn.objects.errors import DaitnError, InvalidInput, Refused, Unreachable
+from daitn.objects.roster import ADMISSION_FIX
 from daitn.tools import clock
 from daitn.tools.certificates import certified, is_due
 from daitn.tools.fabric.identity import Identity
@@ -33,7 +35,6 @@ from daitn.tools.fabric.protocol import Carrier, Fabric
 
 __all__ = ["carrier_at", "own_tokens", "speaking_at"]
 
-_FIELD: Final = "--center (DAITN_CENTER)"
 _LASTS_S: Final = 600.0
 
 
@@ -85,7 +86,7 @@ async def _signed_in(center: str, identity: Identity | None) -> AsyncIterator[As
     Raises `InvalidInput` for a URL that is none, or neither encrypted nor of this machine,
     `Unreachable`, and `Refused` where the control centre does not know who asks.
     """
-    check_endpoint(_FIELD, center)
+    check_endpoint(CENTER_FIELD, center)
     tls = tls_folder(center)
     try:
         token: Token = _given_token(center)
@@ -98,7 +99,7 @@ async def _signed_in(center: str, identity: Identity | None) -> AsyncIterator[As
     except (InvalidInput, Unreachable) as error:
         if error.field != "url":
             raise
-        raise type(error)(error.problem, field=_FIELD, fix=error.fix) from None
+        raise type(error)(error.problem, field=CENTER_FIELD, fix=error.fix) from None
 
 
 async def _token(center: str, identity: Identity, tls: str) -> Token:
@@ -140,6 +141,5 @@ def _unknown(center: str, identity: Identity | None, error: NotSignedIn) -> Refu
     return Refused(
         f"the control centre does not accept this key: {error.problem}",
         field="sender",
-        fix="ask the network's operator for an invitation: the key was revoked, replaced by "
-        "another one, or never admitted",
+        fix=ADMISSION_FIX,
     )

@@ -13,11 +13,11 @@ from daitn.oam.words import size
 from daitn.objects.descriptors import ModelDescriptor, NodeDescriptor, Role
 from daitn.objects.errors import DaitnError
 from daitn.objects.findings import Attestation, Finding
-from daitn.objects.identifiers import JobId, SiteId, checked_name
+from daitn.objects.identifiers import SiteId, checked_name
 from daitn.objects.queries import QueryRecord, Trust
 from daitn.objects.requests import (
+    EVERYTHING,
     ExplainQuery,
-    JobQuery,
     QueriesWanted,
     QueryExplained,
     QueryList,
@@ -54,7 +54,7 @@ async def latest_queries(
     Those of one owner, or of all; without an owner, those of verification units only with `probes`.
     """
     async with connect(center) as session:
-        nodes = (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+        nodes = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
         units = (n.descriptor.site for n in nodes if Role.VERIFIER in n.descriptor.roles)
         wanted = QueriesWanted(limit=limit, owner=owner, without=() if probes else tuple(units))
         found: list[QueryRecord] = []

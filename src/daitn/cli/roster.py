@@ -26,9 +26,8 @@ from daitn.cli.times import day
 from daitn.identity.network import MEMBER_DAYS, ROSTER_DAYS, NetworkFolder
 from daitn.identity.roster import ROSTER, read_roster
 from daitn.objects.errors import DaitnError, InvalidInput, Unreachable
-from daitn.objects.identifiers import JobId
 from daitn.objects.messages import RosterAnswer, RosterQuestion
-from daitn.objects.requests import JobQuery
+from daitn.objects.requests import EVERYTHING
 from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.wire import decode, encode, encode_request, to_json
 from daitn.tools import clock
@@ -288,7 +287,7 @@ async def _connected(center: str) -> frozenset[str] | None:
     """The connected sites according to the control centre; none if it does not answer."""
     try:
         async with connect(center) as session:
-            found = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
+            found = await session.ask("nodes", EVERYTHING, NodeList)
     except DaitnError:
         return None
     return frozenset(state.descriptor.public_key for state in found.nodes if state.alive)

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.text import Text
 
-from daitn.cli.answering import answering_url, first_opened
+from daitn.cli.answering import CENTER_FIELD, answering_url, first_opened
 from daitn.cli.identity import owner_identity, person_identity, refresh_roster, tls_folder
 from daitn.cli.option_names import naming_options
 from daitn.files.failed_writes import MAKE_ROOM, STDOUT, is_full, naming
@@ -267,7 +267,7 @@ async def carrier(center: str) -> AsyncIterator[Carrier]:
         if settings.encrypted:
             certificate_files(tls)
     except InvalidInput as error:
-        field = "DAITN_NETWORK" if error.field == "tls" else "--center (DAITN_CENTER)"
+        field = "DAITN_NETWORK" if error.field == "tls" else CENTER_FIELD
         raise InvalidInput(error.problem, field=field, fix=error.fix) from None
     for endpoint in endpoints:
         check_endpoint("--center (DAITN_CENTER)", endpoint)

@@ -20,11 +20,11 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.identity.grants import new_center_token, new_token
-from daitn.identity.network import DAY_S
 from daitn.objects.errors import NotFound, Refused, Unreachable
 from daitn.objects.grants import UseLimits
-from daitn.objects.identifiers import JobId, SiteId, checked_name
-from daitn.objects.requests import JobQuery, NetworkFacts
+from daitn.objects.identifiers import SiteId, checked_name
+from daitn.objects.moments import DAY_S
+from daitn.objects.requests import EVERYTHING, NetworkFacts
 from daitn.objects.roster import Kind
 from daitn.objects.wire import to_json
 from daitn.tools import clock
@@ -165,7 +165,7 @@ async def _center_token(center: str, owner: str, days: float, read_only: bool) -
 
 async def network_facts(session: Session) -> NetworkFacts:
     """The control centre's statement about its network and itself."""
-    return await session.ask("network", JobQuery(job=JobId("")), NetworkFacts)
+    return await session.ask("network", EVERYTHING, NetworkFacts)
 
 
 def api_of(facts: NetworkFacts) -> str:

@@ -22,8 +22,7 @@ from daitn.cli.session import (
 from daitn.cli.tables import plain_table
 from daitn.cli.train import read_intent
 from daitn.files.output import write_output
-from daitn.objects.identifiers import JobId
-from daitn.objects.requests import AssessIntent, JobQuery
+from daitn.objects.requests import EVERYTHING, AssessIntent
 from daitn.objects.wire import to_json
 from daitn.tools import real_topologies
 from daitn.topology.analysis import Analysis, RouteCount, Shape, analyse_graph
@@ -141,19 +140,19 @@ async def _view(center: str, intent: Path | None) -> TopologyView | RelevantView
     async with connect(center) as session:
         if wanted is not None:
             return await session.ask("relevant", AssessIntent(intent=wanted), RelevantView)
-        return await session.ask("topology", JobQuery(job=JobId("")), TopologyView)
+        return await session.ask("topology", EVERYTHING, TopologyView)
 
 
 async def _qrrt(center: str) -> QrrtView:
     async with connect(center) as session:
-        return await session.ask("qrrt", JobQuery(job=JobId("")), QrrtView)
+        return await session.ask("qrrt", EVERYTHING, QrrtView)
 
 
 async def _analysis(center: str, real: str) -> Analysis:
     if real:
         return analyse_graph(real_topologies.from_topohub(real), name=real)
     async with connect(center) as session:
-        return await session.ask("analysis", JobQuery(job=JobId("")), Analysis)
+        return await session.ask("analysis", EVERYTHING, Analysis)
 
 
 def _topology_table(view: TopologyView) -> RenderableType:

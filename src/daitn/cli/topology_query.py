@@ -21,9 +21,9 @@ from daitn.cli.tables import plain_table
 from daitn.files.output import write_output
 from daitn.objects.deployments import Api
 from daitn.objects.errors import NotFound
-from daitn.objects.identifiers import JobId, SiteId
+from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import AUTO, QueryConstraints, QueryIntent, Trust
-from daitn.objects.requests import CutQuery, JobQuery
+from daitn.objects.requests import EVERYTHING, CutQuery
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.export import QueryCut, query_to_graphml
 from daitn.topology.snapshot import NodeList
@@ -84,7 +84,7 @@ def query(
 
 async def _cut(center: str, intent: QueryIntent) -> QueryCut:
     async with connect(center) as session:
-        nodes = (await session.ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+        nodes = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
         gateways = [n.descriptor.site for n in nodes if n.alive and n.descriptor.gateway]
         site = intent.origin or next(iter(gateways), SiteId(""))
         if site not in gateways:

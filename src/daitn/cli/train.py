@@ -30,15 +30,12 @@ from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.intents import MOST_JOB_NAME, TrainingIntent
 from daitn.objects.jobs import JobState, JobView, model_left
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import SignedOrder
+from daitn.objects.orders import SignedOrder, order_until_s
 from daitn.objects.requests import AssessIntent, JobList, JobQuery, SubmitIntent
 from daitn.objects.wire import checked, to_json
 from daitn.tools import clock
 
 __all__ = ["cancel", "read_intent", "resume", "train"]
-
-_ORDER_LASTS_S = 30 * 86400.0
-"""In addition to the intent's own duration: jobs wait for absent sites."""
 
 HomeOption = Annotated[
     str, typer.Option("--site", help="Its home, if the model travels on its own.")
@@ -240,7 +237,7 @@ def _ordered(
 ) -> SignedOrder | None:
     if session.identity is None:
         return None
-    until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
+    until_s = order_until_s(intent, clock.wall_s())
     return sign_order(
         intent,
         session.identity.network,

@@ -28,7 +28,7 @@ from daitn.objects.errors import NotFound
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobState, JobSummary, JobView, model_left
 from daitn.objects.models import ModelRef
-from daitn.objects.orders import SignedOrder
+from daitn.objects.orders import SignedOrder, order_until_s
 from daitn.objects.placement import DeployIntent, DeploymentView, PlacementView
 from daitn.objects.queries import QueryIntent, QueryRecord
 from daitn.objects.requests import (
@@ -50,7 +50,6 @@ from daitn.topology.snapshot import SiteState
 
 __all__ = ["AsyncClient"]
 
-_ORDER_LASTS_S = 30 * 86400.0
 _PASSING_S = 10.0
 """Time that a control centre may take besides the wait for an answer."""
 _AS_USUAL = Measuring()
@@ -162,7 +161,7 @@ class AsyncClient:
         if start is None and intent.model.from_job is not None:
             start = await self._left(intent.model.from_job, intent.model.recipe)
         if key is not None and order is None:
-            until_s = clock.wall_s() + (intent.budget.duration_s or 0.0) + _ORDER_LASTS_S
+            until_s = order_until_s(intent, clock.wall_s())
             order = sign_order(
                 intent,
                 (await self.network()).network,

@@ -21,6 +21,7 @@ from daitn.objects.errors import (
     Unreachable,
     narrowed,
 )
+from daitn.objects.http_api import JSON, OCTETS, PREFIX
 from daitn.objects.wire import json_request
 from daitn.tools.http import (
     ClientResponse,
@@ -31,14 +32,13 @@ from daitn.tools.http import (
     read_address,
 )
 
-__all__ = ["PREFIX", "NotSignedIn", "Token", "Transport", "segment"]
+__all__ = ["NotSignedIn", "Token", "Transport", "segment"]
 
 T = TypeVar("T")
 
 Token = str | Callable[[], str]
 """A token, or a function that returns one for each request; empty means none."""
 
-PREFIX: Final = "/api/v1"
 _CONNECT_TIMEOUT_S: Final = 10.0
 _SILENCE_TIMEOUT_S: Final = 90.0
 _KEEPALIVE_S: Final = 60.0
@@ -46,8 +46,6 @@ _MOST_BYTES: Final = 256 << 20
 _MOST_WAIT_S: Final = 5.0
 _MOST_WAITS: Final = 20
 """An overloaded control centre says how long to wait: up to this often, the client does."""
-_JSON: Final = "application/json"
-_OCTETS: Final = "application/octet-stream"
 _URN: Final = "urn:daitn:problem:"
 _BY_STATUS: Final[Mapping[int, type[DaitnError]]] = {
     400: InvalidInput,
@@ -116,7 +114,7 @@ class Transport:
     ) -> bytes:
         """The answer to bytes at a path. They are sent once: they may be signed, and accepted only
         once."""
-        headers = {"content-type": _OCTETS, "accept": _OCTETS}
+        headers = {"content-type": OCTETS, "accept": OCTETS}
         try:
             status, content = await self._once(
                 "POST", _target(path, query), headers, body, silence_timeout_s
@@ -160,7 +158,7 @@ class Transport:
             headers["idempotency-key"] = secrets.token_urlsafe(16)
         text = b"" if body is None else json_request(body)
         if text:
-            headers["content-type"] = _JSON
+            headers["content-type"] = JSON
         try:
             status, content = await self._once(method, target, headers, text)
         except ConnectError as error:
@@ -212,7 +210,7 @@ class Transport:
             method,
             self._address,
             PREFIX + target,
-            {"accept": _JSON, **signed, **headers},
+            {"accept": JSON, **signed, **headers},
             body,
             silence_timeout_s=silence_timeout_s,
         )

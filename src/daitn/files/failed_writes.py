@@ -10,12 +10,13 @@ from typing import Final
 
 from daitn.objects.errors import DaitnError, InvalidInput, StorageFull
 
-__all__ = ["MAKE_ROOM", "STDOUT", "failed_write", "is_full", "naming"]
+__all__ = ["MAKE_ROOM", "STATE_FIX", "STDOUT", "failed_write", "is_full", "naming"]
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room, quota used up, larger than the file system or the process's limit allows."""
 
 STDOUT: Final = "standard output"
+STATE_FIX: Final = "free space in the site's state folder, and check that it is writable"
 MAKE_ROOM: Final = "free space there, raise the quota or the limit, or write to another disk"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from daitn.files.atomic import PARTIAL, make_folder, put_in_place, replace_file
+from daitn.files.failed_writes import STATE_FIX
 from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.identifiers import checked_name
 from daitn.objects.wire import decode, encode
@@ -62,7 +63,7 @@ class ItemStore(Generic[Item]):
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
 
     def forget(self, name: str) -> None:

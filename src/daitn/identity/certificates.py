@@ -41,6 +41,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from daitn.files.atomic import make_folder, replace_file
 from daitn.identity.keys import SigningKey
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member
 
 __all__ = [
@@ -70,7 +71,7 @@ AUTHORITY, MEMBERSHIP, CERTIFICATE = "authority.pem", "membership.pem", "certifi
 ISSUER, KEY = "issuer.pem", "key.pem"
 ENTRY = "entry:"
 """Prefix of the common name of a membership's certificate."""
-LASTS_S = 86400.0
+LASTS_S = DAY_S
 """Validity of a certificate."""
 _AUTHORITY_KEY = "authority-key.pem"
 _AUTHORITY_DAYS = 3650

@@ -18,7 +18,7 @@ from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.roster import RosterFile
 from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
-from daitn.objects.moments import Moment
+from daitn.objects.moments import DAY_S, Moment
 from daitn.objects.roster import Kind, Member
 from daitn.objects.wire import canonical, decode, to_json
 
@@ -64,7 +64,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             name=self.name,
             kind=self.kind,
             public_key=public_key,
-            until_s=now_s + self.member_days * 86400.0,
+            until_s=now_s + self.member_days * DAY_S,
             roles=self.roles,
             owner=self.owner,
             jurisdiction=self.jurisdiction,

@@ -28,11 +28,11 @@ from daitn.identity.roster import ROSTER, RosterFile, read_roster, sign_roster, 
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import CENTER_SITE, checked_name
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.unknown_fields import reads
 
 __all__ = [
-    "DAY_S",
     "MEMBER_DAYS",
     "ROSTER_DAYS",
     "TLS",
@@ -44,7 +44,6 @@ __all__ = [
     "persons_certificates",
 ]
 
-DAY_S: Final = 86400.0
 ROSTER_DAYS: Final = 90
 """Default validity of a roster. A process cut off from newer ones trusts it for at most this long,
 and the operator can be away for this long."""

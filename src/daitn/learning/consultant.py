@@ -14,7 +14,7 @@ from hashlib import sha256
 
 from daitn.learning.process import ConsultedProcess
 from daitn.learning.recipe import Config, Footprint, RecipeFacts
-from daitn.learning.sandbox.policy import Sandbox
+from daitn.learning.sandbox.policy import UNCONFINED, Sandbox
 from daitn.learning.trainer import Trainer
 from daitn.objects.errors import DaitnError, NotFound, WorkFailed
 from daitn.objects.wire import canonical
@@ -23,7 +23,6 @@ __all__ = ["Consultant"]
 
 _log = logging.getLogger(__name__)
 
-_UNCONFINED = Sandbox()
 _MOST_ESTIMATES = 256
 _WITHIN_S = 20.0
 """For an answer that needs no engine. Callers of the site wait longer."""
@@ -32,7 +31,7 @@ _WITHIN_S = 20.0
 class Consultant:
     """Queries the recipes of a site."""
 
-    def __init__(self, recipes: Iterable[str], sandbox: Sandbox = _UNCONFINED) -> None:
+    def __init__(self, recipes: Iterable[str], sandbox: Sandbox = UNCONFINED) -> None:
         """`sandbox`: as in `Trainer`."""
         self._sandbox = sandbox
         self._names = tuple(recipes)

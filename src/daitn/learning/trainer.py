@@ -47,7 +47,7 @@ from daitn.learning.recipe import (
     Selection,
     Trained,
 )
-from daitn.learning.sandbox.policy import Limits, Sandbox
+from daitn.learning.sandbox.policy import UNCONFINED, Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
 from daitn.learning.saving import Saving
 from daitn.objects.compression import Compression
@@ -60,7 +60,6 @@ __all__ = ["Trainer"]
 T = TypeVar("T")
 _ALL = Selection()
 _NOTHING_MORE = LocalTask()
-_UNCONFINED = Sandbox()
 
 
 class Trainer:
@@ -78,7 +77,7 @@ class Trainer:
         stall_s: float = STALL_S,
         within_s: float | None = None,
         process: type[WorkerProcess] = WorkerProcess,
-        sandbox: Sandbox = _UNCONFINED,
+        sandbox: Sandbox = UNCONFINED,
     ) -> None:
         """Train on `threads` processors; the same number gives the same model. A call fails if it
         shows no sign of life for `stall_s`, or takes longer than `within_s`. Recipes run in

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from daitn.files.atomic import make_folder, replace_file
+from daitn.files.failed_writes import STATE_FIX
 from daitn.objects.audit import AuditEvent
 from daitn.objects.cordons import Cordon, CordonChange, CordonQuestion
 from daitn.objects.errors import Corrupt, Refused, StorageFull
@@ -82,7 +83,7 @@ class CordonFile:
         except OSError as error:
             raise StorageFull(
                 f"{self._path} cannot be written: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
 
 

@@ -38,6 +38,7 @@ from daitn.objects.errors import (
     WorkFailed,
 )
 from daitn.objects.messages import VisitWork
+from daitn.objects.models import CONFIG_FIX
 from daitn.objects.wire import canonical
 from daitn.topology.topics import sketch
 
@@ -407,7 +408,7 @@ def withheld(error: DaitnError, field: str = "dataset") -> DaitnError:
             return Corrupt(
                 "the recipe cannot read the model's parts with this configuration",
                 field="model.config",
-                fix="use the configuration with which the model was created",
+                fix=CONFIG_FIX,
             )
         case InvalidInput():
             return InvalidInput(

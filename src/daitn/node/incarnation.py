@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 
 from daitn.files.atomic import replace_file
+from daitn.files.failed_writes import STATE_FIX
 from daitn.files.state_folder import NodeState
 from daitn.objects.errors import StorageFull
 
@@ -42,5 +43,5 @@ def mark(state: Path, now_s: float) -> None:
     except OSError as error:
         raise StorageFull(
             f"{path} cannot be written: {error.strerror}",
-            fix="free space in the site's state folder, and check that it is writable",
+            fix=STATE_FIX,
         ) from None

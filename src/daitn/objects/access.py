@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from daitn.objects.bounds import Count
 from daitn.objects.descriptors import ANY, DataPolicy
 from daitn.objects.errors import Refused
 from daitn.objects.opening_hours import is_open, is_zone
@@ -28,8 +29,6 @@ __all__ = [
     "rulings",
 ]
 
-Most = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
-
 
 class UsageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of the data may be used in a day of the policy's time zone.
@@ -37,11 +36,11 @@ class UsageLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     An absent limit means no limit. They are not published.
     """
 
-    visits_per_day: Most | None = None
+    visits_per_day: Count | None = None
     """Visits that train models of one owner. A visit counts as soon as it begins."""
-    measurements_per_day: Most | None = None
+    measurements_per_day: Count | None = None
     """Measurements of the models of one owner."""
-    examples_per_day: Most | None = None
+    examples_per_day: Count | None = None
     """Training examples of all visits of one owner."""
     compute_s_per_day: Annotated[float, msgspec.Meta(ge=0.0)] | None = None
     """Seconds of training and measuring for all owners together. When they are used up, running

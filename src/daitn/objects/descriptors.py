@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from daitn.objects.bounds import Price, Share, Words
+from daitn.objects.bounds import Count, Price, Share, Words
 from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
@@ -32,7 +32,6 @@ __all__ = [
     "covers_topic",
 ]
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=1e30)]
 Histogram = Annotated[dict[Word, Count], msgspec.Meta(max_length=MOST_LABELS)]
 """Bounded, so that strangers' descriptors cannot fill memory."""

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from daitn.objects.bounds import Price
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.moments import Moment
 
@@ -75,9 +76,6 @@ class NameGrant(msgspec.Struct, frozen=True, kw_only=True):
     until_s: Moment
 
 
-Usd = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
-
-
 class UseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the holder of a key or a token may use; an absent field means no limit. Amounts in US
     dollars apply to all gateways of a token together, everything else to each gateway.
@@ -85,12 +83,12 @@ class UseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     A gateway takes no token with a limit that it does not know.
     """
 
-    usd_per_day: Usd | None = None
+    usd_per_day: Price | None = None
     """At the prices of deployments; days and months are in UTC. Absent means no limit, here and
     below."""
-    usd_per_month: Usd | None = None
+    usd_per_month: Price | None = None
     """The same per month."""
-    usd_total: Usd | None = None
+    usd_total: Price | None = None
     """The same in total."""
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=10**12)] | None = None
     """Read and written together; a minute's worth may be used at once."""

@@ -12,6 +12,7 @@ from daitn.objects.text import Line
 
 __all__ = [
     "CENTER_SITE",
+    "NAME_FORM",
     "Digest",
     "JobId",
     "ObjectiveName",
@@ -41,7 +42,9 @@ CENTER_SITE = SiteId("center")
 
 _LONGEST_OWNER = 200
 _LONGEST_NAME = 63
-_NAME = re.compile(rf"[a-z0-9]([a-z0-9._-]{{0,{_LONGEST_NAME - 2}}}[a-z0-9])?")
+NAME_FORM = rf"[a-z0-9](?:[a-z0-9._-]{{0,{_LONGEST_NAME - 2}}}[a-z0-9])?"
+"""A regular expression for names that are valid in a key expression, a file name and a URL."""
+_NAME = re.compile(NAME_FORM)
 
 
 def is_name(value: str) -> bool:

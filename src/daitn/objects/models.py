@@ -6,10 +6,12 @@ import msgspec
 
 from daitn.objects.identifiers import Digest, SiteId, Word
 
-__all__ = ["CHUNK_BYTES", "DO_NOT_USE", "Manifest", "ModelRef", "Part"]
+__all__ = ["CHUNK_BYTES", "CONFIG_FIX", "DO_NOT_USE", "Manifest", "ModelRef", "Part"]
 
 DO_NOT_USE = "do not use this model; ask its owner where it comes from"
 """What to do about a model that does not match its lineage or manifest."""
+CONFIG_FIX = "use the configuration with which the model was created"
+"""For weights that do not have the shape of the configuration."""
 CHUNK_BYTES = 1 << 20
 """Zenoh moves 1 MiB messages about four times as fast as one large message."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
-__all__ = ["Moment", "timestamp"]
+__all__ = ["DAY_S", "Moment", "timestamp"]
+
+DAY_S: Final = 86400.0
 
 Moment = Annotated[float, msgspec.Meta(ge=0.0, le=1e13)]
 """Seconds since the epoch. NaN, infinity and times before the epoch are not decoded: their

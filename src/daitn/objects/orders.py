@@ -13,7 +13,7 @@ import msgspec
 from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.moments import Moment
+from daitn.objects.moments import DAY_S, Moment
 
 __all__ = [
     "MOST_EXAMPLES",
@@ -23,6 +23,7 @@ __all__ = [
     "Order",
     "OrderUsage",
     "SignedOrder",
+    "order_until_s",
 ]
 
 MOST_MEASUREMENTS: Final = 4096
@@ -91,3 +92,9 @@ class OrderUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Fresh models begun."""
     merges: int = 0
     """Merges begun."""
+
+
+def order_until_s(intent: TrainingIntent, now_s: float) -> float:
+    """When an order that is signed now expires: 30 days after the intent's own duration, since jobs
+    wait for absent sites."""
+    return now_s + (intent.budget.duration_s or 0.0) + 30 * DAY_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -69,6 +69,10 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     """One job by its id; an empty id means all jobs."""
 
     job: JobId
+
+
+EVERYTHING: Final = JobQuery(job=JobId(""))
+"""All jobs, or all that a verb which concerns no job reports."""
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

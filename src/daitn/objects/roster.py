@@ -7,7 +7,7 @@ that a node declares for itself: a descriptor counts only within what the roster
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -16,8 +16,13 @@ from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import checked_name
 from daitn.objects.moments import Moment
 
-__all__ = ["Kind", "Member", "Roster", "SignedRoster", "ungranted"]
+__all__ = ["ADMISSION_FIX", "Kind", "Member", "Roster", "SignedRoster", "ungranted"]
 
+ADMISSION_FIX: Final = (
+    "ask the network's operator for an invitation: the key was revoked, replaced by another one, "
+    "or never admitted"
+)
+"""For a key that the roster does not have."""
 _MOST_MEMBERS = 100_000
 _MOST_HOSTS = 64
 

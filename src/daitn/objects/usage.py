@@ -16,7 +16,7 @@ from daitn.objects.accounts import MOST, Whole
 from daitn.objects.bounds import Price
 from daitn.objects.digests import digest_of
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
-from daitn.objects.moments import Moment
+from daitn.objects.moments import DAY_S, Moment
 from daitn.objects.wire import canonical
 
 __all__ = [
@@ -43,9 +43,6 @@ FREE: Prices = (0.0, 0.0)
 
 MOST_ROWS = 1000
 """Rows of one statement; further changes are in the next."""
-
-
-_DAY_S = 86_400
 
 
 class UsageSide(enum.StrEnum):
@@ -131,7 +128,7 @@ class KeySpent(msgspec.Struct, frozen=True):
 
     def at(self, wall_s: float) -> KeySpent:
         """The same at a later time: a new day or month begins at zero."""
-        day, month = int(wall_s // _DAY_S), _month(wall_s)
+        day, month = int(wall_s // DAY_S), _month(wall_s)
         now = self
         if day > self.day:
             now = msgspec.structs.replace(now, day=day, of_day=0)

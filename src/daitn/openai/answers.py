@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from daitn.openai.events import AnswerBroken, Event, EventCutter, read_event
 from daitn.openai.http import BOM, DONE, as_event
 from daitn.openai.lenient import dicts, index_of
 from daitn.openai.pieces import PIECE_OF_CHAT, WHOLE_CHAT, Pieces, whole_choices
-from daitn.openai.requests import rewritten
+from daitn.openai.requests import NOTHING, rewritten
 from daitn.openai.responses import Usage, usage_of
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "too_long",
 ]
 
-_NOTHING: Final = msgspec.Raw(b"null")
 _LIST = re.compile(rb"\s*\[\s*[^\]\s]")
 """A non-empty JSON list."""
 _EMPTY = "its answer is empty"
@@ -54,14 +53,14 @@ class _Piece(ErrorFields):
     """An event of a stream, or a whole answer: the fields that are read."""
 
     id: Any = None
-    model: msgspec.Raw = _NOTHING
+    model: msgspec.Raw = NOTHING
     choices: Any = None
-    data: msgspec.Raw = _NOTHING
+    data: msgspec.Raw = NOTHING
     """For embeddings: millions of numbers."""
-    results: msgspec.Raw = _NOTHING
+    results: msgspec.Raw = NOTHING
     """For rankings."""
     sealed: Any = None
-    usage: msgspec.Raw = _NOTHING
+    usage: msgspec.Raw = NOTHING
 
     @property
     def objects(self) -> list[dict[str, Any]]:
@@ -271,7 +270,7 @@ class StreamReader:
         if says:
             self.has_content = True
             self.pieces += 1
-        if piece.usage is not _NOTHING:
+        if piece.usage is not NOTHING:
             self.usage = usage_of(piece.usage) or self.usage
 
     def _take_done(self) -> None:
@@ -335,7 +334,7 @@ def read_whole(
         raise AnswerBroken("its response holds no answer")
     body = _changed(body, piece, model, changes)
     usage = None
-    if piece.usage is not _NOTHING:
+    if piece.usage is not NOTHING:
         usage = usage_of(piece.usage, writes=api.writes)
     return WholeAnswer(body, usage)
 
@@ -362,7 +361,7 @@ def _ranks(results: msgspec.Raw, documents: int) -> bool:
 def _changed(data: bytes, piece: _Piece, model: str | None, changes: Mapping[str, object]) -> bytes:
     """The object with new values of its own fields, and of `model` if it has one; everything else
     stays unchanged, byte for byte."""
-    if model is not None and piece.model is not _NOTHING:
+    if model is not None and piece.model is not NOTHING:
         changes = {**changes, "model": model}
     return rewritten(_FIELDS.decode(data), changes) if changes else data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daitn.objects.deployments import Api
+from daitn.objects.http_api import JSON
 
 __all__ = [
     "BOM",
@@ -22,7 +23,6 @@ __all__ = [
 
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, with which some bodies begin."""
-JSON = "application/json"
 EVENTS = "text/event-stream"
 PATHS = {f"/v1{api.path}": api for api in Api}
 MODELS = "/v1/models"

@@ -72,7 +72,8 @@ ASKED_BY: Final = {
 }
 """The part of a request that has this need, see `needs_of`; the needs that name an API follow from
 its path."""
-_RECORD = msgspec.json.Decoder(dict[str, float | None])
+RECORD = msgspec.json.Decoder(dict[str, float | None])
+"""A record to classify: numbers by the names of columns."""
 _NO_CHARACTERS: Characters = (0, 0, 0, 0)
 _ORDER = {need: at for at, need in enumerate(Need)}
 _NOT_GIVEN = (b"", b"null", b"[]")
@@ -190,7 +191,7 @@ def is_record(text: str) -> bool:
     if not text.lstrip().startswith("{"):
         return False
     try:
-        return bool(_RECORD.decode(text.encode()))
+        return bool(RECORD.decode(text.encode()))
     except (msgspec.DecodeError, UnicodeEncodeError):
         return False
 

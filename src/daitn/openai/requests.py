@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from daitn.objects.bounds import Share
 from daitn.objects.identifiers import Word
 from daitn.openai.errors import DECODE_ERRORS, from_decode_error
 from daitn.openai.http import BOM
@@ -45,7 +46,6 @@ Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Prompt = str | list[str | int | list[int]]
 """One text or several; each may be given as tokens."""
 _PositiveCount = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
-_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
 _StopText = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
@@ -215,7 +215,7 @@ class GenerationRequest(msgspec.Struct):
     stop: _StopText | Annotated[list[_StopText], msgspec.Meta(max_length=4)] | None = None
     top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=-1, le=2**31)] | None = None
-    min_p: _Share | None = None
+    min_p: Share | None = None
     frequency_penalty: _Penalty | None = None
     presence_penalty: _Penalty | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] | None = None

@@ -11,6 +11,7 @@ import msgspec
 from daitn.objects.deployments import Api
 from daitn.openai.errors import DECODE_ERRORS
 from daitn.openai.events import EventCutter, read_event
+from daitn.openai.requests import NOTHING
 
 __all__ = [
     "NotJson",
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 
-_NOTHING = msgspec.Raw(b"null")
 _USAGE = b'"usage"'
 _MAX_COUNT = 10_000_000
 """No context in use is longer. Owners are charged by these counts."""
@@ -52,7 +52,7 @@ class _Counts(msgspec.Struct):
 
 
 class _WithUsage(msgspec.Struct):
-    usage: msgspec.Raw = _NOTHING
+    usage: msgspec.Raw = NOTHING
 
 
 class _Counting(_WithUsage):
@@ -102,7 +102,7 @@ class Choice(msgspec.Struct):
     """Message of a chat."""
     delta: ChatContent | None = None
     """Delta of a streamed chat."""
-    logprobs: msgspec.Raw = _NOTHING
+    logprobs: msgspec.Raw = NOTHING
 
 
 class _WithChoices(msgspec.Struct):
@@ -158,7 +158,7 @@ def with_counts(raw: Mapping[str, msgspec.Raw]) -> dict[str, object]:
     """Changes to a request for a stream, after which it ends with its token counts. Options that
     are none stay: the model refuses them."""
     try:
-        options = _OPTIONS.decode(raw.get("stream_options", _NOTHING))
+        options = _OPTIONS.decode(raw.get("stream_options", NOTHING))
     except DECODE_ERRORS:
         return {}
     return {"stream_options": {**(options or {}), "include_usage": True}}
@@ -180,7 +180,7 @@ def _only_counts(block: bytes) -> bool:
         piece = _COUNTING.decode(event.data)
     except DECODE_ERRORS:
         return False
-    return bytes(piece.usage) != bytes(_NOTHING) and not piece.choices
+    return bytes(piece.usage) != bytes(NOTHING) and not piece.choices
 
 
 def with_logprobs(api: Api) -> dict[str, object]:

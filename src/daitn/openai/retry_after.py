@@ -8,15 +8,17 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+from daitn.objects.moments import DAY_S
+
 __all__ = ["retry_after_s"]
 
-_MAX_S = 7 * 86400.0
+_MAX_S = 7 * DAY_S
 """A longer wait is reported as this."""
-_MAX_AWAY_S = 400 * 86400.0
+_MAX_AWAY_S = 400 * DAY_S
 """A moment further away is ignored: the number means something else."""
 _EPOCH_SCALES = (1.0, 1e3, 1e6, 1e9)
 """Epochs come in seconds, milliseconds (OpenRouter), or smaller units."""
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
+_UNITS = {"d": DAY_S, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _TEXT = re.compile(

@@ -31,11 +31,9 @@ from daitn.sim.attempt import Served, SimulatedAttempt
 from daitn.sim.choosing import Chosen
 from daitn.sim.clock import Clock
 from daitn.sim.load import Arrival
-from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.observation import FAILED, Observation
 
 __all__ = ["Ended", "Sender", "SimulatedQuery"]
-
-_FAILED = Observation(failed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,7 @@ class SimulatedQuery:
                     self._sender.done(stopped)
                     self._sender.cancel(stopped)
                 case ReportFailed(row=row):
-                    self._observe(row, _FAILED)
+                    self._observe(row, FAILED)
                 case ReportLate(row=row, waited_s=waited_s):
                     served_s = self._served_s(row, waited_s)
                     tokens = round(self.context.intent.timed_tokens)

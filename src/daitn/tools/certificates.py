@@ -25,6 +25,7 @@ from daitn.identity.certificates import (
 from daitn.identity.tls import certificate_files
 from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.messages import CertificateAnswer, CertificateQuestion
+from daitn.objects.moments import DAY_S
 from daitn.objects.wire import decode, encode_request
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -39,7 +40,7 @@ _ASK_TIMEOUT_S: Final = 10.0
 _AGAIN_S, _AGAIN_MOST_S = 1.0, 30.0
 """Pause after the first failure; each later one is twice as long. It stays below the minute for
 which a control centre keeps a link to a peer without a request."""
-_WARN_S: Final = 7 * 86400.0
+_WARN_S: Final = 7 * DAY_S
 """How long before expiry the log warns about a certificate that was read only once."""
 _MOST_WAIT_S: Final = 60.0
 """Maximum step of the wait for a renewal, since time passes while a machine sleeps."""

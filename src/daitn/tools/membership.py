@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from daitn.files.atomic import replace_file
+from daitn.files.failed_writes import STATE_FIX
 from daitn.identity.keys import key_mark
 from daitn.identity.signing import read_advert
 from daitn.objects.descriptors import Edition, NodeDescriptor, Role
@@ -96,7 +97,7 @@ class FileKeys:
         except OSError as error:
             raise StorageFull(
                 f"{self._path} cannot be written: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
         self._known = known
 

@@ -24,6 +24,7 @@ from daitn.identity.grants import GrantBook
 from daitn.identity.roster import ROSTER, RosterFile, open_roster, read_roster, write_roster
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound, StorageFull, Unreachable
 from daitn.objects.messages import RosterAnswer, RosterQuestion
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member, SignedRoster
 from daitn.objects.wire import decode, encode, encode_request
 from daitn.tools import clock
@@ -41,7 +42,7 @@ REFRESH_S = 10.0
 if its publication was lost."""
 LOOK_S = 1.0
 """Interval at which the file is checked; it is also checked on every query for members."""
-_WARN_S = 7 * 86400.0
+_WARN_S = 7 * DAY_S
 """The log warns when less time is left to renew the roster."""
 _ASK_TIMEOUT_S = 5.0
 _MOST_REFUSALS = 8
@@ -209,7 +210,7 @@ class LiveRoster:
             return
         self._logged = state
         if state is _Validity.ENDS:
-            log.warning("the roster ends in %.1f days: `daitn network renew`", left_s / 86400)
+            log.warning("the roster ends in %.1f days: `daitn network renew`", left_s / DAY_S)
         elif state is _Validity.ENDED:
             log.error("the roster has expired; nobody is a member: `daitn network renew`")
 

@@ -49,7 +49,7 @@ from daitn.oam.words import size
 from daitn.objects.errors import InvalidInput, WorkFailed
 from daitn.objects.identifiers import JobId
 from daitn.objects.jobs import Decided, JobView
-from daitn.objects.requests import DecisionList, JobList, JobQuery
+from daitn.objects.requests import EVERYTHING, DecisionList, JobList, JobQuery
 from daitn.objects.wire import to_json
 from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList
@@ -182,7 +182,7 @@ async def _demo(
         else:
             queries, compared = await _ask_both(network, out, base, job, measured, quiet)
         async with connect(network.endpoint) as session:
-            sites = await session.ask("nodes", JobQuery(job=JobId("")), NodeList)
+            sites = await session.ask("nodes", EVERYTHING, NodeList)
             facts = await facts_of(session, job.job)
         total_s = time.perf_counter() - began
         report = make_report(
@@ -304,7 +304,7 @@ async def _ask_both(
     _say(quiet, "waiting for what the verifiers find by asking both")
     async with connect(network.endpoint) as session:
         found = await examined(
-            lambda: session.ask("served", JobQuery(job=JobId("")), ServedModels),
+            lambda: session.ask("served", EVERYTHING, ServedModels),
             names,
             tuple(TOPICS.values()),
             _EXAMINED_WITHIN_S,

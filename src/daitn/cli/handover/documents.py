@@ -33,14 +33,15 @@ from daitn.objects.errors import Corrupt
 from daitn.objects.lineage import Origin
 from daitn.objects.models import Manifest
 
-__all__ = ["Documents"]
+__all__ = ["MOST_STATED_BYTES", "Documents"]
 
 _PROGRAMS: Final = {
     recipe: Path(daitn.__file__).parent / "learning" / package / PROGRAM
     for recipe, package in (("classifier", "classifier"), ("boosted-trees", "boosted_trees"))
 }
 """The programs that this release puts beside the parts of a recipe."""
-_MOST_STATED_BYTES: Final = 256 << 20
+MOST_STATED_BYTES: Final = 256 << 20
+"""Limit on the file of statements."""
 
 
 class Documents:
@@ -95,7 +96,7 @@ class Documents:
     def _check_envelopes(self) -> None:
         """Their signatures do not cover what is around the statements."""
         lines = {f"{EXPORTER}:1": read_bytes(self._folder / EXPORTER, EXPORTER)}
-        stated = read_bytes(self._folder / STATEMENTS, STATEMENTS, _MOST_STATED_BYTES)
+        stated = read_bytes(self._folder / STATEMENTS, STATEMENTS, MOST_STATED_BYTES)
         for number, line in enumerate(stated.splitlines(keepends=True), 1):
             lines[f"{STATEMENTS}:{number}"] = line
         for field, line in lines.items():

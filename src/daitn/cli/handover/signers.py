@@ -15,6 +15,7 @@ from daitn.objects.descriptors import Role
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Refused
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Lineage, Verification
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member, Roster
 
 __all__ = ["Signers", "read_keys", "rostered"]
@@ -139,7 +140,7 @@ def rostered(path: Path, at_s: float, keys: Mapping[SiteId, str] | None = None) 
             fix="get the current one from the network's operator; or check what held on a day "
             f"before: --as-of {day(roster.issued_at_s)}",
         )
-    if at_s < roster.issued_at_s - _DAY_S:
+    if at_s < roster.issued_at_s - DAY_S:
         raise Refused(
             f"{_named(roster)} was issued on {day(roster.issued_at_s)}, which is later",
             field="--as-of",
@@ -163,7 +164,6 @@ def read_keys(path: Path) -> dict[SiteId, str]:
         raise InvalidInput(error.problem, field="--keys", fix="write {site: key}") from None
 
 
-_DAY_S = 86400.0
 """A date stands for its beginning, and clocks differ."""
 
 

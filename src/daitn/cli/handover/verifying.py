@@ -12,7 +12,7 @@ import msgspec
 
 from daitn.cli.card import SignedFacts
 from daitn.cli.handover.comparing import difference
-from daitn.cli.handover.documents import Documents
+from daitn.cli.handover.documents import MOST_STATED_BYTES, Documents
 from daitn.cli.handover.exporter import Exporter, read_exporter
 from daitn.cli.handover.folder import (
     ADDED,
@@ -48,8 +48,6 @@ from daitn.tools.mobility.manifests import checked_manifest
 __all__ = ["VerifiedModel", "verify_folder"]
 
 PARTS: Final = "parts"
-_MOST_STATED_BYTES: Final = 256 << 20
-"""Limit per statement; each is read separately."""
 _MOST_TEXT_BYTES: Final = 64 << 20
 """Maximum size of a file that may have been converted to another system's text format."""
 
@@ -197,7 +195,7 @@ def _check_statements(folder: Path, lineage: Lineage, exporter: Exporter | None)
     were signed by the entries' own sites."""
     if exporter is None:
         return 0
-    lines = read_bytes(folder / STATEMENTS, STATEMENTS, _MOST_STATED_BYTES).splitlines()
+    lines = read_bytes(folder / STATEMENTS, STATEMENTS, MOST_STATED_BYTES).splitlines()
     if len(lines) != len(lineage.entries):
         raise Corrupt(
             f"{len(lines)} statements of {len(lineage.entries)} entries",

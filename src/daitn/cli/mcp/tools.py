@@ -20,7 +20,7 @@ from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import JobView
 from daitn.objects.placement import DeploymentList
-from daitn.objects.requests import DecisionList, JobList, JobQuery, ModelList
+from daitn.objects.requests import EVERYTHING, DecisionList, JobList, JobQuery, ModelList
 from daitn.objects.value import ValueOfData, ValueQuestion
 from daitn.tools import clock
 from daitn.topology.qrrt.served import ServedModels
@@ -41,7 +41,6 @@ MOST_BYTES = 200_000
 _AT_ONCE = 4
 """Connections to the control centre."""
 _DAY_S = 86_400.0
-_ALL = JobQuery(job=JobId(""))
 
 Limit = Annotated[int, Field(ge=1, le=200, description="The most to list.")]
 Job = Annotated[str, Field(description="A job's id, for instance `healthcare-1`.")]
@@ -80,7 +79,7 @@ class Tools:
         """The network's sites: owner, roles, whether each is connected, its data sets' topics and
         sizes, its deployments."""
         async with self._session() as session:
-            nodes = (await session.ask("nodes", _ALL, NodeList)).nodes
+            nodes = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
         listed = [_site(one) for one in nodes[:limit]]
         return _answer({"sites": len(nodes), "listed": listed})
 
@@ -89,7 +88,7 @@ class Tools:
         what it verifies and serves, and its load."""
         checked_name(site, "site")
         async with self._session() as session:
-            nodes = (await session.ask("nodes", _ALL, NodeList)).nodes
+            nodes = (await session.ask("nodes", EVERYTHING, NodeList)).nodes
         found = next((one for one in nodes if one.descriptor.site == site), None)
         if found is None:
             raise NotFound(f"there is no site {site}", field="site", fix="see `network`")
@@ -105,7 +104,7 @@ class Tools:
         """Training jobs, latest first: state, what each waits for or why it ended, its objectives
         with targets and measured values, cost."""
         async with self._session() as session:
-            found = (await session.ask("jobs", _ALL, JobList)).jobs
+            found = (await session.ask("jobs", EVERYTHING, JobList)).jobs
         latest = sorted(found, key=lambda one: -one.submitted_at_s)[:limit]
         return _answer({"jobs": len(found), "listed": [_brief(one) for one in latest]})
 
@@ -146,8 +145,8 @@ class Tools:
         """Models: those trained by jobs, with verification units' measurements, and those that can
         be queried now, with accuracy, speed and price."""
         async with self._session() as session:
-            trained = (await session.ask("models", _ALL, ModelList)).models
-            served = (await session.ask("served", _ALL, ServedModels)).models
+            trained = (await session.ask("models", EVERYTHING, ModelList)).models
+            served = (await session.ask("served", EVERYTHING, ServedModels)).models
         latest = sorted(trained, key=lambda one: -one.created_at_s)[:limit]
         plain = [msgspec.structs.replace(one, evidence=(), config={}) for one in latest]
         return _answer({"trained": plain, "served": served[:limit]})
@@ -155,7 +154,7 @@ class Tools:
     async def deployments(self) -> str:
         """Deployments requested by owners, and their state at facilities."""
         async with self._session() as session:
-            return _answer(await session.ask("deployments", _ALL, DeploymentList))
+            return _answer(await session.ask("deployments", EVERYTHING, DeploymentList))
 
     async def queries(self, limit: Limit = 20) -> str:
         """The latest queries at all gateways: owner, requested model, answering site, times,

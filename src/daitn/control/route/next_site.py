@@ -44,6 +44,7 @@ from daitn.topology.relevance import relevant_to
 from daitn.topology.snapshot import Drrt, MsDrrt, SiteState
 
 __all__ = [
+    "AUTONOMOUS_FIX",
     "NOWHERE",
     "DataProspect",
     "KnownVerifier",
@@ -57,6 +58,8 @@ __all__ = [
     "waits_for",
 ]
 
+AUTONOMOUS_FIX = "leave it out, or train without --autonomous"
+"""For what a model that travels on its own cannot have."""
 _FIRST_ITEMS = 200
 """Assumed size of an unused test set: a standard error of 0.03."""
 _ONE_WAY = 2.0
@@ -128,19 +131,19 @@ def check_travels(intent: TrainingIntent) -> None:
                 f"{requirement} is required, but without a control centre nobody measures the "
                 "links between sites",
                 field=f"requirements[{index}]",
-                fix="leave it out, or train without --autonomous",
+                fix=AUTONOMOUS_FIX,
             )
     if intent.quorum != ONE:
         raise InvalidInput(
             "a model that travels on its own is measured by one verifier",
             field="verification",
-            fix="leave it out, or train without --autonomous",
+            fix=AUTONOMOUS_FIX,
         )
     if intent.model.start or intent.route:
         raise InvalidInput(
             "a model that travels on its own starts fresh and finds its own route",
             field="model.start" if intent.model.start else "route",
-            fix="leave it out, or train without --autonomous",
+            fix=AUTONOMOUS_FIX,
         )
 
     if intent.training.rule is not None:
@@ -153,7 +156,7 @@ def check_travels(intent: TrainingIntent) -> None:
         raise InvalidInput(
             "credits cannot be set aside for a model that travels by itself",
             field="training.credits_usd",
-            fix="leave it out, or train without --autonomous",
+            fix=AUTONOMOUS_FIX,
         )
 
 

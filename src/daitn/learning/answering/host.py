@@ -13,14 +13,13 @@ from daitn.learning.memory import PROCESS_BYTES, Loading
 from daitn.learning.pulse import STALL_S
 from daitn.learning.recipe import Config
 from daitn.learning.sandbox.linked import with_links
-from daitn.learning.sandbox.policy import Limits, Sandbox
+from daitn.learning.sandbox.policy import UNCONFINED, Limits, Sandbox
 from daitn.learning.sandbox.probe import fences
 from daitn.objects.errors import NotFound
 
 __all__ = ["AnsweringHost", "Generation"]
 
 
-_UNCONFINED = Sandbox()
 _SIZES = 2
 """Multiple of its size that a model may take, beyond what the sandbox grants anyway: it may be held
 in wider numbers than it is stored in."""
@@ -37,7 +36,7 @@ class AnsweringHost:
         *,
         threads: int,
         stall_s: float = STALL_S,
-        sandbox: Sandbox = _UNCONFINED,
+        sandbox: Sandbox = UNCONFINED,
         loading: Loading | None = None,
     ) -> None:
         """`threads`: per model. `stall_s`: how long a model may neither reply nor use a processor

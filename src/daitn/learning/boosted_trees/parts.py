@@ -22,6 +22,7 @@ from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import ARRAYS, END, Ensemble
 from daitn.learning.classifier.parts import Standard
 from daitn.objects.errors import Corrupt
+from daitn.objects.models import CONFIG_FIX
 from daitn.objects.text import plain
 
 __all__ = [
@@ -177,5 +178,5 @@ def _mismatch(problem: str) -> Corrupt:
     return Corrupt(
         f"the parts do not match boosted trees of this configuration: {problem}",
         field="model.config",
-        fix="use the configuration with which the model was created",
+        fix=CONFIG_FIX,
     )

@@ -32,6 +32,7 @@ from daitn.learning.engine import engine_device, engine_devices
 from daitn.learning.local.companions import Companions, write_companions
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput
+from daitn.objects.models import CONFIG_FIX
 
 __all__ = [
     "CausalModel",
@@ -113,7 +114,7 @@ def load_on(device: torch.device, model: Path, settings: CausalLmConfig) -> Caus
         raise InvalidInput(
             f"{model / WEIGHTS} does not have the configured shape",
             field="model.config",
-            fix="give the configuration with which the model was created",
+            fix=CONFIG_FIX,
         )
     weights = read_tensors(model / WEIGHTS)
     network = Transformer(settings, seed=0)

@@ -36,6 +36,7 @@ from daitn.learning.causal_lm.settings import (
 from daitn.learning.engine import is_mixed, mixed_precision
 from daitn.learning.weights import Header, read_header, read_tensors
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.models import CONFIG_FIX
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -356,7 +357,7 @@ def _fill(adapted: Adapted, path: Path) -> None:
         raise InvalidInput(
             "the adapters do not have the configured shape",
             field="model.config.adapter_rank",
-            fix="give the configuration with which the model was created",
+            fix=CONFIG_FIX,
         )
     adapters = read_tensors(path)
     for name, weight in weights.items():

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.errors import Corrupt
+from daitn.objects.models import CONFIG_FIX
 
 __all__ = ["FEATURES", "WEIGHTS", "Features", "mismatch", "read_features"]
 
@@ -41,5 +42,5 @@ def mismatch(problem: str) -> Corrupt:
     return Corrupt(
         f"the parts do not match a classifier of this configuration: {problem}",
         field="model.config",
-        fix="use the configuration with which the model was created",
+        fix=CONFIG_FIX,
     )

@@ -16,10 +16,9 @@ from daitn.learning.classifier.network import forward, scaled
 from daitn.learning.classifier.parts import State
 from daitn.objects.errors import InvalidInput
 from daitn.objects.text import plain
+from daitn.openai.query_needs import RECORD
 
 __all__ = ["RecordGenerator", "speaking"]
-
-_RECORD = msgspec.json.Decoder(dict[str, float | None])
 
 
 def speaking(state: State, config: ClassifierConfig) -> RecordGenerator:
@@ -76,7 +75,7 @@ class RecordGenerator:
         columns = self._columns
         content = only_message(question)
         try:
-            record = _RECORD.decode(content.encode())
+            record = RECORD.decode(content.encode())
         except msgspec.DecodeError as error:
             raise InvalidInput(
                 f"this model takes a JSON object of numbers: {error}",

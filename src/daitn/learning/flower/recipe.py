@@ -35,6 +35,8 @@ from daitn.learning.recipe import (
     Trained,
 )
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.models import CONFIG_FIX
+from daitn.objects.moments import DAY_S
 from daitn.objects.text import plain_fields
 
 __all__ = ["GROUP", "FlowerApp", "FlowerConfig"]
@@ -44,7 +46,7 @@ WEIGHTS = "arrays.safetensors"
 _BYTES = 8
 """Maximum bytes per number."""
 _COPIES = 6
-_TTL_S = 86400.0
+_TTL_S = DAY_S
 """Lifetime of a message; the site's limits end a visit earlier."""
 _ENGINE_BYTES = 500 << 20
 _Setting = bool | int | float | Annotated[str, msgspec.Meta(max_length=1000)]
@@ -282,7 +284,7 @@ def _read(model: Path, settings: FlowerConfig) -> Arrays:
         raise Corrupt(
             f"the arrays have {header.numbers} numbers",
             field="model.config.parameters",
-            fix="use the configuration with which the model was created",
+            fix=CONFIG_FIX,
         )
     arrays: Arrays = load_file(model / WEIGHTS)
     check_like(arrays, arrays)

@@ -7,7 +7,16 @@ from typing import TypeVar
 
 import msgspec
 
-__all__ = ["UNLIMITED", "USUAL", "Available", "Confinement", "Limits", "Mechanism", "Sandbox"]
+__all__ = [
+    "UNCONFINED",
+    "UNLIMITED",
+    "USUAL",
+    "Available",
+    "Confinement",
+    "Limits",
+    "Mechanism",
+    "Sandbox",
+]
 
 
 class Mechanism(StrEnum):
@@ -86,6 +95,9 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
             time_s=_more(usual.time_s, _TIME_MARGIN * seconds),
             file_bytes=_more(usual.file_bytes, _FILE_MARGIN * size_bytes + kept_bytes),
         )
+
+
+UNCONFINED = Sandbox()
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from daitn.control.jobs.quota import check_quota
 from daitn.control.jobs.resuming import check_running
 from daitn.control.jobs.walkers import check_walks, decisions_of, statements_of
-from daitn.control.route.next_site import LocalView, check_travels
+from daitn.control.route.next_site import AUTONOMOUS_FIX, LocalView, check_travels
 from daitn.node.agents.guard import AgentGuard
 from daitn.node.agents.home_agents import HomeAgents
 from daitn.node.agents.itinerary import Itinerary, submission
@@ -97,7 +97,7 @@ class HomeRequests:
             raise InvalidInput(
                 "a model that travels by itself starts without weights",
                 field="model.start",
-                fix="leave it out, or train without --autonomous",
+                fix=AUTONOMOUS_FIX,
             )
         agent = await self._submitted(name, request)
         if (known := self._agents.ordered(request.order)) is not None:

@@ -37,7 +37,7 @@ from daitn.steering.scoring import STEERING
 from daitn.steering.settings import ForwarderSettings
 from daitn.steering.wire.intent import Capability, PacketIntent, decode_intent, encode_intent
 from daitn.steering.wire.offers import Offer
-from daitn.steering.wire.packet import Packet, PacketKind
+from daitn.steering.wire.packet import MOST_HOPS, Packet, PacketKind
 from daitn.steering.wire.replies import Reason, Refusal, read_refusal
 from daitn.tools.adjacency.settings import AdjacencySettings
 from daitn.tools.adjacency.zenoh import ZenohAdjacency, open_adjacency
@@ -55,7 +55,6 @@ OFFERED_EVERY_S = 0.25
 DRAIN_LOOKED_AT_S = 0.05
 TRACE_TIMEOUT_S = 5.0
 """Time for a forwarder on an object's path to report its entries."""
-_MOST_HOPS = 64
 
 
 class ForwarderRole:
@@ -321,7 +320,7 @@ class ForwarderRole:
         try:
             while True:
                 for site in ahead:
-                    if site not in found and len(found) < _MOST_HOPS:
+                    if site not in found and len(found) < MOST_HOPS:
                         found[site] = ()
                         asked[asyncio.create_task(self._ask(site, question))] = site
                 if not asked:

@@ -17,12 +17,11 @@ from daitn.node.gateway.observations import observed_late
 from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.upstream import AttemptFailed, Upstream
 from daitn.openai.errors import ApiError, Error, read_error
-from daitn.topology.qrrt.observation import Observation
+from daitn.topology.qrrt.observation import FAILED
 from daitn.topology.qrrt.paths import permitted
 
 __all__ = ["FailoverProxy"]
 
-_FAILED = Observation(failed=True)
 _UNCHANGED: Mapping[str, object] = {}
 
 
@@ -92,7 +91,7 @@ class _Deployments:
 
     def report(self, command: ReportFailed | ReportLate) -> None:
         query, deployment = self._query, self._query.snapshot.rows[command.row]
-        observation = _FAILED
+        observation = FAILED
         if isinstance(command, ReportLate):
             observation = observed_late(query, command.row, command.waited_s, stream=self._stream)
         self._topology.observe(deployment.site, deployment.name, observation)

@@ -57,7 +57,7 @@ from daitn.node.gateway.topology import Topology
 from daitn.node.gateway.tracing import ended
 from daitn.node.gateway.upstream import Upstream
 from daitn.node.mandates import Mandates
-from daitn.node.openai_http.api import json_response
+from daitn.node.openai_http.api import CLOSED_S, json_response
 from daitn.node.openai_http.tracing import operation
 from daitn.node.usage.counts import UsageCounts
 from daitn.objects.deployments import GatewayDescriptor
@@ -87,8 +87,6 @@ GC_THRESHOLDS = (10_000, 20, 20)
 per collection of the next generation."""
 STUCK_AFTER_S = 600.0
 """Time without any finished query after which a full gateway counts as stuck: answers take less."""
-CLOSED_S = 60.0
-"""When to retry a query at a gateway that is out of service."""
 MIN_TOPIC_CONFIDENCE = 0.5
 """A topic with less confidence is more likely wrong than right."""
 

@@ -14,6 +14,7 @@ from daitn.tools.http import BodyTooLarge, Request, Response
 from daitn.tools.http.content_coding import CODINGS, BadCoding, Decoder
 
 __all__ = [
+    "CLOSED_S",
     "error_response",
     "health_response",
     "json_response",
@@ -22,6 +23,8 @@ __all__ = [
     "wrong_method",
 ]
 
+CLOSED_S = 60.0
+"""When to retry a query at a site that is out of service."""
 _SLASHES = re.compile("/+")
 
 

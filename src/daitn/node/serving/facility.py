@@ -41,6 +41,7 @@ from daitn.objects.errors import DaitnError, Unreachable
 from daitn.objects.grants import NameGrant, SealingKey, Signed, full_name
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.messages import DeployModel, NameAnswer, NameQuestion, RetireModel, Serving
+from daitn.objects.moments import DAY_S
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric import keys
@@ -62,10 +63,10 @@ WRITE_TIMEOUT_S = 600.0
 """Timeout for a gateway that stops reading an answer. It reads no slower than its own client, which
 it drops sooner."""
 REPORT_INTERVAL_S = 1.0
-SEALING_LASTS_S = 366 * 86400.0
+SEALING_LASTS_S = 366 * DAY_S
 """From the node's start."""
 NAME_TIMEOUT_S = 2.0
-NAME_RETRY_S, NAME_REFUSED_S, NAME_RENEWAL_S = 2.0, 60.0, 86400.0
+NAME_RETRY_S, NAME_REFUSED_S, NAME_RENEWAL_S = 2.0, 60.0, DAY_S
 """Pauses between requests for bare names: while a request is unanswered, while a name is another
 owner's, and once all are granted."""
 POLL_INTERVAL_S = 0.1
@@ -335,5 +336,5 @@ def _stored_responses(config: FacilityConfig, state: Path) -> StoredResponses:
         state / NodeState.RESPONSES,
         config.kept_responses if config.keeps_queries else 0,
         config.kept_bytes,
-        config.kept_days * 86400.0,
+        config.kept_days * DAY_S,
     )

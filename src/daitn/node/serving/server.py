@@ -12,6 +12,7 @@ from functools import partial
 
 from daitn.node.mandates import SpeaksFor, stated_owner
 from daitn.node.openai_http.api import (
+    CLOSED_S,
     error_response,
     health_response,
     json_response,
@@ -45,8 +46,6 @@ __all__ = ["ServingServer"]
 
 log = logging.getLogger(__name__)
 
-CLOSED_S = 60.0
-"""When to retry a query at a site that is out of service."""
 MAX_BODY_BYTES = 1 << 28
 """Largest request body; gateways allow less."""
 

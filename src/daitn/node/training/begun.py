@@ -20,6 +20,7 @@ import msgspec
 
 from daitn import __version__
 from daitn.files.atomic import make_folder
+from daitn.files.failed_writes import STATE_FIX
 from daitn.files.items import ItemStore
 from daitn.learning.saving import Saving, savepoint_file
 from daitn.node.config import DatasetConfig
@@ -105,7 +106,7 @@ class BegunVisits:
         except OSError as error:
             raise StorageFull(
                 f"{folder} cannot be made: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
         return folder
 

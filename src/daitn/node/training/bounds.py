@@ -20,7 +20,7 @@ from daitn.node.config import NodeConfig
 from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import Corrupt, InvalidInput, NotFound, Unreachable, WorkFailed
 from daitn.objects.messages import MergeWork, VisitWork, Work
-from daitn.objects.models import ModelRef
+from daitn.objects.models import CONFIG_FIX, ModelRef
 
 __all__ = ["Capacity", "WorkBounds", "about", "check_estimate", "check_size", "within"]
 
@@ -177,7 +177,7 @@ def check_size(estimated_bytes: int, model: ModelRef) -> None:
             f"the model has {model.size_bytes} bytes, but its configuration implies "
             f"{estimated_bytes}",
             field="model.size_bytes",
-            fix="use the configuration with which the model was created",
+            fix=CONFIG_FIX,
         )
 
 

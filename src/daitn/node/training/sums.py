@@ -27,6 +27,7 @@ from safetensors.numpy import save_file
 
 from daitn.control.jobs.ordered import check_summed
 from daitn.files.atomic import make_folder, sync
+from daitn.files.failed_writes import STATE_FIX
 from daitn.identity.keys import SigningKey, check_signature
 from daitn.identity.orders import OrderBook
 from daitn.learning.secure_sum.fixed_point import FixedPoint, Words
@@ -134,7 +135,7 @@ class SecureSums:
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
         return ModelRef(manifest=digest, size_bytes=size_bytes, holders=())
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from daitn.files.atomic import NO_FILE, closed, make_folder, replace_file
+from daitn.files.failed_writes import STATE_FIX
 from daitn.objects.errors import Corrupt, StorageFull
 from daitn.objects.wire import decode, encode
 
@@ -105,7 +106,7 @@ class CountLog(Generic[State, Record]):
         except OSError as error:
             raise StorageFull(
                 f"{self._folder} cannot be written: {error.strerror}",
-                fix="free space in the site's state folder, and check that it is writable",
+                fix=STATE_FIX,
             ) from None
         for earlier in self._generations():
             if earlier < generation:

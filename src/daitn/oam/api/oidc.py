@@ -23,10 +23,11 @@ import msgspec
 
 from daitn.center.config import OidcConfig
 from daitn.oam.api.id_tokens import UnknownKey, checked_claims
-from daitn.oam.api.routes import CALLBACK, PREFIX
+from daitn.oam.api.routes import CALLBACK
 from daitn.oam.api.sign_in import SignIn
 from daitn.objects.addresses import is_loopback
 from daitn.objects.errors import InvalidInput, Refused, Unreachable
+from daitn.objects.http_api import PREFIX
 from daitn.objects.wire import decode, encode
 from daitn.tools.http import HttpClient, HttpError, read_address
 

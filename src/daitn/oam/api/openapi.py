@@ -16,8 +16,9 @@ import msgspec
 from daitn import __version__
 from daitn.oam.api.answers import MapDelta, Problem, SiteNews
 from daitn.oam.api.events import EVENT_KINDS
-from daitn.oam.api.routes import OCTETS, PREFIX, ROUTES, ApiRoute, Parameter, Special
+from daitn.oam.api.routes import ROUTES, ApiRoute, Parameter, Special
 from daitn.oam.field_docs import field_docs
+from daitn.objects.http_api import OCTETS, PREFIX
 
 __all__ = ["any_value", "described", "document"]
 

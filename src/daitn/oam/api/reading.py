@@ -23,6 +23,7 @@ from daitn.objects.errors import DaitnError, NotFound
 from daitn.objects.identifiers import JobId, SiteId, is_name
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.requests import (
+    EVERYTHING,
     AssessIntent,
     ExplainQuery,
     JobQuery,
@@ -70,13 +71,12 @@ __all__ = [
     "value",
 ]
 
-_ALL = JobQuery(job=JobId(""))
 _MOST_GATEWAYS = 64
 
 
 async def network(asked: Asked) -> NetworkView:
     """The network, this control centre, and the caller."""
-    facts = await asked.read("network", _ALL, NetworkFacts)
+    facts = await asked.read("network", EVERYTHING, NetworkFacts)
     known = {name: getattr(facts, name) for name in facts.__struct_fields__}
     return NetworkView(**known, you=asked.by.you, at_s=clock.now_s())
 
@@ -109,17 +109,17 @@ async def occupancy(asked: Asked) -> Any:
 
 async def training(asked: Asked) -> Any:
     """The whole DRRT."""
-    return await asked.ask("topology", _ALL)
+    return await asked.ask("topology", EVERYTHING)
 
 
 async def serving(asked: Asked) -> Any:
     """The whole QRRT."""
-    return await asked.ask("qrrt", _ALL)
+    return await asked.ask("qrrt", EVERYTHING)
 
 
 async def analysis(asked: Asked) -> Any:
     """The DRRT in numbers."""
-    return await asked.ask("analysis", _ALL)
+    return await asked.ask("analysis", EVERYTHING)
 
 
 async def jobs(asked: Asked) -> Any:
@@ -184,32 +184,32 @@ async def assess(asked: Asked) -> Any:
 
 async def models(asked: Asked) -> Any:
     """Models that jobs left in the network, by name."""
-    found = (await asked.ask("models", _ALL))["models"]
+    found = (await asked.ask("models", EVERYTHING))["models"]
     found.sort(key=lambda model: model["name"])
     return page_of(found, lambda model: model["name"], asked.query["limit"], _cursor(asked))
 
 
 async def served(asked: Asked) -> Any:
     """Deployments at facilities, by name and site, with accuracy and speed."""
-    found = (await asked.ask("served", _ALL))["models"]
+    found = (await asked.ask("served", EVERYTHING))["models"]
     found.sort(key=_at_facility)
     return page_of(found, _at_facility, asked.query["limit"], _cursor(asked))
 
 
 async def placement(asked: Asked) -> Any:
     """What the deployment optimiser would now change."""
-    return await asked.ask("placement", _ALL)
+    return await asked.ask("placement", EVERYTHING)
 
 
 async def deployments(asked: Asked) -> Any:
     """Desired deployments and their state at facilities, by name."""
-    found = (await asked.ask("deployments", _ALL))["deployments"]
+    found = (await asked.ask("deployments", EVERYTHING))["deployments"]
     return page_of(found, lambda one: one["name"], asked.query["limit"], _cursor(asked))
 
 
 async def deployment(asked: Asked) -> Any:
     """One deployment."""
-    found = (await asked.ask("deployments", _ALL))["deployments"]
+    found = (await asked.ask("deployments", EVERYTHING))["deployments"]
     name = asked.path["name"]
     for one in found:
         if one["name"] == name:
@@ -254,7 +254,7 @@ async def cut(asked: Asked) -> Any:
 
 async def forwarder(asked: Asked) -> Any:
     """The state of a forwarder: its mode, links and origins."""
-    return await asked.ask_site(asked.path["site"], "forwarder", JobQuery(job=JobId("")))
+    return await asked.ask_site(asked.path["site"], "forwarder", EVERYTHING)
 
 
 async def trace(asked: Asked) -> Any:
@@ -275,7 +275,7 @@ async def advice(asked: Asked) -> Any:
 
 async def travelling(asked: Asked) -> Any:
     """Jobs of travelling models, at their home, by id."""
-    found = (await asked.ask_site(asked.path["site"], "jobs", _ALL))["jobs"]
+    found = (await asked.ask_site(asked.path["site"], "jobs", EVERYTHING))["jobs"]
     found.sort(key=lambda job: job["job"])
     return page_of(found, lambda job: job["job"], asked.query["limit"], _cursor(asked))
 
@@ -307,7 +307,7 @@ async def history(asked: Asked) -> Any:
 
 async def audit(asked: Asked) -> Any:
     """The state of sites' audit logs when the control centre last signed them, by site."""
-    found = (await asked.ask("witnessed", _ALL))["heads"]
+    found = (await asked.ask("witnessed", EVERYTHING))["heads"]
     return page_of(found, lambda head: head["site"], asked.query["limit"], _cursor(asked))
 
 

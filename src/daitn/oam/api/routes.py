@@ -30,6 +30,7 @@ from daitn.objects.audit import CountersignedHead
 from daitn.objects.cordons import CordonQuestion, CordonReport
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ModelDescriptor, Role
+from daitn.objects.http_api import OCTETS
 from daitn.objects.identifiers import Word
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobState, JobSummary, JobView
@@ -55,8 +56,6 @@ from daitn.topology.snapshot import SiteState
 __all__ = [
     "CALLBACK",
     "HTML",
-    "OCTETS",
-    "PREFIX",
     "ROUTES",
     "ApiRoute",
     "Parameter",
@@ -64,8 +63,6 @@ __all__ = [
     "found",
 ]
 
-PREFIX: Final = "/api/v1"
-OCTETS: Final = "application/octet-stream"
 HTML: Final = "text/html"
 CALLBACK: Final = "/session/oidc/callback"
 """Path to which a provider of OpenID Connect redirects browsers."""

@@ -26,12 +26,13 @@ from daitn.oam.api.openapi import document
 from daitn.oam.api.problems import HttpProblem, problem_of, problem_response
 from daitn.oam.api.reading_requests import read_body, read_query, whole_body
 from daitn.oam.api.relaying import Relay
-from daitn.oam.api.routes import HTML, OCTETS, PREFIX, ROUTES, ApiRoute, Special, found
+from daitn.oam.api.routes import HTML, ROUTES, ApiRoute, Special, found
 from daitn.oam.api.sign_in import SignIn
 from daitn.oam.codings import takes
 from daitn.oam.report.page import POLICY
 from daitn.oam.static import Dashboard
 from daitn.objects.errors import DaitnError
+from daitn.objects.http_api import JSON, OCTETS, PREFIX
 from daitn.objects.jobs import JobView
 from daitn.tools import clock
 from daitn.tools.http import HttpServer, Reply, Request, Response
@@ -43,7 +44,6 @@ __all__ = ["ApiService"]
 
 log = logging.getLogger(__name__)
 
-_JSON: Final = "application/json"
 _ZIPPED_FROM: Final = 1 << 10
 _LEVEL: Final = 4
 _HEADERS: Final = {
@@ -184,7 +184,7 @@ class ApiService:
             # A refusal, or a page, would keep the requester from the leader.
             self._center.check_leads()
         if path in ("/healthz", "/readyz"):
-            return Response(b'{"status":"ok"}', headers={"content-type": _JSON})
+            return Response(b'{"status":"ok"}', headers={"content-type": JSON})
         if path != "/api" and not path.startswith("/api/"):
             return self._dashboard.answer(request)
         return await self._of_api(request, path)
@@ -250,14 +250,14 @@ class ApiService:
             body = await asyncio.to_thread(_encoded, answer)
         else:
             body = _encoded(answer)
-        kind = _PAGE if route.media == HTML else {"content-type": _JSON}
+        kind = _PAGE if route.media == HTML else {"content-type": JSON}
         return Response(body, route.status, {"cache-control": "no-store"} | kind)
 
     async def _map(self, request: Request, by: SignedIn | None) -> Reply:
         made = await self._watcher.map()
         tag = f'"{made.event}"'
         headers = {
-            "content-type": _JSON,
+            "content-type": JSON,
             "cache-control": "private, no-cache",
             "etag": tag,
             "vary": "accept-encoding",
@@ -309,7 +309,7 @@ class ApiService:
     async def _openapi(self, request: Request, by: SignedIn | None) -> Reply:
         text = await asyncio.to_thread(document)
         tag = f'"{hashlib.sha256(text).hexdigest()[:16]}"'
-        headers = {"content-type": _JSON, "cache-control": "no-cache", "etag": tag}
+        headers = {"content-type": JSON, "cache-control": "no-cache", "etag": tag}
         if tag in request.headers.get("if-none-match", ""):
             return Response(b"", 304, headers)
         return Response(text, 200, headers)
@@ -356,5 +356,5 @@ def _see_other(place: str) -> Response:
 
 
 def _json(answer: msgspec.Struct) -> Response:
-    headers = {"content-type": _JSON, "cache-control": "no-store"}
+    headers = {"content-type": JSON, "cache-control": "no-store"}
     return Response(msgspec.json.encode(answer), 200, headers)

@@ -20,13 +20,13 @@ from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, refused,
 from daitn.oam.doctor.fixes import join, kind_and_name, member_again, renew
 from daitn.objects.addresses import is_encrypted
 from daitn.objects.errors import DaitnError, InvalidInput, NotFound
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Member, Roster
 from daitn.objects.text import counted
 from daitn.tools.journal.opening import check_database
 
 __all__ = ["check_data", "check_membership", "check_state", "kept_key", "kept_roster", "running"]
 
-DAY_S: Final = 86400.0
 _SOON_S: Final = 30 * DAY_S
 _CERTIFICATE_SOON_S: Final = 3600.0
 """Certificates are renewed halfway through their lifetime."""

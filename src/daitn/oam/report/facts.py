@@ -21,7 +21,7 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import Decided, JobView
 from daitn.objects.lineage import Entry, Lineage, Merge, Verification, Visit
 from daitn.objects.orders import Order
-from daitn.objects.requests import DecisionList, JobList, JobQuery, TrainedModel
+from daitn.objects.requests import EVERYTHING, DecisionList, JobList, JobQuery, TrainedModel
 from daitn.objects.value import Contributions, ValueOfData, ValueQuestion
 from daitn.objects.wire import decode
 from daitn.tools import clock
@@ -145,7 +145,7 @@ async def gather(
 async def _sites(ask: Asks) -> tuple[SiteState, ...]:
     """The nodes that the control centre knows; empty if none provides them."""
     with contextlib.suppress(NotFound, Refused, Unreachable):
-        return (await ask("nodes", JobQuery(job=JobId("")), NodeList)).nodes
+        return (await ask("nodes", EVERYTHING, NodeList)).nodes
     return ()
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 
 from daitn.objects.errors import Corrupt
+from daitn.objects.identifiers import NAME_FORM
 
 __all__ = ["check_origin", "domain_of", "domain_origin", "site_of"]
 
 _DOMAIN = "domain:"
-_NAME = "[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
-_FORM = re.compile(f"{_NAME}|{_DOMAIN}(?:{_NAME})?@{_NAME}/[1-9][0-9]{{0,2}}")
+_FORM = re.compile(f"{NAME_FORM}|{_DOMAIN}(?:{NAME_FORM})?@{NAME_FORM}/[1-9][0-9]{{0,2}}")
 
 
 def domain_origin(domain: str, site: str, number: int) -> str:

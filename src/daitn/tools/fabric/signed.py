@@ -37,7 +37,7 @@ from daitn.objects.errors import (
     Refused,
     Unreachable,
 )
-from daitn.objects.roster import Member
+from daitn.objects.roster import ADMISSION_FIX, Member
 from daitn.objects.wire import decode, encode
 from daitn.tools import clock
 from daitn.tools.fabric.authority import allowed
@@ -158,8 +158,7 @@ class SignedFabric:
             f"the roster of {self._network} does not have this key, or has expired: "
             f"{error.problem}",
             field="sender",
-            fix="ask the network's operator for an invitation: the key was revoked, replaced by "
-            "another one, or never admitted",
+            fix=ADMISSION_FIX,
         )
 
     def _asking(self, key: str, payload: bytes) -> Envelope:

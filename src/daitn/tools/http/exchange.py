@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from daitn.tools.http.framing import read_headers
 
 __all__ = [
+    "CLOSE",
     "BodyTooLarge",
     "Connection",
     "Reply",
@@ -24,7 +25,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 
 
 class BodyTooLarge(Exception):
@@ -172,7 +173,7 @@ class Request:
         self.response_started = True
         headers += self._added
         if not self.complete:
-            headers.append(_CLOSE)
+            headers.append(CLOSE)
         if self.method != "HEAD":  # A response to HEAD has no body to wait for.
             self.connection.cork()
         await self.send({"type": "http.response.start", "status": status, "headers": headers})

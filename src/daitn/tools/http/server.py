@@ -19,6 +19,7 @@ from daitn.identity.tls import serving
 from daitn.objects.addresses import is_encrypted, is_unspecified
 from daitn.objects.errors import InvalidInput
 from daitn.tools.http.client import read_address
+from daitn.tools.http.exchange import CLOSE
 from daitn.tools.http.server_connection import KEEPALIVE_S, Handler, ServerConnection
 
 __all__ = ["HttpServer", "bind", "check_published", "check_served", "served"]
@@ -31,7 +32,6 @@ _SHUTDOWN_TIMEOUT_S = 2
 facility."""
 _LOOKED_AT_S = 0.05
 """Interval at which `drain` checks for requests in progress."""
-_CLOSE = (b"connection", b"close")
 _NAME = re.compile(r"[^\s/:?#@\[\]]+")
 
 _ANY_PORT = "127.0.0.1:0"
@@ -61,8 +61,8 @@ class _Uvicorn(uvicorn.Server):
 
     def drain(self) -> None:
         """Close each connection with its next response."""
-        self.config.encoded_headers.append(_CLOSE)  # Of all responses, within a second.
-        self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
+        self.config.encoded_headers.append(CLOSE)  # Of all responses, within a second.
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
         for connection in self._connections:
             connection.drain()
 

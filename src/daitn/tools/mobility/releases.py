@@ -19,6 +19,7 @@ from daitn.objects.descriptors import ANY, Role
 from daitn.objects.digests import file_of
 from daitn.objects.errors import NotFound, Refused
 from daitn.objects.identifiers import Digest, OwnerId
+from daitn.objects.moments import DAY_S
 from daitn.objects.roster import Kind, Member
 from daitn.tools.mobility.protocol import BlobStore
 
@@ -29,7 +30,7 @@ Release = Callable[[Digest, str, tuple[str, ...]], None]
 
 _WORKS: Final = frozenset(Role) - {Role.GATEWAY}
 """A site with none of these roles works on no model."""
-_GONE_S: Final = 86400.0
+_GONE_S: Final = DAY_S
 """How long a model must be gone until its rules are deleted: they are recorded before it is
 fetched."""
 

@@ -16,10 +16,9 @@ from daitn.objects.queries import QueryIntent, Trust
 from daitn.objects.readings import LinkReading
 from daitn.topology.export import AgedReading
 from daitn.topology.graphml import Attributes, graphml
-from daitn.topology.qrrt.accuracy import TRUSTED
 from daitn.topology.qrrt.filters import FILTERS, failing, passing, rejection
 from daitn.topology.qrrt.relevance import QsQrrt
-from daitn.topology.qrrt.served import ServedModel, served_models
+from daitn.topology.qrrt.served import TRUST_OF, ServedModel, served_models
 from daitn.topology.qrrt.snapshot import Qrrt, deployment_id
 
 __all__ = [
@@ -34,8 +33,6 @@ __all__ = [
     "qrrt_to_graphml",
     "query_to_graphml",
 ]
-
-_TRUST = {number: trust for trust, number in TRUSTED.items()}
 
 
 class QueryOption(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,7 +303,7 @@ def _option(cut: QsQrrt, at: int, passes: bool, rejections: tuple[Rejection, ...
     known = cut.accuracy(cut.intent.constraints.trust)
     if not known.trust[at]:
         known = cut.accuracy(Trust.CLAIMED)
-    trust, measured_at_s = _TRUST.get(int(known.trust[at])), float(known.at_s[at])
+    trust, measured_at_s = TRUST_OF.get(int(known.trust[at])), float(known.at_s[at])
     return QueryOption(
         deployment=deployed.id,
         model=deployed.name,

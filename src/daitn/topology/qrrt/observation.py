@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from daitn.objects.tokens import Characters
 
 __all__ = [
+    "FAILED",
     "MOST_S",
     "Observation",
     "PromptSize",
@@ -50,6 +52,9 @@ class Observation:
     """From taking a slot to the first piece, without waiting and the network."""
     per_token_s: float | None = None
     prompt: PromptSize | None = None
+
+
+FAILED: Final = Observation(failed=True)
 
 
 @dataclass(slots=True)

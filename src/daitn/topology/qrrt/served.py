@@ -10,9 +10,9 @@ from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED
 from daitn.topology.qrrt.snapshot import Qrrt
 
-__all__ = ["KnownAccuracy", "ServedModel", "ServedModels", "served_models"]
+__all__ = ["TRUST_OF", "KnownAccuracy", "ServedModel", "ServedModels", "served_models"]
 
-_TRUST = {number: trust for trust, number in TRUSTED.items()}
+TRUST_OF = {number: trust for trust, number in TRUSTED.items()}
 
 
 class KnownAccuracy(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
                 topic=topic,
                 value=float(known.value[row]),
                 standard_error=float(known.standard_error[row]),
-                trust=_TRUST[int(known.trust[row])],
+                trust=TRUST_OF[int(known.trust[row])],
                 at_s=float(known.at_s[row]),
             )
             for topic, known in sorted(snapshot.accuracies.topics.items())
