@@ -11,7 +11,7 @@ import pytest
 
 from daitn.learning.boosted_trees import BoostedTrees
 from daitn.learning.classifier import Classifier
-from daitn.learning.exposure import MEMBER, UNEXPOSED, mistaken
+from daitn.learning.exposure import MEMBER, UNEXPOSED, mistaken, unexposed
 from daitn.learning.recipe import DataFault
 
 CONFIG = {"classes": ["a", "b"], "hidden": [64], "learning_rate": 0.01, "batch": 20}
@@ -100,9 +100,20 @@ def test_a_plain_test_set_is_none_of_probes(scene: dict[str, Path]) -> None:
         recipe.evaluate(model, CONFIG, scene["test"], UNEXPOSED)
 
 
-def test_losses_that_are_not_finite_say_nothing_of_membership() -> None:
+def test_losses_that_are_not_finite_count_as_told() -> None:
     """A model made to have none for members must not pass for one that reveals nothing of them."""
     losses, member = np.array([0.1, 0.2, 0.3, np.nan, 0.9, np.inf]), np.arange(6) < 3
-    assert mistaken(losses, member).tolist() == [0.0, 0.0, 1.0, 0.5, 0.0, 0.5]
+    assert mistaken(losses, member).tolist() == [0.0] * 6
     with pytest.raises(DataFault, match="not finite"):
         mistaken(np.where(member, np.nan, np.inf), member)
+
+
+def test_no_loss_that_tells_members_raises_the_figure() -> None:
+    """Whether members have lower losses than others, higher ones, or hardly any."""
+    rng, member = np.random.default_rng(2), np.arange(200) % 2 == 0
+    told = rng.normal(size=200) - 3 * member
+    hidden = np.where(member & (rng.random(200) < 0.96), np.nan, told)
+    for losses in (told, -told, hidden, -hidden):
+        assert unexposed(losses, member).value < 0.1
+    ignorant = rng.normal(size=200)
+    assert unexposed(ignorant, member).value == unexposed(-ignorant, member).value > 0.4
