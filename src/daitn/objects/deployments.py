@@ -89,13 +89,23 @@ class DeploymentState(enum.StrEnum):
     FAILED = "failed"
 
 
-def standing_of(state: str, cordon: Cordon | None, *, alive: bool, degraded: bool = False) -> str:
+def standing_of(
+    state: str,
+    cordon: Cordon | None,
+    *,
+    alive: bool,
+    degraded: bool = False,
+    two_faced: bool = False,
+) -> str:
     """A deployment's standing in a word: `lost`, `cordoned` or `draining` as its site is;
-    `degraded`; else its state as last reported. What a lost site reported no longer counts."""
+    `two-faced` or `degraded`; else its state as last reported. What a lost site reported no longer
+    counts."""
     if not alive:
         return "lost"
     if cordon is not None:
         return cordon.word
+    if two_faced:
+        return "two-faced"
     return "degraded" if degraded else state
 
 

@@ -34,8 +34,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     before: float | None = None
     """If degraded: the value before the drop; if two-faced: the value in rounds."""
     two_faced: bool | msgspec.UnsetType = msgspec.UNSET
-    """Whether it answers examinations better than the same questions asked one by one; `value` is
-    then of the latter. Left out if not, so that earlier versions can read the finding."""
+    """Whether it answers examinations better than the same questions asked one by one, or another
+    deployment at its site did so lately; `value` is then of the latter, once they are enough. Left
+    out if not, so that earlier versions can read the finding."""
+    unanswered: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether it answers examinations, but not most of the latest questions asked one by one: the
+    facility, or the gateways on the way, refuse them. Likewise left out if not."""
 
 
 class Attestation(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daitn.identity.keys import SigningKey
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.descriptors import Role
 from daitn.objects.findings import Finding
@@ -16,6 +17,7 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
 from daitn.topology.qrrt.knowledge import MOST_TOPICS
+from daitn.topology.qrrt.served import served_models
 from daitn.topology.qrrt.snapshot import Qrrt
 from daitn.topology.qrrt.state import QrrtState
 
@@ -117,6 +119,97 @@ def test_measurements_are_pooled_by_their_items() -> None:
     assert pooled.at_s[0] == NOW_S - 60
 
 
+def by(verifier: str, value: float, **said: Any) -> Finding:
+    said = {"items": 240, "at_s": NOW_S - 60, **said}
+    return finding("doctor", "mdf", "medicine", value, verifier=SiteId(verifier), **said)
+
+
+HONEST = tuple(by(f"honest-{number}", 0.88 + 0.01 * number) for number in range(5))
+LIES = (
+    by("liar", 0.0),
+    by("liar", 0.0, items=900_000),
+    by("liar", 0.0, items=10**15),
+    by("liar", 1.0, items=2**63),
+    by("liar", 0.0, at_s=1e300),
+    by("liar", 0.0, items=1, degraded=True, two_faced=True),
+    by("liar", 0.86, items=900_000),
+)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_no_verifier_decides_against_the_others(lie: Finding) -> None:
+    snapshot = of(deployment("doctor"), *HONEST, lie)
+    assert known(snapshot, "medicine", Trust.ASKED) == pytest.approx(0.9, abs=0.015)
+    assert not snapshot.columns.degraded[0]
+    assert snapshot.accuracies.topics["medicine"].at_s[0] <= NOW_S
+    (served,) = served_models(snapshot).models
+    assert not served.two_faced
+    named = {*served.contradicted, *served.degraded_by, *served.two_faced_by}
+    assert named == ({SiteId("liar")} if lie.value == 0.0 and lie.items < 10**6 else set())
+
+
+def test_of_two_verifiers_that_differ_neither_decides() -> None:
+    snapshot = of(deployment("doctor"), by("one", 0.9), by("other", 0.3, items=100_000))
+    assert known(snapshot, "medicine") == pytest.approx(0.6)
+    alone = of(deployment("doctor"), by("other", 0.3, items=100_000))
+    assert known(alone, "medicine") == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("saying", "of_all", "out"), [(1, 1, True), (1, 2, False), (2, 2, True),
+    (1, 3, False), (2, 3, True), (2, 4, False), (3, 5, True)])  # fmt: skip
+def test_most_of_the_verifiers_take_a_deployment_out(saying: int, of_all: int, out: bool) -> None:
+    told = [by(f"v{n}", 0.9, degraded=n < saying, two_faced=n < saying) for n in range(of_all)]
+    snapshot = of(deployment("doctor"), *told)
+    (served,) = served_models(snapshot).models
+    assert bool(snapshot.columns.degraded[0]) is served.degraded is served.two_faced is out
+    assert served.standing == ("two-faced" if out else "ready")
+    assert len(served.two_faced_by) == saying
+    assert len(served.measured_by) == of_all
+
+
+def test_verifiers_that_have_long_measured_nothing_hold_nobody_in_service() -> None:
+    old = [by(f"gone-{n}", 0.9, at_s=NOW_S - 2 * 3600) for n in range(5)]
+    snapshot = of(deployment("doctor"), *old, by("here", 0.2, degraded=True))
+    assert snapshot.columns.degraded[0]
+
+
+def test_a_two_faced_facility_does_not_lose_its_mark_by_another_manifest() -> None:
+    marked = by("board", 0.5, degraded=True, two_faced=True)
+    state = state_of([facility("mdf", deployment("doctor"))], marked)
+    state.described(facility("mdf", deployment("doctor", manifest=OTHER_WEIGHTS), version=2), NOW_S)
+    assert state.snapshot().columns.degraded[0]
+    dropped = state_of([facility("mdf", deployment("doctor"))], by("board", 0.5, degraded=True))
+    dropped.described(
+        facility("mdf", deployment("doctor", manifest=OTHER_WEIGHTS), version=2), NOW_S
+    )
+    assert not dropped.snapshot().columns.degraded[0], "other weights may be as good as they are"
+
+
+def test_a_verifier_has_one_voice_in_the_evidence() -> None:
+    """However often it signs, and however many items it states."""
+    keys = [SigningKey.generate() for _ in range(3)]
+    nodes = [unit(f"v{n}", key) for n, key in enumerate(keys)]
+    honest = [evidence("medicine", 0.9, keys[n], site=SiteId(f"v{n}")) for n in range(2)]
+    lies = [
+        evidence("medicine", 0.0, keys[2], site=SiteId("v2"), items=100_000, at_s=float(n))
+        for n in range(9)
+    ]
+    model = deployment("doctor", evidence=(*honest, *lies))
+    snapshot = state_of([*nodes, facility("mdf", model)]).snapshot()
+    assert known(snapshot, "medicine", Trust.WEIGHTS) == pytest.approx(0.9)
+    weights = deployment("doctor", evidence=(evidence("medicine", 0.82, items=900_000),))
+    asked = of(weights, by("other", 0.9), by("third", 0.9))
+    assert known(asked, "medicine") > 0.85, "at least half is by asking"
+
+
+@given(st.permutations([*HONEST, *LIES[:2], *[by(f"v{n}", 0.1 * n) for n in range(8)]]))
+def test_findings_count_alike_in_any_order(told: list[Finding]) -> None:
+    there = of(deployment("doctor"), *told)
+    back = of(deployment("doctor"), *reversed(told))
+    assert known(there, "medicine") == known(back, "medicine")
+    assert served_models(there) == served_models(back)
+
+
 def test_where_asking_contradicts_the_evidence_only_asking_counts() -> None:
     model = deployment("doctor", evidence=(evidence("medicine", 0.9, items=1000),))
     snapshot = of(model, finding("doctor", "mdf", "medicine", 0.4, items=50))
@@ -176,6 +269,7 @@ def test_a_units_clock_that_runs_ahead_does_not_freeze_its_word() -> None:
         {"value": -0.5},
         {"items": 0},
         {"items": -400},
+        {"items": 10**15},
         {"at_s": math.nan},
         {"at_s": math.inf},
     ],

@@ -2,20 +2,24 @@
 
 Sources in descending order of trust: measurements that verification units made by querying the
 deployment, their measurements of weights with the digest it says it serves, and its provider's
-claims. Measurements are pooled by their number of items, as estimates of one share are. If the
-queries contradict the evidence, only the queries count: the deployment may serve other weights.
+claims. Measurements are pooled by their number of items, as estimates of one share are, but no
+verifier decides alone where there are several: those that contradict the middle one are left out,
+and none counts for more items than that. If the queries contradict the evidence, only the queries
+count: the deployment may serve other weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from daitn.objects.descriptors import covers_topic
 from daitn.objects.findings import Finding
+from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
 from daitn.topology.arrays import Floats
@@ -42,6 +46,9 @@ satisfies no `min_accuracy`."""
 _CONTRADICTS = 3.0
 """Measurements that differ by more standard errors of the difference than this contradict each
 other; by chance that happens once in 370."""
+_USUAL_ITEMS = 240
+"""Items of a verifier with the usual window. Fewer than these are no reason to count another one
+for less: of two, one could else outweigh the other by measuring nearly nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +59,39 @@ class AccuracyEstimate:
     standard_error: float
     trust: int
     at_s: float
+    contradicted: tuple[SiteId, ...] = ()
+    """Verifiers left out, because most others contradict them."""
+
+
+class _Measured(NamedTuple):
+    """What one verifier measured."""
+
+    value: float
+    items: int
+    at_s: float
+    verifier: SiteId
+
+
+class _Pooled(NamedTuple):
+    """What verifiers measured together, over so many items."""
+
+    known: AccuracyEstimate
+    items: int
 
 
 def estimate(
     claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
 ) -> AccuracyEstimate | None:
     """Combine everything known about one deployment's accuracy on one topic."""
-    live = _pooled([(f.value, f.items, f.at_s) for f in findings], TRUSTED[Trust.ASKED])
-    weights = _pooled([(v.value, v.items, v.at_s) for v in evidence], TRUSTED[Trust.WEIGHTS])
+    asked = [_Measured(f.value, f.items, f.at_s, f.verifier) for f in findings]
+    weighed = [_Measured(v.value, v.items, v.at_s, v.site) for v in evidence]
+    live = _pooled(asked, TRUSTED[Trust.ASKED])
+    weights = _pooled(_latest(weighed), TRUSTED[Trust.WEIGHTS])
     if live is not None and weights is not None:
-        return live[0] if _contradict(live[0], weights[0]) else _merged(live, weights)
+        return live.known if _contradict(live.known, weights.known) else _merged(live, weights)
     measured = live or weights
     if measured is not None:
-        return measured[0]
+        return measured.known
     if claimed is None or not 0.0 <= claimed <= 1.0:
         return None
     return AccuracyEstimate(claimed, 0.0, TRUSTED[Trust.CLAIMED], 0.0)
@@ -148,28 +175,58 @@ def _unknown(rows: int) -> Accuracy:
     return Accuracy(np.full(rows, np.nan), zeros, np.zeros(rows, np.int8), zeros)
 
 
-def _pooled(
-    measured: list[tuple[float, int, float]], trust: int
-) -> tuple[AccuracyEstimate, int] | None:
-    items = sum(count for _, count, _ in measured)
-    if items <= 0:
+def _latest(measured: Iterable[_Measured]) -> list[_Measured]:
+    """The latest of each verifier: who signs often has no more voices."""
+    latest: dict[SiteId, _Measured] = {}
+    for one in sorted(measured, key=lambda one: (one.at_s, -one.value, one.items)):
+        latest[one.verifier] = one
+    return list(latest.values())
+
+
+def _pooled(measured: Sequence[_Measured], trust: int) -> _Pooled | None:
+    """The mean of those who agree with the middle one, by their items."""
+    if not measured:
         return None
-    value = sum(value * count for value, count, _ in measured) / items
-    newest_s = max(at_s for _, _, at_s in measured)
-    return AccuracyEstimate(value, _error(value, items), trust, newest_s), items
+    kept = _agreeing(measured)
+    counts = sorted(one.items for one in kept)
+    most = max(_USUAL_ITEMS, counts[(len(counts) - 1) // 2])
+    items = sum(min(most, one.items) for one in kept)
+    value = sum(min(most, one.items) * one.value for one in kept) / items
+    newest_s = max(one.at_s for one in kept)
+    left_out = tuple(sorted({one.verifier for one in measured} - {one.verifier for one in kept}))
+    return _Pooled(AccuracyEstimate(value, _error(value, items), trust, newest_s, left_out), items)
 
 
-def _merged(
-    live: tuple[AccuracyEstimate, int], weights: tuple[AccuracyEstimate, int]
-) -> AccuracyEstimate:
-    items = live[1] + weights[1]
-    value = (live[0].value * live[1] + weights[0].value * weights[1]) / items
-    return AccuracyEstimate(value, _error(value, items), live[0].trust, live[0].at_s)
+def _agreeing(measured: Sequence[_Measured]) -> list[_Measured]:
+    """Those that do not contradict the middle one; of two in the middle, the one with more that
+    agree, or both."""
+    ordered = sorted(measured)
+    middles = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    near = [{one for one in ordered if not _contradict(one, middle)} for middle in middles]
+    most = max(map(len, near))
+    kept = set().union(*(group for group in near if len(group) == most))
+    return [one for one in ordered if one in kept]
 
 
-def _contradict(one: AccuracyEstimate, other: AccuracyEstimate) -> bool:
-    error = math.hypot(one.standard_error, other.standard_error)
+def _merged(live: _Pooled, weights: _Pooled) -> AccuracyEstimate:
+    """At least half of it is by asking: the deployment may serve other weights."""
+    count = min(live.items, weights.items)
+    items = live.items + count
+    value = (live.known.value * live.items + weights.known.value * count) / items
+    left_out = tuple(sorted({*live.known.contradicted, *weights.known.contradicted}))
+    return AccuracyEstimate(
+        value, _error(value, items), live.known.trust, live.known.at_s, left_out
+    )
+
+
+def _contradict(one: _Measured | AccuracyEstimate, other: _Measured | AccuracyEstimate) -> bool:
+    error = math.hypot(_error_of(one), _error_of(other))
     return abs(one.value - other.value) > _CONTRADICTS * error
+
+
+def _error_of(one: _Measured | AccuracyEstimate) -> float:
+    """By the number of items, never as stated."""
+    return one.standard_error if isinstance(one, AccuracyEstimate) else _error(one.value, one.items)
 
 
 def _error(value: float, items: int) -> float:

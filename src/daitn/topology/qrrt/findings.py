@@ -6,19 +6,22 @@ Findings may arrive before their deployment does, and outlive it, because it may
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from daitn.objects.findings import Finding
-from daitn.objects.identifiers import SiteId
-from daitn.topology.qrrt.snapshot import deployment_id
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.topology.qrrt.snapshot import Verdict, deployment_id
 
-__all__ = ["MOST_FINDINGS", "Findings"]
+__all__ = ["MOST_FINDINGS", "RECENT_S", "Findings", "verdict"]
 
 MOST_FINDINGS = 100_000
 """Limit per unit: one finding for each deployment of the largest network on which decisions are
 measured. A unit that exceeds it loses its own oldest findings, never those of others."""
+RECENT_S = 3600.0
+"""A verifier has a voice in whether a deployment stays in service for this long after it measured
+it: one that is gone, or no longer tests it, outvotes nobody."""
 
 
 class Findings:
@@ -63,7 +66,9 @@ class Findings:
         for id_, topic in self._of.get(unit, ()):
             finding = self._on[id_][unit, topic]
             if finding.degraded:
-                self._on[id_][unit, topic] = msgspec.structs.replace(finding, degraded=False)
+                self._on[id_][unit, topic] = msgspec.structs.replace(
+                    finding, degraded=False, two_faced=msgspec.UNSET
+                )
                 changed.append(id_)
         return tuple(changed)
 
@@ -80,6 +85,29 @@ class Findings:
             del self._on[id_]
 
 
-def _rank(finding: Finding) -> tuple[float, bool, float]:
+def _rank(finding: Finding) -> tuple[float, bool, bool, float]:
     """Of two findings at the same instant, the worse one counts, regardless of their order."""
-    return finding.at_s, finding.degraded, -finding.value
+    return finding.at_s, finding.degraded, finding.two_faced is True, -finding.value
+
+
+def verdict(
+    findings: Iterable[Finding], manifest: Digest | None, contradicted: Iterable[SiteId]
+) -> Verdict:
+    """What the findings on a deployment say beside its accuracy. That it is two-faced counts
+    whatever it serves now; all else only of the weights that it says it serves."""
+    counting = [
+        finding for finding in findings if finding.manifest == manifest or finding.two_faced is True
+    ]
+    since_s = max((finding.at_s for finding in counting), default=0.0) - RECENT_S
+    recent = [finding for finding in counting if finding.at_s >= since_s]
+
+    def those(saying: Iterable[Finding]) -> tuple[SiteId, ...]:
+        return tuple(sorted({finding.verifier for finding in saying}))
+
+    return Verdict(
+        measured_by=those(recent),
+        degraded_by=those(f for f in recent if f.degraded or f.two_faced is True),
+        two_faced_by=those(f for f in recent if f.two_faced is True),
+        unanswered_by=those(f for f in recent if f.unanswered is True),
+        contradicted=tuple(sorted(set(contradicted))),
+    )

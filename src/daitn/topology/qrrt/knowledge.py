@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from immutables import Map
 
 from daitn.objects.descriptors import NodeDescriptor, Role
 from daitn.objects.findings import Finding
@@ -16,13 +17,15 @@ from daitn.objects.lineage import Entry, Verification
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import METRIC, TRUSTED, AccuracyEstimate, estimate
 from daitn.topology.qrrt.columns import Column
-from daitn.topology.qrrt.findings import Findings
-from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed
+from daitn.topology.qrrt.findings import Findings, verdict
+from daitn.topology.qrrt.snapshot import Accuracies, Accuracy, Deployed, Verdict
 
-__all__ = ["MOST_TOPICS", "Knowledge"]
+__all__ = ["MOST_ITEMS", "MOST_TOPICS", "Knowledge"]
 
 MOST_TOPICS = 256
 """Maximum number of distinguished topics; more are a mistake or malice."""
+MOST_ITEMS = 1_000_000
+"""Maximum number of items of a measurement, likewise: ten times the largest window."""
 
 
 class _OnTopic:
@@ -79,6 +82,8 @@ class Knowledge:
         """Topics for which an accuracy was computed, by deployment id."""
         self._findings = Findings()
         self._units: dict[SiteId, str] = {}
+        self.verdicts: Map[str, Verdict] = Map()
+        """By deployment id, of those with findings."""
         self._shared: Accuracies | None = None
 
     def share(self) -> Accuracies:
@@ -128,6 +133,7 @@ class Knowledge:
         self._rows -= 1
         self._shared = None
         self._estimated.pop(deployed.id, None)
+        self._judge(deployed.id, None)
         for topic in self._topics.values():
             topic.remove(row)
 
@@ -135,11 +141,8 @@ class Knowledge:
         """Recompute the knowledge about a row. Returns whether it is degraded."""
         self._shared = None
         manifest = deployed.descriptor.manifest
-        findings = [
-            finding
-            for finding in self._findings.on(deployed.id)
-            if finding.manifest == manifest and finding.metric == METRIC
-        ]
+        told = [f for f in self._findings.on(deployed.id) if f.metric == METRIC]
+        findings = [finding for finding in told if finding.manifest == manifest]
         evidence = list(self._evidence(deployed))
         claimed = deployed.descriptor.claimed
         measured = {f.topic for f in findings} | {v.topic for v in evidence}
@@ -148,6 +151,7 @@ class Knowledge:
             self._open(name, measured=True)
         for name in sorted(named - measured):
             self._open(name, measured=False)
+        contradicted = set[SiteId]()
         for name in named | self._estimated.get(deployed.id, frozenset()):
             topic = self._topics.get(name)
             if topic is not None:
@@ -157,8 +161,17 @@ class Knowledge:
                     [f for f in findings if f.topic == name],
                 )
                 topic.put(row, known)
+                contradicted.update(known.contradicted if known else ())
         self._estimated[deployed.id] = named
-        return any(finding.degraded for finding in findings)
+        judged = verdict(told, manifest, contradicted)
+        self._judge(deployed.id, judged if told else None)
+        return judged.degraded
+
+    def _judge(self, id_: str, judged: Verdict | None) -> None:
+        if judged is not None:
+            self.verdicts = self.verdicts.set(id_, judged)
+        elif id_ in self.verdicts:
+            self.verdicts = self.verdicts.delete(id_)
 
     def _open(self, name: str, *, measured: bool) -> None:
         """Add a topic if there is room; a measured one may replace a claimed one."""
@@ -192,4 +205,8 @@ class Knowledge:
 
 def _sensible(measured: Finding | Verification) -> bool:
     """Whether it can be a share of correctly answered test items."""
-    return 0.0 <= measured.value <= 1.0 and measured.items > 0 and math.isfinite(measured.at_s)
+    return (
+        0.0 <= measured.value <= 1.0
+        and 0 < measured.items <= MOST_ITEMS
+        and math.isfinite(measured.at_s)
+    )

@@ -8,7 +8,7 @@ from daitn.objects.deployments import DeploymentState, Runtime, standing_of
 from daitn.objects.identifiers import SiteId
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED
-from daitn.topology.qrrt.snapshot import Qrrt
+from daitn.topology.qrrt.snapshot import Qrrt, Verdict
 
 __all__ = ["TRUST_OF", "KnownAccuracy", "ServedModel", "ServedModels", "served_models"]
 
@@ -48,7 +48,21 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     cordoned: str = ""
     """Why it gets no queries, in words, if its site is cordoned."""
     standing: str = ""
-    """`lost`, `cordoned`, `draining` or `degraded`; else its state."""
+    """`lost`, `cordoned`, `draining`, `two-faced` or `degraded`; else its state."""
+    two_faced: bool = False
+    """Most verifiers that measured it lately say that it answers examinations better than the same
+    questions asked one by one."""
+    measured_by: tuple[SiteId, ...] = ()
+    """Verifiers that measured it lately."""
+    degraded_by: tuple[SiteId, ...] = ()
+    """Those of them that say that it answers worse than before, or is two-faced. It gets no queries
+    if they are most."""
+    two_faced_by: tuple[SiteId, ...] = ()
+    """Those that say that it is two-faced."""
+    unanswered_by: tuple[SiteId, ...] = ()
+    """Those that get no answer to most of their single questions, but to examinations."""
+    contradicted: tuple[SiteId, ...] = ()
+    """Verifiers whose measured accuracy does not count, because most others contradict them."""
     there: bool = False
     """The same as `available`, under the only name that earlier releases read and send."""
 
@@ -76,6 +90,7 @@ def served_models(snapshot: Qrrt) -> ServedModels:
 def _served(snapshot: Qrrt, row: int) -> ServedModel:
     deployed, columns = snapshot.rows[row], snapshot.columns
     descriptor = deployed.descriptor
+    judged = snapshot.verdicts.get(deployed.id, Verdict())
     return ServedModel(
         name=descriptor.name,
         site=deployed.site,
@@ -89,7 +104,7 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
                 value=float(known.value[row]),
                 standard_error=float(known.standard_error[row]),
                 trust=TRUST_OF[int(known.trust[row])],
-                at_s=float(known.at_s[row]),
+                at_s=min(snapshot.at_s, float(known.at_s[row])),
             )
             for topic, known in sorted(snapshot.accuracies.topics.items())
             if known.trust[row] > 0
@@ -107,6 +122,13 @@ def _served(snapshot: Qrrt, row: int) -> ServedModel:
             descriptor.state,
             deployed.cordon,
             alive=deployed.site in snapshot.nodes,
-            degraded=bool(columns.degraded[row]),
+            degraded=judged.degraded,
+            two_faced=judged.two_faced,
         ),
+        two_faced=judged.two_faced,
+        measured_by=judged.measured_by,
+        degraded_by=judged.degraded_by,
+        two_faced_by=judged.two_faced_by,
+        unanswered_by=judged.unanswered_by,
+        contradicted=judged.contradicted,
     )

@@ -77,13 +77,37 @@ class Deployed:
         return str(self.cordon)
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What verifiers say of a deployment beside its figures. None of several decides alone."""
+
+    measured_by: tuple[SiteId, ...] = ()
+    """Those that measured it lately."""
+    degraded_by: tuple[SiteId, ...] = ()
+    """Of these, those that say that it answers worse than before, or two-faced."""
+    two_faced_by: tuple[SiteId, ...] = ()
+    """Of these, those that say that it answers examinations better than single questions."""
+    unanswered_by: tuple[SiteId, ...] = ()
+    """Of these, those to most of whose single questions it gives no answer."""
+    contradicted: tuple[SiteId, ...] = ()
+    """Verifiers whose measured accuracy most others contradict."""
+
+    @property
+    def degraded(self) -> bool:
+        return 2 * len(self.degraded_by) > len(self.measured_by)
+
+    @property
+    def two_faced(self) -> bool:
+        return 2 * len(self.two_faced_by) > len(self.measured_by)
+
+
 class Columns(NamedTuple):
     """The current figures of each row. The arrays are read-only and have one entry per row."""
 
     available: Flags
     """Its site is alive and it reports that it is ready."""
     degraded: Flags
-    """A verification unit reports that it answers worse than before."""
+    """Most verification units that measured it lately say that it answers worse than before."""
     suspended_until_s: Floats
     """It failed recently and is suspended until then; seconds since the epoch."""
     first_token_s: Floats
@@ -203,6 +227,8 @@ class Qrrt:
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     demand: Map[SiteId, Demand] = field(default_factory=Map)
     """Demand per gateway."""
+    verdicts: Map[str, Verdict] = field(default_factory=Map)
+    """Of measured deployments, by `name@site`."""
     cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Cache of derived values, shared by all versions: each entry names what it is derived from
     (`daitn.topology.qrrt.cache`)."""

@@ -148,6 +148,7 @@ class QrrtState:
                 gateways=self._gateways,
                 links=self._links.known,
                 demand=self._demand,
+                verdicts=self._knowledge.verdicts,
                 cache=self._cache,
             )
         return self._snapshot
