@@ -6,6 +6,7 @@ import io
 
 from rich.console import Console, RenderableType
 
+from daitn.cli import describe
 from daitn.cli.describe_pages import dataset_page, node_page
 from daitn.cli.queries import queries_table
 from daitn.cli.session import UNBROKEN
@@ -23,7 +24,9 @@ from daitn.objects.descriptors import TestSetDescriptor as ExamDescriptor
 from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.queries import QueryRecord, QueryStatus, Strategy
 from daitn.tools import clock
+from daitn.topology.qrrt.served import served_models
 from daitn.topology.snapshot import SiteState
+from tests.topology.qrrt.world import deployment, facility, finding, state_of
 
 BUCKETS = tuple(range(5000))
 
@@ -105,3 +108,30 @@ def test_no_line_is_broken_in_a_pipe() -> None:
         assert column in head
         assert cell in first
         assert head.index(column) == first.index(cell)
+
+
+def test_what_verifiers_say_of_a_deployment_is_shown() -> None:
+    told = finding("quack", "mdf", "medicine", 0.4, degraded=True, two_faced=True, unanswered=True)
+    site = facility("mdf", deployment("quack"))
+    (known,) = served_models(state_of([site], told).snapshot()).models
+    one = describe.Deployment(descriptor=deployment("quack"), known=known)
+    page = describe.FacilityDescription(
+        site=SiteState(descriptor=site, alive=True, load=None, changed_at_s=0.0),
+        deployments=(one,),
+        used_bytes=0,
+        in_flight=0,
+    )
+    lines = printed(describe._facility_page(page))
+    assert any("quack" in line and line.count("two-faced") == 1 for line in lines)
+    assert any("better than single questions, by board" in line for line in lines)
+    assert any("not most single questions, by board" in line for line in lines)
+    measured = describe._by_asking(told)
+    assert measured.two_faced
+    assert measured.unanswered
+    model = describe.ModelDescription(
+        name="quack", trained=None, deployments=(one,), measured=(measured,)
+    )
+    assert any(
+        "two-faced, single questions unanswered" in line
+        for line in printed(describe._model_page(model))
+    )

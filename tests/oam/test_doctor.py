@@ -19,7 +19,13 @@ import yaml
 from daitn.cli.founding import found_network
 from daitn.cli.network import read_network
 from daitn.oam.doctor.diagnoses import Diagnosis, Level
-from daitn.oam.doctor.network import check_clocks, check_endpoints, check_paths, check_sites
+from daitn.oam.doctor.network import (
+    check_clocks,
+    check_endpoints,
+    check_paths,
+    check_served,
+    check_sites,
+)
 from daitn.objects.cordons import Cordon, CordonReport
 from daitn.objects.descriptors import LeftOut
 from daitn.objects.errors import ClocksDiffer, Unreachable
@@ -27,12 +33,14 @@ from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, Reading
 from daitn.tools import clock
 from daitn.topology.export import export
+from daitn.topology.qrrt.served import served_models
 from daitn.topology.snapshot import Drrt, SiteState
 from tests.scenes.breast_cancer import write_network
 from tests.scenes.command_line import daitn
 from tests.scenes.ports import free_port
 from tests.topology.medicine import NOW_S, data_site, dataset, drrt
-from tests.topology.qrrt.world import facility
+from tests.topology.qrrt import world
+from tests.topology.qrrt.world import deployment, facility, state_of
 
 Examined = dict[tuple[str, str], dict[str, Any]]
 
@@ -443,6 +451,38 @@ def test_the_site_behind_a_nat_is_named_and_not_those_it_cannot_reach() -> None:
     fine = export(drrt([data_site("a"), data_site("b")]))
     (found,) = check_paths(msgspec.structs.replace(fine, at_s=NOW_S + 200.0))
     assert found.level is Level.OK
+
+
+def test_what_verifiers_say_of_deployments_is_told() -> None:
+    def said(name: str, verifier: str, value: float = 0.9, **more: Any) -> Any:
+        return world.finding(name, "mdf", "medicine", value, verifier=SiteId(verifier), **more)
+
+    names = ("fine", "quack", "sick", "shy", "slandered")
+    told = [said(name, unit) for name in names for unit in ("a", "b")]
+    told += [said("quack", "c", two_faced=True, degraded=True), said("shy", "c", unanswered=True)]
+    told += [said("quack", "d", two_faced=True, degraded=True, at_s=NOW_S)]
+    told += [said("sick", unit, 0.3, degraded=True) for unit in ("c", "d", "e")]
+    told += [said("slandered", "liar", 0.0, degraded=True)]
+    state = state_of([facility("mdf", *map(deployment, names))], *told)
+    state.absorb_finding(said("quack", "e", two_faced=True, degraded=True), NOW_S)
+    found = list(check_served(served_models(state.snapshot()).models))
+    told_of = {(one.subject.split()[0], one.what.split(",")[0]): one.level for one in found}
+    assert told_of == {
+        ("quack", "it answers examinations better than single questions"): Level.PROBLEM,
+        ("sick", "it answers significantly worse than before"): Level.PROBLEM,
+        ("sick", "most verifiers contradict the accuracy by a"): Level.WARNING,
+        ("shy", "it answers examinations"): Level.WARNING,
+        ("slandered", "it answers significantly worse than before"): Level.WARNING,
+        ("slandered", "most verifiers contradict the accuracy by liar"): Level.WARNING,
+    }
+    assert all(one.fix for one in found)
+    (quack,) = (one for one in found if "quack" in one.subject)
+    assert "c, d, e, 3 of 5 verifiers" in quack.what
+    assert "daitn network revoke site mdf" in quack.fix
+    (fine,) = check_served(
+        served_models(state_of([facility("mdf", deployment("new"))]).snapshot()).models
+    )
+    assert fine.level is Level.OK
 
 
 async def test_endpoints_that_nobody_serves_are_told() -> None:

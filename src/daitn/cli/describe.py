@@ -26,7 +26,7 @@ from daitn.cli.session import (
 )
 from daitn.cli.tables import age, job_table, plain_table, standing
 from daitn.identity.signing import check_entry
-from daitn.oam.words import size
+from daitn.oam.words import doubts, size
 from daitn.objects.croissant import to_croissant
 from daitn.objects.deployments import ANY_CONTEXT, DeploymentDescriptor
 from daitn.objects.descriptors import ModelDescriptor, Role
@@ -83,6 +83,22 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     standard_error: float
     items: int
     at_s: float
+    degraded: bool = False
+    """It says that the deployment answers worse than before."""
+    two_faced: bool = False
+    """It says that the deployment answers examinations better than single questions."""
+    unanswered: bool = False
+    """It gets no answer to most of its single questions."""
+
+    @property
+    def says(self) -> str:
+        """What it says besides the value, in words."""
+        said = {
+            "two-faced": self.two_faced,
+            "degraded": self.degraded and not self.two_faced,
+            "single questions unanswered": self.unanswered,
+        }
+        return ", ".join(word for word, holds in said.items() if holds)
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +264,9 @@ def _by_asking(finding: Finding) -> Measurement:
         standard_error=finding.standard_error,
         items=finding.items,
         at_s=finding.at_s,
+        degraded=finding.degraded,
+        two_faced=finding.two_faced is True,
+        unanswered=finding.unanswered is True,
     )
 
 
@@ -297,10 +316,11 @@ def _model_page(model: ModelDescription) -> RenderableType:
             m.verifier,
             f"{m.trust} at {m.site}" if m.site else m.trust,
             age(m.at_s),
+            m.says,
         )
         for m in model.measured
     ]
-    columns = ("topic", "value", "metric", "items", "measured by", "trust", "when")
+    columns = ("topic", "value", "metric", "items", "measured by", "trust", "when", "says")
     return Group(
         head,
         _deployments_page(model.deployments),
@@ -375,15 +395,34 @@ def _deployments_page(deployments: tuple[Deployment, ...]) -> RenderableType:
         "may wait",
         "size",
     )
-    tables = [
+    return Group(
         plain_table("deployments", doing_columns, doing),
+        *_doubts_table(deployments, of),
         plain_table("terms", terms_columns, terms),
+        *_engines_table(deployments, of),
+    )
+
+
+def _doubts_table(
+    deployments: tuple[Deployment, ...], of: tuple[str, ...]
+) -> Iterator[RenderableType]:
+    """What verifiers say against them; nothing if they say nothing."""
+    said = [
+        (each.known.name, each.known.site, kind, words)
+        for each in deployments
+        for kind, words in doubts(each.known).items()
     ]
+    if said:
+        yield plain_table("what verifiers say", (*of, "", ""), said)
+
+
+def _engines_table(
+    deployments: tuple[Deployment, ...], of: tuple[str, ...]
+) -> Iterator[RenderableType]:
     run = [
         (d.known.name, d.known.site, d.descriptor.engine)
         for d in deployments
         if d.descriptor.engine
     ]
     if run:
-        tables.append(plain_table("engines", (*of, "run by"), run))
-    return Group(*tables)
+        yield plain_table("engines", (*of, "run by"), run)

@@ -61,6 +61,7 @@ from daitn.oam.doctor.network import (
     check_jobs,
     check_paths,
     check_replicas,
+    check_served,
     check_sites,
 )
 from daitn.oam.doctor.state import check_data, check_membership, check_state, kept_roster, running
@@ -78,6 +79,7 @@ from daitn.tools.fabric.settings import check_endpoints as check_stated
 from daitn.tools.http import check_published
 from daitn.tools.journal.leadership import read_replicas
 from daitn.topology.export import TopologyView
+from daitn.topology.qrrt.served import ServedModels
 from daitn.topology.snapshot import NodeList
 
 __all__ = ["doctor"]
@@ -384,6 +386,7 @@ async def _of_network(
             )
             findings += check_paths(await session.ask("topology", EVERYTHING, TopologyView))
             findings += await check_endpoints(alive)
+            findings += check_served((await session.ask("served", everything, ServedModels)).models)
         if secured:
             async with carrier(center) as fabric:  # Rosters prove themselves.
                 return findings, await newest_roster(fabric)

@@ -122,10 +122,13 @@ class Examination:
         at_s: float,
         *,
         published: Callable[[Tally], Tally] = lambda tally: tally,
+        two_faced: bool = False,
         alone: Tally | None = None,
+        unanswered: bool = False,
     ) -> Finding:
-        """The finding to report. `published`: what may be published of a tally; `alone`: results on
-        single questions of a deployment that answers rounds better, see `two_faced`."""
+        """The finding to report. `published`: what may be published of a tally; `two_faced`: it
+        answers rounds better, and `alone` are its results on single questions, if they are enough;
+        `unanswered`: it does not answer most of those."""
         known = published(alone or self.known())
         before = self.before if alone is None else self.known()
         return Finding(
@@ -139,9 +142,10 @@ class Examination:
             standard_error=_error(known),
             items=known.items,
             at_s=at_s,
-            degraded=before is not None,
+            degraded=two_faced or before is not None,
             before=published(before).value if before else None,
-            two_faced=True if alone is not None else msgspec.UNSET,
+            two_faced=two_faced or msgspec.UNSET,
+            unanswered=unanswered or msgspec.UNSET,
         )
 
     def _look_back(self) -> None:

@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 
 from daitn.control.attesting import Tally
 
-__all__ = ["ALARM", "PAIRS", "Paired", "evidence"]
+__all__ = ["ALARM", "ASKED", "PAIRS", "Paired", "evidence"]
 
 ALARM = 1e-4
 """Chance that an honest deployment is ever marked, in `PAIRS` pairs."""
 PAIRS = 200
 """After this many pairs it starts over: a facility that changes its behaviour is found, or
 acquitted."""
+ASKED = 30
+"""After this many questions that were asked alone it is said whether most got no answer."""
 
 
 def evidence(better: int, worse: int) -> float:
@@ -51,16 +53,38 @@ class Paired:
     """Likewise until it was marked."""
     marked: bool = False
     """Whether it answers rounds better."""
+    asked: int = 0
+    """Items asked alone that it answered in a round, until `ASKED`."""
+    silent: int = 0
+    """Those of them that it did not answer alone."""
+    unanswered: bool = False
+    """Whether it did not answer most of the latest `ASKED` alone, so that there are few pairs."""
 
-    def took(self, alone: bool, in_round: bool) -> None:
-        """Record an item."""
+    def compared(self, alone: bool | None, in_round: bool) -> bool:
+        """Record an item; `alone` is none for one that got no answer. Returns whether that is
+        evidence enough to mark it."""
+        self.asked, self.silent = self.asked + 1, self.silent + (alone is None)
+        if self.asked >= ASKED:
+            self.unanswered = 2 * self.silent > self.asked
+            self.asked = self.silent = 0
+        return alone is not None and self.took(alone, in_round)
+
+    def suspect(self) -> None:
+        """Mark it for what its facility did under another name, until it is acquitted."""
+        if not self.marked:
+            self._begin_anew(marked=True)
+
+    def took(self, alone: bool, in_round: bool) -> bool:
+        """Record an item that was answered both times. Returns like `compared`."""
         self.better += in_round and not alone
         self.worse += alone and not in_round
         self.alone = Tally(self.alone.right + alone, self.alone.items + 1)
         if evidence(self.better, self.worse) >= 1 / ALARM:
             self._begin_anew(marked=True)
-        elif self.alone.items >= PAIRS:
+            return True
+        if self.alone.items >= PAIRS:
             self._begin_anew(marked=False)
+        return False
 
     def answered(self) -> Tally:
         """Results of a marked deployment on items asked alone."""

@@ -6,10 +6,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from daitn.objects.decisions import Rejection
+from daitn.objects.identifiers import SiteId
 from daitn.objects.text import counted, some
 from daitn.objects.value import Valuation, ValueOfData
+from daitn.topology.qrrt.served import ServedModel
 
-__all__ = ["REJECTED_COLUMNS", "expected_words", "rejected_rows", "size", "value_words", "values"]
+__all__ = [
+    "REJECTED_COLUMNS",
+    "doubts",
+    "expected_words",
+    "rejected_rows",
+    "size",
+    "value_words",
+    "values",
+]
 
 _SHORT_S = 10.0
 """Shorter times are shown with tenths."""
@@ -55,6 +65,27 @@ def expected_words(seconds: float, chance: float) -> str:
 def values(expected: Mapping[str, float]) -> str:
     """Objectives with their values."""
     return ", ".join(f"{name} {value:.2f}" for name, value in expected.items())
+
+
+def doubts(one: ServedModel) -> dict[str, str]:
+    """What verifiers say against a deployment, and against each other, by kind."""
+
+    def say(what: str, units: tuple[SiteId, ...]) -> str:
+        alone = len(units) < len(one.measured_by)
+        of_all = f", {len(units)} of {counted(len(one.measured_by), 'verifier')}" if alone else ""
+        return f"{what}, by {', '.join(units)}{of_all}"
+
+    worse = tuple(unit for unit in one.degraded_by if unit not in one.two_faced_by)
+    said = {
+        "two-faced": say("it answers examinations better than single questions", one.two_faced_by),
+        "degraded": say("it answers significantly worse than before", worse),
+        "unanswered": say(
+            "it answers examinations, but not most single questions", one.unanswered_by
+        ),
+        "contradicted": f"most verifiers contradict the accuracy by {', '.join(one.contradicted)}",
+    }
+    there = (one.two_faced_by, worse, one.unanswered_by, one.contradicted)
+    return {kind: words for (kind, words), units in zip(said.items(), there, strict=True) if units}
 
 
 def value_words(value: ValueOfData) -> str:

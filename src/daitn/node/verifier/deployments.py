@@ -38,7 +38,7 @@ from daitn.objects.choices import as_question, chosen
 from daitn.objects.deployments import Api, DeploymentDescriptor, DeploymentState
 from daitn.objects.descriptors import NodeDescriptor, VerifierDescriptor
 from daitn.objects.errors import Corrupt, DaitnError, Refused
-from daitn.objects.findings import Attestation
+from daitn.objects.findings import Attestation, Finding
 from daitn.objects.header_names import PeerHeader
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.wire import decode, encode
@@ -94,6 +94,7 @@ class _State(msgspec.Struct, frozen=True):
     findings: tuple[Attestation, ...]
     older: dict[str, tuple[int, int]] = {}
     paired: dict[str, Paired] = {}
+    marked_at_s: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class DeploymentVerifier:
         self._examined_at_s: dict[_Target, float] = {}
         """For currently advertised deployments: when they were last examined."""
         self._decks: dict[_Target, list[MultipleChoice]] = {}
-        self._probing = Probing[_Target](rng)
+        self._probing = Probing[_Target](rng, lambda target: target.site)
         self._unsaved = False
         """Whether there are findings not yet in the file."""
         self._tasks = Tasks()
@@ -290,24 +291,23 @@ class DeploymentVerifier:
         examination = self._examinations.setdefault(target, Examination(examined.manifest))
         changed = examination.manifest != examined.manifest
         examination.took(examined.manifest, right, max(self._asking.window, test.least))
-        paired = self._probing.compared(target, grades, anew=changed)
-        alone = paired.answered() if paired.marked else None
+        paired = self._probing.compared(target, grades, self._now_s(), anew=changed)
+        alone = paired.answered() if paired.marked else Tally()
         self._probing.plan(
             target, self._drawn(target, test), time.monotonic(), self._asking.every_s
         )
-        at_s = self._later_s(target)
         finding = examination.finding(
             self._site,
             target.site,
             target.deployment,
             target.topic,
-            at_s,
+            self._later_s(target),
             published=coarse_tally,
-            alone=alone if alone is not None and alone.items >= test.least else None,
+            two_faced=paired.marked,
+            alone=alone if alone.items >= test.least else None,
+            unanswered=paired.unanswered,
         )
-        if finding.degraded:
-            self._metrics.degraded += 1
-            log.warning("%s at %s is degraded: %s", target.deployment, target.site, finding)
+        self._warn_of(finding)
         self._admission.examined(attempt, finding)
         # The latest examined come last.
         del self._examinations[target]
@@ -318,6 +318,14 @@ class DeploymentVerifier:
         self._unsaved = True
         await self._fabric.publish(keys.site_attested(self._site), encode(self._attested[target]))
         return "measured"
+
+    def _warn_of(self, finding: Finding) -> None:
+        name = f"{finding.deployment} at {finding.site}"
+        if finding.degraded:
+            self._metrics.degraded += 1
+            log.warning("%s is degraded: %s", name, finding)
+        if finding.unanswered is True:
+            log.warning("%s answers examinations, but not most single questions", name)
 
     def _later_s(self, target: _Target) -> float:
         """Now, but after the previous finding: readers take the later one as the newer."""
@@ -438,6 +446,7 @@ class DeploymentVerifier:
             self.current(),
             {n: (e.older.right, e.older.items) for n, e in named.items()},
             {_name(target): paired for target, paired in self._probing.paired.items()},
+            self._probing.marked_at_s,
         )
         try:
             replace_file(self._file, encode(state))
@@ -455,6 +464,7 @@ class DeploymentVerifier:
         except OSError as error:
             log.warning("%s is not readable and is ignored: %s", self._file, error.strerror)
             return
+        self._probing.marked_at_s = state.marked_at_s
         for attestation in state.findings:
             finding = attestation.finding
             target = _Target(finding.site, finding.deployment, finding.topic)

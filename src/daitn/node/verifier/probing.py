@@ -6,31 +6,37 @@ tells them from a client's question but what they ask.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from daitn.control.two_faced import Paired
 from daitn.learning.corpora.records import MultipleChoice
 
-__all__ = ["PROBES", "Probing"]
+__all__ = ["MARKED_FOR_S", "PROBES", "Probing"]
 
 T = TypeVar("T", bound=Hashable)
 
 PROBES = 3
 """Probes among a round's items: an eighth more questions, at the usual 24."""
+MARKED_FOR_S = 7 * 86400.0
+"""For this long after a deployment of a facility was marked, what else appears there begins marked:
+another name or manifest is no way to lose a mark."""
 
 
 class Probing(Generic[T]):
     """The next round of each target, which items are asked beforehand, and the results of that."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def __init__(self, rng: random.Random, facility_of: Callable[[T], str]) -> None:
+        self._rng, self._facility_of = rng, facility_of
         self._rounds: dict[T, list[MultipleChoice]] = {}
         self._planned: dict[T, list[tuple[float, MultipleChoice]]] = {}
-        self._alone: dict[T, dict[MultipleChoice, bool]] = {}
+        self._alone: dict[T, dict[MultipleChoice, bool | None]] = {}
         self.paired: dict[T, Paired] = {}
         """By target: how its answers compare."""
+        self.marked_at_s: dict[str, float] = {}
+        """By facility: when the evidence last sufficed to mark a deployment of it."""
 
     def plan(self, target: T, items: list[MultipleChoice], now_s: float, within_s: float) -> None:
         """Fix a target's next round, and ask some of its items singly until then."""
@@ -51,7 +57,7 @@ class Probing(Generic[T]):
 
     def answered(self, target: T, item: MultipleChoice, right: bool | None) -> None:
         """Store an answer until the round; none means there was no answer."""
-        if right is not None and item in self._rounds.get(target, ()):
+        if item in self._rounds.get(target, ()):
             self._alone[target][item] = right
 
     def round_of(self, target: T) -> list[MultipleChoice]:
@@ -63,18 +69,23 @@ class Probing(Generic[T]):
         self,
         target: T,
         grades: Iterable[tuple[MultipleChoice, bool | None]],
+        now_s: float,
         *,
         anew: bool,
     ) -> Paired:
-        """Compare a round with the earlier answers. `anew`: the model was replaced."""
+        """Compare a round with the earlier answers. `anew`: the model was replaced, and so are
+        answers before that; how its facility treats questions is no matter of the model."""
         alone = self._alone.pop(target, {})
         if anew:
-            self.paired.pop(target, None)
             alone = {}
+        anew = anew or target not in self.paired
         paired = self.paired.setdefault(target, Paired())
+        facility = self._facility_of(target)
+        if anew and now_s - self.marked_at_s.get(facility, -math.inf) < MARKED_FOR_S:
+            paired.suspect()
         for item, right in grades:
-            if right is not None and item in alone:
-                paired.took(alone[item], right)
+            if right is not None and item in alone and paired.compared(alone[item], right):
+                self.marked_at_s[facility] = now_s
         return paired
 
     def forget(self, target: T) -> None:

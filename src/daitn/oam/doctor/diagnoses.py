@@ -61,6 +61,9 @@ class Check(enum.StrEnum):
     """Changes to a file that are not yet in force."""
     CORDON = "cordon"
     """Sites that are out of service."""
+    ANSWERS = "answers"
+    """Deployments that verifiers find worse than before, or two-faced; and verifiers that most
+    others contradict."""
 
 
 class Level(enum.StrEnum):

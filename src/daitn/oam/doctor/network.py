@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from daitn.identity.roster import RosterFile, open_roster
 from daitn.oam.doctor.diagnoses import Check, Diagnosis, fine, problem, warning
+from daitn.oam.words import doubts
 from daitn.objects.addresses import host_of, is_loopback
 from daitn.objects.cordons import CordonReport
 from daitn.objects.descriptors import NodeDescriptor
@@ -24,6 +25,7 @@ from daitn.objects.text import some
 from daitn.objects.wire import decode
 from daitn.topology.export import LinkView, TopologyView
 from daitn.topology.partitions import KNOWN_FOR_S
+from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.relevance import STALE_AFTER_S
 from daitn.topology.snapshot import SiteState
 
@@ -35,6 +37,7 @@ __all__ = [
     "check_paths",
     "check_replicas",
     "check_roster",
+    "check_served",
     "check_sites",
     "is_of_network",
 ]
@@ -49,6 +52,15 @@ JOIN_ANEW: Final = (
     "`daitn network join INVITATION --to FOLDER`"
 )
 """What to do about a process of another network than its control centre."""
+_FIX_ANSWERS: Final = {
+    "two-faced": "ask its owner why. It gets no queries while most verifiers say so, until 200 "
+    "single questions show no difference; `daitn network revoke site SITE` removes its site",
+    "degraded": "see its facility's log. It gets no queries while most verifiers say so, until it "
+    "is as good as before",
+    "unanswered": "see the logs of its facility and of the gateways, and their limits",
+    "contradicted": "compare that verifier's test set with the others'; its figure does not count",
+}
+"""What to do about deployments, by what verifiers say of them."""
 _FIX_CLOCK: Final = "set it: `timedatectl set-ntp true`, or run chrony"
 
 
@@ -87,6 +99,22 @@ def check_jobs(unreadable: Sequence[JobId]) -> Iterator[Diagnosis]:
             f"job {job}",
             "its events in the control centre's database are damaged, and it is set aside",
             f"see `daitn describe job {job}`; restore the latest backup in which it is whole",
+        )
+
+
+def check_served(models: Sequence[ServedModel]) -> Iterator[Diagnosis]:
+    """What verifiers say against deployments: a problem if it takes one out of service."""
+    well = True
+    for one in models:
+        for kind, what in doubts(one).items():
+            well = False
+            out = one.two_faced if kind == "two-faced" else kind == "degraded" and one.degraded
+            found = problem if out else warning
+            fix = _FIX_ANSWERS[kind].replace("SITE", one.site)
+            yield found(Check.ANSWERS, f"{one.name} at {one.site}", what, fix)
+    if models and well:
+        yield fine(
+            Check.ANSWERS, "network", f"verifiers say nothing against {len(models)} deployments"
         )
 
 
