@@ -17,7 +17,7 @@ from daitn.center.metrics import CenterMetrics
 from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
 from daitn.control.jobs.job import Job, ModelCandidate, Outstanding
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
-from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.identifiers import Digest, JobId, ObjectiveName, OwnerId, SiteId, VisitId
 from daitn.objects.intents import Budget, Preference
 from daitn.objects.jobs import (
     Assessed,
@@ -306,6 +306,30 @@ def test_a_quorum_asks_verifiers_that_have_not_measured_the_model() -> None:
     assert first.site == "board"
     again = _assigned(job, topology, objective, [first], medicine.NOW_S)
     assert again.site is None, "one verifier is not two"
+
+
+def test_an_owner_has_one_voice_in_a_quorum() -> None:
+    owners = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cid"}
+    units = [
+        medicine.verifier_site(site, medicine.exam("medicine"), owner=OwnerId(owner))
+        for site, owner in owners.items()
+    ]
+    sites = [node for node in medicine.nodes() if node.verifier is None]
+    topology = medicine.cut(medicine.drrt([*sites, *units]), medicine.intent())
+    job, objective = measurable(), ObjectiveName("broad")
+
+    def asked(count: int) -> list[SiteId | None]:
+        chosen: list[VerifierAssignment] = []
+        for _ in range(count):
+            chosen.append(_assigned(job, topology, objective, chosen, medicine.NOW_S))
+        return [one.site for one in chosen]
+
+    job.intent = msgspec.structs.replace(job.intent, verification=Quorum(quorum=2, of=3))
+    assert asked(4) == ["a1", "b1", "c1", None]
+    job.verifier_failures[SiteId("a1")] = 1
+    assert asked(3) == ["a2", "b1", "c1"]
+    job.intent = msgspec.structs.replace(job.intent, verification=None)
+    assert asked(2) == ["a2", "b1"], "alone, any verifier decides"
 
 
 def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None:

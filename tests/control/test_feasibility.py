@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -16,7 +16,7 @@ from daitn.control.route.engine import Mtrce
 from daitn.control.route.question import Believed
 from daitn.objects.decisions import Assessment, Rejection, Relaxation
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor, VerifierDescriptor
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.intents import (
     Budget,
     DataWanted,
@@ -56,6 +56,18 @@ def network(options: Iterable[DataOption], judges: bool = True) -> Drrt:
         node = described(site, state.descriptor)
         sites = sites.set(site, SiteState(descriptor=node, alive=True, changed_at_s=NOW_S))
     return replace(seen.snapshot, sites=sites)
+
+
+def judged_by(owners: Sequence[str]) -> Drrt:
+    """With a verifier of each of these owners: `judge-0` and so on."""
+    seen = network(healthcare())
+    judge = seen.sites[SiteId("judge")].descriptor
+    sites = seen.sites.delete(SiteId("judge"))
+    for number, owner in enumerate(owners):
+        site = SiteId(f"judge-{number}")
+        node = msgspec.structs.replace(judge, site=site, owner=OwnerId(owner))
+        sites = sites.set(site, SiteState(descriptor=node, alive=True, changed_at_s=NOW_S))
+    return replace(seen, sites=sites)
 
 
 def cutting(snapshot: Drrt, labels: tuple[str, ...] = ()) -> Cut:
@@ -239,6 +251,17 @@ def test_an_objective_that_nobody_measures_is_told() -> None:
         "no verifier can measure objective broad (test set on medicine)",
         "no verifier can measure objective expert (test set on medicine/neurology)",
     )
+
+
+def test_a_quorum_of_one_owners_verifiers_is_none() -> None:
+    asked = msgspec.structs.replace(MODEST, verification=Quorum(quorum=2, of=3))
+    for owners, feasible in ((("board", "board"), False), (("board", "clinic"), True)):
+        said = assessed(asked, cutting(judged_by(owners)))
+        assert said.feasible is feasible, said.reasons
+        if not feasible:
+            assert "judge-0, judge-1, all of the owner board" in said.reasons[0]
+            assert "another owner's verifier" in said.reasons[0]
+            assert the(said, "verification").proposed == '{"quorum":1,"of":1}'
 
 
 def test_a_quorum_that_too_few_can_make_up_is_lowered_to_those_who_can() -> None:

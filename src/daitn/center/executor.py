@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -40,7 +40,14 @@ from daitn.objects.access import allows
 from daitn.objects.decisions import Assessment
 from daitn.objects.descriptors import ANY
 from daitn.objects.errors import Corrupt, DaitnError, ErrorReport, Unreachable, Unserved, WorkFailed
-from daitn.objects.identifiers import CENTER_SITE, JobId, ObjectiveName, SiteId, VisitId
+from daitn.objects.identifiers import (
+    CENTER_SITE,
+    JobId,
+    ObjectiveName,
+    OwnerId,
+    SiteId,
+    VisitId,
+)
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import (
     Assessed,
@@ -316,21 +323,24 @@ def _assigned(
 
     Eligible verifiers are in a jurisdiction into which the model may travel, have neither failed
     to fetch it nor refused it, do not measure the objective already and were not contradicted by
-    others too often; those not known to be cut off from its holders come first.
+    others too often; those not known to be cut off from its holders come first. In a quorum, none
+    is of the owner of another one: an owner has one voice.
     """
     busy = Counter(given.site for given in chosen)
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
     barred = {*job.barred, *asked_about(job, objective)} if job.intent.quorum != ONE else set()
     barred |= job.candidate.unreached | job.candidate.refused if job.candidate else set()
-    barred |= {given.site for given in chosen if given.site and given.objective == objective}
+    beside = {given.site for given in chosen if given.site and given.objective == objective}
+    owners = _owners(topology, {*asked_about(job, objective), *beside})
     model = job.candidate.model if job.candidate else None
     holders = model.holders if model else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
         if allows(release_to, sites[option.site].descriptor.jurisdiction)
-        and option.site not in barred
+        and option.site not in {*barred, *beside}
+        and (job.intent.quorum == ONE or sites[option.site].descriptor.owner not in owners)
     ]
 
     thrifty = job.intent.weighs("cost") > job.intent.weighs("time")
@@ -352,6 +362,12 @@ def _assigned(
         site=least,
         price_usd_per_hour=sites[least].descriptor.measuring_usd_per_hour if least else 0.0,
     )
+
+
+def _owners(topology: MsDrrt, named: Iterable[SiteId]) -> set[OwnerId]:
+    """The owners of sites, as far as they are known."""
+    sites = topology.snapshot.sites
+    return {sites[site].descriptor.owner for site in named if site in sites}
 
 
 def _holders_away(job: Job, snapshot: Drrt) -> str:

@@ -205,10 +205,26 @@ def _values(route: Route) -> str:
 
 
 def _unmeasured(question: RouteQuestion) -> list[ObjectiveName]:
-    """Objectives that no verifier can measure, or fewer than must agree."""
+    """Objectives that no verifier can measure, or those of fewer owners than must agree."""
     least, topology = question.intent.quorum.quorum, question.topology
     names = question.intent.objective_names()
-    return [name for name in names if len(topology.verifier_sites(name)) < least]
+    return [name for name in names if len(topology.verifier_owners(name)) < least]
+
+
+def _why_unmeasured(question: RouteQuestion, name: ObjectiveName) -> str:
+    topic, least = question.intent.objective(name).topic, question.intent.quorum.quorum
+    able = question.topology.verifier_sites(name)
+    owners = question.topology.verifier_owners(name)
+    few = "no verifier" if least == 1 else f"fewer than {least} verifiers (verification.quorum)"
+    only = f": {', '.join(able)} alone" if able else ""
+    if len(able) >= least:  # Of which several are one owner's.
+        few = f"verifiers of fewer than {least} owners (verification.quorum)"
+        only = (
+            f": {', '.join(able)}, all of {'the owner' if len(owners) == 1 else 'the owners'} "
+            f"{', '.join(owners)}, each of whom has one voice; another owner's verifier, or a "
+            "lower quorum, would help"
+        )
+    return f"{few} can measure objective {name} (test set on {topic}){only}"
 
 
 def _untrainable(question: RouteQuestion) -> Algorithm | None:
@@ -222,12 +238,7 @@ def _reasons(judged: _Judged) -> Iterator[str]:
     question, route, decision = judged.question, judged.route, judged.decision
     unmeasured = _unmeasured(question)
     for name in unmeasured:
-        topic = question.intent.objective(name).topic
-        least = question.intent.quorum.quorum
-        few = "no verifier" if least == 1 else f"fewer than {least} verifiers (verification.quorum)"
-        able = ", ".join(question.topology.verifier_sites(name))
-        only = f": {able} alone" if able else ""
-        yield f"{few} can measure objective {name} (test set on {topic}){only}"
+        yield _why_unmeasured(question, name)
     if untrainable := _untrainable(question):
         fits = (one for one in Algorithm if one not in question.unfit)
         yield (

@@ -151,10 +151,11 @@ def _filters(trial: _Trial, rejections: tuple[Rejection, ...]) -> Iterator[Relax
 
 
 def _quorum(trial: _Trial) -> Relaxation | None:
-    """As many verifiers as can measure each objective, if the intent asks for more."""
+    """As many as there are owners of verifiers that can measure each objective, if the intent asks
+    for more."""
     wanted, topology = trial.question.intent.quorum, trial.question.topology
     names = trial.question.intent.objective_names()
-    able = min(len(topology.verifier_sites(name)) for name in names)
+    able = min(len(topology.verifier_owners(name)) for name in names)
     if not 0 < able < wanted.quorum:
         return None
     fewer = Quorum(quorum=able, of=min(wanted.of, 2 * able - 1))

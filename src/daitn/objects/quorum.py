@@ -39,7 +39,7 @@ class Quorum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     quorum: Verifiers
     """Number that must agree, within the sampling error of their test sets: more than half of
-    `of`."""
+    `of`. All are of different owners."""
     of: Verifiers
     """Number that are asked; fewer if fewer are connected, but at least `quorum`."""
 

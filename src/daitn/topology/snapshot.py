@@ -14,7 +14,7 @@ from daitn.objects.descriptors import (
     NodeDescriptor,
     TestSetDescriptor,
 )
-from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.identifiers import ObjectiveName, OwnerId, SiteId
 from daitn.objects.readings import LinkReading, LoadReading
 
 __all__ = ["DataOption", "Drrt", "MsDrrt", "NodeList", "SitePage", "SiteState", "VerifierOption"]
@@ -110,3 +110,9 @@ class MsDrrt:
     def verifier_sites(self, objective: ObjectiveName) -> tuple[SiteId, ...]:
         """The sites that can measure an objective."""
         return tuple(dict.fromkeys(one.site for one in self.verifiers.get(objective, ())))
+
+    def verifier_owners(self, objective: ObjectiveName) -> tuple[OwnerId, ...]:
+        """The owners of those sites. Each has one voice in a quorum."""
+        sites = self.snapshot.sites
+        owners = (sites[site].descriptor.owner for site in self.verifier_sites(objective))
+        return tuple(dict.fromkeys(owners))

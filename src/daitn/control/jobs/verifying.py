@@ -113,7 +113,7 @@ def _why_missing(job: Job, missing: Sequence[ObjectiveName]) -> str:
     quorum, received = job.intent.quorum.quorum, job.candidate.received
     if not any(received.get(name) for name in missing):
         enough = "no verifier is" if quorum == 1 else f"fewer than {quorum} verifiers are"
-        more = "" if quorum == 1 else "; another one, or a lower verification.quorum, would help"
+        more = "" if quorum == 1 else "; another owner's, or a lower quorum, would help"
         return f"{enough} connected for {', '.join(missing)}{more}"
     disagreeing = (
         f"{name} ({', '.join(f'{fact.site}: {fact.value:.3f}' for fact in received[name])})"
@@ -121,8 +121,8 @@ def _why_missing(job: Job, missing: Sequence[ObjectiveName]) -> str:
         if received.get(name)
     )
     return (
-        f"no {quorum} verifiers agree, and no other is connected, for {', '.join(disagreeing)}; "
-        "another one would help"
+        f"no {quorum} verifiers agree, and no other owner's is connected, for "
+        f"{', '.join(disagreeing)}; another one would help"
     )
 
 
