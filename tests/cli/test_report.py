@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 
 import msgspec
 import pytest
+from rich.console import Console
 
+from daitn.cli.tables import job_table
 from daitn.oam.report.facts import Proof, ReportFacts
 from daitn.oam.report.html import Safe, inline, table, tag
 from daitn.oam.report.page import page
+from daitn.oam.words import setback_lines
 from daitn.objects.errors import ErrorReport
-from daitn.objects.identifiers import Digest
-from daitn.objects.jobs import JobState, VisitView
+from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.jobs import JobState, Setback, VisitView
 from daitn.objects.lineage import Entry, Visit
 from daitn.objects.privacy import NoiseMechanism, PrivacySpent
 from daitn.objects.value import Contributions, ValueOfData
@@ -108,6 +112,7 @@ def test_names_from_the_network_are_text(odd: str) -> None:
         route=route,
         objectives=objectives,
         excluded=(name,),
+        setbacks=(Setback(site=name, reason=name, times=1, at_s=facts.job.submitted_at_s),),
         state=JobState.FAILED,
         error=ErrorReport(code="WorkFailed", problem=name, fix=name),
     )
@@ -122,6 +127,20 @@ def test_names_from_the_network_are_text(odd: str) -> None:
     assert "script" not in {tag for tag, _ in seen.tags}
     assert "‮" not in page(odd_facts)
     assert name.replace("‮", r"\u202e") in seen.text
+
+
+def test_members_that_were_set_back_are_told_with_reason_and_time() -> None:
+    facts = a_route()
+    site, at_s = SiteId("quack"), facts.job.submitted_at_s + 90.0
+    held = Setback(site=site, reason="its update points backwards", times=2, at_s=at_s)
+    job = msgspec.structs.replace(facts.job, setbacks=(held,), excluded=(site,))
+    line = "quack: its update points backwards (2 times), 90 s after it began; left out"
+    assert line in read(msgspec.structs.replace(facts, job=job)).text
+    assert setback_lines(job) == [line]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(job_table(job))
+    assert isinstance(console.file, io.StringIO)
+    assert f"set back: {line}" in console.file.getvalue()
 
 
 def test_what_is_not_marked_as_safe_is_escaped() -> None:

@@ -20,6 +20,7 @@ from daitn.cli.session import (
     screen,
 )
 from daitn.cli.tables import assessment_table, decided_table, decision_table, decisions_table
+from daitn.oam.words import setback_lines
 from daitn.objects.errors import NotFound
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import Decided, JobView
@@ -72,6 +73,8 @@ def explain(
             "decision": view.decision,
             "decisions": made,
             "disagreements": view.disagreements,
+            "setbacks": view.setbacks,
+            "excluded": view.excluded,
         }
         print_json(to_json(shown))
         return
@@ -79,6 +82,7 @@ def explain(
     if view.assessment is not None:
         parts.append(assessment_table(view.assessment))
     parts += [Text(f"not counted: {one}") for one in view.disagreements]
+    parts += [Text(f"set back: {one}") for one in setback_lines(view)]
     if made:
         parts += [decisions_table(made), decided_table(made[-1], len(made))]
     screen.print(Group(*parts))

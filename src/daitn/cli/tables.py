@@ -10,7 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from daitn.oam.words import REJECTED_COLUMNS, expected_words, rejected_rows, size, values
+from daitn.oam.words import (
+    REJECTED_COLUMNS,
+    expected_words,
+    rejected_rows,
+    setback_lines,
+    size,
+    values,
+)
 from daitn.objects.decisions import (
     Assessment,
     Compared,
@@ -95,6 +102,7 @@ def job_table(job: JobView) -> RenderableType:
     )
     parts: list[RenderableType] = [head, _objectives(job)]
     parts += [Text(f"not counted: {one}", style="yellow") for one in job.disagreements]
+    parts += [Text(f"set back: {one}", style="yellow") for one in setback_lines(job)]
     if job.route:
         parts.append(_route(job))
     if job.planned is not None and not job.state.final:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
+from daitn.objects.jobs import JobView
 from daitn.objects.text import counted, some
 from daitn.objects.value import Valuation, ValueOfData
 from daitn.topology.qrrt.served import ServedModel
@@ -16,6 +17,7 @@ __all__ = [
     "doubts",
     "expected_words",
     "rejected_rows",
+    "setback_lines",
     "size",
     "value_words",
     "values",
@@ -65,6 +67,16 @@ def expected_words(seconds: float, chance: float) -> str:
 def values(expected: Mapping[str, float]) -> str:
     """Objectives with their values."""
     return ", ".join(f"{name} {value:.2f}" for name, value in expected.items())
+
+
+def setback_lines(job: JobView) -> list[str]:
+    """Which sites' work failed or does not count, and why, latest last."""
+    ends = {one.site: one for one in job.setbacks}
+    return [
+        f"{one}, {one.at_s - job.submitted_at_s:.0f} s after it began"
+        f"{'; left out' if one.site in job.excluded and ends[one.site] is one else ''}"
+        for one in job.setbacks
+    ]
 
 
 def doubts(one: ServedModel) -> dict[str, str]:

@@ -43,6 +43,7 @@ __all__ = [
     "Reported",
     "ResumeAsked",
     "RoundDue",
+    "Setback",
     "SiteLost",
     "Submitted",
     "ValueAsked",
@@ -377,6 +378,22 @@ class VisitView(msgspec.Struct, frozen=True, kw_only=True):
     """How the round was merged."""
 
 
+class Setback(msgspec.Struct, frozen=True, kw_only=True):
+    """A site's work for a job that failed, was lost, or does not count: a model that was held back
+    from a round, for instance."""
+
+    site: SiteId
+    reason: str
+    times: int
+    """How often, for this reason."""
+    at_s: float
+    """The last time."""
+
+    def __str__(self) -> str:
+        often = f" ({self.times} times)" if self.times > 1 else ""
+        return f"{self.site}: {self.reason}{often}"
+
+
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job as `daitn describe` and the API show it."""
 
@@ -417,6 +434,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Sites working for it that have long been silent, and for how long."""
     disagreements: tuple[Disagreement, ...] = ()
     """Measurements that a quorum of verifiers contradicts."""
+    setbacks: tuple[Setback, ...] = ()
+    """Work of sites that failed or does not count, and why: the latest last. Those that failed too
+    often are `excluded`."""
     not_resumed: ErrorReport | None = None
     """Why it cannot be resumed, and what to do instead; absent means that it can once it has ended.
     """

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import Command, StartWork, StopWork
+from daitn.control.jobs.failing import MOST_SETBACKS, note_problem
 from daitn.control.jobs.job import Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
@@ -234,9 +235,24 @@ def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
     assert len(again.work.trained) == 2
     assert again.site == merge.site
     assert world.job.failures == {"specialist": 1}
-    world.feed(Reported(world.done(again)))
+    world.feed(Reported(failed(again, "Corrupt", "models[1]")))
     world.run()
     assert state_of(world) is JobState.REACHED
+    told = view(world.job, 0.0).setbacks
+    assert [one.site for one in told] == ["specialist", "third"], "although the job has reached"
+    assert {one.reason for one in told} == {"it broke"}
+    assert all(one.at_s > 0.0 for one in told)
+
+
+def test_setbacks_are_counted_and_bounded() -> None:
+    job = RoundsWorld().job
+    for number in range(200):
+        note_problem(job, SiteId("a"), "it broke" if number % 2 else f"{number} " + "x" * 9999)
+    told = view(job, 0.0).setbacks
+    assert len(told) == MOST_SETBACKS
+    assert (told[-1].reason, told[-1].times) == ("it broke", 100)
+    assert max(len(one.reason) for one in told) <= 500
+    assert str(told[-1]) == "a: it broke (100 times)"
 
 
 def test_too_few_models_for_a_robust_rule_lose_the_round_and_not_the_job() -> None:

@@ -7,7 +7,7 @@ from daitn.control.jobs.job import MAX_FAILURES, Job
 from daitn.control.jobs.outstanding import drop, is_under_way
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import SiteId
-from daitn.objects.jobs import JobEvent, SiteLost, WorkStalled
+from daitn.objects.jobs import JobEvent, Setback, SiteLost, WorkStalled
 from daitn.objects.messages import WorkOutcome, WorkState
 
 __all__ = [
@@ -17,15 +17,32 @@ __all__ = [
     "note_cut_off",
     "note_failure",
     "note_loss",
+    "note_problem",
     "reason_of",
     "stall_of",
 ]
+
+MOST_SETBACKS = 50
+"""Setbacks that a job remembers; the oldest are forgotten."""
+_MOST_REASON = 500
+"""Characters of a reason: a site may give any."""
+
+
+def note_problem(job: Job, site: SiteId, problem: str) -> None:
+    """Record what went wrong at a site, and that it did."""
+    job.problems[site] = problem
+    reason = problem[:_MOST_REASON]
+    before = job.setbacks.pop((site, reason), None)
+    times = 1 if before is None else before.times + 1
+    job.setbacks[site, reason] = Setback(site=site, reason=reason, times=times, at_s=job.at_s)
+    if len(job.setbacks) > MOST_SETBACKS:
+        del job.setbacks[next(iter(job.setbacks))]
 
 
 def note_failure(job: Job, site: SiteId, error: ErrorReport, *, awaited: bool = True) -> None:
     """Record a site's failed work, even if the job had not waited for it."""
     job.error = error
-    job.problems[site] = error.problem
+    note_problem(job, site, error.problem)
     _count(job, awaited)
 
 
@@ -61,7 +78,7 @@ def drop_stalled(job: Job, event: JobEvent) -> tuple[StopWork, ...]:
 def note_loss(job: Job, site: SiteId, *, awaited: bool = True) -> None:
     """Record that a site was lost during its work, even if the job had not waited for it."""
     job.losses[site] = job.losses.get(site, 0) + 1
-    job.problems[site] = "it was lost during work"
+    note_problem(job, site, "it was lost during work")
     _count(job, awaited)
 
 
@@ -73,11 +90,12 @@ def _count(job: Job, awaited: bool) -> None:
 def note_cut_off(job: Job, site: SiteId, holders: tuple[SiteId, ...]) -> None:
     """Record that a site could not fetch a model from any of its holders."""
     job.cut_off |= {(site, holder) for holder in holders if holder != site}
-    job.problems[site] = (
+    problem = (
         f"it cannot fetch the model from {' or '.join(holders) or 'anybody'}: they do not answer, "
         "or neither can connect to the other; with `listen: []` in its file the control centre "
         "relays"
     )
+    note_problem(job, site, problem)
 
 
 def reason_of(outcome: WorkOutcome) -> ErrorReport:

@@ -17,7 +17,7 @@ from daitn.objects.descriptors import ANY, NodeDescriptor
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import Budget, TrainingIntent
-from daitn.objects.jobs import Checkpoint, JobState, LeftModel, VisitView, WorkNeeds
+from daitn.objects.jobs import Checkpoint, JobState, LeftModel, Setback, VisitView, WorkNeeds
 from daitn.objects.lineage import Entry, Merge, Verification, Visit, descent
 from daitn.objects.merging import Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
@@ -231,6 +231,8 @@ class Job:
     """The latest visit to each site that was lost during it."""
     problems: dict[SiteId, str] = field(default_factory=dict)
     """The latest problem at a site."""
+    setbacks: dict[tuple[SiteId, str], Setback] = field(default_factory=dict)
+    """The latest problems of all sites, by site and reason, latest last."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
     """Site and holder: the site could not fetch a model from that holder."""
     without_progress: int = 0

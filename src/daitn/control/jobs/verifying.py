@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daitn.control.jobs.commands import ChooseVerifiers, Commands
-from daitn.control.jobs.failing import drop_lost, note_cut_off, note_failure, reason_of, stall_of
+from daitn.control.jobs.failing import (
+    drop_lost,
+    note_cut_off,
+    note_failure,
+    note_problem,
+    reason_of,
+    stall_of,
+)
 from daitn.control.jobs.job import MAX_FAILURES, Job, ModelCandidate
 from daitn.control.jobs.measuring import close_candidate, measured
 from daitn.control.jobs.outstanding import (
@@ -214,7 +221,7 @@ def _without_candidate(
     made_at = job.candidate.made_at if job.candidate else None
     if made_at is not None:
         job.failures[made_at] = job.failures.get(made_at, 0) + 1
-        job.problems[made_at] = f"its model {what}: {detail}"
+        note_problem(job, made_at, f"its model {what}: {detail}")
     job.without_progress += 1
     job.candidate = None
     job.detail = f"the last model {what}; continuing from the last verified checkpoint"

@@ -72,6 +72,7 @@ def view(job: Job, now_s: float, news: Mapping[VisitId, JobNews] = Map()) -> Job
         queued=_queued(job, news),
         silent=_silent(job, news),
         disagreements=tuple(job.disagreements),
+        setbacks=tuple(job.setbacks.values()),
         not_resumed=_not_resumed(job),
     )
 

@@ -11,7 +11,15 @@ from daitn.control.jobs.machine import decisions
 from daitn.control.jobs.view import view
 from daitn.objects.errors import InvalidInput
 from daitn.objects.intents import TrainingIntent
-from daitn.objects.jobs import Decided, JobEvent, JobState, JobView, Reported, WorkNeeds
+from daitn.objects.jobs import (
+    Decided,
+    JobEvent,
+    JobState,
+    JobView,
+    Reported,
+    Setback,
+    WorkNeeds,
+)
 from daitn.objects.lineage import Entry, Origin, SignedStatement
 from daitn.objects.merging import Algorithm
 
@@ -81,6 +89,7 @@ def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
         error=typical.error,
         route=tuple(visit for one in views for visit in one.route),
         working=tuple(sorted({site for one in views for site in one.working})),
+        setbacks=tuple(sorted((one for each in views for one in each.setbacks), key=_at_s)),
         excluded=tuple(sorted(set.intersection(*(set(one.excluded) for one in views)))),
         seconds=max(one.seconds for one in views),
         bytes_moved=sum(moved.values()),
@@ -89,6 +98,10 @@ def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
         ended_at_s=None if open_ else max(ended, default=None),
     )
     return whole, best
+
+
+def _at_s(setback: Setback) -> float:
+    return setback.at_s
 
 
 def _shortfall(job: Job) -> float:

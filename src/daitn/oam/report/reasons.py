@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from daitn.oam.report.facts import ReportFacts
 from daitn.oam.report.html import Safe, bullets, inline, joined, section, table, tag
-from daitn.oam.words import REJECTED_COLUMNS, expected_words, rejected_rows, values
+from daitn.oam.words import (
+    REJECTED_COLUMNS,
+    expected_words,
+    rejected_rows,
+    setback_lines,
+    values,
+)
 from daitn.objects.decisions import Decision, Rejection, SiteBelief
 from daitn.objects.jobs import Decided
 
@@ -108,6 +114,8 @@ def refused_section(facts: ReportFacts) -> Safe | None:
         more = len(facts.job.excluded) - _MOST
         tail = f" and {more:,} more" if more > 0 else ""
         parts.append(tag("p", "Left out after failures, refusals or losses: ", names, tail, "."))
+    if setbacks := setback_lines(facts.job):
+        parts += [tag("p", "Work of sites that failed or does not count:"), bullets(setbacks)]
     if facts.job.disagreements:
         lines = [str(one) for one in facts.job.disagreements[:_MOST]]
         parts += [tag("p", "Verifiers that a quorum contradicts:"), bullets(lines)]
