@@ -330,7 +330,7 @@ def _assigned(
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
     barred = {*job.barred, *asked_about(job, objective)} if job.intent.quorum != ONE else set()
-    barred |= job.candidate.unreached | job.candidate.refused if job.candidate else set()
+    barred |= job.candidate.asked_in_vain if job.candidate else set()
     beside = {given.site for given in chosen if given.site and given.objective == objective}
     owners = _owners(topology, {*asked_about(job, objective), *beside})
     model = job.candidate.model if job.candidate else None

@@ -386,7 +386,7 @@ async def _of_network(
             )
             findings += check_paths(await session.ask("topology", EVERYTHING, TopologyView))
             findings += await check_endpoints(alive)
-            findings += check_served((await session.ask("served", everything, ServedModels)).models)
+            findings += check_served((await session.ask("served", EVERYTHING, ServedModels)).models)
         if secured:
             async with carrier(center) as fabric:  # Rosters prove themselves.
                 return findings, await newest_roster(fabric)

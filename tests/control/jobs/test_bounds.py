@@ -46,6 +46,7 @@ from .world import (
     INTENT,
     OBJECTIVES,
     World,
+    all_verifiers_say,
     assessment,
     failed,
     is_training,
@@ -94,6 +95,7 @@ def test_a_verifier_that_gives_no_reason_ends_the_job(state: WorkState) -> None:
         start = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
         assert isinstance(start, StartWork)
         world.feed(Reported(ended(start, state)))
+    world.run()
     assert world.job.state is JobState.FAILED
     assert "mpvu-broad" in world.job.detail
 
@@ -141,6 +143,7 @@ def test_a_verification_that_does_not_get_on_is_given_anew_then_ends_the_job() -
         start = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-expert")
         assert isinstance(start, StartWork)
         world.feed(WorkStalled(site=start.site, visit=start.work.visit, silent_s=600.0))
+    world.run()
     assert world.job.state is JobState.FAILED
 
 
@@ -168,15 +171,13 @@ def test_a_site_whose_models_no_verifier_can_fetch_is_left_out_and_named() -> No
     while not world.job.state.final:
         assert isinstance(fresh, StartWork)
         world.feed(Reported(world.done(fresh)))
-        verify = world.run_until(is_verification)
-        assert isinstance(verify, StartWork)
-        world.feed(Reported(failed(verify, "Unreachable")))
+        all_verifiers_say(world, "Unreachable")
         while world.pending and not is_training(world.pending[0]):
             world.step()
         fresh = world.pending.pop(0) if world.pending else fresh
     assert world.job.state is JobState.EXHAUSTED
     assert world.job.excluded == ("general",)
-    assert "mpvu-broad cannot fetch it from general" in world.job.detail
+    assert "mpvu-broad, mpvu-expert cannot fetch it from general" in world.job.detail
 
 
 def test_a_site_that_cannot_fetch_from_any_holder_is_left_out_and_its_holders_are_named() -> None:

@@ -47,6 +47,7 @@ from .world import (
     DECISION,
     OBJECTIVES,
     World,
+    all_verifiers_say,
     assessment,
     failed,
     is_training,
@@ -200,14 +201,91 @@ def test_a_site_that_lacks_a_package_is_left_out_and_the_job_goes_on() -> None:
     assert state_of(world) is not JobState.FAILED
 
 
-def test_a_bad_model_configuration_ends_the_job_with_its_field() -> None:
+@pytest.mark.parametrize("sites", [("general",), ("general", "specialist", "third")])
+def test_a_bad_model_configuration_ends_the_job_with_its_field(sites: tuple[str, ...]) -> None:
+    """Once a second site says so, or none is left to ask."""
     world = World()
-    start = world.run_until(lambda command: isinstance(command, StartWork))
-    assert isinstance(start, StartWork)
-    world.feed(Reported(failed(start, "InvalidInput", "model.config.width")))
+
+    def left(job: Job) -> Route | None:
+        free = [site for site in sites if site not in job.excluded]
+        return Route(start=None, visits=(stop(free[0]),), reaches=True) if free else None
+
+    world.routes = left
+    asked = sites[:2]
+    for _ in asked:
+        assert not state_of(world).final
+        start = world.run_until(lambda command: isinstance(command, StartWork))
+        assert isinstance(start, StartWork)
+        world.feed(Reported(failed(start, "InvalidInput", "model.config.width")))
+    world.run()
     assert state_of(world) is JobState.FAILED
     assert world.job.error is not None
     assert world.job.error.field == "model.config.width"
+
+
+def in_turn(*sites: str) -> Callable[[Job], Route | None]:
+    """A visit to the first of these that is not left out; four visits at most."""
+
+    def route(job: Job) -> Route | None:
+        free = [site for site in sites if site not in job.excluded]
+        start = job.latest.model.manifest if job.latest else None
+        done = len(job.made) > 3 or not free
+        return None if done else Route(start=start, visits=(stop(free[0]),), reaches=True)
+
+    return route
+
+
+def test_no_site_alone_ends_a_job_by_what_it_says_of_its_owners_wishes() -> None:
+    """Neither at first, nor after others have trained as the owner wishes."""
+    world = World()
+    world.routes = in_turn("general", "specialist", "third")
+    make = world.run_until(lambda command: isinstance(command, StartWork))
+    assert isinstance(make, StartWork)
+    world.feed(Reported(failed(make, "InvalidInput", "model.config.width")))
+    world.visit_twice()
+    (given,) = world.job.outstanding.values()
+    wrong = failed(StartWork(given.site, given.work), "NotFound", "model.recipe")
+    world.feed(Reported(wrong))
+    assert world.job.excluded == ("general", "specialist")
+    world.run()
+    assert state_of(world) is JobState.EXHAUSTED
+    assert [visit.site for visit in world.job.made] == ["specialist"] * 2 + ["third"] * 2
+
+
+def test_a_visit_on_stricter_terms_than_published_is_no_visit() -> None:
+    """Nobody could measure its model, or nobody else train it."""
+    world = World()
+    world.routes = in_turn("general", "specialist")
+    visit = world.run_until(is_training)
+    assert isinstance(visit, StartWork)
+    outcome = world.done(visit)
+    assert outcome.entry is not None
+    fact = msgspec.structs.replace(outcome.entry.fact, release_to=("ZZ",))
+    entry = msgspec.structs.replace(outcome.entry, fact=fact)
+    world.feed(Reported(msgspec.structs.replace(outcome, entry=entry)))
+    assert world.job.excluded == ("general",)
+    assert "may not travel as far as it published" in world.job.problems[SiteId("general")]
+    world.run()
+    assert {visit.site for visit in world.job.made} == {"specialist"}
+    assert world.job.best is not None
+    assert world.job.best.release_to == ("*",)
+
+
+@pytest.mark.parametrize("claimed", [(), ("ghost",), ("mpvu-broad", "specialist")])
+def test_a_model_is_held_by_who_made_it_whoever_its_report_names(claimed: tuple[str, ...]) -> None:
+    world = World()
+    visit = world.run_until(is_training)
+    assert isinstance(visit, StartWork)
+    outcome = world.done(visit)
+    assert outcome.model is not None
+    model = msgspec.structs.replace(outcome.model, holders=tuple(map(SiteId, claimed)))
+    world.feed(Reported(msgspec.structs.replace(outcome, model=model)))
+    assert world.job.candidate is not None
+    assert world.job.candidate.model.holders == ("general",)
+    all_verifiers_say(world, "Unreachable")
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
+    assert {holder for _, holder in world.job.cut_off} == {"general"}
+    assert world.job.failures == {"general": 1}
 
 
 def test_a_job_waits_for_a_verifier_and_goes_on_when_one_comes() -> None:
@@ -223,16 +301,17 @@ def test_a_job_waits_for_a_verifier_and_goes_on_when_one_comes() -> None:
     assert state_of(world) is JobState.REACHED
 
 
-@pytest.mark.parametrize("told_by", ["its verifier", "the site where it waits"])
+@pytest.mark.parametrize("told_by", ["its verifiers", "the site where it waits"])
 def test_an_unverified_model_that_was_lost_with_its_site_is_made_again(told_by: str) -> None:
     world = World()
     first = world.run_until(is_training)
     assert isinstance(first, StartWork)
     world.feed(Reported(world.done(first)))
-    verify = world.run_until(is_verification)
-    assert isinstance(verify, StartWork)
-    lost = Reported(failed(verify, "Unreachable"))
-    world.feed(lost if told_by == "its verifier" else CandidateLost("no holder answers"))
+    if told_by == "its verifiers":
+        all_verifiers_say(world, "Unreachable")
+    else:
+        world.run_until(is_verification)
+        world.feed(CandidateLost("no holder answers"))
     again = world.run_until(is_training)
     assert isinstance(again, StartWork)
     assert list(world.job.outstanding) == [again.work.visit]
@@ -329,9 +408,7 @@ def test_work_that_was_lost_before_it_was_measured_is_paid_all_the_same() -> Non
     first = world.run_until(is_training)
     assert isinstance(first, StartWork)
     world.feed(Reported(world.done(first)))
-    verify = world.run_until(is_verification)
-    assert isinstance(verify, StartWork)
-    world.feed(Reported(failed(verify, "Unreachable")))
+    all_verifiers_say(world, "Unreachable")
     world.run_until(lambda command: isinstance(command, ComputeRoute))
     shown = view(world.job, world.now_s)
     assert (shown.cost_usd, shown.examples) == (0.5, 100)
@@ -387,6 +464,7 @@ def test_a_verifier_that_keeps_failing_ends_the_job() -> None:
         verify = world.run_until(lambda c: isinstance(c, StartWork) and c.site == "mpvu-broad")
         assert isinstance(verify, StartWork)
         world.feed(Reported(failed(verify, "WorkFailed")))
+    world.run()
     assert state_of(world) is JobState.FAILED
 
 
@@ -403,7 +481,8 @@ def test_a_model_that_cannot_be_measured_is_given_up_and_the_job_goes_on() -> No
     made_at = world.job.candidate.made_at
     assert made_at is not None
     world.feed(Reported(failed(verify, "WorkFailed", "model")))
-    assert not state_of(world).final
+    world.run_until(lambda command: isinstance(command, ComputeRoute))
+    world.pending.append(ComputeRoute())
     assert "cannot be measured" in world.job.detail
     assert "cannot be measured: mpvu-broad says" in world.job.problems[made_at]
     assert world.job.failures[made_at] == 1

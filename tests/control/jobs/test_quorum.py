@@ -10,18 +10,20 @@ import pytest
 
 from daitn.control.agreeing import agree, agreed
 from daitn.control.jobs.commands import StartWork, StopWork
+from daitn.control.jobs.job import Job
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.outstanding import asked_about
 from daitn.control.jobs.view import view
+from daitn.objects.decisions import Route
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, SiteId, VisitId
 from daitn.objects.intents import TrainingIntent
 from daitn.objects.jobs import JobState, Reported, VerifierAssignment, Woke, WorkStalled
 from daitn.objects.lineage import LineageFact, Verification
-from daitn.objects.messages import VerifyWork, Work
+from daitn.objects.messages import VerifyWork, Work, WorkOutcome
 from daitn.objects.quorum import LEAST_ITEMS, Quorum, comparable_items
 from daitn.objects.wire import canonical, decode, encode
 
-from .world import INTENT, World, failed, is_verification
+from .world import INTENT, World, failed, is_verification, stop
 
 UNITS = ("a", "b", "c")
 
@@ -132,14 +134,12 @@ def test_two_of_three_are_enough_where_two_are_connected() -> None:
 
 def test_one_that_breaks_does_not_end_a_job_that_has_others() -> None:
     world = Quorate()
-    for _ in range(3):
+    for _ in range(2):
         start = world.run_until(
             lambda c: isinstance(c, StartWork) and is_verification(c) and c.site == "a"
         )
         assert isinstance(start, StartWork)
         world.feed(Reported(failed(start, "WorkFailed")))
-        if "a" in world.job.barred:
-            break
     world.run()
     assert world.job.state is JobState.REACHED
     assert "a" in world.job.barred
@@ -278,3 +278,113 @@ def test_what_cannot_be_compared_counts_as_too_few(
     metric: str, items: int, labels: dict[str, int]
 ) -> None:
     assert comparable_items(metric, items, labels) < LEAST_ITEMS
+
+
+class Claiming(Quorate):
+    """Verifiers say that they cannot measure: liars of every model, all of those of a liar. As in a
+    network, others are asked, those with the fewest failures first."""
+
+    def __init__(
+        self, quorum: int, of: int, units: str, *, liars: str = "", spoiler: str = "", says: str
+    ) -> None:
+        super().__init__(units=tuple(units))
+        wanted = Quorum(quorum=quorum, of=of) if of > 1 else msgspec.UNSET
+        World.__init__(self, msgspec.structs.replace(INTENT, verification=wanted))
+        self.liars, self.spoiler, self.says = liars, spoiler, says
+        self.routes = in_turn
+
+    def verifier(self, objective: ObjectiveName) -> VerifierAssignment:
+        job, quorum = self.job, self.job.intent.quorum.of > 1
+        gone = set(job.candidate.asked_in_vain) if job.candidate else set()
+        gone |= {*job.barred, *self.chosen[objective]} if quorum else set()
+        free = [unit for unit in self.units if unit not in gone]
+        site = min(free, key=lambda unit: job.verifier_failures.get(unit, 0), default=None)
+        if site is not None:
+            self.chosen[objective].add(site)
+        return VerifierAssignment(objective=objective, site=site)
+
+    def done(self, start: StartWork) -> WorkOutcome:
+        candidate, (code, _, field) = self.job.candidate, self.says.partition(" ")
+        if isinstance(start.work, VerifyWork) and candidate is not None:
+            spoiled = bool(candidate.visits) and candidate.made_at == self.spoiler
+            if start.site in self.liars or spoiled:
+                return failed(start, code, field)
+        return super().done(start)
+
+    def run(self) -> None:
+        """Until it has ended, or has waited in vain a few times."""
+        super().run()
+        for _ in range(6):
+            if self.job.state is JobState.WAITING:
+                self.feed(Woke())
+                super().run()
+
+
+def in_turn(job: Job) -> Route | None:
+    """Each of three sites in turn, if it is not left out."""
+    free = [site for site in ("general", "specialist", "third") if site not in job.excluded]
+    if not free or len(job.made) >= 12:
+        return None
+    start = job.latest.model.manifest if job.latest else None
+    return Route(start=start, visits=(stop(free[len(job.made) % len(free)]),), reaches=True)
+
+
+UNMEASURABLE = ["WorkFailed model", "Corrupt model.config", "InvalidInput model.size_bytes"]
+
+
+@pytest.mark.parametrize("says", [*UNMEASURABLE, "Unreachable", "WorkFailed"])
+@pytest.mark.parametrize(
+    ("quorum", "of", "units"),
+    [(1, 1, "a"), (1, 1, "ab"), (2, 2, "ab"), (2, 3, "abc"), (3, 5, "abcde")],
+)
+def test_a_model_that_nobody_can_measure_counts_against_who_made_it(
+    quorum: int, of: int, units: str, says: str
+) -> None:
+    """And not against verifiers; the job goes on from the model before."""
+    world = Claiming(quorum, of, units, spoiler="third", says=says)
+    world.skill = {"broad": 0.0, "expert": -0.6}
+    world.run()
+    assert world.job.excluded == ("third",)
+    assert not world.job.barred
+    assert world.job.state is JobState.REACHED
+    assert {visit.site for visit in world.job.made} == {"general", "specialist"}
+
+
+@pytest.mark.parametrize("says", [*UNMEASURABLE, "Unreachable", "WorkFailed"])
+@pytest.mark.parametrize(
+    ("quorum", "of", "units"), [(1, 1, "ab"), (2, 2, "abc"), (2, 3, "abc"), (3, 5, "abcde")]
+)
+def test_who_cannot_measure_what_others_can_is_at_fault(
+    quorum: int, of: int, units: str, says: str
+) -> None:
+    world = Claiming(quorum, of, units, liars="a", says=says)
+    world.run()
+    assert world.job.state is JobState.REACHED
+    assert not world.job.failures, "no site is"
+    assert set(world.job.verifier_failures) == {"a"}
+
+
+@pytest.mark.parametrize(("quorum", "of", "units"), [(2, 2, "ab"), (3, 3, "abc")])
+def test_a_job_without_enough_other_verifiers_waits_and_names_who_fetches_nothing(
+    quorum: int, of: int, units: str
+) -> None:
+    world = Claiming(quorum, of, units, liars="a", says="Unreachable")
+    world.run()
+    assert not world.job.failures
+    assert world.job.state is JobState.WAITING
+    assert "not asked again: a" in world.job.detail
+
+
+def test_an_only_verifier_that_measures_nothing_is_told_before_all_sites_are_left_out() -> None:
+    world = Claiming(1, 1, "a", says="Unreachable")
+    world.visit_twice()
+    world.liars = "a"
+    (given,) = world.job.outstanding.values()
+    world.pending.append(StartWork(given.site, given.work))
+    World.run(world)
+    assert str(world.job.state) == "waiting"
+    assert "a could measure no model of general and third" in world.job.detail
+    assert not world.job.failures
+    world.liars = ""
+    world.run()
+    assert world.job.state is JobState.REACHED

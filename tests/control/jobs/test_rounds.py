@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daitn.control.jobs import rounds
 from daitn.control.jobs.commands import Command, StartWork, StopWork
 from daitn.control.jobs.failing import MOST_SETBACKS, note_problem
-from daitn.control.jobs.job import Outstanding
+from daitn.control.jobs.job import MAX_FAILURES, Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
 from daitn.control.jobs.reports import mismatch
@@ -38,7 +38,7 @@ from daitn.objects.jobs import (
 )
 from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
 from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, LocalRule, MergeRule
-from daitn.objects.messages import MergeWork, VisitWork, Work
+from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work, WorkOutcome
 from daitn.objects.wire import decode, encode
 
 from ..route_world import healthcare, topology
@@ -317,7 +317,7 @@ def test_what_is_of_no_use_to_a_round_is_left_out_of_it(change: dict[str, Any]) 
     entry = msgspec.structs.replace(outcome.entry, fact=fact)
     world.feed(Reported(msgspec.structs.replace(outcome, entry=entry)))
     world.run()
-    assert "general" in world.job.excluded
+    assert world.job.failures == {"general": MAX_FAILURES if "release_to" in change else 1}
     assert len(merges(world)[0].models) == 2
     assert world.job.best is not None
     assert world.job.best.release_to == ("*",)
@@ -971,3 +971,90 @@ def why_undivided(world: RoundsWorld) -> str:
 def test_rounds_that_cannot_be_measured_in_parts_say_why() -> None:
     assert "chain" in why_undivided(RoundsWorld(Algorithm.FEDSEQ))
     assert "groups" in why_undivided(grouped())
+
+
+class SpoiledWorld(RoundsWorld):
+    """A site sends weights of 1e30: its own model can be read, what comes of it can be neither
+    merged nor measured."""
+
+    liar = SiteId("specialist")
+
+    def __init__(self, algorithm: Algorithm, *, fails: str) -> None:
+        super().__init__(algorithm, most=12)
+        self.fails = fails
+        self.skill = {"broad": -2.0, "expert": -2.0}
+
+    def done(self, start: StartWork) -> WorkOutcome:
+        candidate, now = self.job.candidate, self.job.round
+        if isinstance(start.work, VerifyWork) and candidate is not None:
+            spoiled = self.liar in {one.visit.site for one in candidate.visits}
+            if spoiled and self.fails == "measuring":
+                return failed(start, "WorkFailed", "model")
+        if isinstance(start.work, MergeWork) and now is not None:
+            made = {each.visit.site: k for k, one in enumerate(now.made) for each in one.chain}
+            if self.liar in made and self.fails == "merging":
+                return failed(start, "InvalidInput", "training.merging.rate")
+            if self.liar in made and self.fails == "screening" and len(now.made) > 1:
+                return failed(start, "Corrupt", f"models[{made[self.liar]}]")
+        return super().done(start)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fails"),
+    [
+        (Algorithm.FEDAVG, "measuring"),
+        (Algorithm.DILOCO, "measuring"),
+        (Algorithm.DILOCO, "merging"),
+        (Algorithm.FEDSEQ, "measuring"),
+        (Algorithm.FEDSEQ, "screening"),
+    ],
+)
+@pytest.mark.parametrize("liar", SITES)
+def test_only_who_spoils_a_round_is_left_out(algorithm: Algorithm, fails: str, liar: str) -> None:
+    """Not the aggregator for what it was given, and not a chain's last site for its first one."""
+    world = SpoiledWorld(algorithm, fails=fails)
+    world.liar = SiteId(liar)
+    world.run()
+    assert set(world.job.failures) == {liar}
+    assert world.job.excluded == (liar,)
+    others = {visit.site for visit in world.job.made}
+    assert others == set(SITES) - {liar}, "the job goes on with these"
+    again = replay([(decode(encode(event), JobEvent), at_s) for event, at_s in world.facts])
+    assert view(again, world.now_s) == view(world.job, world.now_s)
+
+
+def test_no_site_is_left_out_where_the_rule_is_at_fault() -> None:
+    """Two sites alone meet the same error: its owner must mend it."""
+    world = RoundsWorld(Algorithm.DILOCO, most=12)
+    for _ in range(500):
+        command = world.pending[0] if world.pending else None
+        if isinstance(command, StartWork) and isinstance(command.work, MergeWork):
+            world.pending.pop(0)
+            world.feed(Reported(failed(command, "InvalidInput", "training.merging.rate")))
+        elif not world.step():
+            break
+    assert state_of(world) is JobState.FAILED
+    assert world.job.error is not None
+    assert world.job.error.field == "training.merging.rate"
+
+
+def test_who_cannot_merge_what_another_can_is_at_fault() -> None:
+    world = RoundsWorld()
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(failed(merge, "WorkFailed")))
+    assert not world.job.failures, "nobody knows yet"
+    again = world.run_until(is_merge)
+    assert isinstance(again, StartWork)
+    assert again.site != merge.site
+    world.feed(Reported(world.done(again)))
+    assert world.job.failures == {merge.site: 1}
+
+
+def test_a_groups_aggregator_is_not_blamed_for_what_it_merged() -> None:
+    world = grouped()
+    world.run_until(lambda c: is_merge(c) and len(merges(world)) == 2)
+    whole = next(o for o in world.job.outstanding.values() if isinstance(o.work, MergeWork))
+    world.feed(Reported(failed(StartWork(whole.site, whole.work), "Corrupt", "models[0]")))
+    assert set(merge_works(world)) == {"south2"}
+    assert not world.job.failures

@@ -155,8 +155,8 @@ class World:
     def verifier(self, objective: ObjectiveName) -> VerifierAssignment:
         """The one verification unit of each objective, unless it cannot fetch the model."""
         site = SiteId(f"mpvu-{objective}")
-        unreached = self.job.candidate.unreached if self.job.candidate else set()
-        return VerifierAssignment(objective=objective, site=None if site in unreached else site)
+        gone = self.job.candidate.asked_in_vain if self.job.candidate else ()
+        return VerifierAssignment(objective=objective, site=None if site in gone else site)
 
     def next_route(self, job: Job) -> Route | None:
         """General and specialist in turn, three visits at most."""
@@ -234,6 +234,14 @@ def failed(start: StartWork, code: str, field: str = "") -> WorkOutcome:
         state=WorkState.FAILED,
         error=ErrorReport(code=code, problem="it broke", field=field),
     )
+
+
+def all_verifiers_say(world: World, code: str, field: str = "") -> None:
+    """The verifier of each objective fails at the model that is to be measured."""
+    for _ in OBJECTIVES:
+        start = world.run_until(is_verification)
+        assert isinstance(start, StartWork)
+        world.feed(Reported(failed(start, code, field)))
 
 
 def model_of(start: StartWork) -> ModelRef | None:

@@ -14,6 +14,7 @@ __all__ = [
     "count_failure",
     "drop_lost",
     "drop_stalled",
+    "forgive",
     "note_cut_off",
     "note_failure",
     "note_loss",
@@ -53,6 +54,14 @@ def count_failure(
     `awaited`: as in `note_failure`."""
     job.failures[site] = MAX_FAILURES if for_good else job.failures.get(site, 0) + 1
     note_failure(job, site, error, awaited=awaited)
+
+
+def forgive(job: Job, site: SiteId) -> None:
+    """Take back a failure that did not come of its site."""
+    job.failures[site] = job.failures.get(site, 0) - 1
+    if job.failures[site] <= 0:
+        del job.failures[site]
+    job.problems.pop(site, None)
 
 
 def drop_lost(job: Job, event: JobEvent) -> tuple[StopWork, ...]:

@@ -136,6 +136,8 @@ class RoundInProgress:
     """Start model of a visit, if not the checkpoint; its result, once it is done."""
     made: list[Contribution] = field(default_factory=list)
     """The models to merge."""
+    unable: dict[SiteId, ErrorReport] = field(default_factory=dict)
+    """Sites that failed to merge these: at fault if another site can."""
 
 
 @dataclass
@@ -166,9 +168,18 @@ class ModelCandidate:
     """The measurement that counts, once enough of them agree."""
     unreached: set[SiteId] = field(default_factory=set)
     """Verification units that could not fetch it from any holder."""
+    failed: set[SiteId] = field(default_factory=set)
+    """Verification units that failed at it once, which may be bad luck."""
+    unable: dict[SiteId, ErrorReport] = field(default_factory=dict)
+    """Verification units that say it cannot be measured."""
     refused: set[SiteId] = field(default_factory=set)
     """Verification units whose test set's policy refuses to measure it now."""
     entries: list[Digest] = field(default_factory=list)
+
+    @property
+    def asked_in_vain(self) -> frozenset[SiteId]:
+        """Verification units that have said they cannot measure it."""
+        return frozenset((*self.unreached, *self.refused, *self.unable))
 
 
 @dataclass
@@ -233,6 +244,18 @@ class Job:
     """The latest problem at a site."""
     setbacks: dict[tuple[SiteId, str], Setback] = field(default_factory=dict)
     """The latest problems of all sites, by site and reason, latest last."""
+    suspects: set[SiteId] = field(default_factory=set)
+    """Sites of which at least one spoiled what all of them made together: see `suspecting`."""
+    apart: set[SiteId] = field(default_factory=set)
+    """Sites of chains whose model was faulty, which now train in no chain."""
+    distrusted: set[SiteId] = field(default_factory=set)
+    """Aggregators of faulty models, which now merge only if no other can."""
+    objections: dict[SiteId, ErrorReport] = field(default_factory=dict)
+    """What sites say that only the model's owner can mend."""
+    unproven: dict[SiteId, list[SiteId]] = field(default_factory=dict)
+    """By verifier: the makers of models that it alone could not measure, since it last measured."""
+    excused: set[SiteId] = field(default_factory=set)
+    """Verifiers whose such claims were taken back."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
     """Site and holder: the site could not fetch a model from that holder."""
     without_progress: int = 0

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from daitn.control.accounting.training import of_visit, price_of_visit
 from daitn.control.agreeing import Consensus, agreed
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
+from daitn.control.jobs.suspecting import clear
 from daitn.objects.access import narrowed
 from daitn.objects.decisions import PlannedVisit
 from daitn.objects.descriptors import ANY
+from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, ObjectiveName
 from daitn.objects.jobs import Checkpoint, VisitView
 from daitn.objects.lineage import Entry, Verification, Visit
 from daitn.objects.models import ModelRef
 from daitn.objects.quorum import Disagreement
 
-__all__ = ["close_candidate", "contribution", "made_candidate", "measured"]
+__all__ = ["close_candidate", "contribution", "deviates", "made_candidate", "measured"]
 
 
 def made_candidate(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
@@ -48,6 +50,15 @@ def contribution(
     job.entries.append(of_visit(job.intent.owner, visit, usd, job.at_s))
     release_to = narrowed(stop.release_to, visit.release_to)
     return Contribution(visit, entry.digest, model, float(usd), release_to)
+
+
+def deviates(stop: PlannedVisit, made: Contribution) -> ErrorReport | None:
+    """How a visit's signed terms are stricter than those that its plan is based on; none if they
+    are not."""
+    if set(made.release_to) == set(stop.release_to):
+        return None
+    problem = "its data may not travel as far as it published"
+    return ErrorReport(code="Refused", problem=problem, field="release_to")
 
 
 def measured(
@@ -114,6 +125,9 @@ def close_candidate(job: Job) -> Checkpoint:
         visits=path,
         by_label={n: fact.by_label for n, fact in candidate.measured.items() if fact.by_label},
     )
+    clear(job, candidate)
+    for site in candidate.asked_in_vain - candidate.refused:
+        job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
     if not job.checkpoints:
         job.untrained = values
     job.checkpoints.append(checkpoint)

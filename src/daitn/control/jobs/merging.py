@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from daitn.control.jobs import meeting, rounds
 from daitn.control.jobs.commands import Commands, StopWork
-from daitn.control.jobs.failing import (
-    count_failure,
-    drop_lost,
-    drop_stalled,
-    note_failure,
-    reason_of,
-)
+from daitn.control.jobs.failing import drop_lost, drop_stalled, note_failure, reason_of
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import stop_stage, take_outcome
 from daitn.control.jobs.stages import verify
+from daitn.control.jobs.suspecting import suspect_chain
 from daitn.control.jobs.visiting import after_visits, lose_round
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
@@ -45,11 +40,12 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return after_visits(job)
     if rounds.set_aside(job, error):
         return (*stop_stage(job), *lose_round(job))
-    made_at = rounds.leave_out(job, outcome.visit, error)
-    if made_at is None:
+    makers = rounds.leave_out(job, outcome.visit, error)
+    if makers is not None:
+        suspect_chain(job, makers, error)
+    else:
         rounds.give_up_aggregator(job, outcome.visit, outcome.site)
-    blamed = made_at or outcome.site
-    count_failure(job, blamed, error)
+        rounds.fail_to_merge(job, outcome.site, error)
     return after_visits(job)
 
 

@@ -90,10 +90,19 @@ def take_outcome(job: Job, event: Reported) -> WorkOutcome | None:
     if not wrong:
         if outcome.state is WorkState.DONE:
             _finished(job, given, outcome)
-        return outcome
+        return _held_by_maker(outcome)
     problem = f"the report of {outcome.site} is not about what it was asked for: {wrong}"
     error = ErrorReport(code="WorkFailed", problem=problem)
     return msgspec.structs.replace(outcome, state=WorkState.FAILED, error=error)
+
+
+def _held_by_maker(outcome: WorkOutcome) -> WorkOutcome:
+    """The outcome with who made its model as its only holder, whoever the report names: if it
+    cannot be fetched, the site is to blame and no link to others."""
+    if outcome.model is None:
+        return outcome
+    model = msgspec.structs.replace(outcome.model, holders=(outcome.site,))
+    return msgspec.structs.replace(outcome, model=model)
 
 
 def _finished(job: Job, given: Outstanding, outcome: WorkOutcome) -> None:

@@ -46,6 +46,8 @@ def on_planned(job: Job, event: JobEvent, now_s: float) -> Commands:
     if event.route is None:
         if event.waiting_for:
             return wait(job, event.waiting_for, now_s)
+        if job.objections and not job.made:  # Nobody is left who might see it otherwise.
+            return fail(job, list(job.objections.values())[-1], now_s)
         return end(
             job, JobState.EXHAUSTED, why_exhausted(job, now_s, event.why, event.unvisited), now_s
         )

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from daitn.control.jobs.failing import count_failure
+from daitn.control.jobs.failing import count_failure, note_failure
 from daitn.control.jobs.job import (
     Contribution,
     GroupInProgress,
@@ -28,10 +28,11 @@ from daitn.control.jobs.job import (
     RoundInProgress,
     moments_of,
 )
-from daitn.control.jobs.measuring import contribution
+from daitn.control.jobs.measuring import contribution, deviates
+from daitn.control.jobs.suspecting import objected, suspect, telling
 from daitn.objects.access import narrowed
 from daitn.objects.compression import Compression
-from daitn.objects.decisions import PlannedVisit, Round
+from daitn.objects.decisions import Round
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.jobs import Checkpoint, JobState
@@ -48,7 +49,9 @@ __all__ = [
     "close",
     "contribute",
     "due_at_s",
+    "fail_to_merge",
     "give_up_aggregator",
+    "give_up_models",
     "go_on",
     "has_own",
     "is_awaited",
@@ -66,12 +69,16 @@ one data set differ by less, unless other work begins there."""
 _LEAST_ROUND_S = 5.0
 """Minimum time before a round is due: a lost report is repeated after up to five seconds."""
 
+_OF_HOLDER = ("InvalidInput", "NotFound", "Unreachable")
+"""Errors about a model as a whole, its size or how it travels, which are its holder's."""
+_OF_AGGREGATOR = ("NotFound", "Refused", "StorageFull", "Unreachable")
+"""Errors in merging that do not come of the merged models."""
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
 def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
-    planned = _with_algorithm(job, planned)
+    planned = telling(job, _with_algorithm(job, planned))
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base, planned.algorithm)) for stop in planned.visits]
     if _remembers(job) is not planned.rule.outer:
@@ -111,8 +118,8 @@ def _with_algorithm(job: Job, planned: Round) -> Round:
 
 
 def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
-    """Take a site's result, late or not. A site whose model is useless for a round is not asked
-    again: data with stricter rules than published would restrict all others."""
+    """Take a site's result, late or not. A site whose data has stricter rules than published is
+    not asked again: they would restrict all others. A model that was there may be an accident."""
     now, visit = job.round, entry.fact
     assert isinstance(visit, Visit)
     job.lineage.append(entry)
@@ -120,9 +127,10 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
     stop = late or (now.stops[visit.visit] if now else None)
     assert stop is not None
     made = contribution(job, stop, visit, entry, model)
-    if useless := _useless(job, stop, made):
-        error = ErrorReport(code="WorkFailed", problem=useless)
-        count_failure(job, visit.site, error, for_good=True, awaited=late is None)
+    error = deviates(stop, made)
+    if error or (error := _known(job, made)):
+        for_good = error.code == "Refused"
+        count_failure(job, visit.site, error, for_good=for_good, awaited=late is None)
     elif late is not None:
         job.late.append(made)
     else:
@@ -131,14 +139,14 @@ def contribute(job: Job, entry: Entry, model: ModelRef) -> None:
         now.took_s[visit.visit] = job.at_s - now.began_at_s
 
 
-def _useless(job: Job, stop: PlannedVisit, made: Contribution) -> str:
-    """Why a site's result is useless; empty if it is not."""
-    if set(made.release_to) != set(stop.release_to):
-        return "its data may not travel as far as it published"
+def _known(job: Job, made: Contribution) -> ErrorReport | None:
+    """What is wrong with a model that the round has already; none if it has not."""
     known = {made.visit.model_in, *(one.visit.model_out for one in job.unmerged)}
     if job.round is not None:
         known.add(job.round.base.model.manifest)
-    return "it returned a model that was there" if made.visit.model_out in known else ""
+    if made.visit.model_out not in known:
+        return None
+    return ErrorReport(code="WorkFailed", problem="it returned a model that was there")
 
 
 def go_on(job: Job, visit: VisitId) -> tuple[tuple[SiteId, VisitWork], ...]:
@@ -346,9 +354,9 @@ def _group_of(job: Job, merging: VisitId) -> GroupInProgress | None:
     return next((group for group in groups if group.merging == merging), None)
 
 
-def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
-    """Continue without the model that an aggregator rejects; returns who made it. A group's merged
-    model is merged again by another site."""
+def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> tuple[SiteId, ...] | None:
+    """Continue without the model that an aggregator rejects; returns who may be at fault. A group's
+    merged model is merged again by another site."""
     now = job.round
     assert now is not None
     named = _OF_MODEL.fullmatch(error.field)
@@ -360,15 +368,18 @@ def leave_out(job: Job, merging: VisitId, error: ErrorReport) -> SiteId | None:
     )
     if number >= len(merged):
         return None
+    now.unable.clear()  # It may have been the reason.
     one = merged[number]
+    withheld = error.code in _OF_HOLDER
     if isinstance(one, Contribution):
         now.made.remove(one)
-        return one.visit.site
+        makers = one.chain[-1:] if withheld else one.chain
+        return tuple(dict.fromkeys(each.visit.site for each in makers))
     assert one.merged is not None
     site = one.merged[1].site
     one.merged = None
     one.aggregators.remove(site)
-    return site
+    return (site,) if withheld else ()
 
 
 def set_aside(job: Job, error: ErrorReport) -> bool:
@@ -393,12 +404,39 @@ def give_up_aggregator(job: Job, merging: VisitId, site: SiteId) -> None:
         group.merging = None
 
 
+def fail_to_merge(job: Job, site: SiteId, error: ErrorReport) -> None:
+    """Take note that a site failed to merge. That counts against it if another site can, or if it
+    has nothing to do with what was to be merged."""
+    assert job.round is not None
+    if error.code in _OF_AGGREGATOR:
+        count_failure(job, site, error)
+    else:
+        job.round.unable[site] = error
+        note_failure(job, site, error)
+
+
+def give_up_models(job: Job) -> ErrorReport | None:
+    """Suspect who made what no site can merge. Returns the error if it is the rule's, for whatever
+    models."""
+    now = job.round
+    assert now is not None
+    if not now.unable:
+        return None
+    error = list(now.unable.values())[-1]
+    makers = {one.visit.site for last in now.made for one in last.chain}
+    site = suspect(job, makers, error)
+    of_rule = error.code == "InvalidInput" and error.field.startswith("training.")
+    return error if site and of_rule and objected(job, site, error) else None
+
+
 def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     """The candidate of a merged round, or of its only visit."""
     now, fact = job.round, entry.fact
     assert now is not None
     if isinstance(fact, Merge) and fact.moments:
         job.moments = moments_of(fact)
+    for site, error in now.unable.items() if isinstance(fact, Merge) else ():
+        count_failure(job, site, error)  # Somebody could.
     parts = [group.merged[1] for group in now.groups if group.merged]
     release_to = now.base.release_to
     visits = tuple(one for last in now.made for one in last.chain)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from daitn.control.jobs.commands import ChooseVerifiers, Commands
 from daitn.control.jobs.failing import (
+    count_failure,
     drop_lost,
+    forgive,
     note_cut_off,
     note_failure,
-    note_problem,
     reason_of,
     stall_of,
 )
@@ -30,7 +33,8 @@ from daitn.control.jobs.outstanding import (
     take_outcome,
 )
 from daitn.control.jobs.stages import end, fail, plan, wait
-from daitn.objects.errors import ErrorReport, WorkFailed
+from daitn.control.jobs.suspecting import makers_of, objected, suspect
+from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import (
     CandidateLost,
@@ -48,6 +52,10 @@ from daitn.objects.quorum import ONE
 __all__ = ["on_candidate_lost", "on_chosen", "on_lost", "on_reported", "on_stalled"]
 
 
+_WITNESSES = 2
+"""Verifiers that must say that a model cannot be measured, if there are as many."""
+
+
 class _Assigned(NamedTuple):
     """A verifier assigned to measure."""
 
@@ -63,18 +71,9 @@ def on_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
     assert candidate is not None
     assigned = _still_open(job, event.assignments)
     missing = _missing(job, event, assigned)
-    if missing:
-        if candidate.refused:
-            refusing = ", ".join(sorted(candidate.refused))
-            candidate.refused.clear()
-            stops = stop_stage(job)
-            return (*stops, *wait(job, f"a test set's policy at {refusing} refuses now", now_s))
-        unreached = sorted(candidate.unreached)
-        if unreached:
-            detail = f"{', '.join(unreached)} cannot fetch it from {_holders(candidate)}"
-            return _without_candidate(job, detail, now_s)
-        stops = stop_stage(job)
-        return (*stops, *wait(job, _why_missing(job, missing), now_s))
+    claimed = candidate.unreached or candidate.unable
+    if missing and not (claimed and (assigned or _at_work(job))):  # Others may tell who is right.
+        return _without_verifier(job, missing, now_s)
     return tuple(
         start(
             job,
@@ -84,6 +83,36 @@ def on_chosen(job: Job, event: JobEvent, now_s: float) -> Commands:
         )
         for one in assigned
     )
+
+
+def _without_verifier(job: Job, missing: Sequence[ObjectiveName], now_s: float) -> Commands:
+    """Wait for a verifier, or continue without a model that nobody can measure."""
+    candidate = job.candidate
+    assert candidate is not None
+    if candidate.refused:
+        refusing = ", ".join(sorted(candidate.refused))
+        candidate.refused.clear()
+        return (
+            *stop_stage(job),
+            *wait(job, f"a test set's policy at {refusing} refuses now", now_s),
+        )
+    unreached = sorted(candidate.unreached)
+    if candidate.unable and job.intent.quorum == ONE:
+        return _without_unmeasured(job, now_s)
+    if unreached and not (candidate.received or candidate.unable):
+        detail = f"{', '.join(unreached)} cannot fetch it from {_holders(candidate)}"
+        return _without_unfetched(job, detail, now_s)
+    why = _why_missing(job, missing)
+    if unreached:  # Somebody could fetch it, so its maker is not to blame.
+        why += f"; {', '.join(unreached)} cannot fetch the model, as others can"
+        _count_each(job, unreached)
+        candidate.unreached.clear()
+    return (*stop_stage(job), *wait(job, why, now_s))
+
+
+def _at_work(job: Job) -> bool:
+    """Whether any verifier still measures the candidate."""
+    return any(measuring(job, objective) for objective in job.intent.objective_names())
 
 
 def _still_open(job: Job, assignments: Sequence[VerifierAssignment]) -> tuple[_Assigned, ...]:
@@ -118,10 +147,14 @@ def _missing(
 def _why_missing(job: Job, missing: Sequence[ObjectiveName]) -> str:
     assert job.candidate is not None
     quorum, received = job.intent.quorum.quorum, job.candidate.received
+    without = sorted(job.candidate.unable)
+    barred = sorted(job.barred) if job.intent.quorum != ONE else []
+    told = f"; {', '.join(without)} cannot measure it" if without else ""
+    told += f"; not asked again: {', '.join(barred)}" if barred else ""
     if not any(received.get(name) for name in missing):
         enough = "no verifier is" if quorum == 1 else f"fewer than {quorum} verifiers are"
         more = "" if quorum == 1 else "; another owner's, or a lower quorum, would help"
-        return f"{enough} connected for {', '.join(missing)}{more}"
+        return f"{enough} connected for {', '.join(missing)}{more}{told}"
     disagreeing = (
         f"{name} ({', '.join(f'{fact.site}: {fact.value:.3f}' for fact in received[name])})"
         for name in missing
@@ -129,7 +162,7 @@ def _why_missing(job: Job, missing: Sequence[ObjectiveName]) -> str:
     )
     return (
         f"no {quorum} verifiers agree, and no other owner's is connected, for "
-        f"{', '.join(disagreeing)}; another one would help"
+        f"{', '.join(disagreeing)}; another one would help{told}"
     )
 
 
@@ -146,6 +179,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     fact = outcome.entry.fact
     assert isinstance(fact, Verification)
     job.lineage.append(outcome.entry)
+    job.unproven.pop(outcome.site, None)
     before = len(job.disagreements)
     objective = measured(job, job.candidate, fact, outcome.entry.digest)
     job.detail = "; ".join(map(str, job.disagreements[before:])) or job.detail
@@ -153,7 +187,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return () if measuring(job, objective) else (ChooseVerifiers(open_objectives(job)),)
     stops = stop_measuring(job, objective)
     if len(job.candidate.measured) < len(job.intent.objectives):
-        return stops
+        return stops if _at_work(job) else (*stops, ChooseVerifiers(open_objectives(job)))
     checkpoint = close_candidate(job)
     if all(checkpoint.values[ObjectiveName(o.name)] >= o.at_least for o in job.intent.objectives):
         return (*stops, *end(job, JobState.REACHED, "", now_s))
@@ -162,26 +196,38 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
 
 
 def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
-    assert job.candidate is not None
+    candidate, site = job.candidate, outcome.site
+    assert candidate is not None
     error = reason_of(outcome)
-    note_failure(job, outcome.site, error)
+    note_failure(job, site, error)
     if error.code == "Unreachable":
-        job.candidate.unreached.add(outcome.site)
-        note_cut_off(job, outcome.site, job.candidate.model.holders)
+        candidate.unreached.add(site)
+        note_cut_off(job, site, candidate.model.holders)
         return (ChooseVerifiers(open_objectives(job)),)
-    if error.code == "Refused" and outcome.site not in job.candidate.refused:
-        job.candidate.refused.add(outcome.site)
+    if error.code == "Refused" and site not in candidate.refused:
+        candidate.refused.add(site)
         return (ChooseVerifiers(open_objectives(job)),)
-    if _is_of_model(error) and job.checkpoints and job.intent.quorum == ONE:
-        # The verifier has done its part: a visit that diverged must not end the job.
-        detail = f"{outcome.site} says that {error.problem}"
-        return _without_candidate(job, detail, now_s, "cannot be measured")
-    return _count_verifier_failure(job, outcome.site, error, now_s)
+    return _count_failure(job, site, error, now_s)
+
+
+def _count_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
+    """A verifier may fail once; then, whether it or the model is at fault, others tell."""
+    candidate = job.candidate
+    assert candidate is not None
+    if site not in candidate.failed and not _is_of_model(error):
+        candidate.failed.add(site)
+        _count_each(job, [site])
+    else:
+        candidate.unable[site] = error
+    if len(candidate.unable) >= max(_WITNESSES, job.intent.quorum.quorum):
+        return _without_unmeasured(job, now_s)
+    return (ChooseVerifiers(open_objectives(job)),)
 
 
 def _is_of_model(error: ErrorReport) -> bool:
-    """Whether it is the model that cannot be measured, by any verifier."""
-    return (error.code, error.field) == (WorkFailed.__name__, "model")
+    """Whether the verifier says that it is the model that cannot be measured."""
+    of_model = error.field == "model" or error.field.startswith("model.")
+    return of_model and error.code not in ("NotFound", "Refused")
 
 
 def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -192,7 +238,7 @@ def on_stalled(job: Job, event: JobEvent, now_s: float) -> Commands:
     error = stall_of(event)
     stops = drop(job, event.site)
     note_failure(job, event.site, error)
-    return (*stops, *_count_verifier_failure(job, event.site, error, now_s))
+    return (*stops, *_count_failure(job, event.site, error, now_s))
 
 
 def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
@@ -201,34 +247,87 @@ def on_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     return (*stops, ChooseVerifiers(open_objectives(job))) if stops else ()
 
 
-def _count_verifier_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> Commands:
-    job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
-    if job.verifier_failures[site] >= MAX_FAILURES and job.intent.quorum == ONE:
-        return (*stop_all(job), *fail(job, error, now_s))
-    return (ChooseVerifiers(open_objectives(job)),)
-
-
 def on_candidate_lost(job: Job, event: JobEvent, now_s: float) -> Commands:
     """Continue from the last verified checkpoint: the candidate has no holder any more."""
     assert isinstance(event, CandidateLost)
-    return _without_candidate(job, event.detail, now_s)
+    return _without_unfetched(job, event.detail, now_s)
 
 
-def _without_candidate(
-    job: Job, detail: str, now_s: float, what: str = "was lost before it was measured"
-) -> Commands:
-    """Continue from the last verified checkpoint. `what` is wrong with the model."""
-    made_at = job.candidate.made_at if job.candidate else None
+def _without_unfetched(job: Job, detail: str, now_s: float) -> Commands:
+    """Continue without a model that its holder does not hand out, or go on waiting for a verifier
+    that can fetch none."""
+    candidate = job.candidate
+    assert candidate is not None
+    what = "was lost before it was measured"
+    made_at, verifiers = candidate.made_at, candidate.unreached
     if made_at is not None:
-        job.failures[made_at] = job.failures.get(made_at, 0) + 1
-        note_problem(job, made_at, f"its model {what}: {detail}")
+        if why := _unproven(job, verifiers, made_at, detail):
+            return _wait_for_another(job, why, now_s)
+        problem = f"its model {what}: {detail}"
+        count_failure(job, made_at, ErrorReport(code="WorkFailed", problem=problem), awaited=False)
+    if job.start is not None and not job.checkpoints:
+        stops = _drop_candidate(job, what)
+        return (*stops, *wait(job, f"the owner's weights are unavailable: {detail}", now_s))
+    return (*_drop_candidate(job, what), *plan(job))
+
+
+def _without_unmeasured(job: Job, now_s: float) -> Commands:
+    """Continue without a model that no verifier can measure: none of these is to blame for it."""
+    candidate = job.candidate
+    assert candidate is not None
+    verifiers, error = sorted(candidate.unable), next(iter(candidate.unable.values()))
+    say = "says" if len(verifiers) == 1 else "say"
+    detail = f"{', '.join(verifiers)} {say} that {error.problem}"
+    made_at, makers = candidate.made_at, makers_of(job, candidate)
+    alone = not job.checkpoints and job.intent.quorum == ONE and not _is_of_model(error)
+    if made_at is None or alone or (not candidate.visits and objected(job, made_at, error)):
+        return (*stop_all(job), *fail(job, error, now_s))
+    if len(makers) == 1 and (why := _unproven(job, verifiers, made_at, detail)):
+        return _wait_for_another(job, why, now_s)
+    for site in candidate.failed:
+        job.verifier_failures[site] = max(0, job.verifier_failures.get(site, 0) - 1)
+    if candidate.merged is not None:
+        job.distrusted.add(made_at)
+    problem = f"its model cannot be measured: {detail}"
+    suspect(job, makers, msgspec.structs.replace(error, problem=problem))
+    return (*_drop_candidate(job, "cannot be measured"), *plan(job))
+
+
+def _unproven(job: Job, verifiers: Collection[SiteId], maker: SiteId, detail: str) -> str:
+    """Why a model that its only verifier cannot measure does not count against its maker: that
+    verifier could not measure another one's, either. Each verifier is excused once; empty if the
+    maker is to blame."""
+    if len(verifiers) != 1:
+        return ""
+    (verifier,) = verifiers
+    claims = job.unproven.setdefault(verifier, [])
+    if not claims or set(claims) == {maker} or verifier in job.excused:
+        claims.append(maker)
+        return ""
+    job.excused.add(verifier)
+    makers = " and ".join(sorted({*claims, maker}))
+    for site in claims:
+        forgive(job, site)
+    claims.clear()
+    job.verifier_failures[verifier] = MAX_FAILURES
+    return f"{verifier} could measure no model of {makers}: {detail}; another verifier would help"
+
+
+def _wait_for_another(job: Job, why: str, now_s: float) -> Commands:
+    return (*_drop_candidate(job, "was not measured"), *wait(job, why, now_s))
+
+
+def _drop_candidate(job: Job, what: str) -> Commands:
+    """Go back to the last verified checkpoint. `what` is wrong with the model."""
     job.without_progress += 1
     job.candidate = None
     job.detail = f"the last model {what}; continuing from the last verified checkpoint"
-    stops = stop_stage(job)
-    if job.start is not None and not job.checkpoints:
-        return (*stops, *wait(job, f"the owner's weights are unavailable: {detail}", now_s))
-    return (*stops, *plan(job))
+    return stop_stage(job)
+
+
+def _count_each(job: Job, verifiers: Iterable[SiteId]) -> None:
+    for site in verifiers:
+        job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
 
 
 def _holders(candidate: ModelCandidate) -> str:

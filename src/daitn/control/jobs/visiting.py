@@ -13,9 +13,10 @@ from daitn.control.jobs.failing import (
     reason_of,
 )
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.measuring import made_candidate
-from daitn.control.jobs.outstanding import start, stop_all, take_outcome
+from daitn.control.jobs.measuring import deviates, made_candidate
+from daitn.control.jobs.outstanding import start, take_outcome
 from daitn.control.jobs.stages import fail, plan, verify, wait
+from daitn.control.jobs.suspecting import objected
 from daitn.objects.decisions import Round
 from daitn.objects.identifiers import VisitId
 from daitn.objects.jobs import JobEvent, JobState, Reported, SiteLost
@@ -57,6 +58,10 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return after_visits(job, outcome.visit)
     job.lineage.append(outcome.entry)
     job.candidate = made_candidate(job, outcome.entry, outcome.model)
+    for made in job.candidate.visits:
+        if job.stop is not None and (error := deviates(job.stop, made)):
+            count_failure(job, outcome.site, error, for_good=True)
+            return plan(job)
     return meeting.begin(job) or verify(job)
 
 
@@ -65,8 +70,9 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     if error.field == "own" and rounds.has_own(job, outcome.visit):
         note_failure(job, outcome.site, error)
         return (start(job, *rounds.without_own(job, outcome.visit)),)
-    if error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound"):
-        return (*stop_all(job), *fail(job, error, now_s))
+    of_intent = error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound")
+    if of_intent and not job.made and objected(job, outcome.site, error):
+        return fail(job, error, now_s)
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     count_failure(job, outcome.site, error, for_good=at_once)
     if error.code == "Unreachable":
@@ -104,7 +110,8 @@ def after_visits(job: Job, *ended: VisitId) -> Commands:
     )
     merging = [o.site for o in job.outstanding.values() if isinstance(o.work, MergeWork)]
     if not merging:
-        return lose_round(job)
+        error = rounds.give_up_models(job)
+        return fail(job, error, job.at_s) if error else lose_round(job)
     job.detail = f"merging {len(now.made)} models at {', '.join(merging)}"
     return starts
 

@@ -1,0 +1,119 @@
+"""Whom a fault is counted against: only a site that alone can have caused it.
+
+Several sites make a chain's model, or a merged one. If it is faulty, none of them is blamed yet:
+sites of a chain train apart from then on, and of the makers of a merged model half train in the
+next round, then half of these, until one is left (adaptive group testing: Dorfman 1943,
+doi:10.1214/aoms/1177731363). A site that takes part in a model that can be measured is suspected no
+more. An aggregator is not blamed for what it was given; another one merges from then on.
+
+Likewise, of a piece of work that one site fails at and another one does, the first is at fault; if
+nobody can do it, who made what they were given is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from daitn.control.jobs.failing import count_failure
+from daitn.control.jobs.job import Job, ModelCandidate
+from daitn.objects.decisions import PlannedVisit, Round
+from daitn.objects.errors import ErrorReport
+from daitn.objects.identifiers import SiteId
+from daitn.objects.lineage import Verification, left_by
+from daitn.objects.merging import Algorithm
+from daitn.objects.secure_sum import LEAST_MEMBERS
+
+__all__ = ["clear", "makers_of", "objected", "suspect", "suspect_chain", "telling"]
+
+_ENOUGH_OBJECTIONS = 2
+"""Sites that must say so before what an owner wants counts as impossible: one may lie."""
+_NAMED = 8
+"""Limit on sites named in an error."""
+
+
+def makers_of(job: Job, candidate: ModelCandidate) -> set[SiteId]:
+    """The sites of which any may have spoiled a candidate since its checkpoint."""
+    makers = {one.visit.site for one in candidate.visits}
+    if candidate.merged is not None and candidate.algorithm is Algorithm.GOSSIP:
+        met = candidate.merged.models
+        facts = [one.fact for one in job.lineage if not isinstance(one.fact, Verification)]
+        makers |= {fact.site for fact in facts if left_by(fact) in met}
+    return makers or ({candidate.made_at} if candidate.made_at else set())
+
+
+def suspect(job: Job, makers: set[SiteId], error: ErrorReport) -> SiteId | None:
+    """Take note of a fault that one of these sites caused. It counts against the only one that can
+    have, who is returned."""
+    job.suspects = (job.suspects & makers) or makers
+    if len(job.suspects) > 1:
+        job.error = _of_several(job.suspects, error)
+        return None
+    (site,) = job.suspects
+    count_failure(job, site, error, awaited=False)
+    return site
+
+
+def suspect_chain(job: Job, makers: tuple[SiteId, ...], error: ErrorReport) -> None:
+    """Take note of a fault of a chain's model: it counts against a chain's only site."""
+    if len(makers) > 1:
+        job.apart.update(makers)
+        job.error = _of_several(makers, error)
+    for site in makers if len(makers) == 1 else ():
+        count_failure(job, site, error)
+
+
+def _of_several(makers: Collection[SiteId], error: ErrorReport) -> ErrorReport:
+    names = ", ".join(sorted(makers)) if len(makers) <= _NAMED else f"{len(makers)} sites"
+    return msgspec.structs.replace(error, problem=f"of {names} together: {error.problem}")
+
+
+def clear(job: Job, candidate: ModelCandidate) -> None:
+    """The makers of a model that was measured are suspected no more."""
+    job.suspects -= makers_of(job, candidate)
+
+
+def telling(job: Job, planned: Round) -> Round:
+    """The round as it tells most about who is at fault, if something was."""
+    if not (job.apart or job.suspects or job.distrusted):
+        return planned
+    chains: list[tuple[PlannedVisit, ...]] = []
+    rest: list[tuple[PlannedVisit, ...]] = []  # Behind, since groups number the visits.
+    for chain in planned.chains:
+        sites = {stop.site for stop in chain}
+        if len(chain) > 1 and sites & (job.apart | job.suspects):
+            chains.append(chain[:1])
+            rest += [(stop,) for stop in chain[1:]]
+        else:
+            chains.append(chain)
+    chains += rest
+    groups = planned.groups
+    if tested := _tested(job, planned, [stop.site for chain in chains for stop in chain]):
+        chains, groups = [chain for chain in chains if chain[0].site in tested], ()
+    return msgspec.structs.replace(
+        planned,
+        visits=tuple(chain[0] for chain in chains),
+        then=tuple(chain[1:] for chain in chains),
+        groups=groups,
+        aggregators=tuple(sorted(planned.aggregators, key=lambda site: site in job.distrusted)),
+    )
+
+
+def _tested(job: Job, planned: Round, sites: list[SiteId]) -> set[SiteId]:
+    """The sites of a round that is to tell which suspect is at fault: half of these, and others
+    only if the way of merging needs more models."""
+    suspects = [site for site in dict.fromkeys(sites) if site in job.suspects]
+    if not suspects:
+        return set()
+    half = max(1, len(suspects) // 2)
+    least = LEAST_MEMBERS if job.intent.training.secure_aggregation else 1
+    least = max(least, planned.rule.least_models or 1)
+    others = [site for site in dict.fromkeys(sites) if site not in job.suspects]
+    return set([*suspects[:half], *others, *suspects[half:]][: max(half, least)])
+
+
+def objected(job: Job, site: SiteId, error: ErrorReport) -> bool:
+    """Take note that a site says what the owner wants is impossible; returns whether enough do."""
+    job.objections[site] = error
+    return len(job.objections) >= _ENOUGH_OBJECTIONS
