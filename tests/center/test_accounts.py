@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
@@ -40,7 +41,8 @@ from tests.control.jobs.world import INTENT, World
 
 
 def world() -> World:
-    made = World(msgspec.structs.replace(INTENT, training=Training(credits_usd=5.0)))
+    intent = msgspec.structs.replace(INTENT, training=Training(credits_usd=5.0))
+    made = World(intent, at_s=time.time() - 600)
     made.run()
     return made
 

@@ -38,7 +38,7 @@ NAMES = tuple(JobId(f"qa-{number}") for number in range(1, 4))
 
 def lived(name: JobId) -> list[JobEvent]:
     """The facts of a job until it has reached its targets, and of a report that comes late."""
-    world = World(job=name)
+    world = World(job=name, at_s=time.time())
     world.run()
     events = [event for event, _ in world.facts]
     late = next(event for event in reversed(events) if isinstance(event, Reported))

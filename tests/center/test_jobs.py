@@ -90,7 +90,9 @@ async def scene() -> AsyncIterator[Scene]:
 async def test_what_sites_sign_for_others_is_kept_with_the_job_over_a_restart(scene: Scene) -> None:
     work = scene.submit().work
     key = SigningKey.generate()
-    made = made_by(work.visit)
+    made = msgspec.structs.replace(
+        made_by(work.visit), at_s=time.time(), recipe=work.recipe, seed=work.seed
+    )
     entry = sign_entry(made, (), key)
     model = ModelRef(manifest=made.model, size_bytes=8, holders=(made.site,))
     outcome = WorkOutcome(

@@ -112,7 +112,7 @@ def test_names_from_the_network_are_text(odd: str) -> None:
         route=route,
         objectives=objectives,
         excluded=(name,),
-        setbacks=(Setback(site=name, reason=name, times=1, at_s=facts.job.submitted_at_s),),
+        setbacks=(Setback(site=SiteId(name), reason=name, times=1, at_s=facts.job.submitted_at_s),),
         state=JobState.FAILED,
         error=ErrorReport(code="WorkFailed", problem=name, fix=name),
     )

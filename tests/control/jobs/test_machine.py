@@ -748,13 +748,13 @@ def test_a_fact_is_dated_when_its_work_was_done(days: int) -> None:
     assert "dated" in mismatch(given, dated, world.now_s)
 
 
-def test_a_model_is_of_the_size_and_at_the_site_that_its_entry_names() -> None:
+def test_a_model_is_of_the_size_that_its_entry_names() -> None:
     world = World()
     start = world.run_until(is_training)
     assert isinstance(start, StartWork)
     given, honest = Outstanding(start.site, start.work), world.done(start)
     assert honest.model is not None
-    for change in ({"size_bytes": 2**62}, {"size_bytes": 2}, {"holders": ()}):
+    for change in ({"size_bytes": 2**62}, {"size_bytes": 2}, {"size_bytes": 0}):
         model = msgspec.structs.replace(honest.model, **change)
         assert mismatch(given, msgspec.structs.replace(honest, model=model), world.now_s)
 

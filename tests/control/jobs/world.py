@@ -86,9 +86,10 @@ class World:
         start: ModelRef | None = None,
         job: str = "qa-1",
         order: SignedOrder | None = None,
+        at_s: float = 100.0,
     ) -> None:
         self.order = order.digest if order else Digest("")
-        self.now_s = 100.0
+        self.now_s = at_s
         self.facts: list[tuple[JobEvent, float]] = []
         self.pending: list[Command] = []
         self.settled = 0

@@ -68,7 +68,7 @@ def mismatch(given: Outstanding, outcome: WorkOutcome, now_s: float) -> str:
         wrong = _of_merge(given.work, fact, outcome.model.manifest)
     else:
         wrong = _of_visit(given.work, fact, outcome.model.manifest)
-    return wrong or _of_model(given, outcome.model, fact)
+    return wrong or _of_model(outcome.model, fact)
 
 
 def _odd_number(fact: LineageFact) -> str | None:
@@ -83,15 +83,11 @@ def _odd_number(fact: LineageFact) -> str | None:
     return None
 
 
-def _of_model(given: Outstanding, model: ModelRef, fact: LineageFact) -> str:
+def _of_model(model: ModelRef, fact: LineageFact) -> str:
     if not 0 < model.size_bytes <= _MOST:
         return "its model has no size that a model has"
     if isinstance(fact, Visit | Merge) and model.size_bytes != fact.size_bytes:
         return "its model has another size than its entry names"
-    # For a secure sum, nobody may fetch it.
-    secret = isinstance(given.work, VisitWork) and given.work.secure
-    if given.site not in model.holders and not secret:
-        return "its model is not where it was made"
     return ""
 
 
