@@ -40,7 +40,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 from daitn.objects.lineage import Origin, SignedStatement
-from daitn.objects.messages import WorkOutcome, WorkReport, WorkState, WorkStatus
+from daitn.objects.messages import VisitWork, WorkOutcome, WorkReport, WorkState, WorkStatus
 from daitn.objects.models import ModelRef
 from daitn.objects.requests import JobList, JobQuery
 from daitn.objects.wire import canonical, decode, encode
@@ -89,6 +89,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_what_sites_sign_for_others_is_kept_with_the_job_over_a_restart(scene: Scene) -> None:
     work = scene.submit().work
+    assert isinstance(work, VisitWork)
     key = SigningKey.generate()
     made = msgspec.structs.replace(
         made_by(work.visit), at_s=time.time(), recipe=work.recipe, seed=work.seed
