@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import SimpleNamespace
 
@@ -207,6 +207,49 @@ async def test_a_site_that_does_not_get_on_is_told_to_stop_and_has_failed(
     else:
         await until(lambda: len(scene.commands) > handed_in + 8)
         assert not scene.service.get(QA).failures
+
+
+@pytest.mark.parametrize(
+    "invented",
+    [
+        lambda k: WorkStatus(state=WorkState.RUNNING, phase="training", done=k, total=10**9),
+        lambda k: WorkStatus(state=WorkState.RUNNING, phase="training", done=k % 2, total=2),
+        lambda k: WorkStatus(state=WorkState.RUNNING, phase="fetching", done=k, total=k + 1),
+        lambda k: WorkStatus(state=WorkState.RUNNING, phase=f"phase-{k}"),
+        lambda k: WorkStatus(state=WorkState.RUNNING, ahead=1 + k % 2),
+        lambda k: WorkStatus(state=WorkState.RUNNING, ahead=10**9 - k),
+        lambda k: WorkStatus(state=WorkState.DONE, done=k, total=10**9),
+    ],
+)
+def test_progress_that_a_site_invents_is_given_up(invented: Callable[[int], WorkStatus]) -> None:
+    watch, visit, minutes = work_watch.WorkWatch(), VisitId("v"), 9 * 24 * 60
+    for minute in range(minutes):
+        watch.received(visit, invented(minute), 60.0 * minute)
+        if watch.stalled(60.0 * minute, {visit: 3600.0}):
+            return
+    raise AssertionError("it goes on for ever")
+
+
+def test_work_may_take_many_times_what_was_planned_and_begin_anew() -> None:
+    """It fetches two models, trains for three days, and its site is restarted in the middle."""
+    watch, visit = work_watch.WorkWatch(), VisitId("v")
+    steps = [
+        *(WorkStatus(state=WorkState.RUNNING, ahead=2 - k) for k in range(2)),
+        *(WorkStatus(state=WorkState.RUNNING, phase="fetching", total=t) for t in (70, 50)),
+        *(
+            WorkStatus(state=WorkState.RUNNING, phase="training", done=k, total=72)
+            for k in range(36)
+        ),
+        WorkStatus(state=WorkState.RUNNING),
+        *(
+            WorkStatus(state=WorkState.RUNNING, phase="training", done=k, total=72)
+            for k in range(73)
+        ),
+    ]
+    for hour, status in enumerate(steps):
+        watch.received(visit, status, 3600.0 * hour)
+        assert not watch.stalled(3600.0 * hour + 3500.0, {visit: 36_000.0}), hour
+    assert watch.stalled(3600.0 * hour + 5400.0)
 
 
 def set_back(monkeypatch: pytest.MonkeyPatch, by_s: float = 3600.0) -> None:

@@ -600,10 +600,12 @@ class JobService:
         outstanding = {v: o for job in self.unfinished() for v, o in job.outstanding.items()}
         for visit in self._watch.silent(outstanding, now_s):
             self._show(self.view(outstanding[visit].work.job))
-        for visit, silent_s in self._watch.stalled(now_s).items():
+        expected_s = {visit: o.expected_s for visit, o in outstanding.items()}
+        for visit, (silent_s, took_s) in self._watch.stalled(now_s, expected_s).items():
             site = outstanding[visit].site
-            log.warning("%s made no progress with %s for %.0f s", site, visit, silent_s)
-            stalled = WorkStalled(site=site, visit=visit, silent_s=silent_s)
+            stalled = WorkStalled(site=site, visit=visit, silent_s=silent_s, took_s=took_s)
+            what = "did not finish %s within" if took_s else "made no progress with %s for"
+            log.warning(f"%s {what} %.0f s", site, visit, took_s or silent_s)
             self._feed_each(("stalled", visit), partial(_if_outstanding, stalled))
 
 

@@ -242,6 +242,8 @@ class WorkStalled(msgspec.Struct, frozen=True, kw_only=True, tag="work-stalled")
     visit: VisitId
     silent_s: float
     """Time without progress, in seconds."""
+    took_s: float = 0.0
+    """Time since it began, in seconds, if that is too long; else 0."""
 
 
 class CandidateLost(msgspec.Struct, frozen=True, tag="candidate-lost"):

@@ -122,4 +122,6 @@ def reason_of(outcome: WorkOutcome) -> ErrorReport:
 def stall_of(event: WorkStalled) -> ErrorReport:
     """The error of a site that makes no progress."""
     problem = f"{event.site} has made no progress for {event.silent_s:.0f} s"
+    if event.took_s:
+        problem = f"{event.site} has not finished after {event.took_s:.0f} s"
     return ErrorReport(code="WorkFailed", problem=problem, fix="see the site's log")

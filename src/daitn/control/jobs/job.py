@@ -61,6 +61,8 @@ class Outstanding:
     price_usd_per_hour: float = 0.0
     """Price of merging or measuring at the time of the order. For a visit, the plan states the
     price."""
+    expected_s: float = 0.0
+    """What it is expected to take, as far as that is known; else 0."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import ObjectiveName, SiteId, VisitId
 from daitn.objects.jobs import Reported, WorkStalled
 from daitn.objects.lineage import Merge, Verification
-from daitn.objects.messages import VerifyWork, Work, WorkOutcome, WorkState
+from daitn.objects.messages import VerifyWork, VisitWork, Work, WorkOutcome, WorkState
 
 __all__ = [
     "asked_about",
@@ -40,8 +40,16 @@ def is_under_way(job: Job, event: WorkStalled) -> bool:
 
 def start(job: Job, site: SiteId, work: Work, price_usd_per_hour: float = 0.0) -> StartWork:
     """Assign work to a site, at a price if no plan states one."""
-    job.outstanding[work.visit] = Outstanding(site, work, job.at_s, price_usd_per_hour)
+    expected_s = _expected_s(job, work)
+    job.outstanding[work.visit] = Outstanding(site, work, job.at_s, price_usd_per_hour, expected_s)
     return StartWork(site, work)
+
+
+def _expected_s(job: Job, work: Work) -> float:
+    if isinstance(work, VerifyWork):
+        return job.verify_s or 0.0
+    stop = job.round.stops.get(work.visit) if job.round else job.stop
+    return stop.expected_s if stop and isinstance(work, VisitWork) else 0.0
 
 
 def stop_all(job: Job) -> tuple[StopWork, ...]:
