@@ -17,6 +17,7 @@ from daitn.center.metrics import CenterMetrics
 from daitn.control.jobs.commands import Assess, ChooseVerifiers, ComputeRoute, StartWork
 from daitn.control.jobs.job import Job, ModelCandidate, Outstanding
 from daitn.objects.descriptors import DataPolicy, NodeDescriptor
+from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import Digest, JobId, ObjectiveName, OwnerId, SiteId, VisitId
 from daitn.objects.intents import Budget, Preference
 from daitn.objects.jobs import (
@@ -332,11 +333,18 @@ def test_an_owner_has_one_voice_in_a_quorum() -> None:
     assert asked(2) == ["a2", "b1"], "alone, any verifier decides"
 
 
-def test_a_verifier_that_refused_a_model_is_not_given_it_again_at_once() -> None:
+@pytest.mark.parametrize("says", ["that it refuses", "that it cannot fetch", "that none can"])
+def test_a_verifier_that_cannot_measure_a_model_is_not_given_it_again_at_once(says: str) -> None:
     topology = medicine.cut(medicine.drrt(medicine.nodes()), medicine.intent())
     job = measurable()
     assert job.candidate is not None
     objective = ObjectiveName("broad")
     assert _assigned(job, topology, objective, (), medicine.NOW_S).site == "board"
-    job.candidate.refused.add(SiteId("board"))
+    match says:
+        case "that it refuses":
+            job.candidate.refused.add(SiteId("board"))
+        case "that it cannot fetch":
+            job.candidate.unreached.add(SiteId("board"))
+        case _:
+            job.candidate.unable[SiteId("board")] = ErrorReport(code="Corrupt", problem="NaN")
     assert _assigned(job, topology, objective, (), medicine.NOW_S).site is None
