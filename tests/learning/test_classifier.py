@@ -3,7 +3,7 @@ import json
 import math
 import struct
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,13 +36,7 @@ from daitn.objects.model_needs import MOST_COLUMNS, ColumnsNeeded
 TWO = {"classes": ["no", "yes"], "hidden": [8], "learning_rate": 0.05}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As a worker would: a fixed number, so that a seed gives one model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_csv(path: Path, header: list[str], rows: list[list[object]]) -> Path:

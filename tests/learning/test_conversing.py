@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from tests.scenes.tiny_llama import BEGIN, CHAT_TEMPLATE, END, VOCABULARY, write_folder
+from tests.scenes.tiny_llama import BEGIN, CHAT_TEMPLATE, END, VOCABULARY, imported, write_folder
 
 from daitn.learning.answering.protocol import Message, Piece, Question, Room, ToolCall
 from daitn.learning.causal_lm import CausalLm
@@ -19,13 +19,6 @@ from daitn.objects.errors import ContextExceeded, Corrupt, InvalidInput, Storage
 torch = pytest.importorskip("torch")
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-def imported(folder: Path, out: Path) -> dict[str, object]:
-    from daitn.learning.causal_lm.importing import import_pretrained
-
-    out.mkdir()
-    return import_pretrained(folder, out)
 
 
 @pytest.fixture(scope="module")

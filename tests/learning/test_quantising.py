@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.scenes.tiny_llama import write_folder
+from tests.scenes.tiny_llama import imported, write_folder
 
 from daitn.learning.answering.protocol import Message, Question, Room
 from daitn.learning.causal_lm import CausalLm
@@ -37,13 +37,6 @@ LLAMA_8B: dict[str, object] = {
     "vocabulary": 128256,
 }
 quantises = pytest.mark.skipif(not has_library(), reason="needs bitsandbytes")
-
-
-def imported(folder: Path, out: Path) -> dict[str, object]:
-    from daitn.learning.causal_lm.importing import import_pretrained
-
-    out.mkdir()
-    return import_pretrained(folder, out)
 
 
 @pytest.fixture(scope="module")

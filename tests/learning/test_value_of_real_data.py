@@ -4,12 +4,10 @@ measured: the recipe's own merges and tests, no model of them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.datasets import load_digits
 from tests.learning.test_merging import DIGITS, table
 
@@ -24,12 +22,7 @@ digits that nobody else has; the fifth has a few."""
 ONE_ROUND = 800
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Hospital:

@@ -81,3 +81,11 @@ def write_folder(
     with torch.no_grad():  # It does not end by itself where its likeliest token is taken.
         model.get_output_embeddings().weight[: len(SPECIAL)] = 0.0
     model.to(getattr(torch, dtype)).save_pretrained(folder)
+
+
+def imported(folder: Path, out: Path) -> dict[str, object]:
+    """Import a folder of `write_folder` as a model, and return its configuration."""
+    from daitn.learning.causal_lm.importing import import_pretrained
+
+    out.mkdir()
+    return import_pretrained(folder, out)

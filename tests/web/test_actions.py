@@ -11,7 +11,6 @@ from playwright.sync_api import Browser, Page, expect
 from daitn.objects.cordons import Cordon
 from daitn.objects.jobs import JobState, JobSummary
 from daitn.objects.placement import DeploymentView
-from tests.scenes.browser import browser
 from tests.scenes.waiting import wait_until
 from tests.web.canned import Canned, canned, facility, job, page
 
@@ -54,12 +53,6 @@ def center() -> Iterator[Canned]:
         answers[action.asks.partition(" ")[2]] = {}
     with canned(answers) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

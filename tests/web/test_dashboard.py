@@ -17,7 +17,7 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Route
 
-from tests.scenes.browser import User, browser
+from tests.scenes.browser import User
 from tests.scenes.clinic import facility, gateway, write_clinic, write_clinic_intent
 from tests.scenes.waiting import wait_until
 from tests.scenes.workers import children_of
@@ -113,12 +113,6 @@ def _ask(url: str) -> None:
     elsewhere = {"daitn": {"jurisdictions": ["AQ"]}}
     with pytest.raises(openai.APIError):
         client.chat.completions.create(model="auto", messages=messages, extra_body=elsewhere)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running_:
-        yield running_
 
 
 @pytest.fixture

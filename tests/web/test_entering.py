@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.scenes.browser import browser
 from tests.scenes.waiting import wait_until
 from tests.web.canned import Canned, canned, facility, page
 
@@ -23,12 +22,6 @@ def center() -> Iterator[Canned]:
     answers = {"/sites": page(facility("east")), "/sites/east": facility("east")}
     with canned(answers) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.scenes.browser import User, browser
+from tests.scenes.browser import User
 from tests.scenes.large_map import LargeMap, large_map
 from tests.scenes.waiting import wait_until
 
@@ -38,12 +38,6 @@ PIXEL = """
 def network() -> Iterator[LargeMap]:
     with large_map(SITES, links_each=4) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

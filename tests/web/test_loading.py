@@ -8,7 +8,6 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from daitn.objects.jobs import JobState, JobSummary
-from tests.scenes.browser import browser
 from tests.scenes.waiting import wait_until
 from tests.web.canned import Canned, canned, facility, job, page
 
@@ -53,12 +52,6 @@ NO_JSON = """fail = () => Promise.resolve(new Response("<html>"))"""
 def center() -> Iterator[Canned]:
     with canned({"/sites": page(facility("east")), "/jobs": page()}) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from daitn.objects.identifiers import Digest, OwnerId, SiteId
 from daitn.objects.placement import DeploymentView, PlaceView
 from daitn.topology.qrrt.served import ServedModel
 from daitn.topology.snapshot import SiteState
-from tests.scenes.browser import browser
 from tests.web.canned import Canned, canned, facility, page
 
 pytestmark = pytest.mark.slow
@@ -96,12 +95,6 @@ def center() -> Iterator[Canned]:
     answers |= {f"/sites/{site.descriptor.site}": site for site in SITES}
     with canned(answers) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

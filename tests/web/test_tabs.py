@@ -9,7 +9,6 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from playwright.sync_api import TimeoutError as StillWaiting
 
 from daitn.objects.jobs import JobState, JobSummary
-from tests.scenes.browser import browser
 from tests.scenes.waiting import wait_until
 from tests.web.canned import REFUSED, Canned, canned, facility, job, page
 
@@ -34,12 +33,6 @@ MAKE_HIDDEN = """
 def center() -> Iterator[Canned]:
     with canned({"/sites": page(facility("east")), "/jobs": page()}) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
 
 
 @pytest.fixture

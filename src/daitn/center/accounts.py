@@ -140,7 +140,9 @@ class Accounts:
         return encode(receipt)
 
     def _apply(self, statement: UsageStatement, kept: _StoredUsage) -> None:
-        if self._unsure:  # Else what it has, and did not say so, would be paid again.
+        if self._unsure:
+            # The journal may hold more than we know; without rereading it, that would be paid
+            # again.
             self.start()
             self._unsure = False
         name = _name(statement)

@@ -177,11 +177,11 @@ def _release(version: str) -> tuple[int, ...]:
 def restore(config: CenterConfig, folder: Path) -> BackupContents:
     """Restore a control centre from a backup, to the places in its file. It must not be running.
 
-    Where the file names a replica, and its database has entries, that is the one which the others
-    have: then the state folder alone is made. Raises `InvalidInput` if the state folder or the
+    If the file names a replica and its database has entries, the database is the shared one: only
+    the state folder is created. Raises `InvalidInput` if the state folder or the
     database holds anything else, as `checked_backup` does, and `StorageFull`. Nothing is
-    overwritten, and nothing is left of a restore that fails. One that was killed begins anew; if it
-    had filled a database that the file names by then, that has to be emptied.
+    overwritten, and nothing is left of a restore that fails. A killed restore starts over; if it
+    had already filled the database, empty that first.
     """
     contents = checked_backup(folder)
     if contents.name != config.name:

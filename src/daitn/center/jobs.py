@@ -1,7 +1,7 @@
 """The job service: stores each event, then acts on it; resumes every job after a restart.
 
-Jobs for which there is something to do are in memory. Of others an outline is (`ended_jobs`); they
-are read back from their events when somebody asks for more.
+Jobs with something left to do are in memory. Of an ended job only an outline is (`ended_jobs`); the
+rest is rebuilt from its events on request.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ class JobService:
         self._open: dict[JobId, Job] = {}
         """Jobs with something left to do; only these are examined periodically."""
         self.unreadable: dict[JobId, Corrupt] = {}
-        """Jobs in the journal that cannot be read, as far as that was noticed; their ids are
-        taken."""
+        """Jobs found to be unreadable in the journal. Their ids stay taken."""
         self._stored: dict[JobId, int] = {}
         self._away_until_s = 0.0
         """Nothing that can wait is written or read before (monotonic): the database did not answer
@@ -251,7 +250,7 @@ class JobService:
 
     def _go_on(self, id_: JobId) -> None:
         """Continue a job whose latest event may or may not be on disk, from the stored events, as
-        after a restart. Raises the `DaitnError` for which that is still unknown."""
+        after a restart. Raises the `DaitnError` that keeps this unknown."""
         left: Commands = ()
         if stored := self._events(id_):
             left = self._rebuild(id_, stored)

@@ -1,4 +1,4 @@
-"""What may be used once, or no more: secrets that opened their session, and sessions that ended.
+"""Used one-time secrets and ended sessions: neither is accepted again.
 
 It is in the journal before anybody gets an answer, and stays there until it would have expired:
 what is over stays over when the control centre restarts, or another one takes its place.

@@ -30,7 +30,7 @@ _OF_SEVERAL: Final = "of several that take turns name all, with commas"
 _LISTENS_WITHIN_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.1
 _ANSWERS_WITHIN_S: Final = 5.0
-"""Of several: a leader that is slower than that leads no more."""
+"""With several control centres: one that takes longer than this has lost its leadership."""
 _BUSY_WITHIN_S: Final = 15.0
 
 

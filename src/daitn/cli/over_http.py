@@ -1,7 +1,7 @@
 """How commands reach a control centre through its API if only HTTPS is available.
 
-They sign in with a token that they make of the key that signs what they ask. It lasts minutes, and
-is made anew while they run.
+They sign in with a token made with the key that signs their requests. It is valid for minutes, and
+renewed while they run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Applies changes of a running process's file, if that is safe.
 
-On SIGHUP, and when the file is replaced. Rosters, certificates and keys of this kind have ways of
-their own: a roster's file is looked at every second, certificates are renewed half-way.
+On SIGHUP, and when the file is replaced. Rosters and certificates are handled elsewhere: a roster's
+file is checked every second, certificates are renewed half-way.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ links.
     issuer.pem        a control centre's only: makes its key in the roster an issuer
 
 A certificate's common name is the member's public key in the roster, and nobody but the authority
-and the control centre can put it there. Who listens presents `membership.pem`, since Zenoh reads a
-listener's certificate once; who connects presents `certificate.pem`, which it reads for every link.
-Until it has one, it presents `membership.pem`, whose name begins with `ENTRY`: with that a control
-centre keeps a link for a minute, which is enough to ask for a certificate.
+and the control centre can put it there. A listener presents `membership.pem`, since Zenoh reads a
+listener's certificate once; a connecting process presents `certificate.pem`, which it reads for
+every link. Until it has one, it presents `membership.pem`, whose name begins with `ENTRY`: with
+that a control centre keeps a link for a minute, which is enough to ask for a certificate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Savepoints on disk: a visit whose process dies resumes from its last saved state.
 
-The visit's process writes them, and its node says which one counts: it keeps with that one's number
-what it has itself made of the visit by then. Files with later numbers are of no use.
+The visit's process writes them, and its node decides which one counts: beside that number
+it stores its own state of the visit. Files with later numbers are of no use.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def blur(weights: Sequence[Tensor], learning_rate: float, seed: int) -> None:
     """Add noise to weights, in place.
 
     It is drawn by `seed`, a secret of the site, and by the weights themselves: no two different
-    results have the same noise, of which their difference would be free.
+    results have the same noise, which would cancel in their difference.
     """
     digest = hashlib.blake2b(str(seed).encode(), digest_size=32)
     for weight in weights:

@@ -88,8 +88,8 @@ class CordonFile:
 
 
 def _changed(before: Cordon | None, question: CordonQuestion, by: str) -> Cordon:
-    """A cordon on top of another one takes nothing back: a site that is drained goes on to be, and
-    a reason holds until another one is given."""
+    """A further cordon only adds: a draining site keeps draining, and a reason stays until a new
+    one replaces it."""
     before = before or Cordon(by=by, since_s=clock.now_s())
     return Cordon(
         by=by,

@@ -110,7 +110,7 @@ class _ToolResult(_Tagged, tag="tool_result"):
 
 
 class _Thought(_Tagged, tag="thinking"):
-    """Dropped: models do not see it again, nor do Anthropic's."""
+    """Dropped: models do not see it again, as with Anthropic."""
 
 
 class _RedactedThought(_Tagged, tag="redacted_thinking"):

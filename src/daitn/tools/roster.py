@@ -133,7 +133,8 @@ class LiveRoster:
     def lists(self, public_key: str) -> bool:
         """Whether the newest roster has this key, with a valid membership.
 
-        Also of a roster that has expired: nobody is heard then, but a newer one can still come.
+        An expired roster counts too: all its members are ignored, but one of them may still send a
+        newer roster.
         """
         self.members()
         return self._wall_s() < self._ends.get(public_key, -math.inf)

@@ -34,7 +34,8 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
         return verify(job)
     error = reason_of(outcome)
-    if error.field == "moments":  # Who merged last is away: the outer step begins anew.
+    if error.field == "moments":
+        # The last aggregator is gone, and the outer step's state with it: start over.
         job.moments = None
         note_failure(job, outcome.site, error)
         return after_visits(job)

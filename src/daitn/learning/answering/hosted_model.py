@@ -221,7 +221,8 @@ class HostedModel:
                 _log.error("a model cannot be loaded again: %s", error)
             except Exception:
                 _log.exception("a model cannot be loaded again")
-            self._settled.set()  # Who asks meanwhile is told, and does not wait for the next try.
+            # Requests that arrive meanwhile fail at once instead of waiting for the next attempt.
+            self._settled.set()
         raise AssertionError("unreachable")
 
     @asynccontextmanager

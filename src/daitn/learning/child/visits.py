@@ -148,8 +148,8 @@ def become(
 ) -> NoReturn:
     """Have `work` done by a process to which `streams` belong from now on, and end like it.
 
-    Between it and this one, or in its place, stands the first process of their own namespaces,
-    where there are any: what is started there ends with that one. `confined`: the process does not
+    If it has namespaces of its own, their first process stands between the two, or in its place:
+    what is started there ends with that one. `confined`: the process does not
     start visits, but runs recipes itself.
     """
     own = Mechanism.NAMESPACES in confinement.mechanisms

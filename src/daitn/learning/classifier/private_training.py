@@ -1,8 +1,8 @@
 """Training a classifier with differential privacy.
 
 The clipped gradients of a step are summed without any of them being held: in a layer, a record's
-gradient is the product of what reached the layer and of what its output is to be changed by, and so
-is the gradient's norm (Goodfellow 2015, arXiv:1510.01799).
+gradient is the product of what reached the layer and of the gradient at its output, and so is the
+gradient's norm (Goodfellow 2015, arXiv:1510.01799).
 """
 
 from __future__ import annotations

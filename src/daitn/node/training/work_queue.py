@@ -110,7 +110,8 @@ class WorkQueue:
 
     def resume(self) -> None:
         """After a start: report finished work that is unreported; forget interrupted work, unless
-        it can be resumed. It is once it is submitted again: others may do it by now."""
+        it can be resumed. It resumes only when it is submitted again, since another site may have
+        taken it over."""
         self._forget_interrupted()
         for logged in self._log.all():
             if logged.outcome is not None and not logged.reported:

@@ -71,7 +71,7 @@ class SharedKeys:
         spent: Callable[[str], KeySpent],
     ) -> None:
         """A control centre has the statement, and reports what the same keys spent elsewhere;
-        earlier versions report nothing. `spent`: spending here by now."""
+        earlier versions report nothing. `spent`: spending at this gateway so far."""
         elsewhere, now_s = {row.key: row.spent for row in others}, self._now_s()
         for row in stated:
             if spent(row.key).total == row.spent.total:

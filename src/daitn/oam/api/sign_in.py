@@ -42,7 +42,8 @@ ANYBODY: Final = SignedIn(member=None, role=ApiRole.OPERATOR)
 """The caller if there is no roster."""
 SESSION_S: Final = 12 * 3600.0
 _MOST_OPENS_S: Final = 24 * 3600.0
-"""What has opened its session is remembered until it could not any more."""
+"""How long a one-time token may stay usable at most: spent ones are remembered until they
+expire."""
 _DOMAIN: Final = b"daitn session 1\0"
 _KEY_BYTES: Final = 32
 _MOST_COOKIE: Final = 3800

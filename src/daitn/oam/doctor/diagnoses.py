@@ -12,7 +12,7 @@ __all__ = ["Check", "Diagnosis", "Level", "fine", "problem", "refused", "skipped
 
 
 class Check(enum.StrEnum):
-    """What is looked at."""
+    """What a check examines."""
 
     CENTER = "center"
     """Control centres that cannot be reached, or do not accept a site's certificate or key."""
@@ -44,7 +44,7 @@ class Check(enum.StrEnum):
     GPU = "gpu"
     """GPUs that PyTorch cannot use."""
     NETWORK = "network"
-    """Whether the whole network was looked at, and what it takes if not."""
+    """Whether the whole network was checked, and if not, what that requires."""
     STANDBY = "standby"
     """Control centres that are silent, and the lack of one to take over."""
     ALIVE = "alive"
@@ -75,7 +75,7 @@ class Level(enum.StrEnum):
     PROBLEM = "problem"
     """Something does not work."""
     SKIPPED = "skipped"
-    """It was not looked at, which is not a fault."""
+    """Skipped, which is not a fault."""
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     level: Level
     what: str
     fix: str = ""
-    """What to do, or how to have it looked at; empty if nothing is wrong."""
+    """What to do, or how to enable the check; empty if nothing is wrong."""
 
 
 def fine(check: Check, subject: str, what: str) -> Diagnosis:

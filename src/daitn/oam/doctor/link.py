@@ -1,7 +1,7 @@
 """Checks of a site's way to its control centre, with the site's own key, certificate and roster.
 
-The site's process may be running. So nothing is announced, served or written here, and only what
-changes nothing is asked.
+The site's process may be running. So nothing is announced, served or written here, and all
+requests are read-only.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ async def _connected(site: _Site, tls: str, opening: Opening) -> list[Diagnosis]
 
 
 async def _asked(site: _Site, carrier: Carrier, theirs: SignedRoster) -> None:
-    """Ask, in the site's name, what is the least: an entry of its own account. Raises the
+    """Send the cheapest request in the site's name: one entry of its own account. Raises the
     `DaitnError` in the answer."""
     rosters = site.own.opened(), decode(theirs.roster, Roster)
     newest = max(rosters, key=lambda roster: roster.version)

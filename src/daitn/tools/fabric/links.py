@@ -5,8 +5,8 @@ the roster, when a link is made and every second from then on. Zenoh can neither
 its certificate nor close a single one (measured with 1.10), so the link's socket is shut down: then
 both ends take it for broken. Measured: 0.6 ms until it is gone.
 
-Who is refused like that connects again after longer and longer pauses (`refused_links.py`), and not
-before its own roster has it, once it knows that it is not a member.
+A refused process reconnects after growing pauses (`refused_links.py`); once its own roster lacks
+it, it waits until it is listed again.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ _MOST_S: Final = 60.0
 class Reconnection:
     """Pauses before new links, each twice as long as the one before, with jitter.
 
-    Times are seconds on one clock of the caller. Whom this process connects to is not told apart,
-    because Zenoh is held back for all or for none: while one end refuses, a link to another one
-    that breaks comes back up to `_MOST_S` later.
+    Times are seconds on one clock of the caller. It does not distinguish peers, because Zenoh is
+    held back for all or for none: while one end refuses, a link to another one that breaks comes
+    back up to `_MOST_S` later.
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:

@@ -1,15 +1,15 @@
 """The signed fabric: every message proves its sender, and unauthorised messages are ignored.
 
 It wraps a carrier. A receiver takes a message whose sender is a member of the network now, may send
-it by the table (`authority.py`), signed it for this network, key and purpose, lately, and once. An
-answer must come from whom the key names: who else serves a key is not listened to.
+it by the table (`authority.py`), and signed it for this network, key and purpose, recently, and not
+before. An answer must come from the process that the key names; answers from any other are ignored.
 
 A process that has just started does not know what was sent to an earlier run. So while requests to
-that one may still be fresh, it takes only those that name its session, a random number, and tells
-that to a member who asks without.
+that one may still be fresh, it accepts only requests that name its session, a random number, and
+returns that number to members whose requests lack it.
 
-Control centres that share a key say in each message by which leadership they speak. Who has heard a
-newer one takes no older one, so that what a former leader still had in hand does nothing.
+Control centres that share a key say in each message by which leadership they speak. A receiver
+that knows a newer leadership rejects older ones, so messages of a former leader have no effect.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class SignedFabric:
         """Relay a request as signed by another member. Returns the answer as bytes: that member
         checks it. `sender`: its public key.
 
-        Who answers hears the member, not the one who passes it on. Raises `Refused` for what that
+        The receiver sees the member as the sender, not this process. Raises `Refused` for what that
         member did not sign as a request, and what `Carrier.request` raises.
         """
         sent = _read_signed(data)

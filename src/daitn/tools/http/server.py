@@ -42,7 +42,8 @@ async def served(stated: str | None, usual: str, serve: Callable[[str], Awaitabl
     """The result of `serve` at a stated address; without one, at the usual address, or at any free
     port here.
 
-    Of several processes on a machine, none is to fail for want of a port. Raises what `serve` does.
+    Several processes on one machine must not fail because the usual port is taken. Raises what
+    `serve` does.
     """
     if stated is not None:
         return await serve(stated)

@@ -152,7 +152,7 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
 def _migrate(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":
-        # Of two that find no table, both would create it.
+        # Without the lock, two processes that find no tables would both create them.
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
     known = _schema(connection)
     if known == SCHEMA:
