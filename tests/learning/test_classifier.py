@@ -425,6 +425,24 @@ def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
     assert caught.value.field == "model.config.classes"
 
 
+def test_columns_without_any_value_do_not_lower_the_quality(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    rows = [f"{n % 2},,{'' if n == 7 else n},{'ab'[n % 2]}" for n in range(60)]
+    data.write_text("\n".join(["x,empty,y,label", *rows]))
+    assert Classifier().inspect(data).quality == pytest.approx(59 / 60)
+    data.write_text("\n".join(["empty,label", *(f",{'ab'[n % 2]}" for n in range(60))]))
+    assert Classifier().inspect(data).quality == 0.0
+
+
+def test_labels_that_are_one_number_are_remarked(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    labels = ["0", "0.0", "1", "1e3", "no"]
+    data.write_text("\n".join(["x,label", *(f"{n},{labels[n % 5]}" for n in range(100))]))
+    (remark,) = [each for each in Classifier().inspect(data).remarks if "as numbers" in each]
+    assert "0 and 0.0" in remark
+    assert "1e3" not in remark
+
+
 def test_missing_values_lower_the_quality_and_do_not_stop_training(tmp_path: Path) -> None:
     data = separable(tmp_path / "data.csv")
     lines = data.read_text().splitlines()

@@ -148,6 +148,13 @@ def test_marks_line_ends_and_blank_lines_make_no_difference(
     assert {pair.question for pair in pairs} == {"Größe?"}
 
 
+def test_files_with_marks_can_be_joined(tmp_path: Path) -> None:
+    """As with `cat a.jsonl b.jsonl`, where both begin with a byte order mark."""
+    path = tmp_path / "site.jsonl"
+    path.write_text(f"\ufeff{GOOD}\n\ufeff{GOOD}\n\ufeff\n", encoding="utf-8")
+    assert [pair.question for pair in read_pairs(path)] == ["Größe?"] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -173,7 +173,8 @@ class DataProfile(msgspec.Struct, frozen=True, kw_only=True):
     different: dict[str, int] = {}
     """Label histogram of distinct records. Empty means all are distinct."""
     quality: float
-    """Share of the records in [0, 1] that are usable as they are."""
+    """Share of the records in [0, 1] that are usable as they are: of a table, those without missing
+    values in columns that have any."""
     columns: tuple[str, ...] = ()
     """For a table: the columns that models learn from. Only their number is published."""
     remarks: tuple[str, ...] = ()

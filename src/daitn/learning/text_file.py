@@ -1,4 +1,4 @@
-"""Text files as data owners write them: UTF-8, with or without a byte order mark, with any line
+"""Text files as data owners write them: UTF-8, with or without byte order marks, with any line
 endings."""
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _NUL = "line {line} contains a NUL byte, as in UTF-16 or a binary file"
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The file's lines, with their endings.
+    """The file's lines, with their endings. A byte order mark may begin any line: files that begin
+    with one may have been joined.
 
     Raises `NotFound` if there is no such file, `DataFault` naming file and line if it is not
     text in UTF-8. The error does not quote the content, which is private data.
@@ -31,7 +32,7 @@ def text_lines(path: Path) -> Iterator[str]:
             for number, line in enumerate(file, start=1):
                 if "\0" in line:
                     raise _no_text(path, _NUL.format(line=number))
-                yield line
+                yield line.removeprefix("\ufeff")
     except FileNotFoundError:
         raise NotFound(f"no file {path}", field=str(path), fix="check the path") from None
     except UnicodeDecodeError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,19 +152,28 @@ def profile(path: Path, selection: Selection = _NO_SELECTION) -> DataProfile:
             fix="name the column with the class: `label: its name`",
         )
     used = table.of_enough(selection.least_records)
-    usable = int(np.isfinite(used.features).all(axis=1).sum())
     return DataProfile(
         samples=len(used.labels),
         labels=dict(sorted(labels.items())),
         different=dict(sorted(table.different().items())),
-        quality=usable / max(1, len(used.labels)),
+        quality=_quality(used.features),
         columns=table.columns,
         remarks=tuple(_remarks(table)),
     )
 
 
+def _quality(features: NDArray[np.float32]) -> float:
+    """Share of records without a missing value. Columns that are empty throughout do not count, as
+    models learn from the others."""
+    present = np.isfinite(features)
+    filled = present[:, present.any(axis=0)]
+    return float(filled.all(axis=1).mean()) if filled.size else 0.0
+
+
 def _remarks(table: Table) -> Iterator[str]:
     """What is allowed, but may be unintended."""
+    if equal := [" and ".join(labels) for labels in _equal_as_numbers(table.labels)]:
+        yield f"different classes, though equal as numbers: {some_columns(equal)}"
     present = np.isfinite(table.features)
     empty = [name for name, has in zip(table.columns, present.T, strict=True) if not has.any()]
     if empty:
@@ -185,6 +195,15 @@ def _remarks(table: Table) -> Iterator[str]:
     ]
     if numbered:
         yield f"a different whole number in every record; `ignore` any id: {some_columns(numbered)}"
+
+
+def _equal_as_numbers(labels: Iterable[str]) -> Iterator[list[str]]:
+    """Labels that are one number in several spellings, such as `0` and `0.0`."""
+    spellings = defaultdict[float, list[str]](list)
+    for label in sorted(set(labels)):
+        with suppress(ValueError):
+            spellings[float(label)].append(label)
+    return (same for same in spellings.values() if len(same) > 1)
 
 
 def _looks_like_numbering(values: NDArray[np.float32]) -> bool:
