@@ -10,10 +10,9 @@ from daitn.identity.roster import read_roster
 from daitn.learning.sandbox.policy import Available, Mechanism
 from daitn.learning.sandbox.probe import available
 from daitn.node.config import NodeConfig
+from daitn.objects.addresses import is_encrypted
 
 __all__ = ["protection"]
-
-_ENCRYPTED = "tls/"
 
 
 async def protection(center: CenterConfig, nodes: Sequence[NodeConfig]) -> str:
@@ -27,7 +26,7 @@ def _line(center: CenterConfig, nodes: Sequence[NodeConfig], sandbox: Available)
     else:
         members = len(read_roster(Path(center.roster)).opened().members)
         rights = f"roster ({members} members) and capabilities (signed orders) on"
-    plain = sorted({one for one in _endpoints(center, nodes) if not one.startswith(_ENCRYPTED)})
+    plain = sorted({one for one in _endpoints(center, nodes) if not is_encrypted(one)})
     links = f"mTLS NOT on at {', '.join(plain)}" if plain else "mTLS on"
     missing = [str(one) for one in Mechanism if one not in sandbox.mechanisms]
     without = f", without {', '.join(missing)}" if missing else ""

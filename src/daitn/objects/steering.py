@@ -26,6 +26,9 @@ __all__ = [
     "TraceReport",
 ]
 
+MOST_HOPS = 64
+"""Forwarders that may pass on one object."""
+
 Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 Weights = Annotated[dict[str, Weight], msgspec.Meta(max_length=16)]
 
@@ -114,7 +117,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 
     intent: bytes
     """The intent, in the wire form of packets."""
-    hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
+    hop_limit: Annotated[int, msgspec.Meta(ge=0, le=MOST_HOPS)] = 32
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
 
 

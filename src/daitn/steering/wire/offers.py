@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.bounds import Share
+from daitn.objects.steering import MOST_HOPS
 from daitn.steering.wire.intent import Amount, Mask, Name
 from daitn.steering.wire.malformed import decoded
 
@@ -103,7 +104,7 @@ class SeqnoRequest(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The requested origin."""
     seqno: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
     """The lowest number that satisfies the request."""
-    hop_limit: Annotated[int, msgspec.Meta(ge=0, le=64)] = 32
+    hop_limit: Annotated[int, msgspec.Meta(ge=0, le=MOST_HOPS)] = 32
     """How many forwarders may still forward it."""
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from daitn.objects.errors import Corrupt
 from daitn.objects.layout import WireField, packing
+from daitn.objects.steering import MOST_HOPS
 
 __all__ = [
     "HEADER_BYTES",
@@ -37,7 +38,6 @@ __all__ = [
 
 MAGIC = 0xDA17
 VERSION = 1
-MOST_HOPS = 64
 MOST_INTENT_BYTES = 8192
 MOST_TRACE_BYTES = MOST_HOPS * 80
 MOST_PAYLOAD_BYTES = 1 << 22

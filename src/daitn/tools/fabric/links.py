@@ -24,6 +24,7 @@ from typing import Final
 import zenoh
 
 from daitn.identity.certificates import ENTRY
+from daitn.objects.addresses import is_encrypted
 from daitn.tools.fabric.delivery import call_on
 from daitn.tools.fabric.opening import OpenedSession
 from daitn.tools.fabric.refused_links import Reconnection
@@ -38,7 +39,6 @@ _CHECK_S: Final = 1.0
 _ENTRY_S: Final = 60.0
 """How long a control centre keeps a link to a peer that has not requested a certificate yet."""
 _DESCRIPTORS: Final = "/dev/fd"
-_ENCRYPTED: Final = "tls/"
 _REFUSED: Final = (
     "%s refuses links with this process: its key may be revoked or replaced. It tries again after "
     "longer and longer pauses, of a minute at most"
@@ -98,7 +98,7 @@ class LinkGuard:
     def renew(self) -> None:
         """End the links that this process opened; it reopens them with its new certificate."""
         for link in self._info.links():
-            if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
+            if is_encrypted(link.src) and not self._is_accepted(link):
                 self._made_at_s.pop((link.src, link.dst), None)
                 _end(link)
 
@@ -106,7 +106,7 @@ class LinkGuard:
         link, now_s = event.link, time.monotonic()
         ends = link.src, link.dst
         if event.kind == zenoh.SampleKind.PUT:
-            if link.src.startswith(_ENCRYPTED) and not self._is_accepted(link):
+            if is_encrypted(link.src) and not self._is_accepted(link):
                 self._made_at_s[ends] = now_s
             self._check(link)
             return
@@ -142,7 +142,7 @@ class LinkGuard:
             self._presented.present()
 
     def _check(self, link: zenoh.Link) -> None:
-        if not link.src.startswith(_ENCRYPTED):
+        if not is_encrypted(link.src):
             return
         name = link.auth_identifier or ""
         key = name.removeprefix(ENTRY)
