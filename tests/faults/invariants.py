@@ -82,6 +82,17 @@ def _jobs(run: Run) -> Iterator[str]:
         elif str(job.state) not in ("reached", "cancelled") and not (job.detail or job.error):
             yield f"{job.job} is {job.state} and does not say why"
         yield from _in_time(run, job)
+        if not run.outcome.faults and (blamed := _blamed(run, job)):
+            yield f"{job.job} goes on without {', '.join(blamed)}, which did nothing wrong"
+
+
+def _blamed(run: Run, job: JobView) -> list[str]:
+    """Honest sites that a job has given up, though nothing went wrong but that others lie. A site
+    that may reveal no more is not blamed for that."""
+    spent = {
+        site for site in job.excluded if f"{site} (the job has spent its epsilon" in job.detail
+    }
+    return sorted(set(job.excluded) - spent - run.world.liars.keys())
 
 
 def _in_time(run: Run, job: JobView) -> Iterator[str]:

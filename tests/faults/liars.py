@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daitn.objects.identifiers import OwnerId
+from daitn.identity.keys import SigningKey
+from daitn.identity.signing import sign_entry
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import WorkOutcome
 from daitn.objects.usage import UsageSide
 
@@ -35,6 +38,11 @@ def corrupt(world: World, kind: str, rng: random.Random) -> None:
         case "site":
             how, own = rng.choice(_LIES), random.Random(rng.random())
             world.liars[rng.choice(world.data_sites)] = lambda node: _misreport(node, how, own)
+        case "verifier" if rng.random() < 0.3:
+            own = random.Random(rng.random())
+            world.liars[rng.choice(world.verifiers)] = lambda node: _misreport(
+                node, _odd_number, own
+            )
         case "verifier":
             world.lab.praises[rng.choice(world.verifiers)] = rng.choice(PRAISE)
         case "facility" if world.facilities:
@@ -45,12 +53,12 @@ def corrupt(world: World, kind: str, rng: random.Random) -> None:
 
 
 def _misreport(node: Node, how: _Lie, rng: random.Random) -> None:
-    """Half of the reports of a site are not what it did."""
+    """Half of its reports are not what it did."""
     work: Any = node._work
     report = work._report
 
     async def lied(outcome: WorkOutcome) -> None:
-        await report(how(outcome, rng) if rng.random() < 0.5 else outcome)
+        await report(how(outcome, rng, node._key) if rng.random() < 0.5 else outcome)
 
     work._report = lied
 
@@ -86,30 +94,61 @@ def _with(record: UsageRecord, **other: object) -> UsageRecord:
     return msgspec.structs.replace(record, key=msgspec.structs.replace(record.key, **other))
 
 
-def _other_model(outcome: WorkOutcome, rng: random.Random) -> WorkOutcome:
-    if outcome.model is None:
-        return outcome
-    model = msgspec.structs.replace(outcome.model, manifest=f"{rng.getrandbits(256):064x}")
-    return msgspec.structs.replace(outcome, model=model)
+def _other_model(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
+    return _placed(outcome, manifest=f"{rng.getrandbits(256):064x}")
 
 
-def _nothing(outcome: WorkOutcome, rng: random.Random) -> WorkOutcome:
+def _nothing(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
     return msgspec.structs.replace(outcome, entry=None)
 
 
-def _no_model(outcome: WorkOutcome, rng: random.Random) -> WorkOutcome:
+def _no_model(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
     return msgspec.structs.replace(outcome, model=None)
 
 
-def _other_fact(outcome: WorkOutcome, rng: random.Random) -> WorkOutcome:
-    if outcome.entry is None or not hasattr(outcome.entry.fact, "examples"):
+def _other_place(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
+    """A model of another size, or at a site that nobody knows."""
+    ghost: dict[str, object] = {"holders": (SiteId("ghost"),)}
+    return _placed(outcome, **rng.choice((ghost, {"size_bytes": 2**62}, {"size_bytes": 1})))
+
+
+def _many_examples(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
+    return _stated(outcome, key, {"examples": 10**6})
+
+
+def _odd_number(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
+    """Any number of what it signs."""
+    if outcome.entry is None:
         return outcome
-    fact = msgspec.structs.replace(outcome.entry.fact, examples=10**6)
-    return msgspec.structs.replace(outcome, entry=msgspec.structs.replace(outcome.entry, fact=fact))
+    plain = msgspec.to_builtins(outcome.entry.fact)
+    numbers = sorted(name for name, value in plain.items() if isinstance(value, int | float))
+    name = rng.choice(numbers)
+    return _stated(outcome, key, {name: rng.choice(_WHOLE if name in _COUNTS else _ODD)})
 
 
-_Lie = Callable[[WorkOutcome, random.Random], WorkOutcome]
-_LIES: tuple[_Lie, ...] = (_other_model, _nothing, _no_model, _other_fact)
+def _placed(outcome: WorkOutcome, **changes: object) -> WorkOutcome:
+    if outcome.model is None:
+        return outcome
+    return msgspec.structs.replace(outcome, model=msgspec.structs.replace(outcome.model, **changes))
+
+
+def _stated(outcome: WorkOutcome, key: SigningKey, changes: dict[str, object]) -> WorkOutcome:
+    """The same with another fact, well signed."""
+    entry = outcome.entry
+    if entry is None or not all(hasattr(entry.fact, name) for name in changes):
+        return outcome
+    fact = msgspec.structs.replace(entry.fact, **changes)
+    return msgspec.structs.replace(outcome, entry=sign_entry(fact, entry.previous, key))
+
+
+_COUNTS = frozenset({"bytes_in", "examples", "items", "seed", "size_bytes", "stands_for"})
+_WHOLE = (0, 1, 10**12, 2**62)
+_ODD = (0.0, 1.0, 3.0, 1e15, 1e308, math.inf, -math.inf, math.nan)
+
+_Lie = Callable[[WorkOutcome, random.Random, SigningKey], WorkOutcome]
+_LIES: tuple[_Lie, ...] = (
+    _other_model, _nothing, _no_model, _other_place, _many_examples, _odd_number, _odd_number
+)  # fmt: skip
 
 _Claim = Callable[["UsageRecord"], tuple["UsageRecord", ...]]
 _CLAIMS: tuple[_Claim, ...] = (_twice, _of_another, _dearly)

@@ -45,6 +45,8 @@ _TROUBLE_S = 60.0
 """Things go wrong for this long; then all is mended."""
 _WELL_PLANNED = 0.2
 """Share of the runs with the real planner, which take twice as long."""
+_CALM = 0.3
+"""Share of the runs with a liar in which nothing else goes wrong: nobody honest is blamed."""
 _SITES = (*(10 * (2, 3, 4)), 7)
 """Of how many a run draws how many it has: `bulyan` takes seven."""
 _TRAVELS = 0.2
@@ -158,6 +160,8 @@ class Run:
             world.run_as(world.machines["ops"], self.dashboard.follow())
         began_s = self.loop.time()
         faults = drawn(rng, (*world.centers[1:], *world.nodes), _TROUBLE_S)
+        if self.lies and rng.random() < _CALM:
+            faults = ()
         if self.sums:
             faults = tuple(sorted((*faults, *self._leaving()), key=lambda fault: fault.at_s))
         self.outcome.faults = faults
