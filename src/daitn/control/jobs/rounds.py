@@ -408,7 +408,9 @@ def fail_to_merge(job: Job, site: SiteId, error: ErrorReport) -> None:
     """Take note that a site failed to merge. That counts against it if another site can, or if it
     has nothing to do with what was to be merged."""
     assert job.round is not None
-    if error.code in _OF_AGGREGATOR:
+    # A secure sum takes its members: who asks them in vain is not to blame alone.
+    together = error.field == "training.secure_aggregation"
+    if error.code in _OF_AGGREGATOR and not together:
         count_failure(job, site, error)
     else:
         job.round.unable[site] = error
