@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.jobs import rounds
-from daitn.control.jobs.commands import Command, StartWork, StopWork
+from daitn.control.jobs.commands import Command, ComputeRoute, StartWork, StopWork
 from daitn.control.jobs.failing import MOST_SETBACKS, note_problem
 from daitn.control.jobs.job import MAX_FAILURES, Outstanding
 from daitn.control.jobs.machine import replay
@@ -36,7 +36,7 @@ from daitn.objects.jobs import (
     ValueAsked,
     WorkStalled,
 )
-from daitn.objects.lineage import Lineage, Merge, Visit, descent, left_by
+from daitn.objects.lineage import Lineage, LineageFact, Merge, Visit, descent, left_by
 from daitn.objects.merging import AT_ONCE, CONSIDERED, RULES, Algorithm, LocalRule, MergeRule
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work, WorkOutcome
 from daitn.objects.wire import decode, encode
@@ -984,6 +984,16 @@ class SpoiledWorld(RoundsWorld):
         self.fails = fails
         self.skill = {"broad": -2.0, "expert": -2.0}
 
+    def sum_securely(self) -> None:
+        training = Training(algorithm=self.algorithm, secure_aggregation=True)
+        self.job.intent = msgspec.structs.replace(self.job.intent, training=training)
+
+    def fact(self, site: SiteId, work: Work) -> LineageFact:
+        fact = super().fact(site, work)
+        if isinstance(fact, Merge) and isinstance(work, MergeWork) and work.secure:
+            return msgspec.structs.replace(fact, summed=tuple(map(SiteId, SITES)))
+        return fact
+
     def done(self, start: StartWork) -> WorkOutcome:
         candidate, now = self.job.candidate, self.job.round
         if isinstance(start.work, VerifyWork) and candidate is not None:
@@ -1021,6 +1031,36 @@ def test_only_who_spoils_a_round_is_left_out(algorithm: Algorithm, fails: str, l
     assert others == set(SITES) - {liar}, "the job goes on with these"
     again = replay([(decode(encode(event), JobEvent), at_s) for event, at_s in world.facts])
     assert view(again, world.now_s) == view(world.job, world.now_s)
+
+
+@pytest.mark.parametrize("liar", SITES)
+def test_who_spoils_a_secure_sum_is_found_out_in_sums_of_two(liar: str) -> None:
+    world = SpoiledWorld(Algorithm.FEDAVG, fails="measuring")
+    world.liar = SiteId(liar)
+    world.run_until(lambda c: isinstance(c, ComputeRoute) and bool(world.job.checkpoints))
+    world.sum_securely()
+    world.pending.append(ComputeRoute())
+    world.run()
+    assert set(world.job.failures) == {liar}
+    assert world.job.excluded == (liar,)
+    assert min(len(merge.models) for merge in merges(world)) == 2
+
+
+def test_a_site_is_left_out_by_what_two_aggregators_find() -> None:
+    world = RoundsWorld()
+    found = []
+    for _ in range(2):
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        assert isinstance(merge.work, MergeWork)
+        assert len(merge.work.trained) == 3
+        found.append(merge.site)
+        world.feed(Reported(failed(merge, "Corrupt", "models[0]")))
+        again = world.run_until(is_merge)
+        assert isinstance(again, StartWork)
+        world.feed(Reported(world.done(again)))
+    assert len(set(found)) == 2
+    assert world.job.excluded == ("general",)
 
 
 def test_no_site_is_left_out_where_the_rule_is_at_fault() -> None:

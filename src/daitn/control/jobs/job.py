@@ -251,7 +251,8 @@ class Job:
     apart: set[SiteId] = field(default_factory=set)
     """Sites of chains whose model was faulty, which now train in no chain."""
     distrusted: set[SiteId] = field(default_factory=set)
-    """Aggregators of faulty models, which now merge only if no other can."""
+    """Aggregators of faulty models, or that named faulty ones, which now merge only if no other
+    can: who is left out after two times is not left out on the word of one."""
     objections: dict[SiteId, ErrorReport] = field(default_factory=dict)
     """What sites say that only the model's owner can mend."""
     unproven: dict[SiteId, list[SiteId]] = field(default_factory=dict)

@@ -43,6 +43,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return (*stop_stage(job), *lose_round(job))
     makers = rounds.leave_out(job, outcome.visit, error)
     if makers is not None:
+        job.distrusted.add(outcome.site)
         suspect_chain(job, makers, error)
     else:
         rounds.give_up_aggregator(job, outcome.visit, outcome.site)

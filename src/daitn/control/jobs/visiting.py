@@ -38,7 +38,8 @@ def begin_round(job: Job, planned: Round) -> Commands:
     works = rounds.begin(job, planned)
     job.state = JobState.VISITING
     sites = ", ".join(site for site, _ in works) or "sites that are late"
-    job.detail = f"round {job.rounds + 1}: training at {sites}"
+    sought = "; the others wait until it is known who spoiled a model" if job.suspects else ""
+    job.detail = f"round {job.rounds + 1}: training at {sites}{sought}"
     starts = tuple(start(job, site, work) for site, work in works)
     return starts if rounds.is_awaited(job) else (*starts, *after_visits(job))
 
