@@ -228,7 +228,8 @@ def test_a_job_that_waits_for_a_week_ends() -> None:
 
 OUTCOMES = (
     "done", "done", "FAILED", "CANCELLED", "UNKNOWN", "WorkFailed", "Unreachable", "Refused",
-    "lost", "stalled", "candidate lost", "recovered", "wrong",
+    "lost", "stalled", "candidate lost", "recovered", "wrong", "WorkFailed model",
+    "InvalidInput model.config",
 )  # fmt: skip
 VISITS_WANTED = 3
 """The planner of the property test has enough after so many visits that were measured."""
@@ -294,8 +295,9 @@ def _come_to(world: World, outcome: str) -> None:
             world.feed(SiteLost(start.site))
         case "FAILED" | "CANCELLED" | "UNKNOWN":
             world.feed(Reported(ended(start, WorkState[outcome])))
-        case code:
-            world.feed(Reported(failed(start, code)))
+        case error:
+            code, _, field = error.partition(" ")
+            world.feed(Reported(failed(start, code, field)))
 
 
 class TestTheEnd:

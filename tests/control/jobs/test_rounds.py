@@ -520,7 +520,7 @@ FATES = st.lists(
     st.tuples(
         st.sampled_from(
             [
-                *("done", "fails", "corrupt", "own", "lost", "stalls"),
+                *("done", "fails", "corrupt", "own", "lost", "stalls", "spoilt", "rule"),
                 *("waits", "due", "late", "again"),
             ]
         ),
@@ -634,6 +634,10 @@ def _withstands(world: RoundsWorld, fates: list[tuple[str, int]], crash: int | N
                 event = Reported(failed(work, "WorkFailed"))
             case "corrupt":
                 event = Reported(failed(work, "Corrupt", f"models[{which}]"))
+            case "spoilt":
+                event = Reported(failed(work, "WorkFailed", "model"))
+            case "rule":
+                event = Reported(failed(work, "InvalidInput", "training.merging.rate"))
             case "own":
                 event = Reported(failed(work, "Unreachable", "own"))
             case "lost":
