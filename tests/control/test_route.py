@@ -20,6 +20,7 @@ from daitn.objects.descriptors import ANY
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Budget, PinnedVisit, Preference
+from daitn.objects.orders import MOST_EXAMPLES
 from daitn.objects.readings import LinkReading, Reading
 from daitn.objects.wire import decode, encode
 from daitn.topology.snapshot import DataOption, MsDrrt
@@ -463,3 +464,14 @@ def test_the_chance_grows_with_the_budget() -> None:
     means = [sum(column) / len(column) for column in zip(*chances, strict=True)]
     assert means == sorted(means)
     assert means[-1] > 2 * means[0]
+
+
+def test_no_route_exceeds_what_any_order_allows() -> None:
+    """Sites refuse more, and would be left out of the job for it."""
+    left = 900
+    asked = question(
+        intent(broad=0.8),
+        topology(healthcare()),
+        spent=Spent(examples=MOST_EXAMPLES - left),
+    )
+    assert sum(stop.examples for stop in planned(asked).visits) <= left

@@ -23,6 +23,7 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget, Training
 from daitn.objects.lineage import MOST_VISITS
 from daitn.objects.merging import CONSIDERED, MOST_MERGED, RULES, Algorithm, MergeRule, Reduces
+from daitn.objects.orders import MOST_EXAMPLES
 from daitn.topology.snapshot import DataOption
 
 from .route_world import UNLIMITED, general, healthcare, intent, option, question, topology
@@ -416,3 +417,35 @@ def test_a_round_lasts_as_long_as_its_slowest_site_and_the_ways_of_the_models() 
     assert parts.round is not None
     assert {stop.examples for stop in parts.round.visits} == {25}
     assert parts.seconds < all_four.seconds
+
+
+def crowd(samples: int | None = None) -> tuple[DataOption, ...]:
+    """Nine sites with 600 records each, and one that says that it has so many."""
+    sites = tuple(general(f"s{number}", {"information": 600}) for number in range(9))
+    return sites + ((general("liar", {"information": samples}),) if samples else ())
+
+
+@pytest.mark.parametrize("samples", [10**5, 10**9, 10**12])
+def test_what_a_site_says_of_its_size_buys_neither_weight_nor_time_nor_budget(samples: int) -> None:
+    honest = following(asked(crowd())).round
+    assert honest is not None
+    assert honest.within_s is not None
+    for budget in (UNLIMITED, Budget(examples=20_000)):
+        planned = following(asked(crowd(samples), budget=budget)).round
+        assert planned is not None
+        counts = {stop.site: stop.stands_for or stop.examples for stop in planned.visits}
+        assert len(counts) == 10, "no honest site is dropped"
+        assert counts[SiteId("liar")] <= sum(counts.values()) / 3
+        assert planned.within_s is not None
+        assert planned.within_s < 20.0 * honest.within_s
+
+
+def test_a_round_stays_within_what_its_order_allows() -> None:
+    """Sites refuse more, and would be left out of the job for it."""
+    large = tuple(general(f"s{number}", {"information": 10**8}) for number in range(3))
+    planned = following(asked(large)).round
+    assert planned is not None
+    assert len(planned.visits) == 3
+    assert sum(stop.examples for stop in planned.visits) <= MOST_EXAMPLES
+    later = replace(asked(large), spent=Spent(examples=MOST_EXAMPLES - 1000))
+    assert sum(sizes(later).values()) <= 1000

@@ -15,11 +15,11 @@ from daitn.objects.intents import TrainingIntent
 from daitn.objects.messages import Work
 from daitn.objects.models import ModelRef
 from daitn.objects.orders import (
-    MOST_EXAMPLES,
     MOST_MEASUREMENTS,
     MOST_VISITS,
     Order,
     SignedOrder,
+    allowed_examples,
 )
 from daitn.objects.roster import Kind, Member
 from daitn.objects.unknown_fields import reads
@@ -52,7 +52,7 @@ def sign_order(
         start=start,
         measurements=measurements,
         visits=max(visits, _TRIES * len(intent.route)),
-        examples=intent.budget.examples or MOST_EXAMPLES,
+        examples=allowed_examples(intent),
         until_s=until_s,
         number=number,
     )

@@ -146,8 +146,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     release_to: tuple[str, ...]
     """Jurisdictions into which a model that learned there may travel, as its owner allows."""
     stands_for: int = 0
-    """For a round's visit: the number of examples that weights its update, on which the site would
-    train if it were not slow; 0 means `examples`."""
+    """For a round's visit: the number of examples that weights its update: those on which the site
+    would train if it were not slow, at most three times a typical site's; 0 means `examples`."""
     compression: Compression = Compression.NONE
     """For a round's visit: the form in which its result goes to the aggregator; never `auto`."""
     computing_usd: float = 0.0

@@ -23,6 +23,7 @@ __all__ = [
     "Order",
     "OrderUsage",
     "SignedOrder",
+    "allowed_examples",
     "order_until_s",
 ]
 
@@ -57,6 +58,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     number: Annotated[str, msgspec.Meta(max_length=64)]
     """Random, so that an intent can be ordered twice; submitting the same order again is the same
     job."""
+
+
+def allowed_examples(intent: TrainingIntent) -> int:
+    """The training examples that an order of the intent allows: no site trains on more for it."""
+    return intent.budget.examples or MOST_EXAMPLES
 
 
 class SignedOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from daitn.control.route.task import jurisdiction_of
 from daitn.objects.access import allows
 from daitn.objects.decisions import Rejection
 from daitn.objects.identifiers import SiteId
+from daitn.objects.orders import allowed_examples
 from daitn.objects.text import counted, figure
 from daitn.policy.pipeline import Policy
 from daitn.topology.arrays import Flags, Floats
@@ -42,10 +43,8 @@ def _cost(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
 
 
 def _examples(question: RouteQuestion, route: PlannedRoute) -> Rejection | None:
-    budget, spent = question.intent.budget, question.spent
-    return _over(
-        route, "examples", budget.examples, spent.examples, route.examples, "examples", "examples"
-    )
+    most, spent = allowed_examples(question.intent), question.spent
+    return _over(route, "examples", most, spent.examples, route.examples, "examples", "examples")
 
 
 def _over(

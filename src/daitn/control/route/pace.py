@@ -16,7 +16,7 @@ from statistics import median_low
 
 from daitn.control.route.costs import NEVER_S, Costs
 
-__all__ = ["evened", "within_s"]
+__all__ = ["bounded", "evened", "within_s"]
 
 _SLOWER = 1.5
 """Multiple of the usual time from which a site trains less: expectations have errors of this
@@ -27,6 +27,13 @@ transfer."""
 _MARGIN = 2.0
 """Multiple of the cautiously expected time of its slowest site that a round may take: other work
 may begin at a site meanwhile."""
+
+
+def bounded(examples: Sequence[float], times: float) -> list[float]:
+    """These, but none more than so many times those of a typical site (the lower median)."""
+    trains = [n for n in examples if n > 0.0]
+    most = times * median_low(trains) if trains else 0.0
+    return [min(n, most) for n in examples]
 
 
 def evened(wanted: Sequence[float], priced: Costs) -> list[float]:

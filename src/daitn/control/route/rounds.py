@@ -30,6 +30,7 @@ from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.intents import Budget
 from daitn.objects.lineage import MOST_VISITS
 from daitn.objects.merging import AT_ONCE, Algorithm, MergeRule
+from daitn.objects.orders import allowed_examples
 from daitn.objects.secure_sum import LEAST_MEMBERS
 from daitn.topology.arrays import Floats
 from daitn.topology.snapshot import DataOption
@@ -44,6 +45,13 @@ _BUFFER = 0.5
 """Share of the sites whose updates `fedbuff` merges at once: the faster half sets its pace."""
 _CAUTION = -1.0
 """Standard deviations by which a round's sites may be slower than expected, see `costs`."""
+_MOST_WORK = 10.0
+"""Multiple of a typical site's examples that one trains in a round. A site states its own number:
+without a bound, one could have the round wait, and spend its budget, as long as it likes."""
+_MOST_WEIGHT = 3.0
+"""Multiple of a typical site's examples as which one counts. One liar of ten thus has a quarter of
+the weight (Portnoy and Hendler 2020, "Towards federated learning with Byzantine-robust client
+weighting", arXiv:2004.04986)."""
 _SLOW_LINK = 0.25
 """Share of a visit's time for the transfer of its update from which compression pays: in 8 bits it
 takes a quarter of the time, with no observed loss of accuracy."""
@@ -198,34 +206,13 @@ def _stops(
     intent, options, priced = question.intent, among.options, among.priced
     if not options:
         return (), None, 0.0
-    wanted = [
-        max(
-            part * intent.training.epochs * option.dataset.samples,
-            float(option.dataset.least_examples),
-        )
-        for option in options
-    ]
-    parts = [1.0] * len(options)
-    if algorithm is not Algorithm.FEDBUFF:
-        evened = pace.evened(wanted, priced)
-        least = [float(option.dataset.least_examples) for option in options]
-        parts = [max(n, m) / all_ for n, m, all_ in zip(evened, least, wanted, strict=True)]
-    wanted = [n * share for n, share in zip(wanted, parts, strict=True)]
-    budget, spent = intent.budget, question.spent
-    usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
-    affordable = 1.0
-    if budget.cost_usd is not None and usd > 0.0:
-        affordable = min(1.0, (budget.cost_usd - spent.cost_usd) / usd)
-    wanted = [
-        n * affordable if price > 0.0 else n
-        for n, price in zip(wanted, priced.price_usd, strict=True)
-    ]
-    share = 1.0
-    if budget.examples is not None:
-        share = min(1.0, (budget.examples - spent.examples) / max(1.0, sum(wanted)))
+    wanted, parts = _wanted(question, options, priced, algorithm, part)
+    left = allowed_examples(intent) - question.spent.examples
+    share = min(1.0, left / max(1.0, sum(wanted)))
     amounts = [int(share * n + 1e-9) for n in wanted]
     train_s = _spread_s(priced.start_s[0]) + priced.wait_s + priced.example_s * amounts
     members = [k for k, option in enumerate(options) if _trains(option, amounts[k])]
+    counts = _counts(amounts, parts, intent.training.epochs, options)
     stops = tuple(
         PlannedVisit(
             site=option.site,
@@ -235,7 +222,7 @@ def _stops(
             expected_cost_usd=float(priced.price_usd[k] * examples),
             expected={},
             release_to=option.dataset.policy.release_to,
-            stands_for=_stands_for(examples, parts[k], intent.training.epochs, option),
+            stands_for=counts[k] if counts[k] != examples else 0,
             computing_usd=float(priced.computing_usd[k] * examples),
             price_usd_per_hour=option.compute.price_usd_per_hour,
         )
@@ -252,11 +239,45 @@ def _started_s(question: RouteQuestion) -> float:
     return guessed("overhead", question.experience, 0.0) if measured_s is None else measured_s
 
 
-def _stands_for(examples: int, part: float, epochs: float, option: DataOption) -> int:
-    """The number of examples of which these are a part; at most those of a round that nobody
-    chose."""
-    whole = min(int(examples / part + 0.5), int(epochs * option.dataset.samples))
-    return whole if part < 1.0 and whole > examples else 0
+def _wanted(
+    question: RouteQuestion,
+    options: Sequence[DataOption],
+    priced: Costs,
+    algorithm: Algorithm,
+    part: float,
+) -> tuple[list[float], list[float]]:
+    """The examples of each site that it has time and money for, and which part of those that it
+    counts for this is."""
+    least = [float(option.dataset.least_examples) for option in options]
+    whole = pace.bounded(
+        [part * question.intent.training.epochs * option.dataset.samples for option in options],
+        _MOST_WORK,
+    )
+    whole = [max(n, m) for n, m in zip(whole, least, strict=True)]
+    parts = [1.0] * len(options)
+    if algorithm is not Algorithm.FEDBUFF:
+        evened = pace.evened(whole, priced)
+        parts = [max(n, m) / all_ for n, m, all_ in zip(evened, least, whole, strict=True)]
+    wanted = [n * share for n, share in zip(whole, parts, strict=True)]
+    budget, spent = question.intent.budget, question.spent
+    usd = sum(float(each) * n for each, n in zip(priced.price_usd, wanted, strict=True))
+    affordable = 1.0
+    if budget.cost_usd is not None and usd > 0.0:
+        affordable = min(1.0, (budget.cost_usd - spent.cost_usd) / usd)
+    priced_usd = zip(wanted, priced.price_usd, strict=True)
+    return [n * affordable if price > 0.0 else n for n, price in priced_usd], parts
+
+
+def _counts(
+    amounts: Sequence[int], parts: Sequence[float], epochs: float, options: Sequence[DataOption]
+) -> list[int]:
+    """As how many examples each site's update counts: that of a slow site for all of which these
+    are a part, but none for many more than a typical one."""
+    whole = [
+        max(n, min(int(n / part + 0.5), int(epochs * option.dataset.samples))) if part < 1.0 else n
+        for n, part, option in zip(amounts, parts, options, strict=True)
+    ]
+    return [int(n) for n in pace.bounded(whole, _MOST_WEIGHT)]
 
 
 def _trains(option: DataOption, examples: int) -> bool:

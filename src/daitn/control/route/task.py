@@ -18,6 +18,8 @@ from daitn.control.route.question import RouteQuestion, RouteStart, steps
 from daitn.control.route.value_model import Draws, Setting, setting, whole_values
 from daitn.objects.access import allows
 from daitn.objects.identifiers import SiteId
+from daitn.objects.intents import Budget
+from daitn.objects.orders import allowed_examples
 from daitn.topology.arrays import Flags, Floats, Indices
 
 __all__ = [
@@ -60,7 +62,7 @@ _SEED = 21
 
 @dataclass(frozen=True)
 class BudgetLeft:
-    """What is left of the budget; infinite without a limit."""
+    """What is left of the budget and of what the order allows; infinite without a limit."""
 
     seconds: float = np.inf
     cost_usd: float = np.inf
@@ -119,6 +121,8 @@ class RouteTask:
     restricted: bool
     """Whether any release rule can exclude a model from anywhere."""
     limits: BudgetLeft
+    budgeted: bool
+    """Whether the job has a budget, beside what any order allows."""
     time_weight: float
     cost_weight: float
     miss: float
@@ -131,7 +135,7 @@ class RouteTask:
 
     def unbounded(self) -> RouteTask:
         """The same without limits and release rules."""
-        return replace(self, limits=BudgetLeft(), restricted=False)
+        return replace(self, limits=BudgetLeft(), budgeted=False, restricted=False)
 
 
 def route_task(
@@ -177,6 +181,7 @@ def route_task(
         verified_in=verified,
         restricted=not (release.all() and allowed.all()),
         limits=limits,
+        budgeted=question.intent.budget != Budget(),
         time_weight=time_weight,
         cost_weight=cost_weight,
         miss=_miss(known, priced, limits, time_weight, cost_weight) * max(0.1, weights["reach"]),
@@ -189,8 +194,7 @@ def worn_out(task: RouteTask) -> bool:
 
     A job with a budget may use up what is left.
     """
-    limits = task.limits
-    if any(map(np.isfinite, (limits.seconds, limits.cost_usd, limits.examples))):
+    if task.budgeted:
         return False
     tries = _ROUNDS * max(_LEAST_TRIES, min(_MOST_TRIES, int(task.open.sum())))
     return task.stalled >= tries and bool((task.visits[task.open] > 0).all())
@@ -336,7 +340,7 @@ def _left(question: RouteQuestion) -> BudgetLeft:
     return BudgetLeft(
         seconds=_minus(budget.duration_s, spent.duration_s, unlimited.seconds),
         cost_usd=_minus(budget.cost_usd, spent.cost_usd, unlimited.cost_usd),
-        examples=_minus(budget.examples, spent.examples, unlimited.examples),
+        examples=_minus(allowed_examples(question.intent), spent.examples, unlimited.examples),
     )
 
 
