@@ -1,13 +1,14 @@
 """What harm lying members do with each defence, compared with none.
 
-    python -m benchmarks.liars [sites] [verifiers] [facilities] [--seeds N] [--json FILE]
+    python -m benchmarks.liars [sites] [honest] [verifiers] [facilities] [--seeds N] [--json FILE]
 
 `sites`: a network of 64, 32 and 10 neurons learns scikit-learn's digits in rounds at ten sites, of
 which some lie; the project's aggregation merges the sites' models. The result is the accuracy after
-the rounds, on 400 images that no site has. `verifiers`: whole jobs in learning worlds under virtual
-time, where some of five verifiers inflate every measurement; the result is the time relative to no
-defence without liars. `facilities`: how many facilities that answer examinations better are
-detected within twelve hours, and which accuracy is assigned to them.
+the rounds, on 400 images that no site has. `honest`: the same in networks where nobody lies but
+sites differ as much as can be, and how often an honest site was held back. `verifiers`: whole jobs
+in learning worlds under virtual time, where some of five verifiers inflate every measurement; the
+result is the time relative to no defence without liars. `facilities`: how many facilities that
+answer examinations better are detected within twelve hours, and which accuracy is assigned to them.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, geometric_mean
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +32,7 @@ from immutables import Map
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from daitn.control.route.chains import alike
 from daitn.control.two_faced import Paired
 from daitn.learning.aggregation.mean import Mean
 from daitn.learning.aggregation.merging import merge_tensors
@@ -50,6 +53,7 @@ SITES, ROUNDS, BATCH, RATE = 10, 8, 40, 0.2
 UNLIKE = (100.0, 0.3)
 """Dirichlet's parameter of each class over the sites: even, and hardly alike."""
 LIARS = (0, 1, 3)
+FIRST_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,25 @@ class Digits:
     sites: list[Tensor]
     """Rows of each."""
     test: Tensor
+
+    @classmethod
+    def dealt(cls, classes: Sequence[Sequence[int]], seed: int) -> Digits:
+        """Each site has its classes, each of them in equal parts at those that have it."""
+        digits = cls.split(100.0, seed)
+        rng = np.random.default_rng(seed)
+        rest = np.setdiff1d(np.arange(len(digits.labels)), digits.test.numpy())
+        labels = digits.labels.numpy()[rest]
+        sites: list[list[int]] = [[] for _ in classes]
+        for label in range(10):
+            having = [site for site, some in enumerate(classes) if label in some]
+            mine = rng.permutation(rest[labels == label])
+            for site, part in zip(having, np.array_split(mine, len(having)), strict=True):
+                sites[site] += part.tolist()
+        return replace(digits, sites=[torch.tensor(site) for site in sites])
+
+    def published(self, site: int) -> dict[str, int]:
+        """The site's label histogram."""
+        return Counter(map(str, self.labels[self.sites[site]].tolist()))
 
     @classmethod
     def split(cls, unlike: float, seed: int) -> Digits:
@@ -142,13 +165,23 @@ LIES: dict[str, Lie] = {
     "wrong labels": _mislabelled,
     "wrong labels, ten times": _boosted,
     "backwards": _backwards,
+    "wrong labels, ten times the records": _mislabelled,
+    "wrong labels, other ones published": _mislabelled,
+    "ten times, other ones published": _boosted,
 }
+CLAIMS = {"wrong labels, ten times the records": 10}
+"""How many times its records such a liar says that it has."""
+OF_ANOTHER_KIND = ("wrong labels, other ones published", "ten times, other ones published")
+"""Such liars publish labels that nobody else has, so that none is compared with others."""
 
-Defence = Callable[[Model, list[Model], list[int], set[int]], Model]
-"""Merges models of so many examples; what is in the set is left out, as is who is found."""
+Defence = Callable[[Model, list[Model], list[int], list[bool], set[int]], Model]
+"""Merges models of so many examples, from sites with labels like most or not; who is found is left
+out, and is in the set."""
 
 
-def _none(base: Model, models: list[Model], shares: list[int], left_out: set[int]) -> Model:
+def _none(
+    base: Model, models: list[Model], shares: list[int], like: list[bool], left_out: set[int]
+) -> Model:
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
     updates = {name: torch.stack([one[name] - base[name] for one in models]) for name in base}
@@ -156,7 +189,9 @@ def _none(base: Model, models: list[Model], shares: list[int], left_out: set[int
 
 
 def _by(rule: MergeRule) -> Defence:
-    def merged(base: Model, models: list[Model], shares: list[int], left_out: set[int]) -> Model:
+    def merged(
+        base: Model, models: list[Model], shares: list[int], like: list[bool], left_out: set[int]
+    ) -> Model:
         there = list(range(len(models)))
         while True:
             try:
@@ -168,6 +203,7 @@ def _by(rule: MergeRule) -> Defence:
                     seed=1,
                     moments={},
                     screened=True,
+                    alike=[like[k] for k in there],
                 )[0]
             except Corrupt as odd:
                 found = there.pop(int(odd.field[len("models[") : -1]))
@@ -188,45 +224,102 @@ DEFENCES: dict[str, Defence] = {
 def sites(seeds: int) -> Iterator[Row]:
     """Rounds over sites that lie."""
     for unlike in UNLIKE:
-        for lie, does in LIES.items():
+        for lie in LIES:
             for liars in LIARS if lie == "wrong labels" else LIARS[1:]:
                 for defence, merge in DEFENCES.items():
                     began = time.process_time()
-                    ends = [_rounds(unlike, seed, does, liars, merge) for seed in range(seeds)]
+                    ends = [
+                        _rounds(Digits.split(unlike, seed), seed, merge, lie=lie, liars=liars)
+                        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+                    ]
                     yield {
                         "unlike": unlike,
                         "lie": lie if liars else "nobody lies",
                         "liars": liars,
                         "defence": defence,
-                        "accuracy": fmean(accuracy for accuracy, *_ in ends),
-                        "caught": fmean(caught for _, caught, _ in ends),
-                        "wronged": fmean(wronged for *_, wronged in ends),
+                        "accuracy": fmean(one.accuracy for one in ends),
+                        "caught": fmean(one.caught for one in ends),
+                        "wronged": fmean(one.wronged for one in ends),
                         "seconds": (time.process_time() - began) / seeds,
                     }
 
 
+ALL = tuple(range(10))
+HONEST: dict[str, tuple[tuple[int, ...], ...]] = {
+    "3 sites with 0-4, 1 with 5-9": ((0, 1, 2, 3, 4),) * 3 + ((5, 6, 7, 8, 9),),
+    "8 with 0-1, 1 with 2-5, 1 with 6-9": ((0, 1),) * 8 + ((2, 3, 4, 5), (6, 7, 8, 9)),
+    "4 with 0-6, 1 with 7-9": (ALL[:7],) * 4 + (ALL[7:],),
+    "9 with 0-8, 1 with 9": (ALL[:9],) * 9 + (ALL[9:],),
+    "5 with all, 1 with 9": (ALL,) * 5 + (ALL[9:],),
+    "5 with two classes each": tuple(zip(ALL[::2], ALL[1::2], strict=True)),
+    "10 with one class each": tuple((label,) for label in ALL),
+    "6 with 0-7, later 1 with 8-9": (ALL[:8],) * 6 + (ALL[8:],),
+}
+JOINS = {"6 with 0-7, later 1 with 8-9": 12}
+"""After so many rounds, the last site joins."""
+
+
+def honest(seeds: int) -> Iterator[Row]:
+    """Rounds over honest sites that differ."""
+    for world, classes in HONEST.items():
+        for defence in ("none", "held back"):
+            ends = [
+                _rounds(
+                    Digits.dealt(classes, seed), seed, DEFENCES[defence], joins=JOINS.get(world, 0)
+                )
+                for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+            ]
+            yield {
+                "world": world,
+                "defence": defence,
+                "accuracy": fmean(one.accuracy for one in ends),
+                "wronged": sum(one.wronged for one in ends),
+                "held back": sum(one.held_back for one in ends),
+            }
+
+
+class End(NamedTuple):
+    """How rounds ended."""
+
+    accuracy: float
+    caught: int
+    """Liars left out for good: after two rounds in which they were found, as in a job."""
+    wronged: int
+    """Honest sites left out for good."""
+    held_back: int
+    """How often an honest site's model was held back."""
+
+
 def _rounds(
-    unlike: float, seed: int, does: Lie, liars: int, merge: Defence
-) -> tuple[float, int, int]:
-    """Accuracy, and how many liars and honest sites were left out for good: after two rounds in
-    which they were found, as in a job."""
-    digits = Digits.split(unlike, seed)
-    lying = set(random.Random(seed).sample(range(len(digits.sites)), liars))
-    model, strikes = digits.fresh(seed), [0] * len(digits.sites)
-    for number in range(ROUNDS):
-        there = [site for site, found in enumerate(strikes) if found < 2]
+    digits: Digits, seed: int, merge: Defence, *, lie: str = "", liars: int = 0, joins: int = 0
+) -> End:
+    """`joins`: rounds before the last site takes part, after which come the usual number."""
+    count = len(digits.sites)
+    lying = set(random.Random(seed).sample(range(count), liars))
+    published = [digits.published(site) for site in range(count)]
+    if lie in OF_ANOTHER_KIND:
+        for site in lying:
+            published[site] = {"of its own": len(digits.sites[site])}
+    model, strikes, held_back = digits.fresh(seed), [0] * count, 0
+    for number in range(joins + ROUNDS):
+        here = range(count if number >= joins else count - 1)
+        there = [site for site in here if strikes[site] < 2]
         made = [
-            (does if site in lying else _honest)(
+            (LIES[lie] if site in lying else _honest)(
                 digits, model, digits.sites[site], 1000 * seed + 20 * number + site
             )
             for site in there
         ]
+        shares = [
+            len(digits.sites[site]) * (CLAIMS.get(lie, 1) if site in lying else 1) for site in there
+        ]
         found = set[int]()
-        model = merge(model, made, [len(digits.sites[site]) for site in there], found)
+        model = merge(model, made, shares, alike([published[site] for site in there]), found)
         for one in found:
             strikes[there[one]] += 1
+            held_back += there[one] not in lying
     out = {site for site, found_twice in enumerate(strikes) if found_twice >= 2}
-    return digits.accuracy(model), len(out & lying), len(out - lying)
+    return End(digits.accuracy(model), len(out & lying), len(out - lying), held_back)
 
 
 UNITS = 5
@@ -330,6 +423,7 @@ def facilities(seeds: int) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[int], Iterator[Row]]] = {
     "sites": sites,
+    "honest": honest,
     "verifiers": verifiers,
     "facilities": facilities,
 }

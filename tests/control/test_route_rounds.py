@@ -449,3 +449,15 @@ def test_a_round_stays_within_what_its_order_allows() -> None:
     assert sum(stop.examples for stop in planned.visits) <= MOST_EXAMPLES
     later = replace(asked(large), spent=Spent(examples=MOST_EXAMPLES - 1000))
     assert sum(sizes(later).values()) <= 1000
+
+
+def test_a_round_knows_whose_data_is_like_most_others() -> None:
+    """Only among these is an update that is unlike the others' held back."""
+    even = dict.fromkeys(("information", "treatment", "outlook", "research"), 150)
+    sites = [general(f"s{n}", {**even, "outlook": 140 + 5 * n}) for n in range(5)]
+    sites.append(general("specialist", {"inheritance": 600}))
+    sites.append(general("half", {"information": 300, "treatment": 300}))
+    planned = following(asked(tuple(sites))).round
+    assert planned is not None
+    alike = {stop.site for stop in planned.visits if stop.alike}
+    assert alike == {f"s{n}" for n in range(5)}

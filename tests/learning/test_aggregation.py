@@ -330,17 +330,30 @@ def alike(count: int) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
 
 
 def screened(
-    base: dict[str, Tensor], models: list[dict[str, Tensor]], shares: list[float] | None = None
+    base: dict[str, Tensor],
+    models: list[dict[str, Tensor]],
+    shares: list[float] | None = None,
+    *,
+    like_data: bool = True,
+    rule: MergeRule | None = None,
 ) -> dict[str, Tensor]:
+    """`like_data`: whether all sites publish about the same labels."""
     merged, _ = merge_tensors(
-        base, models, shares or [1.0] * len(models), MergeRule(), seed=1, moments={}, screened=True
+        base,
+        models,
+        shares or [1.0] * len(models),
+        rule or MergeRule(),
+        seed=1,
+        moments={},
+        screened=True,
+        alike=[like_data] * len(models),
     )
     return merged
 
 
 @pytest.mark.parametrize(
     ("lie", "why"),
-    [(20.0, "times as long as the median one"), (-1.0, "points away from the others' median")],
+    [(20.0, "times as long as the median one"), (-1.0, "points away from the median")],
 )
 def test_an_update_unlike_all_others_is_held_back_and_named(lie: float, why: str) -> None:
     base, models = alike(5)
@@ -371,3 +384,66 @@ def test_updates_that_have_nothing_in_common_are_all_merged(seed: int, count: in
     """As those of sites with one class each."""
     base, models = models_of(seed, count)
     screened(base, models)
+
+
+@pytest.mark.parametrize("lie", [-1.0, 4.5])
+def test_who_has_other_data_may_differ_but_moves_a_mean_only_so_far(lie: float) -> None:
+    """Unlikeness alone is no verdict: it may be a specialist, or a newcomer."""
+    base, models = alike(5)
+    others = [flat(one) for k, one in enumerate(models) if k != 2]
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, lie)
+    merged = screened(base, models, like_data=False)
+    usual = float(np.median([np.linalg.norm(one - flat(base)) for one in others]))
+    apart = np.linalg.norm(flat(merged) - np.mean(others, axis=0))
+    assert apart <= (3.1 + 1.2) * usual / 5
+
+
+def test_a_site_that_says_it_has_many_records_counts_for_little_more() -> None:
+    base, models = alike(10)
+    apart = [
+        np.linalg.norm(
+            flat(screened(base, models, [1e12, *[1.0] * 9], like_data=like)) - flat(models[0])
+        )
+        for like in (True, False)
+    ]
+    alone = np.linalg.norm(flat(screened(base, models)) - flat(models[0]))
+    assert min(apart) > 0.7 * alone
+
+
+@pytest.mark.parametrize("value", [1e30, 3e38])
+@pytest.mark.parametrize(("count", "liars"), [(2, 1), (3, 1), (4, 2), (6, 3)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        MergeRule(),
+        MergeRule(outer=OuterStep.MOMENTUM),
+        MergeRule(outer=OuterStep.ADAM),
+        MergeRule(reduction=Reduces.TIES),
+        MergeRule(reduction=Reduces.DARE),
+        MergeRule(reduction=Reduces.MEDIAN),
+    ],
+)
+def test_weights_that_leave_the_range_of_numbers_name_their_model(
+    rule: MergeRule, count: int, liars: int, value: float
+) -> None:
+    base, models = alike(count)
+    for liar in range(liars):
+        sign = -1.0 if liar % 2 else 1.0
+        models[liar] = {name: torch.full_like(one, sign * value) for name, one in base.items()}
+    for _ in range(liars):
+        with pytest.raises(Corrupt) as error:
+            screened(base, models, rule=rule, like_data=False)
+        number = int(error.value.field.removeprefix("models[").removesuffix("]"))
+        assert float(models.pop(number)["w"].abs().max()) == pytest.approx(value)
+    assert bool(screened(base, models, rule=rule)["w"].isfinite().all())
+
+
+@pytest.mark.parametrize("reduction", [Reduces.MEAN, Reduces.TIES, Reduces.DARE])
+def test_no_rule_takes_an_update_longer_than_the_model(reduction: Reduces) -> None:
+    base, models = alike(3)
+    moved = {name: models[1][name] - base[name] for name in base}
+    models[1] = updated(base, moved, 8.0)
+    with pytest.raises(Corrupt, match="longer than all weights") as error:
+        screened(base, models, like_data=False, rule=MergeRule(reduction=reduction))
+    assert error.value.field == "models[1]"

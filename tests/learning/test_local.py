@@ -88,7 +88,7 @@ def ours(gradients: Sequence[Gradient], rounds: int, rule: LocalRule) -> Numbers
             own[site] = steps.after(optimiser, seed=0)
             left.append(weight.detach())
         model = torch.stack(left).mean(dim=0)
-        common = Companions(variate=mean_variate(own, [1.0] * len(own)))
+        common = Companions(variate=mean_variate(lambda: own, [1.0] * len(own)))
     return model.numpy()
 
 
@@ -136,9 +136,15 @@ def test_a_site_without_a_variate_works_as_in_fedavg_and_has_one_afterwards() ->
 
 def test_the_mean_variate_counts_those_that_have_one_by_their_shares() -> None:
     models = [Companions(variate=[torch.full((2,), each)]) for each in (1.0, 5.0)]
-    (mean,) = mean_variate([models[0], Companions(), models[1]], [3.0, 100.0, 1.0])
+    (mean,) = mean_variate(lambda: [models[0], Companions(), models[1]], [3.0, 100.0, 1.0])
     assert mean.tolist() == [2.0, 2.0]
-    assert mean_variate([Companions()], [1.0]) == []
+    assert mean_variate(lambda: [Companions()], [1.0]) == []
+
+
+def test_no_variate_moves_the_mean_much_further_than_others() -> None:
+    models = [Companions(variate=[torch.full((2,), each)]) for each in (1.0, 1.0, 1.0, 1e30)]
+    (mean,) = mean_variate(lambda: models, [1.0, 1.0, 1.0, 1e9])
+    assert mean.tolist() == pytest.approx([2.0, 2.0])
 
 
 @pytest.mark.parametrize(

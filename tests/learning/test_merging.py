@@ -102,7 +102,7 @@ def test_rounds_of_merging_teach_what_no_site_can(tmp_path: Path) -> None:
             trained(model, DIGITS, site, 480, tmp_path / f"{number}-{k}")
             for k, site in enumerate(sites)
         ]
-        model = merged(model, visits, DIGITS, tmp_path / f"{number}")
+        model = merged(model, visits, DIGITS, tmp_path / f"{number}", shares=(480.0,) * 5)
     accuracy = Classifier().evaluate(model, DIGITS, test, "accuracy").value
     alone = Classifier().evaluate(visits[0], DIGITS, test, "accuracy").value
     assert accuracy > 0.85 > 0.6 > alone
@@ -126,7 +126,8 @@ def test_the_merged_scale_is_that_of_all_examples(tmp_path: Path) -> None:
         trained(base, DIGITS, site, n, tmp_path / f"m{n}")
         for site, n in zip(sites, (100, 300), strict=True)
     ]
-    out = parts.read(merged(base, models, DIGITS, tmp_path / "out"), parse_config(DIGITS)).standard
+    made = merged(base, models, DIGITS, tmp_path / "out", shares=(100.0, 300.0))
+    out = parts.read(made, parse_config(DIGITS)).standard
     one = trained(models[0], DIGITS, sites[1], 300, tmp_path / "both")
     after = parts.read(one, parse_config(DIGITS)).standard
     assert out is not None
@@ -339,3 +340,55 @@ def test_a_site_that_shouts_is_held_back_and_named(tmp_path: Path) -> None:
         Classifier().merge(task, DIGITS, tmp_path / "screened", tmp_path / "moments")
     assert error.value.field == "models[2]"
     merged(base, models, DIGITS, tmp_path / "plain")
+
+
+def lying(model: Path, **values: float) -> None:
+    """Make a model state another scale of its columns."""
+    weights = load_file(model / "weights.safetensors")
+    weights.update(
+        {f"standard.{k}": torch.full_like(weights[f"standard.{k}"], v) for k, v in values.items()}
+    )
+    save_file(weights, model / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"mean": 50.0, "count": 1e9},
+        {"mean": 3e38, "count": 1e300},
+        {"var": 3e38, "count": 1e9},
+        {"mean": -1e6, "var": 1e12},
+    ],
+)
+@pytest.mark.parametrize("liar", [0, 5])
+def test_one_of_ten_moves_the_scale_of_columns_only_so_far(
+    tmp_path: Path, lie: dict[str, float], liar: int
+) -> None:
+    rng = np.random.default_rng(1)
+    config = {"classes": ["0", "1"], "hidden": [8], "learning_rate": 0.05}
+    features = rng.normal(size=(1300, 2)) * [1.0, 100.0]
+    labels = (features[:, 0] > 0.0).astype(int)
+    base = fresh(tmp_path / "fresh", config)
+    models = []
+    for site in range(10):
+        mine = slice(100 * site, 100 * site + 100)
+        data = table(tmp_path / f"{site}.csv", features[mine], labels[mine].tolist(), ["a", "b"])
+        models.append(trained(base, config, data, 400, tmp_path / f"m{site}"))
+    lying(models[liar], **lie)
+    out = merged(base, models, config, tmp_path / "out", shares=(400.0,) * 10)
+    scale = parts.read(out, parse_config(config)).standard
+    assert scale is not None
+    assert float((scale.mean / torch.tensor([1.0, 100.0])).abs().max()) < 0.8
+    assert 0.5 < float((scale.var.sqrt() / torch.tensor([1.0, 100.0])).max()) < 2.0
+    test = table(tmp_path / "test.csv", features[1000:], labels[1000:].tolist(), ["a", "b"])
+    assert Classifier().evaluate(out, config, test, "accuracy").value > 0.9
+
+
+def test_a_model_with_a_part_that_none_has_is_named(tmp_path: Path) -> None:
+    sites, _, _ = digits(tmp_path, 1)
+    base = fresh(tmp_path / "fresh", DIGITS)
+    models = [trained(base, DIGITS, sites[0], 50 + k, tmp_path / f"m{k}") for k in range(3)]
+    (models[1] / "evil.bin").write_bytes(b"x")
+    with pytest.raises(Corrupt, match=r"evil\.bin") as refused:
+        merged(base, models, DIGITS, tmp_path / "out")
+    assert refused.value.field == "models[1]"

@@ -472,7 +472,11 @@ class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     moments: str = ""
     """File with the outer step's state from the last merge; empty means this is the first."""
     screened: bool = False
-    """Whether a model whose update is unlike all others is refused before a mean."""
+    """Whether each model is of a single site, so that before a mean none counts for much more, or
+    goes much further, than usual."""
+    alike: tuple[bool, ...] = ()
+    """Whether the data of each has about the same labels as most others': of these, a model whose
+    update is unlike the others' is refused. Empty means that it is not known."""
 
 
 @runtime_checkable

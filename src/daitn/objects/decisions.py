@@ -148,6 +148,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     stands_for: int = 0
     """For a round's visit: the number of examples that weights its update: those on which the site
     would train if it were not slow, at most three times a typical site's; 0 means `examples`."""
+    alike: bool = False
+    """For a round's visit: whether its data set publishes about the same labels as most others."""
     compression: Compression = Compression.NONE
     """For a round's visit: the form in which its result goes to the aggregator; never `auto`."""
     computing_usd: float = 0.0

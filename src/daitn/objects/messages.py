@@ -190,13 +190,19 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     lineage: Descent = ()
     """These three as in `VisitWork`, for all the models."""
     screened: bool = False
-    """Whether to exclude a model whose update is unlike all others: the report's error names it."""
+    """Whether each is of a single site: none then counts for much more, or goes much further, than
+    usual, and the report's error names one whose update is unlike those of like data."""
+    alike: Annotated[tuple[bool, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
+    """Whether the site of each publishes about the same labels as most; empty means that it is not
+    known."""
 
     def __post_init__(self) -> None:
         if len(self.shares) != len(self.trained):
             raise ValueError("shares: each model has one")
         if not len(self.starts) == len(self.behind) in (0, len(self.trained)):
             raise ValueError("starts, behind: each model has one of both, or none has")
+        if len(self.alike) not in (0, len(self.trained)):
+            raise ValueError("alike: each model has one, or none has")
 
     @property
     def models(self) -> tuple[ModelRef, ...]:

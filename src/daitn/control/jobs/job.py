@@ -76,6 +76,8 @@ class Contribution:
     cost_usd: float
     release_to: tuple[str, ...]
     """Where models that learned there may travel."""
+    alike: bool = False
+    """Whether its data set publishes about the same labels as most others of the round."""
     before: Contribution | None = None
     """The visit in the same round from whose model it started; none if it started from the
     checkpoint."""
@@ -481,6 +483,7 @@ class Job:
         starts: tuple[ModelRef, ...] = (),
         behind: tuple[int, ...] = (),
         screened: bool = False,
+        alike: tuple[bool, ...] = (),
     ) -> MergeWork:
         """The work of merging models; all arguments as in `MergeWork`."""
         return MergeWork(
@@ -504,6 +507,7 @@ class Job:
             order=self.order,
             lineage=self.descent_of(base, *trained, *starts),
             screened=screened,
+            alike=alike,
         )
 
     def verify_work(

@@ -49,7 +49,7 @@ def contribution(
     job.spent_examples += visit.examples
     job.entries.append(of_visit(job.intent.owner, visit, usd, job.at_s))
     release_to = narrowed(stop.release_to, visit.release_to)
-    return Contribution(visit, entry.digest, model, float(usd), release_to)
+    return Contribution(visit, entry.digest, model, float(usd), release_to, stop.alike)
 
 
 def deviates(stop: PlannedVisit, made: Contribution) -> ErrorReport | None:

@@ -247,7 +247,7 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         group.merged, group.merging, group.of = None, None, models
         alone = len(models) == len(now.made) <= MOST_MERGED
         if len(models) > 1 and group.aggregators and not alone:
-            pieces = [_Piece(one.model, one.share, one.entry) for one in models]
+            pieces = [_Piece(one.model, one.share, one.entry, alike=one.alike) for one in models]
             work = _merge_work(job, pieces, MergeRule(), part=True, screened=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
@@ -273,6 +273,8 @@ class _Piece(NamedTuple):
     entry: Digest
     start: Digest | None = None
     """The model from which it was trained; none means the round's base."""
+    alike: bool = False
+    """See `Contribution`."""
 
 
 def _of_group(job: Job, group: GroupInProgress) -> tuple[Contribution, ...]:
@@ -295,7 +297,8 @@ def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
     for one in now.made:
         if one.entry not in in_groups:
             start = one.chain[0].visit.model_in
-            piece = _Piece(one.model, one.share, one.entry, start)
+            is_alike = all(each.alike for each in one.chain)
+            piece = _Piece(one.model, one.share, one.entry, start, is_alike)
             found.append((one, piece))
     return found
 
@@ -317,6 +320,7 @@ def _merge_work(
         starts=starts,
         behind=behind,
         screened=screened,
+        alike=tuple(piece.alike for piece in pieces) if screened else (),
     )
 
 

@@ -11,8 +11,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median
 
-__all__ = ["chains", "unlike"]
+__all__ = ["alike", "chains", "unlike"]
+
+_ALIKE = 0.25
+"""Maximum distance (total variation) of label shares from the median ones for data to be like
+others'. Even splits of digits into ten sites are up to 0.15 off, and sites with half of the classes
+0.5."""
 
 
 def chains(labels: Sequence[Mapping[str, int]]) -> list[list[int]]:
@@ -38,6 +44,17 @@ def chains(labels: Sequence[Mapping[str, int]]) -> list[list[int]]:
         found[best].append(member)
         held[best] += Counter(labels[member])
     return [chain for chain in found if chain]
+
+
+def alike(labels: Sequence[Mapping[str, int]]) -> list[bool]:
+    """Whether each member's label shares are about the median ones; all are, without labels."""
+    sizes = [max(1, sum(histogram.values())) for histogram in labels]
+    off = [0.0] * len(labels)
+    for label in _summed(labels):
+        shares = [one.get(label, 0) / n for one, n in zip(labels, sizes, strict=True)]
+        usual = median(shares)
+        off = [so_far + abs(share - usual) / 2 for so_far, share in zip(off, shares, strict=True)]
+    return [distance <= _ALIKE for distance in off]
 
 
 def unlike(some: Mapping[str, int], everything: Mapping[str, int]) -> float:

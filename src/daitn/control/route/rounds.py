@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from daitn.control.route import pace
-from daitn.control.route.chains import chains
+from daitn.control.route.chains import alike, chains
 from daitn.control.route.costs import NEVER_S, Costs, costs, overhead_s, to_verifiers_s
 from daitn.control.route.priors import guessed
 from daitn.control.route.question import RouteQuestion, RouteStart
@@ -86,6 +86,8 @@ class Members(NamedTuple):
     merging: Sequence[tuple[SiteId, float]]
     """The aggregator candidates, with the seconds of the models' transfers to each; soonest
     first."""
+    alike: Sequence[bool]
+    """Of each option, whether it has about the same labels as most."""
 
 
 def members(question: RouteQuestion) -> Members:
@@ -99,6 +101,7 @@ def members(question: RouteQuestion) -> Members:
         priced=costs(question, options),
         cautious=costs(question, options, hope=_CAUTION),
         merging=_aggregators(question, start, [option.site for option in everybody]),
+        alike=alike([option.dataset.labels for option in options]),
     )
 
 
@@ -223,6 +226,7 @@ def _stops(
             expected={},
             release_to=option.dataset.policy.release_to,
             stands_for=counts[k] if counts[k] != examples else 0,
+            alike=among.alike[k],
             computing_usd=float(priced.computing_usd[k] * examples),
             price_usd_per_hour=option.compute.price_usd_per_hour,
         )

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from daitn.learning.aggregation.outer import Outer
 from daitn.learning.aggregation.rules import outer_of, reduction_of
-from daitn.learning.aggregation.screening import LEAST_SCREENED, Likeness
+from daitn.learning.aggregation.screening import Likeness, bounded_shares, shortened
 from daitn.learning.weights import read_header
 from daitn.objects.errors import Corrupt, InvalidInput
-from daitn.objects.merging import MergeRule, Reduces
+from daitn.objects.merging import TOLERANT, MergeRule
 
-__all__ = ["TensorFile", "merge_tensors", "unfit"]
+__all__ = ["TensorFile", "check_parts", "merge_tensors", "unfit"]
 
 _AT_ONCE = 1 << 22
 """Limit on numbers of all models' pieces of a tensor."""
@@ -57,6 +57,7 @@ def merge_tensors(
     starts: Sequence[Tensors] = (),
     scales: Sequence[float] = (),
     screened: bool = False,
+    alike: Sequence[bool] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The merged tensors, in their own number types, and the new moments of the outer step.
 
@@ -64,24 +65,25 @@ def merge_tensors(
     `shares`: how much each model counts, of any positive sum; `scales`: what the update of each is
     multiplied by, 1 if empty; `moments`: those of the last merge, empty at first. The same
     arguments give the same bits.
+    `screened`: whether each is what a single site made; no one then counts for much more, or goes
+    much further, than usual. `alike`: whether the site of each publishes about the same labels as
+    most others, empty if that is not known.
     Raises `InvalidInput` if there are too few models for the reduction, or if the merge leaves the
     range of a number type, and `Corrupt` for a model with other tensors than `base`, with values
-    that are not finite, or, if `screened`, whose update is unlike all others before a mean; its
-    field is `models[k]`.
+    that are not finite, whose update no training makes, or, if `screened`, is unlike those of sites
+    that are `alike`; its field is `models[k]`.
     """
     reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
-    weights = torch.tensor(shares, dtype=torch.float32)
-    weights /= weights.sum()
     starts, scales = starts or (base,) * len(models), scales or (1.0,) * len(models)
     updates = [_Update(*one) for one in zip(models, starts, scales, strict=True)]
     for number, update in enumerate(updates):
         _check_like(number, update.model, base)
         if update.start is not base:
             _check_like(number, update.start, base)
-    if screened and rule.reduction is Reduces.MEAN and len(models) >= LEAST_SCREENED:
-        odd = _likeness(base, [one._replace(scale=1.0) for one in updates]).outlier(shares)
-        if odd is not None:
-            raise unfit(*odd)
+    movable = rule.reduction not in TOLERANT  # A single update can move it anywhere.
+    updates, shares = _bounded(base, updates, shares, alike, screened=screened, movable=movable)
+    weights = torch.tensor(shares, dtype=torch.float32)
+    weights /= weights.sum()
     reduction.prepare(_apart(base, updates) if reduction.compares else None)
     merged: dict[str, Tensor] = {}
     kept: dict[str, Tensor] = {}
@@ -96,7 +98,7 @@ def merge_tensors(
             found[part] = (start[part].float() + step).to(start.dtype)
             for which, tensor in then.items():
                 after[which][part] = tensor
-        if not bool(found.isfinite().all()):
+        if not all(bool(one.isfinite().all()) for one in (found, *after.values())):
             raise InvalidInput(
                 f"the merged {name} has values that are not finite",
                 field="training.merging.rate",
@@ -105,6 +107,41 @@ def merge_tensors(
         merged[name] = found.contiguous()
         kept.update({f"{which}.{name}": tensor for which, tensor in after.items()})
     return merged, kept
+
+
+def _bounded(
+    base: Tensors,
+    updates: Sequence[_Update],
+    shares: Sequence[float],
+    alike: Sequence[bool],
+    *,
+    screened: bool,
+    movable: bool,
+) -> tuple[list[_Update], list[float]]:
+    """Updates and shares as they may count. Raises `Corrupt` for an update that may not."""
+    found = _likeness(base, updates, alike if screened else ())
+    odd = found.beyond()
+    if screened:
+        odd = odd or found.impossible(shares)
+    if screened and movable:
+        odd = odd or found.outlier(shares)
+    if odd is not None:
+        raise unfit(*odd)
+    if not (screened and movable):
+        return list(updates), list(shares)
+    factors = zip(updates, shortened(found.norms).tolist(), strict=True)
+    bounded = [one._replace(scale=one.scale * factor) for one, factor in factors]
+    return bounded, bounded_shares(shares).tolist()
+
+
+def _likeness(base: Tensors, updates: Sequence[_Update], alike: Sequence[bool]) -> Likeness:
+    found = Likeness.empty(len(updates), alike)
+    whole = [one._replace(scale=1.0) for one in updates]
+    for name in sorted(base):
+        start = base[name]
+        for part in _parts(start, len(updates), whole=False):
+            found.add(_updates(name, part, start, whole), start[part])
+    return found
 
 
 class _Update(NamedTuple):
@@ -167,15 +204,6 @@ def _apart(base: Tensors, of: Sequence[_Update]) -> Tensor:
     return squared
 
 
-def _likeness(base: Tensors, of: Sequence[_Update]) -> Likeness:
-    found = Likeness.empty(len(of))
-    for name in sorted(base):
-        start = base[name]
-        for part in _parts(start, len(of), whole=False):
-            found.add(_updates(name, part, start, of))
-    return found
-
-
 def _moments(outer: Outer, moments: Tensors, name: str, like: Tensor) -> dict[str, Tensor]:
     found = {}
     for which in outer.moments:
@@ -188,6 +216,13 @@ def _moments(outer: Outer, moments: Tensors, name: str, like: Tensor) -> dict[st
             )
         found[which] = before
     return found
+
+
+def check_parts(number: int, model: Path, base: Path, *names: str) -> None:
+    """Raise `Corrupt` for a model with parts other than its base's and those of these names."""
+    known = {part.name for part in base.iterdir()} | set(names)
+    if more := sorted(part.name for part in model.iterdir() if part.name not in known):
+        raise unfit(number, f"it has a part that no such model has: {more[0]}")
 
 
 def unfit(number: int, problem: str, fix: str = "merge without it") -> Corrupt:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from daitn.learning.aggregation.merging import unfit
+from daitn.learning.aggregation.merging import check_parts, unfit
 from daitn.learning.boosted_trees.config import BoostedTreesConfig
 from daitn.learning.boosted_trees.ensemble import END, Ensemble, unites
-from daitn.learning.boosted_trees.parts import MOST_LEAF, TreesState, read, write
+from daitn.learning.boosted_trees.parts import COLUMNS, MOST_LEAF, TREES, TreesState, read, write
 from daitn.learning.classifier.merging import pooled, usual_columns
 from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError, InvalidInput
@@ -32,6 +32,8 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
             fix="use the algorithm fedavg or sequential",
         )
     base = read(Path(task.base), config)
+    for number, model in enumerate(task.models):
+        check_parts(number, Path(model), Path(task.base), TREES, COLUMNS)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
     columns = base.columns or usual_columns([model.columns for model in models])
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
@@ -48,7 +50,7 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
             fix="raise it, or lower rounds",
         )
     scales = [model.standard for model in models if model.standard is not None]
-    standard = pooled(base.standard, scales, [base.standard] * len(scales))
+    standard = pooled(base.standard, scales, [base.standard] * len(scales), task.shares)
     write(TreesState(columns=columns, trees=trees, standard=standard), out)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
+from daitn.learning.aggregation.merging import TensorFile, check_parts, merge_tensors, unfit
 from daitn.learning.causal_lm import models
 from daitn.learning.causal_lm.settings import (
     ADAPTER,
@@ -22,7 +22,12 @@ from daitn.learning.causal_lm.settings import (
     WEIGHTS,
     CausalLmConfig,
 )
-from daitn.learning.local.companions import Companions, read_companions, write_companions
+from daitn.learning.local.companions import (
+    COMPANIONS,
+    Companions,
+    read_companions,
+    write_companions,
+)
 from daitn.learning.local.variates import mean_variate
 from daitn.learning.recipe import MergeTask
 from daitn.learning.weights import Shape
@@ -50,13 +55,16 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
             screened=task.screened,
+            alike=task.alike,
             starts=[starts[one] for one in task.starts],
             scales=task.scales,
         )
         before = models.seen(start)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    companions = (_companions(number, model, shapes) for number, model in enumerate(trained))
-    variate = mean_variate(companions, task.shares)
+    variate = mean_variate(
+        lambda: (_companions(number, model, shapes) for number, model in enumerate(trained)),
+        task.shares,
+    )
     write_companions(Companions(variate=variate), list(shapes), out)
     models.save_weights(tensors, before + round(sum(task.shares)), out / part)
     if kept:
@@ -92,10 +100,12 @@ def _companions(number: int, model: Path, shapes: Mapping[str, Shape]) -> Compan
 
 
 def _check_alike(base: Path, trained: Sequence[Path], settings: CausalLmConfig) -> None:
-    """Raise `Corrupt` for a model whose vocabulary differs from that of the base."""
+    """Raise `Corrupt` for a model whose vocabulary differs from that of the base, or with further
+    parts."""
     names = (BASE_CONFIG, TOKENIZER, CHAT) if settings.base else (TOKENIZER,)
     first = [_bytes_of(base / name) for name in names]
     for number, model in enumerate(trained):
+        check_parts(number, model, base, WEIGHTS, ADAPTER, COMPANIONS)
         for name, expected in zip(names, first, strict=True):
             if _bytes_of(model / name) != expected:
                 raise unfit(

@@ -18,12 +18,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from daitn.learning.aggregation.merging import TensorFile, merge_tensors, unfit
+from daitn.learning.aggregation.merging import TensorFile, check_parts, merge_tensors, unfit
+from daitn.learning.aggregation.screening import LEAST_SCREENED, bounded_shares
 from daitn.learning.classifier import parts
 from daitn.learning.classifier.config import ClassifierConfig
+from daitn.learning.classifier.features import FEATURES, WEIGHTS
 from daitn.learning.classifier.parts import Standard, State
 from daitn.learning.classifier.scale import stated
-from daitn.learning.local.companions import Companions
+from daitn.learning.local.companions import COMPANIONS, Companions
 from daitn.learning.local.variates import mean_variate
 from daitn.learning.recipe import MergeTask
 from daitn.objects.errors import DaitnError
@@ -31,14 +33,23 @@ from daitn.objects.merging import Reduces
 
 __all__ = ["merge", "pooled", "usual_columns"]
 
+_FURTHEST = 3.0
+"""Multiple of the usual root mean square distance from the median, in a column, for a model's
+values: as for updates."""
+_MOST_SEEN = 1e12
+"""Examples that a model has seen: sums over more may leave the range of numbers."""
+_MOST = torch.finfo(torch.float32).max
+
 
 def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -> None:
     """See `Merging.merge`."""
     base = parts.read(Path(task.base), config)
+    for number, model in enumerate(task.models):
+        check_parts(number, Path(model), Path(task.base), WEIGHTS, FEATURES, COMPANIONS)
     models = [_read(number, Path(model), base, config) for number, model in enumerate(task.models)]
     columns = base.columns or usual_columns([model.columns for model in models])
     models = [_arranged(number, model, columns) for number, model in enumerate(models)]
-    variate = mean_variate([model.companions for model in models], task.shares)
+    variate = mean_variate(lambda: (model.companions for model in models), task.shares)
     parts.settle(base, config, columns)
     starts = _starts(task, base, config)
     scale = stated(config.ranges, columns) if config.ranges else _scale(base, models, starts, task)
@@ -50,6 +61,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
         screened=task.screened,
+        alike=task.alike,
         starts=[_tensors(start) for start in starts],
         scales=task.scales,
     )
@@ -113,7 +125,7 @@ def _scale(
     if task.rule.reduction is Reduces.MEETING:
         return averaged(scales, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(scales) == 1:
-        return pooled(base.standard, scales, [start.standard for start in starts])
+        return pooled(base.standard, scales, [start.standard for start in starts], task.shares)
     return Standard(
         mean=torch.stack([one.mean for one in scales]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in scales]).quantile(0.5, dim=0),
@@ -122,21 +134,47 @@ def _scale(
 
 
 def pooled(
-    base: Standard | None, models: Sequence[Standard], starts: Sequence[Standard | None]
+    base: Standard | None,
+    models: Sequence[Standard],
+    starts: Sequence[Standard | None],
+    shares: Sequence[float],
 ) -> Standard:
-    """The scale over what `base` has seen and what each model has seen since its start."""
-    about = models[0].mean.double()  # Sums about a near value keep their digits.
-    since = sum(
-        _sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)
+    """The scale over what `base` has seen and what each model has seen since its start.
+
+    None has seen more than the examples that it counts for. A single model has no share: it may be
+    a secure sum of several.
+    """
+    # Sums about a near value keep their digits; that of a liar may be far.
+    about = torch.stack([one.mean for one in models]).double().median(dim=0).values
+    since = torch.stack(
+        [_sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)]
     )
-    count, first, second = _sums(base, about) + since
+    if len(models) > 1:
+        since = _bounded(since, bounded_shares(shares))
+    count, first, second = _sums(base, about) + since.sum(dim=0)
     seen = count.clamp_min(1e-9)
     mean = first / seen
     return Standard(
         mean=(about + mean).float(),
-        var=(second / seen - mean.square()).clamp_min(0.0).float(),
+        var=(second / seen - mean.square()).clamp(0.0, _MOST).float(),
         count=count.clamp_min(0.0),
     )
+
+
+def _bounded(since: Tensor, shares: Tensor) -> Tensor:
+    """(N, 3, columns): what models have seen, with no more examples than their shares, and among
+    enough of them with values not much further off than usual. A column without values, or with the
+    same one throughout, is usual: only the other models' say how far off values are."""
+    counts = since[:, :1].clamp_min(0.0)
+    means = since[:, 1:] / counts.clamp_min(1e-9)
+    squares = torch.maximum(means[:, 1:], means[:, :1].square())
+    means = torch.cat([torch.ones_like(counts), means[:, :1], squares], dim=1)
+    if len(since) >= LEAST_SCREENED:
+        off = squares[:, 0].masked_fill((squares <= 0.0)[:, 0], torch.nan)
+        usual = off.nanmedian(dim=0).values
+        within = (_FURTHEST**2 * usual / off).clamp_max(1.0).nan_to_num(1.0)
+        means = means * torch.stack([torch.ones_like(within), within.sqrt(), within], dim=1)
+    return means * torch.minimum(counts, shares[:, None, None])
 
 
 def averaged(models: Sequence[Standard], shares: Sequence[float]) -> Standard:
@@ -162,7 +200,8 @@ def _sums(standard: Standard | None, about: Tensor) -> Tensor:
         return torch.zeros(3, len(about)).double()
     off = standard.mean.double() - about
     squares = standard.var.double() + off.square()
-    return torch.stack([standard.count, standard.count * off, standard.count * squares])
+    count = standard.count.clamp_max(_MOST_SEEN)
+    return torch.stack([count, count * off, count * squares])
 
 
 def _tensors(state: State) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -34,10 +34,13 @@ from daitn.learning.recipe import (
     Selection,
     Trained,
 )
-from daitn.objects.errors import Corrupt, InvalidInput, NotFound
+from daitn.objects.errors import Corrupt, DaitnError, InvalidInput, NotFound
 from daitn.objects.models import CONFIG_FIX
 from daitn.objects.moments import DAY_S
 from daitn.objects.text import plain_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["GROUP", "FlowerApp", "FlowerConfig"]
 
@@ -175,16 +178,24 @@ class FlowerApp:
 
     def merge(self, task: MergeTask, config: Config, out: Path, moments: Path) -> tuple[str, ...]:
         """See `Merging.merge`."""
-        import torch
         from safetensors.torch import save_file
 
-        from daitn.learning.aggregation.merging import TensorFile, merge_tensors
+        from daitn.learning.aggregation.merging import (
+            TensorFile,
+            check_parts,
+            merge_tensors,
+            unfit,
+        )
 
         settings = _parse(config)
-        base, *models = (
-            {name: torch.from_numpy(array) for name, array in _read(Path(folder), settings).items()}
-            for folder in (task.base, *task.models)
-        )
+        base = _tensors(Path(task.base), settings)
+        models = []
+        for number, model in enumerate(map(Path, task.models)):
+            check_parts(number, model, Path(task.base), WEIGHTS)
+            try:
+                models.append(_tensors(model, settings))
+            except DaitnError as error:
+                raise unfit(number, error.problem) from None
         tensors, kept = merge_tensors(
             base,
             models,
@@ -193,6 +204,7 @@ class FlowerApp:
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
             screened=task.screened,
+            alike=task.alike,
         )
         save_file(tensors, out / WEIGHTS)
         if kept:
@@ -271,6 +283,12 @@ def _records(content: Any, name: str) -> Any:
             fix="have it reply with the records `arrays` and `metrics`",
         )
     return content[name]
+
+
+def _tensors(model: Path, settings: FlowerConfig) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in _read(model, settings).items()}
 
 
 def _read(model: Path, settings: FlowerConfig) -> Arrays:

@@ -13,11 +13,13 @@ descent, and the steps' mean with Adam.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from daitn.learning.aggregation.screening import bounded_shares, shortened
 from daitn.learning.local.companions import Companions
 
 __all__ = ["Variates", "mean_variate"]
@@ -48,16 +50,30 @@ class Variates:
         ]
 
 
-def mean_variate(models: Iterable[Companions], shares: Iterable[float]) -> list[Tensor]:
+def mean_variate(
+    models: Callable[[], Iterable[Companions]], shares: Sequence[float]
+) -> list[Tensor]:
     """The c of merged models: the mean of their c_i, with the same weights; none if they have none.
 
-    A site that is left out of a round has no part in it.
+    `models`: reads them, one after the other. A site that is left out of a round has no part in it,
+    and none has more than in the merge of their weights.
     """
+    norms = [_norm(one.variate) for one in models()]
+    having = [number for number, norm in enumerate(norms) if norm is not None]
+    if not having:
+        return []
+    factors = torch.zeros(len(norms), dtype=torch.float64)
+    factors[having] = shortened(torch.tensor([norms[k] for k in having], dtype=torch.float64))
+    weights = bounded_shares(shares) * (factors > 0.0)
+    weights = factors * weights / weights.sum()
     summed: list[Tensor] = []
-    whole = 0.0
-    for (variate, _), share in zip(models, shares, strict=True):
+    for (variate, _), weight in zip(models(), weights.tolist(), strict=True):
         if variate:
             before = summed or [torch.zeros_like(tensor) for tensor in variate]
-            summed = [a + share * b for a, b in zip(before, variate, strict=True)]
-            whole += share
-    return [tensor / whole for tensor in summed]
+            summed = [a + weight * b for a, b in zip(before, variate, strict=True)]
+    return summed
+
+
+def _norm(variate: Sequence[Tensor]) -> float | None:
+    squared = [float(tensor.double().square().sum()) for tensor in variate]
+    return math.sqrt(sum(squared)) if squared else None

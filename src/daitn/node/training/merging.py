@@ -166,4 +166,5 @@ def _task(work: MergeWork, given: _Gathered) -> MergeTask:
         scales=tuple(map(discount, work.behind)),
         moments=given.moments,
         screened=work.screened,
+        alike=() if given.members else work.alike,
     )
