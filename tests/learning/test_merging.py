@@ -381,7 +381,7 @@ def test_one_of_ten_moves_the_scale_of_columns_only_so_far(
     assert float((scale.mean / torch.tensor([1.0, 100.0])).abs().max()) < 0.8
     assert 0.5 < float((scale.var.sqrt() / torch.tensor([1.0, 100.0])).max()) < 2.0
     test = table(tmp_path / "test.csv", features[1000:], labels[1000:].tolist(), ["a", "b"])
-    assert Classifier().evaluate(out, config, test, "accuracy").value > 0.9
+    assert Classifier().evaluate(out, config, test, "accuracy").value > 0.85
 
 
 def test_a_model_with_a_part_that_none_has_is_named(tmp_path: Path) -> None:

@@ -1102,3 +1102,24 @@ def test_a_groups_aggregator_is_not_blamed_for_what_it_merged() -> None:
     world.feed(Reported(failed(StartWork(whole.site, whole.work), "Corrupt", "models[0]")))
     assert set(merge_works(world)) == {"south2"}
     assert not world.job.failures
+
+
+def test_a_merge_is_told_whose_data_is_like_most_others() -> None:
+    class Differing(RoundsWorld):
+        def planned(self) -> Planned:
+            found = super().planned()
+            if found.round is None:
+                return found
+            stops = tuple(
+                msgspec.structs.replace(stop, alike=stop.site != "third")
+                for stop in found.round.visits
+            )
+            planned = msgspec.structs.replace(found.round, visits=stops)
+            return msgspec.structs.replace(found, round=planned)
+
+    world = Differing()
+    world.run_until(is_merge)
+    (work,) = merge_works(world).values()
+    makers = [model.holders[0] for model in work.trained]
+    alike = dict(zip(makers, work.alike, strict=True))
+    assert alike == {site: site != "third" for site in SITES}

@@ -80,8 +80,7 @@ def merge_tensors(
         _check_like(number, update.model, base)
         if update.start is not base:
             _check_like(number, update.start, base)
-    movable = rule.reduction not in TOLERANT  # A single update can move it anywhere.
-    updates, shares = _bounded(base, updates, shares, alike, screened=screened, movable=movable)
+    updates, shares = _bounded(base, updates, shares, rule, alike, screened=screened)
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
     reduction.prepare(_apart(base, updates) if reduction.compares else None)
@@ -113,12 +112,13 @@ def _bounded(
     base: Tensors,
     updates: Sequence[_Update],
     shares: Sequence[float],
+    rule: MergeRule,
     alike: Sequence[bool],
     *,
     screened: bool,
-    movable: bool,
 ) -> tuple[list[_Update], list[float]]:
     """Updates and shares as they may count. Raises `Corrupt` for an update that may not."""
+    movable = rule.reduction not in TOLERANT  # A single update can move it anywhere.
     found = _likeness(base, updates, alike if screened else ())
     odd = found.beyond()
     if screened:
