@@ -117,13 +117,13 @@ def _many_examples(outcome: WorkOutcome, rng: random.Random, key: SigningKey) ->
 
 
 def _odd_number(outcome: WorkOutcome, rng: random.Random, key: SigningKey) -> WorkOutcome:
-    """Any number of what it signs."""
+    """Any number of what it signs, as it cannot be."""
     if outcome.entry is None:
         return outcome
     plain = msgspec.to_builtins(outcome.entry.fact)
     numbers = sorted(name for name, value in plain.items() if isinstance(value, int | float))
     name = rng.choice(numbers)
-    return _stated(outcome, key, {name: rng.choice(_WHOLE if name in _COUNTS else _ODD)})
+    return _stated(outcome, key, {name: rng.choice(_COUNTS.get(name, _ODD))})
 
 
 def _placed(outcome: WorkOutcome, **changes: object) -> WorkOutcome:
@@ -141,9 +141,11 @@ def _stated(outcome: WorkOutcome, key: SigningKey, changes: dict[str, object]) -
     return msgspec.structs.replace(outcome, entry=sign_entry(fact, entry.previous, key))
 
 
-_COUNTS = frozenset({"bytes_in", "examples", "items", "seed", "size_bytes", "stands_for"})
-_WHOLE = (0, 1, 10**12, 2**62)
-_ODD = (0.0, 1.0, 3.0, 1e15, 1e308, math.inf, -math.inf, math.nan)
+_COUNTS = {"items": (0, 1, 10**12), **dict.fromkeys(
+    ("bytes_in", "examples", "seed", "size_bytes", "stands_for"), (10**15, 2**62)
+)}  # fmt: skip
+"""A value of few items or many says something; of the others, these cannot be."""
+_ODD = (-1.0, 1e15, 1e308, math.inf, -math.inf, math.nan)
 
 _Lie = Callable[[WorkOutcome, random.Random, SigningKey], WorkOutcome]
 _LIES: tuple[_Lie, ...] = (
