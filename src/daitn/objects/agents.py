@@ -11,8 +11,10 @@ from typing import Annotated, NewType
 
 import msgspec
 
+from daitn.objects.bounds import Count
 from daitn.objects.identifiers import JobId, SiteId
 from daitn.objects.jobs import JobEvent, Walker
+from daitn.objects.moments import Moment
 
 __all__ = [
     "Agent",
@@ -33,10 +35,13 @@ def agent_name(job: JobId, walker: int) -> AgentName:
     return AgentName(f"{job}.{walker}" if walker else job)
 
 
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+
+
 class DatedFact(msgspec.Struct, frozen=True, array_like=True):
     """An event and the time it was recorded, in seconds since the epoch."""
 
-    at_s: float
+    at_s: Moment
     """When it was recorded, in seconds since the Unix epoch."""
     event: JobEvent
     """One of the events in `objects/jobs.py`; its `type` says which, for instance `submitted`."""
@@ -51,7 +56,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the models that travel for the job this is, from 0."""
     home: SiteId
     """The site where its owner is."""
-    epoch: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    epoch: Epoch = 0
     """How often the home restarted it after a loss."""
     facts: Annotated[tuple[DatedFact, ...], msgspec.Meta(max_length=100_000)]
     """The job's facts, oldest first."""
@@ -78,9 +83,9 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """Absent means nothing new since the last report, but the model is still there."""
     job: JobId
     """The job's id."""
-    epoch: int
+    epoch: Epoch
     """Epoch of the site's model."""
-    facts: int
+    facts: Count
     """Number of facts of that model."""
     walker: Walker = 0
     """Which of the job's models it is."""
@@ -106,5 +111,5 @@ class ReportReply(enum.StrEnum):
 class TravelReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a control centre has posted for a travelling model."""
 
-    entries: Annotated[int, msgspec.Meta(ge=0)]
+    entries: Count
     """Number of entries that follow from the facts sent to it."""

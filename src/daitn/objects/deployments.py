@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.abilities import Abilities, Need, mask_of
-from daitn.objects.bounds import Price, Words
+from daitn.objects.bounds import Price, Share, Words
 from daitn.objects.cordons import Cordon
 from daitn.objects.digests import digest_of
 from daitn.objects.grants import Signed
@@ -126,8 +126,8 @@ class DeploymentTerms(msgspec.Struct, frozen=True, kw_only=True):
     config: Digest
     """Digest of the recipe's configuration; see `config_digest`."""
     policy: ModelPolicy
-    price_usd_per_1k_in: float
-    price_usd_per_1k_out: float
+    price_usd_per_1k_in: Price
+    price_usd_per_1k_out: Price
 
     @property
     def digest(self) -> Digest:
@@ -181,7 +181,7 @@ class DeploymentDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     deterministic: bool = False
     """Whether, at temperature 0, the same weights give identical answers to the same query, piece
     by piece."""
-    claimed: Annotated[dict[Word, float], msgspec.Meta(max_length=64)] = {}
+    claimed: Annotated[dict[Word, Share], msgspec.Meta(max_length=64)] = {}
     """Accuracy per topic, as claimed by the provider; shown but never trusted."""
     evidence: Evidence = ()
     """Verifications of these weights, signed by the verifiers."""

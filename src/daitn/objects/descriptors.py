@@ -12,6 +12,7 @@ from daitn.objects.cordons import Cordon
 from daitn.objects.deployments import FacilityDescriptor, GatewayDescriptor
 from daitn.objects.identifiers import Digest, OwnerId, SiteId, Word
 from daitn.objects.lineage import MOST_LABELS, Entry
+from daitn.objects.moments import Moment
 from daitn.objects.opening_hours import window
 from daitn.objects.privacy import PrivacyDemand
 from daitn.objects.text import Line
@@ -131,7 +132,7 @@ class DatasetDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """Label histogram."""
     quality: Share
     """Share of usable records in [0, 1]."""
-    fresh_at_s: float
+    fresh_at_s: Moment
     """When the data last changed."""
     price_usd_per_1k: Price = 0.0
     """Price of 1,000 training examples."""
@@ -226,7 +227,7 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong, in a sentence."""
 
 
-Edition = tuple[float, int]
+Edition = tuple[Moment, Count]
 """Identifies a version of a site's descriptor: `started_at_s` and `version`."""
 
 
@@ -243,9 +244,9 @@ class NodeDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 3166-1 alpha-2 code of its jurisdiction."""
     public_key: Word
     """Ed25519 public key, base64; verifies the site's lineage entries."""
-    started_at_s: float
+    started_at_s: Moment
     """When the node started, seconds since the epoch."""
-    version: int
+    version: Count
     """Counts up from 1 with each change since `started_at_s`."""
     software: Line
     """Name and version."""
@@ -283,11 +284,11 @@ class ModelDescriptor(msgspec.Struct, frozen=True, kw_only=True):
     owner: OwnerId
     recipe: Word
     manifest: Digest
-    size_bytes: int
-    measured: dict[str, float]
+    size_bytes: Count
+    measured: dict[str, Share]
     """Last verified value per objective."""
     holders: tuple[SiteId, ...]
-    created_at_s: float
+    created_at_s: Moment
     config: dict[str, object] = {}
     """Its recipe configuration."""
     untrained: bool = False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.objects.bounds import Count, Share
 from daitn.objects.identifiers import Digest, SiteId, Word
+from daitn.objects.moments import Moment
 
 __all__ = ["Attestation", "Finding"]
 
@@ -23,15 +25,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """As the facility advertised it at the time."""
     topic: Word
     metric: Word
-    value: float
-    standard_error: float
-    items: int
+    value: Share
+    standard_error: Share
+    items: Count
     """Test items over which `value` was measured."""
-    at_s: float
+    at_s: Moment
     degraded: bool = False
     """It answers significantly worse than before: only verification units, which check whether it
     has recovered, should query it."""
-    before: float | None = None
+    before: Share | None = None
     """If degraded: the value before the drop; if two-faced: the value in rounds."""
     two_faced: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether it answers examinations better than the same questions asked one by one, or another

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from daitn.objects.audit import AuditClaim, CountersignedHead
-from daitn.objects.bounds import Price
+from daitn.objects.bounds import Count, Price
 from daitn.objects.compression import Compression
 from daitn.objects.deployments import DeploymentTerms, Evidence, ModelPolicy, config_digest
 from daitn.objects.descriptors import Edition, NodeDescriptor
@@ -22,9 +22,10 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId, Word
 from daitn.objects.lineage import MOST_STATEMENT_BYTES, MOST_VISITS, Entry
 from daitn.objects.merging import MOST_BEHIND, MOST_MERGED, LocalRule, MergeRule
 from daitn.objects.models import ModelRef
+from daitn.objects.moments import Moment
 from daitn.objects.orders import SignedOrder
 from daitn.objects.privacy import PrivacyWish
-from daitn.objects.readings import LinkReading, LoadReading, ServingReading
+from daitn.objects.readings import LinkReading, LoadReading, Measured, ServingReading
 from daitn.objects.roster import SignedRoster
 
 __all__ = [
@@ -323,9 +324,9 @@ class WorkStatus(msgspec.Struct, frozen=True, kw_only=True):
     outcome: WorkOutcome | None = None
     phase: Word = ""
     """Phase of running work, as in `WorkProgress`; empty before the first."""
-    done: int = 0
-    total: int = 0
-    ahead: int = 0
+    done: Count = 0
+    total: Count = 0
+    ahead: Count = 0
     """How many pieces of work are queued before this one."""
 
 
@@ -337,9 +338,9 @@ class WorkProgress(msgspec.Struct, frozen=True, kw_only=True):
     site: SiteId
     phase: Word
     """`fetching`, `training` or `measuring`."""
-    done: int
-    total: int
-    loss: float | None = None
+    done: Count
+    total: Count
+    loss: Measured | None = None
 
 
 class ChunkRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -409,8 +410,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """A facility's free memory and the load of its deployments."""
 
     site: SiteId
-    at_s: float
-    memory_free_bytes: int
+    at_s: Moment
+    memory_free_bytes: Count
     """Available to models placed here."""
     deployments: tuple[ServingReading, ...]
 
@@ -422,10 +423,10 @@ class DemandRate(msgspec.Struct, frozen=True, kw_only=True):
     """Empty means unknown."""
     model: Word
     """The requested name, or `auto`."""
-    per_s: float
-    shed_per_s: float
+    per_s: Measured
+    shed_per_s: Measured
     """Part of `per_s`: shed because of load."""
-    tokens_out: float
+    tokens_out: Measured
     """Mean length of an answer, in tokens."""
 
 
@@ -433,5 +434,5 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """Demand at one gateway, smoothed."""
 
     site: SiteId
-    at_s: float
+    at_s: Moment
     rates: tuple[DemandRate, ...]

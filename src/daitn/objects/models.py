@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from daitn.objects.bounds import Count
 from daitn.objects.identifiers import Digest, SiteId, Word
 
 __all__ = ["CHUNK_BYTES", "CONFIG_FIX", "DO_NOT_USE", "Manifest", "ModelRef", "Part"]
@@ -20,7 +21,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a model."""
 
     name: Word
-    size_bytes: int
+    size_bytes: Count
     chunks: tuple[Digest, ...]
     """In order; all but the last have `CHUNK_BYTES`."""
 
@@ -40,6 +41,6 @@ class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model can be fetched."""
 
     manifest: Digest
-    size_bytes: int
+    size_bytes: Count
     holders: tuple[SiteId, ...]
     """Sites known to hold every chunk."""

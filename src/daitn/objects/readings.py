@@ -13,7 +13,7 @@ import msgspec
 
 from daitn.objects.identifiers import SiteId, Word
 
-__all__ = ["LinkReading", "LoadReading", "Reading", "ServingReading"]
+__all__ = ["LinkReading", "LoadReading", "Measured", "Reading", "ServingReading"]
 
 
 Measured = Annotated[float, msgspec.Meta(ge=0.0, le=1e18)]

@@ -41,6 +41,9 @@ Prices = tuple[Price, Price]
 """In USD per 1,000 tokens: read, written."""
 FREE: Prices = (0.0, 0.0)
 
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+"""A series begins with the microseconds since the epoch."""
+
 MOST_ROWS = 1000
 """Rows of one statement; further changes are in the next."""
 
@@ -123,7 +126,7 @@ class KeySpent(msgspec.Struct, frozen=True):
     of_day: Whole = 0
     of_month: Whole = 0
     total: Whole = 0
-    until_s: float = 0.0
+    until_s: Moment = 0.0
     """When the key expires, in seconds since the epoch."""
 
     def at(self, wall_s: float) -> KeySpent:
@@ -174,9 +177,9 @@ class UsageStatement(msgspec.Struct, frozen=True, kw_only=True):
 
     site: SiteId
     side: UsageSide
-    series: Annotated[int, msgspec.Meta(ge=1)]
+    series: Number
     """Increases when a site has lost its counts."""
-    number: Annotated[int, msgspec.Meta(ge=1)]
+    number: Number
     """Within the series; increases with each statement."""
     at_s: Moment
     rows: Annotated[tuple[UsageRow, ...], msgspec.Meta(max_length=MOST_ROWS)] = ()
@@ -203,8 +206,8 @@ class SignedUsage(msgspec.Struct, frozen=True, kw_only=True):
 class UsageReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """The latest statement of a site's side that is in the ledger."""
 
-    series: int
-    number: int
+    series: Number
+    number: Number
     digest: Digest
     """Digest of that statement."""
     keys: tuple[KeyRow, ...] = ()
