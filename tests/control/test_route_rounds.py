@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from daitn.control.route.chains import chains, unlike
+from daitn.control.route.chains import alike, chains, unlike
 from daitn.control.route.question import PastVisit, RouteQuestion, RouteStart, Spent
 from daitn.control.route.rounds import NextRound, next_round
 from daitn.control.route.trees import groups
@@ -438,6 +438,27 @@ def test_what_a_site_says_of_its_size_buys_neither_weight_nor_time_nor_budget(sa
         assert counts[SiteId("liar")] <= sum(counts.values()) / 3
         assert planned.within_s is not None
         assert planned.within_s < 20.0 * honest.within_s
+
+
+@pytest.mark.parametrize("change", [{"least_examples": 10**7}, {"least_examples": 10**15},
+                                    {"samples": 0, "least_examples": 0}])  # fmt: skip
+def test_what_a_site_demands_is_not_taken_from_the_others(change: dict[str, int]) -> None:
+    honest = following(asked(crowd(), budget=Budget(examples=20_000))).round
+    (liar,) = crowd(600)[-1:]
+    dataset = msgspec.structs.replace(liar.dataset, **change)
+    options = (*crowd(), msgspec.structs.replace(liar, dataset=dataset))
+    planned = following(asked(options, budget=Budget(examples=20_000))).round
+    assert honest is not None
+    assert planned is not None
+    assert [(stop.site, stop.examples) for stop in planned.visits] == [
+        (stop.site, stop.examples) for stop in honest.visits
+    ]
+    assert planned.within_s == honest.within_s
+
+
+def test_of_sites_without_published_labels_nothing_is_known() -> None:
+    assert alike([{}, {}, {"a": 5}, {"a": 5}, {"a": 4}]) == [False, False, True, True, True]
+    assert alike([{}, {}, {}, {}]) == [False] * 4
 
 
 def test_a_round_stays_within_what_its_order_allows() -> None:

@@ -26,6 +26,8 @@ LIARS = {"": 0.66, "site": 0.1, "verifier": 0.1, "gateway": 0.07, "facility": 0.
 """What lies in a run, with its share of the runs; empty: nobody."""
 PRAISE = (0.3, 0.05)
 """A verifier that lies adds so much to what it measures: what others see through, or hardly."""
+_ODD_VERIFIERS = 0.3
+"""Share of the verifiers that lie that state odd numbers instead."""
 CHARGED = OwnerId("cleo")
 """In this owner's name, who asks nothing, a gateway that lies states answers."""
 DEAR = 14.0
@@ -38,7 +40,7 @@ def corrupt(world: World, kind: str, rng: random.Random) -> None:
         case "site":
             how, own = rng.choice(_LIES), random.Random(rng.random())
             world.liars[rng.choice(world.data_sites)] = lambda node: _misreport(node, how, own)
-        case "verifier" if rng.random() < 0.3:
+        case "verifier" if rng.random() < _ODD_VERIFIERS:
             own = random.Random(rng.random())
             world.liars[rng.choice(world.verifiers)] = lambda node: _misreport(
                 node, _odd_number, own

@@ -127,7 +127,7 @@ def test_a_gateway_that_answers_no_more_without_a_control_centre_is_noticed(
     monkeypatch.setattr("tests.faults.run.LIARS", {"gateway": 1.0})
     monkeypatch.setattr("tests.faults.run.drawn", lambda rng, nodes, until_s: ())
     monkeypatch.setattr("daitn.center.names.PLACE_LASTS_S", 30.0)
-    problems = run(103).problems
+    problems = run(100).problems
     assert any("was not answered, though all is well" in one for one in problems), problems
 
 
@@ -181,6 +181,8 @@ def test_lies_that_come_through_are_noticed(
         monkeypatch.setattr(f"tests.faults.run.{name}", value)
     if lies == "gateway":
         monkeypatch.setattr("tests.faults.run.drawn", lambda rng, nodes, until_s: ())
+    monkeypatch.setattr("tests.faults.run._CALM", 0.0)
+    monkeypatch.setattr(liars, "_ODD_VERIFIERS", 0.0)
     monkeypatch.setattr(liars, "PRAISE" if lies == "verifier" else "_CLAIMS", (how,))
     sabotage(monkeypatch)
     problems = run(seed).problems
@@ -193,7 +195,7 @@ def plain(monkeypatch: pytest.MonkeyPatch, **other: Any) -> None:
     nothing = {"_SITES": (3,), "LIARS": {"": 1.0}, "drawn": lambda rng, nodes, until_s: ()}
     for name, value in {**shares, **nothing, **other}.items():
         monkeypatch.setattr(f"tests.faults.run.{name}", value)
-    monkeypatch.setattr("tests.faults.intents._DIRECTED", ("sequential",))
+    monkeypatch.setattr("tests.faults.intents.DIRECTED", ("sequential",))
 
 
 def asks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +298,7 @@ def test_a_merge_with_moments_of_another_model_is_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("daitn.control.jobs.rounds.moments_of", kept)
     plain(monkeypatch)
-    monkeypatch.setattr("tests.faults.intents._DIRECTED", ("fedadam",))
+    monkeypatch.setattr("tests.faults.intents.DIRECTED", ("fedadam",))
     problems = run(1).problems
     assert any("another model's moments" in problem for problem in problems), problems
 
@@ -317,6 +319,7 @@ def test_what_must_not_be_is_noticed(
     sabotage(monkeypatch)
     faults = (Fault(25.0, "kill", "center", lasts_s=1.0, size=0.05),)
     monkeypatch.setattr("tests.faults.run.drawn", lambda rng, nodes, until_s: faults)
+    monkeypatch.setattr("tests.faults.run._CALM", 0.0)
     found = World.found
 
     def found_private(world: World) -> None:

@@ -332,7 +332,8 @@ def _assigned(
     barred = {*job.barred, *asked_about(job, objective)} if job.intent.quorum != ONE else set()
     barred |= job.candidate.asked_in_vain if job.candidate else set()
     beside = {given.site for given in chosen if given.site and given.objective == objective}
-    owners = _owners(topology, {*asked_about(job, objective), *beside})
+    unable = job.candidate.unable if job.candidate else ()  # They have spoken, too.
+    owners = _owners(topology, {*asked_about(job, objective), *beside, *unable})
     model = job.candidate.model if job.candidate else None
     holders = model.holders if model else ()
     allowed = [

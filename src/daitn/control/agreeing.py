@@ -21,13 +21,13 @@ from statistics import median
 import msgspec
 
 from daitn.objects.lineage import Verification
-from daitn.objects.quorum import LEAST_ITEMS, PLAIN_SHARES
+from daitn.objects.quorum import COUNT_STEP, LEAST_ITEMS, PLAIN_SHARES
 
 __all__ = ["Consensus", "agree", "agreed"]
 
 _DEVIATIONS = 3.29
 """Standard deviations within which 999 of 1,000 differences of honest pairs lie."""
-_STEP_ITEMS = 5
+_STEP_ITEMS = COUNT_STEP
 """Verifiers report values rounded down to steps of this many items."""
 
 

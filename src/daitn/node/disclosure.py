@@ -39,6 +39,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.messages import VisitWork
 from daitn.objects.models import CONFIG_FIX
+from daitn.objects.quorum import COUNT_STEP
 from daitn.objects.wire import canonical
 from daitn.topology.topics import sketch
 
@@ -67,7 +68,7 @@ _EPSILON = 0.5
 This covers the record's own losses; what a model learned from it shows in those of others, as in
 weights. With 400 examples of two classes the noise has a deviation of 0.01; guessing has a loss of
 0.69."""
-_ITEM_STEP = 5
+_ITEM_STEP = COUNT_STEP
 """Step in items of a published measurement: two models that differ on one item measure the same,
 unless a step lies between them."""
 _SEE_LOG = "see the site's log"

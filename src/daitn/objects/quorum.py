@@ -11,6 +11,7 @@ from daitn.objects.identifiers import ObjectiveName, SiteId
 
 __all__ = [
     "BALANCED",
+    "COUNT_STEP",
     "LEAST_ITEMS",
     "MOST_VERIFIERS",
     "ONE",
@@ -18,11 +19,15 @@ __all__ = [
     "Disagreement",
     "Quorum",
     "comparable_items",
+    "hides_labels",
 ]
 
 LEAST_ITEMS: Final = 100
 """Verifiers are compared only if their test sets have this many items: with fewer, honest values
 differ by more than 0.28, so that a lie of that size would pass."""
+COUNT_STEP: Final = 5
+"""Numbers of records are published rounded down to multiples of this: one record more rarely
+shows."""
 PLAIN_SHARES: Final = frozenset({"accuracy", "unexposed"})
 """Metrics to which each item counts equally."""
 BALANCED: Final = "balanced_accuracy"
@@ -54,6 +59,12 @@ ONE = Quorum(quorum=1, of=1)
 """One verifier decides alone."""
 
 
+def hides_labels(items: int, labels: Mapping[str, int]) -> bool:
+    """Whether some items of a test set have labels that it does not show, as too few have them:
+    more items than are lost where each label's number is rounded down."""
+    return sum(labels.values()) < items - (COUNT_STEP - 1) * len(labels)
+
+
 def comparable_items(metric: str, items: int, labels: Mapping[str, int]) -> int:
     """Number of items of which a share has at most the sampling error of this metric on a test set
     with these `labels`; 0 if the error is unknown, or if some items have labels too rare to show.
@@ -63,7 +74,7 @@ def comparable_items(metric: str, items: int, labels: Mapping[str, int]) -> int:
     """
     if metric in PLAIN_SHARES:
         return items
-    if metric != BALANCED or not labels or sum(labels.values()) < items:
+    if metric != BALANCED or not labels or hides_labels(items, labels):
         return 0
     return int(len(labels) ** 2 / sum(1 / max(1, count) for count in labels.values()))
 

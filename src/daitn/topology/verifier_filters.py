@@ -14,7 +14,7 @@ from daitn.objects.descriptors import TestSetDescriptor, VerifierDescriptor
 from daitn.objects.identifiers import SiteId
 from daitn.objects.intents import Objective, TrainingIntent
 from daitn.objects.model_needs import ColumnsNeeded, ModelNeeds
-from daitn.objects.quorum import BALANCED, LEAST_ITEMS, PLAIN_SHARES, comparable_items
+from daitn.objects.quorum import BALANCED, LEAST_ITEMS, PLAIN_SHARES, comparable_items, hides_labels
 from daitn.objects.text import counted, decimals, some
 from daitn.topology.fit import other_labels, topic_fit
 from daitn.topology.relaxation import as_value
@@ -118,7 +118,7 @@ def _incomparable(test: TestSetDescriptor, metric: str) -> str:
     """Why a quorum cannot compare what is measured on a test set."""
     if metric not in (*PLAIN_SHARES, BALANCED):
         return f"the sampling error of {metric} is unknown"
-    if metric == BALANCED and sum(test.labels.values()) < test.items:
+    if metric == BALANCED and hides_labels(test.items, test.labels):
         return f"some labels of its test set on {test.topic} are too rare to be measured"
     worth = "" if metric in PLAIN_SHARES else f", for {metric} worth {_comparable(test, metric)}"
     have = counted(test.items, "item")

@@ -256,6 +256,11 @@ def balanced(rng: random.Random, prior: dict[str, int]) -> Verification:
     return msgspec.structs.replace(fact, metric="balanced_accuracy")
 
 
+def test_labels_rounded_for_publication_hide_none() -> None:
+    """Breast cancer: 357 and 212 of 569."""
+    assert comparable_items("balanced_accuracy", 569, {"b": 355, "m": 210}) >= LEAST_ITEMS
+
+
 @pytest.mark.parametrize("prior", [{"a": 100, "b": 100}, {"a": 760, "b": 40}, {"a": 150, "b": 60}])
 def test_honest_verifiers_agree_on_balanced_accuracy(prior: dict[str, int]) -> None:
     """As rarely apart as promised, wherever a quorum compares them."""

@@ -16,7 +16,6 @@ from daitn.control.jobs.failing import MOST_SETBACKS, note_problem
 from daitn.control.jobs.job import MAX_FAILURES, Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
-from daitn.control.jobs.reports import mismatch
 from daitn.control.jobs.valuing import value_of
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
@@ -400,8 +399,8 @@ def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object],
     fact = msgspec.structs.replace(outcome.entry.fact, **change)
     entry = msgspec.structs.replace(outcome.entry, fact=fact)
     lie = msgspec.structs.replace(outcome, entry=entry)
-    assert says in mismatch(Outstanding(merge.site, merge.work), lie, world.now_s)
-    assert mismatch(Outstanding(merge.site, merge.work), outcome, world.now_s) == ""
+    assert says in world.wrong(Outstanding(merge.site, merge.work), lie)
+    assert world.wrong(Outstanding(merge.site, merge.work), outcome) == ""
 
 
 def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
@@ -1123,3 +1122,17 @@ def test_a_merge_is_told_whose_data_is_like_most_others() -> None:
     makers = [model.holders[0] for model in work.trained]
     alike = dict(zip(makers, work.alike, strict=True))
     assert alike == {site: site != "third" for site in SITES}
+
+
+def test_a_secure_sum_that_had_too_few_members_counts_against_nobody_who_asked() -> None:
+    """They were away for a moment, and another one sums then."""
+    world = SpoiledWorld(Algorithm.FEDAVG, fails="")
+    world.sum_securely()
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(failed(merge, "Unreachable", "training.secure_aggregation")))
+    again = world.run_until(is_merge)
+    assert isinstance(again, StartWork)
+    assert again.site != merge.site
+    world.feed(Reported(world.done(again)))
+    assert not world.job.failures

@@ -13,8 +13,9 @@ from daitn.control.jobs.commands import (
     StartWork,
     StopWork,
 )
-from daitn.control.jobs.job import Job
+from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.machine import handle, submit
+from daitn.control.jobs.reports import mismatch
 from daitn.identity.keys import SigningKey
 from daitn.identity.signing import sign_entry
 from daitn.objects.decisions import Assessment, Decision, PlannedVisit, Route
@@ -183,6 +184,10 @@ class World:
             entry=sign_entry(fact, start.work.previous, key),
             model=model,
         )
+
+    def wrong(self, given: Outstanding, outcome: WorkOutcome) -> str:
+        """How a report deviates from the work that was given."""
+        return mismatch(given, outcome, self.now_s)
 
     def fact(self, site: SiteId, work: Work) -> LineageFact:
         if isinstance(work, VerifyWork):

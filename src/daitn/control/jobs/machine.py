@@ -182,8 +182,9 @@ def _on_resume(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.without_progress = job.waits = 0
     for counted in (job.failures, job.verifier_failures, job.losses, job.problems, job.cut_off):
         counted.clear()
-    for doubted in (job.suspects, job.objections, job.unproven, job.excused):
+    for doubted in (job.suspects, job.apart, job.distrusted, job.objections, job.unproven):
         doubted.clear()
+    job.excused.clear()
     if (best := job.best) is not None:
         job.checkpoints.remove(best)
         job.checkpoints.append(best)

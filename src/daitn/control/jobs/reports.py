@@ -20,6 +20,7 @@ from daitn.objects.messages import (
     WorkState,
 )
 from daitn.objects.models import ModelRef
+from daitn.objects.moments import DAY_S
 from daitn.objects.privacy import PrivacySpent, PrivacyWish
 
 __all__ = ["mismatch"]
@@ -27,9 +28,9 @@ __all__ = ["mismatch"]
 _MOST: Final = 1e14
 """Limit on any number that a site states, be it bytes or seconds: sums of those of 4,096 visits
 still fit in 64 bits, in which messages are written."""
-_DATED_WITHIN_S: Final = 86_400.0
-"""A fact is dated by its site's clock, at the time of its work give or take a day: other dates lie
-outside its site's membership when its reader checks the lineage."""
+_AHEAD_S: Final = DAY_S
+"""A fact is dated by its site's clock. Later dates lie outside the site's membership, by which
+readers of the lineage check it, or in no calendar at all."""
 _SHARES: Final = frozenset({"value", "by_label", "standard_error"})
 """What metrics are: shares, in [0, 1]."""
 
@@ -49,8 +50,8 @@ def mismatch(given: Outstanding, outcome: WorkOutcome, now_s: float) -> str:
     fact = outcome.entry.fact
     if (odd := _odd_number(fact)) is not None:
         return f"it states a number that cannot be: {odd}"
-    if not given.since_s - _DATED_WITHIN_S <= fact.at_s <= now_s + _DATED_WITHIN_S:
-        return "its entry is dated on another day than its work"
+    if fact.at_s > now_s + _AHEAD_S:
+        return "its entry is dated on a later day"
     order = given.work.order.digest if given.work.order else ""
     if not isinstance(fact, Verification) and fact.order != order:
         return "its entry is about another order"

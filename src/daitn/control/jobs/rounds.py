@@ -73,6 +73,9 @@ _OF_HOLDER = ("InvalidInput", "NotFound", "Unreachable")
 """Errors about a model as a whole, its size or how it travels, which are its holder's."""
 _OF_AGGREGATOR = ("NotFound", "Refused", "StorageFull", "Unreachable")
 """Errors in merging that do not come of the merged models."""
+_OF_SUM = "training.secure_aggregation"
+"""Field of errors of a secure sum for which too few members are left: who asks them in vain is not
+to blame."""
 _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 
@@ -412,9 +415,7 @@ def fail_to_merge(job: Job, site: SiteId, error: ErrorReport) -> None:
     """Take note that a site failed to merge. That counts against it if another site can, or if it
     has nothing to do with what was to be merged."""
     assert job.round is not None
-    # A secure sum takes its members: who asks them in vain is not to blame alone.
-    together = error.field == "training.secure_aggregation"
-    if error.code in _OF_AGGREGATOR and not together:
+    if error.code in _OF_AGGREGATOR and error.field != _OF_SUM:
         count_failure(job, site, error)
     else:
         job.round.unable[site] = error
@@ -442,7 +443,8 @@ def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     if isinstance(fact, Merge) and fact.moments:
         job.moments = moments_of(fact)
     for site, error in now.unable.items() if isinstance(fact, Merge) else ():
-        count_failure(job, site, error)  # Somebody could.
+        if error.field != _OF_SUM:  # Its members may have been away, and are back.
+            job.failures[site] = job.failures.get(site, 0) + 1  # Somebody could.
     parts = [group.merged[1] for group in now.groups if group.merged]
     release_to = now.base.release_to
     visits = tuple(one for last in now.made for one in last.chain)

@@ -12,7 +12,7 @@ nobody can do it, who made what they were given is.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -88,7 +88,10 @@ def telling(job: Job, planned: Round) -> Round:
         else:
             chains.append(chain)
     chains += rest
-    groups = planned.groups
+    groups = tuple(
+        msgspec.structs.replace(group, aggregators=_trusted_first(job, group.aggregators))
+        for group in planned.groups
+    )
     if tested := _tested(job, planned, [stop.site for chain in chains for stop in chain]):
         chains, groups = [chain for chain in chains if chain[0].site in tested], ()
     return msgspec.structs.replace(
@@ -96,8 +99,12 @@ def telling(job: Job, planned: Round) -> Round:
         visits=tuple(chain[0] for chain in chains),
         then=tuple(chain[1:] for chain in chains),
         groups=groups,
-        aggregators=tuple(sorted(planned.aggregators, key=lambda site: site in job.distrusted)),
+        aggregators=_trusted_first(job, planned.aggregators),
     )
+
+
+def _trusted_first(job: Job, aggregators: Sequence[SiteId]) -> tuple[SiteId, ...]:
+    return tuple(sorted(aggregators, key=lambda site: site in job.distrusted))
 
 
 def _tested(job: Job, planned: Round, sites: list[SiteId]) -> set[SiteId]:

@@ -47,14 +47,14 @@ def chains(labels: Sequence[Mapping[str, int]]) -> list[list[int]]:
 
 
 def alike(labels: Sequence[Mapping[str, int]]) -> list[bool]:
-    """Whether each member's label shares are about the median ones; all are, without labels."""
+    """Whether each member's label shares are known, and about the median ones."""
     sizes = [max(1, sum(histogram.values())) for histogram in labels]
     off = [0.0] * len(labels)
     for label in _summed(labels):
         shares = [one.get(label, 0) / n for one, n in zip(labels, sizes, strict=True)]
         usual = median(shares)
         off = [so_far + abs(share - usual) / 2 for so_far, share in zip(off, shares, strict=True)]
-    return [distance <= _ALIKE for distance in off]
+    return [bool(one) and distance <= _ALIKE for one, distance in zip(labels, off, strict=True)]
 
 
 def unlike(some: Mapping[str, int], everything: Mapping[str, int]) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import median_low
 from typing import NamedTuple
 
 import msgspec
@@ -93,7 +94,7 @@ class Members(NamedTuple):
 def members(question: RouteQuestion) -> Members:
     """The possible members now: the slowest part of planning a round."""
     start = question.checkpoints[0]
-    everybody = _members(question, start)
+    everybody = _moderate(_members(question, start), question.intent.training.epochs)
     options = [option for option in everybody if option.id not in question.busy]
     return Members(
         options=options,
@@ -178,6 +179,16 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
             members.append(option)
     most = most_members(question.intent.training.rules.values())
     return sorted(members[:most], key=lambda option: option.id)
+
+
+def _moderate(options: Sequence[DataOption], epochs: float) -> list[DataOption]:
+    """Those that have records, and demand no more work than a round gives a site at most: it would
+    be taken from the others."""
+    some = [option for option in options if option.dataset.samples > 0]
+    if not some:
+        return []
+    most = _MOST_WORK * max(1.0, epochs) * median_low([option.dataset.samples for option in some])
+    return [option for option in some if option.dataset.least_examples <= most]
 
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:

@@ -54,7 +54,13 @@ def shortened(norms: Tensor) -> Tensor:
     """(N,): the factor on each update that leaves none much longer than the median one."""
     if len(norms) < _LEAST_SHORTENED:
         return torch.ones_like(norms)
-    return (_LONGEST * norms.quantile(0.5) / norms.clamp_min(1e-30)).clamp_max(1.0)
+    return (_LONGEST * _usual(norms) / norms.clamp_min(1e-30)).clamp_max(1.0)
+
+
+def _usual(norms: Tensor) -> Tensor:
+    """(): the median norm of the updates that change anything."""
+    changing = norms[norms > 0.0]
+    return changing.quantile(0.5) if len(changing) else norms.new_tensor(1.0)
 
 
 @dataclass
@@ -108,7 +114,7 @@ class Likeness:
     def impossible(self, shares: Sequence[float]) -> Found | None:
         """An update that no training makes, whatever its data."""
         norms = self.norms
-        length = norms / (norms.median().clamp_min(1e-30) * _longer(shares))
+        length = norms / (_usual(norms) * _longer(shares))
         worst = int(length.argmax())
         longer, whole = float(length[worst]), float(self.weights_squared.sqrt())
         if len(norms) < _LEAST_SHORTENED or longer <= _IMPOSSIBLE or float(norms[worst]) <= whole:
@@ -124,7 +130,7 @@ class Likeness:
         if not self.alike:
             return None
         norms = self.norms[self.alike]
-        usual_norm = norms.quantile(0.5).clamp_min(1e-30)
+        usual_norm = _usual(norms)
         length = norms / (usual_norm * _longer(shares)[self.alike])
         worst = int(length.argmax())
         if float(length[worst]) > _LONGEST:
