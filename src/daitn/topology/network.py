@@ -30,9 +30,10 @@ __all__ = [
 ]
 
 MOST_LINKS = 262_144
-"""Limit on links in a table: all pairs of 512 sites, some 230 MB. All pairs of 2,000 sites would
-take 3.5 GB, and most of their readings would be stale: a site that probes eight others every five
-seconds needs 21 minutes for all."""
+"""Links that the sources of a table share: all pairs of 512 sites, some 230 MB. All pairs of 2,000
+sites would take 3.5 GB, and most of their readings would be stale: a site that probes eight others
+every five seconds needs 21 minutes for all. A source is cut to its share when it measures a new
+site, so a table of sites that came one after the other may hold more for a while."""
 LEAST_LINKS = 64
 """Of each source, however many there are."""
 _ROOM = 1 / 8

@@ -117,7 +117,8 @@ class Likeness:
         length = norms / (_usual(norms) * _longer(shares))
         worst = int(length.argmax())
         longer, whole = float(length[worst]), float(self.weights_squared.sqrt())
-        if len(norms) < _LEAST_SHORTENED or longer <= _IMPOSSIBLE or float(norms[worst]) <= whole:
+        # From zeros, as linear models may begin, any length is possible.
+        if len(norms) < _LEAST_SHORTENED or longer <= _IMPOSSIBLE or not 0.0 < whole < norms[worst]:
             return None
         return worst, (
             f"its update is {longer:.1f} times as long as the median one, and longer than all "
