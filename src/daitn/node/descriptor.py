@@ -313,7 +313,7 @@ async def _check_sandbox(policy: PolicyConfig) -> None:
 
 
 def _changed_at_s(path: Path) -> float:
-    return path.stat().st_mtime
+    return max(0.0, path.stat().st_mtime)  # Archives bring files of before the epoch.
 
 
 def _log_remarks(field: str, name: str, profile: DataProfile) -> None:
