@@ -249,7 +249,7 @@ async def test_what_a_site_no_longer_lets_in_stays_away_until_it_does_again(
         ({}, {"name": "doctor"}, InvalidInput, "name"),
         ({}, {"name": "../../x"}, InvalidInput, "name"),
         ({}, {"manifest": "../" * 22}, InvalidInput, "digest"),
-        ({}, {"size_bytes": -(2**60)}, InvalidInput, "model.size_bytes"),
+        ({}, {"size_bytes": 0}, InvalidInput, "model.size_bytes"),
         ({}, {"price_usd_per_1k_in": -1.0}, Corrupt, ""),
         ({}, {"price_usd_per_1k_in": float("nan")}, Corrupt, ""),
         ({}, {"policy": ModelPolicy(askers=("x" * 1000,))}, Corrupt, ""),
