@@ -62,7 +62,7 @@ from daitn.tools.fabric.settings import FabricSettings
 from daitn.tools.fabric.zenoh import open_zenoh
 from daitn.tools.ports import free_port
 from daitn.tools.tasks import Tasks
-from daitn.topology.network import MOST_LINKS
+from daitn.topology.network import fair_share
 
 SENSED_EVERY_S, PEERS = 5.0, 8
 """As real sites do."""
@@ -113,7 +113,7 @@ class Sites:
 
     async def _sense(self) -> None:
         count = len(self._names)
-        peers = min(count - 1, MOST_LINKS // count)
+        peers = min(count - 1, fair_share(count))
         for index, name in enumerate(self._names):
             now_s = time.time()
 

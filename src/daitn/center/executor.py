@@ -329,19 +329,22 @@ def _assigned(
     busy = Counter(given.site for given in chosen)
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
-    barred = {*job.barred, *asked_about(job, objective)} if job.intent.quorum != ONE else set()
+    barred = {given.site for given in chosen if given.site and given.objective == objective}
+    owners = set[OwnerId]()
+    if job.intent.quorum != ONE:
+        barred |= {*asked_about(job, objective)}
+        unable = job.candidate.unable if job.candidate else ()  # They have spoken, too.
+        owners = _owners(topology, {*barred, *unable})
+        barred |= job.barred
     barred |= job.candidate.asked_in_vain if job.candidate else set()
-    beside = {given.site for given in chosen if given.site and given.objective == objective}
-    unable = job.candidate.unable if job.candidate else ()  # They have spoken, too.
-    owners = _owners(topology, {*asked_about(job, objective), *beside, *unable})
     model = job.candidate.model if job.candidate else None
     holders = model.holders if model else ()
     allowed = [
         option.site
         for option in topology.verifiers.get(objective, ())
         if allows(release_to, sites[option.site].descriptor.jurisdiction)
-        and option.site not in {*barred, *beside}
-        and (job.intent.quorum == ONE or sites[option.site].descriptor.owner not in owners)
+        and option.site not in barred
+        and sites[option.site].descriptor.owner not in owners
     ]
 
     thrifty = job.intent.weighs("cost") > job.intent.weighs("time")

@@ -14,9 +14,11 @@ from typing import Final, NamedTuple
 from immutables import Map
 
 from daitn.control.jobs.job import Outstanding
+from daitn.control.jobs.stages import WAITS_AT_MOST_S
 from daitn.control.jobs.view import SILENT_S, JobNews
 from daitn.objects.identifiers import VisitId
 from daitn.objects.messages import WorkState, WorkStatus
+from daitn.objects.moments import DAY_S
 
 __all__ = ["Stall", "WorkWatch"]
 
@@ -25,19 +27,19 @@ log = logging.getLogger(__name__)
 SILENT_AT_MOST_S: Final = 5400.0
 """Work without progress for this long has stalled. Sites themselves end stalled work within an
 hour, so this catches those that do not."""
-QUEUED_AT_MOST_S: Final = 86_400.0
+QUEUED_AT_MOST_S: Final = DAY_S
 """The same for work that is queued at the site."""
 UNREPORTED_AT_MOST_S: Final = 300.0
 """A site that reports work as ended has failed if no valid report arrives for this long: sites
 repeat reports every few seconds."""
-LONGEST_S: Final = 2 * 86_400.0
+LONGEST_S: Final = 2 * DAY_S
 """Work may take this long after its queue: a site's own limit is a day, unless its file says more.
 """
 LONGEST_TIMES: Final = 20.0
 """And this many times what the plan expects. A site of unknown speed is rarely ten times slower
 than its estimate."""
-LONGEST_QUEUED_S: Final = 7 * 86_400.0
-"""Work may be queued this long, as a job may wait (`stages.WAITS_AT_MOST_S`)."""
+LONGEST_QUEUED_S: Final = WAITS_AT_MOST_S
+"""Work may be queued this long."""
 MOST_RESTARTS: Final = 1024
 """How often work may return to an earlier part: when its site is started anew, or with each of the
 models that it fetches, of which a merge has up to `MOST_MERGED`, with their starts."""

@@ -21,14 +21,13 @@ from statistics import median
 import msgspec
 
 from daitn.objects.lineage import Verification
-from daitn.objects.quorum import COUNT_STEP, LEAST_ITEMS, PLAIN_SHARES
+from daitn.objects.quorum import LEAST_ITEMS, PLAIN_SHARES
+from daitn.objects.sampling import COUNT_STEP, share_error
 
 __all__ = ["Consensus", "agree", "agreed"]
 
 _DEVIATIONS = 3.29
 """Standard deviations within which 999 of 1,000 differences of honest pairs lie."""
-_STEP_ITEMS = COUNT_STEP
-"""Verifiers report values rounded down to steps of this many items."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,13 @@ def agreed(measurements: Sequence[Verification]) -> Consensus:
 def agree(one: Verification, other: Verification) -> bool:
     """Whether sampling and rounding explain the difference of two values."""
     error = math.sqrt(2.0) * max(_error(one), _error(other))
-    step = _STEP_ITEMS / min(_items(one), _items(other))
+    step = COUNT_STEP / min(_items(one), _items(other))  # Values are rounded down to such steps.
     return abs(one.value - other.value) <= _DEVIATIONS * error + step
 
 
 def _error(fact: Verification) -> float:
-    """Standard error of a share, after Agresti and Coull (1998): not 0 even if all are right."""
     items = _items(fact)
-    share = (min(1.0, max(0.0, fact.value)) * items + 2) / (items + 4)
-    return math.sqrt(share * (1 - share) / (items + 4))
+    return share_error(min(1.0, max(0.0, fact.value)) * items, items)
 
 
 def _items(fact: Verification) -> int:

@@ -15,6 +15,7 @@ import msgspec
 
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.sampling import share_error
 from daitn.topology.qrrt.accuracy import METRIC
 
 __all__ = ["FALSE_ALARM", "Examination", "Tally", "fallen", "risen"]
@@ -139,7 +140,7 @@ class Examination:
             topic=topic,
             metric=METRIC,
             value=known.value,
-            standard_error=_error(known),
+            standard_error=share_error(known.right, known.items),
             items=known.items,
             at_s=at_s,
             degraded=two_faced or before is not None,
@@ -170,9 +171,3 @@ class Examination:
 
 def _together(rounds: Sequence[Tally]) -> Tally:
     return Tally(sum(r.right for r in rounds), sum(r.items for r in rounds))
-
-
-def _error(known: Tally) -> float:
-    """Standard error after Agresti and Coull (1998): not 0 even if all are right."""
-    adjusted = (known.right + 2) / (known.items + 4)
-    return math.sqrt(adjusted * (1 - adjusted) / (known.items + 4))

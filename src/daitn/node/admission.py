@@ -24,6 +24,7 @@ from daitn.objects.findings import Finding
 from daitn.objects.lineage import Entry, Verification, Visit, given_to
 from daitn.objects.messages import VerifyWork, VisitWork, Work
 from daitn.objects.models import ModelRef
+from daitn.objects.moments import DAY_S
 from daitn.objects.opening_hours import day_of
 from daitn.tools import clock
 
@@ -31,7 +32,7 @@ __all__ = ["Admission", "Attempt", "request_of"]
 
 log = logging.getLogger(__name__)
 
-_TWO_DAYS_S = 2 * 86_400.0
+_TWO_DAYS_S = 2 * DAY_S
 """Covers today in every time zone, with its longest day."""
 _ENDINGS = frozenset(
     (AuditEvent.VISITED, AuditEvent.MEASURED, AuditEvent.FAILED, AuditEvent.STOPPED)

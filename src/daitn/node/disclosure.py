@@ -39,7 +39,7 @@ from daitn.objects.errors import (
 )
 from daitn.objects.messages import VisitWork
 from daitn.objects.models import CONFIG_FIX
-from daitn.objects.quorum import COUNT_STEP
+from daitn.objects.sampling import COUNT_STEP
 from daitn.objects.wire import canonical
 from daitn.topology.topics import sketch
 
@@ -68,9 +68,6 @@ _EPSILON = 0.5
 This covers the record's own losses; what a model learned from it shows in those of others, as in
 weights. With 400 examples of two classes the noise has a deviation of 0.01; guessing has a loss of
 0.69."""
-_ITEM_STEP = COUNT_STEP
-"""Step in items of a published measurement: two models that differ on one item measure the same,
-unless a step lies between them."""
 _SEE_LOG = "see the site's log"
 
 
@@ -346,7 +343,7 @@ class LossGate:
 
 def in_steps(count: int) -> int:
     """A number of records for publication, rounded down: one record more rarely shows."""
-    return count - count % _ITEM_STEP
+    return count - count % COUNT_STEP
 
 
 def coarse_tally(tally: Tally) -> Tally:
@@ -362,9 +359,9 @@ def coarse(value: float, items: int, *, nearest: bool = False) -> float:
     """
     if not math.isfinite(value):
         return 0.0
-    missing = items * (1.0 - min(1.0, max(0.0, value))) / _ITEM_STEP
+    missing = items * (1.0 - min(1.0, max(0.0, value))) / COUNT_STEP
     steps = round(missing) if nearest else math.ceil(missing - 1e-6)
-    return max(0, items - steps * _ITEM_STEP) / items if items else 0.0
+    return max(0, items - steps * COUNT_STEP) / items if items else 0.0
 
 
 def _different(profile: DataProfile) -> int:

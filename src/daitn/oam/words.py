@@ -88,16 +88,16 @@ def doubts(one: ServedModel) -> dict[str, str]:
         return f"{what}, by {', '.join(units)}{of_all}"
 
     worse = tuple(unit for unit in one.degraded_by if unit not in one.two_faced_by)
-    said = {
-        "two-faced": say("it answers examinations better than single questions", one.two_faced_by),
-        "degraded": say("it answers significantly worse than before", worse),
-        "unanswered": say(
-            "it answers examinations, but not most single questions", one.unanswered_by
-        ),
-        "contradicted": f"most verifiers contradict the accuracy by {', '.join(one.contradicted)}",
-    }
-    there = (one.two_faced_by, worse, one.unanswered_by, one.contradicted)
-    return {kind: words for (kind, words), units in zip(said.items(), there, strict=True) if units}
+    against = (
+        ("two-faced", "it answers examinations better than single questions", one.two_faced_by),
+        ("degraded", "it answers significantly worse than before", worse),
+        ("unanswered", "it answers examinations, but not most single questions", one.unanswered_by),
+    )
+    said = {kind: say(what, units) for kind, what, units in against if units}
+    if one.contradicted:
+        by = ", ".join(one.contradicted)
+        said["contradicted"] = f"most verifiers contradict the accuracy by {by}"
+    return said
 
 
 def value_words(value: ValueOfData) -> str:

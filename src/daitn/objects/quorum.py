@@ -8,10 +8,10 @@ from typing import Annotated, Final
 import msgspec
 
 from daitn.objects.identifiers import ObjectiveName, SiteId
+from daitn.objects.sampling import COUNT_STEP
 
 __all__ = [
     "BALANCED",
-    "COUNT_STEP",
     "LEAST_ITEMS",
     "MOST_VERIFIERS",
     "ONE",
@@ -25,9 +25,6 @@ __all__ = [
 LEAST_ITEMS: Final = 100
 """Verifiers are compared only if their test sets have this many items: with fewer, honest values
 differ by more than 0.28, so that a lie of that size would pass."""
-COUNT_STEP: Final = 5
-"""Numbers of records are published rounded down to multiples of this: one record more rarely
-shows."""
 PLAIN_SHARES: Final = frozenset({"accuracy", "unexposed"})
 """Metrics to which each item counts equally."""
 BALANCED: Final = "balanced_accuracy"

@@ -23,6 +23,7 @@ __all__ = [
     "LEAST_LINKS",
     "MOST_LINKS",
     "LinkTable",
+    "fair_share",
     "is_later",
     "merged_link",
     "merged_load",
@@ -96,13 +97,18 @@ class LinkTable:
     def _keep_newest(self, source: SiteId) -> None:
         """Drop the oldest links of a source that has more than its share."""
         targets = self.known[source]
-        share = max(LEAST_LINKS, self._most // len(self.known))
+        share = fair_share(len(self.known), self._most)
         if len(targets) <= share or source == self._origin:
             return
         by_age = sorted(targets, key=lambda target: _measured_at_s(targets[target]))
         for target in by_age[: len(targets) - share + int(_ROOM * share)]:
             if target != self._origin:
                 self.delete(source, target)
+
+
+def fair_share(sources: int, most: int = MOST_LINKS) -> int:
+    """How many links each of so many sources may have."""
+    return max(LEAST_LINKS, most // sources)
 
 
 def is_later(node: NodeDescriptor, known: NodeDescriptor) -> bool:

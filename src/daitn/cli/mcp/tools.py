@@ -19,6 +19,7 @@ from daitn.objects.accounts import AccountList, AccountQuestion
 from daitn.objects.errors import InvalidInput, NotFound
 from daitn.objects.identifiers import JobId, checked_name
 from daitn.objects.jobs import JobView
+from daitn.objects.moments import DAY_S
 from daitn.objects.placement import DeploymentList
 from daitn.objects.requests import EVERYTHING, DecisionList, JobList, JobQuery, ModelList
 from daitn.objects.value import ValueOfData, ValueQuestion
@@ -40,7 +41,6 @@ MOST_BYTES = 200_000
 """Maximum size of an answer; assistants read no more at a time."""
 _AT_ONCE = 4
 """Connections to the control centre."""
-_DAY_S = 86_400.0
 
 Limit = Annotated[int, Field(ge=1, le=200, description="The most to list.")]
 Job = Annotated[str, Field(description="A job's id, for instance `healthcare-1`.")]
@@ -176,7 +176,7 @@ class Tools:
         days: Annotated[float, Field(gt=0, le=36_500, description="Of the last so many days.")] = 7,
     ) -> str:
         """What owners and sites recently used, paid and earned, in millionths of a US dollar."""
-        from_s = max(0.0, clock.wall_s() - days * _DAY_S)
+        from_s = max(0.0, clock.wall_s() - days * DAY_S)
         async with self._session() as session:
             question = AccountQuestion(account=account, from_s=from_s)
             return _answer(await session.ask("accounts", question, AccountList))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from daitn.control.jobs.commands import StopWork
 from daitn.control.jobs.job import MAX_FAILURES, Job
 from daitn.control.jobs.outstanding import drop, is_under_way
@@ -12,6 +14,7 @@ from daitn.objects.messages import WorkOutcome, WorkState
 
 __all__ = [
     "count_failure",
+    "count_verifiers",
     "drop_lost",
     "drop_stalled",
     "forgive",
@@ -54,6 +57,12 @@ def count_failure(
     `awaited`: as in `note_failure`."""
     job.failures[site] = MAX_FAILURES if for_good else job.failures.get(site, 0) + 1
     note_failure(job, site, error, awaited=awaited)
+
+
+def count_verifiers(job: Job, verifiers: Iterable[SiteId]) -> None:
+    """Count a failure against each of these verifiers."""
+    for site in verifiers:
+        job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
 
 
 def forgive(job: Job, site: SiteId) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from daitn.control.accounting.training import of_visit, price_of_visit
 from daitn.control.agreeing import Consensus, agreed
+from daitn.control.jobs.failing import count_verifiers
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.control.jobs.suspecting import clear
 from daitn.objects.access import narrowed
@@ -126,8 +127,7 @@ def close_candidate(job: Job) -> Checkpoint:
         by_label={n: fact.by_label for n, fact in candidate.measured.items() if fact.by_label},
     )
     clear(job, candidate)
-    for site in candidate.asked_in_vain - candidate.refused:
-        job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
+    count_verifiers(job, candidate.asked_in_vain - candidate.refused)
     if not job.checkpoints:
         job.untrained = values
     job.checkpoints.append(checkpoint)

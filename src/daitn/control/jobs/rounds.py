@@ -436,15 +436,22 @@ def give_up_models(job: Job) -> ErrorReport | None:
     return error if site and of_rule and objected(job, site, error) else None
 
 
+def _blame_unable(job: Job, now: RoundInProgress) -> None:
+    """Count what sites failed to merge, and another one could. Members of a secure sum may have
+    been away, and are back."""
+    for site, error in now.unable.items():
+        if error.field != _OF_SUM:
+            job.failures[site] = job.failures.get(site, 0) + 1
+
+
 def candidate_of(job: Job, entry: Entry, model: ModelRef) -> ModelCandidate:
     """The candidate of a merged round, or of its only visit."""
     now, fact = job.round, entry.fact
     assert now is not None
-    if isinstance(fact, Merge) and fact.moments:
-        job.moments = moments_of(fact)
-    for site, error in now.unable.items() if isinstance(fact, Merge) else ():
-        if error.field != _OF_SUM:  # Its members may have been away, and are back.
-            job.failures[site] = job.failures.get(site, 0) + 1  # Somebody could.
+    if isinstance(fact, Merge):
+        if fact.moments:
+            job.moments = moments_of(fact)
+        _blame_unable(job, now)
     parts = [group.merged[1] for group in now.groups if group.merged]
     release_to = now.base.release_to
     visits = tuple(one for last in now.made for one in last.chain)

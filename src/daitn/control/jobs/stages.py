@@ -8,6 +8,7 @@ from daitn.control.jobs.outstanding import open_objectives, stop_all
 from daitn.control.jobs.why_exhausted import why_exhausted
 from daitn.objects.errors import ErrorReport
 from daitn.objects.jobs import JobState
+from daitn.objects.moments import DAY_S
 
 __all__ = ["RETRY_AT_MOST_S", "WAITS_AT_MOST_S", "end", "fail", "plan", "verify", "wait"]
 
@@ -15,7 +16,7 @@ RETRY_AFTER_S = 5.0
 RETRY_AT_MOST_S = 300.0
 """A waiting job retries on its own, first after `RETRY_AFTER_S`, then after twice as long each time
 up to `RETRY_AT_MOST_S`: events normally wake it, so this covers what was missed."""
-WAITS_AT_MOST_S = 7 * 86_400.0
+WAITS_AT_MOST_S = 7 * DAY_S
 """A job ends after waiting this long with nothing measured in between: a site that is offline over
 a weekend comes back, and a forgotten job does not linger."""
 
@@ -42,7 +43,7 @@ def wait(job: Job, detail: str, now_s: float) -> Commands:
     if job.stuck_since_s is None:
         job.stuck_since_s = now_s
     if now_s - job.stuck_since_s >= WAITS_AT_MOST_S:
-        why = f"it waited {WAITS_AT_MOST_S / 86_400:.0f} days without success: {detail}"
+        why = f"it waited {WAITS_AT_MOST_S / DAY_S:.0f} days without success: {detail}"
         return end(job, JobState.EXHAUSTED, why_exhausted(job, now_s, why), now_s)
     job.state = JobState.WAITING
     job.detail = detail

@@ -57,11 +57,11 @@ def suspect(job: Job, makers: set[SiteId], error: ErrorReport) -> SiteId | None:
 
 def suspect_chain(job: Job, makers: tuple[SiteId, ...], error: ErrorReport) -> None:
     """Take note of a fault of a chain's model: it counts against a chain's only site."""
-    if len(makers) > 1:
+    if len(makers) == 1:
+        count_failure(job, makers[0], error)
+    elif makers:
         job.apart.update(makers)
         job.error = _of_several(makers, error)
-    for site in makers if len(makers) == 1 else ():
-        count_failure(job, site, error)
 
 
 def _of_several(makers: Collection[SiteId], error: ErrorReport) -> ErrorReport:

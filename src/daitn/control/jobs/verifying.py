@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from daitn.control.jobs.commands import ChooseVerifiers, Commands
 from daitn.control.jobs.failing import (
     count_failure,
+    count_verifiers,
     drop_lost,
     forgive,
     note_cut_off,
@@ -105,7 +106,7 @@ def _without_verifier(job: Job, missing: Sequence[ObjectiveName], now_s: float) 
     why = _why_missing(job, missing)
     if unreached:  # Somebody could fetch it, so its maker is not to blame.
         why += f"; {', '.join(unreached)} cannot fetch the model, as others can"
-        _count_each(job, unreached)
+        count_verifiers(job, unreached)
         candidate.unreached.clear()
     return (*stop_stage(job), *wait(job, why, now_s))
 
@@ -216,7 +217,7 @@ def _count_failure(job: Job, site: SiteId, error: ErrorReport, now_s: float) -> 
     assert candidate is not None
     if site not in candidate.failed and not _is_of_model(error):
         candidate.failed.add(site)
-        _count_each(job, [site])
+        count_verifiers(job, [site])
     else:
         candidate.unable[site] = error
     if len(candidate.unable) >= max(_WITNESSES, job.intent.quorum.quorum):
@@ -323,11 +324,6 @@ def _drop_candidate(job: Job, what: str) -> Commands:
     job.candidate = None
     job.detail = f"the last model {what}; continuing from the last verified checkpoint"
     return stop_stage(job)
-
-
-def _count_each(job: Job, verifiers: Iterable[SiteId]) -> None:
-    for site in verifiers:
-        job.verifier_failures[site] = job.verifier_failures.get(site, 0) + 1
 
 
 def _holders(candidate: ModelCandidate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -17,7 +18,6 @@ from daitn.objects.jobs import (
     JobState,
     JobView,
     Reported,
-    Setback,
     WorkNeeds,
 )
 from daitn.objects.lineage import Entry, Origin, SignedStatement
@@ -89,7 +89,9 @@ def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
         error=typical.error,
         route=tuple(visit for one in views for visit in one.route),
         working=tuple(sorted({site for one in views for site in one.working})),
-        setbacks=tuple(sorted((one for each in views for one in each.setbacks), key=_at_s)),
+        setbacks=tuple(
+            sorted((one for each in views for one in each.setbacks), key=attrgetter("at_s"))
+        ),
         excluded=tuple(sorted(set.intersection(*(set(one.excluded) for one in views)))),
         seconds=max(one.seconds for one in views),
         bytes_moved=sum(moved.values()),
@@ -98,10 +100,6 @@ def view_of(jobs: Sequence[Job], now_s: float) -> tuple[JobView, Job]:
         ended_at_s=None if open_ else max(ended, default=None),
     )
     return whole, best
-
-
-def _at_s(setback: Setback) -> float:
-    return setback.at_s
 
 
 def _shortfall(job: Job) -> float:

@@ -31,9 +31,13 @@ may begin at a site meanwhile."""
 
 def bounded(examples: Sequence[float], times: float) -> list[float]:
     """These, but none more than so many times those of a typical site (the lower median)."""
-    trains = [n for n in examples if n > 0.0]
-    most = times * median_low(trains) if trains else 0.0
+    most = times * usual(examples)
     return [min(n, most) for n in examples]
+
+
+def usual(examples: Sequence[float]) -> float:
+    """Those of a typical site that has any; 0 if none has."""
+    return median_low([n for n in examples if n > 0.0] or [0.0])
 
 
 def evened(wanted: Sequence[float], priced: Costs) -> list[float]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import median_low
 from typing import NamedTuple
 
 import msgspec
@@ -184,11 +183,9 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
 def _moderate(options: Sequence[DataOption], epochs: float) -> list[DataOption]:
     """Those that have records, and demand no more work than a round gives a site at most: it would
     be taken from the others."""
-    some = [option for option in options if option.dataset.samples > 0]
-    if not some:
-        return []
-    most = _MOST_WORK * max(1.0, epochs) * median_low([option.dataset.samples for option in some])
-    return [option for option in some if option.dataset.least_examples <= most]
+    typical = pace.usual([float(option.dataset.samples) for option in options])
+    most = _MOST_WORK * max(1.0, epochs) * typical
+    return [one for one in options if one.dataset.samples and one.dataset.least_examples <= most]
 
 
 def _reaches(question: RouteQuestion, start: RouteStart, site: SiteId) -> bool:

@@ -10,6 +10,7 @@ from daitn.files.items import ItemStore
 from daitn.objects.agents import Agent, agent_name
 from daitn.objects.identifiers import Digest, JobId
 from daitn.objects.jobs import LeftModel
+from daitn.objects.moments import DAY_S
 
 __all__ = ["AgentStore", "LeftModels"]
 
@@ -17,7 +18,7 @@ MOST_LEFT = 64
 """Maximum number of jobs with a stored model for walkers to meet."""
 MOST_LEFT_BYTES = 16 << 30
 """Maximum size of those models together."""
-LEFT_S = 86_400.0
+LEFT_S = DAY_S
 """Models not met for this long are deleted: their job is over, or went elsewhere."""
 
 

@@ -28,6 +28,7 @@ from daitn.node.disclosure import LossGate, LossState
 from daitn.objects.errors import StorageFull
 from daitn.objects.identifiers import VisitId, checked_name
 from daitn.objects.messages import VisitWork
+from daitn.objects.moments import DAY_S
 from daitn.objects.privacy import PrivacySpent
 from daitn.objects.wire import canonical
 from daitn.tools import clock
@@ -36,7 +37,7 @@ __all__ = ["BegunVisit", "BegunVisits", "UnderWay", "digest_of"]
 
 log = logging.getLogger(__name__)
 
-KEPT_S = 86_400.0
+KEPT_S = DAY_S
 """Since the last savepoint: after a longer absence, a visit starts over."""
 
 

@@ -13,11 +13,12 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.digests import file_of
 from daitn.objects.identifiers import Digest
 from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work
+from daitn.objects.moments import DAY_S
 from daitn.objects.orders import OrderUsage
 
 __all__ = ["OrderedWork", "order_of"]
 
-_KEPT_S = 86_400.0
+_KEPT_S = DAY_S
 """After an order's expiry: clocks may be set."""
 
 

@@ -46,6 +46,7 @@ from daitn.objects.identifiers import Digest, SiteId, VisitId
 from daitn.objects.lineage import Visit
 from daitn.objects.messages import MergeWork, VisitWork
 from daitn.objects.models import ModelRef
+from daitn.objects.moments import DAY_S
 from daitn.objects.secure_sum import (
     LEAST_MEMBERS,
     Agreement,
@@ -73,7 +74,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_KEPT_S = 86_400.0
+_KEPT_S = DAY_S
 """A round that is not merged within a day is abandoned."""
 _PHASE_WITHIN_S = 30.0
 """A member that takes longer is lost to the sum."""

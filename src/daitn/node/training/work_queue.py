@@ -133,7 +133,7 @@ class WorkQueue:
         if logged is None:
             self._log.put(LoggedWork(work=work))
             self._spawn(work)
-        elif canonical(logged.work) != canonical(work):  # Unlike `==`, also with a NaN in it.
+        elif logged.work != work and canonical(logged.work) != canonical(work):  # NaN is not NaN.
             raise InvalidInput(
                 f"{work.visit} is already the id of other work here",
                 field="visit",

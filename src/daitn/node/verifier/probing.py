@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from daitn.control.two_faced import Paired
 from daitn.learning.corpora.records import MultipleChoice
+from daitn.objects.moments import DAY_S
 
 __all__ = ["MARKED_FOR_S", "PROBES", "Probing"]
 
@@ -20,7 +21,7 @@ T = TypeVar("T", bound=Hashable)
 
 PROBES = 3
 """Probes among a round's items: an eighth more questions, at the usual 24."""
-MARKED_FOR_S = 7 * 86400.0
+MARKED_FOR_S = 7 * DAY_S
 """For this long after a deployment of a facility was marked, what else appears there begins marked:
 another name or manifest is no way to lose a mark."""
 

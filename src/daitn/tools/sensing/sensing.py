@@ -28,7 +28,7 @@ from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
 from daitn.tools.tasks import Tasks
-from daitn.topology.network import LEAST_LINKS, MOST_LINKS
+from daitn.topology.network import fair_share
 
 __all__ = ["Sensing"]
 
@@ -153,7 +153,7 @@ class Sensing:
         """The same while the network is, and mostly those that probe this site, too."""
         if self._sample is None:
             count = len(self._peers)
-            share = max(LEAST_LINKS, MOST_LINKS // (count + 1))
+            share = fair_share(count + 1)
             size = count if self._of_all or count <= share else share - MOST_HOLDERS
             self._sample = tuple(heapq.nsmallest(size, self._peers, key=self._rank))
         return self._sample

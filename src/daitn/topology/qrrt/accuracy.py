@@ -22,6 +22,7 @@ from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
+from daitn.objects.sampling import share_error
 from daitn.topology.arrays import Floats
 from daitn.topology.qrrt.snapshot import Accuracy, Qrrt
 
@@ -70,6 +71,11 @@ class _Measured(NamedTuple):
     items: int
     at_s: float
     verifier: SiteId
+
+    @property
+    def standard_error(self) -> float:
+        """By the number of items, never as stated."""
+        return share_error(self.value * self.items, self.items)
 
 
 class _Pooled(NamedTuple):
@@ -194,7 +200,8 @@ def _pooled(measured: Sequence[_Measured], trust: int) -> _Pooled | None:
     value = sum(min(most, one.items) * one.value for one in kept) / items
     newest_s = max(one.at_s for one in kept)
     left_out = tuple(sorted({one.verifier for one in measured} - {one.verifier for one in kept}))
-    return _Pooled(AccuracyEstimate(value, _error(value, items), trust, newest_s, left_out), items)
+    error = share_error(value * items, items)
+    return _Pooled(AccuracyEstimate(value, error, trust, newest_s, left_out), items)
 
 
 def _agreeing(measured: Sequence[_Measured]) -> list[_Measured]:
@@ -215,21 +222,10 @@ def _merged(live: _Pooled, weights: _Pooled) -> AccuracyEstimate:
     value = (live.known.value * live.items + weights.known.value * count) / items
     left_out = tuple(sorted({*live.known.contradicted, *weights.known.contradicted}))
     return AccuracyEstimate(
-        value, _error(value, items), live.known.trust, live.known.at_s, left_out
+        value, share_error(value * items, items), live.known.trust, live.known.at_s, left_out
     )
 
 
 def _contradict(one: _Measured | AccuracyEstimate, other: _Measured | AccuracyEstimate) -> bool:
-    error = math.hypot(_error_of(one), _error_of(other))
+    error = math.hypot(one.standard_error, other.standard_error)
     return abs(one.value - other.value) > _CONTRADICTS * error
-
-
-def _error_of(one: _Measured | AccuracyEstimate) -> float:
-    """By the number of items, never as stated."""
-    return one.standard_error if isinstance(one, AccuracyEstimate) else _error(one.value, one.items)
-
-
-def _error(value: float, items: int) -> float:
-    """Standard error of a share after Agresti and Coull (1998): not 0 even if all are right."""
-    adjusted = (value * items + 2) / (items + 4)
-    return math.sqrt(adjusted * (1 - adjusted) / (items + 4))
