@@ -214,6 +214,42 @@ def test_a_slow_site_trains_less_so_that_all_end_at_about_the_same_time() -> Non
     assert buffered.enough == 3
 
 
+def test_a_site_trains_on_all_where_less_would_not_end_the_round_sooner() -> None:
+    """A site that waits for other work, and visits that are short however slow the site."""
+    busy = msgspec.structs.replace(general("busy", {"information": 1000}), queue=20)
+    options = (general("a", {"information": 1000}), general("b", {"information": 1000}), busy)
+    assert set(sizes(replace(asked(options), flops_per_example=1e6)).values()) == {1000}
+    assert set(sizes(replace(asked(options), flops_per_example=1e10)).values()) == {1000}
+    short = tuple(
+        PastVisit(
+            option_id=f"{site}/pairs", examples=1000, seconds=seconds,
+            before={}, after={}, standard_error={},
+        )
+        for site, seconds in (("a", 0.02), ("b", 0.02), ("busy", 0.4))
+    )  # fmt: skip
+    assert set(sizes(replace(asked(options), history=short)).values()) == {1000}
+
+
+def test_one_slow_visit_does_not_make_a_site_slow() -> None:
+    options = tuple(general(site, {"information": 1000}) for site in ("a", "b", "c"))
+
+    def visits(*of_c_s: float) -> tuple[PastVisit, ...]:
+        return tuple(
+            PastVisit(
+                option_id=option.id, examples=1000, seconds=of_c if option.site == "c" else 10.0,
+                before={}, after={}, standard_error={},
+            )
+            for of_c in of_c_s
+            for option in options
+        )  # fmt: skip
+
+    def of_c(*seconds: float) -> int:
+        return sizes(replace(asked(options), history=visits(*seconds)))["c"]
+
+    assert of_c(200.0) < of_c(200.0, 10.0) == of_c(10.0, 200.0) == 1000
+    assert of_c(*(10.0,) * 20, *(200.0,) * 3) < 200, "it became slow"
+
+
 def test_speeds_are_learned_from_visits_of_earlier_rounds() -> None:
     options = tuple(general(site, {"information": 1000}) for site in ("a", "b", "slow"))
     history = tuple(

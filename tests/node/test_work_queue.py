@@ -17,7 +17,7 @@ from daitn.objects.identifiers import Digest, JobId, SiteId, VisitId
 from daitn.objects.lineage import Origin
 from daitn.objects.messages import VisitWork, Work, WorkOutcome, WorkProgress, WorkState
 from daitn.objects.models import ModelRef
-from tests.scenes.waiting import PATIENCE_S
+from tests.scenes.waiting import PATIENCE_S, until
 
 KEY = SigningKey.generate()
 SITE = SiteId("ghr")
@@ -92,6 +92,24 @@ async def test_work_is_done_once_however_often_it_is_handed_in(tmp_path: Path) -
     assert outcome.state is WorkState.DONE
     assert there.start(work()).state is WorkState.DONE
     assert begun == ["qa-1.1"]
+    await there.close()
+
+
+async def test_who_hears_of_the_end_of_work_knows_before_that_the_site_is_free(
+    tmp_path: Path,
+) -> None:
+    happened: list[int | str] = []
+
+    async def report(outcome: WorkOutcome) -> None:
+        happened.append(str(outcome.visit))
+
+    there = WorkQueue(
+        SITE, WorkLog(tmp_path), done, report, changed=lambda: happened.append(there.queue)
+    )
+    there.start(work("qa-1.1"))
+    there.start(work("qa-1.2"))
+    await until(lambda: len(happened) == 6)
+    assert happened == [1, 2, 1, 0, "qa-1.1", "qa-1.2"]
     await there.close()
 
 

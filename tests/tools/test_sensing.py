@@ -50,6 +50,7 @@ class Sites:
         self.clock = Clock()
         self.sensings: list[Sensing] = []
         self.published: list[Sensed] = []
+        self.queue = 3
 
     async def add(
         self,
@@ -66,7 +67,7 @@ class Sites:
             site,
             rng=random.Random(site),
             folder=self.folder,
-            queue=lambda: 3,
+            queue=lambda: self.queue,
             now_s=self.clock,
             elapsed_s=elapsed_s or Clock(0.001),
             period_s=period_s,
@@ -217,6 +218,20 @@ async def test_the_load_is_that_of_this_machine(sites: Sites) -> None:
     assert 0.0 <= load.cpu_share.value <= 1.0
     assert load.disk_free_bytes.value > 0
     assert {load.queue.origin, load.cpu_share.origin, load.disk_free_bytes.origin} == {A}
+
+
+async def test_a_queue_is_known_as_soon_as_it_changes(sites: Sites) -> None:
+    await sites.listen()
+    a = await sites.add(A)
+    await until(lambda: len(sites.published) == 1)
+    sites.queue = 0
+    a.queue_changed()
+    await until(lambda: len(sites.published) == 2)
+    first, second = (sensed.load for sensed in sites.published)
+    assert first is not None
+    assert second is not None
+    assert (first.queue.value, second.queue.value) == (3.0, 0.0)
+    assert second.disk_free_bytes == first.disk_free_bytes, "nothing else is measured anew"
 
 
 async def test_a_vanished_folder_leaves_the_links(sites: Sites) -> None:

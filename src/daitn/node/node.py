@@ -156,6 +156,7 @@ class Node:
             self._report,
             begun,
             tracer,
+            self._sensing.queue_changed,
         )
         self._chunks = ChunkServer(fabric, config.site, self._store, releases)
         self._registrations: list[Registration] = []

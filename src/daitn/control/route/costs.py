@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median_low
 
 import numpy as np
 
@@ -40,6 +41,9 @@ USUAL_SPEED_FLOPS = 1e11
 while too slow a speed would end jobs with a deadline."""
 _LEAST_SPEED_FLOPS = 1.0
 """A lower report counts as none."""
+_LATEST = 5
+"""Visits to a site of which the median tells its speed: one that was slow because its machine did
+something else does not make the site slow, and a site that became slow is found to be."""
 _QUEUED_VISIT_S = 30.0
 """Duration of a visit queued ahead of ours, before this job has measured its own. Rather long: half
 of the recorded visits took less than 3 ms (wine) to 12 s (MedQuAD), all of small models."""
@@ -221,8 +225,9 @@ def example_s(
 ) -> Floats:
     """Seconds of one training example at each option.
 
-    From this job's visits to the site, if any; otherwise from the site's measured speed, times the
-    geometric mean of measured over computed seconds at visited sites, `usually` before any visit.
+    From this job's latest visits to the site, if any; otherwise from the site's measured speed,
+    times the geometric mean of measured over computed seconds at visited sites, `usually` before
+    any visit.
     """
     computed, measured = _example_s(flops_per_example, history, options)
     longer = _slower(computed, measured)
@@ -247,9 +252,8 @@ def _example_s(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of an example by option: by its site's speed, and as measured by this job."""
     computed = {option.id: flops_per_example / _speed_flops(option) for option in options}
-    spent: dict[str, tuple[float, int]] = {}
+    spent: dict[str, list[float]] = {}
     for visit in history:
         if visit.seconds > 0 and visit.examples > 0 and computed.get(visit.option_id, 0.0) > 0:
-            seconds, examples = spent.get(visit.option_id, (0.0, 0))
-            spent[visit.option_id] = (seconds + visit.seconds, examples + visit.examples)
-    return computed, {name: seconds / examples for name, (seconds, examples) in spent.items()}
+            spent.setdefault(visit.option_id, []).append(visit.seconds / visit.examples)
+    return computed, {name: median_low(each[-_LATEST:]) for name, each in spent.items()}

@@ -21,6 +21,9 @@ __all__ = ["bounded", "evened", "within_s"]
 _SLOWER = 1.5
 """Multiple of the usual time from which a site trains less: expectations have errors of this
 size."""
+_LEAST_SAVED_S = 1.0
+"""Seconds by which less work must end sooner to be worth it: what a short visit takes depends on
+what else its machine does, and a site that trains less for it teaches less in every round."""
 _LEAST_PART = 0.1
 """Minimum share of its records that a site trains on, however slow it is: less is not worth the
 transfer."""
@@ -42,14 +45,17 @@ def usual(examples: Sequence[float]) -> float:
 
 def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
     """The examples of each site, such that none takes much longer than the largest at usual
-    speed."""
+    speed. A site that is late for another reason than its training trains on all."""
     fixed_s = _fixed_s(priced)
     usual_s = [median_low(fixed_s), median_low([float(each) for each in priced.example_s])]
     ends_s = usual_s[0] + usual_s[1] * max(wanted)
     found = []
     for n, fixed, each in zip(wanted, fixed_s, priced.example_s, strict=True):
-        late = fixed + each * n > _SLOWER * ends_s
-        found.append(min(n, max((ends_s - fixed) / each, _LEAST_PART * n)) if late else n)
+        train_s = float(each) * n
+        less_s = max(ends_s - fixed, _LEAST_PART * train_s)
+        saved_s, whole_s = train_s - less_s, fixed + train_s
+        pays = saved_s > max(_LEAST_SAVED_S, (1.0 - 1.0 / _SLOWER) * whole_s)
+        found.append(n * less_s / train_s if pays and whole_s > _SLOWER * ends_s else n)
     return found
 
 

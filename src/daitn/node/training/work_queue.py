@@ -64,14 +64,17 @@ class WorkQueue:
         report: Callable[[WorkOutcome], Awaitable[None]],
         begun: BegunVisits | None = None,
         tracer: Tracer = OFF,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`begun`: visits that `perform` can resume; `None` means interrupted work is lost."""
+        """`begun`: visits that `perform` can resume; `None` means interrupted work is lost.
+        `changed` is called when the queue has changed, at the end of work before its report."""
         self._site = site
         self._log = work_log
         self._perform = perform
         self._report = report
         self._begun = begun
         self._tracer = tracer
+        self._changed = changed
         self._running: dict[VisitId, asyncio.Task[None]] = {}
         """In order of acceptance."""
         self._progress: dict[VisitId, WorkProgress] = {}
@@ -183,6 +186,7 @@ class WorkQueue:
         self._log.forget(visit)
         if self._begun is not None:
             self._begun.forget(visit)
+        self._changed()
 
     async def close(self) -> None:
         """Stop everything. Work without a savepoint is lost; unreported outcomes stay in the
@@ -196,11 +200,13 @@ class WorkQueue:
         task = asyncio.create_task(self._run(work), name=f"work {work.visit}")
         self._running[work.visit] = task
         task.add_done_callback(lambda ended: self._work_ended(work.visit, ended))
+        self._changed()
 
     def _work_ended(self, visit: VisitId, ended: asyncio.Task[None]) -> None:
         if self._running.get(visit) is ended:
             del self._running[visit]
             self._progress.pop(visit, None)
+            self._changed()
 
     async def _run(self, work: Work) -> None:
         with identified(job=work.job, visit=work.visit):
@@ -222,6 +228,9 @@ class WorkQueue:
         self._log_outcome(logged)
         if self._begun is not None:
             self._begun.forget(work.visit)
+        ended = asyncio.current_task()
+        assert ended is not None
+        self._work_ended(work.visit, ended)
         self._start_report(logged)
 
     def _log_outcome(self, logged: LoggedWork) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from daitn.objects.descriptors import Edition
@@ -27,7 +28,7 @@ from daitn.tools import clock
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.sensing.estimates import PROBE_MOST_BYTES, LinkEstimate
-from daitn.tools.tasks import Tasks
+from daitn.tools.tasks import Newest, Tasks
 from daitn.topology.network import fair_share
 
 __all__ = ["Sensing"]
@@ -47,7 +48,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class Sensing:
-    """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`.
+    """Measures for `site` every `period_s`, jittered by a fifth, and publishes `Sensed`; its load
+    also when its queue has changed.
 
     A round probes at most `peers_per_round` sites: new ones first, then the others in turn, so that
     a site's traffic does not grow with the network. In a network of more than 512 sites it probes a
@@ -92,9 +94,12 @@ class Sensing:
         """From which models came, latest last."""
         self._links: dict[SiteId, LinkEstimate] = {}
         self._last = SiteId("")
+        self._load: LoadReading | None = None
+        """The latest."""
         self._news = asyncio.Event()
         self._registrations: list[Registration] = []
         self._tasks = Tasks()
+        self._queues = Newest(self._publish_queue, self._tasks)
         # Random, so that links cannot compress it.
         self._filler = rng.randbytes(PROBE_MOST_BYTES)
 
@@ -131,6 +136,11 @@ class Sensing:
             load=await self._measure_load(),
             edition=self._edition(),
         )
+
+    def queue_changed(self) -> None:
+        """Publish the length of the queue now: who plans the site's next work would take a site
+        that has just ended some to be busy, and one that has just begun some to be free."""
+        self._queues.put("queue", None)
 
     def learn_transfer(self, source: SiteId, size_bytes: int, seconds: float) -> None:
         """A part of a model arrived from `source`: better evidence of throughput than a probe."""
@@ -177,6 +187,17 @@ class Sensing:
         except DaitnError as error:
             _LOG.warning("sensing at %s: %s", self._site, error)
         await self._pause()
+
+    async def _publish_queue(self, _: None) -> None:
+        if self._load is None:  # The first round tells.
+            return
+        queue = Reading(float(self._queue()), self._now_s(), self._site)
+        self._load = msgspec.structs.replace(self._load, queue=queue)
+        sensed = Sensed(site=self._site, load=self._load, edition=self._edition())
+        try:
+            await self._fabric.publish(keys.site_sensed(self._site), encode(sensed))
+        except DaitnError as error:
+            _LOG.debug("the queue of %s was not published: %s", self._site, error)
 
     async def _pause(self) -> None:
         jitter = self._rng.uniform(0.8, 1.2)
@@ -229,12 +250,13 @@ class Sensing:
             _LOG.warning("the load of %s is unknown: %s", self._site, error)
             return None
         now_s = self._now_s()
-        return LoadReading(
+        self._load = LoadReading(
             site=self._site,
             queue=Reading(float(self._queue()), now_s, self._site),
             cpu_share=Reading(psutil.cpu_percent() / 100, now_s, self._site),
             disk_free_bytes=Reading(float(disk_free_bytes), now_s, self._site),
         )
+        return self._load
 
     async def _alive(self, key: str, alive: bool) -> None:
         peer = keys.site_of(key)
