@@ -202,7 +202,7 @@ def _by(rule: MergeRule) -> Defence:
                     rule,
                     seed=1,
                     moments={},
-                    screened=True,
+                    single=range(len(there)),
                     alike=[like[k] for k in there],
                 )[0]
             except Corrupt as odd:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -336,8 +336,10 @@ def screened(
     *,
     like_data: bool = True,
     rule: MergeRule | None = None,
+    single: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
-    """`like_data`: whether all sites publish about the same labels."""
+    """`like_data`: whether all sites publish about the same labels; `single`: which are no groups'
+    means, all by default."""
     merged, _ = merge_tensors(
         base,
         models,
@@ -345,7 +347,7 @@ def screened(
         rule or MergeRule(),
         seed=1,
         moments={},
-        screened=True,
+        single=range(len(models)) if single is None else single,
         alike=[like_data] * len(models),
     )
     return merged
@@ -397,6 +399,29 @@ def test_who_has_other_data_may_differ_but_moves_a_mean_only_so_far(lie: float) 
     usual = float(np.median([np.linalg.norm(one - flat(base)) for one in others]))
     apart = np.linalg.norm(flat(merged) - np.mean(others, axis=0))
     assert apart <= (3.1 + 1.2) * usual / 5
+
+
+@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("single", [(2,), (1, 2), (0, 1, 2)])
+def test_a_site_beside_groups_moves_a_mean_only_so_far(count: int, single: tuple[int, ...]) -> None:
+    base, models = alike(count)
+    others = [flat(one) for k, one in enumerate(models) if k != 2]
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, 4.5)
+    merged = screened(base, models, like_data=False, single=single)
+    usual = float(np.median([np.linalg.norm(one - flat(base)) for one in others]))
+    apart = np.linalg.norm(flat(merged) - np.mean(others, axis=0))
+    assert apart <= (3.1 + 1.2) * usual / count
+
+
+def test_what_groups_made_is_not_bounded() -> None:
+    base, models = alike(5)
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, 4.5)
+    shares = [1.0, 1.0, 50.0, 1.0, 1.0]
+    merged = screened(base, models, shares, single=(0, 1))
+    expected = sum(n * flat(one) for n, one in zip(shares, models, strict=True)) / sum(shares)
+    np.testing.assert_allclose(flat(merged), expected, atol=1e-4)
 
 
 def test_a_site_that_says_it_has_many_records_counts_for_little_more() -> None:

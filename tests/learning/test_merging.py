@@ -79,6 +79,7 @@ def merged(
         base=str(base),
         models=tuple(map(str, models)),
         shares=more.pop("shares", (1.0,) * len(models)),
+        screened=more.pop("screened", False),
         rule=MergeRule(**more),
         seed=0,
     )
@@ -375,7 +376,7 @@ def test_one_of_ten_moves_the_scale_of_columns_only_so_far(
         data = table(tmp_path / f"{site}.csv", features[mine], labels[mine].tolist(), ["a", "b"])
         models.append(trained(base, config, data, 400, tmp_path / f"m{site}"))
     lying(models[liar], **lie)
-    out = merged(base, models, config, tmp_path / "out", shares=(400.0,) * 10)
+    out = merged(base, models, config, tmp_path / "out", shares=(400.0,) * 10, screened=True)
     scale = parts.read(out, parse_config(config)).standard
     assert scale is not None
     assert float((scale.mean / torch.tensor([1.0, 100.0])).abs().max()) < 0.8

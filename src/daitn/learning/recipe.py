@@ -474,9 +474,17 @@ class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     screened: bool = False
     """Whether each model is of a single site, so that before a mean none counts for much more, or
     goes much further, than usual."""
+    grouped: tuple[bool, ...] = ()
+    """Whether each is a group's mean instead; empty means that none is."""
     alike: tuple[bool, ...] = ()
     """Whether the data of each has about the same labels as most others': of these, a model whose
     update is unlike the others' is refused. Empty means that it is not known."""
+
+    @property
+    def single(self) -> tuple[int, ...]:
+        """Which models are bounded: those of a single site."""
+        among = range(len(self.models)) if self.screened else ()
+        return tuple(k for k in among if not (self.grouped and self.grouped[k]))
 
 
 @runtime_checkable

@@ -483,6 +483,7 @@ class Job:
         starts: tuple[ModelRef, ...] = (),
         behind: tuple[int, ...] = (),
         screened: bool = False,
+        grouped: tuple[bool, ...] = (),
         alike: tuple[bool, ...] = (),
     ) -> MergeWork:
         """The work of merging models; all arguments as in `MergeWork`."""
@@ -507,6 +508,7 @@ class Job:
             order=self.order,
             lineage=self.descent_of(base, *trained, *starts),
             screened=screened,
+            grouped=grouped,
             alike=alike,
         )
 

@@ -251,7 +251,7 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         alone = len(models) == len(now.made) <= MOST_MERGED
         if len(models) > 1 and group.aggregators and not alone:
             pieces = [_Piece(one.model, one.share, one.entry, alike=one.alike) for one in models]
-            work = _merge_work(job, pieces, MergeRule(), part=True, screened=True)
+            work = _merge_work(job, pieces, MergeRule(), part=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
     merging = any(group.merging in job.outstanding for group in now.groups)
@@ -263,8 +263,8 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
     last = _pieces(job)
     # A mean of many is shorter than a single update, and the aggregator is not to blame for its
     # sites.
-    screened = all(isinstance(one, Contribution) for one, _ in last)
-    work = _merge_work(job, [piece for _, piece in last], now.rule, screened=screened)
+    grouped = tuple(isinstance(one, GroupInProgress) for one, _ in last)
+    work = _merge_work(job, [piece for _, piece in last], now.rule, grouped=grouped)
     return ((_idle(job, now.aggregators), work),)
 
 
@@ -307,7 +307,12 @@ def _pieces(job: Job) -> list[tuple[Contribution | GroupInProgress, _Piece]]:
 
 
 def _merge_work(
-    job: Job, pieces: Sequence[_Piece], rule: MergeRule, *, part: bool = False, screened: bool
+    job: Job,
+    pieces: Sequence[_Piece],
+    rule: MergeRule,
+    *,
+    part: bool = False,
+    grouped: tuple[bool, ...] = (),
 ) -> MergeWork:
     assert job.round is not None
     base, models = job.round.base.model, tuple(piece.model for piece in pieces)
@@ -322,8 +327,9 @@ def _merge_work(
         part=part,
         starts=starts,
         behind=behind,
-        screened=screened,
-        alike=tuple(piece.alike for piece in pieces) if screened else (),
+        screened=not grouped or not all(grouped),
+        grouped=grouped if any(grouped) else (),
+        alike=tuple(piece.alike for piece in pieces),
     )
 
 

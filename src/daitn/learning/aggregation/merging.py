@@ -56,7 +56,7 @@ def merge_tensors(
     moments: Tensors,
     starts: Sequence[Tensors] = (),
     scales: Sequence[float] = (),
-    screened: bool = False,
+    single: Sequence[int] = (),
     alike: Sequence[bool] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The merged tensors, in their own number types, and the new moments of the outer step.
@@ -65,12 +65,12 @@ def merge_tensors(
     `shares`: how much each model counts, of any positive sum; `scales`: what the update of each is
     multiplied by, 1 if empty; `moments`: those of the last merge, empty at first. The same
     arguments give the same bits.
-    `screened`: whether each is what a single site made; no one then counts for much more, or goes
-    much further, than usual. `alike`: whether the site of each publishes about the same labels as
-    most others, empty if that is not known.
+    `single`: those of the models that a single site made, and that may come of liars: none of them
+    counts for much more, or goes much further, than usual. `alike`: whether the site of each
+    publishes about the same labels as most others, empty if that is not known.
     Raises `InvalidInput` if there are too few models for the reduction, or if the merge leaves the
     range of a number type, and `Corrupt` for a model with other tensors than `base`, with values
-    that are not finite, whose update no training makes, or, if `screened`, is unlike those of sites
+    that are not finite, or, if `single`, whose update no training makes or is unlike those of sites
     that are `alike`; its field is `models[k]`.
     """
     reduction, outer = reduction_of(rule, len(models), seed), outer_of(rule)
@@ -80,7 +80,7 @@ def merge_tensors(
         _check_like(number, update.model, base)
         if update.start is not base:
             _check_like(number, update.start, base)
-    updates, shares = _bounded(base, updates, shares, rule, alike, screened=screened)
+    updates, shares = _bounded(base, updates, shares, rule, single, alike)
     weights = torch.tensor(shares, dtype=torch.float32)
     weights /= weights.sum()
     reduction.prepare(_apart(base, updates) if reduction.compares else None)
@@ -113,25 +113,30 @@ def _bounded(
     updates: Sequence[_Update],
     shares: Sequence[float],
     rule: MergeRule,
+    single: Sequence[int],
     alike: Sequence[bool],
-    *,
-    screened: bool,
 ) -> tuple[list[_Update], list[float]]:
-    """Updates and shares as they may count. Raises `Corrupt` for an update that may not."""
+    """Updates and shares as they may count. Raises `Corrupt` for an update that may not. `single`:
+    which of them a single site made."""
     movable = rule.reduction not in TOLERANT  # A single update can move it anywhere.
-    found = _likeness(base, updates, alike if screened else ())
-    odd = found.beyond()
-    if screened:
-        odd = odd or found.impossible(shares)
-    if screened and movable:
-        odd = odd or found.outlier(shares)
-    if odd is not None:
+    found = _likeness(base, updates, alike if single else ())
+    if (odd := found.beyond()) is not None:
         raise unfit(*odd)
-    if not (screened and movable):
+    if not single:
         return list(updates), list(shares)
-    factors = zip(updates, shortened(found.norms).tolist(), strict=True)
-    bounded = [one._replace(scale=one.scale * factor) for one, factor in factors]
-    return bounded, bounded_shares(shares).tolist()
+    among, stated = found.of(single), [shares[k] for k in single]
+    odd = among.impossible(stated) or (among.outlier(stated) if movable else None)
+    if odd is not None:
+        raise unfit(single[odd[0]], odd[1])
+    bounded, counted = list(updates), list(shares)
+    if not movable:
+        return bounded, counted
+    groups = [k for k in range(len(updates)) if k not in single]
+    factors = shortened(among.norms, found.norms[groups]).tolist()
+    for k, factor, share in zip(single, factors, bounded_shares(stated).tolist(), strict=True):
+        bounded[k] = bounded[k]._replace(scale=bounded[k].scale * factor)
+        counted[k] = share
+    return bounded, counted
 
 
 def _likeness(base: Tensors, updates: Sequence[_Update], alike: Sequence[bool]) -> Likeness:

@@ -13,7 +13,7 @@ even to nearly one class a site (`benchmarks/liars.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,11 +50,15 @@ def bounded_shares(shares: Sequence[float]) -> Tensor:
     return stated.clamp_max(_MOST_SHARE * stated.median())
 
 
-def shortened(norms: Tensor) -> Tensor:
-    """(N,): the factor on each update that leaves none much longer than the median one."""
+def shortened(norms: Tensor, groups: Tensor | None = None) -> Tensor:
+    """(N,): the factor on each update that leaves none much longer than the median one. `groups`:
+    norms of groups' means, with which a few updates beside them are compared."""
+    compared = norms
     if len(norms) < _LEAST_SHORTENED:
-        return torch.ones_like(norms)
-    return (_LONGEST * _usual(norms) / norms.clamp_min(1e-30)).clamp_max(1.0)
+        if groups is None or not len(groups):
+            return torch.ones_like(norms)
+        compared = groups
+    return (_LONGEST * _usual(compared) / norms.clamp_min(1e-30)).clamp_max(1.0)
 
 
 def _usual(norms: Tensor) -> Tensor:
@@ -103,6 +107,12 @@ class Likeness:
             middle = flat[self.alike].quantile(0.5, dim=0).double()
             self.along.add_(flat.double() @ middle)
             self.median_squared.add_(middle.square().sum())
+
+    def of(self, some: Sequence[int]) -> Likeness:
+        """That of some of the updates, which are counted anew."""
+        rows = list(some)
+        alike = [rows.index(k) for k in self.alike if k in rows]
+        return replace(self, alike=alike, squared=self.squared[rows], along=self.along[rows])
 
     def beyond(self) -> Found | None:
         """An update with which no model works: it would leave the range of numbers."""

@@ -50,7 +50,9 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
             fix="raise it, or lower rounds",
         )
     scales = [model.standard for model in models if model.standard is not None]
-    standard = pooled(base.standard, scales, [base.standard] * len(scales), task.shares)
+    standard = pooled(
+        base.standard, scales, [base.standard] * len(scales), task.shares, task.single
+    )
     write(TreesState(columns=columns, trees=trees, standard=standard), out)
 
 

@@ -60,7 +60,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         task.rule,
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
-        screened=task.screened,
+        single=task.single,
         alike=task.alike,
         starts=[_tensors(start) for start in starts],
         scales=task.scales,
@@ -125,7 +125,8 @@ def _scale(
     if task.rule.reduction is Reduces.MEETING:
         return averaged(scales, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(scales) == 1:
-        return pooled(base.standard, scales, [start.standard for start in starts], task.shares)
+        before = [start.standard for start in starts]
+        return pooled(base.standard, scales, before, task.shares, task.single)
     return Standard(
         mean=torch.stack([one.mean for one in scales]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in scales]).quantile(0.5, dim=0),
@@ -138,19 +139,21 @@ def pooled(
     models: Sequence[Standard],
     starts: Sequence[Standard | None],
     shares: Sequence[float],
+    single: Sequence[int],
 ) -> Standard:
     """The scale over what `base` has seen and what each model has seen since its start.
 
-    None has seen more than the examples that it counts for. A single model has no share: it may be
-    a secure sum of several.
+    Of those that a `single` site made, none has seen more than the examples that it counts for. A
+    model alone has no share: it may be a secure sum of several.
     """
     # Sums about a near value keep their digits; that of a liar may be far.
     about = torch.stack([one.mean for one in models]).double().median(dim=0).values
     since = torch.stack(
         [_sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)]
     )
-    if len(models) > 1:
-        since = _bounded(since, bounded_shares(shares))
+    if len(models) > 1 and single:
+        rows = list(single)
+        since[rows] = _bounded(since[rows], bounded_shares([shares[k] for k in rows]))
     count, first, second = _sums(base, about) + since.sum(dim=0)
     seen = count.clamp_min(1e-9)
     mean = first / seen

@@ -203,7 +203,7 @@ class FlowerApp:
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
-            screened=task.screened,
+            single=task.single,
             alike=task.alike,
         )
         save_file(tensors, out / WEIGHTS)
