@@ -92,6 +92,7 @@ def test_a_mark_outlives_the_model_and_the_name() -> None:
     assert round_of("liar/doctor", 60.0, two_faced=False), "another name"
     assert not round_of("honest/doctor", 60.0, two_faced=False), "another facility"
     assert not round_of("liar/nurse", 60.0 + MARKED_FOR_S, two_faced=False), "for a week"
+    assert not probing.marked_at_s, "what is over is forgotten"
     rounds = 0
     while round_of("liar/doctor", 60.0, two_faced=False):
         rounds += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.objects.identifiers import SiteId
@@ -60,6 +60,22 @@ def test_a_source_cannot_crowd_out_the_links_of_others() -> None:
         table.absorb(link("greedy", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
     assert set(table.known[SiteId("modest")]) == modest
     assert len(table.known[SiteId("greedy")]) <= 2 * LEAST_LINKS
+
+
+@given(st.lists(st.integers(1, 6 * LEAST_LINKS), min_size=1, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_however_sources_come_all_have_no_more_than_the_limit(counts: list[int]) -> None:
+    most = 8 * LEAST_LINKS
+    table = LinkTable(SiteId("origin"), most=most)
+    for number, count in enumerate(counts):
+        for at in range(count):
+            table.absorb(link("origin", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+            table.absorb(link(f"source-{number}", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
+        sizes = {source: len(targets) for source, targets in table.known.items()}
+        own = sizes.pop(SiteId("origin"))
+        assert own == max(counts[: number + 1]), "its own links are all kept"
+        assert sum(sizes.values()) <= max(most, LEAST_LINKS * len(table.known))
+        assert sizes[SiteId(f"source-{number}")] >= min(count, LEAST_LINKS * 7 // 8)
 
 
 def test_the_links_of_the_site_that_decides_by_them_are_all_kept() -> None:

@@ -14,6 +14,7 @@ smaller test set twice, so that a large number of items leaves its neighbours no
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -35,7 +36,7 @@ class Consensus:
     """The result of several verifiers for one objective of one model."""
 
     fact: Verification
-    """The measurement in the middle of those that agree, with their median as its value."""
+    """The measurement in the middle of those that agree, with the medians of what they found."""
     agreeing: tuple[Verification, ...]
     others: tuple[Verification, ...]
 
@@ -48,9 +49,23 @@ def agreed(measurements: Sequence[Verification]) -> Consensus:
         near = [fact for fact in ordered if agree(fact, ordered[middle])]
         found = max(found, near, key=len)
     others = tuple(fact for fact in ordered if fact not in found)
-    value = median(fact.value for fact in found)
-    fact = msgspec.structs.replace(found[(len(found) - 1) // 2], value=value)
+    fact = msgspec.structs.replace(
+        found[(len(found) - 1) // 2],
+        value=median(fact.value for fact in found),
+        standard_error=median(fact.standard_error for fact in found),
+        by_label=_middle([fact.by_label for fact in found]),
+    )
     return Consensus(fact, tuple(found), others)
+
+
+def _middle(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The median of each label that most state."""
+    labels = Counter(label for by_label in found for label in by_label)
+    return {
+        label: median(by_label[label] for by_label in found if label in by_label)
+        for label, count in labels.items()
+        if 2 * count > len(found)
+    }
 
 
 def agree(one: Verification, other: Verification) -> bool:

@@ -157,6 +157,8 @@ class PlannedVisit(msgspec.Struct, frozen=True, kw_only=True):
     training takes."""
     price_usd_per_hour: float = 0.0
     """Price of that time, as the site stated it at the time of planning."""
+    owner: str = ""
+    """Who owns the site; empty in events of earlier versions."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

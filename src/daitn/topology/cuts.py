@@ -320,6 +320,7 @@ def _option(
                 for name, items in testers.tested.items()
             },
             queue=queue,
+            owner=candidate.state.descriptor.owner,
         )
     elif found.option.queue != queue:
         found.option = msgspec.structs.replace(found.option, queue=queue)

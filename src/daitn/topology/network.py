@@ -33,8 +33,7 @@ __all__ = [
 MOST_LINKS = 262_144
 """Links that the sources of a table share: all pairs of 512 sites, some 230 MB. All pairs of 2,000
 sites would take 3.5 GB, and most of their readings would be stale: a site that probes eight others
-every five seconds needs 21 minutes for all. A source is cut to its share when it measures a new
-site, so a table of sites that came one after the other may hold more for a while."""
+every five seconds needs 21 minutes for all."""
 LEAST_LINKS = 64
 """Of each source, however many there are."""
 _ROOM = 1 / 8
@@ -46,8 +45,9 @@ class LinkTable:
     """The latest readings per source and target, whatever their order of arrival.
 
     Each source may have an equal share of `most` links, so that none can crowd out others. When a
-    new link goes beyond it, those that the source measured longest ago are dropped, but none from
-    or to `origin`: the site that decides by them.
+    new link goes beyond it, those that the source measured longest ago are dropped, and when all
+    are more than `most`, those of the source that has the most; but none from or to `origin`, the
+    site that decides by them.
     """
 
     def __init__(self, origin: SiteId | None = None, most: int = MOST_LINKS) -> None:
@@ -55,6 +55,7 @@ class LinkTable:
         self._most = most
         self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
         """Source to target to the source's measurement."""
+        self._size = 0
         self._sources: dict[SiteId, set[SiteId]] = {}
         """Per target, so that forgetting a site costs only the number of its links."""
 
@@ -71,6 +72,7 @@ class LinkTable:
             return False
         self.known = self.known.set(source, targets.set(target, merged))
         if known is None:
+            self._size += 1
             self._sources.setdefault(target, set()).add(source)
             self._keep_newest(source)
         return True
@@ -87,6 +89,7 @@ class LinkTable:
         targets = self.known.get(source)
         if targets is None or target not in targets:
             return
+        self._size -= 1
         left = targets.delete(target)
         self.known = self.known.set(source, left) if left else self.known.delete(source)
         sources = self._sources[target]
@@ -95,11 +98,16 @@ class LinkTable:
             del self._sources[target]
 
     def _keep_newest(self, source: SiteId) -> None:
-        """Drop the oldest links of a source that has more than its share."""
-        targets = self.known[source]
+        """Drop the oldest links of a source that has more than its share, or of the one that has
+        the most where an earlier one has."""
         share = fair_share(len(self.known), self._most)
-        if len(targets) <= share or source == self._origin:
-            return
+        if len(self.known[source]) <= share or source == self._origin:
+            own = len(self.known.get(self._origin, ())) if self._origin else 0
+            if self._size - own <= share * len(self.known):
+                return
+            others = (one for one in self.known if one != self._origin)
+            source = max(others, key=lambda one: len(self.known[one]))
+        targets = self.known[source]
         by_age = sorted(targets, key=lambda target: _measured_at_s(targets[target]))
         for target in by_age[: len(targets) - share + int(_ROOM * share)]:
             if target != self._origin:

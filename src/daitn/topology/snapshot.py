@@ -79,6 +79,7 @@ class DataOption(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the test set's labels that the data set has examples of, in [0, 1]."""
     queue: int = 0
     """Visits waiting at the site."""
+    owner: str = ""
 
     @property
     def id(self) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daitn.control.jobs.commands import ChooseVerifiers, Command, ComputeRoute, StartWork, StopWork
+from daitn.control.jobs.failing import count_failure, forgive
 from daitn.control.jobs.job import Job, Outstanding
 from daitn.control.jobs.machine import decisions, handle, replay
 from daitn.control.jobs.question import route_question
@@ -17,7 +18,7 @@ from daitn.control.jobs.resuming import RESUMED
 from daitn.control.jobs.view import algorithm, view
 from daitn.identity.signing import check_lineage
 from daitn.objects.decisions import Route
-from daitn.objects.errors import Corrupt, IllegalTransition
+from daitn.objects.errors import Corrupt, ErrorReport, IllegalTransition
 from daitn.objects.identifiers import Digest, SiteId
 from daitn.objects.jobs import (
     Assessed,
@@ -249,6 +250,39 @@ def test_no_site_alone_ends_a_job_by_what_it_says_of_its_owners_wishes() -> None
     world.run()
     assert state_of(world) is JobState.EXHAUSTED
     assert [visit.site for visit in world.job.made] == ["specialist"] * 2 + ["third"] * 2
+
+
+@pytest.mark.parametrize("owners", [("acme", "acme"), ("acme", "other")])
+def test_no_owner_alone_ends_a_job_however_many_sites_say_so(owners: tuple[str, str]) -> None:
+    world = World()
+    sites = in_turn("general", "specialist", "third")
+
+    def owned(job: Job) -> Route | None:
+        route = sites(job)
+        if route is None:
+            return None
+        (visit,) = route.visits
+        owner = dict(zip(("general", "specialist"), owners, strict=True)).get(visit.site, "")
+        return msgspec.structs.replace(route, visits=(msgspec.structs.replace(visit, owner=owner),))
+
+    world.routes = owned
+    for _ in owners:
+        make = world.run_until(lambda command: isinstance(command, StartWork))
+        assert isinstance(make, StartWork)
+        world.feed(Reported(failed(make, "InvalidInput", "model.config.width")))
+    assert (state_of(world) is JobState.FAILED) is (len(set(owners)) == 2)
+
+
+def test_a_failure_that_is_taken_back_leaves_what_else_a_site_did() -> None:
+    job = World().job
+    site, error = SiteId("general"), ErrorReport(code="Refused", problem="its data may not travel")
+    count_failure(job, site, error)
+    count_failure(job, site, error, for_good=True)
+    forgive(job, site)
+    assert job.excluded == (site,)
+    count_failure(job, SiteId("other"), error)
+    forgive(job, SiteId("other"))
+    assert job.excluded == (site,)
 
 
 def test_a_visit_on_stricter_terms_than_published_is_no_visit() -> None:

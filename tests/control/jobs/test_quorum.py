@@ -369,6 +369,45 @@ def test_who_cannot_measure_what_others_can_is_at_fault(
     assert set(world.job.verifier_failures) == {"a"}
 
 
+@pytest.mark.parametrize("says", UNMEASURABLE)
+def test_an_only_verifier_ends_no_job_by_what_it_says_of_fresh_models(says: str) -> None:
+    world = Claiming(1, 1, "a", liars="a", says=says)
+    World.run(world)
+    assert str(world.job.state) == "waiting"
+    assert "a could measure no model of general and specialist" in world.job.detail
+    assert not world.job.failures
+    world.units = [SiteId("a"), SiteId("b")]
+    world.feed(Woke())
+    world.run()
+    assert str(world.job.state) == "reached"
+
+
+@pytest.mark.parametrize("says", UNMEASURABLE)
+def test_a_model_that_no_verifier_can_measure_whoever_makes_it_ends_a_job(says: str) -> None:
+    world = Claiming(1, 1, "ab", liars="ab", says=says)
+    world.run()
+    assert world.job.state is JobState.FAILED
+
+
+def test_what_one_verifier_states_of_its_errors_and_labels_does_not_count() -> None:
+    def measured(site: str, error: float, labels: dict[str, float]) -> Verification:
+        return Verification(
+            job=JobId("qa-1"), visit=VisitId("qa-1.1"), site=SiteId(site), at_s=0.0, seconds=1.0,
+            transfer_s=0.1, bytes_in=5, model=Digest("a" * 64), topic="medicine",
+            metric="accuracy", value=0.8, items=1000, standard_error=error, by_label=labels,
+        )  # fmt: skip
+
+    found = agreed(
+        [
+            measured("a", 0.012, {"x": 0.7, "y": 0.9}),
+            measured("b", 1e9, {"x": 0.0, "y": 0.0, "z": 1.0}),
+            measured("c", 0.013, {"x": 0.8, "y": 0.9}),
+        ]
+    )
+    assert found.fact.standard_error == 0.013
+    assert found.fact.by_label == {"x": 0.7, "y": 0.9}
+
+
 @pytest.mark.parametrize(("quorum", "of", "units"), [(2, 2, "ab"), (3, 3, "abc")])
 def test_a_job_without_enough_other_verifiers_waits_and_names_who_fetches_nothing(
     quorum: int, of: int, units: str

@@ -41,7 +41,17 @@ from daitn.objects.messages import MergeWork, VerifyWork, VisitWork, Work, WorkO
 from daitn.objects.wire import decode, encode
 
 from ..route_world import healthcare, topology
-from .world import DECISION, INTENT, KEYS, World, failed, model_of, stop
+from .world import (
+    DECISION,
+    INTENT,
+    KEYS,
+    World,
+    all_verifiers_say,
+    failed,
+    is_training,
+    model_of,
+    stop,
+)
 
 SITES = ("general", "specialist", "third")
 SOUTH = ("south1", "south2", "south3")
@@ -232,7 +242,7 @@ def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
     assert isinstance(again, StartWork)
     assert isinstance(again.work, MergeWork)
     assert len(again.work.trained) == 2
-    assert again.site == merge.site
+    assert again.site != merge.site, "who named it does not merge without it"
     assert world.job.failures == {"specialist": 1}
     world.feed(Reported(failed(again, "Corrupt", "models[1]")))
     world.run()
@@ -1065,6 +1075,58 @@ def test_a_site_is_left_out_by_what_two_aggregators_find() -> None:
         world.feed(Reported(world.done(again)))
     assert len(set(found)) == 2
     assert world.job.excluded == ("general",)
+
+
+class OneMerges(RoundsWorld):
+    """Only one site may merge."""
+
+    def planned(self) -> Planned:
+        found = super().planned()
+        if found.round is None:
+            return found
+        merging = msgspec.structs.replace(found.round, aggregators=(SiteId("third"),))
+        return msgspec.structs.replace(found, round=merging)
+
+
+def test_the_only_aggregator_leaves_out_a_model_but_no_site() -> None:
+    world = OneMerges()
+    for _ in range(2):
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        world.feed(Reported(failed(merge, "Corrupt", "models[0]")))
+        again = world.run_until(is_merge)
+        assert isinstance(again, StartWork)
+        assert isinstance(again.work, MergeWork)
+        assert len(again.work.trained) == 2
+        world.feed(Reported(world.done(again)))
+    assert world.job.failures == {"general": 1}
+    told = [(one.site, one.times) for one in view(world.job, 0.0).setbacks]
+    assert told == [("general", 1), ("third", 1)]
+
+
+def test_a_round_goes_on_where_some_sites_cannot_train_what_the_owner_wants() -> None:
+    world = RoundsWorld()
+    world.run_until(is_training)
+    given = {outstanding.site: outstanding for outstanding in world.job.outstanding.values()}
+    for site in ("general", "specialist"):
+        start = StartWork(SiteId(site), given[SiteId(site)].work)
+        world.feed(Reported(failed(start, "NotFound", "model.recipe")))
+    assert state_of(world) is JobState.VISITING, "the third one trains"
+    world.feed(
+        Reported(failed(StartWork(SiteId("third"), given[SiteId("third")].work), "WorkFailed"))
+    )
+    assert state_of(world) is not JobState.FAILED
+
+
+def test_who_may_have_spoiled_a_model_is_listed_with_the_others() -> None:
+    world = RoundsWorld()
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    world.feed(Reported(world.done(merge)))
+    all_verifiers_say(world, "WorkFailed", "model")
+    told = {one.site: one.reason for one in view(world.job, 0.0).setbacks}
+    assert {"general", "specialist", "third"} <= set(told)
+    assert told[SiteId("third")].startswith("of general, specialist, third together: its model")
 
 
 def test_no_site_is_left_out_where_the_rule_is_at_fault() -> None:

@@ -55,7 +55,8 @@ def count_failure(
 ) -> None:
     """Record a failure that counts against its site. `for_good`: the job goes elsewhere at once;
     `awaited`: as in `note_failure`."""
-    job.failures[site] = MAX_FAILURES if for_good else job.failures.get(site, 0) + 1
+    # Added, so that forgiving another failure does not undo it.
+    job.failures[site] = job.failures.get(site, 0) + (MAX_FAILURES if for_good else 1)
     note_failure(job, site, error, awaited=awaited)
 
 

@@ -252,11 +252,15 @@ class Job:
     """Sites of which at least one spoiled what all of them made together: see `suspecting`."""
     apart: set[SiteId] = field(default_factory=set)
     """Sites of chains whose model was faulty, which now train in no chain."""
-    distrusted: set[SiteId] = field(default_factory=set)
-    """Aggregators of faulty models, or that named faulty ones, which now merge only if no other
-    can: who is left out after two times is not left out on the word of one."""
+    distrusted: dict[SiteId, set[SiteId]] = field(default_factory=dict)
+    """Aggregators of faulty models, or that named faulty ones, with the sites that made these. They
+    merge only if no other can, and the word of each counts once against a site."""
+    owners: dict[SiteId, str] = field(default_factory=dict)
+    """Of the sites to which it was sent."""
     objections: dict[SiteId, ErrorReport] = field(default_factory=dict)
     """What sites say that only the model's owner can mend."""
+    barren: dict[SiteId, ErrorReport] = field(default_factory=dict)
+    """Sites whose fresh models could not be measured."""
     unproven: dict[SiteId, list[SiteId]] = field(default_factory=dict)
     """By verifier: the makers of models that it alone could not measure, since it last measured."""
     excused: set[SiteId] = field(default_factory=set)
@@ -437,6 +441,8 @@ class Job:
 
         A site that was lost during the same work gets that again, and goes on with it.
         """
+        if stop.owner:
+            self.owners[stop.site] = stop.owner
         before = self.interrupted.pop(stop.site, None)
         local = self.intent.training.local_in(algorithm)
         if before is not None and after is None and _is_again(before, stop, base, local):

@@ -182,9 +182,9 @@ def _on_resume(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.without_progress = job.waits = 0
     for counted in (job.failures, job.verifier_failures, job.losses, job.problems, job.cut_off):
         counted.clear()
-    for doubted in (job.suspects, job.apart, job.distrusted, job.excused):
+    for doubted in (job.suspects, job.apart, job.excused):
         doubted.clear()
-    for claimed in (job.objections, job.unproven):
+    for claimed in (job.distrusted, job.objections, job.barren, job.unproven):
         claimed.clear()
     if (best := job.best) is not None:
         job.checkpoints.remove(best)

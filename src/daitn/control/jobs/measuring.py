@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from daitn.control.accounting.training import of_visit, price_of_visit
 from daitn.control.agreeing import Consensus, agreed
-from daitn.control.jobs.failing import count_verifiers
+from daitn.control.jobs.failing import count_verifiers, note_problem
 from daitn.control.jobs.job import Contribution, Job, ModelCandidate
 from daitn.control.jobs.suspecting import clear
 from daitn.objects.access import narrowed
@@ -102,7 +102,7 @@ def _contradicted(job: Job, objective: ObjectiveName, fact: Verification, found:
         at_s=job.at_s,
     )
     job.disagreements.append(disagreement)
-    job.problems[fact.site] = str(disagreement)
+    note_problem(job, fact.site, str(disagreement))
 
 
 def close_candidate(job: Job) -> Checkpoint:

@@ -8,7 +8,7 @@ from daitn.control.jobs.failing import drop_lost, drop_stalled, note_failure, re
 from daitn.control.jobs.job import Job
 from daitn.control.jobs.outstanding import stop_stage, take_outcome
 from daitn.control.jobs.stages import verify
-from daitn.control.jobs.suspecting import suspect_chain
+from daitn.control.jobs.suspecting import distrust, suspect_chain
 from daitn.control.jobs.visiting import after_visits, lose_round
 from daitn.objects.identifiers import SiteId
 from daitn.objects.jobs import JobEvent, Reported, SiteLost, WorkStalled
@@ -43,8 +43,10 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         return (*stop_stage(job), *lose_round(job))
     makers = rounds.leave_out(job, outcome.visit, error)
     if makers is not None:
-        job.distrusted.add(outcome.site)
-        suspect_chain(job, makers, error)
+        if distrust(job, outcome.site, makers):
+            suspect_chain(job, makers, error)
+        else:
+            note_failure(job, outcome.site, error)
     else:
         rounds.give_up_aggregator(job, outcome.visit, outcome.site)
         rounds.fail_to_merge(job, outcome.site, error)

@@ -29,7 +29,7 @@ from daitn.control.jobs.job import (
     moments_of,
 )
 from daitn.control.jobs.measuring import contribution, deviates
-from daitn.control.jobs.suspecting import objected, suspect, telling
+from daitn.control.jobs.suspecting import objected, suspect, with_suspects_apart
 from daitn.objects.access import narrowed
 from daitn.objects.compression import Compression
 from daitn.objects.decisions import Round
@@ -81,7 +81,7 @@ _OF_MODEL = re.compile(r"models\[(\d{1,4})\]")
 
 def begin(job: Job, planned: Round) -> tuple[tuple[SiteId, VisitWork], ...]:
     """Begin a round; returns the work of its sites."""
-    planned = telling(job, _with_algorithm(job, planned))
+    planned = with_suspects_apart(job, _with_algorithm(job, planned))
     base = next(c for c in job.checkpoints if c.model.manifest == planned.start)
     works = [(stop, job.visit_work(stop, base, planned.algorithm)) for stop in planned.visits]
     if _remembers(job) is not planned.rule.outer:
@@ -346,9 +346,9 @@ def _starts(job: Job, pieces: Sequence[_Piece]) -> tuple[tuple[ModelRef, ...], t
 
 
 def _idle(job: Job, sites: Sequence[SiteId]) -> SiteId:
-    """The best one that is not training; the best one if all are."""
+    """The best one that is trusted and not training, as far as there is one."""
     busy = {stop.site for stop in job.overdue.values()}
-    return next((site for site in sites if site not in busy), sites[0])
+    return min(sites, key=lambda site: (site in job.distrusted, site in busy))
 
 
 def take_part(job: Job, entry: Entry, model: ModelRef) -> bool:
@@ -439,7 +439,7 @@ def give_up_models(job: Job) -> ErrorReport | None:
     makers = {one.visit.site for last in now.made for one in last.chain}
     site = suspect(job, makers, error)
     of_rule = error.code == "InvalidInput" and error.field.startswith("training.")
-    return error if site and of_rule and objected(job, site, error) else None
+    return error if site and of_rule and objected(job, job.objections, site, error) else None
 
 
 def _blame_unable(job: Job, now: RoundInProgress) -> None:

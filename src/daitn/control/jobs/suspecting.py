@@ -12,11 +12,11 @@ nobody can do it, who made what they were given is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import msgspec
 
-from daitn.control.jobs.failing import count_failure
+from daitn.control.jobs.failing import count_failure, note_problem
 from daitn.control.jobs.job import Job, ModelCandidate
 from daitn.objects.decisions import PlannedVisit, Round
 from daitn.objects.errors import ErrorReport
@@ -25,10 +25,19 @@ from daitn.objects.lineage import Verification, left_by
 from daitn.objects.merging import Algorithm
 from daitn.objects.secure_sum import LEAST_MEMBERS
 
-__all__ = ["clear", "makers_of", "objected", "suspect", "suspect_chain", "telling"]
+__all__ = [
+    "clear",
+    "distrust",
+    "makers_of",
+    "objected",
+    "suspect",
+    "suspect_chain",
+    "with_suspects_apart",
+]
 
 _ENOUGH_OBJECTIONS = 2
-"""Sites that must say so before what an owner wants counts as impossible: one may lie."""
+"""Owners whose sites must say so before what a model's owner wants counts as impossible: one may
+lie."""
 _NAMED = 8
 """Limit on sites named in an error."""
 
@@ -48,7 +57,7 @@ def suspect(job: Job, makers: set[SiteId], error: ErrorReport) -> SiteId | None:
     have, who is returned."""
     job.suspects = (job.suspects & makers) or makers
     if len(job.suspects) > 1:
-        job.error = _of_several(job.suspects, error)
+        _note_several(job, job.suspects, error)
         return None
     (site,) = job.suspects
     count_failure(job, site, error, awaited=False)
@@ -61,12 +70,24 @@ def suspect_chain(job: Job, makers: tuple[SiteId, ...], error: ErrorReport) -> N
         count_failure(job, makers[0], error)
     elif makers:
         job.apart.update(makers)
-        job.error = _of_several(makers, error)
+        _note_several(job, makers, error)
 
 
-def _of_several(makers: Collection[SiteId], error: ErrorReport) -> ErrorReport:
-    names = ", ".join(sorted(makers)) if len(makers) <= _NAMED else f"{len(makers)} sites"
-    return msgspec.structs.replace(error, problem=f"of {names} together: {error.problem}")
+def _note_several(job: Job, makers: Collection[SiteId], error: ErrorReport) -> None:
+    few = len(makers) <= _NAMED
+    names = ", ".join(sorted(makers)) if few else f"{len(makers)} sites"
+    job.error = msgspec.structs.replace(error, problem=f"of {names} together: {error.problem}")
+    for site in sorted(makers) if few else ():
+        note_problem(job, site, job.error.problem)
+
+
+def distrust(job: Job, aggregator: SiteId, makers: Collection[SiteId]) -> bool:
+    """Have another site merge, if one can, than the one that found a fault of these makers; returns
+    whether it had not found one of them all before."""
+    found = job.distrusted.setdefault(aggregator, set())
+    anew = not found.issuperset(makers) or not makers
+    found.update(makers)
+    return anew
 
 
 def clear(job: Job, candidate: ModelCandidate) -> None:
@@ -74,9 +95,9 @@ def clear(job: Job, candidate: ModelCandidate) -> None:
     job.suspects -= makers_of(job, candidate)
 
 
-def telling(job: Job, planned: Round) -> Round:
+def with_suspects_apart(job: Job, planned: Round) -> Round:
     """The round as it tells most about who is at fault, if something was."""
-    if not (job.apart or job.suspects or job.distrusted):
+    if not (job.apart or job.suspects):
         return planned
     chains: list[tuple[PlannedVisit, ...]] = []
     rest: list[tuple[PlannedVisit, ...]] = []  # Behind, since groups number the visits.
@@ -88,10 +109,7 @@ def telling(job: Job, planned: Round) -> Round:
         else:
             chains.append(chain)
     chains += rest
-    groups = tuple(
-        msgspec.structs.replace(group, aggregators=_trusted_first(job, group.aggregators))
-        for group in planned.groups
-    )
+    groups = planned.groups
     if tested := _tested(job, planned, [stop.site for chain in chains for stop in chain]):
         chains, groups = [chain for chain in chains if chain[0].site in tested], ()
     return msgspec.structs.replace(
@@ -99,12 +117,7 @@ def telling(job: Job, planned: Round) -> Round:
         visits=tuple(chain[0] for chain in chains),
         then=tuple(chain[1:] for chain in chains),
         groups=groups,
-        aggregators=_trusted_first(job, planned.aggregators),
     )
-
-
-def _trusted_first(job: Job, aggregators: Sequence[SiteId]) -> tuple[SiteId, ...]:
-    return tuple(sorted(aggregators, key=lambda site: site in job.distrusted))
 
 
 def _tested(job: Job, planned: Round, sites: list[SiteId]) -> set[SiteId]:
@@ -120,7 +133,8 @@ def _tested(job: Job, planned: Round, sites: list[SiteId]) -> set[SiteId]:
     return set([*suspects[:half], *others, *suspects[half:]][: max(half, least)])
 
 
-def objected(job: Job, site: SiteId, error: ErrorReport) -> bool:
-    """Take note that a site says what the owner wants is impossible; returns whether enough do."""
-    job.objections[site] = error
-    return len(job.objections) >= _ENOUGH_OBJECTIONS
+def objected(job: Job, against: dict[SiteId, ErrorReport], site: SiteId, why: ErrorReport) -> bool:
+    """Take note in `against`, one of the job's, that by this site what the owner wants is
+    impossible; returns whether the sites of enough owners say so."""
+    against[site] = why
+    return len({job.owners.get(one, one) for one in against}) >= _ENOUGH_OBJECTIONS

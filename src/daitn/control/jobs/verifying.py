@@ -34,7 +34,7 @@ from daitn.control.jobs.outstanding import (
     take_outcome,
 )
 from daitn.control.jobs.stages import end, fail, plan, wait
-from daitn.control.jobs.suspecting import makers_of, objected, suspect
+from daitn.control.jobs.suspecting import distrust, makers_of, objected, suspect
 from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import ObjectiveName, SiteId
 from daitn.objects.jobs import (
@@ -281,14 +281,16 @@ def _without_unmeasured(job: Job, now_s: float) -> Commands:
     detail = f"{', '.join(verifiers)} {say} that {error.problem}"
     made_at, makers = candidate.made_at, makers_of(job, candidate)
     alone = not job.checkpoints and job.intent.quorum == ONE and not _is_of_model(error)
-    if made_at is None or alone or (not candidate.visits and objected(job, made_at, error)):
+    if made_at is None or alone:
         return (*stop_all(job), *fail(job, error, now_s))
     if len(makers) == 1 and (why := _unproven(job, verifiers, made_at, detail)):
         return _wait_for_another(job, why, now_s)
+    if not candidate.visits and objected(job, job.barren, made_at, error):
+        return (*stop_all(job), *fail(job, error, now_s))
     for site in candidate.failed:
         job.verifier_failures[site] = max(0, job.verifier_failures.get(site, 0) - 1)
     if candidate.merged is not None:
-        job.distrusted.add(made_at)
+        distrust(job, made_at, makers)
     problem = f"its model cannot be measured: {detail}"
     suspect(job, makers, msgspec.structs.replace(error, problem=problem))
     return (*_drop_candidate(job, "cannot be measured"), *plan(job))
@@ -309,6 +311,7 @@ def _unproven(job: Job, verifiers: Collection[SiteId], maker: SiteId, detail: st
     makers = " and ".join(sorted({*claims, maker}))
     for site in claims:
         forgive(job, site)
+        job.barren.pop(site, None)
     claims.clear()
     job.verifier_failures[verifier] = MAX_FAILURES
     return f"{verifier} could measure no model of {makers}: {detail}; another verifier would help"

@@ -72,8 +72,10 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
         note_failure(job, outcome.site, error)
         return (start(job, *rounds.without_own(job, outcome.visit)),)
     of_intent = error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound")
-    if of_intent and not job.made and objected(job, outcome.site, error):
-        return fail(job, error, now_s)
+    if of_intent and not job.made and objected(job, job.objections, outcome.site, error):
+        now = job.round
+        if not job.outstanding and not (now and (now.made or now.latest)):
+            return fail(job, error, now_s)
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     count_failure(job, outcome.site, error, for_good=at_once)
     if error.code == "Unreachable":

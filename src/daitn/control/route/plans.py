@@ -175,6 +175,7 @@ def _stop(
         release_to=option.dataset.policy.release_to,
         computing_usd=float(task.costs.computing_usd[at] * examples),
         price_usd_per_hour=option.compute.price_usd_per_hour,
+        owner=option.owner,
     )
 
 

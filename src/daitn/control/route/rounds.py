@@ -237,6 +237,7 @@ def _stops(
             alike=among.alike[k],
             computing_usd=float(priced.computing_usd[k] * examples),
             price_usd_per_hour=option.compute.price_usd_per_hour,
+            owner=option.owner,
         )
         for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )

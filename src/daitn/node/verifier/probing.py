@@ -87,6 +87,8 @@ class Probing(Generic[T]):
         for item, right in grades:
             if right is not None and item in alone and paired.compared(alone[item], right):
                 self.marked_at_s[facility] = now_s
+        past_s = now_s - MARKED_FOR_S
+        self.marked_at_s = {one: at_s for one, at_s in self.marked_at_s.items() if at_s > past_s}
         return paired
 
     def forget(self, target: T) -> None:
