@@ -29,7 +29,7 @@ LONGER = {
     "cli/train.py: train": 68,
     "learning/causal_lm/training.py: train": 72,
     "node/gateway/gateway.py: __init__": 68,
-    "node/node.py: __init__": 80,
+    "node/node.py: __init__": 73,
     "node/roles.py: __init__": 72,
     "node/serving/facility.py: __init__": 80,
     "node/training/executor.py: __init__": 68,

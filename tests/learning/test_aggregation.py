@@ -414,6 +414,17 @@ def test_a_site_beside_groups_moves_a_mean_only_so_far(count: int, single: tuple
     assert apart <= (3.1 + 1.2) * usual / count
 
 
+def test_sites_of_like_data_are_compared_however_many_groups_are_beside() -> None:
+    base, models = alike(15)
+    moved = {name: models[2][name] - base[name] for name in base}
+    models[2] = updated(base, moved, -2.0)
+    with pytest.raises(Corrupt, match="points away") as refused:
+        screened(base, models, single=range(7))
+    assert refused.value.field == "models[2]"
+    models[2], models[9] = models[9], models[2]
+    screened(base, models, single=range(7))
+
+
 def test_what_groups_made_is_not_bounded() -> None:
     base, models = alike(5)
     moved = {name: models[2][name] - base[name] for name in base}

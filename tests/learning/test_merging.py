@@ -79,7 +79,7 @@ def merged(
         base=str(base),
         models=tuple(map(str, models)),
         shares=more.pop("shares", (1.0,) * len(models)),
-        screened=more.pop("screened", False),
+        single=more.pop("single", ()),
         rule=MergeRule(**more),
         seed=0,
     )
@@ -361,10 +361,11 @@ def lying(model: Path, **values: float) -> None:
         {"mean": -1e6, "var": 1e12},
     ],
 )
-@pytest.mark.parametrize("liar", [0, 5])
+@pytest.mark.parametrize(("liar", "single"), [(0, ()), (5, ()), (5, (5,)), (0, (0, 1))])
 def test_one_of_ten_moves_the_scale_of_columns_only_so_far(
-    tmp_path: Path, lie: dict[str, float], liar: int
+    tmp_path: Path, lie: dict[str, float], liar: int, single: tuple[int, ...]
 ) -> None:
+    """`single`: the sites among groups' means, if there are any."""
     rng = np.random.default_rng(1)
     config = {"classes": ["0", "1"], "hidden": [8], "learning_rate": 0.05}
     features = rng.normal(size=(1300, 2)) * [1.0, 100.0]
@@ -376,7 +377,7 @@ def test_one_of_ten_moves_the_scale_of_columns_only_so_far(
         data = table(tmp_path / f"{site}.csv", features[mine], labels[mine].tolist(), ["a", "b"])
         models.append(trained(base, config, data, 400, tmp_path / f"m{site}"))
     lying(models[liar], **lie)
-    out = merged(base, models, config, tmp_path / "out", shares=(400.0,) * 10, screened=True)
+    out = merged(base, models, config, tmp_path / "out", shares=(400.0,) * 10, single=single)
     scale = parts.read(out, parse_config(config)).standard
     assert scale is not None
     assert float((scale.mean / torch.tensor([1.0, 100.0])).abs().max()) < 0.8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from immutables import Map
 
 from daitn.objects.identifiers import SiteId
 from daitn.topology.network import LEAST_LINKS, LinkTable
@@ -60,6 +61,32 @@ def test_a_source_cannot_crowd_out_the_links_of_others() -> None:
         table.absorb(link("greedy", f"site-{at}", rtt_s=0.1, at_s=at), NOW_S)
     assert set(table.known[SiteId("modest")]) == modest
     assert len(table.known[SiteId("greedy")]) <= 2 * LEAST_LINKS
+
+
+measured = st.tuples(sites, sites, st.sampled_from([None, 1e3, 1e6, 2e6, 1e9]))
+
+
+@given(st.lists(st.one_of(steps, measured), max_size=80))
+def test_a_line_is_the_upper_quartile_of_what_is_known_of_it(told: list[tuple[str, ...]]) -> None:
+    table = LinkTable(most=LEAST_LINKS)
+    for at, (what, one, other) in enumerate(told):
+        match what:
+            case "delete":
+                table.delete(SiteId(one), SiteId(other))
+            case "forget":
+                table.forget(SiteId(one))
+            case "absorb":
+                table.absorb(link(one, other, rtt_s=0.1, at_s=at), NOW_S)
+            case source if other is not None:
+                for target in range(5):
+                    value = float(other) * (1 + (at * target) % 3)
+                    found = link(source, f"{one}-{target}", throughput_bps=value, at_s=at)
+                    table.absorb(found, NOW_S)
+    for site in "abcd":
+        links = table.known.get(SiteId(site)) or Map()
+        speeds = sorted(one.throughput_bps.value for one in links.values() if one.throughput_bps)
+        expected = speeds[len(speeds) * 3 // 4] if len(speeds) >= 4 else None
+        assert table.lines.bps.get(SiteId(site)) == expected
 
 
 @given(st.lists(st.integers(1, 6 * LEAST_LINKS), min_size=1, max_size=20))

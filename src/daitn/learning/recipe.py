@@ -474,17 +474,16 @@ class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     screened: bool = False
     """Whether each model is of a single site, so that before a mean none counts for much more, or
     goes much further, than usual."""
-    grouped: tuple[bool, ...] = ()
-    """Whether each is a group's mean instead; empty means that none is."""
+    single: tuple[int, ...] = ()
+    """Which of them are of a single site, if the others are groups' means."""
     alike: tuple[bool, ...] = ()
     """Whether the data of each has about the same labels as most others': of these, a model whose
     update is unlike the others' is refused. Empty means that it is not known."""
 
     @property
-    def single(self) -> tuple[int, ...]:
-        """Which models are bounded: those of a single site."""
-        among = range(len(self.models)) if self.screened else ()
-        return tuple(k for k in among if not (self.grouped and self.grouped[k]))
+    def bounded(self) -> tuple[int, ...]:
+        """The models that are bounded."""
+        return tuple(range(len(self.models))) if self.screened else self.single
 
 
 @runtime_checkable

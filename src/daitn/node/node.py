@@ -103,15 +103,7 @@ class Node:
         self._trainer = Trainer(
             threads=config.threads, stall_s=config.stall_s, sandbox=config.recipe_sandbox
         )
-        self._sensing = Sensing(
-            fabric,
-            config.site,
-            queue=lambda: self._work.queue,
-            edition=lambda: self.descriptor.edition if self.descriptor else (0.0, 0),
-            folder=state,
-            rng=random.Random(config.site),  # noqa: S311 - spreads probes, keeps no secret
-            of_all=config.gateway is not None,
-        )
+        self._sensing = self._new_sensing(state)
         self._transport = ChunkTransport(
             fabric, config.site, self._store, on_transfer=self._sensing.learn_transfer
         )
@@ -163,6 +155,17 @@ class Node:
         self._tasks = Tasks()
         self._progress = Newest(self._send_progress, self._tasks)
         self.descriptor: NodeDescriptor | None = None
+
+    def _new_sensing(self, state: Path) -> Sensing:
+        return Sensing(
+            self._fabric,
+            self._config.site,
+            queue=lambda: self._work.queue,
+            edition=lambda: self.descriptor.edition if self.descriptor else (0.0, 0),
+            folder=state,
+            rng=random.Random(self._config.site),  # noqa: S311 - spreads probes, keeps no secret
+            of_all=self._config.gateway is not None,
+        )
 
     def _new_roles(
         self,

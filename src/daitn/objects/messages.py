@@ -193,8 +193,11 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
     screened: bool = False
     """Whether each is of a single site: none then counts for much more, or goes much further, than
     usual, and the report's error names one whose update is unlike those of like data."""
-    grouped: Annotated[tuple[bool, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
-    """Whether each is a group's mean instead, which is not so bounded; empty means that none is."""
+    single: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=0, lt=MOST_MERGED)], ...],
+        msgspec.Meta(max_length=MOST_MERGED),
+    ] = ()
+    """Which of them are of a single site, and so bounded, if the others are groups' means."""
     alike: Annotated[tuple[bool, ...], msgspec.Meta(max_length=MOST_MERGED)] = ()
     """Whether the site of each publishes about the same labels as most; empty means that it is not
     known."""
@@ -204,8 +207,10 @@ class MergeWork(msgspec.Struct, frozen=True, kw_only=True, tag="merge"):
             raise ValueError("shares: each model has one")
         if not len(self.starts) == len(self.behind) in (0, len(self.trained)):
             raise ValueError("starts, behind: each model has one of both, or none has")
-        if not {len(self.alike), len(self.grouped)} <= {0, len(self.trained)}:
-            raise ValueError("alike, grouped: each model has one, or none has")
+        if len(self.alike) not in (0, len(self.trained)):
+            raise ValueError("alike: each model has one, or none has")
+        if self.single and max(self.single) >= len(self.trained):
+            raise ValueError("single: there is no such model")
 
     @property
     def models(self) -> tuple[ModelRef, ...]:

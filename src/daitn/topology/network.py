@@ -18,6 +18,7 @@ from daitn.objects.descriptors import NodeDescriptor
 from daitn.objects.errors import InvalidInput
 from daitn.objects.identifiers import SiteId
 from daitn.objects.readings import LinkReading, LoadReading, Reading
+from daitn.topology.lines import Lines
 
 __all__ = [
     "LEAST_LINKS",
@@ -55,6 +56,7 @@ class LinkTable:
         self._most = most
         self.known: Map[SiteId, Map[SiteId, LinkReading]] = Map()
         """Source to target to the source's measurement."""
+        self.lines = Lines()
         self._size = 0
         self._sources: dict[SiteId, set[SiteId]] = {}
         """Per target, so that forgetting a site costs only the number of its links."""
@@ -71,6 +73,7 @@ class LinkTable:
         if merged is known:
             return False
         self.known = self.known.set(source, targets.set(target, merged))
+        self.lines.changed(source, known, merged)
         if known is None:
             self._size += 1
             self._sources.setdefault(target, set()).add(source)
@@ -90,6 +93,7 @@ class LinkTable:
         if targets is None or target not in targets:
             return
         self._size -= 1
+        self.lines.changed(source, targets[target], None)
         left = targets.delete(target)
         self.known = self.known.set(source, left) if left else self.known.delete(source)
         sources = self._sources[target]

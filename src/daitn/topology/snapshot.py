@@ -56,6 +56,8 @@ class Drrt:
     sites: Map[SiteId, SiteState] = field(default_factory=Map)
     links: Map[SiteId, Map[SiteId, LinkReading]] = field(default_factory=Map)
     """Source to target to the source's measurement."""
+    lines_bps: Map[SiteId, float] = field(default_factory=Map)
+    """Estimated bytes per second of sites' own lines."""
 
     def link(self, source: SiteId, target: SiteId) -> LinkReading | None:
         """What is known about the link from `source` to `target`."""

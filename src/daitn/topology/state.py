@@ -75,7 +75,13 @@ class DrrtState:
     def snapshot(self, now_s: float) -> Drrt:
         """The topology as known at `now_s`, in constant time."""
         self._forget(now_s)
-        return Drrt(version=self._version, at_s=now_s, sites=self._sites, links=self._links.known)
+        return Drrt(
+            version=self._version,
+            at_s=now_s,
+            sites=self._sites,
+            links=self._links.known,
+            lines_bps=self._links.lines.bps,
+        )
 
     def absorb(self, fact: Fact, now_s: float, *, alive_before: bool = False) -> bool:
         """Take in what a site published or measured. Returns whether a snapshot now differs.

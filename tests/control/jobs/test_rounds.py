@@ -16,6 +16,7 @@ from daitn.control.jobs.failing import MOST_SETBACKS, note_problem
 from daitn.control.jobs.job import MAX_FAILURES, Outstanding
 from daitn.control.jobs.machine import replay
 from daitn.control.jobs.question import route_question
+from daitn.control.jobs.suspecting import distrust
 from daitn.control.jobs.valuing import value_of
 from daitn.control.jobs.view import view
 from daitn.identity.signing import check_lineage, sign_entry
@@ -242,7 +243,7 @@ def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
     assert isinstance(again, StartWork)
     assert isinstance(again.work, MergeWork)
     assert len(again.work.trained) == 2
-    assert again.site != merge.site, "who named it does not merge without it"
+    assert again.site == merge.site
     assert world.job.failures == {"specialist": 1}
     world.feed(Reported(failed(again, "Corrupt", "models[1]")))
     world.run()
@@ -886,8 +887,8 @@ def test_groups_merge_first_and_their_models_are_merged_with_the_rest() -> None:
     ((at, whole),) = merge_works(world).items()
     assert at == "south3"
     assert not whole.part
-    assert whole.screened
-    assert whole.grouped == (True, True, False), "a group's mean is no site's update"
+    assert not whole.screened
+    assert whole.single == (2,), "a group's mean is no site's update"
     assert whole.rule.outer == "adam"
     assert whole.shares == (300, 200, 100)
     assert {model.manifest for model in whole.trained} >= {m.model_out for m in merges(world)}
@@ -1118,6 +1119,27 @@ def test_a_round_goes_on_where_some_sites_cannot_train_what_the_owner_wants() ->
     assert state_of(world) is not JobState.FAILED
 
 
+def test_a_chain_goes_on_where_its_first_site_cannot_train_what_the_owner_wants() -> None:
+    world = RoundsWorld(Algorithm.FEDSEQ)
+    world.run_until(is_training)
+    given = {outstanding.site: outstanding for outstanding in world.job.outstanding.values()}
+    assert set(given) == {"general", "third"}
+    for site in ("third", "general"):
+        start = StartWork(SiteId(site), given[SiteId(site)].work)
+        world.feed(Reported(failed(start, "NotFound", "model.recipe")))
+    assert {outstanding.site for outstanding in world.job.outstanding.values()} == {"specialist"}
+
+
+def test_one_owner_is_believed_once_against_a_site_however_many_sites_merge() -> None:
+    job = RoundsWorld().job
+    job.owners = {SiteId("a"): "acme", SiteId("b"): "acme", SiteId("c"): "other"}
+    assert distrust(job, SiteId("b"), ()), "it merged what could not be measured, and named nobody"
+    assert distrust(job, SiteId("a"), [SiteId("x")])
+    assert not distrust(job, SiteId("b"), [SiteId("x"), SiteId("y")])
+    assert distrust(job, SiteId("c"), [SiteId("x")])
+    assert set(job.distrusted) == {"a", "b", "c"}
+
+
 def test_who_may_have_spoiled_a_model_is_listed_with_the_others() -> None:
     world = RoundsWorld()
     merge = world.run_until(is_merge)
@@ -1126,7 +1148,7 @@ def test_who_may_have_spoiled_a_model_is_listed_with_the_others() -> None:
     all_verifiers_say(world, "WorkFailed", "model")
     told = {one.site: one.reason for one in view(world.job, 0.0).setbacks}
     assert {"general", "specialist", "third"} <= set(told)
-    assert told[SiteId("third")].startswith("of general, specialist, third together: its model")
+    assert told[SiteId("third")].startswith("made with others, its model")
 
 
 def test_no_site_is_left_out_where_the_rule_is_at_fault() -> None:

@@ -253,10 +253,10 @@ class Job:
     apart: set[SiteId] = field(default_factory=set)
     """Sites of chains whose model was faulty, which now train in no chain."""
     distrusted: dict[SiteId, set[SiteId]] = field(default_factory=dict)
-    """Aggregators of faulty models, or that named faulty ones, with the sites that made these. They
-    merge only if no other can, and the word of each counts once against a site."""
+    """Aggregators of faulty models, or that rejected some, with the sites whose models they
+    rejected. They merge only if no other can, and one owner's word counts once against a site."""
     owners: dict[SiteId, str] = field(default_factory=dict)
-    """Of the sites to which it was sent."""
+    """Who owns the sites that were to train."""
     objections: dict[SiteId, ErrorReport] = field(default_factory=dict)
     """What sites say that only the model's owner can mend."""
     barren: dict[SiteId, ErrorReport] = field(default_factory=dict)
@@ -489,7 +489,7 @@ class Job:
         starts: tuple[ModelRef, ...] = (),
         behind: tuple[int, ...] = (),
         screened: bool = False,
-        grouped: tuple[bool, ...] = (),
+        single: tuple[int, ...] = (),
         alike: tuple[bool, ...] = (),
     ) -> MergeWork:
         """The work of merging models; all arguments as in `MergeWork`."""
@@ -514,7 +514,7 @@ class Job:
             order=self.order,
             lineage=self.descent_of(base, *trained, *starts),
             screened=screened,
-            grouped=grouped,
+            single=single,
             alike=alike,
         )
 

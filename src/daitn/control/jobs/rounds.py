@@ -251,7 +251,8 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
         alone = len(models) == len(now.made) <= MOST_MERGED
         if len(models) > 1 and group.aggregators and not alone:
             pieces = [_Piece(one.model, one.share, one.entry, alike=one.alike) for one in models]
-            work = _merge_work(job, pieces, MergeRule(), part=True)
+            every = tuple(range(len(pieces)))
+            work = _merge_work(job, pieces, MergeRule(), every, part=True)
             group.merging = work.visit
             found.append((_idle(job, group.aggregators), work))
     merging = any(group.merging in job.outstanding for group in now.groups)
@@ -263,8 +264,8 @@ def merge_works(job: Job) -> tuple[tuple[SiteId, MergeWork], ...]:
     last = _pieces(job)
     # A mean of many is shorter than a single update, and the aggregator is not to blame for its
     # sites.
-    grouped = tuple(isinstance(one, GroupInProgress) for one, _ in last)
-    work = _merge_work(job, [piece for _, piece in last], now.rule, grouped=grouped)
+    single = tuple(k for k, (one, _) in enumerate(last) if isinstance(one, Contribution))
+    work = _merge_work(job, [piece for _, piece in last], now.rule, single)
     return ((_idle(job, now.aggregators), work),)
 
 
@@ -310,10 +311,11 @@ def _merge_work(
     job: Job,
     pieces: Sequence[_Piece],
     rule: MergeRule,
+    single: tuple[int, ...],
     *,
     part: bool = False,
-    grouped: tuple[bool, ...] = (),
 ) -> MergeWork:
+    """`single`: which of the pieces a single site made."""
     assert job.round is not None
     base, models = job.round.base.model, tuple(piece.model for piece in pieces)
     starts, behind = _starts(job, pieces)
@@ -327,9 +329,9 @@ def _merge_work(
         part=part,
         starts=starts,
         behind=behind,
-        screened=not grouped or not all(grouped),
-        grouped=grouped if any(grouped) else (),
-        alike=tuple(piece.alike for piece in pieces),
+        screened=len(single) == len(pieces),
+        single=single if len(single) < len(pieces) else (),
+        alike=tuple(piece.alike for piece in pieces) if single else (),
     )
 
 
@@ -346,9 +348,9 @@ def _starts(job: Job, pieces: Sequence[_Piece]) -> tuple[tuple[ModelRef, ...], t
 
 
 def _idle(job: Job, sites: Sequence[SiteId]) -> SiteId:
-    """The best one that is trusted and not training, as far as there is one."""
+    """The best one that is not training; the best one if all are."""
     busy = {stop.site for stop in job.overdue.values()}
-    return min(sites, key=lambda site: (site in job.distrusted, site in busy))
+    return next((site for site in sites if site not in busy), sites[0])
 
 
 def take_part(job: Job, entry: Entry, model: ModelRef) -> bool:

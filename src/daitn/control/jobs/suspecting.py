@@ -12,7 +12,7 @@ nobody can do it, who made what they were given is.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -78,16 +78,26 @@ def _note_several(job: Job, makers: Collection[SiteId], error: ErrorReport) -> N
     names = ", ".join(sorted(makers)) if few else f"{len(makers)} sites"
     job.error = msgspec.structs.replace(error, problem=f"of {names} together: {error.problem}")
     for site in sorted(makers) if few else ():
-        note_problem(job, site, job.error.problem)
+        note_problem(job, site, f"made with others, {error.problem}")
 
 
 def distrust(job: Job, aggregator: SiteId, makers: Collection[SiteId]) -> bool:
-    """Have another site merge, if one can, than the one that found a fault of these makers; returns
-    whether it had not found one of them all before."""
-    found = job.distrusted.setdefault(aggregator, set())
-    anew = not found.issuperset(makers) or not makers
-    found.update(makers)
-    return anew
+    """Have others than this site merge from the next round on. `makers`: whose model it rejects;
+    returns whether no site of its owner has rejected one of theirs before."""
+    owner = _owner_of(job, aggregator)
+    rejected = {
+        site
+        for one, found in job.distrusted.items()
+        if _owner_of(job, one) == owner
+        for site in found
+    }
+    job.distrusted.setdefault(aggregator, set()).update(makers)
+    return rejected.isdisjoint(makers)
+
+
+def _owner_of(job: Job, site: SiteId) -> str:
+    """The site itself where its owner is not known."""
+    return job.owners.get(site, site)
 
 
 def clear(job: Job, candidate: ModelCandidate) -> None:
@@ -97,7 +107,7 @@ def clear(job: Job, candidate: ModelCandidate) -> None:
 
 def with_suspects_apart(job: Job, planned: Round) -> Round:
     """The round as it tells most about who is at fault, if something was."""
-    if not (job.apart or job.suspects):
+    if not (job.apart or job.suspects or job.distrusted):
         return planned
     chains: list[tuple[PlannedVisit, ...]] = []
     rest: list[tuple[PlannedVisit, ...]] = []  # Behind, since groups number the visits.
@@ -109,7 +119,10 @@ def with_suspects_apart(job: Job, planned: Round) -> Round:
         else:
             chains.append(chain)
     chains += rest
-    groups = planned.groups
+    groups = tuple(
+        msgspec.structs.replace(group, aggregators=_trusted_first(job, group.aggregators))
+        for group in planned.groups
+    )
     if tested := _tested(job, planned, [stop.site for chain in chains for stop in chain]):
         chains, groups = [chain for chain in chains if chain[0].site in tested], ()
     return msgspec.structs.replace(
@@ -117,7 +130,12 @@ def with_suspects_apart(job: Job, planned: Round) -> Round:
         visits=tuple(chain[0] for chain in chains),
         then=tuple(chain[1:] for chain in chains),
         groups=groups,
+        aggregators=_trusted_first(job, planned.aggregators),
     )
+
+
+def _trusted_first(job: Job, aggregators: Sequence[SiteId]) -> tuple[SiteId, ...]:
+    return tuple(sorted(aggregators, key=lambda site: site in job.distrusted))
 
 
 def _tested(job: Job, planned: Round, sites: list[SiteId]) -> set[SiteId]:
@@ -137,4 +155,4 @@ def objected(job: Job, against: dict[SiteId, ErrorReport], site: SiteId, why: Er
     """Take note in `against`, one of the job's, that by this site what the owner wants is
     impossible; returns whether the sites of enough owners say so."""
     against[site] = why
-    return len({job.owners.get(one, one) for one in against}) >= _ENOUGH_OBJECTIONS
+    return len({_owner_of(job, one) for one in against}) >= _ENOUGH_OBJECTIONS

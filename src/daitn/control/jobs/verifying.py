@@ -280,6 +280,7 @@ def _without_unmeasured(job: Job, now_s: float) -> Commands:
     say = "says" if len(verifiers) == 1 else "say"
     detail = f"{', '.join(verifiers)} {say} that {error.problem}"
     made_at, makers = candidate.made_at, makers_of(job, candidate)
+    # The only verifier fails before it has measured anything, and not for the model.
     alone = not job.checkpoints and job.intent.quorum == ONE and not _is_of_model(error)
     if made_at is None or alone:
         return (*stop_all(job), *fail(job, error, now_s))
@@ -290,7 +291,7 @@ def _without_unmeasured(job: Job, now_s: float) -> Commands:
     for site in candidate.failed:
         job.verifier_failures[site] = max(0, job.verifier_failures.get(site, 0) - 1)
     if candidate.merged is not None:
-        distrust(job, made_at, makers)
+        distrust(job, made_at, ())
     problem = f"its model cannot be measured: {detail}"
     suspect(job, makers, msgspec.structs.replace(error, problem=problem))
     return (*_drop_candidate(job, "cannot be measured"), *plan(job))

@@ -74,7 +74,8 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     of_intent = error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound")
     if of_intent and not job.made and objected(job, job.objections, outcome.site, error):
         now = job.round
-        if not job.outstanding and not (now and (now.made or now.latest)):
+        others = now is not None and (now.made or now.latest or any(now.then.values()) or job.late)
+        if not job.outstanding and not others:
             return fail(job, error, now_s)
     at_once = error.code in ("InvalidInput", "NotFound", "Refused", "StorageFull")
     count_failure(job, outcome.site, error, for_good=at_once)

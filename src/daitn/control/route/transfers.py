@@ -1,7 +1,8 @@
 """How long a model takes from one site to another, by either end's measurements of the link.
 
 Between many sites at once, or between two; both say the same. Few of the pairs of a large network
-were measured lately, so that arrays start from what is assumed of a link without measurements.
+were measured lately, so that arrays start from what is assumed of a link without measurements: what
+the slower of the two sites' lines carries, as far as these are known (`benchmarks/lines.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from daitn.topology.snapshot import Drrt
 __all__ = ["DEFAULT_SD", "between_s", "transfer_s"]
 
 _DEFAULT_THROUGHPUT_BPS = 5e6
-"""Assumed for a link without measurements: 40 Mbit/s, a modest office uplink."""
+"""Assumed for a line without measurements: 40 Mbit/s, a modest office uplink."""
 DEFAULT_SD = 1.5
 """Standard deviation of the logarithm of such a link's speed, or of a queued visit's duration: two
 of these span from a slow line to a gigabit network."""
@@ -58,7 +59,9 @@ def between_s(
     """(H, T): seconds until each of `targets` has the model from each of `holders`, which are
     distinct; 0 at the holder itself."""
     shape = (len(holders), len(targets))
-    rtt_s, throughput_bps = np.full(shape, _DEFAULT_RTT_S), np.full(shape, _assumed_bps(hope))
+    lines_bps = [[_line_bps(snapshot, site) for site in sites] for sites in (holders, targets)]
+    throughput_bps = np.minimum.outer(*map(np.array, lines_bps)) * math.exp(hope * DEFAULT_SD)
+    rtt_s = np.full(shape, _DEFAULT_RTT_S)
     age_s = np.full(shape, _STALE_AFTER_S * _STALE_MOST)
 
     def take(row: int, column: int, link: LinkReading) -> None:
@@ -101,14 +104,15 @@ def _among(
             yield position, known
 
 
-def _assumed_bps(hope: float) -> float:
-    return _DEFAULT_THROUGHPUT_BPS / math.exp(-hope * DEFAULT_SD)
+def _line_bps(snapshot: Drrt, site: SiteId) -> float:
+    return snapshot.lines_bps.get(site, _DEFAULT_THROUGHPUT_BPS)
 
 
 def _link_s(
     snapshot: Drrt, holder: SiteId, target: SiteId, size_bytes: int, now_s: float, hope: float
 ) -> float:
-    rtt_s, throughput_bps = _DEFAULT_RTT_S, _assumed_bps(hope)
+    slower_bps = min(_line_bps(snapshot, holder), _line_bps(snapshot, target))
+    rtt_s, throughput_bps = _DEFAULT_RTT_S, slower_bps * math.exp(hope * DEFAULT_SD)
     age_s = _STALE_AFTER_S * _STALE_MOST
     for link in (snapshot.link(holder, target), snapshot.link(target, holder)):
         # The target fetches, so its own measurement comes last and wins.

@@ -119,7 +119,7 @@ def _bounded(
     """Updates and shares as they may count. Raises `Corrupt` for an update that may not. `single`:
     which of them a single site made."""
     movable = rule.reduction not in TOLERANT  # A single update can move it anywhere.
-    found = _likeness(base, updates, alike if single else ())
+    found = _likeness(base, updates, [k for k in single if alike and alike[k]], len(single))
     if (odd := found.beyond()) is not None:
         raise unfit(*odd)
     if not single:
@@ -139,8 +139,10 @@ def _bounded(
     return bounded, counted
 
 
-def _likeness(base: Tensors, updates: Sequence[_Update], alike: Sequence[bool]) -> Likeness:
-    found = Likeness.empty(len(updates), alike)
+def _likeness(
+    base: Tensors, updates: Sequence[_Update], alike: Sequence[int], single: int
+) -> Likeness:
+    found = Likeness.empty(len(updates), alike, single)
     whole = [one._replace(scale=1.0) for one in updates]
     for name in sorted(base):
         start = base[name]

@@ -85,10 +85,11 @@ class Likeness:
     """Number of weights in an update."""
 
     @classmethod
-    def empty(cls, updates: int, alike: Sequence[bool] = ()) -> Likeness:
-        among = [k for k, is_alike in enumerate(alike) if is_alike]
-        if len(among) < LEAST_SCREENED or 2 * len(among) <= updates:
-            among = []
+    def empty(cls, updates: int, alike: Sequence[int], single: int) -> Likeness:
+        """`alike`: those with about the same labels, which are compared if they are most of the
+        `single` sites."""
+        enough = len(alike) >= LEAST_SCREENED and 2 * len(alike) > single
+        among = list(alike) if enough else []
         zeros = torch.zeros(updates, dtype=torch.float64)
         zero = torch.zeros((), dtype=torch.float64)
         return cls(among, zeros, zeros.clone(), zero, zero.clone())

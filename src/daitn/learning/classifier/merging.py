@@ -60,7 +60,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         task.rule,
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
-        single=task.single,
+        single=task.bounded,
         alike=task.alike,
         starts=[_tensors(start) for start in starts],
         scales=task.scales,
@@ -143,17 +143,20 @@ def pooled(
 ) -> Standard:
     """The scale over what `base` has seen and what each model has seen since its start.
 
-    Of those that a `single` site made, none has seen more than the examples that it counts for. A
-    model alone has no share: it may be a secure sum of several.
+    None that a single site made has seen more than the examples that it counts for; `single`: which
+    these are if the others are groups' means. A model alone has no share: it may be a secure sum of
+    several.
     """
     # Sums about a near value keep their digits; that of a liar may be far.
     about = torch.stack([one.mean for one in models]).double().median(dim=0).values
     since = torch.stack(
         [_sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)]
     )
-    if len(models) > 1 and single:
-        rows = list(single)
-        since[rows] = _bounded(since[rows], bounded_shares([shares[k] for k in rows]))
+    if len(models) > 1:
+        rows = list(single) or list(range(len(models)))
+        counted = torch.tensor(shares, dtype=torch.float64)
+        counted[rows] = bounded_shares([shares[k] for k in rows])
+        since[rows] = _bounded(since, counted)[rows]
     count, first, second = _sums(base, about) + since.sum(dim=0)
     seen = count.clamp_min(1e-9)
     mean = first / seen

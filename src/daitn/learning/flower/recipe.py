@@ -203,7 +203,7 @@ class FlowerApp:
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
-            single=task.single,
+            single=task.bounded,
             alike=task.alike,
         )
         save_file(tensors, out / WEIGHTS)

@@ -166,6 +166,6 @@ def _task(work: MergeWork, given: _Gathered) -> MergeTask:
         scales=tuple(map(discount, work.behind)),
         moments=given.moments,
         screened=work.screened,
-        grouped=() if given.members else work.grouped,
+        single=() if given.members else work.single,
         alike=() if given.members else work.alike,
     )

@@ -49,6 +49,10 @@ class WorkResult:
     model: ModelRef | None
 
 
+def _nothing() -> None:
+    pass
+
+
 class WorkQueue:
     """Does each piece of work once, however often it is submitted, and reports until acknowledged.
 
@@ -64,7 +68,7 @@ class WorkQueue:
         report: Callable[[WorkOutcome], Awaitable[None]],
         begun: BegunVisits | None = None,
         tracer: Tracer = OFF,
-        changed: Callable[[], None] = lambda: None,
+        changed: Callable[[], None] = _nothing,
     ) -> None:
         """`begun`: visits that `perform` can resume; `None` means interrupted work is lost.
         `changed` is called when the queue has changed, at the end of work before its report."""
@@ -186,11 +190,13 @@ class WorkQueue:
         self._log.forget(visit)
         if self._begun is not None:
             self._begun.forget(visit)
-        self._changed()
+        if stopped:
+            self._changed()
 
     async def close(self) -> None:
         """Stop everything. Work without a savepoint is lost; unreported outcomes stay in the
         log."""
+        self._changed = _nothing  # A site that leaves is not free.
         tasks = [*self._running.values(), *self._reporting.values()]
         for task in tasks:
             task.cancel()
