@@ -21,7 +21,7 @@ from daitn.center.jobs import JobService
 from daitn.center.stored_events import StoredEvent
 from daitn.control.jobs.commands import Command
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.machine import replay
+from daitn.control.jobs.machine import replay, replayed
 from daitn.control.jobs.view import view
 from daitn.objects.accounts import LedgerEntry
 from daitn.objects.errors import Unreachable
@@ -219,3 +219,19 @@ async def test_as_many_jobs_as_ever_end_only_the_latest_are_in_memory() -> None:
             jobs.get(name)
         assert len(jobs._jobs) <= 3
         await jobs.close()
+
+
+async def test_a_job_stays_as_it_ended_however_its_events_are_read_later() -> None:
+    journal = MemoryJournal()
+    await live(journal, ())
+    before = await started(journal)
+    before.settled(before.unsettled())
+    await before.close()
+    with patch.object(jobs_module, "replayed", lambda events: replayed(list(events)[:4])):
+        later = await started(journal)
+        name = NAMES[0]
+        job = later.get(name)
+        assert (job.state, job.open) == (later.summary(name).state, False)
+        assert job.detail == later.summary(name).detail
+        assert not job.outstanding
+        await later.close()

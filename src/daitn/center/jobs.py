@@ -20,7 +20,7 @@ from daitn.center.stored_events import StoredEvent, stored_events, unreadable
 from daitn.center.work_watch import WorkWatch
 from daitn.control.jobs.commands import Command, Commands, Settle, StartWork, StopWork
 from daitn.control.jobs.job import Job
-from daitn.control.jobs.machine import decisions, handle, replayed, submit
+from daitn.control.jobs.machine import conclude, decisions, handle, replayed, submit
 from daitn.control.jobs.resuming import check_running, refusal
 from daitn.control.jobs.rounds import due_at_s
 from daitn.control.jobs.view import view
@@ -494,6 +494,13 @@ class JobService:
     def _rebuild(self, id_: JobId, stored: list[StoredEvent]) -> Commands:
         """Rebuild a job. Returns what followed from its latest event."""
         job, commands = replayed((one.event, one.at_s) for one in stored)
+        outline = self._ended.get(id_)
+        if outline is not None and outline.facts == len(stored) and job.state is not outline.state:
+            # It ended by the rules of its time: those of today read its events differently.
+            log.warning(
+                "job %s has ended %s, but is %s by its events", id_, outline.state, job.state
+            )
+            commands = conclude(job, outline.state, outline.summary.detail)
         self._index(job)
         self._stored[id_] = len(stored)
         return commands

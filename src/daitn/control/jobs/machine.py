@@ -62,7 +62,7 @@ from daitn.objects.jobs import (
     WorkStalled,
 )
 
-__all__ = ["decisions", "handle", "replay", "replayed", "submit"]
+__all__ = ["conclude", "decisions", "handle", "replay", "replayed", "submit"]
 
 
 def submit(event: Submitted, now_s: float) -> tuple[Job, Commands]:
@@ -119,6 +119,12 @@ def replayed(events: Iterable[tuple[JobEvent, float]]) -> tuple[Job, Commands]:
     """Likewise, with the commands that followed from the last event."""
     *_, (job, commands, _) = _replayed(events)
     return job, commands
+
+
+def conclude(job: Job, state: JobState, detail: str) -> Commands:
+    """End a job as it is known to have ended, whatever it is by its events."""
+    job.valuing = None
+    return end(job, state, detail, job.at_s)
 
 
 def decisions(events: Iterable[tuple[JobEvent, float]]) -> tuple[Decided, ...]:
