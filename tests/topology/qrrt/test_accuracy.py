@@ -13,7 +13,7 @@ from daitn.identity.keys import SigningKey
 from daitn.objects.deployments import DeploymentDescriptor
 from daitn.objects.descriptors import Role
 from daitn.objects.findings import Finding
-from daitn.objects.identifiers import SiteId
+from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.queries import Trust
 from daitn.topology.qrrt.accuracy import TRUSTED, accuracy_on
 from daitn.topology.qrrt.knowledge import MOST_TOPICS
@@ -32,6 +32,7 @@ from .world import (
     finding,
     node,
     state_of,
+    tell,
     unit,
 )
 
@@ -165,6 +166,38 @@ def test_most_of_the_verifiers_take_a_deployment_out(saying: int, of_all: int, o
     assert served.standing == ("two-faced" if out else "ready")
     assert len(served.two_faced_by) == saying
     assert len(served.measured_by) == of_all
+
+
+@pytest.mark.parametrize("described_first", [True, False])
+def test_an_owner_has_one_voice_however_many_verifiers_it_runs(*, described_first: bool) -> None:
+    board = [unit(f"liar-{n}", owner=OwnerId("liar")) for n in range(5)]
+    board += [unit(f"honest-{n}", owner=OwnerId(f"board-{n}")) for n in range(2)]
+    lies = [by(f"liar-{n}", 0.1, degraded=True, two_faced=True) for n in range(5)]
+    told = [*lies, by("honest-0", 0.9), by("honest-1", 0.9)]
+    state = state_of([facility("mdf", deployment("doctor")), *(board if described_first else ())])
+    for one in told:
+        tell(state, one)
+    for node_ in () if described_first else board:
+        state.described(node_, NOW_S)
+    snapshot = state.snapshot()
+    assert known(snapshot, "medicine", Trust.ASKED) == pytest.approx(0.9)
+    assert not snapshot.columns.degraded[0]
+    (served,) = served_models(snapshot).models
+    assert set(served.contradicted) == {f"liar-{n}" for n in range(5)}
+    assert not served.two_faced
+    state.described(unit("liar-0", owner=OwnerId("other"), version=3), NOW_S)
+    state.described(unit("liar-1", owner=OwnerId("third"), version=3), NOW_S)
+    assert state.snapshot().columns.degraded[0], "three owners of five"
+
+
+def test_what_one_owner_measured_is_pooled_as_that_of_several() -> None:
+    alone = state_of([unit(f"honest-{n}") for n in range(5)])
+    for one in HONEST:
+        tell(alone, one)
+    alone.described(facility("mdf", deployment("doctor")), NOW_S)
+    assert known(alone.snapshot(), "medicine") == pytest.approx(
+        known(of(deployment("doctor"), *HONEST), "medicine")
+    )
 
 
 def test_verifiers_that_have_long_measured_nothing_hold_nobody_in_service() -> None:

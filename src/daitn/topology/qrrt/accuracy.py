@@ -4,15 +4,16 @@ Sources in descending order of trust: measurements that verification units made 
 deployment, their measurements of weights with the digest it says it serves, and its provider's
 claims. Measurements are pooled by their number of items, as estimates of one share are, but no
 verifier decides alone where there are several: those that contradict the middle one are left out,
-and none counts for more items than that. If the queries contradict the evidence, only the queries
-count: the deployment may serve other weights.
+and none counts for more items than that. What the verifiers of one owner measured is pooled first,
+and so are then the owners: each has one voice. If the queries contradict the evidence, only the
+queries count: the deployment may serve other weights.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -86,13 +87,17 @@ class _Pooled(NamedTuple):
 
 
 def estimate(
-    claimed: float | None, evidence: Iterable[Verification], findings: Iterable[Finding]
+    claimed: float | None,
+    evidence: Iterable[Verification],
+    findings: Iterable[Finding],
+    owners: Mapping[SiteId, str],
 ) -> AccuracyEstimate | None:
-    """Combine everything known about one deployment's accuracy on one topic."""
+    """Combine everything known about one deployment's accuracy on one topic. `owners`: those of
+    verifiers; one without is its own."""
     asked = [_Measured(f.value, f.items, f.at_s, f.verifier) for f in findings]
     weighed = [_Measured(v.value, v.items, v.at_s, v.site) for v in evidence]
-    live = _pooled(asked, TRUSTED[Trust.ASKED])
-    weights = _pooled(_latest(weighed), TRUSTED[Trust.WEIGHTS])
+    live = _of_owners(asked, owners, TRUSTED[Trust.ASKED])
+    weights = _of_owners(_latest(weighed), owners, TRUSTED[Trust.WEIGHTS])
     if live is not None and weights is not None:
         return live.known if _contradict(live.known, weights.known) else _merged(live, weights)
     measured = live or weights
@@ -189,10 +194,30 @@ def _latest(measured: Iterable[_Measured]) -> list[_Measured]:
     return list(latest.values())
 
 
-def _pooled(measured: Sequence[_Measured], trust: int) -> _Pooled | None:
-    """The mean of those who agree with the middle one, by their items."""
+def _of_owners(
+    measured: Sequence[_Measured], owners: Mapping[SiteId, str], trust: int
+) -> _Pooled | None:
+    """What all measured, each owner with one voice."""
     if not measured:
         return None
+    those_of: dict[str, list[_Measured]] = {}
+    for one in measured:
+        those_of.setdefault(owners.get(one.verifier, one.verifier), []).append(one)
+    left_out = set[SiteId]()
+    voices, behind = list[_Measured](), dict[SiteId, set[SiteId]]()
+    for those in those_of.values():
+        own, items = _pooled(those, trust)
+        first = min(one.verifier for one in those)
+        voices.append(_Measured(own.value, items, own.at_s, first))
+        behind[first] = {one.verifier for one in those}
+        left_out.update(own.contradicted)
+    known, items = _pooled(voices, trust)
+    left_out.update(*(behind[one] for one in known.contradicted))
+    return _Pooled(replace(known, contradicted=tuple(sorted(left_out))), items)
+
+
+def _pooled(measured: Sequence[_Measured], trust: int) -> _Pooled:
+    """The mean of those who agree with the middle one, by their items."""
     kept = _agreeing(measured)
     counts = sorted(one.items for one in kept)
     most = max(_USUAL_ITEMS, counts[(len(counts) - 1) // 2])

@@ -6,7 +6,7 @@ Findings may arrive before their deployment does, and outlive it, because it may
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -72,6 +72,10 @@ class Findings:
                 changed.append(id_)
         return tuple(changed)
 
+    def by(self, unit: SiteId) -> tuple[str, ...]:
+        """The ids of the deployments on which a unit has findings."""
+        return tuple(dict.fromkeys(id_ for id_, _ in self._of.get(unit, ())))
+
     def remove(self, unit: SiteId) -> tuple[str, ...]:
         """Drop the findings of a unit that is no longer a member. Returns ids like `keep`."""
         of = self._of.pop(unit, OrderedDict())
@@ -91,10 +95,14 @@ def _rank(finding: Finding) -> tuple[float, bool, bool, float]:
 
 
 def verdict(
-    findings: Iterable[Finding], manifest: Digest | None, contradicted: Iterable[SiteId]
+    findings: Iterable[Finding],
+    manifest: Digest | None,
+    contradicted: Iterable[SiteId],
+    owners: Mapping[SiteId, str],
 ) -> Verdict:
     """What the findings on a deployment say beside its accuracy. That it is two-faced counts
-    whatever it serves now; all else only of the weights that it says it serves."""
+    whatever it serves now; all else only of the weights that it says it serves. `owners`: as in
+    `accuracy.estimate`."""
     counting = [
         finding for finding in findings if finding.manifest == manifest or finding.two_faced is True
     ]
@@ -104,10 +112,23 @@ def verdict(
     def those(saying: Iterable[Finding]) -> tuple[SiteId, ...]:
         return tuple(sorted({finding.verifier for finding in saying}))
 
+    measured_by = those(recent)
+    degraded_by = those(f for f in recent if f.degraded or f.two_faced is True)
+    two_faced_by = those(f for f in recent if f.two_faced is True)
     return Verdict(
-        measured_by=those(recent),
-        degraded_by=those(f for f in recent if f.degraded or f.two_faced is True),
-        two_faced_by=those(f for f in recent if f.two_faced is True),
+        measured_by=measured_by,
+        degraded_by=degraded_by,
+        two_faced_by=two_faced_by,
         unanswered_by=those(f for f in recent if f.unanswered is True),
         contradicted=tuple(sorted(set(contradicted))),
+        degraded=_most(degraded_by, measured_by, owners),
+        two_faced=_most(two_faced_by, measured_by, owners),
     )
+
+
+def _most(saying: tuple[SiteId, ...], of: tuple[SiteId, ...], owners: Mapping[SiteId, str]) -> bool:
+    """Whether most owners say so, each by most of its verifiers."""
+    voices: dict[str, list[bool]] = {}
+    for site in of:
+        voices.setdefault(owners.get(site, site), []).append(site in saying)
+    return 2 * sum(2 * sum(own) > len(own) for own in voices.values()) > len(voices)

@@ -82,6 +82,9 @@ class Knowledge:
         """Topics for which an accuracy was computed, by deployment id."""
         self._findings = Findings()
         self._units: dict[SiteId, str] = {}
+        """The keys of verifiers."""
+        self._owners: dict[SiteId, str] = {}
+        """Likewise who owns them."""
         self.verdicts: Map[str, Verdict] = Map()
         """By deployment id, of those with findings."""
         self._shared: Accuracies | None = None
@@ -96,16 +99,21 @@ class Knowledge:
         return self._shared
 
     def described(self, node: NodeDescriptor) -> bool:
-        """Learn whether the node is a verifier, and its key. Returns whether that may change the
-        value of evidence that it signed."""
-        key = node.public_key if Role.VERIFIER in node.roles else None
-        if self._units.get(node.site) == key:
+        """Learn whether the node is a verifier, its key and owner. Returns whether that may change
+        what its evidence and findings are worth."""
+        site, known = node.site, Role.VERIFIER in node.roles
+        key, owner = (node.public_key, node.owner) if known else (None, None)
+        if (self._units.get(site), self._owners.get(site)) == (key, owner):
             return False
-        if key is None:
-            del self._units[node.site]
-        else:
-            self._units[node.site] = key
+        self._units.pop(site, None)
+        self._owners.pop(site, None)
+        if known:
+            self._units[site], self._owners[site] = node.public_key, node.owner
         return True
+
+    def measured_by(self, unit: SiteId) -> tuple[str, ...]:
+        """Returns the ids of the deployments on which a verifier has findings."""
+        return self._findings.by(unit)
 
     def found(self, finding: Finding) -> tuple[str, ...]:
         """Store a finding. Returns the ids of the deployments that it changes."""
@@ -119,6 +127,7 @@ class Knowledge:
         """A verifier is no longer a member: none of its measurements count. Returns ids like
         `found`."""
         self._units.pop(unit, None)
+        self._owners.pop(unit, None)
         return self._findings.remove(unit)
 
     def add(self, rows: int) -> None:
@@ -159,11 +168,12 @@ class Knowledge:
                     claimed.get(name),
                     [v for v in evidence if v.topic == name],
                     [f for f in findings if f.topic == name],
+                    self._owners,
                 )
                 topic.put(row, known)
                 contradicted.update(known.contradicted if known else ())
         self._estimated[deployed.id] = named
-        judged = verdict(told, manifest, contradicted)
+        judged = verdict(told, manifest, contradicted, self._owners)
         self._judge(deployed.id, judged if told else None)
         return judged.degraded
 

@@ -79,7 +79,7 @@ class Deployed:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What verifiers say of a deployment beside its figures. None of several decides alone."""
+    """What verifiers say of a deployment beside its figures. No owner of several decides alone."""
 
     measured_by: tuple[SiteId, ...] = ()
     """Those that measured it lately."""
@@ -91,14 +91,10 @@ class Verdict:
     """Of these, those to most of whose single questions it gives no answer."""
     contradicted: tuple[SiteId, ...] = ()
     """Verifiers whose measured accuracy most others contradict."""
-
-    @property
-    def degraded(self) -> bool:
-        return 2 * len(self.degraded_by) > len(self.measured_by)
-
-    @property
-    def two_faced(self) -> bool:
-        return 2 * len(self.two_faced_by) > len(self.measured_by)
+    degraded: bool = False
+    """Whether most owners of those that measured it lately say so, each by most of its own."""
+    two_faced: bool = False
+    """Likewise."""
 
 
 class Columns(NamedTuple):
@@ -107,7 +103,7 @@ class Columns(NamedTuple):
     available: Flags
     """Its site is alive and it reports that it is ready."""
     degraded: Flags
-    """Most verification units that measured it lately say that it answers worse than before."""
+    """Most owners of verifiers that measured it lately say that it answers worse than before."""
     suspended_until_s: Floats
     """It failed recently and is suspended until then; seconds since the epoch."""
     first_token_s: Floats

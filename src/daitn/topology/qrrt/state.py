@@ -325,9 +325,11 @@ class QrrtState:
             self._know(self._row_of[id_])
 
     def _believe_anew(self, unit: SiteId) -> None:
-        """Recompute the rows with evidence that a verifier signed."""
+        """Recompute the rows with evidence that a verifier signed, or with findings of it."""
+        found = set(self._knowledge.measured_by(unit))
         for number, row in enumerate(self._rows):
-            if any(entry.fact.site == unit for entry in row.descriptor.evidence):
+            signed = any(entry.fact.site == unit for entry in row.descriptor.evidence)
+            if signed or row.id in found:
                 self._know(number)
 
     def _forget(self, now_s: float) -> None:
