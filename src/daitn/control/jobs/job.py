@@ -261,9 +261,9 @@ class Job:
     """What sites say that only the model's owner can mend."""
     barren: dict[SiteId, ErrorReport] = field(default_factory=dict)
     """Sites whose fresh models could not be measured."""
-    unproven: dict[SiteId, list[SiteId]] = field(default_factory=dict)
+    unconfirmed: dict[SiteId, list[SiteId]] = field(default_factory=dict)
     """By verifier: the makers of models that it alone could not measure, since it last measured."""
-    excused: set[SiteId] = field(default_factory=set)
+    once_excused: set[SiteId] = field(default_factory=set)
     """Verifiers whose such claims were taken back."""
     cut_off: set[tuple[SiteId, SiteId]] = field(default_factory=set)
     """Site and holder: the site could not fetch a model from that holder."""

@@ -188,9 +188,9 @@ def _on_resume(job: Job, event: JobEvent, now_s: float) -> Commands:
     job.without_progress = job.waits = 0
     for counted in (job.failures, job.verifier_failures, job.losses, job.problems, job.cut_off):
         counted.clear()
-    for doubted in (job.suspects, job.apart, job.excused):
+    for doubted in (job.suspects, job.apart, job.once_excused):
         doubted.clear()
-    for claimed in (job.distrusted, job.objections, job.barren, job.unproven):
+    for claimed in (job.distrusted, job.objections, job.barren, job.unconfirmed):
         claimed.clear()
     if (best := job.best) is not None:
         job.checkpoints.remove(best)

@@ -180,7 +180,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
     fact = outcome.entry.fact
     assert isinstance(fact, Verification)
     job.lineage.append(outcome.entry)
-    job.unproven.pop(outcome.site, None)
+    job.unconfirmed.pop(outcome.site, None)
     before = len(job.disagreements)
     objective = measured(job, job.candidate, fact, outcome.entry.digest)
     job.detail = "; ".join(map(str, job.disagreements[before:])) or job.detail
@@ -262,7 +262,7 @@ def _without_unfetched(job: Job, detail: str, now_s: float) -> Commands:
     what = "was lost before it was measured"
     made_at, verifiers = candidate.made_at, candidate.unreached
     if made_at is not None:
-        if why := _unproven(job, verifiers, made_at, detail):
+        if why := _unconfirmed(job, verifiers, made_at, detail):
             return _wait_for_another(job, why, now_s)
         problem = f"its model {what}: {detail}"
         count_failure(job, made_at, ErrorReport(code="WorkFailed", problem=problem), awaited=False)
@@ -284,7 +284,7 @@ def _without_unmeasured(job: Job, now_s: float) -> Commands:
     alone = not job.checkpoints and job.intent.quorum == ONE and not _is_of_model(error)
     if made_at is None or alone:
         return (*stop_all(job), *fail(job, error, now_s))
-    if len(makers) == 1 and (why := _unproven(job, verifiers, made_at, detail)):
+    if len(makers) == 1 and (why := _unconfirmed(job, verifiers, made_at, detail)):
         return _wait_for_another(job, why, now_s)
     if not candidate.visits and objected(job, job.barren, made_at, error):
         return (*stop_all(job), *fail(job, error, now_s))
@@ -297,18 +297,18 @@ def _without_unmeasured(job: Job, now_s: float) -> Commands:
     return (*_drop_candidate(job, "cannot be measured"), *plan(job))
 
 
-def _unproven(job: Job, verifiers: Collection[SiteId], maker: SiteId, detail: str) -> str:
+def _unconfirmed(job: Job, verifiers: Collection[SiteId], maker: SiteId, detail: str) -> str:
     """Why a model that its only verifier cannot measure does not count against its maker: that
     verifier could not measure another one's, either. Each verifier is excused once; empty if the
     maker is to blame."""
     if len(verifiers) != 1:
         return ""
     (verifier,) = verifiers
-    claims = job.unproven.setdefault(verifier, [])
-    if not claims or set(claims) == {maker} or verifier in job.excused:
+    claims = job.unconfirmed.setdefault(verifier, [])
+    if not claims or set(claims) == {maker} or verifier in job.once_excused:
         claims.append(maker)
         return ""
-    job.excused.add(verifier)
+    job.once_excused.add(verifier)
     makers = " and ".join(sorted({*claims, maker}))
     for site in claims:
         forgive(job, site)
