@@ -331,6 +331,12 @@ def test_an_owner_has_one_voice_in_a_quorum() -> None:
     assert asked(3) == ["a2", "b1", "c1"]
     job.intent = msgspec.structs.replace(job.intent, verification=None)
     assert asked(2) == ["a2", "b1"], "alone, any verifier decides"
+    assert job.candidate is not None
+    job.candidate.unable[SiteId("a2")] = ErrorReport(code="WorkFailed", problem="NaN")
+    assert asked(1) == ["b1"], "that a model cannot be measured, another owner says"
+    for site in ("b1", "c1"):
+        job.candidate.unable[SiteId(site)] = ErrorReport(code="WorkFailed", problem="NaN")
+    assert asked(1) == [None]
 
 
 @pytest.mark.parametrize("says", ["that it refuses", "that it cannot fetch", "that none can"])

@@ -323,18 +323,20 @@ def _assigned(
 
     Eligible verifiers are in a jurisdiction into which the model may travel, have neither failed
     to fetch it nor refused it, do not measure the objective already and were not contradicted by
-    others too often; those not known to be cut off from its holders come first. In a quorum, none
-    is of the owner of another one: an owner has one voice.
+    others too often; those not known to be cut off from its holders come first. An owner has one
+    voice: none is of the owner of one that could not measure the model, or, in a quorum, of any
+    other one.
     """
     busy = Counter(given.site for given in chosen)
     sites = topology.snapshot.sites
     release_to = job.candidate.release_to if job.candidate else (ANY,)
     barred = {given.site for given in chosen if given.site and given.objective == objective}
-    owners = set[OwnerId]()
+    spoken = set(job.candidate.unable) if job.candidate else set()
     if job.intent.quorum != ONE:
         barred |= {*asked_about(job, objective)}
-        unable = job.candidate.unable if job.candidate else ()  # They have spoken, too.
-        owners = _owners(topology, {*barred, *unable})
+        spoken |= barred
+    owners = _owners(topology, spoken)
+    if job.intent.quorum != ONE:
         barred |= job.barred
     barred |= job.candidate.asked_in_vain if job.candidate else set()
     model = job.candidate.model if job.candidate else None

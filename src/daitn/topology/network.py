@@ -112,7 +112,7 @@ class LinkTable:
             others = (one for one in self.known if one != self._origin)
             source = max(others, key=lambda one: len(self.known[one]))
         targets = self.known[source]
-        by_age = sorted(targets, key=lambda target: _measured_at_s(targets[target]))
+        by_age = sorted(targets, key=lambda target: (_measured_at_s(targets[target]), target))
         for target in by_age[: len(targets) - share + int(_ROOM * share)]:
             if target != self._origin:
                 self.delete(source, target)

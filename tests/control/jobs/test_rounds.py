@@ -1130,6 +1130,23 @@ def test_a_chain_goes_on_where_its_first_site_cannot_train_what_the_owner_wants(
     assert {outstanding.site for outstanding in world.job.outstanding.values()} == {"specialist"}
 
 
+@pytest.mark.parametrize("algorithm", [Algorithm.FEDAVG, Algorithm.FEDADAM])
+def test_an_aggregator_that_says_it_lacks_moments_is_believed_once(algorithm: Algorithm) -> None:
+    world = RoundsWorld(algorithm)
+    asked = list[SiteId]()
+    while len(asked) < 40 and set(asked) <= {"third"}:
+        merge = world.run_until(is_merge)
+        assert isinstance(merge, StartWork)
+        asked.append(merge.site)
+        if merge.site == "third":
+            world.feed(Reported(failed(merge, "WorkFailed", "moments")))
+        else:
+            world.feed(Reported(world.done(merge)))
+    assert asked[-1] != "third"
+    world.run()
+    assert state_of(world) is JobState.REACHED
+
+
 def test_one_owner_is_believed_once_against_a_site_however_many_sites_merge() -> None:
     job = RoundsWorld().job
     job.owners = {SiteId("a"): "acme", SiteId("b"): "acme", SiteId("c"): "other"}

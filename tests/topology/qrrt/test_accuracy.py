@@ -190,6 +190,33 @@ def test_an_owner_has_one_voice_however_many_verifiers_it_runs(*, described_firs
     assert state.snapshot().columns.degraded[0], "three owners of five"
 
 
+def test_who_is_no_verifier_any_more_has_no_voice() -> None:
+    board = [unit(f"liar-{n}", owner=OwnerId("liar")) for n in range(5)]
+    board += [unit(f"honest-{n}", owner=OwnerId(f"board-{n}")) for n in range(2)]
+    state = state_of([facility("mdf", deployment("doctor")), *board])
+    for n in range(5):
+        tell(state, by(f"liar-{n}", 0.1, degraded=True))
+    for n in range(2):
+        tell(state, by(f"honest-{n}", 0.8))
+    for n in range(5):
+        other = node(f"liar-{n}", Role.COMPUTE, owner=OwnerId("liar"), version=9)
+        state.described(other, NOW_S)
+    snapshot = state.snapshot()
+    assert known(snapshot, "medicine", Trust.ASKED) == pytest.approx(0.8)
+    assert not snapshot.columns.degraded[0]
+    (served,) = served_models(snapshot).models
+    assert not served.contradicted
+
+
+def test_an_owner_that_is_called_like_a_site_speaks_for_itself() -> None:
+    liars = [unit(f"liar-{n}", owner=OwnerId("honest")) for n in range(2)]
+    state = state_of([facility("mdf", deployment("doctor")), *liars])
+    for n in range(2):
+        tell(state, by(f"liar-{n}", 0.1))
+    tell(state, by("honest", 0.9))
+    assert known(state.snapshot(), "medicine", Trust.ASKED) == pytest.approx(0.5)
+
+
 def test_what_one_owner_measured_is_pooled_as_that_of_several() -> None:
     alone = state_of([unit(f"honest-{n}") for n in range(5)])
     for one in HONEST:

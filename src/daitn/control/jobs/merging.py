@@ -34,7 +34,7 @@ def on_reported(job: Job, event: JobEvent, now_s: float) -> Commands:
         job.candidate = rounds.candidate_of(job, outcome.entry, outcome.model)
         return verify(job)
     error = reason_of(outcome)
-    if error.field == "moments":
+    if error.field == "moments" and job.moments is not None:
         # The last aggregator is gone, and the outer step's state with it: start over.
         job.moments = None
         note_failure(job, outcome.site, error)

@@ -97,7 +97,7 @@ def distrust(job: Job, aggregator: SiteId, makers: Collection[SiteId]) -> bool:
 
 def _owner_of(job: Job, site: SiteId) -> str:
     """The site itself where its owner is not known."""
-    return job.owners.get(site, site)
+    return job.owners.get(site, f"site:{site}")
 
 
 def clear(job: Job, candidate: ModelCandidate) -> None:

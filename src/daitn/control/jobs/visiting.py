@@ -71,7 +71,8 @@ def _take_failure(job: Job, outcome: WorkOutcome, now_s: float) -> Commands:
     if error.field == "own" and rounds.has_own(job, outcome.visit):
         note_failure(job, outcome.site, error)
         return (start(job, *rounds.without_own(job, outcome.visit)),)
-    of_intent = error.field.startswith("model.") and error.code in ("InvalidInput", "NotFound")
+    # What one site lacks, as a recipe, others may have.
+    of_intent = error.field.startswith("model.") and error.code == "InvalidInput"
     if of_intent and not job.made and objected(job, job.objections, outcome.site, error):
         now = job.round
         others = now is not None and (now.made or now.latest or any(now.then.values()) or job.late)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import median_low
+from statistics import mean, median, median_low
 
 import numpy as np
 
@@ -226,11 +226,10 @@ def example_s(
     """Seconds of one training example at each option.
 
     From this job's latest visits to the site, if any; otherwise from the site's measured speed,
-    times the geometric mean of measured over computed seconds at visited sites, `usually` before
-    any visit.
+    times measured over computed seconds at a typical visited site, `usually` before any visit.
     """
     computed, measured = _example_s(flops_per_example, history, options)
-    longer = _slower(computed, measured)
+    longer = _slower(computed, measured, options)
     factor = usually if longer is None else longer
     return np.array([measured.get(option.id, computed[option.id] * factor) for option in options])
 
@@ -238,13 +237,20 @@ def example_s(
 def slower(
     flops_per_example: float, history: Sequence[PastVisit], options: Sequence[DataOption]
 ) -> float | None:
-    """Geometric mean of measured over computed seconds at visited sites; none without a visit."""
-    return _slower(*_example_s(flops_per_example, history, options))
+    """Measured over computed seconds at a typical visited site; none without a visit. Each site
+    states both, so none decides for others."""
+    return _slower(*_example_s(flops_per_example, history, options), options)
 
 
-def _slower(computed: Mapping[str, float], measured: Mapping[str, float]) -> float | None:
-    ratios = [np.log(each / computed[name]) for name, each in measured.items()]
-    return float(np.exp(np.mean(ratios))) if ratios else None
+def _slower(
+    computed: Mapping[str, float], measured: Mapping[str, float], options: Sequence[DataOption]
+) -> float | None:
+    ratios: dict[SiteId, list[float]] = {}
+    for option in options:
+        if option.id in measured:
+            times = measured[option.id] / computed[option.id]
+            ratios.setdefault(option.site, []).append(math.log(times))
+    return math.exp(median(mean(own) for own in ratios.values())) if ratios else None
 
 
 def _example_s(

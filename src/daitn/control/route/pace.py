@@ -12,9 +12,10 @@ there: 0.42 instead of 0.71 after four rounds, and no better after 16.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median_low
+from statistics import median_high, median_low
 
 from daitn.control.route.costs import NEVER_S, Costs
+from daitn.objects.identifiers import SiteId
 
 __all__ = ["bounded", "evened", "within_s"]
 
@@ -30,28 +31,36 @@ transfer."""
 _MARGIN = 2.0
 """Multiple of the cautiously expected time of its slowest site that a round may take: other work
 may begin at a site meanwhile."""
+_MOST_LATE = 10.0
+"""Multiple of the usual time for which a round waits for a site, which says itself how fast it is.
+What it makes later is merged in a later round."""
 
 
-def bounded(examples: Sequence[float], times: float) -> list[float]:
-    """These, but none more than so many times those of a typical site (the lower median)."""
-    most = times * usual(examples)
-    return [min(n, most) for n in examples]
+def bounded(examples: Sequence[float], sites: Sequence[SiteId], times: float) -> list[float]:
+    """These, of data sets at `sites`, but for no site more than so many times those of a typical
+    one."""
+    most, of_site = times * usual(examples, sites), _by_site(examples, sites)
+    totals = {site: sum(own) for site, own in of_site.items()}
+    return [
+        n * min(1.0, most / totals[site]) if n > 0.0 else n
+        for n, site in zip(examples, sites, strict=True)
+    ]
 
 
-def usual(examples: Sequence[float]) -> float:
-    """Those of a typical site that has any; 0 if none has."""
-    return median_low([n for n in examples if n > 0.0] or [0.0])
+def usual(examples: Sequence[float], sites: Sequence[SiteId]) -> float:
+    """Those of a typical site that has any (the lower median); 0 if none has."""
+    totals = [sum(own) for own in _by_site(examples, sites).values()]
+    return median_low([n for n in totals if n > 0.0] or [0.0])
 
 
-def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
+def evened(wanted: Sequence[float], sites: Sequence[SiteId], priced: Costs) -> list[float]:
     """The examples of each site, such that none takes much longer than the largest at usual
     speed. A site that is late for another reason than its training trains on all."""
-    fixed_s = _fixed_s(priced)
-    usual_s = [median_low(fixed_s), median_low([float(each) for each in priced.example_s])]
-    ends_s = usual_s[0] + usual_s[1] * max(wanted)
+    fixed_s, each_s = _fixed_s(priced), [float(each) for each in priced.example_s]
+    ends_s = _usual_s(fixed_s, sites) + _usual_s(each_s, sites) * max(wanted)
     found = []
-    for n, fixed, each in zip(wanted, fixed_s, priced.example_s, strict=True):
-        train_s = float(each) * n
+    for n, fixed, each in zip(wanted, fixed_s, each_s, strict=True):
+        train_s = each * n
         less_s = max(ends_s - fixed, _LEAST_PART * train_s)
         saved_s, whole_s = train_s - less_s, fixed + train_s
         pays = saved_s > max(_LEAST_SAVED_S, (1.0 - 1.0 / _SLOWER) * whole_s)
@@ -59,14 +68,31 @@ def evened(wanted: Sequence[float], priced: Costs) -> list[float]:
     return found
 
 
-def within_s(examples: Sequence[int], *guesses: Costs) -> float:
-    """Seconds after which a round no longer waits, by the most cautious estimate for each site."""
-    ends = [
-        fixed + float(each) * n
-        for priced in guesses
-        for n, fixed, each in zip(examples, _fixed_s(priced), priced.example_s, strict=True)
-    ]
-    return min(_MARGIN * max(ends), NEVER_S)
+def within_s(examples: Sequence[int], sites: Sequence[SiteId], *guesses: Costs) -> float:
+    """Seconds after which a round no longer waits, by the most cautious estimate for each site, but
+    no longer for one that would take many times the usual time."""
+    longest_s = 0.0
+    for priced in guesses:
+        train_s = zip(examples, priced.example_s, strict=True)
+        fixed_s = _fixed_s(priced)
+        ends_s = [
+            fixed + float(each) * n for fixed, (n, each) in zip(fixed_s, train_s, strict=True)
+        ]
+        longest_s = max(longest_s, min(max(ends_s), _MOST_LATE * _usual_s(ends_s, sites)))
+    return min(_MARGIN * longest_s, NEVER_S)
+
+
+def _usual_s(seconds: Sequence[float], sites: Sequence[SiteId]) -> float:
+    """Those at a typical site: the upper median, so that of two sites none makes the other late."""
+    return median_high(median_low(own) for own in _by_site(seconds, sites).values())
+
+
+def _by_site(values: Sequence[float], sites: Sequence[SiteId]) -> dict[SiteId, list[float]]:
+    """A site has one voice, however many data sets it has."""
+    found: dict[SiteId, list[float]] = {}
+    for value, site in zip(values, sites, strict=True):
+        found.setdefault(site, []).append(value)
+    return found
 
 
 def _fixed_s(priced: Costs) -> list[float]:

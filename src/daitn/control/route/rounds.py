@@ -183,7 +183,8 @@ def _members(question: RouteQuestion, start: RouteStart) -> list[DataOption]:
 def _moderate(options: Sequence[DataOption], epochs: float) -> list[DataOption]:
     """Those that have records, and demand no more work than a round gives a site at most: it would
     be taken from the others."""
-    typical = pace.usual([float(option.dataset.samples) for option in options])
+    sites = [option.site for option in options]
+    typical = pace.usual([float(option.dataset.samples) for option in options], sites)
     most = _MOST_WORK * max(1.0, epochs) * typical
     return [one for one in options if one.dataset.samples and one.dataset.least_examples <= most]
 
@@ -242,8 +243,8 @@ def _stops(
         for k, option, examples in ((k, options[k], amounts[k]) for k in members)
     )
     fixed_s = priced.visit_s[members].min(initial=NEVER_S) + _started_s(question)
-    within = pace.within_s(amounts, priced, among.cautious)
-    return stops, within, float(train_s[members].max(initial=0.0) + fixed_s)
+    within = pace.within_s(amounts, [one.site for one in options], priced, among.cautious)
+    return stops, within, min(float(train_s[members].max(initial=0.0) + fixed_s), within)
 
 
 def _started_s(question: RouteQuestion) -> float:
@@ -261,15 +262,17 @@ def _wanted(
 ) -> tuple[list[float], list[float]]:
     """The examples of each site that it has time and money for, and which part of those that it
     counts for this is."""
+    sites = [option.site for option in options]
     least = [float(option.dataset.least_examples) for option in options]
     whole = pace.bounded(
         [part * question.intent.training.epochs * option.dataset.samples for option in options],
+        sites,
         _MOST_WORK,
     )
     whole = [max(n, m) for n, m in zip(whole, least, strict=True)]
     parts = [1.0] * len(options)
     if algorithm is not Algorithm.FEDBUFF:
-        evened = pace.evened(whole, priced)
+        evened = pace.evened(whole, sites, priced)
         parts = [max(n, m) / all_ for n, m, all_ in zip(evened, least, whole, strict=True)]
     wanted = [n * share for n, share in zip(whole, parts, strict=True)]
     budget, spent = question.intent.budget, question.spent
@@ -290,7 +293,7 @@ def _counts(
         max(n, min(int(n / part + 0.5), int(epochs * option.dataset.samples))) if part < 1.0 else n
         for n, part, option in zip(amounts, parts, options, strict=True)
     ]
-    return [int(n) for n in pace.bounded(whole, _MOST_WEIGHT)]
+    return [int(n) for n in pace.bounded(whole, [one.site for one in options], _MOST_WEIGHT)]
 
 
 def _trains(option: DataOption, examples: int) -> bool:

@@ -126,7 +126,7 @@ def _scale(
         return averaged(scales, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(scales) == 1:
         before = [start.standard for start in starts]
-        return pooled(base.standard, scales, before, task.shares, task.single)
+        return pooled(base.standard, scales, before, task.shares, task.bounded)
     return Standard(
         mean=torch.stack([one.mean for one in scales]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in scales]).quantile(0.5, dim=0),
@@ -143,9 +143,8 @@ def pooled(
 ) -> Standard:
     """The scale over what `base` has seen and what each model has seen since its start.
 
-    None that a single site made has seen more than the examples that it counts for; `single`: which
-    these are if the others are groups' means. A model alone has no share: it may be a secure sum of
-    several.
+    None has seen more than the examples that it counts for; of the `single` sites, none counts for
+    many more than another. A model alone has no share: it may be a secure sum of several.
     """
     # Sums about a near value keep their digits; that of a liar may be far.
     about = torch.stack([one.mean for one in models]).double().median(dim=0).values
@@ -153,10 +152,10 @@ def pooled(
         [_sums(one, about) - _sums(start, about) for one, start in zip(models, starts, strict=True)]
     )
     if len(models) > 1:
-        rows = list(single) or list(range(len(models)))
         counted = torch.tensor(shares, dtype=torch.float64)
-        counted[rows] = bounded_shares([shares[k] for k in rows])
-        since[rows] = _bounded(since, counted)[rows]
+        if rows := list(single):
+            counted[rows] = bounded_shares([shares[k] for k in rows])
+        since = _bounded(since, counted)
     count, first, second = _sums(base, about) + since.sum(dim=0)
     seen = count.clamp_min(1e-9)
     mean = first / seen

@@ -202,7 +202,7 @@ def _of_owners(
         return None
     those_of: dict[str, list[_Measured]] = {}
     for one in measured:
-        those_of.setdefault(owners.get(one.verifier, one.verifier), []).append(one)
+        those_of.setdefault(owners.get(one.verifier, f"site:{one.verifier}"), []).append(one)
     left_out = set[SiteId]()
     voices, behind = list[_Measured](), dict[SiteId, set[SiteId]]()
     for those in those_of.values():

@@ -89,9 +89,9 @@ class Findings:
             del self._on[id_]
 
 
-def _rank(finding: Finding) -> tuple[float, bool, bool, float]:
+def _rank(finding: Finding) -> tuple[float, bool, bool, float, int]:
     """Of two findings at the same instant, the worse one counts, regardless of their order."""
-    return finding.at_s, finding.degraded, finding.two_faced is True, -finding.value
+    return finding.at_s, finding.degraded, finding.two_faced is True, -finding.value, -finding.items
 
 
 def verdict(
@@ -130,5 +130,5 @@ def _most(saying: tuple[SiteId, ...], of: tuple[SiteId, ...], owners: Mapping[Si
     """Whether most owners say so, each by most of its verifiers."""
     voices: dict[str, list[bool]] = {}
     for site in of:
-        voices.setdefault(owners.get(site, site), []).append(site in saying)
+        voices.setdefault(owners.get(site, f"site:{site}"), []).append(site in saying)
     return 2 * sum(2 * sum(own) > len(own) for own in voices.values()) > len(voices)

@@ -84,7 +84,7 @@ class Knowledge:
         self._units: dict[SiteId, str] = {}
         """The keys of verifiers."""
         self._owners: dict[SiteId, str] = {}
-        """Likewise who owns them."""
+        """Who owns each described node."""
         self.verdicts: Map[str, Verdict] = Map()
         """By deployment id, of those with findings."""
         self._shared: Accuracies | None = None
@@ -101,15 +101,14 @@ class Knowledge:
     def described(self, node: NodeDescriptor) -> bool:
         """Learn whether the node is a verifier, its key and owner. Returns whether that may change
         what its evidence and findings are worth."""
-        site, known = node.site, Role.VERIFIER in node.roles
-        key, owner = (node.public_key, node.owner) if known else (None, None)
-        if (self._units.get(site), self._owners.get(site)) == (key, owner):
-            return False
-        self._units.pop(site, None)
-        self._owners.pop(site, None)
-        if known:
-            self._units[site], self._owners[site] = node.public_key, node.owner
-        return True
+        site, owner = node.site, node.owner
+        key = node.public_key if Role.VERIFIER in node.roles else None
+        was_key, was_owner = self._units.pop(site, None), self._owners.get(site)
+        self._owners[site] = owner
+        if key is not None:
+            self._units[site] = key
+        speaks = key is not None or bool(self._findings.by(site))
+        return was_key != key or (was_owner != owner and speaks)
 
     def measured_by(self, unit: SiteId) -> tuple[str, ...]:
         """Returns the ids of the deployments on which a verifier has findings."""
@@ -120,7 +119,9 @@ class Knowledge:
         return self._findings.keep(finding) if _sensible(finding) else ()
 
     def forgotten(self, unit: SiteId) -> tuple[str, ...]:
-        """A verifier is gone for good. Returns ids like `found`."""
+        """A node is gone for good. Returns ids like `found`."""
+        if unit not in self._units:
+            self._owners.pop(unit, None)
         return self._findings.unmark(unit)
 
     def removed(self, unit: SiteId) -> tuple[str, ...]:
@@ -150,7 +151,11 @@ class Knowledge:
         """Recompute the knowledge about a row. Returns whether it is degraded."""
         self._shared = None
         manifest = deployed.descriptor.manifest
-        told = [f for f in self._findings.on(deployed.id) if f.metric == METRIC]
+        told = [
+            finding
+            for finding in self._findings.on(deployed.id)
+            if finding.metric == METRIC and self._may_measure(finding.verifier)
+        ]
         findings = [finding for finding in told if finding.manifest == manifest]
         evidence = list(self._evidence(deployed))
         claimed = deployed.descriptor.claimed
@@ -206,6 +211,10 @@ class Knowledge:
                 and self._believed(entry)
             ):
                 yield fact
+
+    def _may_measure(self, unit: SiteId) -> bool:
+        """Whether it is a verifier, as far as it has described itself."""
+        return unit in self._units or unit not in self._owners
 
     def _believed(self, entry: Entry) -> bool:
         """Whether a verifier of this network signed it. The caller that accepts descriptors has
