@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from daitn.identity.grants import GrantBook
 from daitn.identity.keys import SigningKey, key_mark
 from daitn.identity.roster import ROSTER, RosterFile, sign_roster, write_roster
 from daitn.identity.signing import sign_advert
@@ -21,7 +22,9 @@ from daitn.objects.identifiers import OwnerId, SiteId
 from daitn.objects.messages import Advert, Sensed
 from daitn.objects.roster import Kind, Member, Roster
 from daitn.objects.wire import encode
+from daitn.tools import clock
 from daitn.tools import membership as directory_module
+from daitn.tools.entitled import EntitledNodes
 from daitn.tools.fabric import keys
 from daitn.tools.fabric.protocol import Fabric, Registration
 from daitn.tools.membership import FileKeys, Listener, Membership
@@ -762,3 +765,27 @@ async def test_an_advert_that_got_lost_is_asked_for_once_its_site_is_heard_of(
     sensing.cancel()
     await feed.close()
     assert heard.of(GHR) == [("described", 1), ("came", 1), ("described", 2), ("came", 2)]
+
+
+@pytest.mark.parametrize("set_by_s", [7200.0, -7200.0])
+async def test_a_clock_that_was_set_takes_no_deployment_away_for_good(
+    hub: Fabric, listening: Membership, monkeypatch: pytest.MonkeyPatch, set_by_s: float
+) -> None:
+    """What seemed to have expired, or to be signed in the future, is checked again."""
+    feed = QrrtFeed(hub, listening, NINDS)
+    entitled = EntitledNodes(GrantBook("n", dict, clock.wall_s))
+    checked: list[float] = []
+
+    def again() -> tuple[NodeDescriptor, ...]:
+        checked.append(ahead_s[0])
+        return ()
+
+    monkeypatch.setattr(entitled, "checked_again", again)
+    monkeypatch.setattr("daitn.tools.qrrt_feed.LAPSES_WITHIN_S", 0.001)
+    ahead_s, wall_s = [0.0], clock.wall_s
+    monkeypatch.setattr("daitn.tools.qrrt_feed.clock.wall_s", lambda: wall_s() + ahead_s[0])
+    for now_s in (0.0, set_by_s, set_by_s, 0.0, 0.0):
+        ahead_s[0] = now_s
+        await feed._check_when_due(entitled)
+    assert checked == [set_by_s, 0.0]
+    await feed.close()

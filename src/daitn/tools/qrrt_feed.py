@@ -46,6 +46,8 @@ ROUTES_LAST_S = 0.25
 """Paths are recomputed this long after a link changed, as links are measured every few seconds.
 Paths to changed rows are recomputed at once."""
 LAPSES_WITHIN_S = 1.0
+CLOCK_SET_S = 1.0
+"""A larger change of the machine's clock against elapsed time is no drift within a second."""
 """A deployment whose signature expires answers no longer than this."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
@@ -74,6 +76,8 @@ class QrrtFeed:
         self._asking = Tasks()
         self._tasks = Tasks()
         self._members_changed = asyncio.Event()
+        self._wall_ahead_s = _wall_ahead_s()
+        """When deployments were last checked."""
         self._broken_until_s: dict[SiteId, float] = {}
         self._paths: tuple[Qrrt, Paths] | None = None
         self._links: Map[SiteId, Map[SiteId, LinkReading]] = Map()
@@ -138,6 +142,7 @@ class QrrtFeed:
         if self._entitled is None:
             self._state.described(node, clock.now_s())
             return
+        self._note_clock()
         own, *others = self._entitled.described(node)
         self._state.described(own, clock.now_s())
         self._tell_entitled((own, *others))
@@ -158,13 +163,21 @@ class QrrtFeed:
         self._state.removed(site, clock.now_s())
 
     async def _check_when_due(self, entitled: EntitledNodes) -> None:
-        """Check all deployments again if the roster changes or a signature expires."""
+        """Check all deployments again if the roster changes, a signature expires, or the machine's
+        clock is set: it may have taken signatures to have expired, or to be of the future."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAPSES_WITHIN_S):
                 await self._members_changed.wait()
+        self._note_clock()
         if self._members_changed.is_set() or entitled.lapsed(clock.wall_s()):
             self._members_changed.clear()
             self._tell_entitled(entitled.checked_again())
+
+    def _note_clock(self) -> None:
+        ahead_s = _wall_ahead_s()
+        if abs(ahead_s - self._wall_ahead_s) > CLOCK_SET_S:
+            self._members_changed.set()
+        self._wall_ahead_s = ahead_s
 
     def _tell_entitled(self, nodes: Iterable[NodeDescriptor]) -> None:
         for node in nodes:
@@ -203,6 +216,11 @@ class QrrtFeed:
             raise Refused(f"{site} is not a verifier", field="verifier")
         check_attestation(attestation, node.public_key, bytes(received))
         self._state.absorb_finding(attestation.finding, clock.now_s())
+
+
+def _wall_ahead_s() -> float:
+    """By how much the machine's clock is ahead of the process's time."""
+    return clock.wall_s() - clock.now_s()
 
 
 def _same(site: SiteId, named: SiteId) -> None:
