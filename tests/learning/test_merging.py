@@ -334,7 +334,7 @@ def test_a_site_that_shouts_is_held_back_and_named(tmp_path: Path) -> None:
         shares=(1.0,) * 4,
         rule=MergeRule(),
         seed=0,
-        screened=True,
+        single=(0, 1, 2, 3),
     )
     (tmp_path / "screened").mkdir()
     with pytest.raises(Corrupt, match="times as long") as error:

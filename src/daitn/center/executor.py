@@ -333,11 +333,9 @@ def _assigned(
     barred = {given.site for given in chosen if given.site and given.objective == objective}
     spoken = set(job.candidate.unable) if job.candidate else set()
     if job.intent.quorum != ONE:
-        barred |= {*asked_about(job, objective)}
-        spoken |= barred
+        spoken |= {*barred, *asked_about(job, objective)}
+        barred |= {*spoken, *job.barred}
     owners = _owners(topology, spoken)
-    if job.intent.quorum != ONE:
-        barred |= job.barred
     barred |= job.candidate.asked_in_vain if job.candidate else set()
     model = job.candidate.model if job.candidate else None
     holders = model.holders if model else ()

@@ -471,19 +471,12 @@ class MergeTask(msgspec.Struct, frozen=True, kw_only=True):
     """Factor on each update before it is merged; empty means 1."""
     moments: str = ""
     """File with the outer step's state from the last merge; empty means this is the first."""
-    screened: bool = False
-    """Whether each model is of a single site, so that before a mean none counts for much more, or
-    goes much further, than usual."""
     single: tuple[int, ...] = ()
-    """Which of them are of a single site, if the others are groups' means."""
+    """Which models are of a single site, so that before a mean none of them counts for much more,
+    or goes much further, than usual."""
     alike: tuple[bool, ...] = ()
     """Whether the data of each has about the same labels as most others': of these, a model whose
     update is unlike the others' is refused. Empty means that it is not known."""
-
-    @property
-    def bounded(self) -> tuple[int, ...]:
-        """The models that are bounded."""
-        return tuple(range(len(self.models))) if self.screened else self.single
 
 
 @runtime_checkable

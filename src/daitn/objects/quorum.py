@@ -20,6 +20,7 @@ __all__ = [
     "Quorum",
     "comparable_items",
     "hides_labels",
+    "voice_of",
 ]
 
 LEAST_ITEMS: Final = 100
@@ -54,6 +55,12 @@ class Quorum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 ONE = Quorum(quorum=1, of=1)
 """One verifier decides alone."""
+
+
+def voice_of(site: SiteId, owners: Mapping[SiteId, str]) -> str:
+    """Whose voice a site has: its owner's, who has one however many sites it runs, or, where that
+    is not among `owners`, its own, which is no owner's."""
+    return owners.get(site, f"site:{site}")
 
 
 def hides_labels(items: int, labels: Mapping[str, int]) -> bool:

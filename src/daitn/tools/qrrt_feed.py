@@ -46,9 +46,9 @@ ROUTES_LAST_S = 0.25
 """Paths are recomputed this long after a link changed, as links are measured every few seconds.
 Paths to changed rows are recomputed at once."""
 LAPSES_WITHIN_S = 1.0
+"""A deployment whose signature expires answers no longer than this."""
 CLOCK_SET_S = 1.0
 """A larger change of the machine's clock against elapsed time is no drift within a second."""
-"""A deployment whose signature expires answers no longer than this."""
 BROKEN_FOR_S = 5.0
 """A site that could not be reached directly is tried directly again after this time."""
 

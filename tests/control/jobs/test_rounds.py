@@ -220,14 +220,12 @@ def test_another_site_merges_when_the_aggregator_dies() -> None:
     world = RoundsWorld()
     world.run_until(is_merge)
     world.feed(SiteLost(SiteId("third")))
-    again = world.run_until(is_merge)
-    assert isinstance(again, StartWork)
+    again = next_merge(world)
     assert again.site == "specialist"
     assert isinstance(again.work, MergeWork)
     assert len(again.work.trained) == 3
     world.feed(WorkStalled(site=again.site, visit=again.work.visit, silent_s=900.0))
-    last = world.run_until(is_merge)
-    assert isinstance(last, StartWork)
+    last = next_merge(world)
     world.feed(Reported(failed(last, "WorkFailed")))
     assert state_of(world) is JobState.PLANNING, "nobody is left to merge: the round is lost"
     world.run()
@@ -236,11 +234,9 @@ def test_another_site_merges_when_the_aggregator_dies() -> None:
 
 def test_a_model_that_the_aggregator_complains_of_is_left_out() -> None:
     world = RoundsWorld()
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.feed(Reported(failed(merge, "Corrupt", "models[1]")))
-    again = world.run_until(is_merge)
-    assert isinstance(again, StartWork)
+    again = next_merge(world)
     assert isinstance(again.work, MergeWork)
     assert len(again.work.trained) == 2
     assert again.site == merge.site
@@ -335,13 +331,11 @@ def test_what_is_of_no_use_to_a_round_is_left_out_of_it(change: dict[str, Any]) 
 
 def test_the_outer_steps_memory_goes_from_merge_to_merge() -> None:
     world = RoundsWorld(Algorithm.FEDADAM)
-    first = world.run_until(is_merge)
-    assert isinstance(first, StartWork)
+    first = next_merge(world)
     assert isinstance(first.work, MergeWork)
     assert first.work.moments is None
     world.feed(Reported(world.done(first)))
-    second = world.run_until(is_merge)
-    assert isinstance(second, StartWork)
+    second = next_merge(world)
     assert isinstance(second.work, MergeWork)
     assert second.work.moments is not None
     assert second.work.moments.holders == ("third",)
@@ -359,8 +353,7 @@ def test_an_outer_step_remembers_only_what_led_to_the_model() -> None:
     world.skill = {"broad": 0.0, "expert": -5.0}
     seen = []
     for _ in range(5):
-        merge = world.run_until(is_merge)
-        assert isinstance(merge, StartWork)
+        merge = next_merge(world)
         assert isinstance(merge.work, MergeWork)
         seen.append((merge.work.rule.outer, merge.work.moments is not None))
         world.feed(Reported(world.done(merge)))
@@ -375,14 +368,11 @@ def test_an_outer_step_remembers_only_what_led_to_the_model() -> None:
 
 def test_an_outer_step_begins_anew_where_its_memory_cannot_be_fetched() -> None:
     world = RoundsWorld(Algorithm.FEDADAM)
-    first = world.run_until(is_merge)
-    assert isinstance(first, StartWork)
+    first = next_merge(world)
     world.feed(Reported(world.done(first)))
-    second = world.run_until(is_merge)
-    assert isinstance(second, StartWork)
+    second = next_merge(world)
     world.feed(Reported(failed(second, "Unreachable", "moments")))
-    again = world.run_until(is_merge)
-    assert isinstance(again, StartWork)
+    again = next_merge(world)
     assert isinstance(again.work, MergeWork)
     assert again.work.moments is None
     assert len(again.work.trained) == 3
@@ -403,8 +393,7 @@ def test_an_outer_step_begins_anew_where_its_memory_cannot_be_fetched() -> None:
 )
 def test_a_report_of_another_merge_reaches_no_lineage(change: dict[str, object], says: str) -> None:
     world = RoundsWorld()
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     outcome = world.done(merge)
     assert outcome.entry is not None
     fact = msgspec.structs.replace(outcome.entry.fact, **change)
@@ -419,8 +408,7 @@ def first_is_late(world: RoundsWorld) -> tuple[StartWork, StartWork]:
     late = world.run_until(is_visit_at("third"))
     assert isinstance(late, StartWork)
     world.feed(RoundDue())
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     return late, merge
 
 
@@ -577,8 +565,7 @@ def test_a_job_may_change_its_algorithm_at_any_time(
 def test_an_algorithm_by_which_the_recipe_does_not_merge_is_chosen_once() -> None:
     """Boosted trees are united by shares alone. No site is to blame for it."""
     world = SwitchingWorld([Algorithm.TIES, Algorithm.FEDAVG], most=20)
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.ways = [Algorithm.FEDAVG] * 9
     world.feed(Reported(failed(merge, "InvalidInput", "training.algorithm")))
     assert state_of(world) is JobState.PLANNING
@@ -707,8 +694,7 @@ def test_a_round_that_is_due_goes_on_and_the_late_model_joins_the_next_merge() -
     world.feed(Reported(world.done(late)))
     assert state_of(world) is JobState.VISITING, "the others are waited for"
     world.feed(Recovered())
-    second = world.run_until(is_merge)
-    assert isinstance(second, StartWork)
+    second = next_merge(world)
     assert isinstance(second.work, MergeWork)
     assert second.work.behind == (0, 0, 1)
     assert second.work.starts[2] != second.work.base == second.work.starts[0]
@@ -784,8 +770,7 @@ def test_many_late_visits_may_be_lost_while_their_rounds_model_is_measured() -> 
         world.feed(Reported(world.done(begun)))
     world.pending.clear()
     world.feed(RoundDue())
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.feed(Reported(world.done(merge)))
     for late in tuple(world.job.overdue.values()):
         world.feed(SiteLost(late.site))
@@ -821,8 +806,7 @@ def test_a_buffer_merges_as_soon_as_it_has_enough_and_nobody_waits() -> None:
     assert isinstance(slow, StartWork)
     behind = []
     for number in range(3):
-        merge = world.run_until(is_merge)
-        assert isinstance(merge, StartWork)
+        merge = next_merge(world)
         assert isinstance(merge.work, MergeWork)
         assert world.job.busy == {"general/qa" if number < 2 else "third/qa"}
         behind.append(merge.work.behind)
@@ -869,6 +853,13 @@ def grouped(**options: Any) -> RoundsWorld:
     return world
 
 
+def next_merge(world: World) -> StartWork:
+    """Work on until the next merge, which stays undone."""
+    merge = world.run_until(is_merge)
+    assert isinstance(merge, StartWork)
+    return merge
+
+
 def merge_works(world: World) -> dict[str, MergeWork]:
     given = world.job.outstanding.values()
     return {o.site: o.work for o in given if isinstance(o.work, MergeWork)}
@@ -906,8 +897,7 @@ def test_groups_merge_first_and_their_models_are_merged_with_the_rest() -> None:
 @pytest.mark.parametrize("end", ["fails", "lost", "stalls"])
 def test_the_next_site_of_a_group_merges_when_its_aggregator_dies(end: str) -> None:
     world = grouped()
-    dying = world.run_until(is_merge)
-    assert isinstance(dying, StartWork)
+    dying = next_merge(world)
     events: dict[str, JobEvent] = {
         "fails": Reported(failed(dying, "WorkFailed")),
         "lost": SiteLost(dying.site),
@@ -951,8 +941,7 @@ def test_a_group_that_nobody_is_left_to_merge_is_merged_with_the_rest() -> None:
 def test_a_group_that_is_all_of_a_round_is_merged_at_once() -> None:
     world = grouped()
     world.job.failures |= dict.fromkeys(map(SiteId, SITES), 2)
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     assert isinstance(merge.work, MergeWork)
     assert not merge.work.part
     assert len(merge.work.trained) == 3
@@ -1065,14 +1054,12 @@ def test_a_site_is_left_out_by_what_two_aggregators_find() -> None:
     world = RoundsWorld()
     found = []
     for _ in range(2):
-        merge = world.run_until(is_merge)
-        assert isinstance(merge, StartWork)
+        merge = next_merge(world)
         assert isinstance(merge.work, MergeWork)
         assert len(merge.work.trained) == 3
         found.append(merge.site)
         world.feed(Reported(failed(merge, "Corrupt", "models[0]")))
-        again = world.run_until(is_merge)
-        assert isinstance(again, StartWork)
+        again = next_merge(world)
         world.feed(Reported(world.done(again)))
     assert len(set(found)) == 2
     assert world.job.excluded == ("general",)
@@ -1092,11 +1079,9 @@ class OneMerges(RoundsWorld):
 def test_the_only_aggregator_leaves_out_a_model_but_no_site() -> None:
     world = OneMerges()
     for _ in range(2):
-        merge = world.run_until(is_merge)
-        assert isinstance(merge, StartWork)
+        merge = next_merge(world)
         world.feed(Reported(failed(merge, "Corrupt", "models[0]")))
-        again = world.run_until(is_merge)
-        assert isinstance(again, StartWork)
+        again = next_merge(world)
         assert isinstance(again.work, MergeWork)
         assert len(again.work.trained) == 2
         world.feed(Reported(world.done(again)))
@@ -1135,8 +1120,7 @@ def test_an_aggregator_that_says_it_lacks_moments_is_believed_once(algorithm: Al
     world = RoundsWorld(algorithm)
     asked = list[SiteId]()
     while len(asked) < 40 and set(asked) <= {"third"}:
-        merge = world.run_until(is_merge)
-        assert isinstance(merge, StartWork)
+        merge = next_merge(world)
         asked.append(merge.site)
         if merge.site == "third":
             world.feed(Reported(failed(merge, "WorkFailed", "moments")))
@@ -1159,8 +1143,7 @@ def test_one_owner_is_believed_once_against_a_site_however_many_sites_merge() ->
 
 def test_who_may_have_spoiled_a_model_is_listed_with_the_others() -> None:
     world = RoundsWorld()
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.feed(Reported(world.done(merge)))
     all_verifiers_say(world, "WorkFailed", "model")
     told = {one.site: one.reason for one in view(world.job, 0.0).setbacks}
@@ -1185,12 +1168,10 @@ def test_no_site_is_left_out_where_the_rule_is_at_fault() -> None:
 
 def test_who_cannot_merge_what_another_can_is_at_fault() -> None:
     world = RoundsWorld()
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.feed(Reported(failed(merge, "WorkFailed")))
     assert not world.job.failures, "nobody knows yet"
-    again = world.run_until(is_merge)
-    assert isinstance(again, StartWork)
+    again = next_merge(world)
     assert again.site != merge.site
     world.feed(Reported(world.done(again)))
     assert world.job.failures == {merge.site: 1}
@@ -1230,11 +1211,9 @@ def test_a_secure_sum_that_had_too_few_members_counts_against_nobody_who_asked()
     """They were away for a moment, and another one sums then."""
     world = SpoiledWorld(Algorithm.FEDAVG, fails="")
     world.sum_securely()
-    merge = world.run_until(is_merge)
-    assert isinstance(merge, StartWork)
+    merge = next_merge(world)
     world.feed(Reported(failed(merge, "Unreachable", "training.secure_aggregation")))
-    again = world.run_until(is_merge)
-    assert isinstance(again, StartWork)
+    again = next_merge(world)
     assert again.site != merge.site
     world.feed(Reported(world.done(again)))
     assert not world.job.failures

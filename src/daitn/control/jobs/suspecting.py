@@ -23,6 +23,7 @@ from daitn.objects.errors import ErrorReport
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Verification, left_by
 from daitn.objects.merging import Algorithm
+from daitn.objects.quorum import voice_of
 from daitn.objects.secure_sum import LEAST_MEMBERS
 
 __all__ = [
@@ -84,20 +85,15 @@ def _note_several(job: Job, makers: Collection[SiteId], error: ErrorReport) -> N
 def distrust(job: Job, aggregator: SiteId, makers: Collection[SiteId]) -> bool:
     """Have others than this site merge from the next round on. `makers`: whose model it rejects;
     returns whether no site of its owner has rejected one of theirs before."""
-    owner = _owner_of(job, aggregator)
+    owner = voice_of(aggregator, job.owners)
     rejected = {
         site
         for one, found in job.distrusted.items()
-        if _owner_of(job, one) == owner
+        if voice_of(one, job.owners) == owner
         for site in found
     }
     job.distrusted.setdefault(aggregator, set()).update(makers)
     return rejected.isdisjoint(makers)
-
-
-def _owner_of(job: Job, site: SiteId) -> str:
-    """The site itself where its owner is not known."""
-    return job.owners.get(site, f"site:{site}")
 
 
 def clear(job: Job, candidate: ModelCandidate) -> None:
@@ -155,4 +151,4 @@ def objected(job: Job, against: dict[SiteId, ErrorReport], site: SiteId, why: Er
     """Take note in `against`, one of the job's, that by this site what the owner wants is
     impossible; returns whether the sites of enough owners say so."""
     against[site] = why
-    return len({_owner_of(job, one) for one in against}) >= _ENOUGH_OBJECTIONS
+    return len({voice_of(one, job.owners) for one in against}) >= _ENOUGH_OBJECTIONS

@@ -27,6 +27,7 @@ __all__ = [
     "NEVER_S",
     "USUAL_SPEED_FLOPS",
     "Costs",
+    "by_site",
     "costs",
     "example_s",
     "overhead_s",
@@ -245,12 +246,18 @@ def slower(
 def _slower(
     computed: Mapping[str, float], measured: Mapping[str, float], options: Sequence[DataOption]
 ) -> float | None:
-    ratios: dict[SiteId, list[float]] = {}
-    for option in options:
-        if option.id in measured:
-            times = measured[option.id] / computed[option.id]
-            ratios.setdefault(option.site, []).append(math.log(times))
-    return math.exp(median(mean(own) for own in ratios.values())) if ratios else None
+    visited = [option for option in options if option.id in measured]
+    ratios = [math.log(measured[option.id] / computed[option.id]) for option in visited]
+    of_sites = by_site(ratios, [option.site for option in visited]).values()
+    return math.exp(median(map(mean, of_sites))) if of_sites else None
+
+
+def by_site(values: Sequence[float], sites: Sequence[SiteId]) -> dict[SiteId, list[float]]:
+    """A site has one voice, however many data sets it has."""
+    found: dict[SiteId, list[float]] = {}
+    for value, site in zip(values, sites, strict=True):
+        found.setdefault(site, []).append(value)
+    return found
 
 
 def _example_s(

@@ -11,13 +11,13 @@ there: 0.42 instead of 0.71 after four rounds, and no better after 16.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median_high, median_low
 
-from daitn.control.route.costs import NEVER_S, Costs
+from daitn.control.route.costs import NEVER_S, Costs, by_site
 from daitn.objects.identifiers import SiteId
 
-__all__ = ["bounded", "evened", "within_s"]
+__all__ = ["bounded", "evened", "usual", "within_s"]
 
 _SLOWER = 1.5
 """Multiple of the usual time from which a site trains less: expectations have errors of this
@@ -39,8 +39,8 @@ What it makes later is merged in a later round."""
 def bounded(examples: Sequence[float], sites: Sequence[SiteId], times: float) -> list[float]:
     """These, of data sets at `sites`, but for no site more than so many times those of a typical
     one."""
-    most, of_site = times * usual(examples, sites), _by_site(examples, sites)
-    totals = {site: sum(own) for site, own in of_site.items()}
+    totals = _totals(examples, sites)
+    most = times * _typical(totals)
     return [
         n * min(1.0, most / totals[site]) if n > 0.0 else n
         for n, site in zip(examples, sites, strict=True)
@@ -49,8 +49,15 @@ def bounded(examples: Sequence[float], sites: Sequence[SiteId], times: float) ->
 
 def usual(examples: Sequence[float], sites: Sequence[SiteId]) -> float:
     """Those of a typical site that has any (the lower median); 0 if none has."""
-    totals = [sum(own) for own in _by_site(examples, sites).values()]
-    return median_low([n for n in totals if n > 0.0] or [0.0])
+    return _typical(_totals(examples, sites))
+
+
+def _totals(examples: Sequence[float], sites: Sequence[SiteId]) -> dict[SiteId, float]:
+    return {site: sum(own) for site, own in by_site(examples, sites).items()}
+
+
+def _typical(totals: Mapping[SiteId, float]) -> float:
+    return median_low([n for n in totals.values() if n > 0.0] or [0.0])
 
 
 def evened(wanted: Sequence[float], sites: Sequence[SiteId], priced: Costs) -> list[float]:
@@ -84,15 +91,7 @@ def within_s(examples: Sequence[int], sites: Sequence[SiteId], *guesses: Costs) 
 
 def _usual_s(seconds: Sequence[float], sites: Sequence[SiteId]) -> float:
     """Those at a typical site: the upper median, so that of two sites none makes the other late."""
-    return median_high(median_low(own) for own in _by_site(seconds, sites).values())
-
-
-def _by_site(values: Sequence[float], sites: Sequence[SiteId]) -> dict[SiteId, list[float]]:
-    """A site has one voice, however many data sets it has."""
-    found: dict[SiteId, list[float]] = {}
-    for value, site in zip(values, sites, strict=True):
-        found.setdefault(site, []).append(value)
-    return found
+    return median_high(median_low(own) for own in by_site(seconds, sites).values())
 
 
 def _fixed_s(priced: Costs) -> list[float]:

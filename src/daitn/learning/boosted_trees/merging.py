@@ -51,7 +51,7 @@ def merge(task: MergeTask, config: BoostedTreesConfig, out: Path) -> None:
         )
     scales = [model.standard for model in models if model.standard is not None]
     standard = pooled(
-        base.standard, scales, [base.standard] * len(scales), task.shares, task.bounded
+        base.standard, scales, [base.standard] * len(scales), task.shares, task.single
     )
     write(TreesState(columns=columns, trees=trees, standard=standard), out)
 

@@ -54,7 +54,7 @@ def merge(task: MergeTask, settings: CausalLmConfig, out: Path, moments: Path) -
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
-            single=task.bounded,
+            single=task.single,
             alike=task.alike,
             starts=[starts[one] for one in task.starts],
             scales=task.scales,

@@ -60,7 +60,7 @@ def merge(task: MergeTask, config: ClassifierConfig, out: Path, moments: Path) -
         task.rule,
         seed=task.seed,
         moments=TensorFile(Path(task.moments)) if task.moments else {},
-        single=task.bounded,
+        single=task.single,
         alike=task.alike,
         starts=[_tensors(start) for start in starts],
         scales=task.scales,
@@ -126,7 +126,7 @@ def _scale(
         return averaged(scales, task.shares)
     if task.rule.reduction is Reduces.MEAN or len(scales) == 1:
         before = [start.standard for start in starts]
-        return pooled(base.standard, scales, before, task.shares, task.bounded)
+        return pooled(base.standard, scales, before, task.shares, task.single)
     return Standard(
         mean=torch.stack([one.mean for one in scales]).quantile(0.5, dim=0),
         var=torch.stack([one.var for one in scales]).quantile(0.5, dim=0),

@@ -203,7 +203,7 @@ class FlowerApp:
             task.rule,
             seed=task.seed,
             moments=TensorFile(Path(task.moments)) if task.moments else {},
-            single=task.bounded,
+            single=task.single,
             alike=task.alike,
         )
         save_file(tensors, out / WEIGHTS)

@@ -165,7 +165,10 @@ def _task(work: MergeWork, given: _Gathered) -> MergeTask:
         starts=tuple(str(given.starts[start.manifest]) for start in work.starts),
         scales=tuple(map(discount, work.behind)),
         moments=given.moments,
-        screened=work.screened,
-        single=() if given.members else work.single,
+        single=() if given.members else _single(work),
         alike=() if given.members else work.alike,
     )
+
+
+def _single(work: MergeWork) -> tuple[int, ...]:
+    return tuple(range(len(work.trained))) if work.screened else work.single

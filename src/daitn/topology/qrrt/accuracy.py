@@ -23,6 +23,7 @@ from daitn.objects.findings import Finding
 from daitn.objects.identifiers import SiteId
 from daitn.objects.lineage import Verification
 from daitn.objects.queries import Trust
+from daitn.objects.quorum import voice_of
 from daitn.objects.sampling import share_error
 from daitn.topology.arrays import Floats
 from daitn.topology.qrrt.snapshot import Accuracy, Qrrt
@@ -202,7 +203,7 @@ def _of_owners(
         return None
     those_of: dict[str, list[_Measured]] = {}
     for one in measured:
-        those_of.setdefault(owners.get(one.verifier, f"site:{one.verifier}"), []).append(one)
+        those_of.setdefault(voice_of(one.verifier, owners), []).append(one)
     left_out = set[SiteId]()
     voices, behind = list[_Measured](), dict[SiteId, set[SiteId]]()
     for those in those_of.values():

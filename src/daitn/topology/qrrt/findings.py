@@ -12,6 +12,7 @@ import msgspec
 
 from daitn.objects.findings import Finding
 from daitn.objects.identifiers import Digest, SiteId
+from daitn.objects.quorum import voice_of
 from daitn.topology.qrrt.snapshot import Verdict, deployment_id
 
 __all__ = ["MOST_FINDINGS", "RECENT_S", "Findings", "verdict"]
@@ -78,10 +79,10 @@ class Findings:
 
     def remove(self, unit: SiteId) -> tuple[str, ...]:
         """Drop the findings of a unit that is no longer a member. Returns ids like `keep`."""
-        of = self._of.pop(unit, OrderedDict())
-        for id_, topic in of:
+        ids = self.by(unit)
+        for id_, topic in self._of.pop(unit, ()):
             self._drop(id_, unit, topic)
-        return tuple(dict.fromkeys(id_ for id_, _ in of))
+        return ids
 
     def _drop(self, id_: str, verifier: SiteId, topic: str) -> None:
         del self._on[id_][verifier, topic]
@@ -130,5 +131,5 @@ def _most(saying: tuple[SiteId, ...], of: tuple[SiteId, ...], owners: Mapping[Si
     """Whether most owners say so, each by most of its verifiers."""
     voices: dict[str, list[bool]] = {}
     for site in of:
-        voices.setdefault(owners.get(site, f"site:{site}"), []).append(site in saying)
+        voices.setdefault(voice_of(site, owners), []).append(site in saying)
     return 2 * sum(2 * sum(own) > len(own) for own in voices.values()) > len(voices)
